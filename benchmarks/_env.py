@@ -1,0 +1,205 @@
+"""Whose interpreter runs which side: finds weald's, makes the peers', refuses to compare different Pythons.
+
+Called by `primitives`, `scale` and `echo`.  Invariants: the peers never enter the project's `.venv`; all sides of
+one run share one CPython build; children are bounded in time and run pinned by the workloads themselves.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+PEERS = {"gevent": "gevent>=26.9", "uvloop": "uvloop", "trio": "trio", "eventlet": "eventlet"}
+OPTIONAL = {"eventlet"}
+
+
+class BenchError(Exception):
+    """The run cannot go on; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One competitor.  `label` as asked for, say `weald@libev`; `kind` chooses the workload, say `uvloop-streams`."""
+
+    label: str
+    kind: str
+    package: str
+    python: str
+    environ: Mapping[str, str]
+
+
+def add_options(parser: argparse.ArgumentParser, sides: Sequence[str], rounds: int) -> None:
+    """The options every benchmark shares."""
+    parser.add_argument(
+        "--sides",
+        default=",".join(sides),
+        metavar="A,B,...",
+        help="sides in the order they run; the first is compared with the others. NAME@LOOP chooses the loop "
+        "of weald or gevent, e.g. weald@libev (default: %(default)s)",
+    )
+    parser.add_argument("--rounds", type=int, default=rounds, help="interleaved rounds (default: %(default)s)")
+    parser.add_argument(
+        "--weald-python",
+        default=os.environ.get("WEALD_PYTHON"),
+        help="interpreter that imports weald (default: $WEALD_PYTHON, else the project's .venv)",
+    )
+    parser.add_argument(
+        "--peer-python", help="interpreter with the peers installed (default: an environment of its own is made)"
+    )
+    parser.add_argument("--core", type=int, help="core to pin the measured process to, -1 for none (default: the last)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every single measurement to FILE")
+
+
+def choose_core(wanted: int | None) -> int:
+    """The core to pin to: the one asked for, the last one this process may use, or -1 where pinning is unknown."""
+    if not hasattr(os, "sched_setaffinity"):
+        return -1
+    allowed = os.sched_getaffinity(0)
+    if wanted is None:
+        return max(allowed)
+    if wanted >= 0 and wanted not in allowed:
+        raise BenchError(f"--core {wanted}: this process may only use cores {sorted(allowed)}")
+    return wanted
+
+
+def resolve(options: argparse.Namespace, kinds: Sequence[str]) -> list[Side]:
+    """The sides asked for, each with an interpreter that imports its package; BenchError if one cannot be had."""
+    labels = [label for label in options.sides.split(",") if label]
+    for label in labels:
+        if label.partition("@")[0] not in kinds:
+            raise BenchError(f"no side {label!r}; there are: {', '.join(kinds)}")
+    if not labels or len(set(labels)) != len(labels):
+        raise BenchError("--sides wants at least one name, each only once")
+    packages = {label: label.partition("@")[0].partition("-")[0] for label in labels}
+    needs = set(packages.values())
+    weald_python = _weald_python(options.weald_python) if "weald" in needs else None
+    peer_python = None
+    if needs - {"weald"}:
+        peer_python = options.peer_python or _make_peers(weald_python or sys.executable, needs)
+        if not _answer(peer_python, "print(1)"):
+            raise BenchError(f"{peer_python} is no working Python interpreter")
+    _same_python(weald_python, peer_python)
+    sides = []
+    for label in labels:
+        kind, _, loop = label.partition("@")
+        package = packages[label]
+        python = weald_python if package == "weald" else peer_python
+        assert python is not None
+        if not _answer(python, f"import {package}; print(1)"):
+            raise BenchError(
+                f"{python} cannot import {package}: install it there (pip install {PEERS.get(package, package)}), "
+                f"or leave {label} out of --sides"
+            )
+        sides.append(Side(label, kind, package, python, {f"{package.upper()}_LOOP": loop} if loop else {}))
+    return sides
+
+
+def _weald_python(wanted: str | None) -> str:
+    python = wanted or str(ROOT / ".venv" / "bin" / "python")
+    if not shutil.which(python):
+        raise BenchError(f"no interpreter at {python}: build weald first (make test), or pass --weald-python PATH")
+    if not _answer(python, "import weald; print(1)"):
+        raise BenchError(f"{python} cannot import weald: build it first (make test), or pass --weald-python PATH")
+    return python
+
+
+def _make_peers(python: str, needs: set[str]) -> str:
+    """Python of the peers' environment beside the project's, made or completed as needed from PyPI."""
+    version = _answer(python, "import sys; print('%d.%d' % sys.version_info[:2])")
+    base = _answer(python, "import sys; print(getattr(sys, '_base_executable', sys.executable))")
+    if not version or not base:
+        raise BenchError(f"{python} is no working Python interpreter")
+    venv = ROOT / f".bench-venv-{version}"
+    peer = str(venv / "bin" / "python")
+    if venv.exists() and _identity(peer) != _identity(python):
+        print(f"{venv.name} holds another Python: making it anew", file=sys.stderr)
+        shutil.rmtree(venv)
+    if not venv.exists():
+        print(f"making {venv} for the peers", file=sys.stderr)
+        _command([base, "-m", "venv", str(venv)])
+        (venv / ".gitignore").write_text("*\n")
+    absent = [
+        requirement
+        for name, requirement in PEERS.items()
+        if (name in needs or name not in OPTIONAL) and not _answer(peer, f"import {name}; print(1)")
+    ]
+    if absent:
+        print(f"installing {', '.join(absent)} into {venv}", file=sys.stderr)
+        _command([peer, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *absent])
+    return peer
+
+
+def _command(command: list[str]) -> None:
+    done = subprocess.run(command, stdout=sys.stderr, timeout=900)
+    if done.returncode:
+        raise BenchError(f"{' '.join(command)} failed with status {done.returncode}; its message stands above")
+
+
+def _same_python(*pythons: str | None) -> None:
+    builds = {python: _identity(python) for python in pythons if python}
+    if len(set(builds.values())) > 1:
+        listing = "\n".join(f"  {python}: {build}" for python, build in builds.items())
+        raise BenchError(
+            f"the sides must run on the same CPython build, or the ratios mean nothing:\n{listing}\n"
+            "Pass matching --weald-python and --peer-python, or leave --peer-python out."
+        )
+
+
+def _identity(python: str) -> str:
+    return _answer(python, "import platform, sys; print(platform.python_implementation(), sys.version)")
+
+
+def _answer(python: str, code: str) -> str:
+    """What `code` prints, on one line; empty if it fails."""
+    try:
+        done = subprocess.run(
+            [python, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60, cwd=HERE / "workloads"
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return " ".join(done.stdout.split()) if done.returncode == 0 else ""
+
+
+def environment(side: Side) -> dict[str, str]:
+    """Environment variables of a child: this process's, the loop asked for, a fixed hash seed, no other code's path."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    return {**inherited, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore", **side.environ}
+
+
+def run_child(side: Side, arguments: Sequence[str], timeout: float) -> str:
+    """Standard output of `workloads/<arguments>` run by the side's interpreter; BenchError if it fails or hangs."""
+    command = [side.python, *arguments]
+    try:
+        done = subprocess.run(
+            command, env=environment(side), cwd=HERE / "workloads", timeout=timeout, capture_output=True, text=True
+        )
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"{side.label}: no end after {timeout:g} s, killed: {' '.join(command)}") from None
+    if done.returncode:
+        raise BenchError(f"{side.label}: status {done.returncode}: {' '.join(command)}\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def headline(sides: Sequence[Side]) -> str:
+    """What ran where: versions, kernel, cores, load."""
+    parts = [_identity(sides[0].python).partition(" (")[0]]
+    for python in dict.fromkeys(side.python for side in sides):
+        names = dict.fromkeys(side.package for side in sides if side.python == python and side.package != "asyncio")
+        found = _answer(
+            python,
+            "from importlib.metadata import version, PackageNotFoundError\n"
+            f"for name in {[*names, 'greenlet']}:\n"
+            "    try: print(name, version(name), end=', ')\n"
+            "    except PackageNotFoundError: pass",
+        )
+        parts.append(found.rstrip(", "))
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    parts.append(f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, load {load}")
+    return "; ".join(part for part in parts if part)

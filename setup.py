@@ -1,0 +1,56 @@
+"""Build of the compiled core; everything else is in pyproject.toml.
+
+Called by: pip and scripts/bootstrap.  One extension per .pyx.  It needs code because greenlet.h
+lies in the installed greenlet package and because a missing header must stop the build with the
+command that mends it.
+"""
+
+import os
+import sys
+from glob import glob
+from pathlib import Path
+
+import greenlet
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+CORE = Path("src/weald/_core")
+# Backend module: what it links, the header that must be there, Debian's package with it.
+BACKENDS = {"loop_uv": ("uv", "uv.h", "libuv1-dev")}
+INCLUDE = ["/usr/include", "/usr/local/include", *os.environ.get("CPATH", "").split(os.pathsep)]
+
+
+def extension(source: str) -> Extension:
+    name = Path(source).stem
+    libraries = []
+    if name in BACKENDS:
+        library, header, package = BACKENDS[name]
+        if not any(Path(folder, header).exists() for folder in INCLUDE if folder):
+            sys.exit(f"weald needs {header} to build: apt-get install {package}")
+        libraries.append(library)
+    return Extension(
+        f"weald._core.{name}",
+        [source],
+        include_dirs=[str(Path(greenlet.__file__).parent)],
+        libraries=libraries,
+        extra_compile_args=["-O2", "-g0"],
+    )
+
+
+setup(
+    ext_modules=cythonize(
+        [extension(source) for source in sorted(glob(f"{CORE}/*.pyx"))],
+        nthreads=2,
+        include_path=["src"],
+        build_dir=f"build/cython-{sys.version_info.major}.{sys.version_info.minor}",
+        compiler_directives={
+            "language_level": 3,
+            "annotation_typing": False,
+            "boundscheck": False,
+            "wraparound": False,
+            "initializedcheck": False,
+            "cdivision": True,
+            "binding": True,
+        },
+    )
+)

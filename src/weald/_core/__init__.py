@@ -1,0 +1,61 @@
+"""weald's compiled core, gathered: what the rest of the package may import (see __init__.pyi)."""
+
+from greenlet import GreenletExit, getcurrent
+
+from weald._core.descriptor import (
+    Descriptor,
+    accept_fd,
+    poll_fds,
+    recv,
+    recv_into,
+    send,
+    sendall,
+    wait_read,
+    wait_readwrite,
+    wait_write,
+)
+from weald._core.greenlet import Greenlet, iwait, joinall, killall, spawn, spawn_later, wait
+from weald._core.hub import (
+    BlockingSwitchOutError,
+    Callback,
+    Hub,
+    InvalidSwitchError,
+    LoopExit,
+    Timer,
+    get_hub,
+    get_hub_if_exists,
+    helper_idle,
+    idle,
+    loop_names,
+    set_hub_class,
+    set_loop_factory,
+    sleep,
+    spawn_raw,
+)
+from weald._core.local import local
+from weald._core.loop import READ, WRITE, Loop
+from weald._core.queue import (
+    Channel,
+    Empty,
+    Full,
+    JoinableQueue,
+    LifoQueue,
+    PriorityQueue,
+    Queue,
+    ShutDown,
+    SimpleQueue,
+)
+from weald._core.sync import (
+    AsyncResult,
+    BoundedSemaphore,
+    Condition,
+    DummySemaphore,
+    Event,
+    Lock,
+    RLock,
+    Semaphore,
+)
+from weald._core.timeout import Timeout, with_timeout
+from weald._core.waiters import Linkable
+
+__all__ = [name for name in dir() if not name.startswith("_")]

@@ -1,0 +1,121 @@
+"""A cache of freed frame-stack chunks.
+
+Since CPython 3.11 a greenlet's first Python frame takes a 16 KiB "data stack chunk" from the
+arena allocator: an mmap when it starts and a munmap when it ends, which costs more than all the
+rest of a short greenlet's life.  `install()` puts a cache of such chunks in front of the arena
+allocator (`PyObject_SetArenaAllocator`, a public API); every other size goes to the allocator
+that was there before.
+
+Called by: hub.pyx (`install` at import, `trim` before it blocks).
+Invariants: a cached chunk is linked through its own first word.  The list is guarded by a
+try-lock, because the allocator is the process's and interpreters with a GIL of their own share
+it; whoever finds it locked goes to the previous allocator.  The cache is bounded by MAX_CHUNKS
+and hands back what a burst has left over (see `trim`).
+"""
+
+cdef extern from "Python.h" nogil:
+    ctypedef struct PyObjectArenaAllocator:
+        void *ctx
+        void *(*alloc)(void *, size_t) noexcept nogil
+        void (*free)(void *, void *, size_t) noexcept nogil
+    void PyObject_GetArenaAllocator(PyObjectArenaAllocator *)
+    void PyObject_SetArenaAllocator(PyObjectArenaAllocator *)
+
+cdef extern from * nogil:
+    """
+    static char weald_arena_lock;
+    static int weald_arena_trylock(void)
+    {
+        return !__atomic_test_and_set(&weald_arena_lock, __ATOMIC_ACQUIRE);
+    }
+    static void weald_arena_unlock(void)
+    {
+        __atomic_clear(&weald_arena_lock, __ATOMIC_RELEASE);
+    }
+    """
+    bint trylock "weald_arena_trylock"()
+    void unlock "weald_arena_unlock"()
+
+cdef enum:
+    CHUNK = 16 * 1024  # DATA_STACK_CHUNK_SIZE of CPython 3.11 to 3.14
+    MAX_CHUNKS = 2048  # 32 MiB at most
+    KEEP_CHUNKS = 64  # `trim` never goes below this
+
+cdef PyObjectArenaAllocator previous
+cdef void **free_list = NULL
+cdef Py_ssize_t n_free = 0
+cdef Py_ssize_t low_water = 0  # the fewest chunks free since the last trim: that many were not needed
+cdef bint installed = False
+
+
+cdef void *cached_alloc(void *ctx, size_t size) noexcept nogil:
+    global free_list, n_free, low_water
+    cdef void **chunk
+    if size == CHUNK and free_list != NULL and trylock():
+        chunk = free_list
+        if chunk != NULL:
+            free_list = <void **>chunk[0]
+            n_free -= 1
+            if n_free < low_water:
+                low_water = n_free
+            unlock()
+            return chunk
+        unlock()
+    return previous.alloc(previous.ctx, size)
+
+
+cdef void cached_free(void *ctx, void *ptr, size_t size) noexcept nogil:
+    global free_list, n_free
+    if size == CHUNK and n_free < MAX_CHUNKS and trylock():
+        (<void **>ptr)[0] = free_list
+        free_list = <void **>ptr
+        n_free += 1
+        unlock()
+        return
+    previous.free(previous.ctx, ptr, size)
+
+
+cdef bint trim() noexcept nogil:
+    """Give back what lay unused since the last call; True while there is more than the floor."""
+    global free_list, n_free, low_water
+    cdef Py_ssize_t surplus
+    cdef void **chunk
+    cdef void **taken = NULL
+    if n_free <= KEEP_CHUNKS:
+        return False
+    if not trylock():
+        return True
+    surplus = min(low_water, n_free - KEEP_CHUNKS)
+    while surplus > 0:
+        chunk = free_list
+        free_list = <void **>chunk[0]
+        chunk[0] = taken
+        taken = chunk
+        n_free -= 1
+        surplus -= 1
+    low_water = n_free
+    unlock()
+    while taken != NULL:
+        chunk = <void **>taken[0]
+        previous.free(previous.ctx, taken, CHUNK)
+        taken = chunk
+    return n_free > KEEP_CHUNKS
+
+
+def install():
+    """Put the cache in front of the arena allocator.  Once per process; later calls do nothing."""
+    global installed
+    cdef PyObjectArenaAllocator ours
+    if installed:
+        return
+    installed = True
+    PyObject_GetArenaAllocator(&previous)
+    ours.ctx = NULL
+    ours.alloc = cached_alloc
+    ours.free = cached_free
+    PyObject_SetArenaAllocator(&ours)
+
+
+def cached_chunks():
+    """How many 16 KiB chunks lie in the cache now."""
+    return n_free

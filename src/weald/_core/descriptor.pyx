@@ -1,0 +1,539 @@
+"""Descriptors: waiting for them, and the hot socket calls straight on them.
+
+Called by: weald.socket (recv, send, …), weald.select, weald.os, ssl.
+Invariants:
+- `hub.fds[n]` is the one FdEntry for descriptor n in that hub's loop; it holds the native watch
+  and the greenlets parked on it.  It lives as long as somebody uses the number: Descriptor objects
+  and raw waits (`wait_read(fd)`) are its users.
+- The read interest stays armed after a wake-up and is stopped only when an event arrives and nobody
+  waits: a request-response connection makes no epoll_ctl calls.  Write interest goes at once.
+- A stream that returned less than asked is drained: the next recv parks first.  The watch is
+  level-triggered, so nothing is missed.
+- `close()` wakes everybody with EBADF and leaves the loops before the number can be used again.
+- Calls pass MSG_DONTWAIT: a description that somebody else made blocking does not block the loop.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.errno cimport EAGAIN, EBADF, EINTR, errno
+
+from weald._core.hub cimport PARKED, Hub, Waiter, WakeTimer, current_hub
+from weald._core.loop cimport READ_EVENT, WRITE_EVENT, FdWatch, Target
+from weald._core.waiters cimport WaitList, append, first, new_waiter, park, remove, seconds, wake_all, wake_one
+
+import os
+import socket as _socket
+from _socket import socket as _base_socket
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+        MSG_PEEK
+        SOCK_NONBLOCK
+        SOCK_CLOEXEC
+    ssize_t c_recv "recv"(int, void *, size_t, int)
+    ssize_t c_send "send"(int, const void *, size_t, int)
+    int c_accept4 "accept4"(int, void *, void *, int)
+
+cdef extern from "<fcntl.h>" nogil:
+    int fcntl(int, int, ...)
+    int F_GETFD
+
+cdef object type_of = _base_socket.type.__get__
+cdef int STREAM = int(_socket.SOCK_STREAM)
+cdef object CLOSED = object()  # what waiters of a closed descriptor are woken with
+
+
+cdef object closed_error():
+    return OSError(EBADF, os.strerror(EBADF))
+
+
+cdef class Listener:
+    """Somebody who wants to hear of events without parking on the entry's lists (select)."""
+
+    cdef int events
+    cdef int fired
+    cdef Waiter waiter
+
+    cdef int ready(self, int events) except -1:
+        self.fired |= events & self.events
+        if self.waiter is not None and self.fired:
+            self.waiter.resume(None)
+        return 0
+
+
+cdef class FdEntry(Target):
+    """A descriptor in one hub's loop."""
+
+    cdef Hub hub
+    cdef int fd
+    cdef int users
+    cdef FdWatch watch
+    cdef bint always  # cannot be watched (a regular file): always ready
+    cdef bint gone
+    cdef WaitList readers
+    cdef WaitList writers
+    cdef list listeners
+
+    cdef int wanted(self) except -1:
+        cdef int events = 0
+        cdef Listener listener
+        if self.readers.head != NULL:
+            events |= READ_EVENT
+        if self.writers.head != NULL:
+            events |= WRITE_EVENT
+        if self.listeners:
+            for listener in self.listeners:
+                events |= listener.events
+        return events
+
+    cdef int ready(self, int events) except -1:
+        cdef Listener listener
+        cdef int spare
+        if events & READ_EVENT and self.readers.head != NULL:
+            wake_all(&self.readers, None)
+            events &= ~READ_EVENT
+        if events & WRITE_EVENT and self.writers.head != NULL:
+            wake_all(&self.writers, None)
+        if self.listeners:
+            for listener in list(self.listeners):
+                if listener.events & events:
+                    listener.ready(events)
+                    events &= ~READ_EVENT
+        if self.gone:
+            return 0
+        # Write interest goes at once; read interest only when nobody was there to hear of it.
+        spare = self.watch.events & (WRITE_EVENT | (events & READ_EVENT)) & ~self.wanted()
+        if spare:
+            self.watch.update(self.watch.events & ~spare)
+        return 0
+
+    cdef int arm(self, int events) except -1:
+        """See that `events` are reported."""
+        if self.watch is not None and self.watch.events & events != events:
+            self.watch.update(self.watch.events | events)
+        return 0
+
+    cdef int wait(self, int events, double timeout) except -1:
+        """Park until one of `events`; 1 when ready, 0 when timed out.  EBADF when closed meanwhile."""
+        cdef Waiter waiter
+        cdef WaitList *list
+        cdef int woken
+        cdef unsigned long generation = self.hub.generation
+        if self.gone:
+            raise closed_error()
+        if self.always:
+            return 1
+        waiter = new_waiter(None)
+        list = &self.readers if events == READ_EVENT else &self.writers
+        self.arm(events)
+        self.hub.refs += 1
+        try:
+            woken = park(list, waiter, self, timeout)
+        finally:
+            if self.hub.generation == generation:
+                self.hub.refs -= 1
+        if waiter.value is CLOSED:
+            raise closed_error()
+        return woken
+
+    cdef int release(self) except -1:
+        """One user less; the last one takes the entry out of the loop."""
+        self.users -= 1
+        if self.users <= 0:
+            self.discard()
+        return 0
+
+    cdef int discard(self) except -1:
+        if self.gone:
+            return 0
+        self.gone = True
+        if self.fd < len(self.hub.fds) and self.hub.fds[self.fd] is self:
+            self.hub.fds[self.fd] = None
+        if self.watch is not None:
+            self.watch.close()
+        return 0
+
+    def close(self):
+        """The number is about to be closed: wake everybody with an error."""
+        cdef Listener listener
+        self.discard()
+        wake_all(&self.readers, CLOSED)
+        wake_all(&self.writers, CLOSED)
+        for listener in self.listeners or ():
+            listener.ready(listener.events)
+
+    def abandon(self):
+        """In a fork's child: leave the loop, wake nobody."""
+        self.gone = True
+        if self.watch is not None:
+            self.watch.close()
+
+    def __repr__(self):
+        return f"descriptor {self.fd}"
+
+
+cdef FdEntry entry_for(Hub hub, int fd):
+    """The entry of `fd` in `hub`, with one user more."""
+    cdef FdEntry entry
+    cdef int events
+    if fd < 0:
+        raise ValueError(f"a descriptor must be 0 or more, got {fd}")
+    while len(hub.fds) <= fd:
+        hub.fds.extend([None] * (fd + 1 - len(hub.fds)))
+    entry = hub.fds[fd]
+    if entry is not None:
+        if entry.watch is not None and entry.watch.events:
+            # The number may have been closed behind our back and be another file by now: register anew.
+            events = entry.watch.events
+            entry.watch.update(0)
+            entry.watch.update(events)
+        entry.users += 1
+        return entry
+    entry = FdEntry.__new__(FdEntry)
+    entry.hub = hub
+    entry.fd = fd
+    entry.users = 1
+    try:
+        entry.watch = hub.loop.watch(fd, entry)
+    except PermissionError:
+        if hub.loop.name == "virtual":
+            raise
+        entry.always = True  # epoll refuses what is always ready
+    hub.fds[fd] = entry
+    return entry
+
+
+cdef class Descriptor:
+    """Descriptor(fd, timeout=None): a file descriptor that greenlets of any thread may wait for.
+
+    Never closes the number itself.  `timeout` (seconds; None: for ever, 0.0: never wait) is what
+    the socket calls obey.
+    """
+
+    cdef int number
+    cdef int kind  # 1: a stream, 0: not, -1: not known yet
+    cdef bint drained
+    cdef double limit  # -1.0: no timeout
+    cdef FdEntry entry
+    cdef list others  # entries in the loops of other threads
+
+    def __cinit__(self):
+        self.number = -1
+        self.kind = -1
+        self.limit = -1.0
+
+    def __init__(self, int fd, timeout=None):
+        if fd < 0:
+            raise ValueError(f"a descriptor must be 0 or more, got {fd}")
+        self.number = fd
+        self.timeout = timeout
+
+    def __dealloc__(self):
+        # The owner closes the number without telling us only at the end of its life.
+        if self.entry is not None and not self.entry.gone and self.entry.hub.thread_ident == PyThread_get_thread_ident():
+            self.entry.release()
+
+    @property
+    def fd(self):
+        """The number, or -1 once closed."""
+        return self.number
+
+    @property
+    def timeout(self):
+        return None if self.limit < 0.0 else self.limit
+
+    @timeout.setter
+    def timeout(self, value):
+        cdef double limit
+        if value is None:
+            self.limit = -1.0
+            return
+        limit = value
+        if limit < 0.0:
+            raise ValueError("Timeout value out of range")
+        self.limit = limit
+
+    cdef FdEntry find_entry(self):
+        cdef Hub hub = current_hub()
+        cdef FdEntry entry = self.entry
+        if entry is not None and entry.hub is hub and not entry.gone:
+            return entry
+        if self.number < 0:
+            raise closed_error()
+        if entry is None or entry.gone:
+            self.entry = entry_for(hub, self.number)
+            return self.entry
+        for entry in self.others or ():
+            if entry.hub is hub and not entry.gone:
+                return entry
+        entry = entry_for(hub, self.number)
+        if self.others is None:
+            self.others = []
+        self.others.append(entry)
+        return entry
+
+    cdef int wait(self, int events, double timeout) except -1:
+        if self.number < 0:
+            raise closed_error()
+        if not self.find_entry().wait(events, timeout):
+            raise TimeoutError("timed out")
+        return 0
+
+    def wait_read(self, timeout=None):
+        """Park until readable.  TimeoutError after `timeout` seconds, OSError(EBADF) when closed."""
+        self.wait(READ_EVENT, seconds(timeout))
+
+    def wait_write(self, timeout=None):
+        """Park until writable.  TimeoutError after `timeout` seconds, OSError(EBADF) when closed."""
+        self.wait(WRITE_EVENT, seconds(timeout))
+
+    def close(self):
+        """Wake everyone who waits with OSError(EBADF) and leave the loops.  Call before close(2)."""
+        cdef FdEntry entry
+        cdef Hub mine
+        if self.number < 0:
+            return
+        self.number = -1
+        entries, self.others = [self.entry, *(self.others or ())], None
+        self.entry = None
+        for entry in entries:
+            if entry is None or entry.gone:
+                continue
+            if entry.hub.thread_ident == PyThread_get_thread_ident():
+                entry.close()
+            else:
+                # The loop is another thread's: only that thread may touch it.
+                entry.hub.run_callback_threadsafe(entry.close)
+
+    cdef int stream(self, object sock) except -1:
+        if self.kind < 0:
+            self.kind = type_of(sock) & 0xF == STREAM
+        return self.kind
+
+    cdef ssize_t receive(self, object sock, char *buffer, Py_ssize_t size, int flags) except -1:
+        cdef ssize_t n
+        cdef int error
+        cdef double end = -1.0
+        if self.number < 0:
+            raise closed_error()
+        if self.drained and self.limit != 0.0 and not flags:
+            self.drained = False
+            self.wait(READ_EVENT, self.limit)
+        while True:
+            n = c_recv(self.number, buffer, size, flags | MSG_DONTWAIT)
+            if n >= 0:
+                self.drained = 0 < n < size and not flags and self.stream(sock)
+                return n
+            error = errno
+            if error == EINTR:
+                continue
+            if error != EAGAIN or self.limit == 0.0 or flags & MSG_DONTWAIT:
+                raise OSError(error, os.strerror(error))
+            if self.limit > 0.0:
+                # Only a spurious wake-up comes here twice.
+                if end < 0.0:
+                    end = current_hub().loop.time() + self.limit
+                self.wait(READ_EVENT, max(end - current_hub().loop.time(), 0.0))
+            else:
+                self.wait(READ_EVENT, -1.0)
+
+    cdef Py_ssize_t transmit(self, const char *data, Py_ssize_t size, int flags, double end) except -1:
+        """send(2) once, parking before as long as there is no room; `end` < 0: no deadline."""
+        cdef ssize_t n
+        cdef int error
+        while True:
+            if self.number < 0:
+                raise closed_error()
+            n = c_send(self.number, data, size, flags | MSG_DONTWAIT | MSG_NOSIGNAL)
+            if n >= 0:
+                return n
+            error = errno
+            if error == EINTR:
+                continue
+            if error != EAGAIN or self.limit == 0.0 or flags & MSG_DONTWAIT:
+                raise OSError(error, os.strerror(error))
+            self.wait(WRITE_EVENT, -1.0 if end < 0.0 else max(end - current_hub().loop.time(), 0.0))
+
+    cdef double deadline(self) except? -2.0:
+        return current_hub().loop.time() + self.limit if self.limit > 0.0 else -1.0
+
+    def __repr__(self):
+        return f"<Descriptor {self.number}>"
+
+
+# ------------------------------------------------------------------ methods of weald.socket.socket
+
+def recv(self, Py_ssize_t bufsize, int flags=0, /):
+    """Receive up to `bufsize` bytes; b"" at the end of the stream."""
+    cdef Descriptor d = self._descriptor
+    cdef ssize_t n
+    if bufsize < 0:
+        raise ValueError("negative buffersize in recv")
+    buffer = PyBytes_FromStringAndSize(NULL, bufsize)
+    n = d.receive(self, PyBytes_AS_STRING(buffer), bufsize, flags)
+    if n == bufsize:
+        return buffer
+    return PyBytes_AS_STRING(buffer)[:n]
+
+
+def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
+    """Receive up to `nbytes` bytes (0: as many as fit) into `buffer`; how many came."""
+    cdef Descriptor d = self._descriptor
+    cdef Py_buffer view
+    if nbytes < 0:
+        raise ValueError("negative buffersize in recv_into")
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+    try:
+        if nbytes == 0:
+            nbytes = view.len
+        elif view.len < nbytes:
+            raise ValueError("buffer too small for requested bytes")
+        return d.receive(self, <char *>view.buf, nbytes, flags)
+    finally:
+        PyBuffer_Release(&view)
+
+
+def send(self, data, int flags=0, /):
+    """Send some of `data`; how many bytes went."""
+    cdef Descriptor d = self._descriptor
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        return d.transmit(<char *>view.buf, view.len, flags, d.deadline())
+    finally:
+        PyBuffer_Release(&view)
+
+
+def sendall(self, data, int flags=0, /):
+    """Send all of `data`; the timeout is for the whole."""
+    cdef Descriptor d = self._descriptor
+    cdef Py_buffer view
+    cdef Py_ssize_t sent = 0
+    cdef double end = -1.0
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if d.limit > 0.0:
+            end = d.deadline()
+        while True:
+            sent += d.transmit(<char *>view.buf + sent, view.len - sent, flags, end)
+            if sent >= view.len:
+                return None
+    finally:
+        PyBuffer_Release(&view)
+
+
+def accept_fd(self):
+    """accept4(2) with SOCK_NONBLOCK and SOCK_CLOEXEC, parking as the timeout says; the new number."""
+    cdef Descriptor d = self._descriptor
+    cdef int fd, error
+    cdef double end = d.deadline()
+    while True:
+        if d.number < 0:
+            raise closed_error()
+        fd = c_accept4(d.number, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+        if fd >= 0:
+            return fd
+        error = errno
+        if error == EINTR:
+            continue
+        if error != EAGAIN or d.limit == 0.0:
+            raise OSError(error, os.strerror(error))
+        d.wait(READ_EVENT, -1.0 if end < 0.0 else max(end - current_hub().loop.time(), 0.0))
+
+
+# ------------------------------------------------------------------ raw descriptors
+
+cdef int check_fd(int fd) except -1:
+    if fd < 0:
+        raise ValueError(f"a descriptor must be 0 or more, got {fd}")
+    if fcntl(fd, F_GETFD) < 0:
+        raise closed_error()
+    return 0
+
+
+cdef int wait_fd(int fd, int events, object timeout, object timeout_exc) except -1:
+    cdef FdEntry entry
+    check_fd(fd)
+    entry = entry_for(current_hub(), fd)
+    try:
+        if not entry.wait(events, seconds(timeout)):
+            raise timeout_exc if timeout_exc is not None else TimeoutError("timed out")
+    finally:
+        entry.release()
+    return 0
+
+
+def wait_read(int fd, timeout=None, timeout_exc=None):
+    """Park until descriptor `fd` is readable; `timeout_exc` (TimeoutError) after `timeout` seconds."""
+    wait_fd(fd, READ_EVENT, timeout, timeout_exc)
+
+
+def wait_write(int fd, timeout=None, timeout_exc=None):
+    """Park until descriptor `fd` is writable; `timeout_exc` (TimeoutError) after `timeout` seconds."""
+    wait_fd(fd, WRITE_EVENT, timeout, timeout_exc)
+
+
+def wait_readwrite(int fd, timeout=None, timeout_exc=None):
+    """Park until descriptor `fd` is readable or writable."""
+    if not poll_fds({fd: READ_EVENT | WRITE_EVENT}, timeout):
+        raise timeout_exc if timeout_exc is not None else TimeoutError("timed out")
+
+
+def poll_fds(dict wanted, timeout=None):
+    """Wait for many descriptors: {fd: READ | WRITE} to {fd: ready events}, empty after `timeout` seconds.
+
+    OSError(EBADF) at once for a closed number.
+    """
+    cdef Hub hub = current_hub()
+    cdef Waiter waiter = hub.waiter()
+    cdef WakeTimer timer = None
+    cdef Listener listener
+    cdef FdEntry entry
+    cdef double limit = seconds(timeout)
+    cdef unsigned long generation = hub.generation
+    held = []
+    ready = {}
+    try:
+        for fd, events in wanted.items():
+            check_fd(fd)
+            entry = entry_for(hub, fd)
+            listener = Listener.__new__(Listener)
+            listener.events = events
+            held.append((entry, listener))
+            if entry.always:
+                listener.fired = events
+                ready[fd] = events
+                continue
+            if entry.listeners is None:
+                entry.listeners = []
+            entry.listeners.append(listener)
+            listener.waiter = waiter
+            if events:
+                entry.arm(events)
+        if not ready:
+            if limit >= 0.0:
+                timer = WakeTimer.__new__(WakeTimer)
+                timer.waiter = waiter
+                timer.ref = True
+                timer.start(hub, limit)
+            hub.refs += 1
+            try:
+                hub.park(waiter, f"descriptors {sorted(wanted)}" if wanted else "select")
+            finally:
+                if hub.generation == generation:
+                    hub.refs -= 1
+                if timer is not None:
+                    timer.stop()
+        for entry, listener in held:
+            if listener.fired:
+                ready[entry.fd] = listener.fired
+        return ready
+    finally:
+        for entry, listener in held:
+            listener.waiter = None
+            if entry.listeners is not None and listener in entry.listeners:
+                entry.listeners.remove(listener)
+            entry.release()

@@ -1,0 +1,1238 @@
+"""The hub: the ready ring, parking and resuming, timers, and the loop that drives them.
+
+The only code that switches greenlets.  Everything else parks on a `Waiter` and is resumed.
+
+Called by: every module of _core above it.
+Invariants:
+- Exactly one resume per park.  `Waiter.resume` moves PARKED to READY and puts the waiter on its
+  hub's ring; whoever takes it off moves it to RUNNING and switches.  A waiter in any other state
+  is dropped.
+- A parking greenlet switches straight to the next ready one ("resume directly", half the
+  switches).  It goes to the hub when the ring is empty, the batch is used up, or the next item is
+  not a parked greenlet: new greenlets must start on the hub's stack, or each would begin on top of
+  the stack of the one before.
+- Wake-ups are FIFO: the ring is.
+- With the GIL held any thread may push on any hub's ring; a hub blocked in its poll is woken once.
+- Timers live in a heap of our own with lazy deletion: most never fire, and a native timer each
+  would cost more than all the rest (one native timer stands for the heap's head).
+
+Long because it is one thing: ring, heap and switching share their state in hot code.
+"""
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from cpython.pythread cimport (
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
+    PyThread_release_lock, PyThread_type_lock)
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.math cimport isnan
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy
+from posix.unistd cimport read, write
+
+from weald._core cimport arena
+from weald._core.c_greenlet cimport *
+from weald._core.loop cimport READ_EVENT, FdWatch, Loop, Target, monotonic
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import traceback
+from greenlet import GreenletExit, getcurrent
+
+from weald._core import arena as _arena
+
+cdef extern from * nogil:
+    """
+    #include <time.h>
+    /* This thread's hub, borrowed: HubKeeper owns it. */
+    static __thread PyObject *weald_hub = NULL;
+
+    /* Clock ticks of a few milliseconds, read without a system call. */
+    static long weald_tick(void)
+    {
+        struct timespec ts;
+        clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+        return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+    }
+
+    /* How many other Python threads live in this interpreter.  GIL held. */
+    static int weald_other_threads(void)
+    {
+        int n = -1;
+        PyThreadState *t = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+        for (; t != NULL; t = PyThreadState_Next(t))
+            n++;
+        return n;
+    }
+    """
+    PyObject *weald_hub
+    long tick "weald_tick"()
+    int other_threads "weald_other_threads"()
+
+cdef extern from "Python.h":
+    ctypedef enum PyLockStatus:
+        PY_LOCK_FAILURE
+        PY_LOCK_ACQUIRED
+        PY_LOCK_INTR
+    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) nogil
+    PyObject *PyThreadState_GetDict()  # borrowed
+
+cdef enum:
+    BATCH_EXTRA = 128
+
+PyGreenlet_Import()
+_arena.install()
+
+cdef double INFINITY = float("inf")
+cdef unsigned long main_thread_ident = threading.main_thread().ident
+cdef object hub_class = None  # set_hub_class
+cdef dict backends = {}  # name to module name, filled below
+cdef str backend_name = None
+cdef set hubs = set()  # all live hubs; guarded by the GIL (no Python code runs while it changes)
+cdef Py_ssize_t idle_helpers = 0  # own threads that wait for work and so will not wake anybody
+cdef bint exiting = False
+
+
+class LoopExit(Exception):
+    """Nothing is left that could wake any greenlet; the text says who waits for what."""
+
+
+class BlockingSwitchOutError(AssertionError):
+    """A blocking call was tried in the hub greenlet (in an event loop callback)."""
+
+
+class InvalidSwitchError(AssertionError):
+    """A parked greenlet was switched to by something that is not its waker."""
+
+
+# ------------------------------------------------------------------ what the ring holds
+
+cdef class Runnable:
+    """Work for the hub greenlet."""
+
+    cdef int run(self, Hub hub) except -1:
+        return 0
+
+
+@cython.freelist(256)
+@cython.no_gc
+cdef class Waiter:
+    """One parked greenlet (or thread), good for one park."""
+
+    def __cinit__(self):
+        self.state = PARKED
+
+    def __dealloc__(self):
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    cdef bint resume(self, object value) except -1:
+        """Wake it with `value`.  False if it is woken already or no longer waits.  Any thread."""
+        if self.state != PARKED:
+            return False
+        self.state = READY
+        self.value = value
+        if self.hub is None:
+            PyThread_release_lock(self.lock)
+        else:
+            self.hub.push(self)
+        return True
+
+
+cdef class Callback(Runnable):
+    """A call the hub will make once; `stop()` cancels it."""
+
+    def __init__(self, callback, tuple args):
+        self.callback = callback
+        self.args = args
+
+    cdef int run(self, Hub hub) except -1:
+        callback, args = self.callback, self.args
+        self.callback = None
+        self.args = None
+        if callback is None:
+            return 0
+        try:
+            callback(*args)
+        except BaseException:
+            hub.handle_error(self, *sys.exc_info())
+        return 0
+
+    def stop(self):
+        self.callback = None
+        self.args = None
+
+    close = stop
+
+    @property
+    def pending(self):
+        return self.callback is not None
+
+    def __bool__(self):
+        return self.callback is not None
+
+    def __repr__(self):
+        state = f" callback={self.callback!r} args={self.args!r}" if self.callback is not None else " stopped"
+        return f"<{type(self).__name__} at {id(self):#x}{state}>"
+
+
+cdef class Throw(Runnable):
+    """Raise an exception in a greenlet when its turn comes."""
+
+    cdef int run(self, Hub hub) except -1:
+        cdef PyObject *result
+        cdef greenlet target = self.target
+        self.target = None
+        if target is None or not PyGreenlet_ACTIVE(<void *>target):
+            return 0
+        exception = self.exception
+        cls = exception if isinstance(exception, type) else type(exception)
+        result = PyGreenlet_Throw(
+            <void *>target,
+            <PyObject *>cls,
+            NULL if cls is exception else <PyObject *>exception,
+            <PyObject *>self.traceback if self.traceback is not None else NULL)
+        hub.switched(result, target)
+        return 0
+
+
+# ------------------------------------------------------------------ timers
+
+cdef class BaseTimer(Runnable):
+    """An entry of the heap.  `expire` runs in the hub once the time has come; it must not block."""
+
+    cdef int start(self, Hub hub, double seconds) except -1:
+        if isnan(seconds):
+            raise ValueError("a timeout must be a number of seconds, not nan")
+        self.hub = hub
+        self.state = PENDING
+        self.when = hub.loop.time() + (seconds if seconds > 0.0 else 0.0)
+        hub.heap_push(self)
+        if self.ref:
+            hub.refs += 1
+        return 0
+
+    cdef int stop(self) except -1:
+        """Never fire, whether still pending or just expired."""
+        cdef Hub hub = self.hub
+        if self.state == PENDING:
+            self.state = OVER
+            if self.ref:
+                hub.refs -= 1
+            hub.heap_drop(self)
+        elif self.state == DUE:
+            self.state = OVER
+        return 0
+
+    cdef int expire(self) except -1:
+        return 0
+
+
+@cython.freelist(256)
+@cython.no_gc
+cdef class WakeTimer(BaseTimer):
+    """Resumes a waiter that has waited too long."""
+
+    cdef int expire(self) except -1:
+        cdef Waiter waiter = self.waiter
+        self.waiter = None
+        if waiter is not None and waiter.state == PARKED:
+            waiter.timed_out = True
+            waiter.resume(None)
+        return 0
+
+
+cdef class Timer(BaseTimer):
+    """Calls `callback(*args)` in the hub after `seconds`.  The callback must not block."""
+
+    cdef object callback
+    cdef tuple args
+
+    def __init__(self, Hub hub not None, double seconds, callback, *args, bint ref=True):
+        self.callback = callback
+        self.args = args
+        self.ref = ref
+        self.start(hub, seconds)
+
+    cdef int expire(self) except -1:
+        callback, args = self.callback, self.args
+        self.callback = None
+        self.args = None
+        try:
+            callback(*args)
+        except BaseException:
+            self.hub.handle_error(self, *sys.exc_info())
+        return 0
+
+    @property
+    def pending(self):
+        return self.state == PENDING
+
+    def cancel(self):
+        self.stop()
+        self.callback = None
+        self.args = None
+
+
+# ------------------------------------------------------------------ spawn_raw
+
+cdef class RawGreenlet(greenlet):
+    """The lightest greenlet: no result, no links.  Its errors go to the hub's error handler."""
+
+    cdef object function
+    cdef tuple args
+    cdef dict kwargs
+
+    def run(self):
+        function, args, kwargs = self.function, self.args, self.kwargs
+        self.function = None
+        self.args = None
+        self.kwargs = None
+        try:
+            if kwargs is None:
+                function(*args)
+            else:
+                function(*args, **kwargs)
+        except GreenletExit:
+            pass
+        except BaseException:
+            current_hub().handle_error(self, *sys.exc_info())
+        return None
+
+
+def spawn_raw(function, /, *args, **kwargs):
+    """Run `function(*args, **kwargs)` in a new plain greenlet, soon.  Returns the greenlet.
+
+    It has no result, links or join; an uncaught exception goes to the hub's `handle_error`.
+    """
+    cdef Hub hub = current_hub()
+    cdef RawGreenlet g = RawGreenlet.__new__(RawGreenlet)
+    if not callable(function):
+        raise TypeError(f"spawn_raw needs a callable, got {function!r}")
+    g.function = function
+    g.args = args
+    if kwargs:
+        g.kwargs = kwargs
+    PyGreenlet_SetParent(<void *>g, <void *>hub)
+    hub.push(g)
+    return g
+
+
+# ------------------------------------------------------------------ signals
+
+cdef class SignalTarget(Target):
+    """Reads the bytes CPython's C handler writes, passes them on, has the handlers run."""
+
+    cdef Hub hub
+
+    cdef int ready(self, int events) except -1:
+        cdef unsigned char[64] buffer
+        cdef ssize_t n = read(self.hub.signal_fd, buffer, sizeof(buffer))
+        if n > 0 and foreign_wakeup_fd >= 0:
+            write(foreign_wakeup_fd, buffer, n)
+        if n > 0:
+            # Python-level handlers may block, so they run in a greenlet, and at once.
+            self.hub.run_item(new_signal_greenlet(self.hub))
+        return 0
+
+
+# A signal must end the main hub's blocking poll, which CPython offers one process-wide descriptor
+# for.  Ours is set while nobody else wants one.  Setting it costs two system calls, too much for
+# each poll, so `signal.set_wakeup_fd` is replaced by a function that tells us who else does; then
+# (asyncio runs beside us, say) ours is set just while the hub blocks, and the bytes are passed on.
+cdef object original_set_wakeup_fd = signal.set_wakeup_fd
+cdef int foreign_wakeup_fd = -1
+
+
+def set_wakeup_fd(fd, *, warn_on_full_buffer=True):
+    """signal.set_wakeup_fd(): set the descriptor signals are announced on, return the one before."""
+    global foreign_wakeup_fd
+    cdef Hub hub
+    original_set_wakeup_fd(fd, warn_on_full_buffer=warn_on_full_buffer)
+    previous, foreign_wakeup_fd = foreign_wakeup_fd, fd
+    if fd < 0 and weald_hub != NULL:
+        hub = <Hub>weald_hub
+        if hub.signals is not None:
+            original_set_wakeup_fd(hub.signal_write_fd, warn_on_full_buffer=False)
+    return previous
+
+
+signal.set_wakeup_fd = set_wakeup_fd
+
+
+cdef object new_signal_greenlet(Hub hub):
+    cdef RawGreenlet g = RawGreenlet.__new__(RawGreenlet)
+    g.function = check_signals
+    g.args = ()
+    PyGreenlet_SetParent(<void *>g, <void *>hub)
+    return g
+
+
+def check_signals():
+    """Run the Python handlers of signals that have arrived."""
+    PyErr_CheckSignals()
+
+
+# ------------------------------------------------------------------ the hub
+
+cdef class Hub(greenlet):
+    """The greenlet that runs a thread's event loop.
+
+    `get_hub()` makes it at first use; it is the parent of the thread's spawned greenlets.
+    """
+
+    SYSTEM_ERROR = (KeyboardInterrupt, SystemExit, SystemError)
+    NOT_ERROR = (GreenletExit,)
+
+    def __cinit__(self, *args, **kwargs):
+        self.ring_mask = 63
+        self.ring = <void **>calloc(64, sizeof(void *))
+        self.heap_size = 64
+        self.heap = <HeapItem *>calloc(64, sizeof(HeapItem))
+        if self.ring == NULL or self.heap == NULL:
+            raise MemoryError
+        self.signal_fd = self.signal_write_fd = -1
+
+    def __init__(self, loop=None):
+        super().__init__()
+        self.thread_ident = PyThread_get_thread_ident()
+        self.main = main_greenlet()
+        PyGreenlet_SetParent(<void *>self, <void *>self.main)
+        self.loop = make_loop(loop)
+        self.loop_time = self.loop.time()
+        self.idlers = []
+        self.fds = []
+        self.name = ""
+        if self.thread_ident == main_thread_ident:
+            self.watch_signals()
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        if self.ring != NULL:
+            for i in range(self.ring_count):
+                Py_DECREF(<object>self.ring[(self.ring_head + i) & self.ring_mask])
+            free(self.ring)
+        if self.heap != NULL:
+            for i in range(self.heap_count):
+                Py_DECREF(<object>self.heap[i].timer)
+            free(self.heap)
+
+    # -------------------------------------------------------------- ring
+
+    cdef int push(self, object item) except -1:
+        """Put `item` (Waiter, unstarted greenlet or Runnable) at the ring's end.  Any thread, with the GIL."""
+        cdef void **bigger
+        cdef Py_ssize_t size, first
+        if self.ring_count > self.ring_mask:
+            size = self.ring_mask + 1
+            bigger = <void **>calloc(size * 2, sizeof(void *))
+            if bigger == NULL:
+                raise MemoryError
+            first = size - self.ring_head
+            memcpy(bigger, self.ring + self.ring_head, first * sizeof(void *))
+            memcpy(bigger + first, self.ring, self.ring_head * sizeof(void *))
+            free(self.ring)
+            self.ring = bigger
+            self.ring_head = 0
+            self.ring_mask = size * 2 - 1
+        Py_INCREF(item)
+        self.ring[(self.ring_head + self.ring_count) & self.ring_mask] = <void *>item
+        self.ring_count += 1
+        if self.polling == 1:
+            self.polling = 2
+            self.loop.wake()
+        return 0
+
+    cdef object pop(self):
+        cdef object item = <object>self.ring[self.ring_head]
+        Py_DECREF(item)
+        self.ring_head = (self.ring_head + 1) & self.ring_mask
+        self.ring_count -= 1
+        return item
+
+    cdef bint batch_goes_on(self) noexcept:
+        """May one more item run before the next poll?"""
+        if self.batch_owed > 0:
+            self.batch_owed -= 1
+            return True
+        if self.batch_extra > 0 and tick() == self.batch_tick:
+            self.batch_extra -= 1
+            return True
+        return False
+
+    cdef int run_batch(self) except -1:
+        self.batch_owed = self.ring_count
+        self.batch_extra = BATCH_EXTRA
+        self.batch_tick = tick()
+        while self.ring_count > 0 and not self.stopping and self.batch_goes_on():
+            self.run_item(self.pop())
+        return 0
+
+    cdef int run_item(self, object item) except -1:
+        cdef Waiter waiter
+        cdef greenlet g
+        if type(item) is Waiter:
+            waiter = <Waiter>item
+            if waiter.state == READY:
+                waiter.state = RUNNING
+                g = waiter.parked
+                self.switched(PyGreenlet_Switch(<void *>g), g)
+        elif isinstance(item, greenlet):
+            # A new greenlet.  It may have been killed or started by hand since.
+            g = <greenlet>item
+            if not PyGreenlet_STARTED(<void *>g):
+                self.switched(PyGreenlet_Switch(<void *>g), g)
+        else:
+            (<Runnable>item).run(self)
+        return 0
+
+    cdef int switched(self, PyObject *result, greenlet g) except -1:
+        """Back in the hub after a switch.  An error here is one that a plain greenlet let escape."""
+        if result != NULL:
+            Py_DECREF(<object>result)
+            return 0
+        try:
+            raise_current()
+        except BaseException:
+            # With direct resumes the greenlet that died need not be `g`; only the traceback knows.
+            self.handle_error(None, *sys.exc_info())
+        return 0
+
+    # -------------------------------------------------------------- parking
+
+    cdef Waiter waiter(self):
+        """A waiter for the current greenlet, which must not be the hub."""
+        cdef Waiter waiter = Waiter.__new__(Waiter)
+        cdef PyObject *current = PyGreenlet_GetCurrent()
+        waiter.hub = self
+        waiter.parked = <greenlet>current
+        Py_DECREF(<object>current)
+        return waiter
+
+    cdef object park(self, Waiter waiter, object what):
+        """Switch away until `waiter` is resumed; returns the value it was resumed with.
+
+        An exception thrown in ends the wait.  `waiter.lost` then says that a wake-up was on its
+        way, which the caller passes on (see waiters.pyx).
+        """
+        cdef Waiter other
+        cdef PyObject *result
+        cdef void *target = <void *>self
+        cdef WaiterState state
+        if <void *>waiter.parked == <void *>self:
+            raise BlockingSwitchOutError(
+                f"cannot wait for {what} in an event loop callback: it would stop the loop; "
+                "spawn a greenlet there instead")
+        waiter.what = what
+        waiter.since = self.loop_time
+        while self.ring_count > 0:
+            item = <object>self.ring[self.ring_head]
+            if type(item) is not Waiter:
+                break
+            other = <Waiter>item
+            if other.state != READY:
+                self.pop()
+                continue
+            if self.stopping or not self.batch_goes_on():
+                break
+            self.pop()
+            other.state = RUNNING
+            if other is waiter:
+                waiter.state = DONE
+                return waiter.value
+            target = <void *>other.parked
+            break
+        item = None
+        other = None
+        # Linked into the hub's list of the parked, for reports.
+        waiter.hub_next = self.parked_head
+        waiter.hub_prev = NULL
+        if self.parked_head != NULL:
+            (<Waiter>self.parked_head).hub_prev = <void *>waiter
+        self.parked_head = <void *>waiter
+        result = PyGreenlet_Switch(<void *>target)
+        if waiter.hub_prev != NULL:
+            (<Waiter>waiter.hub_prev).hub_next = waiter.hub_next
+        else:
+            self.parked_head = waiter.hub_next
+        if waiter.hub_next != NULL:
+            (<Waiter>waiter.hub_next).hub_prev = waiter.hub_prev
+        state = waiter.state
+        if result == NULL:
+            waiter.lost = state == READY
+            waiter.state = DONE
+            raise_current()
+        Py_DECREF(<object>result)
+        waiter.state = DONE
+        if state != RUNNING:
+            raise InvalidSwitchError(
+                f"{waiter.parked!r} was switched to while it waits for {what}: only its waker may do that; "
+                "use kill() or throw() to end the wait")
+        return waiter.value
+
+    cdef int throw_into(self, greenlet target, object exception, object traceback) except -1:
+        """Have `exception` raised in `target` when its turn in the ring comes."""
+        cdef Throw throw = Throw.__new__(Throw)
+        throw.target = target
+        throw.exception = exception
+        throw.traceback = traceback
+        self.push(throw)
+        return 0
+
+    # -------------------------------------------------------------- timers
+
+    cdef int heap_push(self, BaseTimer timer) except -1:
+        cdef HeapItem *bigger
+        cdef Py_ssize_t i, parent
+        cdef HeapItem item
+        if self.heap_count == self.heap_size:
+            bigger = <HeapItem *>realloc(self.heap, self.heap_size * 2 * sizeof(HeapItem))
+            if bigger == NULL:
+                raise MemoryError
+            self.heap = bigger
+            self.heap_size *= 2
+        Py_INCREF(timer)
+        self.heap_seq += 1
+        item.when = timer.when
+        item.seq = self.heap_seq
+        item.timer = <void *>timer
+        i = self.heap_count
+        self.heap_count += 1
+        while i > 0:
+            parent = (i - 1) >> 2
+            if self.heap[parent].when <= item.when:  # equal times: the older stays in front
+                break
+            self.heap[i] = self.heap[parent]
+            i = parent
+        self.heap[i] = item
+        if self.polling == 1 and i == 0:
+            self.polling = 2
+            self.loop.wake()  # another thread's timer became the next one due
+        return 0
+
+    cdef void sift_down(self, Py_ssize_t i) noexcept:
+        cdef HeapItem item = self.heap[i]
+        cdef Py_ssize_t child, best, last
+        while True:
+            child = 4 * i + 1
+            if child >= self.heap_count:
+                break
+            best = child
+            last = min(child + 4, self.heap_count)
+            child += 1
+            while child < last:
+                if before(&self.heap[child], &self.heap[best]):
+                    best = child
+                child += 1
+            if not before(&self.heap[best], &item):
+                break
+            self.heap[i] = self.heap[best]
+            i = best
+        self.heap[i] = item
+
+    cdef int heap_drop(self, BaseTimer timer) except -1:
+        """`timer` will not fire: forget it now if that is free, else when it surfaces."""
+        cdef Py_ssize_t i, kept
+        if self.heap[self.heap_count - 1].timer == <void *>timer:
+            self.heap_count -= 1
+            Py_DECREF(timer)
+            return 0
+        self.heap_dead += 1
+        if self.heap_dead < 64 or self.heap_dead * 2 < self.heap_count:
+            return 0
+        dead = []  # freed after the heap is whole again
+        kept = 0
+        for i in range(self.heap_count):
+            if (<BaseTimer>self.heap[i].timer).state == PENDING:
+                self.heap[kept] = self.heap[i]
+                kept += 1
+            else:
+                dead.append(<object>self.heap[i].timer)
+                Py_DECREF(<object>self.heap[i].timer)
+        self.heap_count = kept
+        self.heap_dead = 0
+        i = (kept - 2) >> 2
+        while i >= 0:
+            self.sift_down(i)
+            i -= 1
+        return 0
+
+    cdef object heap_pop(self):
+        cdef object timer = <object>self.heap[0].timer
+        Py_DECREF(timer)
+        self.heap_count -= 1
+        if self.heap_count > 0:
+            self.heap[0] = self.heap[self.heap_count]
+            self.sift_down(0)
+        return timer
+
+    cdef double next_deadline(self) noexcept:
+        """When the next live timer is due; inf without one."""
+        while self.heap_count > 0:
+            if (<BaseTimer>self.heap[0].timer).state == PENDING:
+                return self.heap[0].when
+            self.heap_dead -= 1
+            self.heap_pop()
+        return INFINITY
+
+    cdef int fire_timers(self) except -1:
+        cdef BaseTimer timer
+        cdef Py_ssize_t budget = self.heap_count  # a timer started by an expiring one waits its turn
+        if budget == 0:
+            return 0
+        self.loop_time = self.loop.time()
+        while budget > 0 and self.heap_count > 0:
+            budget -= 1
+            if (<BaseTimer>self.heap[0].timer).state == PENDING and self.heap[0].when > self.loop_time:
+                break
+            timer = self.heap_pop()
+            if timer.state != PENDING:
+                self.heap_dead -= 1
+                continue
+            timer.state = OVER
+            if timer.ref:
+                self.refs -= 1
+            timer.expire()
+        return 0
+
+    # -------------------------------------------------------------- the loop
+
+    def run(self):
+        """The hub greenlet's body; ends when `destroy` asks for it."""
+        cdef double deadline
+        self.running = True
+        while not self.stopping:
+            self.run_batch()
+            if self.stopping:
+                break
+            if self.ring_count > 0:
+                deadline = 0.0
+            else:
+                deadline = self.next_deadline()
+                if self.refs <= 0:
+                    if self.idlers:
+                        self.wake_idlers()
+                        continue
+                    if not other_threads_may_wake():
+                        self.report_deadlock()
+                        continue
+            self.poll(deadline)
+            self.fire_timers()
+            self.loop.dispatch()
+        self.running = False
+
+    cdef int poll(self, double deadline) except -1:
+        cdef double now
+        if deadline > 0.0:
+            now = self.loop.time()
+            if deadline <= now:
+                deadline = 0.0
+            elif arena.trim() and deadline > now + 1.0:
+                deadline = now + 1.0  # come back to trim the rest
+        if deadline == 0.0:
+            self.loop.poll(0.0)
+            return 0
+        self.polling = 1
+        if foreign_wakeup_fd >= 0 and self.signals is not None:
+            original_set_wakeup_fd(self.signal_write_fd, warn_on_full_buffer=False)
+        try:
+            self.loop.poll(deadline)
+        finally:
+            self.polling = 0
+            if foreign_wakeup_fd >= 0 and self.signals is not None:
+                original_set_wakeup_fd(foreign_wakeup_fd)
+        self.loop_time = self.loop.time()
+        return 0
+
+    cdef int wake_idlers(self) except -1:
+        cdef Waiter waiter
+        idlers, self.idlers = self.idlers, []
+        for waiter in idlers:
+            waiter.resume(True)
+        return 0
+
+    cdef int watch_signals(self) except -1:
+        """Let a signal end a blocking poll of the main thread's hub."""
+        global foreign_wakeup_fd
+        cdef SignalTarget target
+        if self.loop.name == "virtual":
+            return 0
+        r, w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.signal_fd = r
+        self.signal_write_fd = w
+        target = SignalTarget.__new__(SignalTarget)
+        target.hub = self
+        watch = self.loop.watch(r, target)
+        (<FdWatch>watch).update(READ_EVENT)
+        self.signals = target
+        self.signal_watch = watch
+        previous = original_set_wakeup_fd(w, warn_on_full_buffer=False)
+        if previous >= 0:
+            foreign_wakeup_fd = previous  # set before weald was imported
+            original_set_wakeup_fd(previous)
+        return 0
+
+    # -------------------------------------------------------------- public
+
+    def switch(self):
+        """Give control to the hub until somebody switches back; the value switched with.
+
+        For code that arranges its own waking: `hub.run_callback(greenlet.switch, value)`.
+        """
+        cdef PyObject *result
+        cdef PyObject *current = PyGreenlet_GetCurrent()
+        Py_DECREF(<object>current)
+        if <void *>current == <void *>self:
+            raise BlockingSwitchOutError("the hub cannot switch to itself: this call would block the event loop")
+        result = PyGreenlet_Switch(<void *>self)
+        if result == NULL:
+            raise_current()
+        value = <object>result
+        Py_DECREF(value)
+        return value
+
+    def run_callback(self, callback, *args):
+        """Run `callback(*args)` in the hub soon, after what is ready already."""
+        if not callable(callback):
+            raise TypeError(f"run_callback needs a callable, got {callback!r}")
+        cdef Callback item = Callback(callback, args)
+        self.push(item)
+        return item
+
+    run_callback_threadsafe = run_callback
+
+    def ref(self):
+        """Count one more thing that can wake a greenlet: the hub then waits for it."""
+        self.refs += 1
+
+    def unref(self):
+        """The opposite of `ref`.  Any thread."""
+        self.refs -= 1
+        if self.refs <= 0 and self.polling == 1:
+            self.polling = 2
+            self.loop.wake()
+
+    def join(self, timeout=None):
+        """Wait until nothing is left to run or to wait for.  True if that came to be in `timeout` seconds."""
+        cdef Waiter waiter
+        cdef WakeTimer timer = None
+        if self.loop.destroyed:
+            return True
+        waiter = self.waiter()
+        if timeout is not None:
+            timer = WakeTimer.__new__(WakeTimer)
+            timer.waiter = waiter
+            timer.start(self, timeout)
+        self.idlers.append(waiter)
+        try:
+            return bool(self.park(waiter, "the hub to run dry"))
+        finally:
+            if timer is not None:
+                timer.stop()
+            if waiter in self.idlers:
+                self.idlers.remove(waiter)
+
+    def destroy(self, destroy_loop=True):
+        """End the hub: free its loop and descriptors.  The thread may make a new one afterwards.
+
+        What is parked on it stays so for good.
+        """
+        global weald_hub
+        cdef PyObject *current
+        if self.loop.destroyed:
+            return
+        self.stopping = True
+        current = PyGreenlet_GetCurrent()
+        Py_DECREF(<object>current)
+        if <void *>current == <void *>self.main and PyGreenlet_ACTIVE(<void *>self):
+            result = PyGreenlet_Switch(<void *>self)
+            if result == NULL:
+                raise_current()
+            Py_DECREF(<object>result)
+        hubs.discard(self)
+        pool, self.threadpool = self.threadpool, None
+        if pool is not None:
+            pool.kill()
+        resolver, self.resolver = self.resolver, None
+        if resolver is not None:
+            resolver.close()
+        for entry in self.fds:
+            if entry is not None:
+                entry.close()
+        self.fds = []
+        self.close_signals()
+        self.loop.close()
+        if weald_hub == <PyObject *>self:
+            weald_hub = NULL
+            drop_keeper()
+
+    cdef int close_signals(self) except -1:
+        if self.signal_watch is not None:
+            (<FdWatch>self.signal_watch).close()
+        self.signals = None
+        self.signal_watch = None
+        if self.signal_fd >= 0:
+            if foreign_wakeup_fd < 0 and in_main_thread():
+                original_set_wakeup_fd(-1)
+            os.close(self.signal_fd)
+            os.close(self.signal_write_fd)
+            self.signal_fd = self.signal_write_fd = -1
+        return 0
+
+    cdef int forked(self) except -1:
+        """In a fork's child: keep nothing of what the parent had scheduled.
+
+        Its greenlets stay parked for good, but for those that one running here wakes itself.
+        """
+        cdef Py_ssize_t i
+        self.generation += 1
+        dropped = []
+        while self.ring_count > 0:
+            dropped.append(self.pop())
+        for i in range(self.heap_count):
+            (<BaseTimer>self.heap[i].timer).state = OVER
+            dropped.append(<object>self.heap[i].timer)
+            Py_DECREF(<object>self.heap[i].timer)
+        self.heap_count = self.heap_dead = 0
+        self.refs = 0
+        self.polling = 0
+        self.threadpool = None
+        self.resolver = None
+        self.idlers = []
+        self.loop.forked()
+        for entry in self.fds:
+            if entry is not None:
+                entry.abandon()
+        self.fds = []
+        self.forked_at = self.loop.time()
+        if self.signals is not None:
+            self.close_signals()
+            self.watch_signals()
+        return 0
+
+    def handle_error(self, context, type, value, tb):
+        """An exception nobody caught in `context` (a greenlet, a callback or None).
+
+        SYSTEM_ERROR goes to the main greenlet, NOT_ERROR nowhere, everything else is printed.
+        """
+        if not issubclass(type, self.NOT_ERROR):
+            self.print_exception(context, type, value, tb)
+        if issubclass(type, self.SYSTEM_ERROR):
+            self.handle_system_error(type, value, tb)
+
+    def handle_system_error(self, type, value, tb=None):
+        """Raise the exception in the main greenlet."""
+        self.throw_into(self.main, value if value is not None else type, tb)
+
+    def print_exception(self, context, type, value, tb):
+        """Write the traceback and `context` to sys.stderr."""
+        stderr = sys.stderr
+        if stderr is None:
+            return
+        if issubclass(type, (KeyboardInterrupt, SystemExit)):
+            return
+        try:
+            traceback.print_exception(type, value, tb, file=stderr)
+            if context is not None:
+                stderr.write(f"{context!r} failed with {type.__name__}\n\n")
+        except Exception:
+            # A broken stderr or repr must not take the hub down with it.
+            pass
+
+    def parked(self):
+        """Who waits: a list of (greenlet, what it waits for, since when on the loop's clock), oldest first."""
+        cdef void *node = self.parked_head
+        cdef Waiter waiter
+        found = []
+        while node != NULL:
+            waiter = <Waiter>node
+            if waiter.since >= self.forked_at:  # else it stayed behind in the parent
+                found.append((waiter.parked, waiter.what, waiter.since))
+            node = waiter.hub_next
+        found.reverse()
+        return found
+
+    cdef int report_deadlock(self) except -1:
+        """Nothing can ever wake anybody: tell the main greenlet who waits for what."""
+        cdef PyObject *result
+        error = LoopExit(deadlock_report(self))
+        result = PyGreenlet_Throw(<void *>self.main, <PyObject *>LoopExit, <PyObject *>error, NULL)
+        self.switched(result, self.main)
+        return 0
+
+    def __repr__(self):
+        state = "destroyed" if self.loop is None or self.loop.destroyed else self.loop.name
+        return f"<{type(self).__name__} at {id(self):#x} {state} thread_ident={self.thread_ident:#x}>"
+
+
+cdef inline bint before(HeapItem *a, HeapItem *b) noexcept:
+    return a.when < b.when or (a.when == b.when and a.seq < b.seq)
+
+
+cdef int raise_current() except -1:
+    """Raise the exception that a C call left set."""
+    return -1
+
+
+cdef str deadlock_report(Hub hub):
+    now = hub.loop.time()
+    lines = ["this operation would block forever: nothing is left that could wake a greenlet"]
+    for g, what, since in hub.parked()[:50]:
+        lines.append(f"  {g!r} waits for {what!r} since {max(now - since, 0.0):.1f} s")
+        frame = g.gr_frame
+        if frame is None and g is hub.main:
+            continue
+        for entry in traceback.extract_stack(frame)[-6:] if frame is not None else ():
+            lines.append(f"    {entry.filename}:{entry.lineno} in {entry.name}")
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------ one hub per thread
+
+class _Keeper:
+    """Lives in a thread's state dict; its end is the thread's end, and the hub's."""
+
+    __slots__ = ("hub",)
+
+    def __init__(self, hub):
+        self.hub = hub
+
+    def __del__(self):
+        hub, self.hub = self.hub, None
+        if hub is not None and not exiting:
+            end_of_thread(hub)
+
+
+cdef str KEEPER = "weald.hub"
+
+
+cdef int drop_keeper() except -1:
+    keeper = (<dict>PyThreadState_GetDict()).pop(KEEPER, None)
+    if keeper is not None:
+        keeper.hub = None
+    return 0
+
+
+cdef int end_of_thread(Hub hub) except -1:
+    global weald_hub
+    weald_hub = NULL  # so that `destroy` leaves the state dict alone, which is being cleared
+    hub.destroy()
+    return 0
+
+
+cdef greenlet main_greenlet():
+    """This thread's main greenlet."""
+    g = getcurrent()
+    while g.parent is not None:
+        g = g.parent
+    return g
+
+
+cdef Hub make_hub():
+    global weald_hub
+    if exiting:
+        raise RuntimeError("the interpreter is shutting down: no event loop can be started any more")
+    cdef Hub hub = (Hub if hub_class is None else hub_class)()
+    (<dict>PyThreadState_GetDict())[KEEPER] = _Keeper(hub)
+    weald_hub = <PyObject *>hub
+    hubs.add(hub)
+    return hub
+
+
+cdef Hub current_hub():
+    """This thread's hub, made at the first call."""
+    if weald_hub != NULL:
+        return <Hub>weald_hub
+    return make_hub()
+
+
+cdef Hub current_hub_or_none():
+    """This thread's hub; None in a thread that has none and need not have one.
+
+    The main thread always has one: that is where deadlocks are found and signals arrive.
+    """
+    if weald_hub != NULL:
+        return <Hub>weald_hub
+    if in_main_thread():
+        return make_hub()
+    return None
+
+
+cdef bint in_main_thread() noexcept:
+    return PyThread_get_thread_ident() == main_thread_ident
+
+
+def get_hub():
+    """This thread's hub, made at the first call."""
+    return current_hub()
+
+
+def get_hub_if_exists():
+    """This thread's hub, or None."""
+    if weald_hub != NULL:
+        return <Hub>weald_hub
+    return None
+
+
+def set_hub_class(cls):
+    """Make hubs of class `cls` (a subclass of Hub) from now on; None: of Hub itself."""
+    global hub_class
+    if cls is not None and not issubclass(cls, Hub):
+        raise TypeError(f"a hub class must derive from weald's Hub, got {cls!r}")
+    hub_class = cls
+
+
+# ------------------------------------------------------------------ backends
+
+BACKENDS = {"libuv": ("weald._core.loop_uv", "UvLoop"),
+            "libev": ("weald._core.loop_ev", "EvLoop"),
+            "virtual": ("weald._core.loop_virtual", "VirtualLoop")}
+
+
+def loop_names():
+    """The backends built into this installation."""
+    found = []
+    for name, (module, _) in BACKENDS.items():
+        try:
+            __import__(module)
+        except ImportError:
+            continue
+        found.append(name)
+    return found
+
+
+def set_loop_factory(name):
+    """Make the loops of new hubs with backend `name`; None goes back to WEALD_LOOP or libuv."""
+    global backend_name
+    if name is not None:
+        loop_class(name)
+    backend_name = name
+
+
+cdef object loop_class(name):
+    found = BACKENDS.get(name)
+    if found is not None:
+        try:
+            return getattr(__import__(found[0], fromlist=[found[1]]), found[1])
+        except ImportError:
+            pass
+    raise ValueError(f"there is no event loop {name!r} here; there are: {', '.join(loop_names())}")
+
+
+cdef Loop make_loop(loop):
+    if isinstance(loop, Loop):
+        return loop
+    return loop_class(loop or backend_name or os.environ.get("WEALD_LOOP") or "libuv")()
+
+
+# ------------------------------------------------------------------ sleeping
+
+cdef int sleep_for(double seconds, bint ref) except -1:
+    cdef Hub hub
+    cdef Waiter waiter
+    cdef WakeTimer timer
+    hub = current_hub_or_none()
+    if hub is None:
+        waiter = Waiter.__new__(Waiter)
+        park_thread(waiter, seconds if seconds > 0.0 else 0.0)
+        return 0
+    waiter = hub.waiter()
+    if seconds <= 0.0:
+        waiter.state = READY
+        hub.push(waiter)
+        hub.park(waiter, "its turn")
+        return 0
+    timer = WakeTimer.__new__(WakeTimer)
+    timer.waiter = waiter
+    timer.ref = ref
+    timer.start(hub, seconds)
+    try:
+        hub.park(waiter, "sleep")
+    except BaseException:
+        timer.stop()
+        raise
+    return 0
+
+
+def sleep(seconds=0, ref=True):
+    """Let others run for `seconds` (a float); 0 or less yields once.
+
+    With `ref` false the sleep alone does not keep the hub waiting.  In a thread without a hub it
+    is a plain sleep of the thread.
+    """
+    cdef double s = seconds
+    if isnan(s):
+        raise ValueError("cannot sleep for nan seconds")
+    sleep_for(s, ref)
+
+
+def idle(priority=0):
+    """Let everything else that is ready run first."""
+    sleep_for(0.0, True)
+
+
+cdef int park_thread(Waiter waiter, double timeout) except -1:
+    """Park a thread that has no hub on an OS lock; negative `timeout` (seconds): for ever."""
+    cdef PyLockStatus status
+    cdef double deadline = monotonic() + timeout
+    cdef long long microseconds = -1
+    waiter.lock = PyThread_allocate_lock()
+    if waiter.lock == NULL:
+        raise MemoryError
+    PyThread_acquire_lock(waiter.lock, 1)
+    while waiter.state == PARKED:
+        if timeout >= 0.0:
+            # An hour at a time: longer waits overflow on some systems.
+            microseconds = <long long>(min(max(deadline - monotonic(), 0.0), 3600.0) * 1e6)
+        with nogil:
+            status = PyThread_acquire_lock_timed(waiter.lock, microseconds, 1)
+        if status == PY_LOCK_INTR:
+            PyErr_CheckSignals()
+        elif status == PY_LOCK_FAILURE and waiter.state == PARKED and timeout >= 0.0 and monotonic() >= deadline:
+            waiter.state = DONE
+            waiter.timed_out = True
+            return 0
+    waiter.state = DONE
+    return 0
+
+
+# ------------------------------------------------------------------ helpers, threads, forks, exit
+
+cdef bint other_threads_may_wake() noexcept:
+    return other_threads() > idle_helpers
+
+
+def helper_idle(int change):
+    """A helper thread of weald's own begins (1) or ends (-1) waiting for work, so that it does not
+    count as somebody who may yet wake a greenlet."""
+    global idle_helpers
+    idle_helpers += change
+
+
+def _after_fork_in_child():
+    """A fresh loop for this thread's hub; the parent's greenlets stay behind."""
+    global main_thread_ident, idle_helpers
+    cdef Hub hub
+    main_thread_ident = PyThread_get_thread_ident()
+    idle_helpers = 0
+    mine = <object>weald_hub if weald_hub != NULL else None
+    for hub in list(hubs):
+        hub.forked()
+        if hub is not mine:
+            hub.stopping = True
+            hub.loop.close()
+            hubs.discard(hub)
+
+
+def _at_exit():
+    """Nothing of weald runs in a half-dead interpreter."""
+    global exiting
+    exiting = True
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

@@ -1,0 +1,146 @@
+"""local: attributes that each greenlet has its own of.
+
+Called by: weald.local, and threading.local once patched.
+Invariants: `spaces` maps id(greenlet) to (weak reference, dict); the weak reference's callback
+removes the entry, so that neither a dead greenlet's values nor a recycled id survive.  `last`
+caches the current greenlet's dict.  `__init__` of a subclass runs once per greenlet, with the
+arguments the object was made with.
+"""
+
+from cpython.object cimport PyObject, PyObject_GenericGetAttr, PyObject_GenericSetAttr
+from cpython.ref cimport Py_DECREF
+
+from weald._core.c_greenlet cimport PyGreenlet_GetCurrent, PyGreenlet_Import
+
+from weakref import ref
+
+PyGreenlet_Import()
+
+
+cdef class Spaces:
+    """The dicts of one local, by greenlet."""
+
+    cdef object __weakref__
+    cdef dict by_id
+    cdef void *last  # the greenlet `last_dict` belongs to, borrowed; the weak reference guards it
+    cdef dict last_dict
+    cdef tuple args
+    cdef dict kwargs
+
+    cdef dict find(self, local owner):
+        cdef PyObject *g = PyGreenlet_GetCurrent()
+        Py_DECREF(<object>g)
+        if <void *>g == self.last:
+            return self.last_dict
+        current = <object>g
+        entry = self.by_id.get(id(current))
+        if entry is None:
+            return self.make(owner, current)
+        self.last = <void *>g
+        self.last_dict = entry[1]
+        return self.last_dict
+
+    cdef dict make(self, local owner, object current):
+        cdef dict space = {}
+        key = id(current)
+        spaces_ref = ref(self)
+
+        def forget(_, key=key, spaces_ref=spaces_ref):
+            drop(spaces_ref(), key)
+
+        self.by_id[key] = (ref(current, forget), space)
+        self.last = <void *>current
+        self.last_dict = space
+        cls = type(owner)
+        if cls.__init__ is not object.__init__:
+            try:
+                cls.__init__(owner, *self.args, **self.kwargs)
+            except BaseException:
+                drop(self, key)
+                raise
+        return space
+
+
+def drop(Spaces spaces, key):
+    """A greenlet is gone: its values go too."""
+    if spaces is not None:
+        spaces.last = NULL
+        spaces.last_dict = None
+        spaces.by_id.pop(key, None)
+
+
+cdef class local:
+    """Attributes that each greenlet has its own of; threading.local's contract.
+
+    A subclass's `__init__` runs once in each greenlet that uses the object; `__slots__` are shared.
+    """
+
+    cdef Spaces spaces
+    cdef object __weakref__
+
+    def __cinit__(self, *args, **kwargs):
+        if (args or kwargs) and type(self).__init__ is object.__init__:
+            raise TypeError("Initialization arguments are not supported")
+        self.spaces = Spaces.__new__(Spaces)
+        self.spaces.by_id = {}
+        self.spaces.args = args
+        self.spaces.kwargs = kwargs
+        # type.__call__ runs __init__ for this greenlet.
+        self.claim()
+
+    cdef int claim(self) except -1:
+        cdef Spaces spaces = self.spaces
+        cdef PyObject *g = PyGreenlet_GetCurrent()
+        current = <object>g
+        Py_DECREF(current)
+        key = id(current)
+        spaces_ref = ref(spaces)
+
+        def forget(_, key=key, spaces_ref=spaces_ref):
+            drop(spaces_ref(), key)
+
+        spaces.last_dict = {}
+        spaces.by_id[key] = (ref(current, forget), spaces.last_dict)
+        spaces.last = <void *>current
+        return 0
+
+    def __getattribute__(self, name):
+        cdef dict space = self.spaces.find(self)
+        if name == "__dict__":
+            return space
+        if name in space:
+            found = getattr(type(self), name, None)
+            if found is None or not hasattr(type(found), "__set__"):
+                return space[name]
+        return PyObject_GenericGetAttr(self, name)
+
+    def __setattr__(self, name, value):
+        cdef dict space = self.spaces.find(self)
+        if name == "__dict__":
+            raise AttributeError(f"{type(self).__name__!r} object attribute '__dict__' is read-only")
+        found = getattr(type(self), name, None)
+        if found is not None and hasattr(type(found), "__set__"):
+            PyObject_GenericSetAttr(self, name, value)
+        else:
+            space[name] = value
+
+    def __delattr__(self, name):
+        cdef dict space = self.spaces.find(self)
+        if name == "__dict__":
+            raise AttributeError(f"{type(self).__name__!r} object attribute '__dict__' is read-only")
+        found = getattr(type(self), name, None)
+        if found is not None and hasattr(type(found), "__delete__"):
+            found.__delete__(self)
+            return
+        try:
+            del space[name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
+
+    def __dir__(self):
+        return sorted({*dir(type(self)), *self.spaces.find(self)})
+
+    def __copy__(self):
+        cdef local twin = type(self)(*self.spaces.args, **self.spaces.kwargs)
+        twin.spaces.find(twin).update(self.spaces.find(self))
+        return twin

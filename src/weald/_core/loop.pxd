@@ -1,0 +1,42 @@
+# The contract between the hub and a backend; see loop.pyx.
+
+cdef enum:
+    READ_EVENT = 1
+    WRITE_EVENT = 2
+    DISARMED_EVENT = 4
+
+cdef class Target:
+    cdef int ready(self, int events) except -1
+
+cdef struct Fired:
+    void *watch  # FdWatch, borrowed; NULL once closed
+    int events
+
+cdef struct FiredList:
+    Fired *items
+    int count
+    int size
+
+cdef int report(FiredList *fired, void *watch, int events) noexcept nogil
+
+cdef class FdWatch:
+    cdef Loop loop
+    cdef readonly int fd
+    cdef readonly int events
+    cdef Target target
+    cdef int update(self, int events) except -1
+    cdef int close(self) except -1
+
+cdef class Loop:
+    cdef FiredList fired
+    cdef readonly bint destroyed
+    cdef double time(self) noexcept
+    cdef FdWatch watch(self, int fd, Target target)
+    cdef int poll(self, double deadline) except -1
+    cdef void wake(self) noexcept
+    cdef int dispatch(self) except -1
+    cdef int close(self) except -1
+    cdef int forked(self) except -1
+    cdef void forget(self, FdWatch watch) noexcept
+
+cdef double monotonic() noexcept nogil

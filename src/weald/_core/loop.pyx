@@ -1,0 +1,127 @@
+"""What the hub wants of an event loop, written down before the backends.
+
+A backend (`loop_uv`, `loop_virtual`, …) subclasses `Loop` and `FdWatch`.  It watches
+descriptors and waits; timers, callbacks and everything that runs Python belong to the hub.
+
+- `poll(deadline)` waits for events until `deadline` on the clock of `time()` (seconds; 0.0: do not
+  wait, inf: until something happens).  It releases the GIL only when it may wait.  Native
+  callbacks run in there without the GIL and only `report` what fired.
+- `dispatch()` walks what was reported, with the GIL held, and calls each watch's target.
+- `wake()` ends a poll that is under way, from any thread.  A wake-up that comes just before the
+  poll starts ends that poll.
+- `watch(fd, target)` makes a level-triggered watch, idle at first; `update(events)` sets its
+  interest (READ_EVENT | WRITE_EVENT; 0 stops), `close()` ends it.  One watch per descriptor.
+  A descriptor in error reports every event.  DISARMED_EVENT in a report says that the backend
+  has stopped the watch by itself.  A descriptor that cannot be watched raises OSError
+  (EPERM for regular files, EBADF for closed ones).
+
+Called by: hub.pyx (poll, dispatch, wake, time), descriptor.pyx (watch).
+Invariants: all but `wake` is called by the owning thread.  A closed watch is never dispatched.
+"""
+
+from libc.stdlib cimport free, realloc
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+READ = READ_EVENT
+WRITE = WRITE_EVENT
+
+
+cdef double monotonic() noexcept nogil:
+    """Seconds on CLOCK_MONOTONIC."""
+    cdef timespec ts
+    clock_gettime(CLOCK_MONOTONIC, &ts)
+    return ts.tv_sec + ts.tv_nsec * 1e-9
+
+
+cdef int report(FiredList *fired, void *watch, int events) noexcept nogil:
+    """Remember that `watch` fired.  Called by backends' callbacks, without the GIL."""
+    cdef Fired *bigger
+    cdef int size
+    if fired.count == fired.size:
+        size = fired.size * 2 if fired.size else 64
+        bigger = <Fired *>realloc(fired.items, size * sizeof(Fired))
+        if bigger == NULL:
+            return -1  # level-triggered: the next poll reports it again
+        fired.items = bigger
+        fired.size = size
+    fired.items[fired.count].watch = watch
+    fired.items[fired.count].events = events
+    fired.count += 1
+    return 0
+
+
+cdef class Target:
+    """Somebody a watch reports to."""
+
+    cdef int ready(self, int events) except -1:
+        """`events` are ready.  Called in the hub; must not block."""
+        return 0
+
+
+cdef class FdWatch:
+    """A descriptor's place in a backend."""
+
+    cdef int update(self, int events) except -1:
+        raise NotImplementedError
+
+    cdef int close(self) except -1:
+        raise NotImplementedError
+
+
+cdef class Loop:
+    """Base of the backends."""
+
+    name = "none"
+
+    def __dealloc__(self):
+        free(self.fired.items)
+
+    cdef double time(self) noexcept:
+        return monotonic()
+
+    def now(self):
+        """Seconds on this loop's clock (monotonic; the virtual loop's own)."""
+        return self.time()
+
+    cdef FdWatch watch(self, int fd, Target target):
+        raise NotImplementedError
+
+    cdef int poll(self, double deadline) except -1:
+        raise NotImplementedError
+
+    cdef void wake(self) noexcept:
+        pass
+
+    cdef int dispatch(self) except -1:
+        """Tell the targets what the last poll reported, in order."""
+        cdef int i = 0
+        cdef FdWatch watch
+        while i < self.fired.count:
+            if self.fired.items[i].watch != NULL:
+                watch = <FdWatch>self.fired.items[i].watch
+                if self.fired.items[i].events & DISARMED_EVENT:
+                    watch.events = 0
+                watch.target.ready(self.fired.items[i].events)
+            i += 1
+        self.fired.count = 0
+        return 0
+
+    cdef void forget(self, FdWatch watch) noexcept:
+        """`watch` is closed: drop what it reported and nobody has been told yet."""
+        cdef int i
+        for i in range(self.fired.count):
+            if self.fired.items[i].watch == <void *>watch:
+                self.fired.items[i].watch = NULL
+
+    cdef int close(self) except -1:
+        """Free the native loop.  Idempotent."""
+        self.destroyed = True
+        return 0
+
+    cdef int forked(self) except -1:
+        """In a fork's child: become a fresh loop without watches."""
+        self.fired.count = 0
+        return 0
+
+    def __repr__(self):
+        return f"<{type(self).__name__} {'destroyed' if self.destroyed else 'at'} {id(self):#x}>"

@@ -1,0 +1,55 @@
+"""A loop without an operating system under it: time jumps to the next deadline.
+
+Called by: hub.pyx, when tests ask for "virtual".
+Invariants: time advances only in `poll`, to exactly the deadline.  Descriptors cannot be watched.
+With nothing scheduled, `poll` waits for another thread's `wake`.
+"""
+
+from cpython.pythread cimport (
+    WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
+    PyThread_release_lock, PyThread_type_lock)
+from libc.math cimport isinf
+
+from weald._core.loop cimport FdWatch, Loop, Target
+
+
+cdef class VirtualLoop(Loop):
+    """The virtual clock."""
+
+    name = "virtual"
+    cdef double clock
+    cdef PyThread_type_lock woken  # held, except between a wake and the poll it ends
+
+    def __cinit__(self):
+        self.clock = 1000.0
+        self.woken = PyThread_allocate_lock()
+        if self.woken == NULL:
+            raise MemoryError
+        PyThread_acquire_lock(self.woken, WAIT_LOCK)
+
+    def __dealloc__(self):
+        if self.woken != NULL:
+            PyThread_free_lock(self.woken)
+
+    cdef double time(self) noexcept:
+        return self.clock
+
+    cdef FdWatch watch(self, int fd, Target target):
+        raise OSError(
+            1, f"the virtual clock cannot watch descriptor {fd}: use the libuv or libev loop for I/O")
+
+    cdef int poll(self, double deadline) except -1:
+        if deadline == 0.0:
+            return 0
+        if isinf(deadline):
+            with nogil:
+                PyThread_acquire_lock(self.woken, WAIT_LOCK)
+            return 0
+        if deadline > self.clock:
+            self.clock = deadline
+        return 0
+
+    cdef void wake(self) noexcept:
+        # Under the GIL, and the hub sends at most one wake per poll: see Hub.push.
+        PyThread_acquire_lock(self.woken, 0)
+        PyThread_release_lock(self.woken)

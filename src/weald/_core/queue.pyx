@@ -1,0 +1,400 @@
+"""Queues and channels.
+
+Called by: weald.queue, everybody.
+Invariants:
+- Items are handed over: `put` gives the item that is next to the getter that has waited longest,
+  `get` moves the item of the putter that has waited longest into the queue.  So order is FIFO
+  among getters and among putters, and no getter finds the queue emptied by a newcomer.
+- A getter that dies after it was given an item puts it back in its place, or gives it to the next.
+- Getters wait only while there is nothing to get, putters only while there is no room.
+"""
+
+from cpython.ref cimport Py_DECREF, Py_INCREF
+
+from weald._core.hub cimport Waiter, current_hub
+from weald._core.waiters cimport WaitList, first, new_waiter, park, seconds, wake_all, wake_one
+
+import queue as _stdlib
+from collections import deque
+from heapq import heapify, heappop, heappush
+
+Empty = _stdlib.Empty
+Full = _stdlib.Full
+
+try:
+    ShutDown = _stdlib.ShutDown
+except AttributeError:
+    class ShutDown(Exception):
+        """Raised when put/get with shut-down queue (queue.ShutDown, which is there since Python 3.13)."""
+
+cdef object CLOSED = object()  # what getters and putters are woken with by shutdown
+cdef object PEEKED = object()  # what a peeking waiter is told
+
+
+cdef class SimpleQueue:
+    """SimpleQueue(maxsize=None, items=None): first in, first out.
+
+    `maxsize` None or below 0 is no limit.  With `maxsize` 0 every `put` waits for its `get`.
+    Iterating gets items until StopIteration (the class or an instance) arrives.
+    """
+
+    cdef readonly object queue  # the container: deque, or list for the other orders
+    cdef Py_ssize_t limit  # -1: none
+    cdef WaitList getters
+    cdef WaitList putters  # waiter.value is the item
+    cdef WaitList peekers
+    cdef bint closed
+
+    def __init__(self, maxsize=None, items=None):
+        self.set_limit(maxsize)
+        self.queue = self._create_queue(items if items is not None else ())
+
+    cdef int set_limit(self, object maxsize) except -1:
+        self.limit = -1 if maxsize is None or maxsize < 0 else maxsize
+        return 0
+
+    # -- how the order is kept; LifoQueue and PriorityQueue override these
+
+    def _create_queue(self, items=()):
+        return deque(items)
+
+    cdef int insert(self, object item) except -1:
+        (self.queue).append(item)
+        return 0
+
+    cdef object take(self):
+        return self.queue.popleft()
+
+    cdef int put_back(self, object item) except -1:
+        self.queue.appendleft(item)
+        return 0
+
+    cdef object look(self):
+        return self.queue[0]
+
+    cdef int added(self) except -1:
+        """One more item has been put (see Queue)."""
+        return 0
+
+    # -- state
+
+    @property
+    def maxsize(self):
+        """How many items there is room for; None: no limit."""
+        return None if self.limit < 0 else self.limit
+
+    @maxsize.setter
+    def maxsize(self, value):
+        self.set_limit(value)
+        self.make_room_known()
+
+    def qsize(self):
+        """How many items lie in the queue."""
+        return len(self.queue)
+
+    def __len__(self):
+        return len(self.queue)
+
+    def __bool__(self):
+        """A queue is true, empty or not."""
+        return True
+
+    def empty(self):
+        return not self.queue
+
+    def full(self):
+        """Whether `put` would have to wait."""
+        return self.limit >= 0 and len(self.queue) >= self.limit
+
+    # -- put
+
+    cdef int check_open(self) except -1:
+        if self.closed:
+            raise ShutDown("this queue is shut down")
+        return 0
+
+    def put(self, item, block=True, timeout=None):
+        """Put `item`, waiting for room up to `timeout` seconds (None: for ever) if `block`.
+
+        Raises Full when there is no room in time, ShutDown after `shutdown`.
+        """
+        cdef Waiter waiter
+        cdef double wait
+        if self.closed:
+            self.check_open()
+        if self.limit < 0 or len(self.queue) < self.limit:
+            self.added()
+            self.hand_over(item)
+            return
+        if self.limit == 0 and self.getters.head != NULL:
+            waiter = first(&self.getters)
+            if waiter is not None:
+                self.added()
+                waiter.resume((item,))
+                return
+        if not block:
+            raise Full
+        waiter = new_waiter((item,))
+        wait = seconds(timeout)
+        if not park(&self.putters, waiter, self, wait):
+            raise Full
+        if waiter.value is CLOSED:
+            raise ShutDown("this queue was shut down")
+
+    def put_nowait(self, item):
+        """Put `item`, or raise Full."""
+        self.put(item, False)
+
+    cdef int hand_over(self, object item) except -1:
+        """There is room for `item`: into the queue, and the next item to a waiting getter."""
+        cdef Waiter waiter
+        self.insert(item)
+        if self.peekers.head != NULL:
+            wake_all(&self.peekers, PEEKED)
+        if self.getters.head != NULL:
+            waiter = first(&self.getters)
+            if waiter is not None:
+                waiter.resume((self.take(),))
+        return 0
+
+    cdef int make_room_known(self) except -1:
+        """Let waiting putters in as far as there is room."""
+        cdef Waiter waiter
+        while self.putters.head != NULL and (self.limit < 0 or len(self.queue) < self.limit):
+            waiter = first(&self.putters)
+            if waiter is None:
+                return 0
+            item = (<tuple>waiter.value)[0]
+            self.added()
+            waiter.resume(None)
+            self.hand_over(item)
+        return 0
+
+    # -- get
+
+    def get(self, block=True, timeout=None):
+        """The next item, waiting for it up to `timeout` seconds (None: for ever) if `block`.
+
+        Raises Empty when there is none in time, ShutDown when there is none left after `shutdown`.
+        """
+        cdef Waiter waiter
+        cdef double wait
+        if self.queue:
+            item = self.take()
+            if self.putters.head != NULL:
+                self.make_room_known()
+            return item
+        if self.limit == 0 and self.putters.head != NULL:
+            waiter = first(&self.putters)
+            if waiter is not None:
+                item = (<tuple>waiter.value)[0]
+                self.added()
+                waiter.resume(None)
+                return item
+        if self.closed:
+            self.check_open()
+        if not block:
+            raise Empty
+        waiter = new_waiter(None)
+        wait = seconds(timeout)
+        try:
+            if not park(&self.getters, waiter, self, wait):
+                raise Empty
+        except BaseException:
+            if waiter.lost and waiter.value is not CLOSED:
+                self.restore((<tuple>waiter.value)[0])
+            raise
+        if waiter.value is CLOSED:
+            raise ShutDown("this queue was shut down")
+        return (<tuple>waiter.value)[0]
+
+    def get_nowait(self):
+        """The next item, or Empty."""
+        return self.get(False)
+
+    cdef int restore(self, object item) except -1:
+        """A getter died with `item` in hand."""
+        cdef Waiter waiter
+        if self.getters.head != NULL:
+            waiter = first(&self.getters)
+            if waiter is not None:
+                waiter.resume((item,))
+                return 0
+        self.put_back(item)
+        return 0
+
+    def peek(self, block=True, timeout=None):
+        """The next item without taking it; as `get` otherwise."""
+        cdef Waiter waiter
+        cdef double wait = seconds(timeout)
+        if not self.queue and block and wait >= 0.0:
+            wait += current_hub().loop.time()
+        while not self.queue:
+            if self.limit == 0 and self.putters.head != NULL:
+                return (<tuple>(<Waiter>self.putters.head).value)[0]
+            self.check_open()
+            if not block:
+                raise Empty
+            waiter = new_waiter(None)
+            if not park(&self.peekers, waiter, self,
+                        max(wait - current_hub().loop.time(), 0.0) if wait >= 0.0 else -1.0):
+                raise Empty
+        return self.look()
+
+    def peek_nowait(self):
+        """The next item without taking it, or Empty."""
+        return self.peek(False)
+
+    # -- iteration, reports
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        item = self.get()
+        if item is StopIteration or isinstance(item, StopIteration):
+            raise StopIteration
+        return item
+
+    next = __next__
+
+    def copy(self):
+        """A new queue of the same kind with the same items."""
+        return type(self)(self.maxsize, self.queue)
+
+    def statistics(self):
+        """{"items", "getters": greenlets and threads waiting in get, "putters": in put}."""
+        return {"items": len(self.queue), "getters": self.getters.count, "putters": self.putters.count}
+
+    def __repr__(self):
+        limit = "" if self.limit < 0 else f" maxsize={self.limit}"
+        return f"<{type(self).__name__} at {id(self):#x} items={len(self.queue)}{limit}{self.waiting()}>"
+
+    __str__ = __repr__
+
+    cdef str waiting(self):
+        text = ""
+        if self.getters.count:
+            text += f" getters={self.getters.count}"
+        if self.putters.count:
+            text += f" putters={self.putters.count}"
+        return text
+
+    @classmethod
+    def __class_getitem__(cls, item):
+        return cls
+
+
+cdef class Queue(SimpleQueue):
+    """Queue(maxsize=None, items=None, unfinished_tasks=None): a SimpleQueue that knows which of its
+    items are done (`task_done`, `join`) and can be shut down."""
+
+    cdef readonly Py_ssize_t unfinished_tasks
+    cdef WaitList joiners
+
+    def __init__(self, maxsize=None, items=None, unfinished_tasks=None):
+        SimpleQueue.__init__(self, maxsize, items)
+        self.unfinished_tasks = len(self.queue) if unfinished_tasks is None else unfinished_tasks
+
+    cdef int added(self) except -1:
+        self.unfinished_tasks += 1
+        return 0
+
+    def task_done(self):
+        """One item that was got is done.  ValueError if there were not that many."""
+        if self.unfinished_tasks <= 0:
+            raise ValueError("task_done() called too many times")
+        self.unfinished_tasks -= 1
+        if self.unfinished_tasks == 0:
+            wake_all(&self.joiners, None)
+
+    def join(self, timeout=None):
+        """Wait until every item put is done, up to `timeout` seconds; whether they are."""
+        if self.unfinished_tasks > 0:
+            park(&self.joiners, new_waiter(None), self, seconds(timeout))
+        return self.unfinished_tasks == 0
+
+    @property
+    def is_shutdown(self):
+        return self.closed
+
+    def shutdown(self, immediate=False):
+        """Refuse `put` from now on, and `get` once the queue is empty (queue.Queue.shutdown).
+
+        `immediate` drops what is in the queue, counting it as done.
+        """
+        self.closed = True
+        if immediate:
+            while self.queue:
+                self.take()
+                if self.unfinished_tasks > 0:
+                    self.unfinished_tasks -= 1
+            if self.unfinished_tasks == 0:
+                wake_all(&self.joiners, None)
+        wake_all(&self.putters, CLOSED)
+        if not self.queue:
+            wake_all(&self.getters, CLOSED)
+            wake_all(&self.peekers, PEEKED)
+
+    def copy(self):
+        return type(self)(self.maxsize, self.queue, self.unfinished_tasks)
+
+
+JoinableQueue = Queue
+
+
+cdef class LifoQueue(Queue):
+    """A Queue that gives the last item put first."""
+
+    def _create_queue(self, items=()):
+        return list(items)
+
+    cdef object take(self):
+        return self.queue.pop()
+
+    cdef int put_back(self, object item) except -1:
+        self.queue.append(item)
+        return 0
+
+    cdef object look(self):
+        return self.queue[-1]
+
+
+cdef class PriorityQueue(Queue):
+    """A Queue that gives the smallest item first."""
+
+    def _create_queue(self, items=()):
+        heap = list(items)
+        heapify(heap)
+        return heap
+
+    cdef int insert(self, object item) except -1:
+        heappush(self.queue, item)
+        return 0
+
+    cdef int put_back(self, object item) except -1:
+        heappush(self.queue, item)
+        return 0
+
+    cdef object take(self):
+        return heappop(self.queue)
+
+
+cdef class Channel(SimpleQueue):
+    """A queue of size zero: `put` waits until a `get` takes the item, and the other way round."""
+
+    def __init__(self, maxsize=1):
+        if maxsize != 1:
+            raise ValueError("a Channel holds nothing: it has no maxsize")
+        SimpleQueue.__init__(self, 0)
+
+    @property
+    def balance(self):
+        """Waiting putters minus waiting getters."""
+        return self.putters.count - self.getters.count
+
+    def full(self):
+        return True
+
+    def empty(self):
+        return True

@@ -1,0 +1,180 @@
+"""Timeout: an exception raised in a greenlet after some time.
+
+Called by: everybody; `with Timeout(10)` around a request is the common use, and most never fire.
+Invariants: a Timeout is only ever raised in the block that owns it.  Between its expiry and its
+delivery it sits in the ready ring as DUE, and `cancel` there still takes it back.
+"""
+
+from cpython.object cimport Py_LT
+
+from weald._core.c_greenlet cimport greenlet
+from weald._core.hub cimport DUE, OVER, PENDING, BaseTimer, Hub, Throw, current_hub
+from weald._core.waiters cimport seconds as to_seconds
+
+import sys
+from greenlet import getcurrent
+
+cdef extern from "Python.h":
+    ctypedef class builtins.BaseException [object PyBaseExceptionObject, check_size ignore]:
+        pass
+
+
+cdef class ThrowTimer(BaseTimer):
+    """Raises `exception` in `target` when it expires."""
+
+    cdef greenlet target
+    cdef object exception
+    cdef object owner  # a Timeout of a subclass, which may override `_on_expiration`; else None
+
+    cdef int expire(self) except -1:
+        self.state = DUE
+        self.hub.push(self)
+        return 0
+
+    cdef int run(self, Hub hub) except -1:
+        cdef Throw throw
+        if self.state != DUE:
+            return 0
+        self.state = OVER
+        if self.owner is None:
+            throw = Throw.__new__(Throw)
+            throw.target = self.target
+            throw.exception = self.exception
+            throw.run(hub)
+        else:
+            try:
+                self.owner._on_expiration(self.target, self.exception)
+            except BaseException:
+                hub.handle_error(self.owner, *sys.exc_info())
+        self.target = None
+        return 0
+
+
+cdef class Timeout(BaseException):
+    """Timeout(seconds=None, exception=None, ref=True, priority=-1)
+
+    Raise *exception* in the current greenlet after *seconds* (float); the Timeout itself without
+    one.  With `exception=False` the `with` statement swallows it.  `seconds=None` never expires.
+    A timeout is delivered when the greenlet waits; a computation that never waits is not interrupted.
+
+    Use it in a `with` statement, or `start()` it and `close()` it in a `finally` clause.
+    `ref=False`: the timeout alone does not keep the hub waiting.  `priority` is ignored.
+    """
+
+    cdef public object seconds
+    cdef public object exception
+    cdef ThrowTimer timer_
+    cdef bint ref_
+
+    def __init__(self, seconds=None, exception=None, bint ref=True, priority=-1):
+        self.seconds = seconds
+        self.exception = exception
+        self.ref_ = ref
+        if seconds is not None:
+            to_seconds(seconds)  # refuse what is not a number now, not when it is started
+
+    def start(self):
+        """Begin to count.  AssertionError if it is pending already."""
+        cdef ThrowTimer timer
+        if self.timer_ is not None and self.timer_.state in (PENDING, DUE):
+            raise AssertionError(f"{self!r} is already started; to restart it, cancel it first")
+        if self.seconds is None:
+            return
+        timer = ThrowTimer.__new__(ThrowTimer)
+        timer.target = getcurrent()
+        exception = self.exception
+        timer.exception = self if exception is None or exception is False or type(exception) is str else exception
+        if type(self) is not Timeout:
+            timer.owner = self
+        timer.ref = self.ref_
+        timer.start(current_hub(), to_seconds(self.seconds))
+        self.timer_ = timer
+
+    def _on_expiration(self, prev_greenlet, ex):
+        """Called in the hub when the time is over; subclasses may override it."""
+        prev_greenlet.throw(ex)
+
+    @classmethod
+    def start_new(cls, timeout=None, exception=None, ref=True):
+        """A started Timeout; *timeout* may be one already, which is started unless it is pending."""
+        if isinstance(timeout, Timeout):
+            if not timeout.pending:
+                timeout.start()
+            return timeout
+        timeout = cls(timeout, exception, ref=ref)
+        timeout.start()
+        return timeout
+
+    @property
+    def pending(self):
+        """Whether it is going to be raised."""
+        return self.timer_ is not None and self.timer_.state in (PENDING, DUE)
+
+    def cancel(self):
+        """Take it back, if it is pending.  It can be started again."""
+        cdef ThrowTimer timer = self.timer_
+        if timer is not None:
+            self.timer_ = None
+            timer.stop()
+            timer.exception = None
+            timer.owner = None
+            timer.target = None
+
+    def close(self):
+        """`cancel`, by the name that goes with `start`."""
+        self.cancel()
+
+    def __enter__(self):
+        if self.timer_ is None or self.timer_.state not in (PENDING, DUE):
+            self.start()
+        return self
+
+    def __exit__(self, typ, value, tb):
+        self.cancel()
+        return True if value is self and self.exception is False else None
+
+    def __repr__(self):
+        pending = " pending" if self.pending else ""
+        exception = f" exception={self.exception!r}" if self.exception is not None else ""
+        return f"<{type(self).__name__} at {id(self):#x} seconds={self.seconds}{exception}{pending}>"
+
+    def __str__(self):
+        if self.seconds is None:
+            return ""
+        text = f"{self.seconds} second{'' if self.seconds == 1 else 's'}"
+        if self.exception is None:
+            return text
+        return f"{text} (silent)" if self.exception is False else f"{text}: {self.exception}"
+
+    def __richcmp__(self, other, int op):
+        # Timeouts are less than one another, and than numbers, by their seconds; nothing more.
+        if op != Py_LT:
+            return NotImplemented  # equality falls back to identity
+        try:
+            return self.seconds < getattr(other, "seconds", other)
+        except TypeError:
+            return NotImplemented
+
+    def __hash__(self):
+        return object.__hash__(self)
+
+
+cdef object MISSING = object()
+
+
+def with_timeout(seconds, function, /, *args, **kwds):
+    """Call `function(*args, **kwds)` under a Timeout of `seconds`.
+
+    The keyword argument `timeout_value`, if given, is returned when the time is over; otherwise
+    the Timeout is raised.
+    """
+    timeout_value = kwds.pop("timeout_value", MISSING)
+    timeout = Timeout.start_new(seconds)
+    try:
+        return function(*args, **kwds)
+    except Timeout as error:
+        if error is timeout and timeout_value is not MISSING:
+            return timeout_value
+        raise
+    finally:
+        timeout.cancel()

@@ -1,0 +1,25 @@
+# See waiters.pyx.
+from weald._core.hub cimport Hub, Waiter
+
+cdef struct WaitList:
+    void *head  # Waiter, owned
+    void *tail
+    Py_ssize_t count
+
+cdef void append(WaitList *list, Waiter waiter) noexcept
+cdef void append_left(WaitList *list, Waiter waiter) noexcept
+cdef void remove(WaitList *list, Waiter waiter) noexcept
+cdef Waiter first(WaitList *list)
+cdef void clear(WaitList *list) noexcept
+cdef Waiter new_waiter(object value)
+cdef int park(WaitList *list, Waiter waiter, object what, double timeout) except -1
+cdef int park_listed(WaitList *list, Waiter waiter, object what, double timeout) except -1
+cdef bint wake_one(WaitList *list, object value) except -1
+cdef Py_ssize_t wake_all(WaitList *list, object value) except -1
+cdef double seconds(object timeout) except? -2.0
+
+cdef class Linkable:
+    cdef WaitList waiters
+    cdef list links
+    cdef int run_links(self) except -1
+    cdef int wait_for(self, object timeout) except -1

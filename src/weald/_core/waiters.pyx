@@ -1,0 +1,194 @@
+"""The one FIFO that every primitive parks on.
+
+It wakes greenlets of this thread, greenlets of other threads and plain threads alike: a waiter
+knows how (see `Waiter.resume`).
+
+Called by: greenlet.pyx, sync.pyx, queue.pyx, descriptor.pyx.
+Invariants:
+- Wake-ups are FIFO and each wakes exactly one waiter that still waits.
+- `park` always leaves the list without its waiter.  If the waiter dies (killed, timed out by a
+  Timeout) after it was woken, `waiter.lost` is true and the primitive passes the wake-up on.
+- The GIL guards every list; nothing in here runs Python code.
+"""
+
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.math cimport isnan
+
+from weald._core.hub cimport (
+    PARKED, READY, Callback, Hub, Waiter, WakeTimer, current_hub, current_hub_or_none, park_thread)
+
+
+cdef void append(WaitList *list, Waiter waiter) noexcept:
+    Py_INCREF(waiter)
+    waiter.list = list
+    waiter.next = NULL
+    waiter.prev = list.tail
+    if list.tail != NULL:
+        (<Waiter>list.tail).next = <void *>waiter
+    else:
+        list.head = <void *>waiter
+    list.tail = <void *>waiter
+    list.count += 1
+
+
+cdef void append_left(WaitList *list, Waiter waiter) noexcept:
+    Py_INCREF(waiter)
+    waiter.list = list
+    waiter.prev = NULL
+    waiter.next = list.head
+    if list.head != NULL:
+        (<Waiter>list.head).prev = <void *>waiter
+    else:
+        list.tail = <void *>waiter
+    list.head = <void *>waiter
+    list.count += 1
+
+
+cdef void remove(WaitList *list, Waiter waiter) noexcept:
+    """Take `waiter` out, if it is in."""
+    if waiter.list != list:
+        return
+    waiter.list = NULL
+    if waiter.prev != NULL:
+        (<Waiter>waiter.prev).next = waiter.next
+    else:
+        list.head = waiter.next
+    if waiter.next != NULL:
+        (<Waiter>waiter.next).prev = waiter.prev
+    else:
+        list.tail = waiter.prev
+    waiter.next = waiter.prev = NULL
+    list.count -= 1
+    Py_DECREF(waiter)
+
+
+cdef Waiter first(WaitList *list):
+    """The first that still waits, taken off the list; None without one."""
+    cdef Waiter waiter
+    while list.head != NULL:
+        waiter = <Waiter>list.head
+        remove(list, waiter)
+        if waiter.state == PARKED:
+            return waiter
+    return None
+
+
+cdef void clear(WaitList *list) noexcept:
+    while list.head != NULL:
+        remove(list, <Waiter>list.head)
+
+
+cdef Waiter new_waiter(object value):
+    """A waiter for the current greenlet, or the current thread if it has no hub."""
+    cdef Hub hub = current_hub_or_none()
+    cdef Waiter waiter
+    if hub is None:
+        waiter = Waiter.__new__(Waiter)
+    else:
+        waiter = hub.waiter()
+    waiter.value = value
+    return waiter
+
+
+cdef int park(WaitList *list, Waiter waiter, object what, double timeout) except -1:
+    """Wait in `list` until woken, or for `timeout` seconds (negative: for ever).
+
+    Returns 1 when woken (`waiter.value` is the waker's), 0 when timed out.
+    """
+    append(list, waiter)
+    return park_listed(list, waiter, what, timeout)
+
+
+cdef int park_listed(WaitList *list, Waiter waiter, object what, double timeout) except -1:
+    """`park` for a waiter that is in `list` (or woken) already."""
+    cdef WakeTimer timer
+    try:
+        if waiter.hub is None:
+            park_thread(waiter, timeout)
+        elif timeout < 0.0:
+            waiter.hub.park(waiter, what)
+        else:
+            timer = WakeTimer.__new__(WakeTimer)
+            timer.waiter = waiter
+            timer.ref = True
+            timer.start(waiter.hub, timeout)
+            try:
+                waiter.hub.park(waiter, what)
+            finally:
+                timer.stop()
+                timer.waiter = None
+    finally:
+        remove(list, waiter)
+    return not waiter.timed_out
+
+
+cdef bint wake_one(WaitList *list, object value) except -1:
+    """Wake the first that waits; False if nobody does."""
+    cdef Waiter waiter = first(list)
+    if waiter is None:
+        return False
+    waiter.resume(value)
+    return True
+
+
+cdef Py_ssize_t wake_all(WaitList *list, object value) except -1:
+    """Wake everybody, first come first; returns how many."""
+    cdef Py_ssize_t n = 0
+    while wake_one(list, value):
+        n += 1
+    return n
+
+
+cdef double seconds(object timeout) except? -2.0:
+    """A timeout argument as seconds: None is -1.0 (for ever), negative numbers are 0.0."""
+    cdef double value
+    if timeout is None:
+        return -1.0
+    value = timeout
+    if isnan(value):
+        raise ValueError("a timeout must be a number of seconds or None, not nan")
+    return value if value > 0.0 else 0.0
+
+
+cdef class Linkable:
+    """Something that can be waited for: greenlets and threads park on it, callbacks link to it."""
+
+    def ready(self):
+        return True
+
+    def rawlink(self, callback):
+        """Call `callback(self)` in this thread's hub once this is ready; soon, if it is already.
+
+        The callback must not block.
+        """
+        if not callable(callback):
+            raise TypeError(f"a link must be callable, got {callback!r}")
+        link = (current_hub(), callback)
+        if self.links is None:
+            self.links = []
+        self.links.append(link)
+        if self.ready():
+            self.run_links()
+
+    def unlink(self, callback):
+        """Take back one `rawlink(callback)`; unknown ones are ignored."""
+        for i, link in enumerate(self.links or ()):
+            if link[1] == callback:
+                del self.links[i]
+                return
+
+    cdef int run_links(self) except -1:
+        """Have every link called and forget them."""
+        cdef Hub hub
+        links, self.links = self.links, None
+        for hub, callback in links or ():
+            hub.push(Callback(callback, (self,)))
+        return 0
+
+    cdef int wait_for(self, object timeout) except -1:
+        """Park until woken; 1 when woken, 0 when timed out."""
+        return park(&self.waiters, new_waiter(None), self, seconds(timeout))
+
+    def statistics(self):
+        """{"waiting": how many greenlets and threads are parked here, "links": how many callbacks}."""
+        return {"waiting": self.waiters.count, "links": len(self.links) if self.links is not None else 0}

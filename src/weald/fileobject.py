@@ -1,0 +1,252 @@
+"""File objects on greenlets: pipes, sockets and terminals through the loop, regular files through the thread pool.
+
+Called by: users, subprocess.py.
+
+Invariants:
+- The layers are io's own: a buffer, perhaps a text wrapper, over a FileIO that parks instead of blocking,
+  or over a plain one all of whose calls are made in a pool thread.
+- A buffer must not be entered twice at once, which in one thread is an error, not a wait: buffered and
+  text files are used under a lock.
+"""
+
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Self
+
+from weald import threadpool
+from weald._core import Descriptor, DummySemaphore, Semaphore
+from weald.os import make_nonblocking
+from weald.threadpool import ThreadPool
+
+__all__ = ["FileObject", "FileObjectPosix", "FileObjectThread"]
+
+# What reads, writes or moves: the rest of a file object's names neither block nor enter its buffer.
+_OPERATIONS = frozenset(
+    {
+        "detach",
+        "flush",
+        "peek",
+        "read",
+        "read1",
+        "readall",
+        "readinto",
+        "readinto1",
+        "readline",
+        "readlines",
+        "reconfigure",
+        "seek",
+        "tell",
+        "truncate",
+        "write",
+        "writelines",
+    }
+)
+
+
+class _LoopIO(io.FileIO):
+    """FileIO on a descriptor that the loop watches.  It is non-blocking until `close`."""
+
+    def __init__(self, fd: int, mode: str, closefd: bool) -> None:
+        super().__init__(fd, mode, closefd)
+        self._was_blocking = make_nonblocking(fd)
+        self._descriptor = Descriptor(fd)
+
+    # FileIO returns None when it would block.
+
+    def readinto(self, buffer: Any) -> int:
+        while (count := super().readinto(buffer)) is None:
+            self._descriptor.wait_read()
+        return count
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            return self.readall()
+        while (data := super().read(size)) is None:
+            self._descriptor.wait_read()
+        return data
+
+    def readall(self) -> bytes:
+        chunks = []
+        while chunk := self.read(io.DEFAULT_BUFFER_SIZE):
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def write(self, data: Any) -> int:
+        while (count := super().write(data)) is None:
+            self._descriptor.wait_write()
+        return count
+
+    def close(self) -> None:
+        """Whoever waits gets OSError(EBADF).  A descriptor that stays open is as blocking as it was."""
+        if self.closed:
+            return
+        self._descriptor.close()
+        if self._was_blocking:
+            os.set_blocking(self.fileno(), True)
+        super().close()
+
+
+class _FileObject:
+    """What both kinds share: an io object, `_io`, whose operations go through `_call`."""
+
+    _io: Any
+
+    def __init__(self, layers: Any) -> None:
+        self._io = layers
+        self._lock: Semaphore | DummySemaphore = DummySemaphore() if isinstance(layers, io.RawIOBase) else Semaphore()
+
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def _locked(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return self._call(function, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_io":  # __init__ has failed
+            raise AttributeError(name)
+        value = getattr(self._io, name)
+        return partial(self._locked, value) if name in _OPERATIONS else value
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.__dict__.get('_io')!r}>"
+
+
+class FileObjectPosix(_FileObject):
+    """A file object for a pipe, socket or terminal; arguments are those of `open`.
+
+    `fobj` is a descriptor or an object with `fileno`, which is closed in its place.  The descriptor is
+    made non-blocking for as long as this is open.
+    """
+
+    def __init__(
+        self,
+        fobj: Any,
+        mode: str = "r",
+        buffering: int = -1,
+        closefd: bool = True,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> None:
+        self._source = None if isinstance(fobj, int) else fobj
+        self._closefd = closefd
+        fd = fobj if isinstance(fobj, int) else fobj.fileno()
+        self.fileio = _LoopIO(fd, mode.replace("t", "").replace("b", ""), closefd and self._source is None)
+        try:
+            super().__init__(_layers(self.fileio, mode, buffering, encoding, errors, newline))
+        except BaseException:
+            self.fileio.close()
+            raise
+
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    def close(self) -> None:
+        """Write what is buffered and close.  Whoever waits to read gets OSError(EBADF)."""
+        if self.fileio.writable():
+            with self._lock:
+                self._io.close()
+        self.fileio.close()
+        if self._source is not None and self._closefd:
+            self._source.close()
+
+
+class FileObjectThread(_FileObject):
+    """A file object whose operations run in a thread pool; arguments are those of `open`.
+
+    `fobj` is a path, a descriptor, or a file object to wrap, for which `mode` and what follows is not used.
+    """
+
+    def __init__(
+        self,
+        fobj: Any,
+        mode: str = "r",
+        buffering: int = -1,
+        closefd: bool = True,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        *,
+        threadpool: ThreadPool | None = None,
+    ) -> None:
+        self._pool = threadpool
+        self._closefd = closefd
+        if not hasattr(fobj, "fileno"):
+            if not isinstance(fobj, int):
+                closefd = True
+            fobj = self._call(open, fobj, mode, buffering, encoding, errors, newline, closefd)
+            self._closefd = True
+        super().__init__(fobj)
+        self._lock = Semaphore()
+
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        pool = self._pool if self._pool is not None else threadpool.default()
+        return pool.apply(function, args, kwargs)
+
+    def close(self) -> None:
+        """Write what is buffered and close."""
+        if self._closefd:
+            self._locked(self._io.close)
+        else:
+            self._locked(self._io.flush)
+
+
+def FileObject(fobj: Any, *args: Any, **kwargs: Any) -> FileObjectPosix | FileObjectThread:
+    """The fitting file object for `fobj`, a path, a descriptor or an object with `fileno`."""
+    fd = fobj if isinstance(fobj, int) else fobj.fileno() if hasattr(fobj, "fileno") else None
+    if fd is not None:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode):
+            return FileObjectPosix(fobj, *args, **kwargs)
+    return FileObjectThread(fobj, *args, **kwargs)
+
+
+def _layers(
+    raw: io.FileIO, mode: str, buffering: int, encoding: str | None, errors: str | None, newline: str | None
+) -> Any:
+    """What `open` builds over `raw`."""
+    binary = "b" in mode
+    if binary and "t" in mode:
+        raise ValueError("can't have text and binary mode at once")
+    if binary and (encoding or errors or newline) is not None:
+        raise ValueError("binary mode doesn't take an encoding, errors or newline argument")
+    if buffering == 0:
+        if binary:
+            return raw
+        raise ValueError("can't have unbuffered text I/O")
+    line_buffering = buffering == 1 or (buffering < 0 and raw.isatty())
+    size = buffering if buffering > 1 else io.DEFAULT_BUFFER_SIZE
+    buffer: Any
+    if "+" in mode:
+        buffer = io.BufferedRandom(raw, size)
+    elif raw.readable():
+        buffer = io.BufferedReader(raw, size)
+    else:
+        buffer = io.BufferedWriter(raw, size)
+    if binary:
+        return buffer
+    text = io.TextIOWrapper(buffer, encoding, errors, newline, line_buffering)
+    text.mode = mode  # type: ignore[misc]  # as `open` does
+    return text

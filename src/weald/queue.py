@@ -1,0 +1,30 @@
+"""Queues between greenlets and threads, with the standard library's methods and exceptions."""
+
+from weald._core import (
+    Channel,
+    Empty,
+    Full,
+    JoinableQueue,
+    LifoQueue,
+    PriorityQueue,
+    Queue,
+    ShutDown,
+    SimpleQueue,
+)
+
+__all__ = [
+    "Channel",
+    "Empty",
+    "Full",
+    "JoinableQueue",
+    "LifoQueue",
+    "PriorityQueue",
+    "Queue",
+    "ShutDown",
+    "SimpleQueue",
+]
+
+# What `weald.monkey.patch_queue` puts into the module `queue`.  `queue.Queue` and its subclasses stay the
+# standard library's: written in Python over `threading`, they become cooperative with it and keep their
+# protocol for subclasses (`_put`, `mutex`, ...).  SimpleQueue is written in C and would block the loop.
+__implements__ = ["SimpleQueue"]

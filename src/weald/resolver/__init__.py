@@ -1,0 +1,54 @@
+"""Host names to addresses and back: the contract of a resolver, and the choice of one.
+
+Called by: socket.py.  Every hub has its own, made at first use as `config.resolver` says
+(environment variable WEALD_RESOLVER).
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from weald._core import get_hub
+from weald.config import config
+
+__all__ = ["Resolver", "current"]
+
+Host = str | bytes | bytearray
+AddressInfo = tuple[int, int, int, str, Any]
+HostEntry = tuple[str, list[str], list[str]]
+
+
+class Resolver(Protocol):
+    """Arguments, results and errors are those of the functions of the same names in `_socket`."""
+
+    def getaddrinfo(
+        self,
+        host: Host | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[AddressInfo]: ...
+    def gethostbyname(self, hostname: Host) -> str: ...
+    def gethostbyname_ex(self, hostname: Host) -> HostEntry: ...
+    def gethostbyaddr(self, ip_address: Host) -> HostEntry: ...
+    def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int) -> tuple[str, str]: ...
+    def close(self) -> None:
+        """Free what the resolver holds; its hub calls this at its end."""
+
+
+def current() -> Resolver:
+    """The resolver of this thread's hub.  Raises ValueError if `config.resolver` names none."""
+    hub = get_hub()
+    resolver: Resolver | None = hub.resolver
+    if resolver is None:
+        resolver = hub.resolver = _make(config.resolver)
+    return resolver
+
+
+def _make(name: str) -> Resolver:
+    if name != "thread":
+        raise ValueError(f"there is no resolver {name!r}; WEALD_RESOLVER must be: thread")
+    from weald.resolver.thread import Resolver as ThreadResolver
+
+    return cast(Callable[[], Resolver], ThreadResolver)()

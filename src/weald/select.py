@@ -1,0 +1,236 @@
+"""`select` on greenlets: select, poll and epoll that park the calling greenlet.
+
+Called by: users, `weald.monkey`, selectors.py.
+
+What is ready is always asked of the operating system, with the stdlib's own poll and epoll objects and
+no timeout; the loop only says when it is worth asking again.  So results, errors and every kind of
+event are the stdlib's.  A call that need not wait still lets other greenlets run: programs poll in loops.
+"""
+
+import errno
+import os
+import select as _stdlib
+from collections.abc import Iterable
+from contextlib import suppress
+from math import ceil
+from select import (
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLPRI,
+    POLLERR,
+    POLLHUP,
+    POLLIN,
+    POLLNVAL,
+    POLLOUT,
+    POLLPRI,
+)
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from weald._core import READ, WRITE, Descriptor, poll_fds, sleep
+
+__implements__ = ["epoll", "poll", "select"]
+__imports__ = [name for name in vars(_stdlib) if not name.startswith("_") and name not in __implements__]
+__all__ = sorted([*__implements__, *__imports__])
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...  # whatever is not defined here is the stdlib's
+
+else:
+    from select import *  # noqa: F403
+
+_poll = _stdlib.poll
+_epoll = _stdlib.epoll
+
+_DEFAULT_MASK = POLLIN | POLLPRI | POLLOUT
+_READABLE = POLLIN | POLLHUP | POLLERR
+_WRITABLE = POLLOUT | POLLERR
+
+
+def _wait(masks: dict[int, int], seconds: float | None) -> None:
+    """Park until one of `masks` (descriptor: POLLIN…) may be ready, or for `seconds`."""
+    if all(mask and not mask & ~(POLLIN | POLLOUT) for mask in masks.values()):
+        wanted = {fd: (READ if mask & POLLIN else 0) | (WRITE if mask & POLLOUT else 0) for fd, mask in masks.items()}
+        poll_fds(wanted, seconds)
+        return
+    # The loop knows readable and writable only, but an epoll object, which knows all of poll's events,
+    # is itself readable when something in it is ready.
+    with _epoll() as inner:
+        for fd, mask in masks.items():
+            # A regular file cannot be registered, nor would its state ever change.
+            with suppress(PermissionError):
+                inner.register(fd, mask)
+        poll_fds({inner.fileno(): READ}, seconds)
+
+
+def _ready(poller: "_stdlib.poll", masks: dict[int, int], seconds: float | None) -> list[tuple[int, int]]:
+    """What `poller` finds, as soon as it finds anything, or after `seconds`; `masks` is what it looks for."""
+    found = poller.poll(0)
+    if found or seconds == 0.0:
+        sleep(0)
+        return found
+    deadline = None if seconds is None else monotonic() + seconds
+    while True:
+        _wait(masks, seconds)
+        found = poller.poll(0)
+        if found:
+            return found
+        if deadline is not None:
+            seconds = deadline - monotonic()
+            if seconds <= 0.0:
+                return found
+
+
+def _fileno(file: Any) -> int:
+    """The descriptor of an integer or an object with `fileno`, as C's PyObject_AsFileDescriptor has it."""
+    if isinstance(file, int):
+        fd = file
+    else:
+        try:
+            method = file.fileno
+        except AttributeError:
+            raise TypeError("argument must be an int, or have a fileno() method.") from None
+        fd = method()
+        if not isinstance(fd, int):
+            raise TypeError("fileno() returned a non-integer")
+    if fd < 0:
+        raise ValueError(f"file descriptor cannot be a negative integer ({fd})")
+    return fd
+
+
+def select(
+    rlist: Iterable[Any], wlist: Iterable[Any], xlist: Iterable[Any], timeout: float | None = None, /
+) -> tuple[list[Any], list[Any], list[Any]]:
+    """select.select(); waits up to `timeout` seconds, None for ever.  Any descriptor will do, above 1023 too.
+
+    Raises OSError(EBADF) if one is not open.
+    """
+    if timeout is not None:
+        if not isinstance(timeout, int | float):
+            raise TypeError("timeout must be a float or None")
+        if timeout < 0:
+            raise ValueError("timeout must be non-negative")
+    masks: dict[int, int] = {}
+    wanted = []
+    for files, mask, ready in ((rlist, POLLIN, _READABLE), (wlist, POLLOUT, _WRITABLE), (xlist, POLLPRI, POLLPRI)):
+        numbered = [(_fileno(file), file) for file in files]
+        wanted.append((numbered, ready))
+        for fd, _ in numbered:
+            masks[fd] = masks.get(fd, 0) | mask
+    poller = _poll()
+    for fd, mask in masks.items():
+        poller.register(fd, mask)
+    found = dict(_ready(poller, masks, timeout))
+    if any(events & POLLNVAL for events in found.values()):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    r, w, x = ([file for fd, file in numbered if found.get(fd, 0) & ready] for numbered, ready in wanted)
+    return r, w, x
+
+
+class poll:
+    """select.poll()'s object; `poll()` parks the greenlet."""
+
+    def __init__(self) -> None:
+        self._poller = _poll()
+        self._masks: dict[int, int] = {}
+
+    def register(self, fd: Any, eventmask: int = _DEFAULT_MASK, /) -> None:
+        self._poller.register(fd, eventmask)
+        self._masks[_fileno(fd)] = eventmask
+
+    def modify(self, fd: Any, eventmask: int, /) -> None:
+        """As `register`; raises FileNotFoundError for a descriptor that is not registered."""
+        self._poller.modify(fd, eventmask)
+        self._masks[_fileno(fd)] = eventmask
+
+    def unregister(self, fd: Any, /) -> None:
+        """Raises KeyError for a descriptor that is not registered."""
+        self._poller.unregister(fd)
+        del self._masks[_fileno(fd)]
+
+    def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]:
+        """(descriptor, events) of those that are ready, after at most `timeout` milliseconds; None, <0: no limit."""
+        seconds = None
+        if timeout is not None:
+            if not isinstance(timeout, int | float):
+                raise TypeError("timeout must be an integer or None")
+            if timeout >= 0:
+                seconds = ceil(timeout) / 1000.0
+        return _ready(self._poller, self._masks, seconds)
+
+
+class epoll:
+    """select.epoll; `poll()` parks the greenlet until the epoll descriptor itself is readable."""
+
+    def __init__(self, sizehint: int = -1, flags: int = 0) -> None:
+        self._open(_epoll(sizehint, flags))
+
+    def _open(self, inner: _stdlib.epoll) -> None:
+        self._epoll = inner
+        self._descriptor = Descriptor(inner.fileno())
+
+    @classmethod
+    def fromfd(cls, fd: int, /) -> Self:
+        self = cls.__new__(cls)
+        self._open(_epoll.fromfd(fd))
+        return self
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self.close()
+
+    def close(self) -> None:
+        """Whoever waits in `poll` gets OSError(EBADF)."""
+        self._descriptor.close()
+        self._epoll.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._epoll.closed
+
+    def __enter__(self) -> Self:
+        if self.closed:
+            raise ValueError("I/O operation on closed epoll object")
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        exc_tb: TracebackType | None = None,
+        /,
+    ) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def register(self, fd: Any, eventmask: int = EPOLLIN | EPOLLPRI | EPOLLOUT) -> None:
+        self._epoll.register(fd, eventmask)
+
+    def modify(self, fd: Any, eventmask: int) -> None:
+        self._epoll.modify(fd, eventmask)
+
+    def unregister(self, fd: Any) -> None:
+        self._epoll.unregister(fd)
+
+    def poll(self, timeout: float | None = None, maxevents: int = -1) -> list[tuple[int, int]]:
+        """(descriptor, events) of those that are ready, after at most `timeout` seconds; None, <0: no limit."""
+        if timeout is not None and timeout < 0:
+            timeout = None
+        deadline = None if timeout is None else monotonic() + timeout
+        found = self._epoll.poll(0, maxevents)
+        if found or timeout == 0:
+            sleep(0)
+            return found
+        while not found:
+            try:
+                self._descriptor.wait_read(timeout)
+            except TimeoutError:
+                return self._epoll.poll(0, maxevents)
+            found = self._epoll.poll(0, maxevents)
+            if deadline is not None:
+                timeout = max(deadline - monotonic(), 0.0)
+        return found

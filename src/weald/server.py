@@ -1,0 +1,409 @@
+"""StreamServer and DatagramServer: accept connections or datagrams, handle each in a greenlet.
+
+Called by: users, http servers, gunicorn's worker.
+
+Invariants:
+- One greenlet per server accepts, `max_accept` connections at a time; it survives every error of accept
+  but those that mean the listener is gone, after a pause that doubles from `min_delay` to `max_delay`.
+- A connection's socket is closed when its handler ends, however it ends.
+- While the pool is full nothing is accepted, so that other processes on the same listener get it.
+"""
+
+import errno
+import sys
+from _socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET
+from _socket import socket as _Base
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+from greenlet import getcurrent
+
+from weald import ssl
+from weald._core import Event, Greenlet, get_hub, sleep, spawn_raw
+from weald.pool import Pool
+from weald.socket import fromfd, socket
+
+__all__ = ["BaseServer", "DatagramServer", "StreamServer"]
+
+# accept(2): a connection that failed before it was accepted, or the network's trouble.  Try the next.
+_TRANSIENT = frozenset(
+    (
+        errno.ECONNABORTED,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.EINTR,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENONET,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EPROTO,
+    )
+)
+
+_LARGEST_DATAGRAM = 65535  # bytes
+
+_accept: Callable[[_Base], tuple[int, Any]] = _Base._accept  # type: ignore[attr-defined]
+_recvfrom = _Base.recvfrom
+
+
+class BaseServer:
+    """What both servers share.
+
+    `listener` is a bound socket, or the address to bind at `start`: ("host", port), "host:port", ":port",
+    or a port.  An empty host means every interface, of IPv6 and IPv4.
+
+    `handle` is called for each connection or datagram; a subclass may define it as a method instead.
+
+    `spawn` says what runs it: "default" a Greenlet each, "raw" a plain greenlet, a Pool or the number of
+    handlers to run at a time, any callable that is given the function and its arguments, or None: the
+    accepting greenlet itself, one after the other.
+    """
+
+    min_delay = 0.01  # seconds to pause after the first failed accept
+    max_delay = 1.0
+    max_accept = 100  # how many to accept before others get their turn
+    stop_timeout = 1.0  # seconds `stop` gives the handlers in the pool
+    fatal_errors: ClassVar[tuple[int, ...]] = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
+    reuse_addr: int | None = 1
+
+    socket: Any  # absent while the server is closed
+    handle: Callable[..., Any]
+
+    def __init__(self, listener: Any, handle: Callable[..., Any] | None = None, spawn: Any = "default") -> None:
+        self._stopped = Event()
+        self._stopped.set()
+        self._greenlet: Greenlet | None = None
+        self._acceptor: Any = None  # the listener, as a cooperative socket
+        self.pool: Any = None
+        self.delay = self.min_delay
+        self.set_listener(listener)
+        self.set_spawn(spawn)
+        self.set_handle(handle)
+        if self.max_accept < 1:
+            raise ValueError(f"max_accept must be a positive int: {self.max_accept!r}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = f"fileno={self.socket.fileno()}" if not self.closed else "closed"
+        return f"<{type(self).__name__} at {id(self):#x} {state} address={self.address!r}>"
+
+    # ---------------------------------------------------------------- set-up
+
+    def set_listener(self, listener: Any) -> None:
+        if hasattr(listener, "accept"):
+            if hasattr(listener, "do_handshake"):
+                raise TypeError(f"a server needs a plain socket and ssl arguments, not {listener!r}")
+            self.family = listener.family
+            self.address = listener.getsockname()
+            self.socket = listener
+        else:
+            self.family, self.address = parse_address(listener)
+
+    def set_spawn(self, spawn: Any) -> None:
+        if spawn == "default":
+            self._spawn: Callable[..., Any] | None = Greenlet.spawn
+        elif spawn == "raw":
+            self._spawn = spawn_raw
+        elif spawn is None or (callable(spawn) and not hasattr(spawn, "spawn")):
+            self._spawn = spawn
+        else:
+            self.pool = Pool(spawn) if isinstance(spawn, int) else spawn
+            self._spawn = self.pool.spawn
+
+    def set_handle(self, handle: Callable[..., Any] | None) -> None:
+        if handle is not None:
+            self.handle = handle
+        if not hasattr(self, "handle"):
+            raise TypeError("'handle' must be provided")
+        self._handle = self.handle
+
+    def init_socket(self) -> None:
+        """Bind to `address` unless there is a socket already; `start` calls it."""
+        if self.closed:
+            self.socket = self._listen()
+            self.address = self.socket.getsockname()
+
+    def _listen(self) -> Any:
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------- state
+
+    @property
+    def server_host(self) -> str | None:
+        """The IP address the server is bound to; None for a Unix socket."""
+        return self.address[0] if isinstance(self.address, tuple) else None
+
+    @property
+    def server_port(self) -> int | None:
+        """The port the server is bound to; None for a Unix socket."""
+        return self.address[1] if isinstance(self.address, tuple) else None
+
+    @property
+    def started(self) -> bool:
+        return not self._stopped.is_set()
+
+    @property
+    def closed(self) -> bool:
+        return "socket" not in self.__dict__
+
+    def start(self) -> None:
+        """Bind if need be, and accept from now on.  Raises the OSError of binding."""
+        self.init_socket()
+        self._stopped.clear()
+        try:
+            self.start_accepting()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop accepting and close the listener; running handlers go on."""
+        self._stopped.set()
+        self.stop_accepting()
+        listener = self.__dict__.pop("socket", None)
+        if listener is not None:
+            listener.close()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """`close`, then give the handlers in the pool `timeout` seconds (`stop_timeout`) and kill the rest.
+
+        Handlers that do not run in a pool go on until they end.
+        """
+        self.close()
+        if self.pool:
+            self.pool.join(timeout=self.stop_timeout if timeout is None else timeout)
+            self.pool.kill(block=True, timeout=1)
+
+    def serve_forever(self, stop_timeout: float | None = None) -> None:
+        """Start if need be, and wait until the server is stopped."""
+        if not self.started:
+            self.start()
+        try:
+            self._stopped.wait()
+        finally:
+            Greenlet.spawn(self.stop, timeout=stop_timeout).join()
+
+    # ---------------------------------------------------------------- accepting
+
+    def start_accepting(self) -> None:
+        if self._greenlet is None:
+            listener = self.socket
+            if not isinstance(listener, socket):
+                listener = fromfd(listener.fileno(), listener.family, listener.type, listener.proto)
+            self._acceptor = listener
+            # What the accepted sockets are, so that nobody need ask the system.
+            self._kind = (int(listener.family), int(listener.type), listener.proto)
+            self._greenlet = Greenlet.spawn(self._accept_forever)
+
+    def stop_accepting(self) -> None:
+        greenlet, self._greenlet = self._greenlet, None
+        if greenlet is not None and greenlet is not getcurrent():
+            greenlet.kill(block=False)
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor is not None and acceptor is not self.__dict__.get("socket"):
+            acceptor.close()
+
+    def _accept_forever(self) -> None:
+        """The accepting greenlet, as long as it is `_greenlet`."""
+        me = getcurrent()
+        accepted = 0
+        while self._greenlet is me:
+            try:
+                if self.full():
+                    self._wait_for_room()
+                    continue
+                args = self.do_read()
+                if args is None:
+                    accepted = 0
+                    self._acceptor._descriptor.wait_read()
+                    continue
+                self.do_handle(*args)
+            except Exception as error:
+                if self._greenlet is me:
+                    self._failed(error)
+                continue
+            self.delay = self.min_delay
+            accepted += 1
+            if accepted >= self.max_accept:
+                accepted = 0
+                sleep(0)
+
+    def _failed(self, error: Exception) -> None:
+        """Accepting, or starting a handler, failed."""
+        if isinstance(error, OSError) and error.errno in _TRANSIENT:
+            return
+        get_hub().handle_error(self, *sys.exc_info())
+        if self.is_fatal_error(error):
+            sys.stderr.write(f"ERROR: {self} stops: {error}\n")
+            self.close()
+        elif self.delay >= 0:
+            sleep(self.delay)
+            self.delay = min(self.max_delay, self.delay * 2)
+
+    def is_fatal_error(self, error: BaseException) -> bool:
+        """Does `error` mean that the listener is of no use any more?"""
+        return isinstance(error, OSError) and error.errno in self.fatal_errors
+
+    def full(self) -> bool:
+        """Is there no room for another handler?"""
+        return self.pool is not None and self.pool.full()
+
+    def _wait_for_room(self) -> None:
+        if hasattr(self.pool, "wait_available"):
+            self.pool.wait_available()
+        if self.full():  # no such method, or somebody has come before us
+            sleep(self.min_delay)
+
+    def do_read(self) -> tuple[Any, ...] | None:
+        """Accept one connection or datagram: the handler's arguments, None if there is nothing to accept now."""
+        raise NotImplementedError
+
+    def do_handle(self, *args: Any) -> None:
+        """Start the handler."""
+        try:
+            if self._spawn is None:
+                self._run_handler(*args)
+            else:
+                self._spawn(self._run_handler, *args)
+        except BaseException:
+            self.do_close(*args)
+            raise
+
+    def _run_handler(self, *args: Any) -> None:
+        try:
+            self._handle(*args)
+        finally:
+            self.do_close(*args)
+
+    def do_close(self, *args: Any) -> None:
+        """The handler that was called with `args` has ended."""
+
+
+class StreamServer(BaseServer):
+    """A TCP or TLS server: `handle(socket, address)` in a greenlet for each connection.
+
+    Any keyword argument besides those of BaseServer and `backlog` makes it a TLS server: `ssl_context` and
+    what `SSLContext.wrap_socket` takes, or what `weald.ssl.wrap_socket` takes (`certfile`, `keyfile`, …).
+    The handshake is part of the handler's greenlet.
+    """
+
+    backlog = 128
+
+    def __init__(
+        self,
+        listener: Any,
+        handle: Callable[..., Any] | None = None,
+        backlog: int | None = None,
+        spawn: Any = "default",
+        **ssl_args: Any,
+    ) -> None:
+        super().__init__(listener, handle, spawn)
+        if backlog is not None:
+            if not self.closed:
+                raise TypeError("backlog must be None when a socket instance is passed")
+            self.backlog = backlog
+        self.ssl_args = ssl_args
+        self.ssl_enabled = bool(ssl_args)
+        if ssl_args:
+            ssl_args.setdefault("server_side", True)
+            context = ssl_args.pop("ssl_context", None)
+            self.wrap_socket = ssl.wrap_socket if context is None else ssl.cooperative(context).wrap_socket
+
+    def init_socket(self) -> None:
+        super().init_socket()
+        self._handle = self.wrap_socket_and_handle if self.ssl_enabled else self.handle
+
+    def _listen(self) -> Any:
+        return self.get_listener(self.address, self.backlog, self.family)
+
+    @classmethod
+    def get_listener(cls, address: Any, backlog: int | None = None, family: int | None = None) -> Any:
+        """A listening socket for `address`."""
+        sock = _bound_socket(address, family, SOCK_STREAM, cls.reuse_addr)
+        sock.listen(cls.backlog if backlog is None else backlog)
+        return sock
+
+    def do_read(self) -> tuple[Any, Any] | None:
+        try:
+            fd, address = _accept(self._acceptor)
+        except BlockingIOError:
+            return None
+        return socket(*self._kind, fd), address
+
+    def do_close(self, sock: Any, *args: Any) -> None:
+        sock.close()
+
+    def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
+        with self.wrap_socket(client_socket, **self.ssl_args) as wrapped:
+            self.handle(wrapped, address)
+
+
+class DatagramServer(BaseServer):
+    """A UDP server: `handle(data, address)` in a greenlet for each datagram; answer with `sendto`."""
+
+    def _listen(self) -> Any:
+        return self.get_listener(self.address, self.family)
+
+    @classmethod
+    def get_listener(cls, address: Any, family: int | None = None) -> Any:
+        """A bound socket for `address`."""
+        return _bound_socket(address, family, SOCK_DGRAM, cls.reuse_addr)
+
+    def do_read(self) -> tuple[Any, Any] | None:
+        try:
+            return _recvfrom(self._acceptor, _LARGEST_DATAGRAM)
+        except BlockingIOError:
+            return None
+
+    def sendto(self, data: Any, *args: Any) -> int:
+        """sendto(data, [flags,] address), from the server's socket."""
+        sent: int = self.socket.sendto(data, *args)
+        return sent
+
+
+def _bound_socket(address: Any, family: int | None, type: int, reuse_addr: int | None) -> Any:
+    """Raises the OSError of bind, which then names the address."""
+    if family is None:
+        family = AF_INET
+    try:
+        sock = socket(family, type)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT or family != AF_INET6 or address[0]:
+            raise
+        sock = socket(AF_INET, type)  # every interface of a machine without IPv6
+    try:
+        if reuse_addr is not None:
+            sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, reuse_addr)
+        sock.bind(address)
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError) and error.strerror:
+            error.strerror += f": {address!r}"
+        raise
+    return sock
+
+
+def parse_address(address: Any) -> tuple[int, tuple[Any, ...]]:
+    """Family and socket address of ("host", port), "host:port", ":port", "*:port", "[::1]:port", "port" or port.
+
+    An empty host in a tuple, or none at all, means every interface of both families.
+    """
+    if isinstance(address, tuple):
+        return (AF_INET6 if not address[0] or ":" in address[0] else AF_INET), address
+    if not isinstance(address, str | int):
+        raise TypeError(f"an address is a tuple, a str or a port, not {address!r}")
+    host, colon, port = str(address).rpartition(":")
+    family = AF_INET if colon else AF_INET6
+    if host.startswith("[") and host.endswith("]"):
+        family, host = AF_INET6, host[1:-1]
+    try:
+        return family, ("" if host == "*" else host, int(port))
+    except ValueError:
+        raise ValueError(f"no port in the address {address!r}; it should be like 'host:port'") from None

@@ -1,0 +1,81 @@
+"""`signal` on greenlets: handlers run in greenlets of their own, so that they may block.
+
+Called by: users, `weald.monkey`.
+
+A handler starts at once, in the midst of the greenlet that the signal interrupted, as the stdlib's do.  If it
+parks, that greenlet goes on.  What it raises reaches the main greenlet: the program's main line, whichever
+greenlet the signal came upon.
+"""
+
+import signal as _stdlib
+import sys
+from collections.abc import Callable
+from contextvars import copy_context
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from greenlet import getcurrent, greenlet
+
+from weald._core import get_hub
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...  # whatever is not defined here is the stdlib's
+
+else:
+    from signal import *  # noqa: F403
+
+__implements__ = ["getsignal", "signal"]
+__imports__ = [name for name in vars(_stdlib) if not name.startswith("_") and name not in __implements__]
+__all__ = sorted([*__implements__, *__imports__])
+
+Handler = Callable[[int, FrameType | None], Any] | int | None
+
+_signal = _stdlib.signal
+_getsignal = _stdlib.getsignal
+
+
+class _InGreenlet:
+    """What the interpreter calls for a user's handler."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[[int, FrameType | None], Any]) -> None:
+        self.function = function
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        hub = get_hub()
+        interrupted = getcurrent()
+        # If the handler parks, the hub comes to this and the interrupted greenlet goes on.  The hub
+        # itself needs no waking: whoever parks falls back on it.
+        resume = None if interrupted is hub else hub.run_callback(interrupted.switch)
+        runner = greenlet(self._run, interrupted)
+        runner.gr_context = copy_context()
+        try:
+            runner.switch(hub, interrupted, signum, frame)
+        finally:
+            if resume is not None:
+                resume.stop()
+            if not runner.dead:
+                runner.parent = hub
+
+    def _run(self, hub: Any, interrupted: greenlet, signum: int, frame: FrameType | None) -> None:
+        try:
+            self.function(signum, frame)
+        except BaseException:
+            if getcurrent().parent is interrupted is hub.main:
+                raise
+            hub.handle_system_error(*sys.exc_info())
+
+
+def signal(signalnum: int, handler: Handler, /) -> Handler:
+    """signal.signal(): set the handler, return the one before; `handler` may block."""
+    return _unwrapped(_signal(signalnum, _InGreenlet(handler) if callable(handler) else handler))
+
+
+def getsignal(signalnum: int, /) -> Handler:
+    return _unwrapped(_getsignal(signalnum))
+
+
+def _unwrapped(handler: Handler) -> Handler:
+    return handler.function if isinstance(handler, _InGreenlet) else handler

@@ -1,0 +1,437 @@
+"""`socket` on greenlets: what blocks there parks the calling greenlet here.
+
+Called by: users, `weald.monkey` (which puts `__implements__` into the stdlib's module), ssl.py, server.py.
+
+Invariants:
+- The OS descriptor is always non-blocking, also after `detach` and for whatever shares its open file
+  description.  The timeout of the C-level base class is always 0.0; the user's is `_descriptor.timeout`.
+- recv, recv_into, send and sendall go straight to compiled code (`_core`); every other method tries the
+  stdlib's, parks while that would block, and tries again, all within the timeout.
+- `_descriptor` leaves the loop before the number is closed or given away, which wakes whoever waits
+  on it with OSError(EBADF).
+- No name is looked up in C: the hub's resolver does it first.
+"""
+
+import errno
+import io
+import os
+import socket as _stdlib
+from _socket import dup as _dup
+from _socket import socket as _Base
+from _socket import socketpair as _socketpair
+from collections.abc import Callable, Iterable
+from socket import (  # type: ignore[attr-defined]
+    _GLOBAL_DEFAULT_TIMEOUT,
+    AF_INET,
+    AF_INET6,
+    AF_UNIX,
+    MSG_DONTWAIT,
+    MSG_ERRQUEUE,
+    SO_ERROR,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    AddressFamily,
+    SocketKind,
+    _GiveupOnSendfile,
+    _intenum_converter,
+    getdefaulttimeout,
+    gethostname,
+    inet_pton,
+)
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from weald import _core, resolver
+from weald._core import Descriptor, sleep
+from weald._core import wait_read as wait_read
+from weald._core import wait_readwrite as wait_readwrite
+from weald._core import wait_write as wait_write
+from weald.time import to_seconds
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...  # whatever is not defined here is the stdlib's
+
+else:
+    from socket import *  # noqa: F403
+
+__implements__ = [
+    "create_connection",
+    "create_server",
+    "fromfd",
+    "getaddrinfo",
+    "getfqdn",
+    "gethostbyaddr",
+    "gethostbyname",
+    "gethostbyname_ex",
+    "getnameinfo",
+    "socket",
+    "socketpair",
+]
+__dns__ = ["getaddrinfo", "getfqdn", "gethostbyaddr", "gethostbyname", "gethostbyname_ex", "getnameinfo"]
+__extensions__ = ["cancel_wait", "wait_read", "wait_readwrite", "wait_write"]
+__imports__ = [name for name in _stdlib.__all__ if name not in __implements__]
+__all__ = sorted([*__implements__, *__extensions__, *__imports__])
+
+_T = TypeVar("_T")
+_Buffer = Any  # what supports the buffer protocol
+_Address = Any  # as the address family has it: (host, port), a path, …
+
+# With these flags a call on a blocking socket returns at once, whatever the timeout.
+_NEVER_WAITS = MSG_DONTWAIT | MSG_ERRQUEUE
+
+_family = cast(Callable[[_Base], int], _Base.__dict__["family"].__get__)
+_accept = cast(Callable[[_Base], tuple[int, Any]], _Base.__dict__["_accept"])
+_type = cast(Callable[[_Base], int], _Base.__dict__["type"].__get__)
+
+
+class socket(_stdlib.socket):
+    """socket.socket; a call that cannot go on parks the greenlet, for `settimeout()` seconds at most.
+
+    Many greenlets may use one socket.  When it is closed, those that wait on it get OSError(EBADF).
+    A descriptor passed as `fileno` is made non-blocking, and stays so after `detach`.
+    """
+
+    __slots__ = ("_descriptor",)
+    _descriptor: Descriptor
+
+    def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+        if fileno is None:
+            if type == -1:
+                type = SOCK_STREAM
+            super().__init__(family, type | SOCK_NONBLOCK, proto)
+        else:
+            super().__init__(family, type, proto, fileno)
+            _Base.setblocking(self, False)
+        timeout = 0.0 if type != -1 and type & SOCK_NONBLOCK else getdefaulttimeout()
+        self._descriptor = Descriptor(self.fileno(), timeout)
+
+    def __del__(self, _finalize: Callable[[_Base], None] = _Base.__del__) -> None:  # type: ignore[attr-defined]
+        # The base class closes the number here; the loop must have left it by then, or it could go on
+        # hearing from a description that lives on in another process.
+        descriptor = getattr(self, "_descriptor", None)
+        if descriptor is not None:
+            descriptor.close()
+        _finalize(self)
+
+    def _real_close(self, _close: Callable[[_Base], None] = _Base.close) -> None:
+        self._descriptor.close()
+        _close(self)
+
+    def detach(self) -> int:
+        """Give the descriptor away, still non-blocking; whoever waits on it gets OSError(EBADF)."""
+        self._descriptor.close()
+        return super().detach()
+
+    # ---------------------------------------------------------------- timeouts
+
+    @property
+    def timeout(self) -> float | None:
+        return self._descriptor.timeout
+
+    def gettimeout(self) -> float | None:
+        return self._descriptor.timeout
+
+    def getblocking(self) -> bool:
+        return self._descriptor.timeout != 0.0
+
+    def settimeout(self, value: float | None, /) -> None:
+        """None waits for ever, 0.0 never, else up to `value` seconds, then TimeoutError."""
+        timeout = None if value is None else to_seconds(value)
+        if timeout is not None and timeout < 0.0:
+            raise ValueError("Timeout value out of range")
+        # Fails for a closed descriptor, and mends one that somebody else has made blocking.
+        _Base.setblocking(self, False)
+        self._descriptor.timeout = timeout
+
+    def setblocking(self, flag: bool, /) -> None:
+        self.settimeout(None if flag else 0.0)
+
+    # ---------------------------------------------------------------- calls that may wait
+
+    recv = _core.recv
+    recv_into = _core.recv_into
+    send = _core.send
+    sendall = _core.sendall
+
+    def _cooperate(self, wait: Callable[[float | None], None], flags: int, call: Callable[..., _T], *args: Any) -> _T:
+        """`call(self, *args)`, again after each `wait(seconds)` while it would block, within the timeout."""
+        deadline = None
+        while True:
+            try:
+                return call(self, *args)
+            except BlockingIOError:
+                timeout = self._descriptor.timeout
+                if timeout == 0.0 or (flags & _NEVER_WAITS and timeout is None):
+                    raise
+            if timeout is not None:
+                now = monotonic()
+                if deadline is None:
+                    deadline = now + timeout
+                timeout = deadline - now
+                if timeout <= 0.0:
+                    raise TimeoutError("timed out")
+            wait(timeout)
+
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+        return self._cooperate(self._descriptor.wait_read, flags, _Base.recvfrom, bufsize, flags)
+
+    def recvfrom_into(self, buffer: _Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+        return self._cooperate(self._descriptor.wait_read, flags, _Base.recvfrom_into, buffer, nbytes, flags)
+
+    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
+        return self._cooperate(self._descriptor.wait_read, flags, _Base.recvmsg, bufsize, ancbufsize, flags)
+
+    def recvmsg_into(
+        self, buffers: Iterable[_Buffer], ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[int, list[Any], int, Any]:
+        buffers = _repeatable(buffers)
+        return self._cooperate(self._descriptor.wait_read, flags, _Base.recvmsg_into, buffers, ancbufsize, flags)
+
+    def sendto(self, data: _Buffer, *args: Any) -> int:
+        """sendto(data, [flags,] address)"""
+        flags = args[0] if len(args) == 2 else 0
+        if args:
+            args = (*args[:-1], self._resolved(args[-1]))
+        return self._cooperate(self._descriptor.wait_write, flags, _Base.sendto, data, *args)
+
+    def sendmsg(
+        self,
+        buffers: Iterable[_Buffer],
+        ancdata: Iterable[Any] = (),
+        flags: int = 0,
+        address: _Address = None,
+        /,
+    ) -> int:
+        buffers, ancdata, address = _repeatable(buffers), _repeatable(ancdata), self._resolved(address)
+        return self._cooperate(self._descriptor.wait_write, flags, _Base.sendmsg, buffers, ancdata, flags, address)
+
+    def _accept(self) -> tuple[int, Any]:
+        return self._cooperate(self._descriptor.wait_read, 0, _accept)
+
+    def accept(self) -> tuple["socket", Any]:
+        """Wait for a connection: its socket, with the default timeout, and the peer's address."""
+        fd, address = self._accept()
+        return socket(_family(self), _type(self), self.proto, fd), address
+
+    def bind(self, address: _Address, /) -> None:
+        super().bind(self._resolved(address))
+
+    def connect(self, address: _Address, /) -> None:
+        """Raises the OSError of the attempt, TimeoutError after `gettimeout()` seconds."""
+        error = self._connect(self._resolved(address))
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    def connect_ex(self, address: _Address, /) -> int:
+        """As `connect`, but the error number is returned: 0 for success, EAGAIN after a timeout."""
+        try:
+            return self._connect(self._resolved(address))
+        except TimeoutError as error:
+            if error.errno is not None:
+                raise
+            return errno.EAGAIN
+
+    def _connect(self, address: Any) -> int:
+        """The error number of a connection attempt; raises only TimeoutError and what a bad address raises."""
+        error = _Base.connect_ex(self, address)
+        timeout = self._descriptor.timeout
+        if timeout == 0.0:
+            return error
+        if error == errno.EAGAIN and _family(self) == AF_UNIX:
+            error = self._connect_when_room(address)
+        if error in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
+            self._descriptor.wait_write(timeout)
+            error = self.getsockopt(SOL_SOCKET, SO_ERROR)
+        return error
+
+    def _connect_when_room(self, address: Any) -> int:
+        """For a Unix listener with a full backlog, which no descriptor announces the end of."""
+        timeout = self._descriptor.timeout
+        deadline = None if timeout is None else monotonic() + timeout
+        pause = 0.001
+        while True:
+            sleep(pause if deadline is None else min(pause, max(deadline - monotonic(), 0.0)))
+            error = _Base.connect_ex(self, address)
+            if error != errno.EAGAIN:
+                return error
+            if deadline is not None and monotonic() >= deadline:
+                raise TimeoutError("timed out")
+            pause = min(pause * 2, 0.1)
+
+    def _resolved(self, address: Any) -> Any:
+        """`address` with a numeric host, for the Internet families; as it is for others and what C shall refuse."""
+        family = _family(self)
+        if family not in (AF_INET, AF_INET6) or not isinstance(address, tuple) or len(address) < 2:
+            return address
+        host = address[0]
+        if not host or not isinstance(host, str | bytes | bytearray) or host in ("<broadcast>", b"<broadcast>"):
+            return address
+        if isinstance(host, str):
+            try:
+                inet_pton(family, host)
+            except (OSError, ValueError):
+                pass
+            else:
+                return address
+        found = resolver.current().getaddrinfo(host, None, family)[0][4]
+        # What the caller says of flow and scope counts; else a scope in the name ("fe80::1%eth0") does.
+        return (found[0], *address[1:], *found[len(address) :])
+
+    def _sendfile_use_sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        """`sendfile` through os.sendfile; raises what makes the base class fall back on `send`."""
+        self._check_sendfile_params(file, offset, count)  # type: ignore[attr-defined]
+        try:
+            source = file.fileno()
+            size = os.fstat(source).st_size
+        except (AttributeError, io.UnsupportedOperation, OSError) as error:
+            raise _GiveupOnSendfile(error) from error
+        if not size:
+            return 0
+        timeout = self._descriptor.timeout
+        if timeout == 0.0:
+            raise ValueError("non-blocking sockets are not supported")
+        fd = self.fileno()
+        sent = 0
+        try:
+            while count is None or sent < count:
+                # More than 2 GiB at a time overflows on some systems.
+                size = min(2**30, size if count is None else count - sent)
+                try:
+                    done = os.sendfile(fd, source, offset + sent, size)
+                except BlockingIOError:
+                    self._descriptor.wait_write(timeout)
+                    continue
+                except OSError as error:
+                    if sent:
+                        raise
+                    raise _GiveupOnSendfile(error) from error
+                if not done:
+                    break
+                sent += done
+            return sent
+        finally:
+            if sent and hasattr(file, "seek"):
+                file.seek(offset + sent)
+
+
+def _repeatable(items: Iterable[_T]) -> Iterable[_T]:
+    return items if isinstance(items, list | tuple) else list(items)
+
+
+# -------------------------------------------------------------------- making sockets
+
+
+def fromfd(fd: int, family: int, type: int, proto: int = 0) -> socket:
+    """A socket on a duplicate of `fd`; both become non-blocking, as they share one description."""
+    return socket(family, type, proto, _dup(fd))
+
+
+def socketpair(family: int | None = None, type: int = SOCK_STREAM, proto: int = 0) -> tuple[socket, socket]:
+    a, b = _socketpair(AF_UNIX if family is None else family, type, proto)
+    return socket(a.family, type, a.proto, a.detach()), socket(b.family, type, b.proto, b.detach())
+
+
+def create_connection(
+    address: tuple[str | None, int | str | None],
+    timeout: float | None = _GLOBAL_DEFAULT_TIMEOUT,
+    source_address: tuple[Any, ...] | None = None,
+    *,
+    all_errors: bool = False,
+) -> socket:
+    """Connect to `address`, trying what its host resolves to in turn; `timeout` seconds for each try.
+
+    Raises the last attempt's OSError, or all of them as an ExceptionGroup with `all_errors`.
+    """
+    host, port = address
+    errors: list[OSError] = []
+    for family, kind, proto, _, target in getaddrinfo(host, port, 0, SOCK_STREAM):
+        sock = None
+        try:
+            sock = socket(family, kind, proto)
+            if timeout is not _GLOBAL_DEFAULT_TIMEOUT:
+                sock.settimeout(timeout)
+            if source_address:
+                sock.bind(source_address)
+            sock.connect(target)
+            return sock
+        except BaseException as error:
+            if sock is not None:
+                sock.close()
+            if not isinstance(error, OSError):
+                raise
+            errors.append(error)
+    if not errors:
+        raise OSError("getaddrinfo returns an empty list")
+    try:
+        if all_errors:
+            raise ExceptionGroup("create_connection failed", errors)
+        raise errors[-1]
+    finally:
+        errors.clear()  # else they and this frame would refer to each other
+
+
+def create_server(address: tuple[Any, ...], **options: Any) -> socket:
+    """socket.create_server(address, *, family, backlog, reuse_port, dualstack_ipv6)"""
+    sock = _stdlib.create_server(address, **options)
+    if isinstance(sock, socket):
+        return sock
+    return socket(sock.family, sock.type, sock.proto, sock.detach())
+
+
+# -------------------------------------------------------------------- names
+
+
+def getaddrinfo(
+    host: bytes | str | None,
+    port: bytes | str | int | None,
+    family: int = 0,
+    type: int = 0,
+    proto: int = 0,
+    flags: int = 0,
+) -> list[tuple[AddressFamily, SocketKind, int, str, Any]]:
+    return [
+        (_intenum_converter(family, AddressFamily), _intenum_converter(kind, SocketKind), proto, canonname, address)
+        for family, kind, proto, canonname, address in resolver.current().getaddrinfo(
+            host, port, family, type, proto, flags
+        )
+    ]
+
+
+def gethostbyname(hostname: str, /) -> str:
+    return resolver.current().gethostbyname(hostname)
+
+
+def gethostbyname_ex(hostname: str, /) -> tuple[str, list[str], list[str]]:
+    return resolver.current().gethostbyname_ex(hostname)
+
+
+def gethostbyaddr(ip_address: str, /) -> tuple[str, list[str], list[str]]:
+    return resolver.current().gethostbyaddr(ip_address)
+
+
+def getnameinfo(sockaddr: tuple[Any, ...], flags: int, /) -> tuple[str, str]:
+    return resolver.current().getnameinfo(sockaddr, flags)
+
+
+def getfqdn(name: str = "") -> str:
+    """The first name with a dot that `name` (empty: this host) resolves to; `name` itself if none does."""
+    name = name.strip()
+    if not name or name in ("0.0.0.0", "::"):
+        name = gethostname()
+    try:
+        hostname, aliases, _ = gethostbyaddr(name)
+    except OSError:
+        return name
+    return next((found for found in (hostname, *aliases) if "." in found), hostname)
+
+
+# -------------------------------------------------------------------- waiting
+
+
+def cancel_wait(sock: socket) -> None:
+    """Wake whoever waits on `sock` with OSError(EBADF), leaving it open."""
+    descriptor = sock._descriptor
+    sock._descriptor = Descriptor(sock.fileno(), descriptor.timeout)
+    descriptor.close()

@@ -1,0 +1,235 @@
+"""`ssl` on greenlets: handshakes, reads and writes park the calling greenlet.
+
+Called by: users, `weald.monkey`, server.py.
+
+Patching sets `ssl.SSLContext.sslsocket_class`, which a context reads whenever it wraps a socket, so that
+contexts made earlier make cooperative sockets as well.  `ssl.SSLContext` itself stays what it is: its
+setters find their base class through the module's global of that name, and would recurse for ever
+if that were a subclass.  The subclass here is for programs that are not patched.
+
+Invariant: to C the socket is non-blocking (see socket.py), so OpenSSL reports what it waits for as
+SSLWantReadError or SSLWantWriteError; `_cooperate_ssl` is the one place that does the waiting.
+"""
+
+import ssl as _stdlib
+from collections.abc import Callable
+from socket import _GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
+from ssl import (
+    CERT_NONE,
+    CERT_REQUIRED,
+    PROTOCOL_TLS_CLIENT,
+    PROTOCOL_TLS_SERVER,
+    DER_cert_to_PEM_cert,
+    SSLWantReadError,
+    SSLWantWriteError,
+    VerifyMode,
+)
+from ssl import SSLSocket as _BlockingSSLSocket
+from time import monotonic
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from weald.socket import create_connection, socket
+
+__implements__ = ["SSLSocket", "get_server_certificate"]
+__extensions__ = ["SSLContext", "cooperative", "create_default_context", "wrap_socket"]
+__imports__ = [
+    name
+    for name, value in vars(_stdlib).items()
+    if not name.startswith("_") and not isinstance(value, ModuleType) and name not in __implements__ + __extensions__
+]
+__all__ = sorted({*__implements__, *__extensions__, *__imports__})
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...  # whatever is not defined here is the stdlib's
+
+else:
+    globals().update({name: getattr(_stdlib, name) for name in __imports__ if name not in globals()})
+
+_T = TypeVar("_T")
+
+
+class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
+    """What the stdlib's SSLSocket does, parking instead of blocking."""
+
+    _check_connected: Callable[[], None]
+    _create: Callable[..., "SSLSocket"]
+    _sslobj: Any
+    do_handshake_on_connect: bool
+    suppress_ragged_eofs: bool
+
+    _drained = False  # the last read took all that had come: the next waits before it tries
+
+    def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+        # `_create` calls this through super(), from whichever class is called ssl.SSLSocket by then.
+        socket.__init__(self, family, type, proto, fileno)
+
+    def _cooperate_ssl(self, doing: str, timeout: float | None, call: Callable[..., _T], *args: Any) -> _T:
+        """`call(*args)`, again after waiting for what OpenSSL wants, within `timeout` seconds."""
+        deadline = None
+        while True:
+            try:
+                return call(*args)
+            except SSLWantReadError:
+                if timeout == 0.0:
+                    raise
+                wait = self._descriptor.wait_read
+            except SSLWantWriteError:
+                if timeout == 0.0:
+                    raise
+                wait = self._descriptor.wait_write
+            if timeout is None:
+                wait()
+                continue
+            now = monotonic()
+            if deadline is None:
+                deadline = now + timeout
+            try:
+                if deadline <= now:
+                    raise TimeoutError
+                wait(deadline - now)
+            except TimeoutError:
+                raise TimeoutError(f"The {doing} operation timed out") from None
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:
+        """Up to `len` bytes, b"" at the end; with a `buffer`, their number."""
+        timeout = self._descriptor.timeout
+        if self._drained and timeout != 0.0:
+            self._drained = False
+            try:
+                self._descriptor.wait_read(timeout)
+            except TimeoutError:
+                raise TimeoutError("The read operation timed out") from None
+        result: Any = self._cooperate_ssl("read", timeout, super().read, len, buffer)
+        got = result.__len__() if buffer is None else result
+        # Nothing is left in OpenSSL, which reads record by record, so whatever comes wakes the loop.
+        self._drained = 0 < got < len and self._sslobj is not None and not self._sslobj.pending()
+        return result
+
+    def write(self, data: Any) -> int:
+        return self._cooperate_ssl("write", self._descriptor.timeout, super().write, data)
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        if self._sslobj is None:
+            return socket.send(self, data, flags)
+        if flags != 0:
+            raise ValueError(f"non-zero flags not allowed in calls to send() on {type(self)}")
+        return self.write(data)
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Negotiate; with `block`, a non-blocking socket waits, too."""
+        self._check_connected()
+        timeout = self._descriptor.timeout
+        if block and timeout == 0.0:
+            timeout = None
+        self._cooperate_ssl("handshake", timeout, self._sslobj.do_handshake)
+
+    def unwrap(self) -> socket:
+        """End TLS: send close_notify, wait for the peer's, return this socket, now for plain text."""
+        if not self._sslobj:
+            raise ValueError(f"No SSL wrapper around {self}")
+        plain: socket = self._cooperate_ssl("shutdown", self._descriptor.timeout, self._sslobj.shutdown)
+        self._sslobj = None
+        self._drained = False
+        return plain
+
+    def accept(self) -> tuple["SSLSocket", Any]:
+        sock, address = socket.accept(self)
+        wrapped = self._create(
+            sock,
+            server_side=True,
+            do_handshake_on_connect=self.do_handshake_on_connect,
+            suppress_ragged_eofs=self.suppress_ragged_eofs,
+            context=self.context,
+        )
+        return wrapped, address
+
+
+class SSLSocket(_CooperativeSSLSocket):
+    """ssl.SSLSocket; `SSLContext.wrap_socket` makes them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError(
+            f"{type(self).__name__} has no public constructor: SSLContext.wrap_socket() returns its instances"
+        )
+
+
+class SSLContext(_stdlib.SSLContext):
+    """ssl.SSLContext whose sockets are cooperative, also in a program that is not patched."""
+
+    sslsocket_class = SSLSocket
+
+
+def create_default_context(*args: Any, **kwargs: Any) -> _stdlib.SSLContext:
+    """ssl.create_default_context(); the context's sockets are cooperative."""
+    return cooperative(_stdlib.create_default_context(*args, **kwargs))
+
+
+def _create_unverified_context(*args: Any, **kwargs: Any) -> _stdlib.SSLContext:
+    return cooperative(_stdlib._create_unverified_context(*args, **kwargs))
+
+
+def cooperative(context: _stdlib.SSLContext) -> _stdlib.SSLContext:
+    """Have `context` make cooperative sockets, unless it has a class of somebody's own for them."""
+    if context.sslsocket_class is _BlockingSSLSocket:
+        context.sslsocket_class = SSLSocket
+    return context
+
+
+def wrap_socket(
+    sock: Any,
+    keyfile: str | None = None,
+    certfile: str | None = None,
+    server_side: bool = False,
+    cert_reqs: VerifyMode = CERT_NONE,
+    ssl_version: int | None = None,
+    ca_certs: str | None = None,
+    do_handshake_on_connect: bool = True,
+    suppress_ragged_eofs: bool = True,
+    ciphers: str | None = None,
+) -> Any:
+    """ssl.wrap_socket() of Python 3.11: a TLS connection on `sock` from a context made on the spot.
+
+    Does not check host names, and certificates only as `cert_reqs` says: prefer SSLContext.wrap_socket.
+    """
+    if certfile is None and (server_side or keyfile):
+        raise ValueError("certfile must be specified")
+    if ssl_version is None:
+        ssl_version = PROTOCOL_TLS_SERVER if server_side else PROTOCOL_TLS_CLIENT
+    context = SSLContext(ssl_version)
+    context.check_hostname = False
+    context.verify_mode = cert_reqs
+    if ca_certs:
+        context.load_verify_locations(ca_certs)
+    if certfile:
+        context.load_cert_chain(certfile, keyfile)
+    if ciphers:
+        context.set_ciphers(ciphers)
+    return context.wrap_socket(
+        sock,
+        server_side=server_side,
+        do_handshake_on_connect=do_handshake_on_connect,
+        suppress_ragged_eofs=suppress_ragged_eofs,
+    )
+
+
+def get_server_certificate(
+    addr: tuple[str, int],
+    ssl_version: int = PROTOCOL_TLS_CLIENT,
+    ca_certs: str | None = None,
+    timeout: float | None = _GLOBAL_DEFAULT_TIMEOUT,
+) -> str:
+    """The certificate of the server at `addr`, PEM; validated if there are `ca_certs`."""
+    context = SSLContext(ssl_version)
+    context.check_hostname = False
+    context.verify_mode = CERT_NONE if ca_certs is None else CERT_REQUIRED
+    if ca_certs is not None:
+        context.load_verify_locations(ca_certs)
+    with (
+        create_connection(addr, timeout=timeout) as sock,
+        context.wrap_socket(sock, server_hostname=addr[0]) as wrapped,
+    ):
+        certificate = wrapped.getpeercert(True)
+    assert certificate is not None  # a server without one fails the handshake
+    return DER_cert_to_PEM_cert(certificate)

@@ -1,0 +1,236 @@
+"""`_thread` on greenlets: what `weald.monkey.patch_thread` puts into the modules `_thread` and `threading`.
+
+For users: to start greenlets, `weald.spawn` is the better way.
+
+Invariants:
+- A thread is a Greenlet; its ident is the greenlet's `id`.  Native threads that `threading` knew before
+  patching, the main thread first of all, keep their native ident in their main greenlet, so that
+  everything already filed under it stays valid.
+- What waits for a thread's end waits for an Event or for something built on one, never for an OS lock.
+"""
+
+import _thread
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from weald._core import Event, Greenlet, Lock, RLock, local
+
+__implements__ = [
+    "LockType",
+    "RLock",
+    "_local",
+    "allocate",
+    "allocate_lock",
+    "exit",
+    "exit_thread",
+    "get_ident",
+    "start_new",
+    "start_new_thread",
+]
+__imports__ = ["TIMEOUT_MAX", "error", "get_native_id", "interrupt_main", "stack_size"]
+__target__ = "_thread"
+
+if sys.version_info >= (3, 13):
+    __implements__ += ["_ThreadHandle", "_make_thread_handle", "lock", "start_joinable_thread"]
+else:
+    __implements__ += ["_set_sentinel"]
+
+__all__ = [name for name in __implements__ + __imports__ if not name.startswith("_")]
+
+TIMEOUT_MAX = _thread.TIMEOUT_MAX
+error = _thread.error
+get_native_id = _thread.get_native_id
+interrupt_main = _thread.interrupt_main
+# Of native threads: greenlets have none of their own.
+stack_size = _thread.stack_size
+
+allocate = allocate_lock = lock = LockType = Lock
+_local = local
+
+_native_ident = _thread.get_ident
+_known_native_idents: set[int] = set()  # filled when `threading` is patched
+
+
+def get_ident(gr: greenlet | None = None) -> int:
+    """A number that is this greenlet's own as long as it lives."""
+    if gr is None:
+        gr = getcurrent()
+        if gr.parent is None and (ident := _native_ident()) in _known_native_idents:
+            return ident
+    return id(gr)
+
+
+class _ThreadGreenlet(Greenlet):
+    """A greenlet that plays a thread."""
+
+
+def _run_thread(function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    try:
+        function(*args, **kwargs)
+    except (SystemExit, GreenletExit):
+        pass  # the ways to leave a thread
+
+
+def start_new_thread(function: Callable[..., object], args: tuple[Any, ...] = (), kwargs: Any = None, /) -> int:
+    """Run `function(*args, **kwargs)` in a new greenlet; its ident.
+
+    An uncaught exception goes to the hub's error handler, SystemExit just ends the greenlet.
+    """
+    return id(_start(function, args, kwargs))
+
+
+start_new = start_new_thread
+
+
+def _start(function: Callable[..., object], args: tuple[Any, ...], kwargs: Any) -> Greenlet:
+    if not callable(function):
+        raise TypeError("first arg must be callable")
+    if not isinstance(args, tuple):
+        raise TypeError("2nd arg must be a tuple")
+    if kwargs is not None and not isinstance(kwargs, dict):
+        raise TypeError("optional 3rd arg must be a dictionary")
+    return _ThreadGreenlet.spawn(_run_thread, function, args, kwargs or {})
+
+
+def exit() -> None:
+    """End the current thread by SystemExit; a greenlet that is nobody's thread by GreenletExit.
+
+    There a SystemExit would end the process.
+    """
+    current = getcurrent()
+    if isinstance(current, Greenlet) and not isinstance(current, _ThreadGreenlet):
+        raise GreenletExit
+    raise SystemExit
+
+
+exit_thread = exit
+
+
+class _EndLock:
+    """Looks to `threading` (before 3.13) like the lock that a thread's end releases.
+
+    Locked by its first `acquire`, unlocked for good by `release`; every later `acquire` waits for that
+    and leaves it unlocked.
+    """
+
+    def __init__(self) -> None:
+        self._at_fork_reinit()
+
+    def _at_fork_reinit(self) -> None:
+        self._ended = Event()
+        self._locked = False
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if not self._locked and not self._ended.is_set():
+            self._locked = True
+            return True
+        if not blocking:
+            return self._ended.is_set()
+        return self._ended.wait(None if timeout < 0 else timeout)
+
+    def release(self, source: object = None) -> None:
+        self._ended.set()
+        self._locked = False
+
+    def locked(self) -> bool:
+        return self._locked
+
+
+def _set_sentinel() -> Any:
+    """A lock that the end of the current thread releases."""
+    current = getcurrent()
+    if not isinstance(current, Greenlet):
+        # The main greenlet of a native thread ends with the thread, which only the interpreter sees.
+        return _native_set_sentinel()
+    ended = _EndLock()
+    current.rawlink(ended.release)
+    return ended
+
+
+_native_set_sentinel: Callable[[], Any] = getattr(_thread, "_set_sentinel", lambda: None)
+
+
+class _ThreadHandle:
+    """What `threading` (from 3.13) knows a thread by."""
+
+    def __init__(self, *args: object) -> None:
+        self._ident: int | None = None
+        self._ended = Event()
+
+    @property
+    def ident(self) -> int | None:
+        return self._ident
+
+    def is_done(self) -> bool:
+        return self._ended.is_set()
+
+    def _set_done(self, source: object = None) -> None:
+        _running.discard(self)
+        _awaited_at_exit.discard(self)
+        self._ended.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait up to `timeout` seconds for the thread's end; None and -1: for ever."""
+        if self._ident is None:
+            raise RuntimeError("thread not started")
+        if self._ident == get_ident() and not self.is_done():
+            raise RuntimeError("Cannot join current thread")
+        self._ended.wait(None if timeout is None or timeout < 0 else timeout)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {id(self):#x} ident={self._ident}>"
+
+
+_running: set[_ThreadHandle] = set()
+_awaited_at_exit: set[_ThreadHandle] = set()
+
+
+def _make_thread_handle(ident: int) -> _ThreadHandle:
+    """The handle of the current thread, which nobody started here."""
+    handle = _ThreadHandle()
+    handle._ident = ident
+    return handle
+
+
+def start_joinable_thread(
+    function: Callable[[], object], handle: _ThreadHandle | None = None, daemon: bool = True
+) -> _ThreadHandle:
+    """Run `function()` in a new greenlet that `handle` then stands for.
+
+    Unless it is `daemon`, the interpreter's exit waits for it.
+    """
+    if handle is None:
+        handle = _ThreadHandle()
+    elif not isinstance(handle, _ThreadHandle):
+        raise TypeError(f"handle must be a _ThreadHandle of weald, not {handle!r}")
+    elif handle._ident is not None:
+        raise RuntimeError("thread already started")
+    greenlet = _start(function, (), None)
+    handle._ident = id(greenlet)
+    _running.add(handle)
+    if not daemon:
+        _awaited_at_exit.add(handle)
+    greenlet.rawlink(handle._set_done)
+    return handle
+
+
+def _join_all_at_exit() -> None:
+    """Wait for the threads that are not daemons."""
+    while _awaited_at_exit:
+        next(iter(_awaited_at_exit))._ended.wait()
+
+
+def _after_fork_in_child() -> None:
+    """Only the thread that forked lives on."""
+    current = get_ident()
+    for handle in list(_running):
+        if handle._ident != current:
+            handle._ended = Event()  # the other's waiters stayed behind
+            handle._set_done()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

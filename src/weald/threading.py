@@ -1,0 +1,91 @@
+"""`threading` on greenlets: what `weald.monkey.patch_thread` puts into the module `threading`.
+
+Patching changes what `threading.Thread`, Condition, Semaphore, Barrier and Timer are built on, not these
+classes themselves, so that they are here as they are there.  Unpatched, they start native threads.
+
+Invariant: a greenlet that asks for its thread gets a `_DummyThread`, filed under the greenlet's ident
+until the greenlet ends.
+"""
+
+import sys
+import threading
+import weakref
+from threading import Barrier, BoundedSemaphore, BrokenBarrierError, Condition, Semaphore, Thread, Timer
+from typing import Any
+
+from greenlet import getcurrent
+
+from weald._core import Event, Greenlet, Lock, RLock, local
+from weald.thread import allocate_lock, get_ident, start_new_thread
+
+__implements__ = ["Event", "Lock", "RLock", "_CRLock", "_DummyThread", "_allocate_lock", "get_ident", "local"]
+if sys.version_info >= (3, 13):
+    from weald.thread import _make_thread_handle, _ThreadHandle
+    from weald.thread import start_joinable_thread as _start_joinable_thread
+
+    __implements__ += ["_ThreadHandle", "_make_thread_handle", "_start_joinable_thread"]
+else:
+    from weald.thread import _set_sentinel
+
+    _start_new_thread = start_new_thread
+    __implements__ += ["_set_sentinel", "_start_new_thread"]
+
+__all__ = [
+    "Barrier",
+    "BoundedSemaphore",
+    "BrokenBarrierError",
+    "Condition",
+    "Event",
+    "Lock",
+    "RLock",
+    "Semaphore",
+    "Thread",
+    "Timer",
+    "allocate_lock",
+    "get_ident",
+    "local",
+]
+
+_allocate_lock = Lock
+_CRLock = RLock
+
+_started = threading.Event()
+_started.set()
+
+
+class _DummyThread(threading._DummyThread):  # type: ignore[name-defined,misc]
+    """The thread object of a greenlet that `threading` did not start.
+
+    Much cheaper to make than its base, whose `__init__` allocates locks: every greenlet that logs gets one.
+    """
+
+    def __init__(self) -> None:
+        current = getcurrent()
+        ident = get_ident(current)
+        self.__dict__.update(
+            _args=(),
+            _daemonic=True,
+            _handle=None,
+            _ident=ident,
+            _initialized=True,
+            _is_stopped=False,
+            _kwargs=None,
+            _name=threading._newname("Dummy-%d"),  # type: ignore[attr-defined]
+            _native_id=threading.get_native_id(),
+            _started=_started,
+            _stderr=None,
+            _target=None,
+            _tstate_lock=None,
+        )
+        if sys.version_info >= (3, 13):
+            self._handle = _make_thread_handle(ident)
+        # Filed until the greenlet ends, at the latest until its memory (its ident) is free for another.
+        self._greenlet = weakref.ref(current, self._forget)
+        if isinstance(current, Greenlet):
+            current.rawlink(self._forget)
+        threading._active[ident] = self  # type: ignore[attr-defined]
+
+    def _forget(self, source: Any) -> None:
+        active = threading._active  # type: ignore[attr-defined]
+        if active.get(self._ident) is self:
+            del active[self._ident]

@@ -1,0 +1,586 @@
+"""Native threads for calls that would block the loop: ThreadPool, ThreadPoolExecutor.
+
+The resolver and file objects use `default()`; users make pools of their own.
+
+Invariants:
+- Worker threads are native even when `threading` is patched, and share nothing with greenlets but
+  their queue and `Hub.run_callback_threadsafe`.
+- A result travels to the thread that asked for it: its hub delivers it, counts the job as a thing that
+  can still wake somebody (`ref`), and frees the pool's slot.
+- Workers never keep the interpreter from exiting; a fork's child begins with no workers and no jobs.
+"""
+
+import _queue
+import concurrent.futures
+import concurrent.futures.thread
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from typing import Any, TypeVar
+
+from weald._core import AsyncResult, Condition, Event, Hub, Semaphore, get_hub, get_hub_if_exists, helper_idle
+from weald.config import config
+from weald.exceptions import InvalidThreadUseError
+from weald.monkey import get_original
+from weald.pool import GroupMappingMixin
+
+__all__ = ["ThreadPool", "ThreadPoolExecutor", "default"]
+
+_T = TypeVar("_T")
+
+_start_new_thread = get_original("_thread", "start_new_thread")
+_allocate_lock = get_original("_thread", "allocate_lock")
+
+
+class _Job:
+    """What a worker does: `run` calls the function there, `deliver` hands the outcome over."""
+
+    __slots__ = ()
+
+    def run(self) -> None:
+        raise NotImplementedError
+
+    def deliver(self) -> None:
+        raise NotImplementedError
+
+
+class _Workers:
+    """Native threads that take jobs from one queue; started when there are more jobs than threads.
+
+    `pending` counts jobs that have not ended, `threads` those that live, `stopping` how many of them
+    will find a stop mark (None) in the queue.  `_lock` guards all three.
+    """
+
+    def __init__(self, maxsize: int, idle_timeout: float = -1, initializer: Callable[[], bool] | None = None) -> None:
+        self.maxsize = maxsize
+        self._idle_timeout = idle_timeout if idle_timeout >= 0 else None
+        self._initializer = initializer
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all threads and jobs, as a fork's child must."""
+        self._lock = _allocate_lock()
+        self._queue: _queue.SimpleQueue[_Job | None] = _queue.SimpleQueue()
+        self.pending = 0
+        self.threads = 0
+        self.stopping = 0
+        self.all_ended = Event()
+        self.all_ended.set()
+
+    @property
+    def size(self) -> int:
+        return self.threads - self.stopping
+
+    def submit(self, job: _Job) -> None:
+        with self._lock:
+            self.pending += 1
+            self._queue.put(job)
+        self.adjust()
+
+    def adjust(self, at_least: int = 0) -> None:
+        """Start the threads that are missing for the jobs at hand, stop those above `maxsize`."""
+        with self._lock:
+            wanted = min(max(self.pending, at_least), self.maxsize)
+            missing = wanted - self.size
+            surplus = self.size - self.maxsize
+            self.threads += max(missing, 0)
+            if missing > 0:
+                self.all_ended.clear()
+        for started in range(missing):
+            try:
+                _start_new_thread(_work, (self,))
+            except RuntimeError:
+                with self._lock:
+                    self.threads -= missing - started
+                if not self.threads:
+                    raise  # nobody would ever run the job
+                break
+        self.stop(surplus)
+
+    def stop(self, count: int) -> None:
+        """Have `count` threads end after the jobs that are queued now."""
+        with self._lock:
+            for _ in range(min(count, self.size)):
+                self.stopping += 1
+                self._queue.put(None)
+
+    def take_queued(self) -> list[_Job]:
+        """Take the jobs that no worker has begun."""
+        jobs = []
+        with self._lock:
+            marks = 0
+            while True:
+                try:
+                    job = self._queue.get_nowait()
+                except _queue.Empty:
+                    break
+                if job is None:
+                    marks += 1
+                else:
+                    jobs.append(job)
+            for _ in range(marks):
+                self._queue.put(None)
+            self.pending -= len(jobs)
+        return jobs
+
+    def next_job(self) -> _Job | None:
+        """In a worker: the next job; None when the thread shall end, which is then accounted for."""
+        while True:
+            helper_idle(1)
+            try:
+                job = self._queue.get(True, self._idle_timeout)
+            except _queue.Empty:
+                with self._lock:
+                    if self._queue.empty():
+                        self._thread_ends()
+                        return None
+                continue
+            finally:
+                helper_idle(-1)
+            if job is None:
+                with self._lock:
+                    self.stopping -= 1
+                    self._thread_ends()
+            return job
+
+    def _thread_ends(self) -> None:
+        self.threads -= 1
+        if not self.threads:
+            self.all_ended.set()
+
+    def job_ended(self) -> None:
+        with self._lock:
+            self.pending -= 1
+
+    def worker_failed(self) -> None:
+        """A thread ends that nobody asked to; others take its place while there are jobs."""
+        with self._lock:
+            self._thread_ends()
+        if self.pending:
+            self.adjust()
+
+    def initialize(self) -> bool:
+        """Run the initializer in a new thread.  False if it failed and the thread shall end."""
+        return self._initializer is None or self._initializer()
+
+
+def _work(workers: _Workers) -> None:
+    """A worker thread's life."""
+    if not workers.initialize():
+        workers.worker_failed()
+        return
+    while (job := workers.next_job()) is not None:
+        job.run()
+        workers.job_ended()
+        job.deliver()
+        del job
+
+
+def _call_with_hooks(function: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _T:
+    """Call under the profile and trace functions that `threading` has for new threads just now."""
+    profile = getattr(threading, "_profile_hook", None)
+    trace = getattr(threading, "_trace_hook", None)
+    if profile is not None:
+        sys.setprofile(profile)
+    if trace is not None:
+        sys.settrace(trace)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        if sys.gettrace() is not None:
+            sys.settrace(None)
+        if sys.getprofile() is not None:
+            sys.setprofile(None)
+
+
+class _PoolJob(_Job):
+    """A call for a ThreadPool; runs in a copy of its caller's context."""
+
+    __slots__ = ("_args", "_context", "_error", "_func", "_kwargs", "_pool", "_report", "_result", "_value")
+
+    def __init__(
+        self, pool: "ThreadPool", func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], report: bool
+    ) -> None:
+        self._pool = pool
+        self._func: Callable[..., Any] | None = func
+        self._args, self._kwargs = args, kwargs
+        self._report = report
+        self._context: Context | None = copy_context()
+        self._result: AsyncResult[Any] = AsyncResult()
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    @property
+    def result(self) -> AsyncResult[Any]:
+        return self._result
+
+    def run(self) -> None:
+        assert self._context is not None
+        try:
+            self._value = self._context.run(_call_with_hooks, self._func, self._args, self._kwargs)  # type: ignore[arg-type]
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._context = None
+            self._args, self._kwargs = (), {}
+
+    def deliver(self) -> None:
+        self._pool.hub.run_callback_threadsafe(self._deliver_in_hub)
+
+    def _deliver_in_hub(self) -> None:
+        error, self._error = self._error, None
+        value, self._value = self._value, None
+        func, self._func = self._func, None
+        self._pool._job_delivered()
+        if error is None:
+            self._result.set(value)
+        else:
+            if self._report:
+                self._pool.hub.handle_error((self._pool, func), type(error), error, error.__traceback__)
+            self._result.set_exception(error, (type(error), error, error.__traceback__))
+
+
+class ThreadPool(GroupMappingMixin):
+    """At most `maxsize` native threads that run functions for the greenlets of one hub.
+
+    For functions that block without weald knowing: C libraries, regular files, heavy computing that
+    releases the GIL.  `len` counts the jobs that have not ended.  A worker that had nothing to do for
+    `idle_task_timeout` seconds ends (-1: never).  A function that is waited for by `apply` or `map` only raises there;
+    one started by `spawn` reports its exception to the hub's `handle_error` as well, as a greenlet does.
+    """
+
+    def __init__(self, maxsize: int, hub: Hub | None = None, idle_task_timeout: float = -1) -> None:
+        _check_maxsize(maxsize)
+        self._hub: Hub | None = hub if hub is not None else get_hub()
+        self._workers = _Workers(maxsize, idle_task_timeout)
+        self._reset()
+        _pools.add(self)
+        # The workers know only `_workers`, so a pool nobody uses any more can go, and they with it.
+        weakref.finalize(self, _stop_all, self._workers).atexit = False
+
+    def _reset(self) -> None:
+        # One job more than threads may wait, so that a worker that has ended one finds the next.
+        self._slots = Semaphore(self._workers.maxsize + 1)
+        self._idle = Event()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {id(self):#x} tasks={len(self)} size={self.size} maxsize={self.maxsize}>"
+
+    def __len__(self) -> int:
+        return self._workers.pending
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def hub(self) -> Hub:
+        """The hub whose greenlets use this pool."""
+        if self._hub is None:  # after a fork
+            self._hub = get_hub()
+        return self._hub
+
+    @property
+    def maxsize(self) -> int:
+        """The largest number of threads; may be set at any time, to 0 to suspend the pool."""
+        return self._workers.maxsize
+
+    @maxsize.setter
+    def maxsize(self, maxsize: int) -> None:
+        _check_maxsize(maxsize)
+        more = maxsize - self._workers.maxsize
+        self._workers.maxsize = maxsize
+        self._workers.adjust()
+        if more > 0:
+            self._slots.release(more)
+        else:
+            self._slots.counter += more
+
+    @property
+    def size(self) -> int:
+        """How many threads there are, but for those that end after their present job; may be set, up to `maxsize`."""
+        return self._workers.size
+
+    @size.setter
+    def size(self, size: int) -> None:
+        if size < 0:
+            raise ValueError(f"the size of a thread pool must not be negative: {size!r}")
+        if size > self.maxsize:
+            raise ValueError(f"the size of a thread pool must not exceed its maxsize: {size!r} > {self.maxsize!r}")
+        self._workers.adjust(at_least=size)
+        self._workers.stop(self._workers.size - size)
+
+    def adjust(self) -> None:
+        """Start the threads that the jobs at hand need."""
+        self._workers.adjust()
+
+    def spawn(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> AsyncResult[Any]:
+        """Run `func(*args, **kwargs)` in a worker, after waiting for a slot; the result to wait for.
+
+        Raises InvalidThreadUseError in a thread other than that of `hub`.
+        """
+        return self._spawn(func, args, kwargs, report=True)
+
+    def _spawn(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], report: bool
+    ) -> AsyncResult[Any]:
+        hub = self.hub
+        if get_hub_if_exists() is not hub:
+            raise InvalidThreadUseError(
+                f"{self!r} belongs to another thread; make a ThreadPool here, or use weald.threadpool.default()"
+            )
+        slots = self._slots
+        slots.acquire()
+        job = _PoolJob(self, func, args, kwargs, report)
+        hub.ref()
+        try:
+            self._workers.submit(job)
+        except BaseException:
+            hub.unref()
+            slots.release()
+            raise
+        return job.result
+
+    def _job_delivered(self) -> None:
+        self.hub.unref()
+        self._slots.release()
+        if not self._workers.pending:
+            self._idle.set()
+
+    def apply(self, func: Callable[..., Any], args: Any = None, kwds: Any = None) -> Any:
+        """Run `func(*args, **kwds)` in a worker and wait for what it returns or raises.
+
+        Called in another thread than that of `hub`, say by a job of this pool, it simply calls `func`.
+        """
+        if self._apply_immediately():
+            return func(*(args or ()), **(kwds or {}))
+        return self._spawn(func, tuple(args or ()), dict(kwds or {}), report=False).get()
+
+    def map(self, func: Callable[[Any], Any], iterable: Any) -> list[Any]:
+        tasks = [self._spawn(func, (item,), {}, report=False) for item in iterable]
+        return [task.get() for task in tasks]
+
+    def join(self) -> None:
+        """Wait until every job has ended."""
+        while self._workers.pending:
+            self._idle.clear()
+            self._idle.wait()
+
+    def kill(self) -> None:
+        """Have every thread end after the jobs that are queued now; does not wait for that."""
+        self.size = 0
+
+    def _apply_immediately(self) -> bool:
+        return get_hub_if_exists() is not self.hub
+
+    def _spawn_would_block(self) -> bool:
+        return True
+
+    def _call_back(self, callback: Callable[[Any], object], result: Any) -> None:
+        callback(result)
+
+
+def _check_maxsize(maxsize: int) -> None:
+    if not isinstance(maxsize, int):
+        raise TypeError(f"maxsize must be an integer: {maxsize!r}")
+    if maxsize < 0:
+        raise ValueError(f"maxsize must not be negative: {maxsize!r}")
+
+
+def _stop_all(workers: _Workers) -> None:
+    workers.stop(workers.size)
+
+
+def default() -> ThreadPool:
+    """The pool of this thread's hub, made at the first call with `config.threadpool_size` threads (10)."""
+    hub = get_hub()
+    pool: ThreadPool | None = hub.threadpool
+    if pool is None:
+        pool = hub.threadpool = ThreadPool(config.threadpool_size, hub, config.threadpool_idle_task_timeout)
+    return pool
+
+
+class _Future(concurrent.futures.Future[_T]):
+    """A future that greenlets and threads can wait for, also with `weald.wait`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._condition = Condition()  # type: ignore[assignment]  # threading's, unpatched, would block the loop
+        self._links: Event | None = None
+
+    def rawlink(self, callback: Callable[["_Future[_T]"], object]) -> None:
+        """Call `callback(self)` in this thread's hub once the future is done."""
+        if self._links is None:
+            self._links = Event()
+            self.add_done_callback(lambda future: future._links.set())  # type: ignore[attr-defined]
+        self._links.rawlink(_Link(self, callback))
+
+    def unlink(self, callback: Callable[["_Future[_T]"], object]) -> None:
+        """Take back one `rawlink(callback)`; unknown ones are ignored."""
+        if self._links is not None:
+            self._links.unlink(_Link(self, callback))
+
+    def ready(self) -> bool:
+        return self.done()
+
+    def successful(self) -> bool:
+        """True if it is done and has a result."""
+        return self.done() and not self.cancelled() and self.exception() is None
+
+
+class _Link:
+    """Calls `callback(future)`; equal to every other link that does."""
+
+    __slots__ = ("_callback", "_future")
+
+    def __init__(self, future: _Future[Any], callback: Callable[[_Future[Any]], object]) -> None:
+        self._future, self._callback = future, callback
+
+    def __call__(self, event: object) -> None:
+        self._callback(self._future)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Link) and other._callback == self._callback
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class _ExecutorJob(_Job):
+    """A call for a ThreadPoolExecutor; runs in a copy of its caller's context."""
+
+    __slots__ = ("_args", "_context", "_func", "_hub", "_kwargs", "future")
+
+    def __init__(
+        self, future: _Future[Any], func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.future = future
+        self._func, self._args, self._kwargs = func, args, kwargs
+        self._context = copy_context()
+        self._hub = get_hub()
+        self._hub.ref()
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            value = self._context.run(_call_with_hooks, self._func, self._args, self._kwargs)
+        except BaseException as error:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(value)
+
+    def deliver(self) -> None:
+        self._hub.unref()
+
+    def fail(self, error: BaseException) -> None:
+        """End a job that no worker will run."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+        self.deliver()
+
+    def cancel(self) -> None:
+        self.future.cancel()
+        self.future.set_running_or_notify_cancel()
+        self.deliver()
+
+
+class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
+    """concurrent.futures.ThreadPoolExecutor on native threads, patched or not, for greenlets to wait on.
+
+    Its futures work with `concurrent.futures.wait` and `as_completed` and with `weald.wait`.  Other than
+    the standard library's, its threads do not keep the interpreter from exiting.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        super().__init__(max_workers, thread_name_prefix, initializer, initargs)
+        initialize = None if initializer is None else _Initializer(self, initializer, initargs)
+        self._workers = _Workers(self._max_workers, initializer=initialize)
+        self._lock = _allocate_lock()
+        self._error: str | None = None
+        _pools.add(self)
+        weakref.finalize(self, _stop_all, self._workers).atexit = False
+
+    def _reset(self) -> None:
+        self._lock = _allocate_lock()
+
+    def submit(  # type: ignore[override]
+        self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[_T]:
+        """Run `fn(*args, **kwargs)` in a worker; never blocks."""
+        with self._lock:
+            if self._error is not None:
+                raise concurrent.futures.thread.BrokenThreadPool(self._error)
+            if self._shutdown:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            future: _Future[_T] = _Future()
+            self._workers.submit(_ExecutorJob(future, fn, args, kwargs))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more jobs; with `wait`, return when those taken have ended."""
+        with self._lock:
+            self._shutdown = True
+            queued = self._workers.take_queued() if cancel_futures else []
+            _stop_all(self._workers)
+        for job in queued:
+            job.cancel()  # type: ignore[attr-defined]
+        if wait:
+            hub = get_hub()
+            hub.ref()
+            try:
+                self._workers.all_ended.wait()
+            finally:
+                hub.unref()
+
+    kill = shutdown
+
+    def _break(self, message: str) -> None:
+        """No worker can be initialized: fail what waits and what comes."""
+        with self._lock:
+            self._error = message
+            queued = self._workers.take_queued()
+        for job in queued:
+            job.fail(concurrent.futures.thread.BrokenThreadPool(message))  # type: ignore[attr-defined]
+
+
+class _Initializer:
+    """Prepares a worker of an executor; does not keep the executor alive."""
+
+    def __init__(
+        self, executor: ThreadPoolExecutor, initializer: Callable[..., object], initargs: tuple[Any, ...]
+    ) -> None:
+        self._executor = weakref.ref(executor)
+        self._initializer, self._initargs = initializer, initargs
+
+    def __call__(self) -> bool:
+        try:
+            self._initializer(*self._initargs)
+        except BaseException:
+            concurrent.futures._base.LOGGER.critical("Exception in initializer:", exc_info=True)
+            executor = self._executor()
+            if executor is not None:
+                executor._break("a worker's initializer failed; its traceback was logged")
+            return False
+        return True
+
+
+_pools: "weakref.WeakSet[ThreadPool | ThreadPoolExecutor]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for pool in list(_pools):
+        pool._workers.reset()
+        if isinstance(pool, ThreadPool):
+            pool._hub = None
+        pool._reset()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,39 @@
+"""`time` on greenlets: `sleep` parks the calling greenlet; everything else is the stdlib's.
+
+Called by: users, `weald.monkey`; socket.py.
+"""
+
+import time as _stdlib
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+from weald import _core
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...  # whatever is not defined here is the stdlib's
+
+else:
+    from time import *  # noqa: F403
+
+__implements__ = ["sleep"]
+__imports__ = [name for name in vars(_stdlib) if not name.startswith("_") and name not in __implements__]
+__all__ = sorted([*__implements__, *__imports__])
+
+
+def to_seconds(value: float) -> float:
+    """An int or float as C code takes a duration, with its errors; it may be negative."""
+    seconds = value if isinstance(value, float) else float(index(value))
+    if seconds != seconds:
+        raise ValueError("Invalid value NaN (not a number)")
+    if abs(seconds) > 2**63 / 1e9:
+        raise OverflowError("timestamp too large to convert to C _PyTime_t")
+    return seconds
+
+
+def sleep(seconds: float, /) -> None:
+    """Let others run for `seconds`; 0 yields once.  The errors are those of time.sleep."""
+    length = to_seconds(seconds)
+    if length < 0.0:
+        raise ValueError("sleep length must be non-negative")
+    _core.sleep(length)

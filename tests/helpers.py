@@ -1,0 +1,115 @@
+"""What several test modules share: durations, recorded errors, threads, subprocesses.
+
+Durations are counted in ticks, so that a test runs on any loop: on the virtual clock a tick is
+1000 s, passes at once and is checked exactly; on a real one it is 10 ms and only checked from below.
+"""
+
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+import weald
+
+VIRTUAL = pytest.mark.parametrize("loop_name", ["virtual"], indirect=True)
+REAL = pytest.mark.parametrize("loop_name", ["libuv"], indirect=True)
+
+
+def tick(count: float = 1) -> float:
+    """`count` ticks in seconds."""
+    return count * (1000.0 if weald.get_hub().loop.name == "virtual" else 0.01)
+
+
+@contextmanager
+def takes(ticks: float) -> Iterator[None]:
+    """The body takes `ticks`: exactly on the virtual clock, at least on a real one."""
+    loop = weald.get_hub().loop
+    virtual = loop.name == "virtual"
+    clock = loop.now if virtual else time.monotonic
+    start = clock()
+    yield
+    elapsed = clock() - start
+    if virtual:
+        assert elapsed == tick(ticks)
+    else:
+        assert elapsed >= tick(ticks) - 0.002
+
+
+def settle() -> None:
+    """Let everything that is ready run, without letting the clock advance."""
+    for _ in range(10):
+        weald.sleep(0)
+
+
+def wait_until(predicate: Callable[[], Any], seconds: float = 20) -> None:
+    """Poll until `predicate()` holds; other greenlets run meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not predicate():
+        assert time.monotonic() < deadline, "what the test waits for did not come about"
+        weald.sleep(0.001)
+
+
+def waiting(primitive: Any) -> int:
+    """How many greenlets and threads are parked on `primitive`."""
+    return sum(count for name, count in primitive.statistics().items() if name.startswith("waiting"))
+
+
+@contextmanager
+def recorded_errors() -> Iterator[list[tuple[Any, ...]]]:
+    """Collect the calls of this hub's error handler instead of printing."""
+    hub = weald.get_hub()
+    calls: list[tuple[Any, ...]] = []
+    hub.handle_error = lambda *args: calls.append(args)
+    try:
+        yield calls
+    finally:
+        del hub.handle_error
+
+
+class Thread(threading.Thread):
+    """A started native thread; `result()` returns what its function did or raises what it raised."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        super().__init__(daemon=True)
+        self.function, self.args = function, args
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.value = self.function(*self.args)
+        except BaseException as error:
+            self.error = error
+
+    def result(self, seconds: float = 20) -> Any:
+        """Blocks the calling thread, its greenlets included."""
+        self.join(seconds)
+        assert not self.is_alive(), f"a thread hangs in {self.function!r}"
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+    def wait(self) -> Any:
+        """As `result`, while this thread's other greenlets run."""
+        wait_until(lambda: not self.is_alive())
+        return self.result()
+
+
+def python(code: str, *, expect: int = 0, stderr: str | None = "") -> str:
+    """Run `code` in a fresh interpreter; its standard output.
+
+    Checks the exit status, and standard error too unless `stderr` is None.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=40, check=False
+    )
+    assert done.returncode == expect, f"exit status {done.returncode}:\n{done.stdout}{done.stderr}"
+    assert stderr is None or done.stderr == stderr
+    return done.stdout

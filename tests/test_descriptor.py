@@ -1,0 +1,93 @@
+"""Descriptors and the hot socket calls."""
+
+import os
+import socket as stdlib
+import threading
+
+import pytest
+
+import weald
+from weald import _core
+from weald._core import Descriptor
+
+
+def pair():
+    a, b = stdlib.socketpair()
+    a.setblocking(False)
+    b.setblocking(False)
+    return a, b
+
+
+def test_wait_read_parks_until_data():
+    a, b = pair()
+    with a, b:
+        g = weald.spawn(_core.wait_read, b.fileno())
+        weald.sleep(0)
+        assert not g.ready()
+        a.send(b"x")
+        g.get(timeout=20)
+        with pytest.raises(TimeoutError):
+            _core.wait_read(a.fileno(), 0.01)
+
+
+def test_closing_wakes_who_waits():
+    a, b = pair()
+    with a, b:
+        d = Descriptor(b.fileno())
+        g = weald.spawn(d.wait_read)
+        weald.sleep(0)
+        d.close()
+        g.join()
+        assert isinstance(g.exception, OSError)
+        with pytest.raises(OSError):
+            d.wait_read()
+
+
+def test_bad_numbers():
+    with pytest.raises(ValueError):
+        _core.wait_read(-1)
+    r, w = os.pipe()
+    os.close(r)
+    os.close(w)
+    with pytest.raises(OSError):
+        _core.wait_read(r)
+
+
+def test_poll_fds():
+    a, b = pair()
+    with a, b:
+        wanted = {a.fileno(): _core.READ | _core.WRITE, b.fileno(): _core.READ}
+        assert _core.poll_fds(wanted, 10) == {a.fileno(): _core.WRITE}
+        assert _core.poll_fds({b.fileno(): _core.READ}, 0.01) == {}
+        a.send(b"x")
+        assert _core.poll_fds({b.fileno(): _core.READ}, 10) == {b.fileno(): _core.READ}
+
+
+def test_a_descriptor_used_from_two_threads():
+    a, b = pair()
+    with a, b:
+        d, got = Descriptor(b.fileno()), []
+
+        def wait():
+            d.wait_read(20)
+            got.append(1)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        g = weald.spawn(wait)
+        weald.sleep(0.01)
+        a.send(b"x")
+        g.get()
+        thread.join()
+        assert got == [1, 1]
+
+
+def test_a_blocking_description_stays_blocking():
+    r, w = os.pipe()
+    try:
+        weald.spawn(os.write, w, b"x")
+        _core.wait_read(r)
+        assert os.get_blocking(r)
+    finally:
+        os.close(r)
+        os.close(w)

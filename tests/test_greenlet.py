@@ -1,0 +1,182 @@
+"""Greenlet: outcome, links, killing, joining."""
+
+import contextvars
+import gc
+import weakref
+
+import pytest
+
+import weald
+from weald import Greenlet, GreenletExit, Timeout
+from weald.event import AsyncResult, Event
+
+
+def boom():
+    raise ValueError("boom")
+
+
+def test_value_and_error(loop_name, capsys):
+    good, bad = weald.spawn(int, "7"), weald.spawn(boom)
+    assert good.get() == 7 and good.successful() and good.ready()
+    with pytest.raises(ValueError, match="boom"):
+        bad.get()
+    assert not bad.successful() and bad.exc_info[0] is ValueError
+    assert capsys.readouterr().err.count("ValueError: boom") == 1
+
+
+def test_subclass_with_run_method(loop_name):
+    class Adder(Greenlet):
+        def __init__(self, a, b):
+            super().__init__()
+            self.pair = a, b
+
+        def _run(self):
+            return sum(self.pair)
+
+    assert Adder.spawn(1, 2).get() == 3
+
+
+def test_kill_while_parked_runs_finally_and_counts_as_success(loop_name):
+    seen = []
+
+    def work():
+        try:
+            weald.sleep(1000)
+        finally:
+            seen.append("finally")
+
+    g = weald.spawn(work)
+    weald.sleep(0)
+    g.kill()
+    g.kill()
+    assert seen == ["finally"] and isinstance(g.value, GreenletExit) and g.successful()
+
+
+def test_kill_before_start_never_runs(loop_name):
+    seen = []
+    for g in [weald.spawn(seen.append, 1), weald.spawn_later(1, seen.append, 2), Greenlet(seen.append, 3)]:
+        g.kill()
+        assert g.dead and isinstance(g.get(), GreenletExit)
+        g.start()
+    weald.sleep(2) if loop_name == "virtual" else weald.sleep(0)
+    assert seen == []
+
+
+def test_kill_with_an_exception_of_ones_own(loop_name, capsys):
+    g = weald.spawn(weald.sleep, 1000)
+    weald.sleep(0)
+    g.kill(KeyError("k"))
+    assert isinstance(g.exception, KeyError)
+
+
+def test_a_greenlet_that_outlives_the_kill(virtual):
+    def stubborn():
+        try:
+            weald.sleep(1000)
+        except GreenletExit:
+            weald.sleep(5)
+            return "done"
+
+    g = weald.spawn(stubborn)
+    weald.sleep(0)
+    begin = virtual.loop.now()
+    g.kill(timeout=2)
+    assert not g.ready() and virtual.loop.now() == begin + 2
+    g.join()
+    assert g.value == "done" and virtual.loop.now() == begin + 5
+
+
+def test_links(loop_name, capsys):
+    seen = []
+    good, bad = weald.spawn(int, "1"), weald.spawn(boom)
+    for name, g in [("good", good), ("bad", bad)]:
+        g.link(lambda g, name=name: seen.append((name, "any")))
+        g.link_value(lambda g, name=name: seen.append((name, "value")))
+        g.link_exception(lambda g, name=name: seen.append((name, "exception")))
+        g.link(seen.append)
+        g.unlink(seen.append)
+    result = AsyncResult()
+    good.link(result)
+    assert result.get() == 1
+    weald.sleep(0)
+    weald.sleep(0)
+    assert sorted(seen) == [("bad", "any"), ("bad", "exception"), ("good", "any"), ("good", "value")]
+    good.link(lambda g: seen.append("late"))
+    weald.sleep(0)
+    weald.sleep(0)
+    assert seen[-1] == "late"
+
+
+def test_get_without_an_outcome(virtual):
+    g = weald.spawn(weald.sleep, 10)
+    with pytest.raises(Timeout):
+        g.get(block=False)
+    with pytest.raises(Timeout):
+        g.get(timeout=1)
+    g.join(timeout=1)
+    assert not g.ready()
+
+
+def test_joinall_raise_error_and_count(virtual, capsys):
+    quick, slow = weald.spawn(weald.sleep, 1), weald.spawn(weald.sleep, 9)
+    assert weald.joinall([slow, quick], count=1) == [quick]
+    with pytest.raises(ValueError):
+        weald.joinall([slow, weald.spawn(boom)], raise_error=True)
+    assert not slow.ready()
+    assert weald.joinall([slow], timeout=1) == []
+
+
+def test_iwait_gives_what_is_ready_first(virtual):
+    event = Event()
+    gs = [weald.spawn(weald.sleep, n) for n in (3, 1, 2)]
+    weald.spawn_later(1.5, event.set)
+    assert list(weald.iwait([*gs, event])) == [gs[1], event, gs[2], gs[0]]
+    assert list(weald.iwait([Event()], timeout=1)) == []
+
+
+def test_killall_waits_for_all(loop_name):
+    gs = [weald.spawn(weald.sleep, 1000) for _ in range(50)]
+    weald.sleep(0)
+    weald.killall(gs)
+    assert all(g.dead for g in gs)
+
+
+def test_context_variables_are_copied_at_spawn(loop_name):
+    var = contextvars.ContextVar("var", default=0)
+    var.set(1)
+
+    def change():
+        old = var.get()
+        var.set(2)
+        return old
+
+    assert weald.spawn(change).get() == 1
+    assert var.get() == 1
+
+
+def test_a_dead_greenlet_and_its_arguments_are_freed(loop_name):
+    class Thing:
+        pass
+
+    thing = Thing()
+    g = weald.spawn(lambda _: None, thing)
+    g.join()
+    refs = weakref.ref(thing), weakref.ref(g)
+    del thing, g
+    gc.collect()
+    assert [r() for r in refs] == [None, None]
+
+
+def test_a_hundred_thousand_at_once(loop_name):
+    go = Event()
+    gs = [weald.spawn(go.wait) for _ in range(100_000)]
+    weald.sleep(0)
+    go.set()
+    weald.joinall(gs)
+    assert all(g.value is True for g in gs)
+
+
+def test_what_is_not_callable_is_refused(loop_name):
+    for make in (weald.spawn, weald.spawn_raw, Greenlet):
+        with pytest.raises(TypeError, match="callable"):
+            make(5)

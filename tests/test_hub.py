@@ -1,0 +1,203 @@
+"""The hub: ring, timers, errors, deadlock reports, threads, forks, exit."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import weald
+from weald import _core
+from weald.event import Event
+
+
+def test_sleep_is_exact_on_the_virtual_clock(virtual):
+    begin = virtual.loop.now()
+    weald.sleep(1000)
+    assert virtual.loop.now() == begin + 1000
+
+
+def test_timers_fire_in_order_of_time_then_of_start(virtual):
+    seen = []
+    for name, delay in [("c", 3), ("a", 1), ("b", 2), ("b2", 2)]:
+        weald.spawn_later(delay, seen.append, name)
+    weald.sleep(5)
+    assert seen == ["a", "b", "b2", "c"]
+
+
+def test_many_cancelled_timers_do_not_disturb_the_rest(virtual):
+    fired = []
+    timers = [_core.Timer(virtual, 1 + i % 7, fired.append, i) for i in range(1000)]
+    for i, timer in enumerate(timers):
+        if i % 3:
+            timer.cancel()
+    weald.sleep(10)
+    assert sorted(fired) == [i for i in range(1000) if i % 3 == 0]
+    assert [1 + i % 7 for i in fired] == sorted(1 + i % 7 for i in fired)
+
+
+def test_sleep_zero_takes_turns(loop_name):
+    seen = []
+
+    def run(name):
+        for _ in range(3):
+            seen.append(name)
+            weald.sleep(0)
+
+    weald.joinall([weald.spawn(run, n) for n in "ab"])
+    assert seen == list("ababab")
+
+
+def test_nan_is_refused(loop_name):
+    with pytest.raises(ValueError, match="nan"):
+        weald.sleep(float("nan"))
+
+
+def test_run_callback_runs_in_order_and_can_be_stopped(loop_name):
+    hub, seen = weald.get_hub(), []
+    hub.run_callback(seen.append, 1)
+    hub.run_callback(seen.append, 2).stop()
+    hub.run_callback(seen.append, 3)
+    weald.sleep(0)
+    assert seen == [1, 3]
+
+
+def test_callback_from_another_thread_ends_the_poll(loop_name):
+    hub, event = weald.get_hub(), Event()
+    thread = threading.Thread(target=lambda: hub.run_callback_threadsafe(event.set))
+    weald.spawn_raw(thread.start)
+    assert event.wait() is True
+    thread.join()
+
+
+def test_blocking_in_the_hub_is_refused(loop_name, capsys):
+    weald.get_hub().run_callback(Event().wait)
+    weald.sleep(0)
+    assert "BlockingSwitchOutError" in capsys.readouterr().err
+
+
+def test_errors_of_raw_greenlets_and_callbacks_go_to_handle_error_once(loop_name):
+    hub, seen = weald.get_hub(), []
+    hub.handle_error = lambda *args: seen.append(args)
+    weald.spawn_raw(lambda: 1 / 0)
+    hub.run_callback(lambda: [][0])
+    weald.sleep(0)
+    assert [args[1] for args in seen] == [ZeroDivisionError, IndexError]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_system_errors_reach_the_main_greenlet(loop_name, error, capsys):
+    def fail():
+        raise error
+
+    weald.spawn(fail)
+    with pytest.raises(error):
+        weald.sleep(10)
+
+
+def test_deadlock_report_names_who_waits_for_what(loop_name):
+    event = Event()
+    weald.spawn(event.wait)
+    with pytest.raises(_core.LoopExit) as caught:
+        event.wait()
+    assert str(caught.value).count(f"Event at {id(event):#x}") == 2
+    assert "test_hub.py" in str(caught.value)
+    event.set()
+    weald.sleep(0)
+
+
+def test_foreign_switch_into_a_parked_greenlet_is_refused(loop_name, capsys):
+    g = weald.spawn(Event().wait)
+    weald.sleep(0)
+    weald.get_hub().run_callback(g.switch)
+    weald.sleep(0)
+    assert isinstance(g.exception, _core.InvalidSwitchError)
+
+
+def test_hub_join_waits_until_nothing_is_left(virtual):
+    seen = []
+    weald.spawn_later(5, seen.append, 1)
+    assert virtual.join() is True
+    assert seen == [1]
+    weald.spawn_later(5, seen.append, 2)
+    assert virtual.join(timeout=1) is False
+
+
+def test_signal_ends_a_blocking_poll():
+    seen = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-c", f"import os, time; time.sleep(0.2); os.kill({os.getpid()}, {int(signal.SIGUSR1)})"]
+        )
+        with weald.Timeout(20, False):
+            while not seen:
+                weald.sleep(5)
+                break
+        child.wait()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [1]
+
+
+def test_ten_threads_each_with_a_hub():
+    results = []
+
+    def work():
+        results.append(len({id(weald.get_hub())} | {g.get() for g in [weald.spawn(lambda: 1) for _ in range(100)]}))
+        weald.sleep(0.001)
+
+    threads = [threading.Thread(target=work) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [2] * 10
+
+
+def test_hubs_of_ended_threads_give_back_their_descriptors():
+    def work():
+        weald.sleep(0.001)
+
+    def run():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    run()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        run()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_forked_child_does_not_run_the_parents_greenlets():
+    seen = []
+    weald.spawn(seen.append, "parent's")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            weald.sleep(0.01)
+            os._exit(0 if seen == [] and weald.spawn(lambda: 7).get() == 7 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    weald.sleep(0)
+    assert seen == ["parent's"]
+
+
+@pytest.mark.parametrize("code", ["", "import sys; sys.exit(3)"])
+def test_exit_with_running_greenlets_is_silent(code):
+    program = (
+        "import weald\nweald.spawn(weald.sleep, 100)\nweald.spawn_later(100, print)\n"
+        f"weald.Timeout(50).start()\nweald.sleep(0)\n{code}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (3 if code else 0, "", "")
+
+
+def test_unknown_backend_names_those_there_are():
+    with pytest.raises(ValueError, match="libuv"):
+        _core.set_loop_factory("nonesuch")

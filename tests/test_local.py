@@ -1,0 +1,48 @@
+"""local: one set of attributes per greenlet."""
+
+import gc
+import weakref
+
+import pytest
+
+import weald
+from weald.local import local
+
+
+def test_each_greenlet_has_its_own(loop_name):
+    data = local()
+    data.x = "main"
+    assert weald.spawn(lambda: hasattr(data, "x")).get() is False
+    weald.spawn(setattr, data, "x", "other").join()
+    assert data.x == "main" and data.__dict__ == {"x": "main"}
+    del data.x
+    with pytest.raises(AttributeError):
+        data.x
+
+
+def test_init_of_a_subclass_runs_in_each(loop_name):
+    class Mine(local):
+        def __init__(self, start):
+            self.n = start
+
+    mine = Mine(5)
+    mine.n += 1
+    assert weald.spawn(lambda: mine.n).get() == 5
+    assert mine.n == 6
+    with pytest.raises(TypeError):
+        local(1)
+
+
+def test_values_die_with_their_greenlet(loop_name):
+    class Thing:
+        pass
+
+    data, refs = local(), []
+
+    def work():
+        data.thing = Thing()
+        refs.append(weakref.ref(data.thing))
+
+    weald.spawn(work).join()
+    gc.collect()
+    assert refs[0]() is None

@@ -1,0 +1,127 @@
+"""Queues: order, blocking, shutdown, tasks; nothing lost when getters die."""
+
+import threading
+
+import pytest
+
+import weald
+from weald.queue import Channel, Empty, Full, LifoQueue, PriorityQueue, Queue, ShutDown, SimpleQueue
+
+
+@pytest.mark.parametrize(("make", "order"), [(Queue, [3, 1, 2]), (LifoQueue, [2, 1, 3]), (PriorityQueue, [1, 2, 3])])
+def test_order(loop_name, make, order):
+    q = make()
+    for n in (3, 1, 2):
+        q.put(n)
+    assert q.peek() == order[0]
+    assert [q.get() for _ in range(3)] == order
+
+
+def test_ten_thousand_producers(loop_name):
+    q = Queue(1)
+    for n in range(10_000):
+        weald.spawn(q.put, n)
+    assert [q.get() for _ in range(10_000)] == list(range(10_000))
+
+
+def test_blocking_and_timeouts(virtual):
+    q = Queue(1)
+    with pytest.raises(Empty):
+        q.get_nowait()
+    with pytest.raises(Empty):
+        q.get(timeout=1)
+    q.put(1)
+    with pytest.raises(Full):
+        q.put_nowait(2)
+    with pytest.raises(Full):
+        q.put(2, timeout=1)
+    assert q.get() == 1 and q.statistics() == {"items": 0, "getters": 0, "putters": 0}
+
+
+def test_getters_are_served_in_order(loop_name):
+    q, seen = Queue(), []
+    gs = [weald.spawn(lambda n=n: seen.append((n, q.get()))) for n in range(5)]
+    weald.sleep(0)
+    for n in range(5):
+        q.put(n)
+    weald.joinall(gs)
+    assert seen == [(n, n) for n in range(5)]
+
+
+@pytest.mark.parametrize("make", [Queue, LifoQueue, PriorityQueue, SimpleQueue])
+def test_a_getter_that_dies_with_an_item_in_hand_puts_it_back(loop_name, make):
+    q = make()
+    g = weald.spawn(q.get)
+    weald.sleep(0)
+    weald.get_hub().run_callback(g.throw)  # runs before the wake-up that `put` schedules
+    q.put("x")
+    weald.sleep(0)
+    assert g.dead and q.get_nowait() == "x"
+
+
+def test_channel_meets(loop_name):
+    c, seen = Channel(), []
+    weald.spawn(lambda: (c.put(1), seen.append("put")))
+    weald.sleep(0)
+    assert seen == [] and c.get() == 1
+    weald.sleep(0)
+    assert seen == ["put"]
+    with pytest.raises(Full):
+        c.put_nowait(1)
+    getter = weald.spawn(c.get)
+    weald.sleep(0)
+    c.put_nowait(5)
+    assert getter.get() == 5
+
+
+def test_iteration_ends_with_stop_iteration(loop_name):
+    assert list(Queue(items=[1, 2, StopIteration])) == [1, 2]
+
+
+def test_task_done_and_join(loop_name):
+    q = Queue()
+    for n in range(3):
+        q.put(n)
+    joiner = weald.spawn(q.join)
+    weald.sleep(0)
+    for _ in range(3):
+        assert not joiner.ready()
+        q.get()
+        q.task_done()
+        weald.sleep(0)
+    assert joiner.get() is True
+    with pytest.raises(ValueError):
+        q.task_done()
+
+
+def test_shutdown(loop_name):
+    q = Queue()
+    q.put(1)
+    q.shutdown()
+    with pytest.raises(ShutDown):
+        q.put(2)
+    assert q.get() == 1
+    with pytest.raises(ShutDown):
+        q.get()
+    waiting = Queue()
+    g = weald.spawn(waiting.get)
+    weald.sleep(0)
+    waiting.shutdown()
+    with pytest.raises(ShutDown):
+        g.get()
+
+
+def test_between_threads():
+    q = Queue(2)
+
+    def produce():
+        for n in range(500):
+            q.put(n)
+
+    threads = [threading.Thread(target=produce) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    got = sorted(q.get(timeout=20) for _ in range(2000))
+    for thread in threads:
+        thread.join()
+    assert got == sorted(list(range(500)) * 4)

@@ -1,0 +1,72 @@
+"""Timeout: who gets it, and when not."""
+
+import pytest
+
+import weald
+from weald import Timeout
+
+
+def test_raises_after_its_time(virtual):
+    begin = virtual.loop.now()
+    with pytest.raises(Timeout) as caught, Timeout(5):
+        weald.sleep(100)
+    assert virtual.loop.now() == begin + 5 and str(caught.value) == "5 seconds"
+
+
+def test_silent_and_custom_exceptions(virtual):
+    with Timeout(1, False):
+        weald.sleep(2)
+    for exception in (KeyError, KeyError("x")):
+        with pytest.raises(KeyError), Timeout(1, exception):
+            weald.sleep(2)
+
+
+def test_nesting_delivers_each_to_its_own_block(virtual):
+    with Timeout(10) as outer:
+        with pytest.raises(Timeout) as caught, Timeout(1) as inner:
+            weald.sleep(5)
+        assert caught.value is inner and outer.pending
+    with pytest.raises(Timeout) as caught, Timeout(1) as outer, Timeout(10):
+        weald.sleep(5)
+    assert caught.value is outer
+
+
+def test_not_delivered_once_the_block_is_left(virtual):
+    # Expires in the same turn of the loop as the sleep that ends the block, which comes first.
+    sleeper = weald.spawn(weald.sleep, 1)
+
+    def work():
+        timeout = Timeout(1)
+        with timeout:
+            sleeper.join()
+        weald.sleep(5)
+        return "fine"
+
+    assert weald.spawn(work).get() in ("fine",)
+
+
+def test_start_twice_cancel_and_none(virtual):
+    timeout = Timeout(1)
+    timeout.start()
+    with pytest.raises(AssertionError):
+        timeout.start()
+    timeout.cancel()
+    assert not timeout.pending
+    weald.sleep(2)
+    with Timeout(None) as never:
+        weald.sleep(1000)
+        assert not never.pending
+
+
+def test_with_timeout(virtual):
+    assert weald.with_timeout(1, weald.sleep, 5, timeout_value="late") == "late"
+    with pytest.raises(Timeout):
+        weald.with_timeout(1, weald.sleep, 5)
+    assert weald.with_timeout(9, int, "3") == 3
+
+
+def test_bad_seconds_are_refused():
+    with pytest.raises(ValueError):
+        Timeout(float("nan"))
+    with pytest.raises(TypeError):
+        Timeout("1")
