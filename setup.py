@@ -46,8 +46,6 @@ setup(
         compiler_directives={
             "language_level": 3,
             "annotation_typing": False,
-            "boundscheck": False,
-            "wraparound": False,
             "initializedcheck": False,
             "cdivision": True,
             "binding": True,

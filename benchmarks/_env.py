@@ -7,10 +7,13 @@ one run share one CPython build; children are bounded in time and run pinned by 
 import argparse
 import os
 import platform
+import select
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,18 +176,62 @@ def environment(side: Side) -> dict[str, str]:
     return {**inherited, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore", **side.environ}
 
 
-def run_child(side: Side, arguments: Sequence[str], timeout: float) -> str:
-    """Standard output of `workloads/<arguments>` run by the side's interpreter; BenchError if it fails or hangs."""
-    command = [side.python, *arguments]
-    try:
-        done = subprocess.run(
-            command, env=environment(side), cwd=HERE / "workloads", timeout=timeout, capture_output=True, text=True
+class Child:
+    """A script of `workloads/` run by a side's interpreter: one line in, one line out, dead when the block is left.
+
+    Closing its standard input ends it; what it says on standard error is kept for the error message.
+    """
+
+    def __init__(self, side: Side, *arguments: str) -> None:
+        self.label = side.label
+        self.command = [side.python, *arguments]
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by __exit__)
+        self.process = subprocess.Popen(
+            self.command,
+            cwd=HERE / "workloads",
+            env=environment(side),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
         )
-    except subprocess.TimeoutExpired:
-        raise BenchError(f"{side.label}: no end after {timeout:g} s, killed: {' '.join(command)}") from None
-    if done.returncode:
-        raise BenchError(f"{side.label}: status {done.returncode}: {' '.join(command)}\n{done.stderr[-3000:]}")
-    return done.stdout
+
+    def answer(self, timeout: float, question: str = "") -> str:
+        """The next line it prints, after being sent `question`; BenchError if it dies or says nothing in time."""
+        assert self.process.stdin
+        assert self.process.stdout
+        try:
+            if question:
+                print(question, file=self.process.stdin, flush=True)
+            in_time = bool(select.select([self.process.stdout], [], [], timeout)[0])
+            if in_time and (line := self.process.stdout.readline()):
+                return line
+        except BrokenPipeError:
+            in_time = True
+        why = f"ended without an answer to {question!r}" if in_time else f"no answer to {question!r} in {timeout:g} s"
+        self._end(0 if not in_time else 5)
+        self.errors.seek(0)
+        said = self.errors.read()[-3000:]
+        raise BenchError(f"{self.label}: {why}: {' '.join(self.command)}\n{said}")
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._end(5)
+        self.errors.close()
+
+    def _end(self, grace: float) -> None:
+        assert self.process.stdin
+        assert self.process.stdout
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(grace)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
 
 
 def headline(sides: Sequence[Side]) -> str:

@@ -21,9 +21,9 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def ratio(ours: float | None, theirs: float | None) -> float | None:
-    """Ours divided by theirs, if both are known."""
-    return ours / theirs if ours is not None and theirs else None
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+    """Median of the rounds' ratios: both were measured within seconds, so a machine that drifts cancels out."""
+    return median([a / b for a, b in zip(ours, theirs, strict=True)]) if ours and theirs else None
 
 
 def against(value: float | None, target: float | None) -> str:
@@ -40,7 +40,8 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in (header, *body)) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
-        padded = [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))]
+        first, *others = zip(cells, widths, strict=True)
+        padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
         return f"| {' | '.join(padded)} |"
 
     rule = "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths))
@@ -103,9 +104,8 @@ def _panel(
         path = " ".join(f"{at_x(x):.1f},{at_y(y):.1f}" for x, y in line)
         out.append(f'<polyline points="{path}" fill="none" stroke="{colours[name]}" stroke-width="2"/>')
         out += [f'<circle cx="{at_x(x):.1f}" cy="{at_y(y):.1f}" r="3" fill="{colours[name]}"/>' for x, y in line]
-        out.append(
-            f'<text x="{right - 4}" y="{top + 14 + 15 * i}" text-anchor="end" fill="{colours[name]}">{escape(name)}</text>'
-        )
+        y = top + 14 + 15 * i
+        out.append(f'<text x="{right - 4}" y="{y}" text-anchor="end" fill="{colours[name]}">{escape(name)}</text>')
     return out
 
 

@@ -1,6 +1,6 @@
 """Cost of each primitive, side against side: `benchmarks/run primitives [options]`.
 
-Every side runs in a child process of its own, in interleaved rounds; the tables show medians.  The work itself is in
+Every side runs in child processes of its own, in interleaved rounds; the tables show medians.  The work itself is in
 `workloads/`.  Nothing here passes or fails: a target that is missed is printed as OVER.
 """
 
@@ -8,10 +8,11 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import scale
-from _env import BenchError, Side, add_options, choose_core, headline, resolve, run_child
+from _env import BenchError, Child, Side, add_options, choose_core, headline, resolve
 from _report import against, median, number, ratio, table
 
 SIDES = ("weald", "gevent", "asyncio", "uvloop", "trio", "eventlet")
@@ -49,36 +50,41 @@ Results = dict[str, dict[str, list[dict[str, float]]]]  # side label, row, one e
 
 
 def measure(sides: Sequence[Side], rows: Sequence[Row], rounds: int, seconds: float, core: int) -> Results:
-    """Run all rounds: A B C A B C ...; the memory row gets a process of its own, untouched by the others' garbage."""
+    """Run all rounds.  Within one, the sides take turns row by row, so that no two of a ratio are far apart in time.
+
+    The memory row gets a process of its own, untouched by the garbage of the others.
+    """
     results: Results = {side.label: {row.name: [] for row in rows} for side in sides}
     names = [row.name for row in rows if row.name != "resident"]
     parts = [part for part in (names, ["resident"] if len(names) < len(rows) else []) if part]
     for turn in range(rounds):
-        for side in sides:
-            print(f"round {turn + 1}/{rounds}: {side.label}", file=sys.stderr)
-            for part in parts:
-                arguments = ["worker.py", "rows", side.package, str(core), str(seconds), *part]
-                for line in run_child(side, arguments, timeout=60 + 20 * seconds * len(part)).splitlines():
-                    answer = json.loads(line)
-                    if "missing" not in answer:
-                        results[side.label][answer["name"]].append(answer)
+        for part in parts:
+            with ExitStack() as stack:
+                pinned = (str(core), str(seconds))
+                children = [
+                    stack.enter_context(Child(side, "worker.py", "rows", side.package, *pinned)) for side in sides
+                ]
+                for name in part:
+                    print(f"round {turn + 1}/{rounds}: {name}", file=sys.stderr)
+                    for child in children:
+                        if answer := json.loads(child.answer(60 + 20 * seconds, name)):
+                            results[child.label][name].append(answer)
     return results
 
 
 def report(sides: Sequence[Side], rows: Sequence[Row], results: Results) -> str:
     """Both tables: costs of every side, then ratios of the first side to the others."""
 
-    def middle(label: str, row: Row, clock: str) -> float | None:
-        return median([entry[clock] for entry in results[label][row.name]])
+    def all_rounds(label: str, row: Row, clock: str) -> list[float]:
+        return [entry[clock] for entry in results[label][row.name]]
 
     def cost(label: str, row: Row) -> str:
-        cpu, wall = middle(label, row, "cpu"), middle(label, row, "wall")
+        cpu, wall = median(all_rounds(label, row, "cpu")), median(all_rounds(label, row, "wall"))
         return number(cpu) if row.name == "resident" or cpu is None else f"{number(cpu)} ({number(wall)})"
 
     labels = [side.label for side in sides]
-    costs = table(
-        ["ns per operation: CPU (wall)", *labels], [[row.title, *(cost(label, row) for label in labels)] for row in rows]
-    )
+    lines = [[row.title, *(cost(label, row) for label in labels)] for row in rows]
+    costs = table(["ns per operation: CPU (wall)", *labels], lines)
     if len(sides) < 2:
         return costs
     first, *others = sides
@@ -88,11 +94,12 @@ def report(sides: Sequence[Side], rows: Sequence[Row], results: Results) -> str:
         for other in others:
             uvloop = UVLOOP_TARGET if other.kind == "uvloop" and row.name != "resident" else None
             target = row.target if other.kind == "gevent" else uvloop
-            value = ratio(middle(first.label, row, "cpu"), middle(other.label, row, "cpu"))
+            value = ratio(all_rounds(first.label, row, "cpu"), all_rounds(other.label, row, "cpu"))
             cells.append(against(value, target if first.kind == "weald" else None))
         body.append(cells)
     ratios = table([f"{first.label} divided by", "target x gevent", *(side.label for side in others)], body)
-    return f"{costs}\n\nRatios of the CPU medians (below 1: {first.label} is cheaper; target against uvloop: 1.00)\n\n{ratios}"
+    reading = f"Ratios of CPU, median of the rounds (below 1: {first.label} is cheaper; target against uvloop: 1.00)"
+    return f"{costs}\n\n{reading}\n\n{ratios}"
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -8,12 +8,22 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from _env import BenchError, Side, choose_core, headline, resolve, run_child
-from _report import chart, median, number, ratio, table
+from _env import BenchError, Child, Side, choose_core, headline, resolve
+from _report import chart, median, number, table
 
 SIDES = ("weald", "gevent", "eventlet")
+CURVES = (
+    "parked: sleep(0)",
+    "parked: spawn + join",
+    "parked: spawn, park, wake one of n",
+    "timers: sleep(0)",
+    "timers: with Timeout(10)",
+    "timers: sleep that fires",
+    "timers: start and cancel one of n",
+)
 FLAT = 1.5  # the largest cost of a curve over its smallest that still counts as flat
 
 Costs = dict[str, dict[str, dict[int, list[float]]]]  # curve, side label, crowd size, one entry a round
@@ -28,16 +38,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def measure(sides: Sequence[Side], sizes: Sequence[int], rounds: int, seconds: float, core: int) -> Costs:
     """All rounds, sides and sizes."""
-    costs: Costs = {}
+    costs: Costs = {curve: {side.label: {size: [] for size in sizes} for side in sides} for curve in CURVES}
     for turn in range(rounds):
         for size in sizes:
-            for side in sides:
-                print(f"round {turn + 1}/{rounds}: {size:,}: {side.label}", file=sys.stderr)
-                arguments = ["worker.py", f"curves:{size}", side.package, str(core), str(seconds)]
-                for line in run_child(side, arguments, timeout=300).splitlines():
-                    answer = json.loads(line)
-                    curve = costs.setdefault(answer["name"], {label.label: {} for label in sides})
-                    curve[side.label].setdefault(size, []).append(answer["cpu"])
+            print(f"round {turn + 1}/{rounds}: {size:,}", file=sys.stderr)
+            with ExitStack() as stack:
+                arguments = ("worker.py", f"curves:{size}")
+                pinned = (str(core), str(seconds))
+                children = [stack.enter_context(Child(side, *arguments, side.package, *pinned)) for side in sides]
+                for curve in CURVES:
+                    for child in children:
+                        answer = json.loads(child.answer(300, curve))
+                        costs[curve][child.label][size].append(answer["cpu"])
     return costs
 
 
@@ -60,7 +72,7 @@ def main(options: argparse.Namespace) -> None:
         }
         for label, points in panels[curve].items():
             values = [value for _, value in points]
-            growth = ratio(max(values), min(values)) or 0.0
+            growth = max(values) / min(values)
             cells = [f"{curve}, {label}", *(number(value) for value in values)]
             body.append([*cells, f"{growth:.2f} {'flat' if growth <= FLAT else 'NOT FLAT'}"])
     print(f"\n{table(['ns of CPU per operation', *(f'{size:,}' for size in sizes), 'largest / smallest'], body)}")

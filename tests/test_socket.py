@@ -35,7 +35,7 @@ def listener() -> Iterator[socket.socket]:
 
 
 def connected(listener: socket.socket) -> Pair:
-    client = socket.create_connection(listener.getsockname())
+    client = socket.create_connection(listener.getsockname()[:2])
     server, _ = listener.accept()
     return client, server
 

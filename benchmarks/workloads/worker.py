@@ -1,13 +1,15 @@
-"""Child process of one side: runs the named rows (or curves) and prints one JSON line for each as it is ready.
+"""Child process of one side: reads names of rows (or curves) line by line and answers each with a line of JSON.
 
-Started by `primitives` and `scale` with the side's own interpreter:
-`worker.py KIND PACKAGE CORE SECONDS NAME...`, KIND being `rows` or `curves:N`; CORE -1 pins to no core.
+Started by `primitives` and `scale` with the side's own interpreter: `worker.py KIND PACKAGE CORE SECONDS`, KIND
+being `rows` or `curves:N`; CORE -1 pins to no core.  Ends with its standard input.
 """
 
 import json
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from measure import measure
 
@@ -16,26 +18,31 @@ UNITS = {"switch": 10, "semaphore_contended": 10, "sleepers": 10_000}
 MODULES = {"asyncio": "tasks", "uvloop": "tasks", "trio": "nurseries"}
 
 
+def row(rows: dict[str, Callable[[int], Any]], name: str, seconds: float) -> dict[str, Any]:
+    """What one row costs; empty if this side has no such thing."""
+    if name not in rows:
+        return {}
+    if name == "resident":
+        return {"cpu": rows[name](10_000), "wall": 0.0}
+    return vars(measure(rows[name], seconds, UNITS.get(name, 1)))
+
+
 def main() -> None:
     """See the module's docstring."""
-    kind, package, core, seconds, *names = sys.argv[1:]
+    kind, package, core, seconds = sys.argv[1:]
     if int(core) >= 0:
         os.sched_setaffinity(0, {int(core)})
     if kind == "rows":
         rows = import_module(MODULES.get(package, "greenlets")).rows(package)
-        for name in names:
-            if name not in rows:
-                answer: dict[str, object] = {"missing": True}
-            elif name == "resident":
-                answer = {"cpu": rows[name](10_000), "wall": 0.0}
-            else:
-                answer = vars(measure(rows[name], float(seconds), UNITS.get(name, 1)))
-            print(json.dumps({"name": name, **answer}), flush=True)
     else:
-        curves = import_module("crowd").curves(package)
-        count = int(kind.partition(":")[2])
-        for name in names or curves:
-            print(json.dumps({"name": name, "cpu": curves[name](count, float(seconds))}), flush=True)
+        curves, count = import_module("crowd").curves(package), int(kind.partition(":")[2])
+    for line in sys.stdin:
+        name = line.strip()
+        if kind == "rows":
+            answer = row(rows, name, float(seconds))
+        else:
+            answer = {"cpu": curves[name](count, float(seconds))}
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

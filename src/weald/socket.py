@@ -27,10 +27,8 @@ from socket import (  # type: ignore[attr-defined]
     AF_UNIX,
     MSG_DONTWAIT,
     MSG_ERRQUEUE,
-    SO_ERROR,
     SOCK_NONBLOCK,
     SOCK_STREAM,
-    SOL_SOCKET,
     AddressFamily,
     SocketKind,
     _GiveupOnSendfile,
@@ -241,10 +239,15 @@ class socket(_stdlib.socket):
             return error
         if error == errno.EAGAIN and _family(self) == AF_UNIX:
             error = self._connect_when_room(address)
-        if error in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
-            self._descriptor.wait_write(timeout)
-            error = self.getsockopt(SOL_SOCKET, SO_ERROR)
-        return error
+        if error not in (errno.EINPROGRESS, errno.EALREADY):
+            return error
+        deadline = None if timeout is None else monotonic() + timeout
+        while error in (errno.EINPROGRESS, errno.EALREADY):
+            self._descriptor.wait_write(None if deadline is None else max(deadline - monotonic(), 0.0))
+            # Asking again, rather than for SO_ERROR, also tells Linux that the outcome is known: else
+            # the next connect would report this attempt's.
+            error = _Base.connect_ex(self, address)
+        return 0 if error == errno.EISCONN else error
 
     def _connect_when_room(self, address: Any) -> int:
         """For a Unix listener with a full backlog, which no descriptor announces the end of."""
