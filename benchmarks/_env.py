@@ -1,7 +1,7 @@
 """Whose interpreter runs which side: finds weald's, makes the peers', refuses to compare different Pythons.
 
-Called by `primitives`, `scale` and `echo`.  Invariants: the peers never enter the project's `.venv`; all sides of
-one run share one CPython build; children are bounded in time and run pinned by the workloads themselves.
+Called by `primitives`, `scale` and `echo`.  Invariants: the peers never enter the project's own `.venv-X.Y`; all
+sides of one run share one CPython build; children are bounded in time and run pinned by the workloads themselves.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser, sides: Sequence[str], rounds: i
     parser.add_argument(
         "--weald-python",
         default=os.environ.get("WEALD_PYTHON"),
-        help="interpreter that imports weald (default: $WEALD_PYTHON, else the project's .venv)",
+        help="interpreter that imports weald (default: $WEALD_PYTHON, else the project's .venv-X.Y)",
     )
     parser.add_argument(
         "--peer-python", help="interpreter with the peers installed (default: an environment of its own is made)"
@@ -105,12 +105,17 @@ def resolve(options: argparse.Namespace, kinds: Sequence[str]) -> list[Side]:
 
 
 def _weald_python(wanted: str | None) -> str:
-    python = wanted or str(ROOT / ".venv" / "bin" / "python")
-    if not shutil.which(python):
-        raise BenchError(f"no interpreter at {python}: build weald first (make test), or pass --weald-python PATH")
-    if not _answer(python, "import weald; print(1)"):
-        raise BenchError(f"{python} cannot import weald: build it first (make test), or pass --weald-python PATH")
-    return python
+    """The interpreter asked for, else the project's environment of this Python version, else its newest one."""
+    if not wanted:
+        own = ROOT / ".venv-{}.{}".format(*sys.version_info)
+        built = sorted(ROOT.glob(".venv-3.*"), key=lambda venv: int(venv.name.rpartition(".")[2]), reverse=True)
+        found = [venv / "bin" / "python" for venv in [own, *built] if (venv / "bin" / "python").exists()]
+        if not found:
+            raise BenchError(f"weald is not built in {ROOT}: run make build, or pass --weald-python PATH")
+        wanted = str(found[0])
+    if not _answer(wanted, "import weald; print(1)"):
+        raise BenchError(f"{wanted} cannot import weald: run make build, or pass --weald-python PATH")
+    return wanted
 
 
 def _make_peers(python: str, needs: set[str]) -> str:
@@ -126,7 +131,11 @@ def _make_peers(python: str, needs: set[str]) -> str:
         shutil.rmtree(venv)
     if not venv.exists():
         print(f"making {venv} for the peers", file=sys.stderr)
-        _command([base, "-m", "venv", str(venv)])
+        try:
+            _command([base, "-m", "venv", str(venv)])
+        except BenchError:
+            shutil.rmtree(venv, ignore_errors=True)  # half an environment would only fail later and less clearly
+            raise
         (venv / ".gitignore").write_text("*\n")
     absent = [
         requirement
@@ -208,11 +217,16 @@ class Child:
                 return line
         except BrokenPipeError:
             in_time = True
-        why = f"ended without an answer to {question!r}" if in_time else f"no answer to {question!r} in {timeout:g} s"
+        asked = repr(question) if question else "its start"
+        why = f"ended without an answer to {asked}" if in_time else f"no answer to {asked} in {timeout:g} s"
         self._end(0 if not in_time else 5)
         self.errors.seek(0)
         said = self.errors.read()[-3000:]
         raise BenchError(f"{self.label}: {why}: {' '.join(self.command)}\n{said}")
+
+    def ready(self) -> None:
+        """Wait until its imports are done, so that they do not disturb the measurement of another."""
+        self.answer(timeout=60)
 
     def __enter__(self) -> "Child":
         return self

@@ -64,6 +64,8 @@ def measure(sides: Sequence[Side], rows: Sequence[Row], rounds: int, seconds: fl
                 children = [
                     stack.enter_context(Child(side, "worker.py", "rows", side.package, *pinned)) for side in sides
                 ]
+                for child in children:
+                    child.ready()
                 for name in part:
                     print(f"round {turn + 1}/{rounds}: {name}", file=sys.stderr)
                     for child in children:

@@ -46,6 +46,8 @@ def measure(sides: Sequence[Side], sizes: Sequence[int], rounds: int, seconds: f
                 arguments = ("worker.py", f"curves:{size}")
                 pinned = (str(core), str(seconds))
                 children = [stack.enter_context(Child(side, *arguments, side.package, *pinned)) for side in sides]
+                for child in children:
+                    child.ready()
                 for curve in CURVES:
                     for child in children:
                         answer = json.loads(child.answer(300, curve))

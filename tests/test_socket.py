@@ -302,8 +302,12 @@ def test_bad_arguments(pair: Pair) -> None:
         a.send("text")
     with pytest.raises(TypeError):
         a.sendto(b"x")
-    with pytest.raises(TypeError):
-        a.recv_into(b"read-only")
+
+
+@pytest.mark.parametrize("name", ["recv_into", "recvfrom_into"])
+def test_receiving_into_what_is_read_only(pair: Pair, name: str) -> None:
+    with pytest.raises(TypeError, match="read-write bytes-like"):
+        getattr(pair[0], name)(b"read-only")
 
 
 def test_a_killed_receiver_leaves_the_socket_usable(pair: Pair) -> None:

@@ -1,4 +1,4 @@
-"""Child process of one side: reads names of rows (or curves) line by line and answers each with a line of JSON.
+"""Child process of one side: says it is ready, then answers each name of a row (or curve) it reads with a line of JSON.
 
 Started by `primitives` and `scale` with the side's own interpreter: `worker.py KIND PACKAGE CORE SECONDS`, KIND
 being `rows` or `curves:N`; CORE -1 pins to no core.  Ends with its standard input.
@@ -36,12 +36,10 @@ def main() -> None:
         rows = import_module(MODULES.get(package, "greenlets")).rows(package)
     else:
         curves, count = import_module("crowd").curves(package), int(kind.partition(":")[2])
+    print("ready", flush=True)
     for line in sys.stdin:
         name = line.strip()
-        if kind == "rows":
-            answer = row(rows, name, float(seconds))
-        else:
-            answer = {"cpu": curves[name](count, float(seconds))}
+        answer = row(rows, name, float(seconds)) if kind == "rows" else {"cpu": curves[name](count, float(seconds))}
         print(json.dumps(answer), flush=True)
 
 

@@ -49,6 +49,9 @@ __all__ = [
 _allocate_lock = Lock
 _CRLock = RLock
 
+# Where a Thread (from 3.13) keeps its handle: the name has changed with a patch release.
+_HANDLE = "_os_thread_handle" if hasattr(threading.main_thread(), "_os_thread_handle") else "_handle"
+
 _started = threading.Event()
 _started.set()
 
@@ -61,11 +64,10 @@ class _DummyThread(threading._DummyThread):  # type: ignore[name-defined,misc]
 
     def __init__(self) -> None:
         current = getcurrent()
-        ident = get_ident(current)
+        ident = get_ident()
         self.__dict__.update(
             _args=(),
             _daemonic=True,
-            _handle=None,
             _ident=ident,
             _initialized=True,
             _is_stopped=False,
@@ -78,7 +80,7 @@ class _DummyThread(threading._DummyThread):  # type: ignore[name-defined,misc]
             _tstate_lock=None,
         )
         if sys.version_info >= (3, 13):
-            self._handle = _make_thread_handle(ident)
+            setattr(self, _HANDLE, _make_thread_handle(ident))
         # Filed until the greenlet ends, at the latest until its memory (its ident) is free for another.
         self._greenlet = weakref.ref(current, self._forget)
         if isinstance(current, Greenlet):

@@ -106,7 +106,8 @@ cdef class Hub(greenlet):
     cdef object pop(self)
     cdef bint batch_goes_on(self) noexcept
     cdef int run_batch(self) except -1
-    cdef int run_item(self, object item) except -1
+    cdef int run_next(self) except -1
+    cdef int begin(self, greenlet g) except -1
     cdef int switched(self, PyObject *result, greenlet g) except -1
     cdef int heap_push(self, BaseTimer timer) except -1
     cdef void sift_down(self, Py_ssize_t i) noexcept

@@ -336,7 +336,7 @@ cdef class SignalTarget(Target):
             write(foreign_wakeup_fd, buffer, n)
         if n > 0:
             # Python-level handlers may block, so they run in a greenlet, and at once.
-            self.hub.run_item(new_signal_greenlet(self.hub))
+            self.hub.begin(new_signal_greenlet(self.hub))
         return 0
 
 
@@ -469,25 +469,33 @@ cdef class Hub(greenlet):
         self.batch_extra = BATCH_EXTRA
         self.batch_tick = tick()
         while self.ring_count > 0 and not self.stopping and self.batch_goes_on():
-            self.run_item(self.pop())
+            self.run_next()
         return 0
 
-    cdef int run_item(self, object item) except -1:
+    cdef int run_next(self) except -1:
+        """Run the ring's first item."""
         cdef Waiter waiter
         cdef greenlet g
+        item = self.pop()
         if type(item) is Waiter:
             waiter = <Waiter>item
             if waiter.state == READY:
                 waiter.state = RUNNING
                 g = waiter.parked
+                # This frame lives until the hub's next turn: it must not keep what the waiter holds.
+                item = None
+                waiter = None
                 self.switched(PyGreenlet_Switch(<void *>g), g)
         elif isinstance(item, greenlet):
-            # A new greenlet.  It may have been killed or started by hand since.
-            g = <greenlet>item
-            if not PyGreenlet_STARTED(<void *>g):
-                self.switched(PyGreenlet_Switch(<void *>g), g)
+            self.begin(<greenlet>item)
         else:
             (<Runnable>item).run(self)
+        return 0
+
+    cdef int begin(self, greenlet g) except -1:
+        """Start a new greenlet, unless it was killed or started by hand since."""
+        if not PyGreenlet_STARTED(<void *>g):
+            self.switched(PyGreenlet_Switch(<void *>g), g)
         return 0
 
     cdef int switched(self, PyObject *result, greenlet g) except -1:

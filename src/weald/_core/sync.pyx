@@ -206,6 +206,10 @@ cdef class AsyncResult(Linkable):
         else:
             self.set_exception(source.exception, getattr(source, "exc_info", None) or None)
 
+    @classmethod
+    def __class_getitem__(cls, item):
+        return cls
+
     def __repr__(self):
         state = (f"value={self.value_!r}" if self.state == VALUE else
                  f"exception={self.error!r}" if self.error is not None else "unset")

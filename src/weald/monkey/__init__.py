@@ -1,0 +1,308 @@
+"""Monkey patching: make the standard library, and what is built on it, cooperative.
+
+Called by: users, as early as they can, though the order does not matter: what already holds an original
+(`from time import sleep`, a module-level lock) is found and mended. `python -m weald.monkey` patches first.
+
+Invariants:
+- `saved[module][name]` is the original of everything that was replaced, kept once and for all.
+- The classes `socket.socket` and `ssl.SSLContext` are not left behind half-patched: the original
+  `socket.socket` makes ours, and every SSLContext, whenever it was made, wraps with our SSLSocket.
+- Only exact matches are replaced in other modules' globals; weald's own modules are left alone.
+"""
+
+import logging
+import sys
+import threading
+from collections.abc import Iterable
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from weald import _core
+
+__all__ = [
+    "get_original",
+    "is_module_patched",
+    "is_object_patched",
+    "patch_all",
+    "patch_builtins",
+    "patch_contextvars",
+    "patch_dns",
+    "patch_item",
+    "patch_module",
+    "patch_os",
+    "patch_queue",
+    "patch_select",
+    "patch_signal",
+    "patch_socket",
+    "patch_ssl",
+    "patch_subprocess",
+    "patch_sys",
+    "patch_thread",
+    "patch_time",
+    "saved",
+]
+
+saved: dict[str, dict[str, Any]] = {}
+
+_MISSING = object()
+_native_lock = type(threading._allocate_lock())  # type: ignore[attr-defined]
+_native_rlock = type(threading.RLock())
+
+
+def get_original(mod_name: str, item_name: str | Iterable[str]) -> Any:
+    """The unpatched `item_name` of module `mod_name`; a list of them for an iterable of names."""
+    if not isinstance(item_name, str):
+        return [get_original(mod_name, name) for name in item_name]
+    originals = saved.get(mod_name, {})
+    return originals[item_name] if item_name in originals else getattr(import_module(mod_name), item_name)
+
+
+def is_module_patched(mod_name: str) -> bool:
+    """Whether anything of that module has been replaced."""
+    return mod_name in saved
+
+
+def is_object_patched(mod_name: str, item_name: str) -> bool:
+    """Whether that object has been replaced."""
+    return item_name in saved.get(mod_name, {})
+
+
+def patch_item(module: ModuleType, attr: str, newitem: object) -> None:
+    """Set `module.attr` to `newitem`, remembering what was there."""
+    old = getattr(module, attr, _MISSING)
+    if old is newitem:
+        return
+    if old is not _MISSING:
+        saved.setdefault(module.__name__, {}).setdefault(attr, old)
+    setattr(module, attr, newitem)
+
+
+def patch_module(name: str, items: Iterable[str] | None = None) -> bool:
+    """Put weald's versions of `items` (all it implements, if None) into the stdlib's module `name`.
+
+    Modules that imported an original by name get the new one too.
+    """
+    source = import_module(f"weald.{name.lstrip('_')}")
+    target = import_module(name)
+    replaced = []
+    for attr in source.__implements__ if items is None else items:
+        old = getattr(target, attr, _MISSING)
+        new = getattr(source, attr)
+        if old is _MISSING or old is new:
+            continue
+        patch_item(target, attr, new)
+        replaced.append((old, new))
+    _mend_globals(replaced)
+    return bool(replaced)
+
+
+def _others() -> Iterable[ModuleType]:
+    """Modules whose globals may be mended."""
+    for name, module in list(sys.modules.items()):
+        top = name.partition(".")[0]
+        if isinstance(module, ModuleType) and top not in ("weald", "gevent", "greenlet", "importlib", "_thread"):
+            if not top.startswith("_frozen"):
+                yield module
+
+
+def _mend_globals(replaced: list[tuple[Any, Any]]) -> None:
+    """Replace originals that other modules have imported by name."""
+    swap = {id(old): (old, new) for old, new in replaced if callable(old)}
+    if not swap:
+        return
+    for module in _others():
+        for attr, value in list(vars(module).items()):
+            found = swap.get(id(value))
+            if found is not None:
+                patch_item(module, attr, found[1])
+
+
+# ------------------------------------------------------------------ module by module
+
+
+def patch_time() -> None:
+    """time.sleep."""
+    patch_module("time")
+
+
+def patch_os() -> None:
+    """os.wait, os.waitpid.  os.fork needs nothing: a child's hub begins afresh anyway."""
+    patch_module("os")
+
+
+def patch_queue() -> None:
+    """queue.SimpleQueue; queue.Queue and its kin become cooperative with threading."""
+    patch_module("queue")
+
+
+def patch_select(aggressive: bool = True) -> None:
+    """select and selectors.  `aggressive` is taken for compatibility: nothing is removed here."""
+    patch_module("select")
+    patch_module("selectors")
+
+
+def patch_signal() -> None:
+    """signal.signal: handlers run in a greenlet and may block."""
+    patch_module("signal")
+
+
+def patch_socket(dns: bool = True, aggressive: bool = True) -> None:
+    """socket; with `dns` also its look-ups."""
+    import socket as stdlib
+
+    from weald import socket as ours
+
+    original = get_original("socket", "socket")
+    names = [name for name in ours.__implements__ if dns or name not in ours.__dns__]
+    patch_module("socket", names)
+    if "SocketType" in vars(stdlib) and stdlib.SocketType is original:
+        patch_item(stdlib, "SocketType", ours.socket)
+
+    def produce(cls: type, *args: object, **kwargs: object) -> Any:
+        return super(original, cls).__new__(ours.socket if cls is original else cls)
+
+    original.__new__ = produce
+
+
+def patch_dns() -> None:
+    """The look-ups of socket only."""
+    from weald import socket as ours
+
+    patch_module("socket", ours.__dns__)
+
+
+def patch_ssl(_warn_imports: bool = True) -> None:
+    """ssl: every SSLContext makes cooperative sockets, those that exist already included."""
+    import ssl as stdlib
+
+    from weald import ssl as ours
+
+    patch_module("ssl")
+    stdlib.SSLContext.sslsocket_class = ours.SSLSocket
+
+
+def patch_thread(
+    threading: bool = True, _threading_local: bool = True, Event: bool = True, logging: bool = True,
+    existing_locks: bool = True,
+) -> None:
+    """_thread and threading: threads are greenlets, locks are weald's; locks made earlier are replaced
+    where they are free and can be found (module globals, logging's handlers)."""
+    import threading as stdlib
+
+    from weald import thread as ours
+
+    if is_module_patched("_thread"):
+        return
+    ours._known_native_idents.update(stdlib._active)  # type: ignore[attr-defined]
+    patch_module("_thread")
+    if not threading:
+        return
+    from weald import threading as ours_threading
+
+    skip = set() if Event else {"Event"}
+    patch_module("threading", [name for name in ours_threading.__implements__ if name not in skip])
+    if _threading_local:
+        patch_item(import_module("_threading_local"), "local", _core.local)
+    native_shutdown = stdlib._shutdown  # type: ignore[attr-defined]
+
+    def _shutdown() -> None:
+        """Threads that are not daemons end before the interpreter does."""
+        ours._join_all_at_exit()
+        native_shutdown()
+
+    patch_item(stdlib, "_shutdown", _shutdown)
+    if existing_locks:
+        _mend_locks()
+    if logging:
+        _mend_logging()
+
+
+def _free(lock: Any) -> bool:
+    """Whether nobody holds this native lock."""
+    owned = getattr(lock, "_is_owned", None)
+    if (owned is not None and owned()) or not lock.acquire(False):
+        return False
+    lock.release()
+    return True
+
+
+def _mend_locks() -> None:
+    """Module-level locks that were made before become weald's, if they are free."""
+    for module in _others():
+        for attr, value in list(vars(module).items()):
+            if type(value) in (_native_lock, _native_rlock) and _free(value):
+                patch_item(module, attr, _core.Lock() if type(value) is _native_lock else _core.RLock())
+
+
+def _mend_logging() -> None:
+    """Handlers made before get a lock that excludes greenlets too; the native one is per thread."""
+    for reference in logging._handlerList:  # type: ignore[attr-defined]
+        handler = reference()
+        if handler is not None and type(handler.lock) is _native_rlock and _free(handler.lock):
+            handler.lock = _core.RLock()
+
+
+def patch_subprocess() -> None:
+    """subprocess works on the patched os, select and threading; its wait and communicate are cooperative then."""
+    patch_os()
+    patch_select()
+
+
+def patch_sys(stdin: bool = True, stdout: bool = True, stderr: bool = True) -> None:
+    """Taken for compatibility: the standard streams stay as they are."""
+
+
+def patch_builtins() -> None:
+    """Nothing to do on Python 3; taken for compatibility."""
+
+
+def patch_contextvars() -> None:
+    """Nothing to do: greenlets have contexts of their own."""
+
+
+def patch_all(
+    socket: bool = True,
+    dns: bool = True,
+    time: bool = True,
+    select: bool = True,
+    thread: bool = True,
+    os: bool = True,
+    ssl: bool = True,
+    subprocess: bool = True,
+    sys: bool = False,
+    aggressive: bool = True,
+    Event: bool = True,
+    builtins: bool = True,
+    signal: bool = True,
+    queue: bool = True,
+    contextvars: bool = True,
+    **kwargs: Any,
+) -> None:
+    """Patch all of the standard library that blocks; each argument switches one part."""
+    if os:
+        patch_os()
+    if time:
+        patch_time()
+    if thread:
+        patch_thread(Event=Event)
+    if sys:
+        patch_sys()
+    if socket:
+        patch_socket(dns=dns, aggressive=aggressive)
+    elif dns:
+        patch_dns()
+    if select:
+        patch_select(aggressive=aggressive)
+    if ssl:
+        patch_ssl()
+    if subprocess:
+        patch_subprocess()
+    if signal:
+        patch_signal()
+    if queue:
+        patch_queue()
+    if builtins:
+        patch_builtins()
+    if contextvars:
+        patch_contextvars()

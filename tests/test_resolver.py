@@ -1,0 +1,202 @@
+"""weald.resolver: the stdlib's answers and errors, without blocking; equal look-ups share one job."""
+
+import _socket
+import socket as stdlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from helpers import settle, wait_until
+
+import weald
+from weald import config, resolver, socket
+from weald._core import joinall, spawn
+from weald.resolver import thread
+
+
+@pytest.fixture
+def lookups() -> Iterator[thread.Resolver]:
+    """This hub's resolver, made anew."""
+    hub = weald.get_hub()
+    hub.resolver = None
+    made = resolver.current()
+    assert isinstance(made, thread.Resolver)
+    yield made
+    hub.resolver = None
+
+
+class Gate:
+    """Stands in for a function of `_socket`: each call waits in its thread until told what to do."""
+
+    def __init__(self, outcome: Callable[[], Any]) -> None:
+        self.outcome = outcome
+        self.calls: list[tuple[Any, ...]] = []
+        self.open = threading.Event()
+
+    @property
+    def __name__(self) -> str:
+        return "gate"
+
+    def __call__(self, *args: Any) -> Any:
+        self.calls.append(args)
+        assert self.open.wait(20)
+        return self.outcome()
+
+
+def outcome_of(function: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return function(*args)
+    except Exception as error:
+        return type(error), error.args
+
+
+CALLS = [
+    ("getaddrinfo", ("localhost", 80)),
+    ("getaddrinfo", ("localhost", "http", stdlib.AF_INET, stdlib.SOCK_STREAM)),
+    ("getaddrinfo", (b"localhost", None)),
+    ("getaddrinfo", (None, 80, 0, stdlib.SOCK_STREAM, 0, stdlib.AI_PASSIVE)),
+    ("getaddrinfo", ("127.0.0.1", 80)),
+    ("getaddrinfo", ("127.1", 80)),
+    ("getaddrinfo", ("::1", 80)),
+    ("getaddrinfo", ("::1", "nonsense-service")),
+    ("getaddrinfo", ("", 80)),
+    ("getaddrinfo", ("localhost", 80, stdlib.AF_UNIX)),
+    ("getaddrinfo", ("a" * 64, 80)),
+    ("getaddrinfo", ("a." * 200 + "example", 80)),
+    ("getaddrinfo", (b"a" * 300, 80)),
+    ("getaddrinfo", (80, 80)),
+    ("gethostbyname", ("localhost",)),
+    ("gethostbyname", ("127.0.0.1",)),
+    ("gethostbyname", ("",)),
+    ("gethostbyname", ("a" * 64,)),
+    ("gethostbyname", (1,)),
+    ("gethostbyname_ex", ("localhost",)),
+    ("gethostbyaddr", ("127.0.0.1",)),
+    ("getnameinfo", (("127.0.0.1", 80), stdlib.NI_NUMERICHOST | stdlib.NI_NUMERICSERV)),
+    ("getnameinfo", (("127.0.0.1", 80), 0)),
+    ("getnameinfo", (("::1", 80, 0, 0), stdlib.NI_NUMERICHOST)),
+    ("getnameinfo", (("localhost", 80), 0)),
+    ("getnameinfo", (("127.0.0.1", 10**6), 0)),
+    ("getnameinfo", ("127.0.0.1", 0)),
+    ("getnameinfo", (("127.0.0.1", 80), "x")),
+]
+
+
+@pytest.mark.parametrize(("name", "args"), CALLS)
+def test_results_and_errors_are_the_stdlibs(name: str, args: tuple[Any, ...]) -> None:
+    assert outcome_of(getattr(socket, name), *args) == outcome_of(getattr(stdlib, name), *args)
+
+
+def test_getaddrinfo_returns_enums() -> None:
+    family, kind, *_ = socket.getaddrinfo("127.0.0.1", 80)[0]
+    assert isinstance(family, stdlib.AddressFamily)
+    assert isinstance(kind, stdlib.SocketKind)
+
+
+@pytest.mark.parametrize("name", ["getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr"])
+@pytest.mark.parametrize("host", ["localhost\0.example", b"localhost\0.example"])
+def test_a_name_with_a_nul_is_refused_not_cut(name: str, host: Any) -> None:
+    args = (host, 80) if name == "getaddrinfo" else (host,)
+    with pytest.raises(stdlib.gaierror) as caught:
+        getattr(socket, name)(*args)
+    assert caught.value.errno == stdlib.EAI_NONAME
+
+
+def test_getfqdn() -> None:
+    assert socket.getfqdn() == stdlib.getfqdn()
+    assert socket.getfqdn("127.0.0.1") == stdlib.getfqdn("127.0.0.1")
+    assert socket.getfqdn("no such name") == "no such name"
+
+
+def test_getfqdn_prefers_a_name_with_a_dot(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fake:
+        def gethostbyaddr(self, name: str) -> Any:
+            return "short", ["alias", "full.example", "other.example"], []
+
+    monkeypatch.setattr(resolver, "current", Fake)
+    assert socket.getfqdn("x") == "full.example"
+
+
+def test_others_run_during_a_look_up(lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(lambda: "10.0.0.1")
+    monkeypatch.setattr(_socket, "gethostbyname", gate)
+    lookup = spawn(socket.gethostbyname, "some.name")
+    wait_until(lambda: gate.calls)
+    assert not lookup.ready()
+    gate.open.set()
+    assert lookup.get() == "10.0.0.1"
+
+
+def test_equal_look_ups_share_one_job(lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(lambda: ("name", ["alias"], ["10.0.0.1"]))
+    monkeypatch.setattr(_socket, "gethostbyaddr", gate)
+    same = [spawn(socket.gethostbyaddr, "some.name") for _ in range(20)]
+    other = spawn(socket.gethostbyaddr, "other.name")
+    wait_until(lambda: len(gate.calls) == 2)
+    settle()
+    gate.open.set()
+    joinall([*same, other])
+    assert sorted(gate.calls) == [("other.name",), ("some.name",)]
+    results = [lookup.get() for lookup in same]
+    assert results == [("name", ["alias"], ["10.0.0.1"])] * 20
+    assert len({id(result[1]) for result in results}) == 20, "a caller's list is somebody else's, too"
+    assert socket.gethostbyaddr("some.name") == results[0]
+    assert len(gate.calls) == 3
+
+
+def test_an_error_reaches_everyone_who_asked(lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise stdlib.gaierror(stdlib.EAI_AGAIN, "try again")
+
+    gate = Gate(fail)
+    monkeypatch.setattr(_socket, "gethostbyname", gate)
+    same = [spawn(socket.gethostbyname, "some.name") for _ in range(3)]
+    wait_until(lambda: gate.calls)
+    settle()
+    gate.open.set()
+    joinall(same)
+    errors = [lookup.exception for lookup in same]
+    assert [error.args for error in errors if error] == [(stdlib.EAI_AGAIN, "try again")] * 3
+    assert len(set(map(id, errors))) == 3
+    assert len(gate.calls) == 1
+
+
+def test_killing_who_asked_first_leaves_the_others_their_answer(
+    lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(lambda: "10.0.0.1")
+    monkeypatch.setattr(_socket, "gethostbyname", gate)
+    first, second = spawn(socket.gethostbyname, "some.name"), spawn(socket.gethostbyname, "some.name")
+    wait_until(lambda: gate.calls)
+    settle()
+    first.kill()
+    gate.open.set()
+    assert second.get() == "10.0.0.1"
+
+
+def test_numeric_hosts_need_no_thread(lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookups, "_look_up", None)
+    assert socket.getaddrinfo("127.0.0.1", 80, 0, stdlib.SOCK_STREAM)[0][4] == ("127.0.0.1", 80)
+    assert socket.getaddrinfo("::1", 80, 0, stdlib.SOCK_STREAM)[0][4] == ("::1", 80, 0, 0)
+    assert socket.gethostbyname("127.0.0.1") == "127.0.0.1"
+
+
+def test_each_hub_has_its_resolver(lookups: thread.Resolver) -> None:
+    assert resolver.current() is lookups
+    assert weald.get_hub().resolver is lookups
+    found: list[Any] = []
+    other = threading.Thread(target=lambda: found.append((resolver.current(), socket.gethostbyname("localhost"))))
+    other.start()
+    wait_until(lambda: not other.is_alive())
+    assert found[0][0] is not lookups
+    assert found[0][1] == stdlib.gethostbyname("localhost")
+
+
+def test_unknown_resolver_is_refused(monkeypatch: pytest.MonkeyPatch, lookups: thread.Resolver) -> None:
+    monkeypatch.setattr(config.config, "resolver", "crystal-ball")
+    weald.get_hub().resolver = None
+    with pytest.raises(ValueError, match="crystal-ball"):
+        socket.gethostbyname("localhost")
+
+
