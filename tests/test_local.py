@@ -16,8 +16,8 @@ def test_each_greenlet_has_its_own(loop_name):
     weald.spawn(setattr, data, "x", "other").join()
     assert data.x == "main" and data.__dict__ == {"x": "main"}
     del data.x
-    with pytest.raises(AttributeError):
-        data.x
+    with pytest.raises(AttributeError, match="x"):
+        del data.x
 
 
 def test_init_of_a_subclass_runs_in_each(loop_name):

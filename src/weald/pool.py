@@ -22,7 +22,7 @@ __all__ = ["Group", "Pool", "PoolFull"]
 _Exception = type[BaseException] | BaseException
 
 
-class PoolFull(Full):  # type: ignore[misc]  # the contract types it as a variable
+class PoolFull(Full):
     """The pool had no room in the time allowed."""
 
 

@@ -56,7 +56,7 @@ _started = threading.Event()
 _started.set()
 
 
-class _DummyThread(threading._DummyThread):  # type: ignore[name-defined,misc]
+class _DummyThread(threading._DummyThread):
     """The thread object of a greenlet that `threading` did not start.
 
     Much cheaper to make than its base, whose `__init__` allocates locks: every greenlet that logs gets one.
@@ -89,5 +89,6 @@ class _DummyThread(threading._DummyThread):  # type: ignore[name-defined,misc]
 
     def _forget(self, source: Any) -> None:
         active = threading._active  # type: ignore[attr-defined]
-        if active.get(self._ident) is self:
-            del active[self._ident]
+        ident = self.__dict__["_ident"]
+        if active.get(ident) is self:
+            del active[ident]

@@ -511,7 +511,7 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
     def _reset(self) -> None:
         self._lock = _allocate_lock()
 
-    def submit(  # type: ignore[override]
+    def submit(
         self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any
     ) -> concurrent.futures.Future[_T]:
         """Run `fn(*args, **kwargs)` in a worker; never blocks."""

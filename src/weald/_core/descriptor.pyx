@@ -18,9 +18,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 
-from weald._core.hub cimport PARKED, Hub, Waiter, WakeTimer, current_hub
+from weald._core.hub cimport Hub, Waiter, WakeTimer, current_hub
 from weald._core.loop cimport READ_EVENT, WRITE_EVENT, FdWatch, Target
-from weald._core.waiters cimport WaitList, append, first, new_waiter, park, remove, seconds, wake_all, wake_one
+from weald._core.waiters cimport WaitList, new_waiter, park, seconds, wake_all
 
 import os
 import socket as _socket
@@ -233,8 +233,9 @@ cdef class Descriptor:
 
     def __dealloc__(self):
         # The owner closes the number without telling us only at the end of its life.
-        if self.entry is not None and not self.entry.gone and self.entry.hub.thread_ident == PyThread_get_thread_ident():
-            self.entry.release()
+        cdef FdEntry entry = self.entry
+        if entry is not None and not entry.gone and entry.hub.thread_ident == PyThread_get_thread_ident():
+            entry.release()
 
     @property
     def fd(self):
@@ -293,7 +294,6 @@ cdef class Descriptor:
     def close(self):
         """Wake everyone who waits with OSError(EBADF) and leave the loops.  Call before close(2)."""
         cdef FdEntry entry
-        cdef Hub mine
         if self.number < 0:
             return
         self.number = -1
@@ -486,7 +486,7 @@ def wait_readwrite(int fd, timeout=None, timeout_exc=None):
         raise timeout_exc if timeout_exc is not None else TimeoutError("timed out")
 
 
-def poll_fds(dict wanted, timeout=None):
+def poll_fds(dict wanted, timeout):
     """Wait for many descriptors: {fd: READ | WRITE} to {fd: ready events}, empty after `timeout` seconds.
 
     OSError(EBADF) at once for a closed number.

@@ -8,13 +8,12 @@ Invariants:
 - It runs on its hub's thread; `kill`, `join`, links and `get` work from any thread.
 """
 
-cimport cython
 from cpython.object cimport PyObject
 
 from weald._core.c_greenlet cimport (
     PyGreenlet_ACTIVE, PyGreenlet_Import, PyGreenlet_SetParent, PyGreenlet_STARTED, greenlet)
-from weald._core.hub cimport BaseTimer, Callback, Hub, Waiter, current_hub
-from weald._core.waiters cimport WaitList, new_waiter, park, seconds, wake_all, wake_one
+from weald._core.hub cimport BaseTimer, Callback, Hub, current_hub
+from weald._core.waiters cimport WaitList, new_waiter, park, seconds as to_seconds, wake_all, wake_one
 
 import sys
 from collections import deque
@@ -292,10 +291,7 @@ cdef class Greenlet(greenlet):
         cdef double limit
         if self.state == DONE or find_dead(self):
             return
-        limit = seconds(timeout)
-        if getcurrent() is self and limit < 0:
-            # It can only be ended from outside now; to wait is right, and a kill may be on its way.
-            pass
+        limit = to_seconds(timeout)
         park(&self.joiners, new_waiter(None), self, limit)
 
     def get(self, block=True, timeout=None):
@@ -497,7 +493,7 @@ class iwait:
         self._arrive = self._gathering.arrive
         self._pending = list(objects)
         self._left = len(self._pending) if count is None else min(count, len(self._pending))
-        self._end = None if timeout is None else current_hub().loop.now() + seconds(timeout)
+        self._end = None if timeout is None else current_hub().loop.now() + to_seconds(timeout)
         self._linked = False
 
     def __iter__(self):
@@ -568,7 +564,7 @@ def killall(greenlets, exception=GreenletExit, block=True, timeout=None):
     Raises weald.Timeout if that takes longer.
     """
     cdef Hub hub = current_hub()
-    cdef double end = -1.0 if timeout is None else hub.loop.time() + seconds(timeout)
+    cdef double end = -1.0 if timeout is None else hub.loop.time() + to_seconds(timeout)
     waited = []
     for g in list(greenlets):
         if isinstance(g, Greenlet):

@@ -40,7 +40,7 @@ import os
 import signal
 import sys
 import threading
-import traceback
+import traceback as tracebacks
 from greenlet import GreenletExit, getcurrent
 
 from weald._core import arena as _arena
@@ -232,7 +232,6 @@ cdef class BaseTimer(Runnable):
         return 0
 
 
-@cython.freelist(256)
 @cython.no_gc
 cdef class WakeTimer(BaseTimer):
     """Resumes a waiter that has waited too long."""
@@ -944,7 +943,7 @@ cdef class Hub(greenlet):
         if issubclass(type, (KeyboardInterrupt, SystemExit)):
             return
         try:
-            traceback.print_exception(type, value, tb, file=stderr)
+            tracebacks.print_exception(type, value, tb, file=stderr)
             if context is not None:
                 stderr.write(f"{context!r} failed with {type.__name__}\n\n")
         except Exception:
@@ -994,7 +993,7 @@ cdef str deadlock_report(Hub hub):
         frame = g.gr_frame
         if frame is None and g is hub.main:
             continue
-        for entry in traceback.extract_stack(frame)[-6:] if frame is not None else ():
+        for entry in tracebacks.extract_stack(frame)[-6:] if frame is not None else ():
             lines.append(f"    {entry.filename}:{entry.lineno} in {entry.name}")
     return "\n".join(lines)
 

@@ -9,10 +9,8 @@ Invariants:
 - Getters wait only while there is nothing to get, putters only while there is no room.
 """
 
-from cpython.ref cimport Py_DECREF, Py_INCREF
-
 from weald._core.hub cimport Waiter, current_hub
-from weald._core.waiters cimport WaitList, first, new_waiter, park, seconds, wake_all, wake_one
+from weald._core.waiters cimport WaitList, first, new_waiter, park, seconds, wake_all
 
 import queue as _stdlib
 from collections import deque

@@ -9,11 +9,10 @@ Invariants:
   waiters' doing (see waiters.pyx).
 """
 
-from weald._core.hub cimport Callback, Hub, Waiter, current_hub
+from weald._core.hub cimport Waiter, current_hub
 from weald._core.waiters cimport (
     Linkable, WaitList, append, clear, first, new_waiter, park, park_listed, seconds, wake_all, wake_one)
 
-import sys
 from concurrent.futures import CancelledError
 from greenlet import getcurrent
 
@@ -243,7 +242,6 @@ cdef class Semaphore(Linkable):
 
         Returns whether it was got.
         """
-        cdef Waiter waiter
         if self.counter > 0:
             self.counter -= 1
             return True
@@ -270,10 +268,10 @@ cdef class Semaphore(Linkable):
 
     def release(self, n=1):
         """Give back `n` permits; the permits then free.  Any greenlet or thread may."""
-        cdef Py_ssize_t i
+        cdef Py_ssize_t _
         if n < 1:
             raise ValueError("n must be one or more")
-        for i in range(<Py_ssize_t>n):
+        for _ in range(<Py_ssize_t>n):
             self.give_back()
         return self.counter
 
@@ -617,10 +615,10 @@ cdef class Condition:
 
     def notify(self, n=1):
         """Wake the `n` that have waited longest.  RuntimeError if the lock is not held."""
-        cdef Py_ssize_t i
+        cdef Py_ssize_t _
         if not self.is_owned():
             raise RuntimeError("cannot notify on un-acquired lock")
-        for i in range(<Py_ssize_t>n):
+        for _ in range(<Py_ssize_t>n):
             if not wake_one(&self.waiters, None):
                 break
 

@@ -15,7 +15,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport isnan
 
 from weald._core.hub cimport (
-    PARKED, READY, Callback, Hub, Waiter, WakeTimer, current_hub, current_hub_or_none, park_thread)
+    PARKED, Callback, Hub, Waiter, WakeTimer, current_hub, current_hub_or_none, park_thread)
 
 
 cdef void append(WaitList *list, Waiter waiter) noexcept:

@@ -12,7 +12,8 @@ USAGE = "usage: python -m weald.monkey [--no-PART ...] SCRIPT|-m MODULE [ARGS ..
 def main() -> None:
     """Patch as the options say and run the program."""
     args = sys.argv[1:]
-    parts = [name for name, p in inspect.signature(monkey.patch_all).parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    signature = inspect.signature(monkey.patch_all)
+    parts = [name for name, p in signature.parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     chosen: dict[str, bool] = {}
     while args and args[0].startswith("--"):
         option = args.pop(0)
