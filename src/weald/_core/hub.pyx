@@ -49,7 +49,7 @@ cdef extern from * nogil:
     """
     #include <time.h>
     /* This thread's hub, borrowed: HubKeeper owns it. */
-    static __thread PyObject *weald_hub = NULL;
+    static __thread PyObject *weald_hub __attribute__((tls_model("initial-exec"))) = NULL;
 
     /* Clock ticks of a few milliseconds, read without a system call. */
     static long weald_tick(void)

@@ -37,6 +37,8 @@ cdef class SimpleQueue:
     """
 
     cdef readonly object queue  # the container: deque, or list for the other orders
+    cdef object add_item  # its bound methods, looked up once
+    cdef object take_item
     cdef Py_ssize_t limit  # -1: none
     cdef WaitList getters
     cdef WaitList putters  # waiter.value is the item
@@ -45,7 +47,9 @@ cdef class SimpleQueue:
 
     def __init__(self, maxsize=None, items=None):
         self.set_limit(maxsize)
-        self.queue = self._create_queue(items if items is not None else ())
+        self.queue = queue = self._create_queue(items if items is not None else ())
+        self.add_item = queue.append
+        self.take_item = queue.popleft if hasattr(queue, "popleft") else queue.pop
 
     cdef int set_limit(self, object maxsize) except -1:
         self.limit = -1 if maxsize is None or maxsize < 0 else maxsize
@@ -57,11 +61,11 @@ cdef class SimpleQueue:
         return deque(items)
 
     cdef int insert(self, object item) except -1:
-        (self.queue).append(item)
+        self.add_item(item)
         return 0
 
     cdef object take(self):
-        return self.queue.popleft()
+        return self.take_item()
 
     cdef int put_back(self, object item) except -1:
         self.queue.appendleft(item)
@@ -346,9 +350,6 @@ cdef class LifoQueue(Queue):
 
     def _create_queue(self, items=()):
         return list(items)
-
-    cdef object take(self):
-        return self.queue.pop()
 
     cdef int put_back(self, object item) except -1:
         self.queue.append(item)

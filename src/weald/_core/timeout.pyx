@@ -5,22 +5,29 @@ Invariants: a Timeout is only ever raised in the block that owns it.  Between it
 delivery it sits in the ready ring as DUE, and `cancel` there still takes it back.
 """
 
-from cpython.object cimport Py_LT
+cimport cython
+from cpython.object cimport Py_LT, PyObject
+from cpython.ref cimport Py_DECREF
 
-from weald._core.c_greenlet cimport greenlet
+from weald._core.c_greenlet cimport PyGreenlet_GetCurrent, PyGreenlet_Import, greenlet
 from weald._core.hub cimport DUE, OVER, PENDING, BaseTimer, Hub, Throw, current_hub
 from weald._core.waiters cimport seconds as to_seconds
 
 import sys
-from greenlet import getcurrent
+
+PyGreenlet_Import()
 
 cdef extern from "Python.h":
     ctypedef class builtins.BaseException [object PyBaseExceptionObject, check_size ignore]:
         pass
 
 
+@cython.no_gc
 cdef class ThrowTimer(BaseTimer):
-    """Raises `exception` in `target` when it expires."""
+    """Raises `exception` in `target` when it expires.
+
+    Untracked: its cycle with the Timeout ends when it fires or is stopped, and until then the heap holds it.
+    """
 
     cdef greenlet target
     cdef object exception
@@ -46,8 +53,13 @@ cdef class ThrowTimer(BaseTimer):
                 self.owner._on_expiration(self.target, self.exception)
             except BaseException:
                 hub.handle_error(self.owner, *sys.exc_info())
-        self.target = None
+        self.release()
         return 0
+
+    cdef void release(self) noexcept:
+        self.target = None
+        self.exception = None
+        self.owner = None
 
 
 cdef class Timeout(BaseException):
@@ -75,13 +87,22 @@ cdef class Timeout(BaseException):
 
     def start(self):
         """Begin to count.  AssertionError if it is pending already."""
-        cdef ThrowTimer timer
-        if self.timer_ is not None and self.timer_.state in (PENDING, DUE):
+        if self.is_pending():
             raise AssertionError(f"{self!r} is already started; to restart it, cancel it first")
+        self.begin()
+
+    cdef bint is_pending(self) noexcept:
+        return self.timer_ is not None and (self.timer_.state == PENDING or self.timer_.state == DUE)
+
+    cdef int begin(self) except -1:
+        cdef ThrowTimer timer
+        cdef PyObject *current
         if self.seconds is None:
-            return
+            return 0
         timer = ThrowTimer.__new__(ThrowTimer)
-        timer.target = getcurrent()
+        current = PyGreenlet_GetCurrent()
+        timer.target = <greenlet>current
+        Py_DECREF(<object>current)
         exception = self.exception
         timer.exception = self if exception is None or exception is False or type(exception) is str else exception
         if type(self) is not Timeout:
@@ -89,6 +110,7 @@ cdef class Timeout(BaseException):
         timer.ref = self.ref_
         timer.start(current_hub(), to_seconds(self.seconds))
         self.timer_ = timer
+        return 0
 
     def _on_expiration(self, prev_greenlet, ex):
         """Called in the hub when the time is over; subclasses may override it."""
@@ -108,29 +130,31 @@ cdef class Timeout(BaseException):
     @property
     def pending(self):
         """Whether it is going to be raised."""
-        return self.timer_ is not None and self.timer_.state in (PENDING, DUE)
+        return self.is_pending()
 
     def cancel(self):
         """Take it back, if it is pending.  It can be started again."""
+        self.finish()
+
+    cdef int finish(self) except -1:
         cdef ThrowTimer timer = self.timer_
         if timer is not None:
             self.timer_ = None
             timer.stop()
-            timer.exception = None
-            timer.owner = None
-            timer.target = None
+            timer.release()
+        return 0
 
     def close(self):
         """`cancel`, by the name that goes with `start`."""
-        self.cancel()
+        self.finish()
 
     def __enter__(self):
-        if self.timer_ is None or self.timer_.state not in (PENDING, DUE):
-            self.start()
+        if not self.is_pending():
+            self.begin()
         return self
 
     def __exit__(self, typ, value, tb):
-        self.cancel()
+        self.finish()
         return True if value is self and self.exception is False else None
 
     def __repr__(self):
