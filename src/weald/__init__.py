@@ -5,6 +5,11 @@ the standard library's (socket, ssl, select, …) are their cooperative replacem
 queue, pool, threadpool, local and timeout hold the primitives by subject.
 """
 
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from weald._alias import install_as_gevent
 from weald._core import (
     BlockingSwitchOutError,
     Greenlet,
@@ -36,6 +41,7 @@ __all__ = [
     "get_hub",
     "getcurrent",
     "idle",
+    "install_as_gevent",
     "iwait",
     "joinall",
     "killall",
@@ -46,3 +52,15 @@ __all__ = [
     "wait",
     "with_timeout",
 ]
+
+# Modules that only gevent has (weald.hub, …) lie in compat/.
+__path__.append(str(Path(__file__).with_name("compat")))
+
+
+def __getattr__(name: str) -> Any:
+    """Top-level names that only gevent has are in weald.compat."""
+    if not name.startswith("_") and name != "compat":
+        compat = import_module("weald.compat")
+        if name in compat.__all__:
+            return getattr(compat, name)
+    raise AttributeError(f"module 'weald' has no attribute {name!r}")

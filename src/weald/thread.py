@@ -17,7 +17,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from weald._core import Event, Greenlet, Lock, local
+from weald._core import Event, Greenlet, Lock, RLock, local
 
 __implements__ = [
     "LockType",

@@ -1,0 +1,109 @@
+"""`import gevent` served by weald.
+
+Called by: users (`weald.install_as_gevent()`), the distribution in compat/gevent.
+Invariants: `gevent.x` is the very module `weald.x`.  `gevent` itself is a thin module that falls through to
+weald and carries gevent's version, for those who compare it.  A real gevent is never shadowed.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+__all__ = ["GEVENT_VERSION", "install_as_gevent"]
+
+GEVENT_VERSION = "26.9.0"  # the release whose public interface weald follows
+
+
+class _Gevent(ModuleType):
+    """The module `gevent`: weald under that name."""
+
+    __version__ = GEVENT_VERSION
+    version_info = (26, 9, 0, "final", 0)
+    __path__: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return getattr(import_module("weald"), name)
+        except AttributeError:
+            raise AttributeError(f"gevent.{name} is not in weald (yet), which serves gevent here") from None
+
+    def __dir__(self) -> list[str]:
+        return sorted({*dir(import_module("weald")), "__version__", "version_info"})
+
+
+class _Loader(Loader):
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        if spec.name == "gevent":
+            return _Gevent("gevent")
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        name = module.__name__
+        if name != "gevent":
+            # importlib looks the name up again afterwards: so the placeholder gives way to the real module.
+            sys.modules[name] = _real(name)
+
+    def get_code(self, name: str) -> Any:
+        """For `python -m gevent.monkey`."""
+        spec = _real(name.removesuffix(".__main__")).__spec__
+        assert spec is not None
+        found = spec.name + ".__main__" if name.endswith(".__main__") else spec.name
+        loader: Any = spec.loader if found == spec.name else _find(found).loader
+        return loader.get_code(found)
+
+
+def _find(name: str) -> ModuleSpec:
+    from importlib.util import find_spec
+
+    spec = find_spec(name)
+    if spec is None:
+        raise ModuleNotFoundError(f"no module named {name!r}", name=name)
+    return spec
+
+
+def _real(name: str) -> ModuleType:
+    """weald's module for the name `gevent.x`."""
+    wanted = "weald" + name.removeprefix("gevent")
+    try:
+        return import_module(wanted)
+    except ModuleNotFoundError as error:
+        if error.name != wanted:
+            raise
+        raise ModuleNotFoundError(f"{name} is not in weald (yet), which serves gevent here", name=name) from None
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "gevent" and not name.startswith("gevent."):
+            return None
+        if name == "gevent":
+            return ModuleSpec(name, _Loader(), origin="weald", is_package=True)
+        if name.endswith(".__main__"):
+            return ModuleSpec(name, _Loader(), origin=_find("weald" + name.removeprefix("gevent")).origin)
+        real = _real(name)
+        return ModuleSpec(name, _Loader(), origin=real.__file__, is_package=hasattr(real, "__path__"))
+
+
+def install_as_gevent() -> None:
+    """Make `import gevent` and `gevent.x` give weald and weald.x.  Calling it again does nothing.
+
+    ImportError if a real gevent is imported already: two of them in one process would not know of each other.
+    """
+    present = sys.modules.get("gevent")
+    if present is not None and not isinstance(present, _Gevent):
+        if getattr(present, "__weald__", False):
+            del sys.modules["gevent"]
+        else:
+            where = getattr(present, "__file__", None) or "this process"
+            raise ImportError(
+                f"weald cannot serve as gevent: the real gevent is imported already ({where}). "
+                "Call weald.install_as_gevent() before anything imports gevent, or uninstall gevent."
+            )
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
