@@ -1,6 +1,12 @@
-"""Fixtures for all tests: the loop a test runs on."""
+"""Fixtures for all tests: the loop a test runs on, programs and certificates that some need."""
 
+import os
+import shutil
+import ssl
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -26,3 +32,49 @@ def virtual() -> Iterator[_core.Hub]:
     _fresh_hub("virtual")
     yield _core.get_hub()
     _fresh_hub(None)
+
+
+def require_program(name: str) -> str:
+    """The path of program `name`.  Without it the test is skipped, and fails where CI=true."""
+    path = shutil.which(name)
+    if path is None:
+        message = f"the program {name!r} is not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{message}; CI must have it")
+        pytest.skip(message)
+    return path
+
+
+class Certificate(NamedTuple):
+    """A self-signed certificate for localhost and 127.0.0.1, and its key: paths of PEM files."""
+
+    cert: str
+    key: str
+
+    def server_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.cert, self.key)
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        """A context that trusts this certificate alone."""
+        return ssl.create_default_context(cafile=self.cert)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """Made anew for each run of the tests."""
+    openssl = require_program("openssl")
+    folder: Path = tmp_path_factory.mktemp("certificate")
+    made = Certificate(str(folder / "cert.pem"), str(folder / "key.pem"))
+    subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+            *("-keyout", made.key, "-out", made.cert),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=50,
+    )
+    return made

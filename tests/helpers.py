@@ -113,3 +113,9 @@ def python(code: str, *, expect: int = 0, stderr: str | None = "") -> str:
     assert done.returncode == expect, f"exit status {done.returncode}:\n{done.stdout}{done.stderr}"
     assert stderr is None or done.stderr == stderr
     return done.stdout
+
+
+def run_patched(code: str, before: str = "", *, patch: str = "", expect: int = 0, stderr: str | None = "") -> str:
+    """Run `code` after `weald.monkey.patch_all(patch)` in a fresh interpreter, `before` before that."""
+    lines = [textwrap.dedent(before), f"import weald.monkey; weald.monkey.patch_all({patch})", textwrap.dedent(code)]
+    return python("\n".join(lines), expect=expect, stderr=stderr)

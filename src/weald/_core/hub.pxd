@@ -125,6 +125,7 @@ cdef class Hub(greenlet):
     cdef Waiter waiter(self)
     cdef int throw_into(self, greenlet target, object exception, object traceback) except -1
 
+cdef greenlet current_greenlet()
 cdef Hub current_hub()
 cdef Hub current_hub_or_none()
 cdef bint in_main_thread() noexcept

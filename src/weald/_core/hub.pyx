@@ -514,10 +514,8 @@ cdef class Hub(greenlet):
     cdef Waiter waiter(self):
         """A waiter for the current greenlet, which must not be the hub."""
         cdef Waiter waiter = Waiter.__new__(Waiter)
-        cdef PyObject *current = PyGreenlet_GetCurrent()
         waiter.hub = self
-        waiter.parked = <greenlet>current
-        Py_DECREF(<object>current)
+        waiter.parked = current_greenlet()
         return waiter
 
     cdef object park(self, Waiter waiter, object what):
@@ -791,9 +789,7 @@ cdef class Hub(greenlet):
         For code that arranges its own waking: `hub.run_callback(greenlet.switch, value)`.
         """
         cdef PyObject *result
-        cdef PyObject *current = PyGreenlet_GetCurrent()
-        Py_DECREF(<object>current)
-        if <void *>current == <void *>self:
+        if current_greenlet() is self:
             raise BlockingSwitchOutError("the hub cannot switch to itself: this call would block the event loop")
         result = PyGreenlet_Switch(<void *>self)
         if result == NULL:
@@ -849,13 +845,10 @@ cdef class Hub(greenlet):
         What is parked on it stays so for good.
         """
         global weald_hub
-        cdef PyObject *current
         if self.loop.destroyed:
             return
         self.stopping = True
-        current = PyGreenlet_GetCurrent()
-        Py_DECREF(<object>current)
-        if <void *>current == <void *>self.main and PyGreenlet_ACTIVE(<void *>self):
+        if current_greenlet() is self.main and PyGreenlet_ACTIVE(<void *>self):
             result = PyGreenlet_Switch(<void *>self)
             if result == NULL:
                 raise_current()
@@ -1029,6 +1022,16 @@ cdef int end_of_thread(Hub hub) except -1:
     weald_hub = NULL  # so that `destroy` leaves the state dict alone, which is being cleared
     hub.destroy()
     return 0
+
+
+cdef greenlet current_greenlet():
+    """The greenlet that runs; RuntimeError when the interpreter is too far gone to say."""
+    cdef PyObject *current = PyGreenlet_GetCurrent()
+    if current == NULL:
+        raise_current()
+    g = <greenlet>current
+    Py_DECREF(g)
+    return g
 
 
 cdef greenlet main_greenlet():

@@ -7,14 +7,12 @@ caches the current greenlet's dict.  `__init__` of a subclass runs once per gree
 arguments the object was made with.
 """
 
-from cpython.object cimport PyObject, PyObject_GenericGetAttr, PyObject_GenericSetAttr
-from cpython.ref cimport Py_DECREF
+from cpython.object cimport PyObject_GenericGetAttr, PyObject_GenericSetAttr
 
-from weald._core.c_greenlet cimport PyGreenlet_GetCurrent, PyGreenlet_Import
+from weald._core.c_greenlet cimport greenlet
+from weald._core.hub cimport current_greenlet
 
 from weakref import ref
-
-PyGreenlet_Import()
 
 
 cdef class Spaces:
@@ -28,15 +26,13 @@ cdef class Spaces:
     cdef dict kwargs
 
     cdef dict find(self, local owner):
-        cdef PyObject *g = PyGreenlet_GetCurrent()
-        Py_DECREF(<object>g)
-        if <void *>g == self.last:
+        cdef greenlet current = current_greenlet()
+        if <void *>current == self.last:
             return self.last_dict
-        current = <object>g
         entry = self.by_id.get(id(current))
         if entry is None:
             return self.make(owner, current)
-        self.last = <void *>g
+        self.last = <void *>current
         self.last_dict = entry[1]
         return self.last_dict
 
@@ -90,9 +86,7 @@ cdef class local:
 
     cdef int claim(self) except -1:
         cdef Spaces spaces = self.spaces
-        cdef PyObject *g = PyGreenlet_GetCurrent()
-        current = <object>g
-        Py_DECREF(current)
+        cdef greenlet current = current_greenlet()
         key = id(current)
         spaces_ref = ref(spaces)
 

@@ -9,12 +9,11 @@ Invariants:
   waiters' doing (see waiters.pyx).
 """
 
-from weald._core.hub cimport Waiter, current_hub
+from weald._core.hub cimport Waiter, current_greenlet, current_hub
 from weald._core.waiters cimport (
     Linkable, WaitList, append, clear, first, new_waiter, park, park_listed, seconds, wake_all, wake_one)
 
 from concurrent.futures import CancelledError
-from greenlet import getcurrent
 
 from weald._core.timeout import Timeout
 
@@ -441,6 +440,21 @@ cdef class Lock(Linkable):
                 f"waiting={self.waiters.count}>")
 
 
+cdef object holder():
+    """Who holds an RLock: the current greenlet.
+
+    While the interpreter ends, weak reference callbacks (logging's) take locks when there is no current
+    greenlet any more; nothing else runs then, so one stand-in serves them all.
+    """
+    try:
+        return current_greenlet()
+    except RuntimeError:
+        return LAST_HOLDER
+
+
+cdef object LAST_HOLDER = object()
+
+
 cdef class RLock(Linkable):
     """threading.RLock's contract: its owner, a greenlet, may take it again.  FIFO."""
 
@@ -454,7 +468,7 @@ cdef class RLock(Linkable):
         """Take the lock, once more if it is held by this greenlet; False if it is not to be had in
         `timeout` seconds (-1: wait for ever)."""
         cdef double limit = -1.0 if timeout is None else lock_timeout(blocking, timeout)
-        me = getcurrent()
+        me = holder()
         if self.owner is None:
             self.owner = me
             self.count = 1
@@ -491,7 +505,7 @@ cdef class RLock(Linkable):
 
     def release(self):
         """Undo one acquire.  RuntimeError if this greenlet does not hold the lock."""
-        if self.owner is not getcurrent():
+        if self.owner is not holder():
             raise RuntimeError("cannot release un-acquired lock")
         self.count -= 1
         if self.count == 0:
@@ -510,10 +524,10 @@ cdef class RLock(Linkable):
         self.release()
 
     def _is_owned(self):
-        return self.owner is getcurrent()
+        return self.owner is holder()
 
     def _recursion_count(self):
-        return self.count if self.owner is getcurrent() else 0
+        return self.count if self.owner is holder() else 0
 
     def _release_save(self):
         if self.owner is None:

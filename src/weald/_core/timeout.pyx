@@ -6,16 +6,13 @@ delivery it sits in the ready ring as DUE, and `cancel` there still takes it bac
 """
 
 cimport cython
-from cpython.object cimport Py_LT, PyObject
-from cpython.ref cimport Py_DECREF
+from cpython.object cimport Py_LT
 
-from weald._core.c_greenlet cimport PyGreenlet_GetCurrent, PyGreenlet_Import, greenlet
-from weald._core.hub cimport DUE, OVER, PENDING, BaseTimer, Hub, Throw, current_hub
+from weald._core.c_greenlet cimport greenlet
+from weald._core.hub cimport DUE, OVER, PENDING, BaseTimer, Hub, Throw, current_greenlet, current_hub
 from weald._core.waiters cimport seconds as to_seconds
 
 import sys
-
-PyGreenlet_Import()
 
 cdef extern from "Python.h":
     ctypedef class builtins.BaseException [object PyBaseExceptionObject, check_size ignore]:
@@ -96,13 +93,10 @@ cdef class Timeout(BaseException):
 
     cdef int begin(self) except -1:
         cdef ThrowTimer timer
-        cdef PyObject *current
         if self.seconds is None:
             return 0
         timer = ThrowTimer.__new__(ThrowTimer)
-        current = PyGreenlet_GetCurrent()
-        timer.target = <greenlet>current
-        Py_DECREF(<object>current)
+        timer.target = current_greenlet()
         exception = self.exception
         timer.exception = self if exception is None or exception is False or type(exception) is str else exception
         if type(self) is not Timeout:

@@ -10,15 +10,14 @@ Invariants:
 - Only exact matches are replaced in other modules' globals; weald's own modules are left alone.
 """
 
-import logging
 import sys
-import threading
 from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from weald import _core
+from weald.monkey import _locks
 
 __all__ = [
     "get_original",
@@ -46,8 +45,6 @@ __all__ = [
 saved: dict[str, dict[str, Any]] = {}
 
 _MISSING = object()
-_native_lock = type(threading._allocate_lock())  # type: ignore[attr-defined]
-_native_rlock = type(threading.RLock())
 
 
 def get_original(mod_name: str, item_name: str | Iterable[str]) -> Any:
@@ -186,8 +183,11 @@ def patch_thread(
     threading: bool = True, _threading_local: bool = True, Event: bool = True, logging: bool = True,
     existing_locks: bool = True,
 ) -> None:
-    """_thread and threading: threads are greenlets, locks are weald's; locks made earlier are replaced
-    where they are free and can be found (module globals, logging's handlers)."""
+    """_thread and threading: threads are greenlets, locks are weald's.
+
+    With `existing_locks`, locks made earlier are replaced, too, those of `logging` among them: `logging` is
+    taken for compatibility.
+    """
     import threading as stdlib
 
     from weald import thread as ours
@@ -213,34 +213,7 @@ def patch_thread(
 
     patch_item(stdlib, "_shutdown", _shutdown)
     if existing_locks:
-        _mend_locks()
-    if logging:
-        _mend_logging()
-
-
-def _free(lock: Any) -> bool:
-    """Whether nobody holds this native lock."""
-    owned = getattr(lock, "_is_owned", None)
-    if (owned is not None and owned()) or not lock.acquire(False):
-        return False
-    lock.release()
-    return True
-
-
-def _mend_locks() -> None:
-    """Module-level locks that were made before become weald's, if they are free."""
-    for module in _others():
-        for attr, value in list(vars(module).items()):
-            if type(value) in (_native_lock, _native_rlock) and _free(value):
-                patch_item(module, attr, _core.Lock() if type(value) is _native_lock else _core.RLock())
-
-
-def _mend_logging() -> None:
-    """Handlers made before get a lock that excludes greenlets too; the native one is per thread."""
-    for reference in logging._handlerList:  # type: ignore[attr-defined]
-        handler = reference()
-        if handler is not None and type(handler.lock) is _native_rlock and _free(handler.lock):
-            handler.lock = _core.RLock()
+        _locks.replace()
 
 
 def patch_subprocess() -> None:
