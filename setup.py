@@ -16,7 +16,9 @@ from setuptools import Extension, setup
 
 CORE = Path("src/weald/_core")
 # Backend module: what it links, the header that must be there, Debian's package with it.
-BACKENDS = {"loop_uv": ("uv", "uv.h", "libuv1-dev")}
+BACKENDS = {"loop_uv": ("uv", "uv.h", "libuv1-dev"), "loop_ev": ("ev", "ev.h", "libev-dev")}
+# A backend is left out only by name: WEALD_BUILD_WITHOUT=libev
+LEFT_OUT = {f"loop_{name.removeprefix('lib')}" for name in os.environ.get("WEALD_BUILD_WITHOUT", "").split(",")}
 INCLUDE = ["/usr/include", "/usr/local/include", *os.environ.get("CPATH", "").split(os.pathsep)]
 
 
@@ -26,7 +28,10 @@ def extension(source: str) -> Extension:
     if name in BACKENDS:
         library, header, package = BACKENDS[name]
         if not any(Path(folder, header).exists() for folder in INCLUDE if folder):
-            sys.exit(f"weald needs {header} to build: apt-get install {package}")
+            sys.exit(
+                f"weald needs {header} to build: apt-get install {package}\n"
+                f"(or leave this event loop out: WEALD_BUILD_WITHOUT=lib{library})"
+            )
         libraries.append(library)
     return Extension(
         f"weald._core.{name}",
@@ -39,7 +44,7 @@ def extension(source: str) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [extension(source) for source in sorted(glob(f"{CORE}/*.pyx"))],
+        [extension(source) for source in sorted(glob(f"{CORE}/*.pyx")) if Path(source).stem not in LEFT_OUT],
         nthreads=2,
         include_path=["src"],
         build_dir=f"build/cython-{sys.version_info.major}.{sys.version_info.minor}",

@@ -18,9 +18,17 @@ def _fresh_hub(name: str | None) -> None:
     _core.set_loop_factory(name)
 
 
-@pytest.fixture(params=["libuv", "virtual"])
+@pytest.fixture(params=["libuv", "libev", "virtual"])
 def loop_name(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs the test once on each loop, with a hub of its own."""
+    _fresh_hub(request.param)
+    yield request.param
+    _fresh_hub(None)
+
+
+@pytest.fixture(params=["libuv", "libev"])
+def io_loop(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once on each loop that can watch descriptors, with a hub of its own."""
     _fresh_hub(request.param)
     yield request.param
     _fresh_hub(None)

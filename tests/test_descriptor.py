@@ -10,6 +10,8 @@ import weald
 from weald import _core
 from weald._core import Descriptor
 
+pytestmark = pytest.mark.usefixtures("io_loop")
+
 
 def pair():
     a, b = stdlib.socketpair()

@@ -111,7 +111,8 @@ def _mend_globals(replaced: list[tuple[Any, Any]]) -> None:
     for module in _others():
         for attr, value in list(vars(module).items()):
             found = swap.get(id(value))
-            if found is not None:
+            # Whoever asks the module that defines the original, `_socket` say, wants the original; we do.
+            if found is not None and getattr(value, "__module__", None) != module.__name__:
                 patch_item(module, attr, found[1])
 
 

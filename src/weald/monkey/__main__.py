@@ -1,6 +1,7 @@
 """`python -m weald.monkey [--no-PART …] SCRIPT|-m MODULE ARGS…`: patch, then run the program as __main__."""
 
 import inspect
+import os
 import runpy
 import sys
 
@@ -32,6 +33,8 @@ def main() -> None:
     if as_module:
         runpy.run_module(args[0], run_name="__main__", alter_sys=True)
     else:
+        if not sys.flags.safe_path:
+            sys.path[0] = os.path.dirname(os.path.realpath(args[0]))
         runpy.run_path(args[0], run_name="__main__")
 
 

@@ -9,21 +9,20 @@ Invariant: a lock of which one reference cannot be replaced (a local variable's,
 own) stays what it is everywhere: two locks in place of one would exclude nobody.
 """
 
+import _thread
 import gc
 import os
 import sys
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from weald import _core
 
-_Lock = type(threading._allocate_lock())  # type: ignore[attr-defined]
-_RLock = type(threading.RLock())
-_NEW = {_Lock: _core.Lock, _RLock: _core.RLock}
-_BoundMethod = type(len)
+_allocate_lock = _thread.allocate_lock
+_NEW: dict[type, type] = {type(_allocate_lock()): _core.Lock, type(threading.RLock()): _core.RLock}
+_Method = type(len)
 
 # How to put a new lock in one place, and how many references to the old one go with that.
 _Place = tuple[Callable[[Any], object], int]
@@ -32,12 +31,10 @@ _Place = tuple[Callable[[Any], object], int]
 def replace() -> int:
     """Replace what can be; how many locks were."""
     found = {id(lock): lock for lock in gc.get_objects() if type(lock) in _NEW and _free(lock)}
-    probe = _Lock()  # a lock in no place at all: how many references the ones here make
+    probe = _allocate_lock()  # a lock in no place at all: how many references the ones here make
     found[id(probe)] = probe
     del probe
-    places: dict[int, list[_Place]] = defaultdict(list)
-    for key, place in _places(found):
-        places[key].append(place)
+    places = _places(found)
     counts = [(key, sys.getrefcount(lock)) for key, lock in found.items()]
     ours = counts.pop()[1]
     replaced = 0
@@ -59,45 +56,54 @@ def _free(lock: Any) -> bool:
     return True
 
 
-def _places(found: dict[int, Any]) -> Iterator[tuple[int, _Place]]:
-    """Where the locks `found` (by id) are held: (id, place)."""
-    holders = [holder for holder in gc.get_referrers(*found.values()) if holder is not found]
-    dicts = [holder for holder in holders if type(holder) is dict]
-    classes = {
-        id(attributes): owner
-        for owner in gc.get_referrers(*dicts)
-        if isinstance(owner, type)
-        for attributes in gc.get_referents(owner)
-        if type(attributes) is dict
-    } if dicts else {}
+def _places(found: dict[int, Any]) -> dict[int, list[_Place]]:
+    """Where the locks `found` (by id) are held."""
+    places: dict[int, list[_Place]] = {key: [] for key in found}
+    holders = [holder for holder in gc.get_referrers(*found.values()) if holder is not found and not _is_ours(holder)]
+    classes = _classes_of([holder for holder in holders if type(holder) is dict])
+    of_conditions = set()
     for holder in holders:
-        if _is_ours(holder):
-            continue
         if type(holder) is threading.Condition:
-            if id(holder._lock) in found and not holder._waiters:  # type: ignore[attr-defined]
-                bound = sum(1 for value in vars(holder).values() if _lock_of(value) is holder._lock)  # type: ignore[attr-defined]
-                yield id(holder._lock), (holder.__init__, 1 + bound)  # type: ignore[attr-defined, misc]
-        elif isinstance(holder, _BoundMethod):
-            if holder.__name__ == "_at_fork_reinit" and id(holder.__self__) in found:
-                yield id(holder.__self__), (_reinit_at_fork, 1)
-        elif type(holder) is dict and id(holder) in classes:
+            lock = holder._lock  # type: ignore[attr-defined]
+            if id(lock) in found and not holder._waiters:  # type: ignore[attr-defined]
+                methods = [id(value) for value in vars(holder).values() if getattr(value, "__self__", None) is lock]
+                of_conditions.update(methods)
+                places[id(lock)].append((holder.__init__, 1 + len(methods)))  # type: ignore[misc]
+        elif id(holder) in classes:
             for name, value in holder.items():
                 if id(value) in found:
-                    yield id(value), (partial(setattr, classes[id(holder)], name), 1)
+                    places[id(value)].append((partial(setattr, classes[id(holder)], name), 1))
         else:
             attributes = holder if type(holder) is dict else getattr(holder, "__dict__", None)
             if type(attributes) is dict:
                 for name, value in attributes.items():
                     if id(value) in found:
-                        yield id(value), (partial(attributes.__setitem__, name), 1)
+                        places[id(value)].append((partial(attributes.__setitem__, name), 1))
+    for method in holders:
+        if isinstance(method, _Method) and id(method) not in of_conditions:
+            hook = _AT_FORK.get(method.__name__)
+            if hook and all(holder is holders for holder in gc.get_referrers(method)):
+                places[id(method.__self__)].append((partial(_at_fork, hook, method.__name__), 1))  # type: ignore[attr-defined]
+    return places
 
 
-def _lock_of(value: Any) -> Any:
-    return value.__self__ if isinstance(value, _BoundMethod) else None
+def _classes_of(dicts: list[Any]) -> dict[int, type]:
+    """The classes whose attributes are in one of `dicts`, by the dict's id."""
+    return {
+        id(attributes): owner
+        for owner in (gc.get_referrers(*dicts) if dicts else ())
+        if isinstance(owner, type)
+        for attributes in gc.get_referents(owner)
+        if type(attributes) is dict
+    }
 
 
-def _reinit_at_fork(lock: Any) -> None:
-    os.register_at_fork(after_in_child=lock._at_fork_reinit)
+# What modules register with os.register_at_fork, which keeps it where the garbage collector does not look.
+_AT_FORK = {"acquire": "before", "release": "after_in_parent", "_at_fork_reinit": "after_in_child"}
+
+
+def _at_fork(hook: str, method: str, lock: Any) -> None:
+    os.register_at_fork(**{hook: getattr(lock, method)})
 
 
 def _is_ours(holder: Any) -> bool:

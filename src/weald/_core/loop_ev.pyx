@@ -1,0 +1,168 @@
+"""The libev backend; loop.pyx has the contract.
+
+Called by: hub.pyx, when asked for "libev".
+Invariants: libev applies changes of interest when it polls next, so `update` makes no system call.  The
+ev_io of a watch is malloc'ed and `data` is its EvWatch, borrowed; libev forgets a stopped watcher at once,
+so it is freed on close.  The async watcher is what makes ev_run wait when nothing else is watched.
+"""
+
+from libc.errno cimport EBADF, errno
+from libc.math cimport isinf
+from libc.stdlib cimport calloc, free
+from posix.fcntl cimport F_GETFD, fcntl
+
+from weald._core.c_ev cimport *
+from weald._core.loop cimport (
+    DISARMED_EVENT, READ_EVENT, WRITE_EVENT, FdWatch, FiredList, Loop, Target, monotonic, report)
+
+import os
+
+
+cdef struct State:
+    # What native callbacks touch, without the GIL.
+    FiredList *fired
+    double armed  # the deadline the native timer is set to; 0.0: not set
+
+
+cdef void on_io(ev_loop *loop, ev_io *watcher, int events) noexcept nogil:
+    cdef int found = 0
+    if events & EV_ERROR:
+        # libev has stopped the watcher; the waiter's system call will tell what is wrong.
+        found = READ_EVENT | WRITE_EVENT | DISARMED_EVENT
+    else:
+        if events & EV_READ:
+            found |= READ_EVENT
+        if events & EV_WRITE:
+            found |= WRITE_EVENT
+    report((<State *>ev_userdata(loop)).fired, watcher.data, found)
+
+
+cdef void on_timer(ev_loop *loop, ev_timer *watcher, int events) noexcept nogil:
+    ev_timer_stop(loop, watcher)
+    (<State *>ev_userdata(loop)).armed = 0.0
+
+
+cdef void on_wake(ev_loop *loop, ev_async *watcher, int events) noexcept nogil:
+    pass  # its arrival has ended the poll, which is all it is for
+
+
+cdef class EvWatch(FdWatch):
+    cdef ev_io *watcher
+
+    cdef int update(self, int events) except -1:
+        cdef ev_loop *loop
+        if self.watcher == NULL or self.loop.destroyed:
+            return 0
+        loop = (<EvLoop>self.loop).loop
+        ev_io_stop(loop, self.watcher)
+        if events:
+            ev_io_set(self.watcher, self.fd,
+                      (EV_READ if events & READ_EVENT else 0) | (EV_WRITE if events & WRITE_EVENT else 0))
+            ev_io_start(loop, self.watcher)
+        self.events = events
+        return 0
+
+    cdef int close(self) except -1:
+        if self.watcher == NULL:
+            return 0
+        if not self.loop.destroyed:
+            ev_io_stop((<EvLoop>self.loop).loop, self.watcher)
+            self.loop.forget(self)
+        free(self.watcher)
+        self.watcher = NULL
+        self.events = 0
+        return 0
+
+    def __dealloc__(self):
+        if self.watcher != NULL:
+            if self.loop is not None and not self.loop.destroyed:
+                ev_io_stop((<EvLoop>self.loop).loop, self.watcher)
+            free(self.watcher)
+
+
+cdef class EvLoop(Loop):
+    """libev: epoll, one native timer, one async watcher."""
+
+    name = "libev"
+    cdef ev_loop *loop
+    cdef ev_async waker
+    cdef ev_timer timer
+    cdef State state
+
+    def __cinit__(self):
+        self.state.fired = &self.fired
+        self.loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV)
+        if self.loop == NULL:
+            raise OSError(errno, f"cannot make an event loop: {os.strerror(errno)}")
+        ev_set_userdata(self.loop, &self.state)
+        ev_async_init(&self.waker, on_wake)
+        ev_async_start(self.loop, &self.waker)
+        ev_init_timer(&self.timer, on_timer)
+
+    cdef FdWatch watch(self, int fd, Target target):
+        cdef EvWatch watch = EvWatch.__new__(EvWatch)
+        if fcntl(fd, F_GETFD) < 0:
+            raise OSError(EBADF, f"cannot watch descriptor {fd}: {os.strerror(EBADF)}")
+        watch.loop = self
+        watch.fd = fd
+        watch.target = target
+        watch.watcher = <ev_io *>calloc(1, sizeof(ev_io))
+        if watch.watcher == NULL:
+            raise MemoryError
+        ev_io_init(watch.watcher, on_io, fd, EV_READ)
+        watch.watcher.data = <void *>watch
+        return watch
+
+    cdef int poll(self, double deadline) except -1:
+        if self.loop == NULL:
+            raise RuntimeError("this event loop is destroyed")
+        if deadline == 0.0:
+            ev_run(self.loop, EVRUN_NOWAIT)
+            return 0
+        if isinf(deadline):
+            if self.state.armed:
+                ev_timer_stop(self.loop, &self.timer)
+                self.state.armed = 0.0
+        elif self.state.armed != deadline:
+            ev_now_update(self.loop)
+            self.timer.repeat = max(deadline - monotonic(), 1e-6)
+            ev_timer_again(self.loop, &self.timer)
+            self.state.armed = deadline
+        with nogil:
+            ev_run(self.loop, EVRUN_ONCE)
+        return 0
+
+    cdef void wake(self) noexcept:
+        if self.loop != NULL:
+            ev_async_send(self.loop, &self.waker)
+
+    cdef int close(self) except -1:
+        if self.loop == NULL:
+            return 0
+        self.destroyed = True
+        self.free_loop()
+        return 0
+
+    cdef void free_loop(self) noexcept:
+        ev_timer_stop(self.loop, &self.timer)
+        ev_async_stop(self.loop, &self.waker)
+        ev_loop_destroy(self.loop)
+        self.loop = NULL
+
+    cdef int forked(self) except -1:
+        self.fired.count = 0
+        if self.loop != NULL:
+            # Takes effect at the next poll, when the watches of the parent are closed already.
+            ev_loop_fork(self.loop)
+            ev_timer_stop(self.loop, &self.timer)
+            self.state.armed = 0.0
+        return 0
+
+    def __dealloc__(self):
+        if self.loop != NULL:
+            self.free_loop()
+
+
+def version():
+    """libev's version, at run time."""
+    return f"{ev_version_major()}.{ev_version_minor()}"
