@@ -22,12 +22,25 @@ PATIENCE = 60 + TASKS * (DELAY + 0.05)  # seconds, even if all ran one by one
 WORKER = ["celery", "-A", "proj", "worker", "-P", "gevent", "-c", "1000"]
 
 
+children: list["subprocess.Popen[str]"] = []
+
+
 def start(command: list[str], **options: Any) -> "subprocess.Popen[str]":
-    """A child in this folder, with this environment's programs first and a process group of its own."""
+    """A child in this folder, with this environment's programs first and a process group of its own.
+
+    A Ctrl-C meanwhile is kept until the child is on the list of those to stop.
+    """
+    interrupts: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.Popen(
+    child = subprocess.Popen(
         command, cwd=HERE, text=True, start_new_session=True, env={**os.environ, "PATH": path}, **options
     )
+    children.append(child)
+    signal.signal(signal.SIGINT, before)
+    if interrupts:
+        raise KeyboardInterrupt
+    return child
 
 
 def stop(child: "subprocess.Popen[str]") -> None:
@@ -108,10 +121,8 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="weald-fetch-"))
     os.environ["FETCH_DIR"] = str(folder)
     log = folder / "worker.log"
-    children: list[subprocess.Popen[str]] = []
     try:
         server = start([sys.executable, "server.py", str(DELAY)], stdout=subprocess.PIPE)
-        children.append(server)
         assert server.stdout is not None
         url = server.stdout.readline().strip()
         if not url:
@@ -119,7 +130,6 @@ def main() -> int:
         print(f"server: {url} answers after {DELAY} s\nworker: {' '.join(WORKER)}")
         with log.open("w") as out:
             worker = start(WORKER, stdout=out, stderr=subprocess.STDOUT)
-        children.append(worker)
         sys.path.insert(0, str(HERE))
         import proj
 
