@@ -223,7 +223,6 @@ def test_locks_made_before_still_exclude() -> None:
         assert not holder.of_class.acquire(False)
     queue.put(1)
     print(queue.get(), holder.condition.wait_for(lambda: True))
-    del handler  # see test_a_lock_taken_by_a_finalizer_at_exit
     """,
         before="""
         import logging, queue, threading, types
@@ -319,7 +318,6 @@ def test_greenlets_log_through_a_handler_made_before() -> None:
     assert out == "True\n"
 
 
-@pytest.mark.xfail(strict=False, reason="RLock.acquire raises 'greenlet is being finalized' late at exit")
 def test_a_lock_taken_by_a_finalizer_at_exit() -> None:
     """As logging does for a handler that lives as long as its module."""
     run_patched(

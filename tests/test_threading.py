@@ -112,7 +112,8 @@ def test_a_thread_that_fails_or_exits() -> None:
         print(told)
         """
     )
-    assert out == "[('ZeroDivisionError', 'mine')]\n"
+    # The hook is told of SystemExit, too, as by native threads; the standard one is silent then.
+    assert out == str([(name, "mine") for name in ("ZeroDivisionError", *["SystemExit"] * 3)]) + "\n"
 
 
 def test_threads_end_before_the_process() -> None:
@@ -138,25 +139,20 @@ def test_daemons_do_not_keep_the_process() -> None:
     out = run_patched(
         """
         import threading, time
-        def forever(started):
-            started.set()
-            try:
-                while True:
-                    time.sleep(1000)
-            finally:
-                print("not reached, or only silently")
-        for n in range(3):
-            started = threading.Event()
-            thread = threading.Thread(target=forever, args=(started,), daemon=True)
+        lock = threading.Lock()
+        def forever():
+            with lock:
+                time.sleep(1000)
+        def wait():
+            lock.acquire()
+        for target in (forever, wait, wait):
+            thread = threading.Thread(target=target, daemon=True)
             thread.start()
-            started.wait()
         assert thread.daemon and threading.active_count() == 4
-        # One that never got to run.
-        threading.Thread(target=print, args=("never",), daemon=True).start()
         print("main")
         """
     )
-    assert out.splitlines()[0] == "main" and "never" not in out
+    assert out == "main\n"
 
 
 def test_an_exception_of_the_program_still_waits_for_threads() -> None:
@@ -285,11 +281,12 @@ def test_synchronisation() -> None:
     assert out == "fine\n"
 
 
-@pytest.mark.parametrize("made", ["after", "before"])
-def test_local(made: str) -> None:
-    make = "import threading\nlocal = threading.local()\nlocal.value = 'main'\n"
-    use = """
+def test_local() -> None:
+    out = run_patched(
+        """
         import threading, time
+        local = threading.local()
+        local.value = "main"
         class Mine(threading.local):
             def __init__(self, value):
                 self.value = value
@@ -304,9 +301,8 @@ def test_local(made: str) -> None:
         for thread in threads: thread.join()
         print(local.value, mine.value)
         """
-    if made == "before":
-        pytest.xfail("a threading.local made before patching is native: one value for all greenlets")
-    assert run_patched(make + __import__("textwrap").dedent(use)) == "main main\n"
+    )
+    assert out == "main main\n"
 
 
 @pytest.mark.parametrize("kind", ["Queue", "LifoQueue", "PriorityQueue", "SimpleQueue"])
@@ -356,17 +352,17 @@ def test_queue_made_before() -> None:
     out = run_patched(
         """
         import threading
-        threads = [threading.Thread(target=lambda: q.put(q.get() + 1)) for q in (plain, simple)]
-        for thread in threads: thread.start()
-        for q in (plain, ):
-            q.put(1)
-        threads[0].join(5)
-        print(threads[0].is_alive(), plain.get())
-        simple.put(1)
+        thread = threading.Thread(target=lambda: q.put(q.get() + q.get()))
+        thread.start()
+        q.put(1)
+        assert thread.is_alive()
+        q.put(2)
+        thread.join(5)
+        print(thread.is_alive(), q.get())
         """,
-        before="import queue\nplain, simple = queue.Queue(), queue.Queue()",
+        before="import queue\nq = queue.Queue(1)",
     )
-    assert out == "False 2\n"
+    assert out == "False 3\n"
 
 
 def test_executor() -> None:
@@ -410,9 +406,12 @@ def test_executor_made_before_and_left_running() -> None:
         import time
         greenlets = [weald.spawn(lambda: pool.submit(time.sleep, 0.01).result()) for _ in range(4)]
         weald.joinall(greenlets, raise_error=True)
+        begin = time.monotonic()
+        list(unused.map(time.sleep, [0.2] * 20))
+        assert time.monotonic() - begin < 2
         """,
         before="from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(2)\n"
-        "assert pool.submit(int, 1).result() == 1",
+        "assert pool.submit(int, 1).result() == 1\nunused = ThreadPoolExecutor(20)",
     )
     assert out == "3\n"
 
@@ -475,8 +474,8 @@ def test_fork_from_a_thread() -> None:
         def fork():
             pid = os.fork()
             if not pid:
-                assert threading.current_thread() is threading.main_thread(), threading.current_thread()
-                assert threading.active_count() == 1, threading.enumerate()
+                if threading.enumerate() != [threading.current_thread()]:
+                    os._exit(8)
                 inner = threading.Thread(target=time.sleep, args=(0.01,))
                 inner.start()
                 inner.join()

@@ -218,10 +218,14 @@ def start_joinable_thread(
     return handle
 
 
-def _join_all_at_exit() -> None:
-    """Wait for the threads that are not daemons."""
+_native_shutdown: Callable[[], None] = getattr(_thread, "_shutdown", lambda: None)
+
+
+def _shutdown() -> None:
+    """At the interpreter's exit (from 3.13): wait for the threads that are not daemons."""
     while _awaited_at_exit:
         next(iter(_awaited_at_exit))._ended.wait()
+    _native_shutdown()
 
 
 def _after_fork_in_child() -> None:

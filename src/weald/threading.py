@@ -15,15 +15,17 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from weald._core import Event, Greenlet, Lock, RLock, local
+from weald import _core
+from weald._core import Greenlet, Lock, RLock, local
 from weald.thread import allocate_lock, get_ident, start_new_thread
 
 __implements__ = ["Event", "Lock", "RLock", "_CRLock", "_DummyThread", "_allocate_lock", "get_ident", "local"]
 if sys.version_info >= (3, 13):
     from weald.thread import _make_thread_handle, _ThreadHandle
+    from weald.thread import _shutdown as _thread_shutdown
     from weald.thread import start_joinable_thread as _start_joinable_thread
 
-    __implements__ += ["_ThreadHandle", "_make_thread_handle", "_start_joinable_thread"]
+    __implements__ += ["_ThreadHandle", "_make_thread_handle", "_start_joinable_thread", "_thread_shutdown"]
 else:
     from weald.thread import _set_sentinel
 
@@ -54,6 +56,13 @@ _HANDLE = "_os_thread_handle" if hasattr(threading.main_thread(), "_os_thread_ha
 
 _started = threading.Event()
 _started.set()
+
+
+class Event(_core.Event):
+    """threading.Event."""
+
+    def _at_fork_reinit(self) -> None:
+        """`threading` calls this in a fork's child for its threads' events, which nobody waits for there."""
 
 
 class _DummyThread(threading._DummyThread):

@@ -10,7 +10,9 @@ Invariants:
 - Only exact matches are replaced in other modules' globals; weald's own modules are left alone.
 """
 
+import gc
 import sys
+import threading
 from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
@@ -141,8 +143,20 @@ def patch_select(aggressive: bool = True) -> None:
 
 
 def patch_signal() -> None:
-    """signal.signal: handlers run in a greenlet and may block."""
+    """signal.signal: handlers run in a greenlet and may block.
+
+    So does the handler of Ctrl-C, if it is still Python's own: KeyboardInterrupt then reaches the main
+    greenlet, not whichever greenlet runs.
+    """
+    import signal as stdlib
+
     patch_module("signal")
+    if stdlib.getsignal(stdlib.SIGINT) is stdlib.default_int_handler and _in_main_thread():
+        stdlib.signal(stdlib.SIGINT, stdlib.default_int_handler)
+
+
+def _in_main_thread() -> bool:
+    return _core.get_hub().thread_ident == threading.main_thread().ident
 
 
 def patch_socket(dns: bool = True, aggressive: bool = True) -> None:
@@ -205,16 +219,27 @@ def patch_thread(
     patch_module("threading", [name for name in ours_threading.__implements__ if name not in skip])
     if _threading_local:
         patch_item(import_module("_threading_local"), "local", _core.local)
-    native_shutdown = stdlib._shutdown  # type: ignore[attr-defined]
-
-    def _shutdown() -> None:
-        """Threads that are not daemons end before the interpreter does."""
-        ours._join_all_at_exit()
-        native_shutdown()
-
-    patch_item(stdlib, "_shutdown", _shutdown)
     if existing_locks:
         _locks.replace()
+    _mend_executors()
+
+
+def _mend_executors() -> None:
+    """A ThreadPoolExecutor made before has a native queue, on which a greenlet would block the loop.
+
+    One with native threads goes on with just these; one that has none yet gets a queue of weald's.
+    """
+    from weald.threadpool import ThreadPoolExecutor as ours
+
+    stdlib = sys.modules.get("concurrent.futures.thread")
+    if stdlib is None:
+        return
+    for executor in gc.get_objects():
+        if isinstance(executor, stdlib.ThreadPoolExecutor) and not isinstance(executor, ours):
+            if executor._threads:
+                executor._max_workers = len(executor._threads)
+            elif executor._work_queue.empty():
+                executor._work_queue = _core.SimpleQueue()
 
 
 def patch_subprocess() -> None:

@@ -1,0 +1,197 @@
+"""weald.os: children are waited for, descriptors read and written, while others run."""
+
+import os as stdlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from helpers import python, recorded_errors, settle
+
+import weald
+from weald import os
+
+
+def child(code: str = "pass") -> int:
+    """Start an interpreter; its process id."""
+    return stdlib.posix_spawn(sys.executable, [sys.executable, "-S", "-c", code], dict(stdlib.environ))
+
+
+def waiting_child() -> tuple[int, int]:
+    """A child that ends with status 7 once the descriptor returned is closed; its process id, the descriptor."""
+    r, w = stdlib.pipe()
+    stdlib.set_inheritable(r, True)
+    pid = child(f"import os, sys; os.read({r}, 1); sys.exit(7)")
+    stdlib.close(r)
+    return pid, w
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    r, w = stdlib.pipe()
+    yield r, w
+    for fd in (r, w):
+        try:
+            stdlib.close(fd)
+        except OSError:
+            pass
+
+
+def test_names() -> None:
+    assert os.getpid is stdlib.getpid
+    assert os.fork is stdlib.fork
+    for name in os.__all__:
+        assert hasattr(os, name)
+
+
+@pytest.mark.parametrize("which", ["pid", "any", "wait", "group"])
+def test_others_run_while_a_child_does(which: str) -> None:
+    pid, gate = waiting_child()
+    call, args = {
+        "pid": (os.waitpid, (pid, 0)),
+        "any": (os.waitpid, (-1, 0)),
+        "wait": (os.wait, ()),
+        "group": (os.waitpid, (0, 0)),
+    }[which]
+    waiter = weald.spawn(call, *args)
+    settle()
+    weald.sleep(0.02)
+    assert not waiter.ready()
+    stdlib.close(gate)
+    found, status = waiter.get()
+    assert (found, stdlib.waitstatus_to_exitcode(status)) == (pid, 7)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def test_each_waiter_gets_its_child() -> None:
+    children = [waiting_child() for _ in range(5)]
+    waiters = [weald.spawn(os.waitpid, pid, 0) for pid, _ in children]
+    settle()
+    for _, gate in reversed(children):
+        stdlib.close(gate)
+    weald.joinall(waiters)
+    assert [waiter.get()[0] for waiter in waiters] == [pid for pid, _ in children]
+
+
+def test_wnohang() -> None:
+    pid, gate = waiting_child()
+    assert os.waitpid(pid, stdlib.WNOHANG) == (0, 0)
+    stdlib.close(gate)
+    assert os.waitpid(pid, 0)[0] == pid
+
+
+def test_a_stopped_child() -> None:
+    pid, gate = waiting_child()
+    stopper = weald.spawn(stdlib.kill, pid, 19)  # SIGSTOP
+    found, status = os.waitpid(pid, stdlib.WUNTRACED)
+    assert found == pid and stdlib.WIFSTOPPED(status)
+    stopper.get()
+    stdlib.kill(pid, 18)  # SIGCONT
+    stdlib.close(gate)
+    assert stdlib.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+def test_a_waiter_can_be_killed_and_leaves_the_child_and_no_descriptor() -> None:
+    pid, gate = waiting_child()
+    before = len(stdlib.listdir("/proc/self/fd"))
+    waiter = weald.spawn(os.waitpid, pid, 0)
+    settle()
+    waiter.kill()
+    assert len(stdlib.listdir("/proc/self/fd")) == before
+    with pytest.raises(weald.Timeout), weald.Timeout(0.01):
+        os.waitpid(pid, 0)
+    stdlib.close(gate)
+    assert stdlib.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+def test_no_such_child() -> None:
+    with pytest.raises(ChildProcessError):
+        os.waitpid(1, 0)
+
+
+def test_without_pidfd(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, flags: int = 0) -> int:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(stdlib, "pidfd_open", refuse, raising=False)
+    pid, gate = waiting_child()
+    waiter = weald.spawn(os.waitpid, pid, 0)
+    settle()
+    assert not waiter.ready()
+    stdlib.close(gate)
+    assert waiter.get()[0] == pid
+
+
+def test_fork() -> None:
+    """A child begins with a fresh loop: it sleeps, and what its parent had under way stays there."""
+    out = python(
+        """
+        import os, weald, weald.os
+        ran = weald.spawn_later(0.05, print, "once", flush=True)
+        pid = os.fork()
+        if not pid:
+            weald.sleep(0.1)
+            weald.joinall([weald.spawn(weald.sleep, 0.01)])
+            os._exit(9)
+        print(os.waitstatus_to_exitcode(weald.os.waitpid(pid, 0)[1]))
+        ran.join()
+        """
+    )
+    assert sorted(out.splitlines()) == ["9", "once"]
+
+
+# ---------------------------------------------------------------- descriptors
+
+
+def test_make_nonblocking(pipe: tuple[int, int]) -> None:
+    assert os.make_nonblocking(pipe[0]) is True
+    assert os.make_nonblocking(pipe[0]) is False
+    assert not stdlib.get_blocking(pipe[0])
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.make_nonblocking(10**6)
+
+
+def test_nb_read_and_write(pipe: tuple[int, int]) -> None:
+    r, w = pipe
+    for fd in pipe:
+        os.make_nonblocking(fd)
+    reader = weald.spawn(os.nb_read, r, 100)
+    settle()
+    assert not reader.ready()
+    assert os.nb_write(w, b"data") == 4
+    assert reader.get() == b"data"
+    total = 1_000_000
+
+    def write() -> None:
+        sent = 0
+        while sent < total:
+            sent += os.nb_write(w, bytes(total - sent))
+        stdlib.close(w)
+
+    writer = weald.spawn(write)
+    received = 0
+    while data := os.nb_read(r, 65536):
+        received += len(data)
+    assert received == total
+    writer.get()
+
+
+def test_tp_read_and_write(pipe: tuple[int, int]) -> None:
+    """In native threads, so that the descriptors may block."""
+    r, w = pipe
+    reader = weald.spawn(os.tp_read, r, 100)
+    settle()
+    assert not reader.ready()
+    assert os.tp_write(w, b"data") == 4
+    assert reader.get() == b"data"
+    with recorded_errors() as errors, pytest.raises(OSError, match="Bad file descriptor"):
+        os.tp_read(10**6, 1)
+    assert errors == []
+
+
+def test_bad_descriptor() -> None:
+    calls: list[tuple[Any, ...]] = [(os.nb_read, 10**6, 1), (os.nb_write, 10**6, b"x")]
+    for call, *args in calls:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            call(*args)

@@ -1,0 +1,192 @@
+"""weald.signal: handlers run in greenlets and may block.  Each case in an interpreter of its own."""
+
+import signal as stdlib
+import subprocess
+import sys
+import textwrap
+
+from helpers import python, run_patched
+
+from weald import signal
+
+SET_UP = """
+import os, signal as stdlib, time, weald
+from weald import signal
+log = []
+def send(signum=signal.SIGUSR1):
+    os.kill(os.getpid(), signum)
+"""
+
+
+def case(code: str) -> str:
+    return python(SET_UP + textwrap.dedent(code))
+
+
+def test_names() -> None:
+    assert signal.SIGTERM is stdlib.SIGTERM
+    for name in signal.__all__:
+        assert hasattr(signal, name)
+
+
+def test_a_handler_may_sleep_and_the_interrupted_goes_on() -> None:
+    out = case(
+        """
+        def handler(signum, frame):
+            log.append(("begin", signum == signal.SIGUSR1, frame is not None))
+            weald.sleep(0.05)
+            log.append("end")
+        signal.signal(signal.SIGUSR1, handler)
+        send()
+        log.append("main")
+        while len(log) < 3:
+            weald.sleep(0.001)
+        print(log)
+        """
+    )
+    assert out == "[('begin', True, True), 'main', 'end']\n"
+
+
+def test_a_handler_wakes_a_loop_that_waits() -> None:
+    out = case(
+        """
+        from weald.event import Event
+        done = Event()
+        signal.signal(signal.SIGALRM, lambda signum, frame: (weald.sleep(0.01), done.set()))
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        print(done.wait(20))
+        """
+    )
+    assert out == "True\n"
+
+
+def test_a_handler_in_a_greenlet_and_one_that_waits_for_the_interrupted() -> None:
+    out = case(
+        """
+        from weald.lock import Semaphore
+        lock = Semaphore()
+        def handler(signum, frame):
+            with lock:
+                log.append("handler")
+        signal.signal(signal.SIGUSR1, handler)
+        def work():
+            with lock:
+                send()
+                log.append("work")
+        greenlet = weald.spawn(work)
+        greenlet.get()
+        weald.sleep(0.01)
+        print(log)
+        """
+    )
+    assert out == "['work', 'handler']\n"
+
+
+def test_many_signals() -> None:
+    out = case(
+        """
+        def handler(signum, frame):
+            weald.sleep(0.001)
+            log.append(1)
+        signal.signal(signal.SIGUSR1, handler)
+        for _ in range(50):
+            send()
+            weald.sleep(0)
+        while len(log) < 50:
+            weald.sleep(0.001)
+        print(len(log), len(weald.get_hub().parked()))
+        """
+    )
+    assert out == "50 0\n"
+
+
+def test_what_a_handler_raises_reaches_the_main_greenlet() -> None:
+    out = case(
+        """
+        class Stop(Exception): pass
+        def at_once(signum, frame):
+            raise Stop("at once")
+        def later(signum, frame):
+            weald.sleep(0.01)
+            raise Stop("later")
+        for handler in (at_once, later):
+            signal.signal(signal.SIGUSR1, handler)
+            for come_upon in (send, lambda: weald.spawn(send).join()):
+                try:
+                    come_upon()
+                    weald.sleep(20)
+                except Stop as error:
+                    print(error)
+        """
+    )
+    assert out.splitlines() == ["at once", "at once", "later", "later"]
+
+
+def test_signal_and_getsignal_speak_of_the_users_handlers() -> None:
+    out = case(
+        """
+        def handler(signum, frame): pass
+        print(signal.signal(signal.SIGUSR1, handler) is signal.SIG_DFL, signal.getsignal(signal.SIGUSR1) is handler)
+        print(signal.signal(signal.SIGUSR1, signal.SIG_IGN) is handler)
+        send()
+        print(signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN)
+        print(signal.getsignal(signal.SIGINT) is stdlib.default_int_handler)
+        for bad in ((0, handler), (signal.SIGUSR1, "x"), (signal.SIGKILL, handler)):
+            try:
+                signal.signal(*bad)
+            except (ValueError, TypeError, OSError) as error:
+                print(type(error).__name__)
+        """
+    )
+    assert out.splitlines() == ["True True", "True", "True", "True", "ValueError", "TypeError", "OSError"]
+
+
+def test_a_handler_sees_the_context_of_the_interrupted() -> None:
+    out = case(
+        """
+        import contextvars
+        var = contextvars.ContextVar("var", default="none")
+        signal.signal(signal.SIGUSR1, lambda signum, frame: (log.append(var.get()), var.set("handler")))
+        var.set("main")
+        send()
+        print(log, var.get())
+        """
+    )
+    assert out == "['main'] main\n"
+
+
+def test_patched() -> None:
+    out = run_patched(
+        """
+        import os, signal, threading, time
+        done = threading.Event()
+        def handler(signum, frame):
+            time.sleep(0.01)
+            done.set()
+        signal.signal(signal.SIGTERM, handler)
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        print(done.wait(20))
+        """
+    )
+    assert out == "True\n"
+
+
+def test_ctrl_c_ends_a_patched_program() -> None:
+    """KeyboardInterrupt comes up in the main line, whichever greenlet runs."""
+    program = """
+import weald.monkey; weald.monkey.patch_all()
+import threading, time
+def busy():
+    while True:
+        time.sleep(0)
+threading.Thread(target=busy, daemon=True).start()
+print("ready", flush=True)
+time.sleep(30)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout and child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=20)
+    assert err.rstrip().endswith("KeyboardInterrupt") and err.count("Traceback") == 1, err
+    assert child.returncode == -signal.SIGINT
