@@ -126,20 +126,17 @@ def test_hub_join_waits_until_nothing_is_left(virtual):
 
 
 def test_signal_ends_a_blocking_poll():
-    seen = []
-    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+    arrived = Event()
+    before = signal.signal(signal.SIGUSR1, lambda *_: arrived.set())
     try:
         child = subprocess.Popen(
             [sys.executable, "-c", f"import os, time; time.sleep(0.2); os.kill({os.getpid()}, {int(signal.SIGUSR1)})"]
         )
-        with weald.Timeout(20, False):
-            while not seen:
-                weald.sleep(5)
-                break
+        with weald.Timeout(20):  # nothing else to wake the loop for that long
+            arrived.wait()
         child.wait()
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert seen == [1]
 
 
 def test_ten_threads_each_with_a_hub():

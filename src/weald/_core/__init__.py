@@ -27,13 +27,14 @@ from weald._core.hub import (
     helper_idle,
     idle,
     loop_names,
+    set_event_loop_class,
     set_hub_class,
     set_loop_factory,
     sleep,
     spawn_raw,
 )
 from weald._core.local import local
-from weald._core.loop import READ, WRITE, Loop
+from weald._core.loop import READ, WRITE
 from weald._core.queue import (
     Channel,
     Empty,
@@ -57,5 +58,6 @@ from weald._core.sync import (
 )
 from weald._core.timeout import Timeout, with_timeout
 from weald._core.waiters import Linkable
+from weald._core.watchers import EVENTS, EventLoop, Watcher
 
 __all__ = [name for name in dir() if not name.startswith("_")]

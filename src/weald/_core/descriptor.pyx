@@ -1,6 +1,6 @@
 """Descriptors: waiting for them, and the hot socket calls straight on them.
 
-Called by: weald.socket (recv, send, …), weald.select, weald.os, ssl.
+Called by: weald.socket (recv, send, …), weald.select, weald.os, ssl, watchers.pyx.
 Invariants:
 - `hub.fds[n]` is the one FdEntry for descriptor n in that hub's loop; it holds the native watch
   and the greenlets parked on it.  It lives as long as somebody uses the number: Descriptor objects
@@ -19,7 +19,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 
 from weald._core.hub cimport Hub, Waiter, WakeTimer, current_hub
-from weald._core.loop cimport READ_EVENT, WRITE_EVENT, FdWatch, Target
+from weald._core.loop cimport READ_EVENT, WRITE_EVENT, Target
 from weald._core.waiters cimport WaitList, new_waiter, park, seconds, wake_all
 
 import os
@@ -51,11 +51,7 @@ cdef object closed_error():
 
 
 cdef class Listener:
-    """Somebody who wants to hear of events without parking on the entry's lists (select)."""
-
-    cdef int events
-    cdef int fired
-    cdef Waiter waiter
+    """Somebody who wants to hear of events without parking on the entry's lists: select, a watcher."""
 
     cdef int ready(self, int events) except -1:
         self.fired |= events & self.events
@@ -66,16 +62,6 @@ cdef class Listener:
 
 cdef class FdEntry(Target):
     """A descriptor in one hub's loop."""
-
-    cdef Hub hub
-    cdef int fd
-    cdef int users
-    cdef FdWatch watch
-    cdef bint always  # cannot be watched (a regular file): always ready
-    cdef bint gone
-    cdef WaitList readers
-    cdef WaitList writers
-    cdef list listeners
 
     cdef int wanted(self) except -1:
         cdef int events = 0
@@ -139,6 +125,15 @@ cdef class FdEntry(Target):
             raise closed_error()
         return woken
 
+    cdef int listen(self, Listener listener) except -1:
+        """Tell `listener` of its events from now on."""
+        if self.listeners is None:
+            self.listeners = []
+        self.listeners.append(listener)
+        if listener.events:
+            self.arm(listener.events)
+        return 0
+
     cdef int release(self) except -1:
         """One user less; the last one takes the entry out of the loop."""
         self.users -= 1
@@ -197,9 +192,9 @@ cdef FdEntry entry_for(Hub hub, int fd):
     entry.fd = fd
     entry.users = 1
     try:
-        entry.watch = hub.loop.watch(fd, entry)
+        entry.watch = hub.backend.watch(fd, entry)
     except PermissionError:
-        if hub.loop.name == "virtual":
+        if hub.backend.name == "virtual":
             raise
         entry.always = True  # epoll refuses what is always ready
     hub.fds[fd] = entry
@@ -335,8 +330,8 @@ cdef class Descriptor:
             if self.limit > 0.0:
                 # Only a spurious wake-up comes here twice.
                 if end < 0.0:
-                    end = current_hub().loop.time() + self.limit
-                self.wait(READ_EVENT, max(end - current_hub().loop.time(), 0.0))
+                    end = current_hub().backend.time() + self.limit
+                self.wait(READ_EVENT, max(end - current_hub().backend.time(), 0.0))
             else:
                 self.wait(READ_EVENT, -1.0)
 
@@ -355,10 +350,10 @@ cdef class Descriptor:
                 continue
             if error != EAGAIN or self.limit == 0.0 or flags & MSG_DONTWAIT:
                 raise OSError(error, os.strerror(error))
-            self.wait(WRITE_EVENT, -1.0 if end < 0.0 else max(end - current_hub().loop.time(), 0.0))
+            self.wait(WRITE_EVENT, -1.0 if end < 0.0 else max(end - current_hub().backend.time(), 0.0))
 
     cdef double deadline(self) except? -2.0:
-        return current_hub().loop.time() + self.limit if self.limit > 0.0 else -1.0
+        return current_hub().backend.time() + self.limit if self.limit > 0.0 else -1.0
 
     def __repr__(self):
         return f"<Descriptor {self.number}>"
@@ -445,7 +440,7 @@ def accept_fd(self):
             continue
         if error != EAGAIN or d.limit == 0.0:
             raise OSError(error, os.strerror(error))
-        d.wait(READ_EVENT, -1.0 if end < 0.0 else max(end - current_hub().loop.time(), 0.0))
+        d.wait(READ_EVENT, -1.0 if end < 0.0 else max(end - current_hub().backend.time(), 0.0))
 
 
 # ------------------------------------------------------------------ raw descriptors
@@ -511,12 +506,8 @@ def poll_fds(dict wanted, timeout):
                 listener.fired = events
                 ready[fd] = events
                 continue
-            if entry.listeners is None:
-                entry.listeners = []
-            entry.listeners.append(listener)
             listener.waiter = waiter
-            if events:
-                entry.arm(events)
+            entry.listen(listener)
         if not ready:
             if limit >= 0.0:
                 timer = WakeTimer.__new__(WakeTimer)

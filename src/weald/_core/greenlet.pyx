@@ -493,7 +493,7 @@ class iwait:
         self._arrive = self._gathering.arrive
         self._pending = list(objects)
         self._left = len(self._pending) if count is None else min(count, len(self._pending))
-        self._end = None if timeout is None else current_hub().loop.now() + to_seconds(timeout)
+        self._end = None if timeout is None else current_hub().backend.time() + to_seconds(timeout)
         self._linked = False
 
     def __iter__(self):
@@ -515,7 +515,7 @@ class iwait:
             for obj in self._pending:
                 obj.rawlink(self._arrive)
         try:
-            if not gathering.wait(-1.0 if self._end is None else max(self._end - current_hub().loop.now(), 0.0)):
+            if not gathering.wait(-1.0 if self._end is None else max(self._end - current_hub().backend.time(), 0.0)):
                 self.close()
                 raise StopIteration
         except BaseException:
@@ -564,7 +564,7 @@ def killall(greenlets, exception=GreenletExit, block=True, timeout=None):
     Raises weald.Timeout if that takes longer.
     """
     cdef Hub hub = current_hub()
-    cdef double end = -1.0 if timeout is None else hub.loop.time() + to_seconds(timeout)
+    cdef double end = -1.0 if timeout is None else hub.backend.time() + to_seconds(timeout)
     waited = []
     for g in list(greenlets):
         if isinstance(g, Greenlet):
@@ -579,7 +579,7 @@ def killall(greenlets, exception=GreenletExit, block=True, timeout=None):
     for g in waited:
         if g.ready():
             continue
-        left = None if timeout is None else max(end - hub.loop.time(), 0.0)
+        left = None if timeout is None else max(end - hub.backend.time(), 0.0)
         g.join(left)
         if not g.ready():
             raise Timeout(timeout)

@@ -19,6 +19,12 @@ cdef enum TimerState:
 
 cdef class Hub(greenlet)
 
+cdef class Watched:
+    cdef double before_poll(self, double deadline) except -1.0
+    cdef int after_poll(self) except -1
+    cdef int forked(self) except -1
+    cdef int closed(self) except -1
+
 cdef class Runnable:
     cdef int run(self, Hub hub) except -1
 
@@ -66,7 +72,8 @@ cdef struct HeapItem:
     void *timer  # BaseTimer, owned
 
 cdef class Hub(greenlet):
-    cdef readonly Loop loop
+    cdef Loop backend
+    cdef Watched watched  # what users see as `hub.loop`; None until somebody looks
     cdef readonly greenlet main
     cdef readonly unsigned long thread_ident
     cdef public object threadpool
@@ -115,6 +122,7 @@ cdef class Hub(greenlet):
     cdef object heap_pop(self)
     cdef double next_deadline(self) noexcept
     cdef int fire_timers(self) except -1
+    cdef int turn(self, double deadline) except -1
     cdef int poll(self, double deadline) except -1
     cdef int wake_idlers(self) except -1
     cdef int watch_signals(self) except -1

@@ -210,7 +210,7 @@ cdef class BaseTimer(Runnable):
             raise ValueError("a timeout must be a number of seconds, not nan")
         self.hub = hub
         self.state = PENDING
-        self.when = hub.loop.time() + (seconds if seconds > 0.0 else 0.0)
+        self.when = hub.backend.time() + (seconds if seconds > 0.0 else 0.0)
         hub.heap_push(self)
         if self.ref:
             hub.refs += 1
@@ -275,6 +275,34 @@ cdef class Timer(BaseTimer):
         self.stop()
         self.callback = None
         self.args = None
+
+
+cdef class Watched:
+    """What the hub knows of a loop's watchers; watchers.pyx has the rest."""
+
+    cdef double before_poll(self, double deadline) except -1.0:
+        """About to poll; when to be back at the latest."""
+        return deadline
+
+    cdef int after_poll(self) except -1:
+        return 0
+
+    cdef int forked(self) except -1:
+        """In a fork's child, last of all."""
+        return 0
+
+    cdef int closed(self) except -1:
+        """The hub ends."""
+        return 0
+
+
+cdef object event_loop_class = None
+
+
+def set_event_loop_class(cls):
+    """Make `hub.loop` an instance of `cls`, an EventLoop, for hubs whose loop nobody has looked at yet."""
+    global event_loop_class
+    event_loop_class = cls
 
 
 # ------------------------------------------------------------------ spawn_raw
@@ -401,13 +429,11 @@ cdef class Hub(greenlet):
         self.thread_ident = PyThread_get_thread_ident()
         self.main = main_greenlet()
         PyGreenlet_SetParent(<void *>self, <void *>self.main)
-        self.loop = make_loop(loop)
-        self.loop_time = self.loop.time()
+        self.backend = make_loop(loop)
+        self.loop_time = self.backend.time()
         self.idlers = []
         self.fds = []
         self.name = ""
-        if self.thread_ident == main_thread_ident:
-            self.watch_signals()
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -443,7 +469,7 @@ cdef class Hub(greenlet):
         self.ring_count += 1
         if self.polling == 1:
             self.polling = 2
-            self.loop.wake()
+            self.backend.wake()
         return 0
 
     cdef object pop(self):
@@ -616,7 +642,7 @@ cdef class Hub(greenlet):
         self.heap[i] = item
         if self.polling == 1 and i == 0:
             self.polling = 2
-            self.loop.wake()  # another thread's timer became the next one due
+            self.backend.wake()  # another thread's timer became the next one due
         return 0
 
     cdef void sift_down(self, Py_ssize_t i) noexcept:
@@ -689,7 +715,7 @@ cdef class Hub(greenlet):
         cdef Py_ssize_t budget = self.heap_count  # a timer started by an expiring one waits its turn
         if budget == 0:
             return 0
-        self.loop_time = self.loop.time()
+        self.loop_time = self.backend.time()
         while budget > 0 and self.heap_count > 0:
             budget -= 1
             if (<BaseTimer>self.heap[0].timer).state == PENDING and self.heap[0].when > self.loop_time:
@@ -725,32 +751,65 @@ cdef class Hub(greenlet):
                     if not other_threads_may_wake():
                         self.report_deadlock()
                         continue
-            self.poll(deadline)
-            self.fire_timers()
-            self.loop.dispatch()
+            self.turn(deadline)
         self.running = False
+
+    cdef int turn(self, double deadline) except -1:
+        """One round of the loop: wait until `deadline` at the latest, then make ready what is due."""
+        if self.watched is not None:
+            deadline = self.watched.before_poll(deadline)
+        self.poll(deadline)
+        self.fire_timers()
+        self.backend.dispatch()
+        if self.watched is not None:
+            self.watched.after_poll()
+        return 0
+
+    def run_loop(self, bint nowait=False, bint once=False):
+        """Drive a hub that is nobody's greenlet, in the calling one, until nothing is left to wait for.
+
+        `nowait`: one round without waiting; `once`: one round.
+        """
+        cdef double deadline
+        if <PyObject *>self == weald_hub:
+            raise RuntimeError("this thread's own loop runs by itself: wait for something instead")
+        self.stopping = False
+        while not self.stopping:
+            self.run_batch()
+            if self.refs <= 0 and self.ring_count == 0 and not nowait:
+                break
+            deadline = 0.0 if nowait or self.ring_count > 0 else self.next_deadline()
+            self.turn(deadline)
+            if nowait or once:
+                self.run_batch()
+                break
+        self.stopping = False
+
+    def break_loop(self):
+        """End `run_loop` after the round that is under way."""
+        self.stopping = True
 
     cdef int poll(self, double deadline) except -1:
         cdef double now
         if deadline > 0.0:
-            now = self.loop.time()
+            now = self.backend.time()
             if deadline <= now:
                 deadline = 0.0
             elif arena.trim() and deadline > now + 1.0:
                 deadline = now + 1.0  # come back to trim the rest
         if deadline == 0.0:
-            self.loop.poll(0.0)
+            self.backend.poll(0.0)
             return 0
         self.polling = 1
         if foreign_wakeup_fd >= 0 and self.signals is not None:
             original_set_wakeup_fd(self.signal_write_fd, warn_on_full_buffer=False)
         try:
-            self.loop.poll(deadline)
+            self.backend.poll(deadline)
         finally:
             self.polling = 0
             if foreign_wakeup_fd >= 0 and self.signals is not None:
                 original_set_wakeup_fd(foreign_wakeup_fd)
-        self.loop_time = self.loop.time()
+        self.loop_time = self.backend.time()
         return 0
 
     cdef int wake_idlers(self) except -1:
@@ -764,14 +823,14 @@ cdef class Hub(greenlet):
         """Let a signal end a blocking poll of the main thread's hub."""
         global foreign_wakeup_fd
         cdef SignalTarget target
-        if self.loop.name == "virtual":
+        if self.backend.name == "virtual":
             return 0
         r, w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.signal_fd = r
         self.signal_write_fd = w
         target = SignalTarget.__new__(SignalTarget)
         target.hub = self
-        watch = self.loop.watch(r, target)
+        watch = self.backend.watch(r, target)
         (<FdWatch>watch).update(READ_EVENT)
         self.signals = target
         self.signal_watch = watch
@@ -782,6 +841,13 @@ cdef class Hub(greenlet):
         return 0
 
     # -------------------------------------------------------------- public
+
+    @property
+    def loop(self):
+        """The loop as users see it: its clock, its name, watchers (an `EventLoop`)."""
+        if self.watched is None:
+            self.watched = event_loop_class(self)
+        return self.watched
 
     def switch(self):
         """Give control to the hub until somebody switches back; the value switched with.
@@ -817,13 +883,13 @@ cdef class Hub(greenlet):
         self.refs -= 1
         if self.refs <= 0 and self.polling == 1:
             self.polling = 2
-            self.loop.wake()
+            self.backend.wake()
 
     def join(self, timeout=None):
         """Wait until nothing is left to run or to wait for.  True if that came to be in `timeout` seconds."""
         cdef Waiter waiter
         cdef WakeTimer timer = None
-        if self.loop.destroyed:
+        if self.backend.destroyed:
             return True
         waiter = self.waiter()
         if timeout is not None:
@@ -845,7 +911,7 @@ cdef class Hub(greenlet):
         What is parked on it stays so for good.
         """
         global weald_hub
-        if self.loop.destroyed:
+        if self.backend.destroyed:
             return
         self.stopping = True
         if current_greenlet() is self.main and PyGreenlet_ACTIVE(<void *>self):
@@ -860,12 +926,14 @@ cdef class Hub(greenlet):
         resolver, self.resolver = self.resolver, None
         if resolver is not None:
             resolver.close()
+        if self.watched is not None:
+            self.watched.closed()
         for entry in self.fds:
             if entry is not None:
                 entry.close()
         self.fds = []
         self.close_signals()
-        self.loop.close()
+        self.backend.close()
         if weald_hub == <PyObject *>self:
             weald_hub = NULL
             drop_keeper()
@@ -903,12 +971,14 @@ cdef class Hub(greenlet):
         self.threadpool = None
         self.resolver = None
         self.idlers = []
-        self.loop.forked()
+        self.backend.forked()
         for entry in self.fds:
             if entry is not None:
                 entry.abandon()
         self.fds = []
-        self.forked_at = self.loop.time()
+        if self.watched is not None:
+            self.watched.forked()
+        self.forked_at = self.backend.time()
         if self.signals is not None:
             self.close_signals()
             self.watch_signals()
@@ -965,7 +1035,7 @@ cdef class Hub(greenlet):
         return 0
 
     def __repr__(self):
-        state = "destroyed" if self.loop is None or self.loop.destroyed else self.loop.name
+        state = "destroyed" if self.backend is None or self.backend.destroyed else self.backend.name
         return f"<{type(self).__name__} at {id(self):#x} {state} thread_ident={self.thread_ident:#x}>"
 
 
@@ -979,7 +1049,7 @@ cdef int raise_current() except -1:
 
 
 cdef str deadlock_report(Hub hub):
-    now = hub.loop.time()
+    now = hub.backend.time()
     lines = ["this operation would block forever: nothing is left that could wake a greenlet"]
     for g, what, since in hub.parked()[:50]:
         lines.append(f"  {g!r} waits for {what!r} since {max(now - since, 0.0):.1f} s")
@@ -1050,6 +1120,8 @@ cdef Hub make_hub():
     (<dict>PyThreadState_GetDict())[KEEPER] = _Keeper(hub)
     weald_hub = <PyObject *>hub
     hubs.add(hub)
+    if hub.thread_ident == main_thread_ident:
+        hub.watch_signals()
     return hub
 
 
@@ -1234,7 +1306,7 @@ def _after_fork_in_child():
         hub.forked()
         if hub is not mine:
             hub.stopping = True
-            hub.loop.close()
+            hub.backend.close()
             hubs.discard(hub)
 
 

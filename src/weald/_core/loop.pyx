@@ -79,9 +79,9 @@ cdef class Loop:
     cdef double time(self) noexcept:
         return monotonic()
 
-    def now(self):
-        """Seconds on this loop's clock (monotonic; the virtual loop's own)."""
-        return self.time()
+    def fileno(self):
+        """The descriptor to wait on from outside, -1 if there is none."""
+        return -1
 
     cdef FdWatch watch(self, int fd, Target target):
         raise NotImplementedError

@@ -230,7 +230,7 @@ cdef class SimpleQueue:
         cdef Waiter waiter
         cdef double wait = seconds(timeout)
         if not self.queue and block and wait >= 0.0:
-            wait += current_hub().loop.time()
+            wait += current_hub().backend.time()
         while not self.queue:
             if self.limit == 0 and self.putters.head != NULL:
                 return (<tuple>(<Waiter>self.putters.head).value)[0]
@@ -239,7 +239,7 @@ cdef class SimpleQueue:
                 raise Empty
             waiter = new_waiter(None)
             if not park(&self.peekers, waiter, self,
-                        max(wait - current_hub().loop.time(), 0.0) if wait >= 0.0 else -1.0):
+                        max(wait - current_hub().backend.time(), 0.0) if wait >= 0.0 else -1.0):
                 raise Empty
         return self.look()
 

@@ -618,9 +618,9 @@ cdef class Condition:
         if result:
             return result
         hub = current_hub()
-        end = None if timeout is None else hub.loop.time() + seconds(timeout)
+        end = None if timeout is None else hub.backend.time() + seconds(timeout)
         while not result:
-            left = None if end is None else end - hub.loop.time()
+            left = None if end is None else end - hub.backend.time()
             if left is not None and left <= 0:
                 break
             self.wait(left)
