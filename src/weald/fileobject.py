@@ -2,6 +2,9 @@
 
 Called by: users, subprocess.py.
 
+FileObject and its kin are for whoever owns a descriptor and makes it non-blocking; SharedIO and what is built
+on it are for pipes that another process may be given, which must find them as blocking as it expects.
+
 Invariants:
 - The layers are io's own: a buffer, perhaps a text wrapper, over a FileIO that parks instead of blocking,
   or over a plain one all of whose calls are made in a pool thread.
@@ -11,13 +14,15 @@ Invariants:
 
 import io
 import os
+import select
 import stat
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Self
 
 from weald import threadpool
-from weald._core import Descriptor, DummySemaphore, Semaphore
+from weald._core import Descriptor, DummySemaphore, RLock, Semaphore, wait_read
 from weald.os import make_nonblocking
 from weald.threadpool import ThreadPool
 
@@ -250,3 +255,112 @@ def _layers(
     text = io.TextIOWrapper(buffer, encoding, errors, newline, line_buffering)
     text.mode = mode  # type: ignore[misc]  # as `open` does
     return text
+
+
+# -------------------------------------------------------------------- pipes shared with other processes
+
+_poll = select.poll
+_PIPE_SIZE = 65536  # bytes; what Linux lets a pipe hold
+
+
+def _is_ready(fd: int, event: int) -> bool:
+    poller = _poll()
+    poller.register(fd, event)
+    return bool(poller.poll(0))
+
+
+def read_shared(fd: int, size: int) -> bytes:
+    """os.read(fd, size) of a descriptor that may be blocking; parks until there is something to read."""
+    while not _is_ready(fd, select.POLLIN):
+        wait_read(fd)
+    return os.read(fd, size)
+
+
+class SharedIO(io.FileIO):
+    """FileIO on a pipe's end that stays blocking: each call first waits until it would not block."""
+
+    def __init__(self, fd: int, mode: str) -> None:
+        super().__init__(fd, mode)
+        self._descriptor = Descriptor(fd)
+
+    def _await(self, event: int, wait: Callable[[], None]) -> None:
+        # Asked anew after each wait: another greenlet may have been faster.
+        while not _is_ready(self.fileno(), event):
+            wait()
+
+    def readinto(self, buffer: Any) -> int:
+        self._await(select.POLLIN, self._descriptor.wait_read)
+        return super().readinto(buffer) or 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            return self.readall()
+        self._await(select.POLLIN, self._descriptor.wait_read)
+        return super().read(size) or b""
+
+    def readall(self) -> bytes:
+        chunks = []
+        while chunk := self.read(_PIPE_SIZE):
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def write(self, data: Any) -> int:
+        self._await(select.POLLOUT, self._descriptor.wait_write)
+        # A pipe that is ready for writing has room for this much (POSIX, "poll" and PIPE_BUF).
+        return super().write(memoryview(data).cast("B")[: select.PIPE_BUF]) or 0
+
+    def close(self) -> None:
+        """Whoever waits gets OSError(EBADF)."""
+        if not self.closed:
+            self._descriptor.close()
+        super().close()
+
+
+def _in_turn(method: Callable[..., Any]) -> Callable[..., Any]:
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        with self._turn:
+            return method(self, *args, **kwargs)
+
+    call.__name__, call.__doc__ = method.__name__, method.__doc__
+    return call
+
+
+class _Turns:
+    """Mixed into a layer of io: greenlets of one thread use it in turn, as threads do."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._turn = RLock()
+        super().__init__(*args, **kwargs)
+
+    def __init_subclass__(cls) -> None:
+        for name in [*_OPERATIONS, "close"]:
+            method = getattr(cls, name, None)
+            if method is not None:
+                setattr(cls, name, _in_turn(method))
+
+
+class _SharedReader(_Turns, io.BufferedReader):
+    pass
+
+
+class _SharedWriter(_Turns, io.BufferedWriter):
+    pass
+
+
+class SharedText(_Turns, io.TextIOWrapper):
+    """io.TextIOWrapper for what `open_shared` returns."""
+
+
+def open_shared(fd: int, mode: str, buffering: int = -1) -> io.IOBase:
+    """io.open(fd, "rb" or "wb", buffering) for a pipe's end, which stays blocking and is closed by the file."""
+    if buffering == 1:
+        warnings.warn(
+            "line buffering (buffering=1) isn't supported in binary mode, the default buffer size will be used",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    raw = SharedIO(fd, mode)
+    if buffering == 0:
+        return raw
+    size = buffering if buffering > 1 else io.DEFAULT_BUFFER_SIZE
+    return _SharedReader(raw, size) if mode == "rb" else _SharedWriter(raw, size)

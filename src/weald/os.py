@@ -2,10 +2,12 @@
 
 Called by: users, `weald.monkey`, subprocess.py, fileobject.py.
 
-`fork` is the stdlib's: the core gives every fork's child a fresh loop.
+`fork` and `posix_spawn` are the stdlib's: the core gives every fork's child a fresh loop.
 
-Invariant: a child is reaped only by the call that asked for it (waitpid with WNOHANG); nothing here
-handles SIGCHLD.
+Invariants:
+- A child is reaped only by the call that asked for it, with WNOHANG.  What tells when to ask again reaps
+  nothing: a pidfd in the loop or, where there is none, a native thread in waitid(2) with WNOWAIT.
+- Nothing here handles SIGCHLD.
 """
 
 import os as _stdlib
@@ -13,7 +15,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from weald import threadpool
-from weald._core import sleep, wait_read, wait_write
+from weald._core import Event, get_hub, helper_idle, sleep, wait_read, wait_write
+from weald.monkey import get_original
 
 if TYPE_CHECKING:
 
@@ -22,51 +25,141 @@ if TYPE_CHECKING:
 else:
     from os import *  # noqa: F403
 
-__implements__ = ["wait", "waitpid"]
+__implements__ = ["popen", "wait", "wait3", "wait4", "waitid", "waitpid"]
 __extensions__ = ["make_nonblocking", "nb_read", "nb_write", "tp_read", "tp_write"]
 __imports__ = [name for name in _stdlib.__all__ if name not in __implements__]
 __all__ = sorted([*__implements__, *__extensions__, *__imports__])
 
 _T = TypeVar("_T")
 
-_waitpid = _stdlib.waitpid
+_waitpid, _wait4, _waitid = _stdlib.waitpid, _stdlib.wait4, _stdlib.waitid
 _read = _stdlib.read
 _write = _stdlib.write
+_start_new_thread = get_original("_thread", "start_new_thread")
 
-_LONGEST_PAUSE = 0.05  # seconds between two looks at children that no descriptor stands for
+# -------------------------------------------------------------------- children
 
 
 def waitpid(pid: int, options: int, /) -> tuple[int, int]:
-    """os.waitpid(); raises ChildProcessError if there is no such child.
-
-    One child's end is waited for through a pidfd; any other event is looked for every 50 ms at most.
-    """
-    pause = 0.001
-    while True:
-        found = _waitpid(pid, options | _stdlib.WNOHANG)
-        if found[0] or options & _stdlib.WNOHANG:
-            return found
-        if pid <= 0 or options or not _wait_for_end(pid):
-            sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
-
-
-def _wait_for_end(pid: int) -> bool:
-    """Park until process `pid` has ended.  False if this system offers no way to."""
-    try:
-        fd = _stdlib.pidfd_open(pid)
-    except (AttributeError, OSError):  # an old kernel or C library, a sandbox, too many open files
-        return False
-    try:
-        wait_read(fd)
-    finally:
-        _stdlib.close(fd)
-    return True
+    """os.waitpid(); raises ChildProcessError if there is no such child."""
+    while not (found := _waitpid(pid, options | _stdlib.WNOHANG))[0] and not options & _stdlib.WNOHANG:
+        _await_change(*_as_waitid(pid, options))
+    return found
 
 
 def wait() -> tuple[int, int]:
     """os.wait()"""
     return waitpid(-1, 0)
+
+
+def wait4(pid: int, options: int) -> tuple[int, int, Any]:
+    """os.wait4()"""
+    while not (found := _wait4(pid, options | _stdlib.WNOHANG))[0] and not options & _stdlib.WNOHANG:
+        _await_change(*_as_waitid(pid, options))
+    return found
+
+
+def wait3(options: int) -> tuple[int, int, Any]:
+    """os.wait3()"""
+    return wait4(-1, options)
+
+
+def waitid(idtype: int, id: int, options: int, /) -> "_stdlib.waitid_result | None":
+    """os.waitid()"""
+    while (found := _waitid(idtype, id, options | _stdlib.WNOHANG)) is None and not options & _stdlib.WNOHANG:
+        _await_change(idtype, id, options & ~_stdlib.WNOWAIT)
+    return found
+
+
+def _as_waitid(pid: int, options: int) -> tuple[int, int, int]:
+    """What waitid() takes for waitpid(pid, options)."""
+    events = _stdlib.WEXITED | options & (_stdlib.WUNTRACED | _stdlib.WCONTINUED)
+    if pid > 0:
+        return _stdlib.P_PID, pid, events
+    if pid == -1:
+        return _stdlib.P_ALL, 0, events
+    return _stdlib.P_PGID, -pid or _stdlib.getpgrp(), events
+
+
+def await_end(pid: int, timeout: float | None = None) -> bool:
+    """Park until child `pid` has ended, without reaping it; False after `timeout` seconds.
+
+    May come back early: only the caller's own waitpid() with WNOHANG tells.
+    """
+    return _await_change(_stdlib.P_PID, pid, _stdlib.WEXITED, timeout)
+
+
+def _await_change(idtype: int, id: int, options: int, timeout: float | None = None) -> bool:
+    """Park until waitid(idtype, id, options) may find something; False after `timeout` seconds."""
+    if options == _stdlib.WEXITED and idtype == _stdlib.P_PID:
+        try:
+            fd = _stdlib.pidfd_open(id)
+        except (AttributeError, OSError):  # an old kernel or C library, a sandbox, too many open files
+            pass
+        else:
+            try:
+                wait_read(fd, timeout)
+            except TimeoutError:
+                return False
+            finally:
+                _stdlib.close(fd)
+            return True
+    return _await_change_in_thread((idtype, id, options), timeout)
+
+
+_Question = tuple[int, int, int]  # arguments of waitid()
+_asked: dict[_Question, Event] = {}  # those a thread waits for an answer to
+
+
+def _await_change_in_thread(question: _Question, timeout: float | None) -> bool:
+    """As `_await_change`; one thread a question, however many ask it, which lives until it is answered."""
+    changed = _asked.get(question)
+    if changed is None:
+        changed = _asked[question] = Event()
+        try:
+            _start_new_thread(_ask, (question, changed))
+        except RuntimeError:  # no more threads
+            del _asked[question]
+            sleep(0.05 if timeout is None else min(0.05, timeout))
+            return True
+    hub = get_hub()
+    hub.ref()
+    try:
+        return changed.wait(timeout)
+    finally:
+        hub.unref()
+
+
+def _ask(question: _Question, changed: Event) -> None:
+    idtype, id, options = question
+    helper_idle(1)  # who waits for the answer has counted it: `ref`
+    try:
+        _waitid(idtype, id, options | _stdlib.WNOWAIT)
+    except OSError:
+        pass  # there is no such child any more: whoever asked will find that out
+    finally:
+        helper_idle(-1)
+        if _asked.get(question) is changed:
+            del _asked[question]
+        changed.set()
+
+
+_stdlib.register_at_fork(after_in_child=_asked.clear)
+
+
+def popen(cmd: str, mode: str = "r", buffering: int = -1) -> Any:
+    """os.popen()"""
+    from weald.subprocess import PIPE, Popen
+
+    if not isinstance(cmd, str):
+        raise TypeError(f"invalid cmd type ({type(cmd)}, expected string)")
+    if mode not in ("r", "w"):
+        raise ValueError(f"invalid mode {mode!r}")
+    if buffering == 0 or buffering is None:
+        raise ValueError("popen() does not support unbuffered streams")
+    which = "stdout" if mode == "r" else "stdin"
+    child: Any = Popen(cmd, shell=True, text=True, bufsize=buffering, **{which: PIPE})
+    return _stdlib._wrap_close(getattr(child, which), child)  # type: ignore[attr-defined]
 
 
 # -------------------------------------------------------------------- descriptors

@@ -243,9 +243,17 @@ def _mend_executors() -> None:
 
 
 def patch_subprocess() -> None:
-    """subprocess works on the patched os, select and threading; its wait and communicate are cooperative then."""
-    patch_os()
-    patch_select()
+    """subprocess.Popen, and with it all of subprocess and os.popen.
+
+    Classes derived from the original before get ours as their base instead.
+    """
+    import subprocess as stdlib
+
+    original = get_original("subprocess", "Popen")
+    patch_module("subprocess")
+    for derived in original.__subclasses__():
+        if derived is not stdlib.Popen:
+            derived.__bases__ = tuple(stdlib.Popen if base is original else base for base in derived.__bases__)
 
 
 def patch_sys(stdin: bool = True, stdout: bool = True, stderr: bool = True) -> None:

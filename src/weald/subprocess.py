@@ -1,0 +1,139 @@
+"""`subprocess` on greenlets: starting, talking to and waiting for children parks the calling greenlet.
+
+Called by: users, `weald.monkey`, os.py.
+
+Popen is the stdlib's class; only what blocks is replaced.  Where the stdlib's text is right and merely calls
+what blocks (`run`, `Popen.__init__`, `_communicate`, …), its functions run here over other globals: `_Globals`.
+
+Invariants:
+- A child is reaped by whoever waits for that child, by its process id, and never while somebody parks: not by
+  a signal handler, nor in the name of all children.
+- Pipes stay blocking descriptors (see fileobject.SharedIO), so that a pipe may be given to another child.
+"""
+
+import os as _os
+import subprocess as _stdlib
+from collections.abc import Callable
+from functools import partial
+from subprocess import CalledProcessError as CalledProcessError
+from subprocess import CompletedProcess as CompletedProcess
+from subprocess import SubprocessError as SubprocessError
+from subprocess import TimeoutExpired as TimeoutExpired
+from subprocess import list2cmdline as list2cmdline
+from time import monotonic
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, AnyStr
+
+from weald._core import AsyncResult, spawn
+from weald.fileobject import SharedText, open_shared, read_shared
+from weald.os import await_end
+from weald.selectors import PollSelector
+
+if TYPE_CHECKING:
+    from subprocess import DEVNULL as DEVNULL
+    from subprocess import PIPE as PIPE
+    from subprocess import STDOUT as STDOUT
+    from subprocess import call as call
+    from subprocess import check_call as check_call
+    from subprocess import check_output as check_output
+    from subprocess import getoutput as getoutput
+    from subprocess import getstatusoutput as getstatusoutput
+    from subprocess import run as run
+else:
+    from subprocess import *  # noqa: F403
+
+__implements__ = ["Popen"]
+__imports__ = [name for name in _stdlib.__all__ if name not in __implements__]
+__extensions__ = ["MAXFD", "list2cmdline"]
+__all__ = sorted([*__implements__, *__imports__, *__extensions__])
+
+MAXFD = _os.sysconf("SC_OPEN_MAX")
+
+
+class _Over:
+    """A module with some of its names replaced; all others are looked up there each time."""
+
+    def __init__(self, module: ModuleType, **replaced: object) -> None:
+        self._module = module
+        self.__dict__.update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+class _Globals(dict[str, Any]):
+    """What the stdlib's functions see here as global names: ours, else the stdlib's as it is at that moment."""
+
+    def __missing__(self, name: str) -> Any:
+        return vars(_stdlib)[name]
+
+
+_globals = _Globals(
+    __name__=__name__,
+    _PopenSelector=PollSelector,
+    io=_Over(_stdlib.io, open=open_shared, TextIOWrapper=SharedText),  # type: ignore[attr-defined]
+    os=_Over(_os, read=read_shared),
+)
+
+
+def _over_ours(function: Any) -> Any:
+    """The stdlib's function with our globals."""
+    ours = FunctionType(function.__code__, _globals, function.__name__, function.__defaults__)
+    ours.__kwdefaults__ = function.__kwdefaults__
+    ours.__qualname__ = function.__qualname__
+    return ours
+
+
+class Popen(_stdlib.Popen[AnyStr]):
+    """subprocess.Popen; its methods and the pipes' park the greenlet.  Pipes may be used by many greenlets."""
+
+    if not TYPE_CHECKING:
+        __init__ = _over_ours(_stdlib.Popen.__init__)
+        _execute_child = _over_ours(_stdlib.Popen._execute_child)
+        _communicate = _over_ours(_stdlib.Popen._communicate)
+
+    def _wait(self, timeout: float | None) -> int:
+        """The return code; TimeoutExpired after `timeout` seconds."""
+        deadline = None if timeout is None else monotonic() + timeout
+        lock: Any = self._waitpid_lock  # type: ignore[attr-defined]
+        while True:
+            # Whoever else holds it, in another thread, asks with WNOHANG, too.
+            if lock.acquire(False):
+                try:
+                    if self.returncode is None:
+                        pid, status = self._try_wait(_os.WNOHANG)  # type: ignore[attr-defined]
+                        if pid == self.pid:
+                            self._handle_exitstatus(status)  # type: ignore[attr-defined]
+                finally:
+                    lock.release()
+            if self.returncode is not None:
+                return self.returncode
+            remaining = None if deadline is None else deadline - monotonic()
+            if remaining is not None and remaining <= 0.0:
+                assert timeout is not None
+                raise TimeoutExpired(self.args, timeout)
+            await_end(self.pid, remaining)
+
+    # ---------------------------------------------------------------- gevent's extras
+
+    @property
+    def result(self) -> AsyncResult[int]:
+        """Gets the return code when the child has ended."""
+        found: AsyncResult[int] | None = self.__dict__.get("_result")
+        if found is None:
+            found = self.__dict__["_result"] = AsyncResult()
+            spawn(self._wait, None).rawlink(found)
+        return found
+
+    def rawlink(self, callback: Callable[["Popen[AnyStr]"], object]) -> None:
+        """Call `callback(self)` in the hub when the child has ended."""
+        self.result.rawlink(partial(_pass_on, callback, self))
+
+
+def _pass_on(callback: Callable[[Any], object], child: Any, result: object) -> None:
+    callback(child)
+
+
+_globals["Popen"] = Popen
+for _name in ("call", "check_call", "check_output", "getoutput", "getstatusoutput", "run"):
+    _globals[_name] = globals()[_name] = _over_ours(getattr(_stdlib, _name))

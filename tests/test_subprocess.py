@@ -1,0 +1,458 @@
+"""weald.subprocess: the stdlib's behaviour, while other greenlets run; children are reaped by who waits for them."""
+
+import io
+import os as stdlib_os
+import signal
+import subprocess as stdlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from helpers import Thread, python, run_patched, settle, wait_until
+
+import weald
+from weald import os, subprocess
+from weald._core import AsyncResult, spawn
+from weald.subprocess import DEVNULL, PIPE, Popen
+
+# What a child of these tests runs: quick to start.
+PYTHON = [sys.executable, "-I", "-S", "-c"]
+
+
+@pytest.fixture(params=["pidfd", "thread"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How a child's end is heard of."""
+    if request.param == "thread":
+
+        def refuse(pid: int, flags: int = 0) -> int:
+            raise OSError(38, "Function not implemented")
+
+        monkeypatch.setattr(stdlib_os, "pidfd_open", refuse)
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing() -> Iterator[None]:
+    """No child, no descriptor is left behind."""
+    weald.sleep(0)
+    before = len(stdlib_os.listdir("/proc/self/fd"))
+    yield
+    with pytest.raises(ChildProcessError):
+        stdlib_os.waitpid(-1, stdlib_os.WNOHANG)
+    weald.sleep(0)
+    assert len(stdlib_os.listdir("/proc/self/fd")) == before
+
+
+def cat(**options: Any) -> Any:
+    """A child that says what it is told, until its standard input ends."""
+    return Popen(["cat"], stdin=PIPE, stdout=PIPE, **options)
+
+
+# ---------------------------------------------------------------- the API
+
+
+def test_names() -> None:
+    assert set(stdlib.__all__) <= set(subprocess.__all__)
+    for name in subprocess.__all__:
+        assert hasattr(subprocess, name), name
+    assert issubclass(Popen, stdlib.Popen)
+    for name in ("CalledProcessError", "CompletedProcess", "SubprocessError", "TimeoutExpired", "PIPE"):
+        assert getattr(subprocess, name) is getattr(stdlib, name)
+    assert subprocess.MAXFD > 3
+
+
+def test_functions() -> None:
+    assert subprocess.call(["sh", "-c", "exit 3"]) == 3
+    assert subprocess.check_call(["true"]) == 0
+    with pytest.raises(stdlib.CalledProcessError) as caught:
+        subprocess.check_call(["sh", "-c", "exit 4"])
+    assert caught.value.returncode == 4
+    assert subprocess.check_output(["echo", "said"]) == b"said\n"
+    assert subprocess.getoutput("echo a; echo b >&2") == "a\nb"
+    assert subprocess.getstatusoutput("echo x; exit 5") == (5, "x")
+    done = subprocess.run(["cat"], input="äöü\r\n", capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "äöü\n", "")
+    with pytest.raises(stdlib.CalledProcessError):
+        subprocess.run(["false"], check=True)
+
+
+def test_functions_use_what_the_stdlibs_module_says_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    fork_exec = stdlib._fork_exec  # type: ignore[attr-defined]
+
+    def spy(*args: Any) -> Any:
+        seen.append(args[-1])
+        return fork_exec(*args)
+
+    monkeypatch.setattr(stdlib, "_fork_exec", spy)
+    monkeypatch.setattr(stdlib, "_USE_VFORK", False)
+    subprocess.run(["true"], close_fds=True, cwd="/", check=True)
+    assert seen == [False]
+
+
+def test_pipes_are_of_ios_classes() -> None:
+    with cat() as child:
+        assert isinstance(child.stdin, io.BufferedWriter)
+        assert isinstance(child.stdout, io.BufferedReader)
+        assert isinstance(child.stdout.raw, io.FileIO)
+        assert child.stderr is None
+    with cat(bufsize=0) as child:
+        assert isinstance(child.stdin, io.FileIO)
+        assert isinstance(child.stdout, io.FileIO)
+    with cat(text=True, bufsize=1) as child:
+        assert isinstance(child.stdin, io.TextIOWrapper) and child.stdin.line_buffering
+        assert isinstance(child.stdout, io.TextIOWrapper)
+    with pytest.warns(RuntimeWarning, match="line buffering"), cat(bufsize=1):
+        pass
+
+
+@pytest.mark.parametrize("bufsize", [-1, 0, 1, 7])
+def test_lines_through_a_child(bufsize: int) -> None:
+    with cat(text=bufsize != 0, bufsize=bufsize) as child:
+        for line in ["one\n", "two\n"]:
+            said = line if bufsize else line.encode()
+            child.stdin.write(said)
+            child.stdin.flush()
+            assert child.stdout.readline() == said
+        child.stdin.close()
+        assert list(child.stdout) == []
+    assert child.returncode == 0
+
+
+def test_what_cannot_be_started() -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        subprocess.run(["/no/such/program"], stdout=PIPE)
+    assert caught.value.filename == "/no/such/program"
+    with pytest.raises(PermissionError):
+        subprocess.run(["/etc/passwd"])
+    with pytest.raises(NotADirectoryError):
+        subprocess.run(["true"], cwd="/etc/passwd")
+    with pytest.raises(TypeError, match="bufsize must be an integer"):
+        subprocess.run(["true"], bufsize="large")  # type: ignore[call-overload]
+    with pytest.raises(stdlib.SubprocessError, match="preexec_fn"):
+        subprocess.run(["true"], preexec_fn=lambda: 1 / 0)
+
+
+def test_environment_directory_and_descriptors(tmp_path: Any) -> None:
+    r, w = stdlib_os.pipe()
+    other, _ = unwanted = stdlib_os.pipe()
+    stdlib_os.set_inheritable(other, True)
+    code = f"""
+import os
+os.write({w}, os.getcwd().encode())
+try: os.fstat({other})
+except OSError: pass
+else: os._exit(1)
+print(os.environ["NAME"], os.getpgrp() == os.getpid(), os.umask(0))
+"""
+    out = subprocess.check_output(
+        [*PYTHON, code], env={"NAME": "value"}, cwd=tmp_path, pass_fds=(w,), process_group=0, umask=0o17, text=True
+    )
+    assert out == "value True 15\n"
+    assert stdlib_os.read(r, 1000) == stdlib_os.fsencode(tmp_path)
+    for fd in (r, w, *unwanted):
+        stdlib_os.close(fd)
+
+
+def test_process_group_is_signalled() -> None:
+    with Popen(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=PIPE, start_new_session=True) as child:
+        assert child.stdout is not None
+        int(child.stdout.readline())
+        stdlib_os.killpg(child.pid, signal.SIGTERM)
+        assert child.stdout.read() == b"", "the grandchild lives on"
+        assert child.wait() == -signal.SIGTERM
+
+
+def test_poll_terminate_kill() -> None:
+    with cat() as child:
+        assert child.poll() is None
+        child.terminate()
+        assert child.wait(20) == -signal.SIGTERM
+        assert child.poll() == -signal.SIGTERM
+        child.kill()  # of what has ended does nothing
+    with cat() as child:
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+
+
+# ---------------------------------------------------------------- others run meanwhile
+
+
+def test_others_run_while_children_do(io_loop: str, way: str) -> None:
+    children = [cat() for _ in range(20)]
+    waiters = [spawn(child.wait) for child in children]
+    weald.sleep(0.02)
+    assert not any(waiter.ready() for waiter in waiters)
+    for child in reversed(children):
+        child.stdin.close()
+    assert [waiter.get() for waiter in waiters] == [0] * 20
+    for child in children:
+        child.stdout.close()
+
+
+def test_reading_and_writing_park() -> None:
+    amount = 1_000_000  # more than a pipe holds
+    with cat() as child:
+        reader = spawn(child.stdout.read)
+
+        def write() -> None:
+            child.stdin.write(bytes(amount))
+            child.stdin.close()
+
+        writer = spawn(write)
+        assert reader.get() == bytes(amount)
+        writer.get()
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_communicate(text: bool) -> None:
+    data: Any = "x" * 300_000 if text else b"x" * 300_000
+    code = "import sys; d = sys.stdin.buffer.read(); sys.stderr.write(d.decode()); sys.stdout.write(d.decode())"
+    child: Any = Popen([*PYTHON, code], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=text)
+    assert child.communicate(data) == (data, data)
+    assert child.returncode == 0
+
+
+def test_communicate_with_a_timeout_can_be_called_again() -> None:
+    child: Any = Popen(["sh", "-c", "echo first; read x; echo $x"], stdin=PIPE, stdout=PIPE, text=True)
+    child.stdin.write("second\n")  # written through only when communicate flushes
+    stopped = Popen(["cat"], stdin=PIPE, stdout=PIPE)
+    with pytest.raises(stdlib.TimeoutExpired) as caught:
+        child_sleeping: Any = Popen(["sh", "-c", "echo said; exec sleep 60"], stdout=PIPE, stderr=PIPE)
+        child_sleeping.communicate(timeout=0.5)
+    assert caught.value.output == b"said\n"
+    child_sleeping.kill()
+    assert child_sleeping.communicate() == (b"said\n", b"")
+    assert child.communicate(timeout=20) == ("first\nsecond\n", None)
+    assert stopped.communicate(b"x", timeout=20) == (b"x", None)
+
+
+def test_run_with_a_timeout_kills_the_child() -> None:
+    start = time.monotonic()
+    with pytest.raises(stdlib.TimeoutExpired):
+        subprocess.run(["sleep", "60"], timeout=0.05)
+    with pytest.raises(stdlib.TimeoutExpired):
+        subprocess.check_output(["sleep", "60"], timeout=0.05)
+    with pytest.raises(stdlib.TimeoutExpired):
+        subprocess.call(["sleep", "60"], timeout=0.05)
+    assert time.monotonic() - start < 30
+
+
+def test_wait_with_a_timeout(way: str) -> None:
+    with cat() as child:
+        for _ in range(3):
+            with pytest.raises(stdlib.TimeoutExpired):
+                child.wait(0.01)
+        child.stdin.close()
+        assert child.wait(20) == 0
+        assert child.wait(0) == 0
+
+
+def test_a_weald_timeout_ends_waiting_reading_and_writing() -> None:
+    with cat() as child:
+        with pytest.raises(weald.Timeout), weald.Timeout(0.01):
+            child.wait()
+        with pytest.raises(weald.Timeout), weald.Timeout(0.01):
+            child.stdout.read(1)
+        with pytest.raises(weald.Timeout), weald.Timeout(0.01):
+            child.stdin.write(bytes(10_000_000))
+        child.kill()
+    with Popen(["sleep", "60"], stdout=PIPE, stderr=PIPE) as child:
+        with pytest.raises(weald.Timeout), weald.Timeout(0.01):
+            child.communicate()
+        child.kill()
+
+
+def test_killing_who_waits_leaves_the_child(way: str) -> None:
+    with cat() as child:
+        waiter = spawn(child.wait)
+        settle()
+        waiter.kill()
+        assert child.poll() is None
+        child.stdin.close()
+        assert child.wait() == 0
+
+
+def test_many_wait_for_one_child(way: str) -> None:
+    with cat() as child:
+        waiters = [spawn(child.wait) for _ in range(5)]
+        settle()
+        child.stdin.close()
+        assert [waiter.get() for waiter in waiters] == [0] * 5
+
+
+def test_greenlets_use_a_pipe_in_turn() -> None:
+    with cat() as child:
+        readers = [spawn(child.stdout.read, 3) for _ in range(3)]
+        settle()
+        child.stdin.write(b"aaabbbccc")
+        child.stdin.close()
+        assert [reader.get() for reader in readers] == [b"aaa", b"bbb", b"ccc"]
+
+
+def test_greenlets_read_a_text_pipe_in_turn() -> None:
+    with cat(text=True) as child:
+        readers = [spawn(child.stdout.readline) for _ in range(3)]
+        settle()
+        child.stdin.write("a\nb\nc\n")
+        child.stdin.close()
+        assert [reader.get() for reader in readers] == ["a\n", "b\n", "c\n"]
+
+
+def test_preexec_fn_may_take_its_time() -> None:
+    """The parent's loop runs while its child prepares itself."""
+    r, w = stdlib_os.pipe()
+    starter = spawn(subprocess.call, ["true"], preexec_fn=lambda: stdlib_os.read(r, 1), pass_fds=(r,))
+    weald.sleep(0.01)
+    assert not starter.ready()
+    stdlib_os.write(w, b"x")
+    assert starter.get() == 0
+    stdlib_os.close(r)
+    stdlib_os.close(w)
+
+
+def test_500_children_at_once(way: str) -> None:
+    start = time.monotonic()
+    done = [spawn(subprocess.run, ["sleep", "0.5"]) for _ in range(500)]
+    assert {run.get().returncode for run in done} == {0}
+    assert time.monotonic() - start < 50
+
+
+def test_in_a_native_thread() -> None:
+    assert Thread(subprocess.check_output, ["echo", "x"]).wait() == b"x\n"
+
+
+# ---------------------------------------------------------------- who reaps whom
+
+
+def test_only_who_waits_reaps(way: str) -> None:
+    """Children of others, ended long ago, stay for them."""
+    stranger = stdlib_os.posix_spawn("/bin/true", ["true"], {})
+    wait_until(lambda: stdlib_os.waitid(stdlib_os.P_PID, stranger, stdlib_os.WEXITED | stdlib_os.WNOWAIT))
+    for _ in range(5):
+        subprocess.run(["true"], check=True)
+    assert stdlib_os.waitpid(stranger, 0) == (stranger, 0)
+
+
+def test_a_child_that_someone_else_reaps(way: str) -> None:
+    with cat() as child:
+        waiter = spawn(child.wait)
+        settle()
+        child.stdin.close()
+        assert stdlib_os.waitpid(child.pid, 0)[0] == child.pid
+        assert waiter.get() == 0, "as the stdlib has it: the status is not to be known any more"
+
+
+def test_waiting_for_any_child_and_for_one(way: str) -> None:
+    with cat() as child:
+        other = stdlib_os.posix_spawnp("sh", ["sh", "-c", "exit 6"], dict(stdlib_os.environ))
+        found = os.wait()
+        assert (found[0], stdlib_os.waitstatus_to_exitcode(found[1])) == (other, 6)
+        child.stdin.close()
+        assert child.wait() == 0
+
+
+def test_forgotten_children_are_reaped_later() -> None:
+    with pytest.warns(ResourceWarning, match="still running"):
+        child = cat()
+        pipes = child.stdin, child.stdout
+        del child
+    for pipe in pipes:
+        pipe.close()
+    wait_until(lambda: (stdlib._cleanup(), not stdlib._active)[1])  # type: ignore[attr-defined]
+
+
+# ---------------------------------------------------------------- pipes of others
+
+
+def test_a_pipe_can_be_given_to_another_child() -> None:
+    """It is blocking, as every program expects of its standard input."""
+    with Popen(["sh", "-c", "sleep 0.1; echo late"], stdout=PIPE) as first:
+        with Popen(["cat"], stdin=first.stdout, stdout=PIPE) as second:
+            assert second.communicate() == (b"late\n", None)
+        assert first.stdout is not None and stdlib_os.get_blocking(first.stdout.fileno())
+
+
+def test_devnull_and_files(tmp_path: Any) -> None:
+    with open(tmp_path / "out", "wb") as out:
+        assert subprocess.run(["echo", "x"], stdout=out, stderr=DEVNULL, stdin=DEVNULL).returncode == 0
+    assert (tmp_path / "out").read_text() == "x\n"
+
+
+# ---------------------------------------------------------------- gevent's extras
+
+
+def test_rawlink_and_result() -> None:
+    with cat() as child:
+        called: AsyncResult[Any] = AsyncResult()
+        child.rawlink(called.set)
+        settle()
+        assert not child.result.ready()
+        child.stdin.close()
+        assert called.get() is child
+        assert child.result.get() == 0
+
+
+# ---------------------------------------------------------------- os.popen, patched
+
+
+def test_os_popen() -> None:
+    with os.popen("echo x; exit 3") as stream:
+        lines = list(stream)
+    assert lines == ["x\n"]
+    stream = os.popen("cat >/dev/null; exit 3", "w")
+    stream.write("x")
+    assert stdlib_os.waitstatus_to_exitcode(stream.close()) == 3
+    with os.popen("sleep 0.1") as stream:
+        reader = spawn(stream.read)
+        settle()
+        assert not reader.ready()
+        assert reader.get() == ""
+    for bad in [(b"true",), ("true", "x"), ("true", "r", 0)]:
+        with pytest.raises((TypeError, ValueError)):
+            os.popen(*bad)
+
+
+def test_patched_whatever_was_imported_before() -> None:
+    out = run_patched(
+        """
+        import subprocess
+        class Later(subprocess.Popen): pass
+        def both(run):
+            start = time.monotonic()
+            for greenlet in [weald.spawn(run) for _ in range(4)]:
+                greenlet.get()
+            print(time.monotonic() - start < 0.9)
+        both(lambda: Early(["sleep", "0.3"]).wait())
+        both(lambda: Later(["sleep", "0.3"]).wait())
+        both(lambda: Popen(["sleep", "0.3"]).wait())
+        both(lambda: run(["sleep", "0.3"]))
+        both(lambda: os.popen("sleep 0.3").close())
+        early = Early(["true"])
+        print(isinstance(early, subprocess.Popen), isinstance(early, Popen), early.wait())
+        """,
+        before="""
+        import os, time, weald, subprocess
+        from subprocess import Popen, run
+        class Early(subprocess.Popen): pass
+        """,
+    )
+    assert out.split() == ["True"] * 7 + ["0"]
+
+
+def test_ctrl_c_reaches_parent_and_child() -> None:
+    out = python(
+        """
+        import os, signal, weald
+        from weald import subprocess
+        child = subprocess.Popen(["sleep", "60"])
+        weald.spawn_later(0.05, lambda: (child.send_signal(signal.SIGINT), os.kill(os.getpid(), signal.SIGINT)))
+        try:
+            child.wait()
+        except KeyboardInterrupt:
+            print("interrupted", child.wait())
+        """
+    )
+    assert out == "interrupted -2\n"
