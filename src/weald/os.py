@@ -158,8 +158,9 @@ def popen(cmd: str, mode: str = "r", buffering: int = -1) -> Any:
     if buffering == 0 or buffering is None:
         raise ValueError("popen() does not support unbuffered streams")
     which = "stdout" if mode == "r" else "stdin"
-    child: Any = Popen(cmd, shell=True, text=True, bufsize=buffering, **{which: PIPE})
-    return _stdlib._wrap_close(getattr(child, which), child)  # type: ignore[attr-defined]
+    pipe: dict[str, Any] = {which: PIPE}
+    child: Any = Popen(cmd, shell=True, text=True, bufsize=buffering, **pipe)
+    return _stdlib._wrap_close(getattr(child, which), child)
 
 
 # -------------------------------------------------------------------- descriptors
