@@ -10,7 +10,7 @@ import pytest
 from helpers import settle, wait_until
 
 import weald
-from weald import config, resolver, socket
+from weald import resolver, socket
 from weald._core import joinall, spawn
 from weald.resolver import thread
 
@@ -194,9 +194,12 @@ def test_each_hub_has_its_resolver(lookups: thread.Resolver) -> None:
 
 
 def test_unknown_resolver_is_refused(monkeypatch: pytest.MonkeyPatch, lookups: thread.Resolver) -> None:
-    monkeypatch.setattr(config.config, "resolver", "crystal-ball")
-    weald.get_hub().resolver = None
     with pytest.raises(ValueError, match="crystal-ball"):
+        weald.config.resolver = "crystal-ball"
+    monkeypatch.delattr(weald.config, "resolver", raising=False)
+    monkeypatch.setitem(weald.config.__dict__, "_environ", {"WEALD_RESOLVER": "crystal-ball"})
+    weald.get_hub().resolver = None
+    with pytest.raises(ValueError, match="WEALD_RESOLVER.*crystal-ball"):
         socket.gethostbyname("localhost")
 
 

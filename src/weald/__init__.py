@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from weald._alias import install_as_gevent
+from weald._config import config
 from weald._core import (
     BlockingSwitchOutError,
     Greenlet,
@@ -38,6 +39,7 @@ __all__ = [
     "GreenletExit",
     "LoopExit",
     "Timeout",
+    "config",
     "get_hub",
     "getcurrent",
     "idle",

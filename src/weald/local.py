@@ -1,5 +1,19 @@
 """local: attributes that each greenlet sees its own values of."""
 
+import gc
+from typing import Any
+
 from weald._core import local
 
 __all__ = ["local"]
+
+
+def all_local_dicts_for_greenlet(greenlet: Any) -> list[tuple[tuple[type, int], dict[str, Any]]]:
+    """What `greenlet` has in every local: ((the local's class, its id), the attributes).  For debuggers."""
+    found = []
+    for each in gc.get_objects():
+        if isinstance(each, local):
+            space = each._peek(greenlet)  # type: ignore[attr-defined]
+            if space is not None:
+                found.append(((type(each), id(each)), space))
+    return found

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
+from weald._config import config
 from weald._core import AsyncResult, Condition, Event, Hub, Semaphore, get_hub, get_hub_if_exists, helper_idle
-from weald.config import config
 from weald.exceptions import InvalidThreadUseError
 from weald.monkey import get_original
 from weald.pool import GroupMappingMixin
@@ -398,7 +398,8 @@ def default() -> ThreadPool:
     hub = get_hub()
     pool: ThreadPool | None = hub.threadpool
     if pool is None:
-        pool = hub.threadpool = ThreadPool(config.threadpool_size, hub, config.threadpool_idle_task_timeout)
+        make = config.threadpool
+        pool = hub.threadpool = make(config.threadpool_size, hub, config.threadpool_idle_task_timeout)
     return pool
 
 

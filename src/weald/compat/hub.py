@@ -1,35 +1,327 @@
-"""gevent.hub: the names of it that weald has."""
+"""gevent.hub: the Hub with all that gevent's has, and what else is in that module.
 
-from greenlet import GreenletExit, getcurrent
+Importing it makes hubs of this class from then on (`set_default_hub_class` chooses another), and has greenlets
+remember the stack they were spawned from, as gevent's do.  A hub that exists already stays what it is.
+"""
 
-from weald._core import (
-    BlockingSwitchOutError,
-    Hub,
-    InvalidSwitchError,
-    LoopExit,
-    get_hub,
-    get_hub_if_exists,
-    iwait,
-    sleep,
-    spawn_raw,
-    wait,
-)
-from weald._core import set_hub_class as set_default_hub_class
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from itertools import count
+from threading import main_thread
+from types import TracebackType
+from typing import Any
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from weald import _core
+from weald._config import config
+from weald._core import Greenlet, get_hub, get_hub_if_exists, idle, iwait, sleep, spawn_raw, wait
 from weald.compat import kill
+from weald.exceptions import BlockingSwitchOutError, HubDestroyed, InvalidSwitchError, LoopExit
+
+from ._ident import IdentRegistry
+from ._util import readproperty
+from ._waiter import Waiter
 
 __all__ = [
-    "BlockingSwitchOutError",
     "GreenletExit",
     "Hub",
-    "InvalidSwitchError",
-    "LoopExit",
+    "Waiter",
     "get_hub",
-    "get_hub_if_exists",
     "getcurrent",
-    "iwait",
     "kill",
-    "set_default_hub_class",
+    "reinit",
+    "signal",
     "sleep",
     "spawn_raw",
-    "wait",
 ]
+
+MAIN_THREAD_IDENT = main_thread().ident
+GEVENT_CONFIG = config
+_get_hub = get_hub_if_exists
+_get_hub_noargs = get_hub
+_counter = count(1)
+_UNSET = object()
+
+
+class Hub(_core.Hub):
+    """The greenlet that runs a thread's event loop."""
+
+    NOT_ERROR = (GreenletExit, SystemExit)
+    threadpool_size: Any = readproperty(lambda self: config.threadpool_size)  # a subclass or an instance may say
+    periodic_monitoring_thread: Any = None
+
+    def __init__(self, loop: Any = None, default: Any = None) -> None:
+        super().__init__(loop if isinstance(loop, str) else None)  # type: ignore[arg-type]
+        self.minimal_ident = next(_counter)
+        self.ident_registry = IdentRegistry()
+        self.format_context = config.format_context
+
+    # ---------------------------------------------------------------- what it uses
+
+    @property
+    def loop_class(self) -> Any:
+        return config.loop
+
+    @property
+    def backend_name(self) -> str:
+        return self.loop.name
+
+    @property
+    def main_hub(self) -> bool:
+        """Is it the main thread's?"""
+        return self.thread_ident == MAIN_THREAD_IDENT
+
+    @property
+    def resolver_class(self) -> Any:
+        return config.resolver
+
+    @property
+    def threadpool_class(self) -> Any:
+        return config.threadpool
+
+    @property
+    def _resolver(self) -> Any:
+        return _core.Hub.resolver.__get__(self)
+
+    @_resolver.setter
+    def _resolver(self, value: Any) -> None:
+        _core.Hub.resolver.__set__(self, value)
+
+    @property
+    def resolver(self) -> Any:
+        """Who looks names up for this hub, made when it is asked for."""
+        if self._resolver is None:
+            self._resolver = self.resolver_class(hub=self)
+        return self._resolver
+
+    @resolver.setter
+    def resolver(self, value: Any) -> None:
+        self._resolver = value
+
+    @resolver.deleter
+    def resolver(self) -> None:
+        self._resolver = None
+
+    @property
+    def _threadpool(self) -> Any:
+        return _core.Hub.threadpool.__get__(self)
+
+    @_threadpool.setter
+    def _threadpool(self, value: Any) -> None:
+        _core.Hub.threadpool.__set__(self, value)
+
+    @property
+    def threadpool(self) -> Any:
+        """This hub's pool of native threads, made when it is asked for."""
+        if self._threadpool is None:
+            self._threadpool = self.threadpool_class(
+                self.threadpool_size, hub=self, idle_task_timeout=config.threadpool_idle_task_timeout
+            )
+        return self._threadpool
+
+    @threadpool.setter
+    def threadpool(self, value: Any) -> None:
+        self._threadpool = value
+
+    @threadpool.deleter
+    def threadpool(self) -> None:
+        self._threadpool = None
+
+    # ---------------------------------------------------------------- waiting
+
+    def wait(self, watcher: Any) -> None:
+        """Wait until `watcher`, which must not have been started, is ready."""
+        waiter = Waiter(self)
+        watcher.start(waiter.switch, waiter)
+        try:
+            result = waiter.get()
+            if result is not waiter:
+                raise InvalidSwitchError(f"Invalid switch into {getcurrent()!r}: got {result!r} (expected {waiter!r})")
+        finally:
+            watcher.stop()
+
+    def cancel_wait(self, watcher: Any, error: Any, close_watcher: bool = False) -> None:
+        """Have `error` raised, soon, in the greenlet that waits for `watcher`."""
+        if watcher is None:
+            raise ValueError("cancel_wait needs a watcher")
+        if watcher.callback is not None or close_watcher:
+            _loop_of(self).run_callback(self._cancel_wait, watcher, error, close_watcher)
+
+    def cancel_waits_close_and_then(
+        self, watchers: Any, exc_kind: Any, then: Callable[..., object], *then_args: Any
+    ) -> None:
+        deferred = [watcher for watcher in watchers if watcher is not None]
+        _loop_of(self).run_callback(self._cancel_waits, deferred, exc_kind, then, then_args)
+
+    def _cancel_waits(self, watchers: Any, error: Any, then: Callable[..., object], args: tuple[Any, ...]) -> None:
+        for watcher in watchers:
+            self._cancel_wait(watcher, error, True)
+        then(*args)
+
+    def _cancel_wait(self, watcher: Any, error: Any, close_watcher: bool) -> None:
+        # The watcher's callback is `switch` of the greenlet or the Waiter that waits.
+        waiting = getattr(watcher.callback, "__self__", None)
+        if close_watcher:
+            watcher.close()
+        if waiting is not None and hasattr(waiting, "throw"):
+            waiting.throw(error)
+
+    # ---------------------------------------------------------------- errors
+
+    @property
+    def exception_stream(self) -> Any:
+        """Where uncaught exceptions are written to: sys.stderr until assigned to; None: nowhere."""
+        stream = self.__dict__.get("_exception_stream", _UNSET)
+        return sys.stderr if stream is _UNSET else stream
+
+    @exception_stream.setter
+    def exception_stream(self, stream: Any) -> None:
+        self.__dict__["_exception_stream"] = stream
+
+    @exception_stream.deleter
+    def exception_stream(self) -> None:
+        if "_exception_stream" not in self.__dict__:
+            raise AttributeError("exception_stream")
+        del self.__dict__["_exception_stream"]
+
+    def _normalize_exception(self, t: Any, v: Any, tb: Any) -> tuple[Any, Any, Any]:
+        if t is None and v is None and tb is None:
+            return sys.exc_info()
+        if isinstance(v, str):
+            v = t(v)
+        return t, v, tb
+
+    def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None:
+        """Called with an exception nobody caught: NOT_ERROR goes nowhere, SYSTEM_ERROR to the main greenlet.
+
+        All but NOT_ERROR are printed.  Three times None stands for the exception that is being handled.
+        """
+        type, value, tb = self._normalize_exception(type, value, tb)
+        if not issubclass(type, self.NOT_ERROR):
+            self.print_exception(context, type, value, tb)
+        if issubclass(type, self.SYSTEM_ERROR):
+            self.handle_system_error(type, value, tb)
+
+    def print_exception(self, context: object, t: Any, v: Any, tb: TracebackType | None) -> None:
+        """Write the traceback, the time and `context` to `exception_stream`."""
+        stream = self.exception_stream
+        if not stream:
+            return
+        t, v, tb = self._normalize_exception(t, v, tb)
+        try:
+            if v is None:
+                stream.write(f"{t.__name__}\n")
+            else:
+                traceback.print_exception(t, v, tb, file=stream)
+            stream.write(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+            if context is None:
+                stream.write("\n")
+                return
+            if not isinstance(context, str):
+                context = self._formatted(context, stream)
+            stream.write(f" {context} failed with {getattr(t, '__name__', 'exception')}\n\n")
+        except OSError:
+            pass  # a broken stderr must not take the hub down with it
+
+    def _formatted(self, context: object, stream: Any) -> str:
+        try:
+            return str(self.format_context(context))
+        except Exception:
+            traceback.print_exc(file=stream)
+            return object.__repr__(context)
+
+    # ---------------------------------------------------------------- monitoring
+
+    def start_periodic_monitoring_thread(self) -> Any:
+        """Start the native thread that watches this hub, if `config.monitor_thread` says so."""
+        if self.periodic_monitoring_thread is None and config.monitor_thread:
+            from ._monitor import start
+
+            start(self)
+        return self.periodic_monitoring_thread
+
+    def run(self) -> None:
+        self.start_periodic_monitoring_thread()
+        super().run()
+
+    def destroy(self, destroy_loop: bool | None = None) -> None:
+        if self.periodic_monitoring_thread is not None:
+            self.periodic_monitoring_thread.kill()
+            self.periodic_monitoring_thread = None
+        super().destroy(True)
+
+
+def _loop_of(hub: Any) -> Any:
+    return hub.loop
+
+
+class signal:
+    """Call `handler(*args, **kwargs)` in a new greenlet whenever signal `signalnum` arrives; `cancel()` ends that."""
+
+    greenlet_class: Callable[..., greenlet] = Greenlet
+
+    def __init__(self, signalnum: int, handler: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        if not callable(handler):
+            raise TypeError("signal handler must be callable.")
+        self.hub: Any = get_hub()
+        self.watcher: Any = _loop_of(self.hub).signal(signalnum, ref=False)
+        self.handler: Any = handler
+        self.args: Any = args
+        self.kwargs: Any = kwargs
+        self.watcher.start(self._start)
+
+    @property
+    def ref(self) -> bool:
+        return bool(self.watcher.ref)
+
+    @ref.setter
+    def ref(self, value: bool) -> None:
+        self.watcher.ref = value
+
+    def cancel(self) -> None:
+        if self.watcher is not None:
+            self.watcher.stop()
+            self.watcher.close()
+        self.watcher = self.handler = self.args = self.kwargs = self.hub = None
+
+    def _start(self) -> None:
+        self.greenlet_class(self.handle).switch()
+
+    def handle(self) -> None:
+        hub = self.hub
+        try:
+            self.handler(*self.args, **self.kwargs)
+        except BaseException:
+            hub.handle_error(None, *sys.exc_info())
+
+
+def reinit(hub: Any = None) -> None:
+    """Nothing is left to do in a fork's child: its hub has begun afresh by itself."""
+
+
+def set_hub(hub: Any) -> None:
+    raise NotImplementedError(
+        "weald keeps one hub per thread and makes it itself; gevent.hub.set_default_hub_class chooses its class"
+    )
+
+
+_hub_class: type[_core.Hub] = Hub
+
+
+def set_default_hub_class(hubtype: type[_core.Hub]) -> None:
+    """Make hubs of class `hubtype`, a subclass of Hub, from now on."""
+    global _hub_class
+    _core.set_hub_class(hubtype)
+    _hub_class = hubtype
+
+
+def get_hub_class() -> type[_core.Hub]:
+    """The class of this thread's hub, or of the next one."""
+    hub = get_hub_if_exists()
+    return _hub_class if hub is None else type(hub)
+
+
+set_default_hub_class(Hub)

@@ -8,11 +8,13 @@ Invariants:
 - The classes `socket.socket` and `ssl.SSLContext` are not left behind half-patched: the original
   `socket.socket` makes ours, and every SSLContext, whenever it was made, wraps with our SSLSocket.
 - Only exact matches are replaced in other modules' globals; weald's own modules are left alone.
+- `listeners` are asked before and told after; they know nothing of each other.
 """
 
 import gc
 import sys
 import threading
+import warnings
 from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
@@ -22,9 +24,14 @@ from weald import _core
 from weald.monkey import _locks
 
 __all__ = [
+    "Listener",
+    "MonkeyPatchWarning",
     "get_original",
+    "is_anything_patched",
     "is_module_patched",
     "is_object_patched",
+    "listeners",
+    "main",
     "patch_all",
     "patch_builtins",
     "patch_contextvars",
@@ -34,6 +41,7 @@ __all__ = [
     "patch_os",
     "patch_queue",
     "patch_select",
+    "patch_selectors",
     "patch_signal",
     "patch_socket",
     "patch_ssl",
@@ -41,25 +49,75 @@ __all__ = [
     "patch_sys",
     "patch_thread",
     "patch_time",
+    "remove_item",
     "saved",
 ]
 
 saved: dict[str, dict[str, Any]] = {}
 
 _MISSING = object()
+_all_arguments: dict[str, bool] = {}  # of patch_all's calls: true in any of them
 
 
-def get_original(mod_name: str, item_name: str | Iterable[str]) -> Any:
-    """The unpatched `item_name` of module `mod_name`; a list of them for an iterable of names."""
+class MonkeyPatchWarning(RuntimeWarning):
+    """Something about patching is not as it should be."""
+
+
+class Listener:
+    """Somebody who wants to know what is patched: override methods and append an instance to `listeners`.
+
+    The `will_` methods may return False: leave that alone.
+    """
+
+    def will_patch_all(self, arguments: dict[str, Any], extra: dict[str, Any]) -> bool:
+        """`patch_all` was called with `arguments`, and with `extra` ones that it does not know."""
+        return True
+
+    def will_patch_module(self, source: Any, target: ModuleType, items: list[str]) -> bool:
+        """`items`, which may be changed, of module `target` will be replaced with those of `source`."""
+        return True
+
+    def did_patch_module(self, source: Any, target: ModuleType) -> None: ...
+
+    def did_patch_all(self, arguments: dict[str, Any], extra: dict[str, Any]) -> None: ...
+
+
+listeners: list[Listener] = []
+
+
+def get_original(mod_name: str | Iterable[str], item_name: str | Iterable[str]) -> Any:
+    """The unpatched `item_name` of module `mod_name`; a list of them for an iterable of names.
+
+    Of several module names the first that can be imported counts.
+    """
+    if not isinstance(mod_name, str):
+        return get_original(_first_importable(mod_name), item_name)
     if not isinstance(item_name, str):
         return [get_original(mod_name, name) for name in item_name]
     originals = saved.get(mod_name, {})
     return originals[item_name] if item_name in originals else getattr(import_module(mod_name), item_name)
 
 
+def _first_importable(names: Iterable[str]) -> str:
+    error: ImportError | None = None
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as failed:
+            error = failed
+        else:
+            return name
+    raise error or ImportError("no module name was given")
+
+
 def is_module_patched(mod_name: str) -> bool:
     """Whether anything of that module has been replaced."""
     return mod_name in saved
+
+
+def is_anything_patched() -> bool:
+    """Whether anything at all has been replaced."""
+    return bool(saved)
 
 
 def is_object_patched(mod_name: str, item_name: str) -> bool:
@@ -77,23 +135,58 @@ def patch_item(module: ModuleType, attr: str, newitem: object) -> None:
     setattr(module, attr, newitem)
 
 
-def patch_module(name: str, items: Iterable[str] | None = None) -> bool:
+def remove_item(module: ModuleType, attr: str) -> None:
+    """Delete `module.attr`, if it is there, remembering what it was."""
+    if hasattr(module, attr):
+        saved.setdefault(module.__name__, {}).setdefault(attr, getattr(module, attr))
+        delattr(module, attr)
+
+
+def patch_module(target_module: ModuleType, source_module: Any, items: Iterable[str] | None = None) -> bool:
+    """Replace `items` of `target_module` with those of `source_module`; False if a listener forbids it.
+
+    Without `items`, `source_module.__implements__` names them.  `_gevent_will_monkey_patch(target_module, items,
+    warn)` and `_gevent_did_monkey_patch` of the source, if there are such functions, are called before and after.
+    Modules that imported an original by name get the new one too.
+    """
+    if items is None:
+        items = getattr(source_module, "__implements__", None)
+        if items is None:
+            raise AttributeError(f"{source_module!r} does not say in __implements__ what it has for others")
+    names = list(items)
+    will, did = (getattr(source_module, f"_gevent_{when}_monkey_patch", None) for when in ("will", "did"))
+    if will is not None:
+        will(target_module, names, _warn)
+    if not all([listener.will_patch_module(source_module, target_module, names) for listener in listeners]):
+        return False
+    replaced = []
+    for attr in names:
+        old = getattr(target_module, attr, _MISSING)
+        new = getattr(source_module, attr)
+        if old is not new:
+            patch_item(target_module, attr, new)
+            replaced.append((old, new))
+    _mend_globals(replaced)
+    if did is not None:
+        did(target_module, names, _warn)
+    for listener in listeners:
+        listener.did_patch_module(source_module, target_module)
+    return True
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, MonkeyPatchWarning, stacklevel=3)
+
+
+def _patch_module(name: str, items: Iterable[str] | None = None) -> bool:
     """Put weald's versions of `items` (all it implements, if None) into the stdlib's module `name`.
 
-    Modules that imported an original by name get the new one too.
+    What this Python's module lacks is left out.
     """
     source = import_module(f"weald.{name.lstrip('_')}")
     target = import_module(name)
-    replaced = []
-    for attr in source.__implements__ if items is None else items:
-        old = getattr(target, attr, _MISSING)
-        new = getattr(source, attr)
-        if old is _MISSING or old is new:
-            continue
-        patch_item(target, attr, new)
-        replaced.append((old, new))
-    _mend_globals(replaced)
-    return bool(replaced)
+    names = source.__implements__ if items is None else items
+    return patch_module(target, source, [attr for attr in names if hasattr(target, attr)])
 
 
 def _others() -> Iterable[ModuleType]:
@@ -123,23 +216,28 @@ def _mend_globals(replaced: list[tuple[Any, Any]]) -> None:
 
 def patch_time() -> None:
     """time.sleep."""
-    patch_module("time")
+    _patch_module("time")
 
 
 def patch_os() -> None:
     """os.wait, os.waitpid.  os.fork needs nothing: a child's hub begins afresh anyway."""
-    patch_module("os")
+    _patch_module("os")
 
 
 def patch_queue() -> None:
     """queue.SimpleQueue; queue.Queue and its kin become cooperative with threading."""
-    patch_module("queue")
+    _patch_module("queue")
 
 
 def patch_select(aggressive: bool = True) -> None:
     """select and selectors.  `aggressive` is taken for compatibility: nothing is removed here."""
-    patch_module("select")
-    patch_module("selectors")
+    _patch_module("select")
+    patch_selectors(aggressive)
+
+
+def patch_selectors(aggressive: bool = True) -> None:
+    """selectors.  `aggressive` is taken for compatibility: nothing is removed here."""
+    _patch_module("selectors")
 
 
 def patch_signal() -> None:
@@ -150,7 +248,8 @@ def patch_signal() -> None:
     """
     import signal as stdlib
 
-    patch_module("signal")
+    if not _patch_module("signal"):
+        return
     if stdlib.getsignal(stdlib.SIGINT) is stdlib.default_int_handler and _in_main_thread():
         stdlib.signal(stdlib.SIGINT, stdlib.default_int_handler)
 
@@ -167,7 +266,8 @@ def patch_socket(dns: bool = True, aggressive: bool = True) -> None:
 
     original = get_original("socket", "socket")
     names = [name for name in ours.__implements__ if dns or name not in ours.__dns__]
-    patch_module("socket", names)
+    if not _patch_module("socket", names):
+        return
     if "SocketType" in vars(stdlib) and stdlib.SocketType is original:
         patch_item(stdlib, "SocketType", ours.socket)
 
@@ -181,7 +281,7 @@ def patch_dns() -> None:
     """The look-ups of socket only."""
     from weald import socket as ours
 
-    patch_module("socket", ours.__dns__)
+    _patch_module("socket", ours.__dns__)
 
 
 def patch_ssl(_warn_imports: bool = True) -> None:
@@ -190,7 +290,8 @@ def patch_ssl(_warn_imports: bool = True) -> None:
 
     from weald import ssl as ours
 
-    patch_module("ssl")
+    if not _patch_module("ssl"):
+        return
     stdlib.SSLContext.sslsocket_class = ours.SSLSocket
 
 
@@ -210,13 +311,13 @@ def patch_thread(
     if is_module_patched("_thread"):
         return
     ours._known_native_idents.update(stdlib._active)  # type: ignore[attr-defined]
-    patch_module("_thread")
-    if not threading:
+    if not _patch_module("_thread") or not threading:
         return
     from weald import threading as ours_threading
 
     skip = set() if Event else {"Event"}
-    patch_module("threading", [name for name in ours_threading.__implements__ if name not in skip])
+    if not _patch_module("threading", [name for name in ours_threading.__implements__ if name not in skip]):
+        return
     if _threading_local:
         patch_item(import_module("_threading_local"), "local", _core.local)
     if existing_locks:
@@ -285,8 +386,20 @@ def patch_all(
     queue: bool = True,
     contextvars: bool = True,
     **kwargs: Any,
-) -> None:
-    """Patch all of the standard library that blocks; each argument switches one part."""
+) -> bool:
+    """Patch all of the standard library that blocks; each argument switches one part.
+
+    Further arguments are for `listeners`.  False if one of them forbids it.
+    """
+    arguments = {name: value for name, value in locals().items() if name != "kwargs"}
+    if _all_arguments and _all_arguments != arguments:
+        _warn("patch_all was called before, with other arguments: all that was true in either call is patched")
+    if _all_arguments and not any(value and not _all_arguments[name] for name, value in arguments.items()):
+        return True
+    if not all([listener.will_patch_all(arguments, kwargs) for listener in listeners]):
+        return False
+    for name, value in arguments.items():
+        _all_arguments[name] = value or _all_arguments.get(name, False)
     if os:
         patch_os()
     if time:
@@ -313,3 +426,13 @@ def patch_all(
         patch_builtins()
     if contextvars:
         patch_contextvars()
+    for listener in listeners:
+        listener.did_patch_all(arguments, kwargs)
+    return True
+
+
+def main() -> None:
+    """`python -m weald.monkey`."""
+    from weald.monkey.__main__ import main
+
+    main()

@@ -7,8 +7,8 @@ Called by: socket.py.  Every hub has its own, made at first use as `config.resol
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-from weald._core import get_hub
-from weald.config import config
+from weald._config import config
+from weald._core import Hub, get_hub
 
 __all__ = ["Resolver", "current"]
 
@@ -42,13 +42,5 @@ def current() -> Resolver:
     hub = get_hub()
     resolver: Resolver | None = hub.resolver
     if resolver is None:
-        resolver = hub.resolver = _make(config.resolver)
+        resolver = hub.resolver = cast(Callable[[Hub], Resolver], config.resolver)(hub)
     return resolver
-
-
-def _make(name: str) -> Resolver:
-    if name != "thread":
-        raise ValueError(f"there is no resolver {name!r}; WEALD_RESOLVER must be: thread")
-    from weald.resolver.thread import Resolver as ThreadResolver
-
-    return cast(Callable[[], Resolver], ThreadResolver)()

@@ -13,7 +13,7 @@ from copy import deepcopy
 from typing import Any
 
 from weald import threadpool
-from weald._core import Greenlet, spawn
+from weald._core import Greenlet, Hub, spawn
 from weald.resolver import AddressInfo, Host, HostEntry
 
 __all__ = ["Resolver"]
@@ -22,7 +22,7 @@ __all__ = ["Resolver"]
 class Resolver:
     """Looks names up with `_socket` in native threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, hub: Hub | None = None) -> None:
         self._lookups: dict[str, Greenlet] = {}
 
     def __repr__(self) -> str:

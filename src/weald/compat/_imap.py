@@ -1,0 +1,5 @@
+"""gevent._imap."""
+
+from weald.pool import IMap, IMapUnordered
+
+__all__ = ["IMap", "IMapUnordered"]

@@ -1,0 +1,5 @@
+"""gevent._semaphore."""
+
+from weald._core import BoundedSemaphore, Semaphore
+
+__all__ = ["BoundedSemaphore", "Semaphore"]

@@ -1,0 +1,23 @@
+"""gevent._socketcommon: what gevent's socket modules shared; here it is all in weald.socket."""
+
+from errno import EAGAIN, EALREADY, EBADF, ECONNREFUSED, EHOSTUNREACH, EINPROGRESS, EINVAL, EISCONN, EWOULDBLOCK
+from typing import Any
+
+from weald import socket as _socket
+from weald._core import Timeout, get_hub
+from weald.exceptions import ConcurrentObjectUseError
+from weald.socket import *
+from weald.socket import __dns__, __extensions__, __implements__, __imports__, cancel_wait
+from weald.socket import socket as SocketMixin
+
+GSENDAGAIN = EWOULDBLOCK
+timeout_default: Any = object()
+cancel_wait_ex = OSError(EBADF, "File descriptor was closed in another greenlet")
+
+
+def wait(io: Any, timeout: float | None = None, timeout_exc: Any = None) -> None:
+    """Wait until the watcher `io` is ready; `timeout_exc`, or TimeoutError, after `timeout` seconds."""
+    if io.callback is not None:
+        raise ConcurrentObjectUseError(f"This socket is already used by another greenlet: {io.callback!r}")
+    with Timeout.start_new(timeout, TimeoutError("timed out") if timeout_exc is None else timeout_exc):
+        get_hub().wait(io)  # type: ignore[attr-defined]
