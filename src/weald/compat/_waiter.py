@@ -72,13 +72,13 @@ class Waiter:
             self._resume(self.greenlet.throw, *throw_args)
 
     def _resume(self, how: Any, *args: Any) -> None:
-        hub: Any = self.hub
-        if hub is not getcurrent():
+        handle_error = self.hub.handle_error
+        if getcurrent() is not self.hub:
             raise AssertionError("Can only use Waiter.switch method from the Hub greenlet")
         try:
             how(*args)
         except BaseException:
-            hub.handle_error(how, *sys.exc_info())
+            handle_error(how, *sys.exc_info())
 
     def get(self) -> Any:
         """Wait for the value or the exception, if there is none yet."""
