@@ -105,19 +105,15 @@ _LOOPS = {"libev-cext": "libev", "libev-cffi": "libev", "libuv-cffi": "libuv"}
 
 def _loop(value: Any) -> Any:
     """Name of a backend, or several, the first that this build has; the class of loops is taken for the default."""
-    if value is None or value is _loop_class():
-        return _loop_class()
+    if value is None or value is _core.EventLoop:
+        return _core.EventLoop
     present = _core.loop_names()
     for word in _words(value):
         name = _LOOPS.get(str(word).strip(), str(word).strip())
         if name in present:
             _core.set_loop_factory(name)
-            return _loop_class()
+            return _core.EventLoop
     raise ValueError(f"must be one of {', '.join(present)}, which this build of weald has")
-
-
-def _loop_class() -> Any:
-    return getattr(_core, "EventLoop", None) or _core.Loop
 
 
 class _Setting(NamedTuple):

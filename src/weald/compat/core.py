@@ -1,14 +1,17 @@
-"""gevent.core: the event loop's class and names around it."""
+"""gevent.core: the event loop's class, with the names that only gevent's loops have, and what else was there.
+
+Importing it makes the loops of hubs be of that class (a loop that somebody has looked at already stays as it is).
+"""
 
 from time import time
 from typing import Any
 
 from weald import _core
-from weald._config import config
-from weald._core import READ, WRITE, get_hub
+from weald._core import EVENTS, READ, WRITE, EventLoop, get_hub
 from weald._core import Callback as callback
 
 __all__ = [
+    "EVENTS",
     "READ",
     "WRITE",
     "callback",
@@ -21,22 +24,67 @@ __all__ = [
     "time",
 ]
 
-EVENTS = getattr(_core, "EVENTS", None)
 LIBEV_EMBED = False
 BACKEND_EPOLL = 4
 
 
-_Loop: Any = config.loop
+class loop(EventLoop):
+    """A hub's loop, or with `default=False` one of its maker's own, driven by `run()`."""
 
-
-class loop(_Loop):  # type: ignore[misc]
-    """A loop of one's own, driven by `run()`; `hub.loop` is the thread's."""
-
-    def __init__(self, flags: Any = None, default: bool | None = None, ptr: Any = None) -> None:
-        super().__init__()
+    CALLBACK_CHECK_COUNT = 50
+    approx_timer_resolution = 0.00001  # seconds
+    backend = "epoll"
+    backend_int = BACKEND_EPOLL
+    origflags = ""
+    origflags_int = 0
 
     def __new__(cls, flags: Any = None, default: bool | None = None, ptr: Any = None) -> Any:
-        return get_hub().loop if default else super().__new__(cls)
+        if default is not False and not isinstance(flags, _core.Hub):
+            return get_hub().loop
+        return super().__new__(cls)
+
+    def __init__(self, flags: Any = None, default: bool | None = None, ptr: Any = None) -> None:
+        if isinstance(flags, _core.Hub):  # the core makes a hub's loop
+            self._hub: Any = flags
+            super().__init__(flags)
+        elif default is False:
+            self._hub = None
+            super().__init__()
+
+    @property
+    def default(self) -> bool:
+        """Is it the loop of the main thread's hub?"""
+        hub = self._hub
+        return hub is not None and getattr(hub, "main_hub", False) and not self.destroyed
+
+    @property
+    def WatcherType(self) -> type:
+        return _core.Watcher
+
+    def verify(self) -> None:
+        """Nothing to verify."""
+
+    def reinit(self) -> None:
+        """Nothing: a fork's child has a fresh loop already."""
+
+    def install_sigchld(self) -> None:
+        """Nothing: children are watched without SIGCHLD."""
+
+    def reset_sigchld(self) -> None:
+        """Nothing, see `install_sigchld`."""
+
+    def _format(self) -> str:
+        default = " default" if self.default else ""
+        return f"{self.backend}{default} pending={self.pendingcnt} ref={self.activecnt} fileno={self.fileno()}"
+
+    def debug(self) -> list[str]:
+        """Lines about what it watches."""
+        return [repr(self)]
+
+
+# `async` is a keyword.
+setattr(loop, "async", EventLoop.async_)
+_core.set_event_loop_class(loop)
 
 
 def supported_backends() -> list[str]:

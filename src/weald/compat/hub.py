@@ -21,6 +21,7 @@ from weald._core import Greenlet, get_hub, get_hub_if_exists, idle, iwait, sleep
 from weald.compat import kill
 from weald.exceptions import BlockingSwitchOutError, HubDestroyed, InvalidSwitchError, LoopExit
 
+from . import core  # gives loops gevent's names
 from ._ident import IdentRegistry
 from ._util import readproperty
 from ._waiter import Waiter
@@ -66,8 +67,8 @@ class Hub(_core.Hub):
         return config.loop
 
     @property
-    def backend_name(self) -> str:
-        return self.loop.name
+    def backend(self) -> Any:
+        return config.libev_backend
 
     @property
     def main_hub(self) -> bool:
@@ -148,13 +149,13 @@ class Hub(_core.Hub):
         if watcher is None:
             raise ValueError("cancel_wait needs a watcher")
         if watcher.callback is not None or close_watcher:
-            _loop_of(self).run_callback(self._cancel_wait, watcher, error, close_watcher)
+            self.loop.run_callback(self._cancel_wait, watcher, error, close_watcher)
 
     def cancel_waits_close_and_then(
         self, watchers: Any, exc_kind: Any, then: Callable[..., object], *then_args: Any
     ) -> None:
         deferred = [watcher for watcher in watchers if watcher is not None]
-        _loop_of(self).run_callback(self._cancel_waits, deferred, exc_kind, then, then_args)
+        self.loop.run_callback(self._cancel_waits, deferred, exc_kind, then, then_args)
 
     def _cancel_waits(self, watchers: Any, error: Any, then: Callable[..., object], args: tuple[Any, ...]) -> None:
         for watcher in watchers:
@@ -254,10 +255,6 @@ class Hub(_core.Hub):
         super().destroy(True)
 
 
-def _loop_of(hub: Any) -> Any:
-    return hub.loop
-
-
 class signal:
     """Call `handler(*args, **kwargs)` in a new greenlet whenever signal `signalnum` arrives; `cancel()` ends that."""
 
@@ -267,7 +264,7 @@ class signal:
         if not callable(handler):
             raise TypeError("signal handler must be callable.")
         self.hub: Any = get_hub()
-        self.watcher: Any = _loop_of(self.hub).signal(signalnum, ref=False)
+        self.watcher: Any = self.hub.loop.signal(signalnum, ref=False)
         self.handler: Any = handler
         self.args: Any = args
         self.kwargs: Any = kwargs

@@ -351,7 +351,7 @@ def patch_subprocess() -> None:
     import subprocess as stdlib
 
     original = get_original("subprocess", "Popen")
-    patch_module("subprocess")
+    _patch_module("subprocess")
     for derived in original.__subclasses__():
         if derived is not stdlib.Popen:
             derived.__bases__ = tuple(stdlib.Popen if base is original else base for base in derived.__bases__)
