@@ -3,10 +3,11 @@
 import os as stdlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import python, recorded_errors, settle
+from helpers import Thread, python, recorded_errors, settle
 
 import weald
 from weald import os
@@ -195,3 +196,61 @@ def test_bad_descriptor() -> None:
     for call, *args in calls:
         with pytest.raises(OSError, match="Bad file descriptor"):
             call(*args)
+
+
+def test_read_and_write_of_blocking_pipes(pipe: tuple[int, int]) -> None:
+    r, w = pipe
+    reader = weald.spawn(os.read, r, 100)
+    settle()
+    assert not reader.ready()
+    assert os.write(w, b"data") == 4
+    assert reader.get() == b"data"
+    total = 1_000_000
+    writer = weald.spawn(os.write, w, memoryview(bytes(total // 4)).cast("i", [total // 4 // 4]))
+    writer.link(lambda _: stdlib.close(w))
+    received = 0
+    while data := os.read(r, 65536):
+        received += len(data)
+    assert received == writer.get() == total // 4
+    assert stdlib.get_blocking(r)
+
+
+def test_a_write_whose_reader_goes_away_midway(pipe: tuple[int, int]) -> None:
+    r, w = pipe
+    writer = weald.spawn(os.write, w, bytes(1_000_000))
+    settle()
+    assert not writer.ready()
+    stdlib.close(r)
+    assert 0 < writer.get() < 1_000_000  # as the system's own call does
+    with pytest.raises(BrokenPipeError):
+        os.write(w, b"x")
+
+
+def test_read_and_write_of_what_never_waits(pipe: tuple[int, int], tmp_path: Path) -> None:
+    r, w = pipe
+    os.make_nonblocking(r)
+    with pytest.raises(BlockingIOError):
+        os.read(r, 1)
+    os.make_nonblocking(w)
+    assert 0 < os.write(w, bytes(1_000_000)) < 1_000_000
+    with pytest.raises(BlockingIOError):
+        os.write(w, bytes(1_000_000))
+    fd = os.open(tmp_path / "file", stdlib.O_RDWR | stdlib.O_CREAT)
+    assert os.write(fd, bytes(1_000_000)) == 1_000_000
+    os.lseek(fd, 0, 0)
+    assert os.read(fd, 2_000_000) == bytes(1_000_000)
+    stdlib.close(fd)
+    calls: list[tuple[Any, ...]] = [(os.read, 1), (os.write, b"x"), (os.write, bytes(100_000))]
+    for call, argument in calls:
+        for bad, error in ((10**6, OSError), (-1, OSError), (2**40, OverflowError), ("0", TypeError)):
+            with pytest.raises(error):
+                call(bad, argument)
+    with pytest.raises(TypeError):
+        os.write(w, "text")
+
+
+def test_read_in_a_native_thread_without_a_hub(pipe: tuple[int, int]) -> None:
+    r, w = pipe
+    reader = Thread(os.read, r, 10)
+    assert os.write(w, b"data") == 4
+    assert reader.result() == b"data"

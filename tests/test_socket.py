@@ -13,7 +13,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from helpers import Thread, settle
+from helpers import Thread, run_patched, settle
 
 from weald import resolver, socket
 from weald._core import Timeout, joinall, sleep, spawn
@@ -913,3 +913,16 @@ def test_a_forked_sharer_may_hold_the_description(listener: socket.socket) -> No
     client.close()
 
 
+
+
+def test_create_server_patched() -> None:
+    out = run_patched(
+        """
+        import socket, weald.socket
+        with socket.create_server(("127.0.0.1", 0), backlog=3) as server:
+            print(type(server) is weald.socket.socket)
+            with socket.create_connection(server.getsockname()):
+                server.accept()[0].close()
+        """
+    )
+    assert out == "True\n"

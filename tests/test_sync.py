@@ -1,6 +1,7 @@
 """Event, AsyncResult, semaphores, locks, Condition: between greenlets and between threads."""
 
 import threading
+import weakref
 
 import pytest
 
@@ -175,3 +176,27 @@ def test_event_set_from_a_thread_and_waited_for_in_one():
     weald.spawn(event.set)
     assert back.wait(20)
     thread.join()
+
+
+@pytest.mark.parametrize("make", [Lock, RLock, Event, AsyncResult, Semaphore])
+def test_weak_references(make):
+    primitive = make()
+    reference = weakref.ref(primitive)
+    assert reference() is primitive
+    del primitive
+    assert reference() is None
+
+
+@pytest.mark.parametrize("make", [Lock, RLock])
+def test_locks_refuse_timeouts_as_the_stdlibs_do(make):
+    lock = make()
+    for wrong in ((True, 1e100), (True, threading.TIMEOUT_MAX + 1)):
+        with pytest.raises(OverflowError):
+            lock.acquire(*wrong)
+    for wrong in ((False, 1), (True, -100)):
+        with pytest.raises(ValueError):
+            lock.acquire(*wrong)
+    assert lock.acquire(timeout=threading.TIMEOUT_MAX)
+    assert repr(lock).startswith(f"<locked {make.__name__} object")
+    lock.release()
+    assert repr(lock).startswith(f"<unlocked {make.__name__} object")

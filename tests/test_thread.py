@@ -162,3 +162,27 @@ def test_interrupt_main_reaches_the_main_greenlet() -> None:
         """
     )
     assert out == "interrupted\n"
+
+
+def test_count() -> None:
+    go = Event()
+    before = thread._count()
+    running = [thread._start(go.wait, (), None) for _ in range(3)]
+    assert thread._count() == before + 3
+    go.set()
+    weald.joinall(running)
+    assert thread._count() == before
+
+
+def test_a_programs_own_handler_of_what_threads_raise() -> None:
+    out = run_patched(
+        """
+        import _thread, sys, time
+        def fail():
+            1 / 0
+        sys.unraisablehook = lambda found: print(found.exc_type.__name__, found.err_msg, found.object is fail)
+        _thread.start_new_thread(fail, ())
+        time.sleep(0.01)
+        """
+    )
+    assert out == "ZeroDivisionError Exception ignored in thread started by True\n"

@@ -502,3 +502,12 @@ def test_unpatched_threads_are_native() -> None:
         assert idents != [_thread.get_native_id()]
         """
     )
+
+
+def test_event_looks_as_ever() -> None:
+    event = threading.Event()
+    assert repr(event).endswith(": unset>") and repr(event).startswith("<threading.Event at 0x")
+    event.set()
+    assert repr(event).endswith(": set>")
+    with pytest.warns(DeprecationWarning, match="use is_set"):
+        assert event.isSet()

@@ -1,4 +1,4 @@
-"""`os` on greenlets: waiting for children, and reading and writing descriptors, parks the calling greenlet.
+"""`os` on greenlets: waiting for children, and reading and writing pipes, parks the calling greenlet.
 
 Called by: users, `weald.monkey`, subprocess.py, fileobject.py.
 
@@ -12,10 +12,15 @@ Invariants:
 
 import os as _stdlib
 from collections.abc import Callable
+from select import POLLIN, POLLOUT
+from select import poll as _poll
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from greenlet import getcurrent
+
 from weald import threadpool
-from weald._core import Event, get_hub, helper_idle, sleep, wait_read, wait_write
+from weald._core import Event, get_hub, get_hub_if_exists, helper_idle, sleep, wait_read, wait_write
 from weald.monkey import get_original
 
 if TYPE_CHECKING:
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
 else:
     from os import *  # noqa: F403
 
-__implements__ = ["popen", "wait", "wait3", "wait4", "waitid", "waitpid"]
+__implements__ = ["popen", "read", "wait", "wait3", "wait4", "waitid", "waitpid", "write"]
 __extensions__ = ["make_nonblocking", "nb_read", "nb_write", "tp_read", "tp_write"]
 __imports__ = [name for name in _stdlib.__all__ if name not in __implements__]
 __all__ = sorted([*__implements__, *__extensions__, *__imports__])
@@ -164,6 +169,49 @@ def popen(cmd: str, mode: str = "r", buffering: int = -1) -> Any:
 
 
 # -------------------------------------------------------------------- descriptors
+
+# A pipe that is writable at all takes this much (pipe(7)).
+_PIPE_BUF = 4096
+
+
+def read(fd: int, length: int, /) -> bytes:
+    """os.read(); while a blocking pipe, terminal or socket has nothing to read, others run."""
+    _wait_until_ready(fd, POLLIN, wait_read)
+    return _read(fd, length)
+
+
+def write(fd: int, data: Any, /) -> int:
+    """os.write(); while a blocking pipe, terminal or socket has no room, others run."""
+    if not _wait_until_ready(fd, POLLOUT, wait_write):
+        return _write(fd, data)
+    with memoryview(data) as view:
+        if view.nbytes <= _PIPE_BUF or S_ISREG(_stdlib.fstat(fd).st_mode) or not _stdlib.get_blocking(fd):
+            return _write(fd, data)
+        # All of it at once would block until a reader has taken all but the last bufferful.
+        sent = 0
+        with view.cast("B") as rest:
+            while sent < rest.nbytes:
+                try:
+                    _wait_until_ready(fd, POLLOUT, wait_write)
+                    sent += _write(fd, rest[sent : sent + _PIPE_BUF])
+                except OSError:
+                    if not sent:
+                        raise
+                    break  # as the system does: the next call will have the error
+        return sent
+
+
+def _wait_until_ready(fd: int, mask: int, wait: Callable[[int], None]) -> bool:
+    """Park until a blocking `fd` is ready; False where nobody else could run meanwhile, or the call shall fail."""
+    hub = get_hub_if_exists()
+    if hub is None or hub is getcurrent() or not isinstance(fd, int) or not 0 <= fd < 2**31:
+        return False
+    poller = _poll()
+    poller.register(fd, mask)
+    # A regular file, and whatever else always is, is ready here already.
+    while not poller.poll(0) and _stdlib.get_blocking(fd):
+        wait(fd)
+    return True
 
 
 def make_nonblocking(fd: int) -> bool:

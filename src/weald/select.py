@@ -44,6 +44,7 @@ else:
 _poll = _stdlib.poll
 _epoll = _stdlib.epoll
 
+_LONGEST_POLL = 2**31 - 1  # milliseconds: poll(2) takes an int
 _DEFAULT_MASK = POLLIN | POLLPRI | POLLOUT
 _READABLE = POLLIN | POLLHUP | POLLERR
 _WRITABLE = POLLOUT | POLLERR
@@ -135,6 +136,7 @@ class poll:
     def __init__(self) -> None:
         self._poller = _poll()
         self._masks: dict[int, int] = {}
+        self._polling = False
 
     def register(self, fd: Any, eventmask: int = _DEFAULT_MASK, /) -> None:
         self._poller.register(fd, eventmask)
@@ -151,14 +153,25 @@ class poll:
         del self._masks[_fileno(fd)]
 
     def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]:
-        """(descriptor, events) of those that are ready, after at most `timeout` milliseconds; None, <0: no limit."""
+        """(descriptor, events) of those that are ready, after at most `timeout` milliseconds; None, <0: no limit.
+
+        Raises RuntimeError if another greenlet polls with this object.
+        """
         seconds = None
         if timeout is not None:
             if not isinstance(timeout, int | float):
                 raise TypeError("timeout must be an integer or None")
+            if timeout > _LONGEST_POLL:
+                raise OverflowError("timeout is too large")
             if timeout >= 0:
                 seconds = ceil(timeout) / 1000.0
-        return _ready(self._poller, self._masks, seconds)
+        if self._polling:
+            raise RuntimeError("concurrent poll() invocation")
+        self._polling = True
+        try:
+            return _ready(self._poller, self._masks, seconds)
+        finally:
+            self._polling = False
 
 
 class epoll:

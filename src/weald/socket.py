@@ -79,6 +79,7 @@ _Address = Any  # as the address family has it: (host, port), a path, …
 # With these flags a call on a blocking socket returns at once, whatever the timeout.
 _NEVER_WAITS = MSG_DONTWAIT | MSG_ERRQUEUE
 
+_create_server = _stdlib.create_server
 _family = cast(Callable[[_Base], int], _Base.__dict__["family"].__get__)
 _accept = cast(Callable[[_Base], tuple[int, Any]], _Base.__dict__["_accept"])
 _type = cast(Callable[[_Base], int], _Base.__dict__["type"].__get__)
@@ -377,7 +378,7 @@ def create_connection(
 
 def create_server(address: tuple[Any, ...], **options: Any) -> socket:
     """socket.create_server(address, *, family, backlog, reuse_port, dualstack_ipv6)"""
-    sock = _stdlib.create_server(address, **options)
+    sock = _create_server(address, **options)
     if isinstance(sock, socket):
         return sock
     return socket(sock.family, sock.type, sock.proto, sock.detach())

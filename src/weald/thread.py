@@ -12,7 +12,9 @@ Invariants:
 import _thread
 import os
 import sys
+import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -22,6 +24,7 @@ from weald._core import Event, Greenlet, Lock, RLock, local
 __implements__ = [
     "LockType",
     "RLock",
+    "_count",
     "_local",
     "allocate",
     "allocate_lock",
@@ -68,11 +71,34 @@ class _ThreadGreenlet(Greenlet):
     """A greenlet that plays a thread."""
 
 
+_alive: weakref.WeakSet[_ThreadGreenlet] = weakref.WeakSet()
+_native_count = _thread._count
+
+
+def _count() -> int:
+    """How many threads run that were started by this module, or natively."""
+    return _native_count() + len(_alive)
+
+
 def _run_thread(function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     try:
         function(*args, **kwargs)
     except (SystemExit, GreenletExit):
         pass  # the ways to leave a thread
+    except BaseException as error:
+        if sys.unraisablehook is sys.__unraisablehook__ or _thread.start_new_thread is not start_new_thread:
+            raise
+        # A patched program with a handler of its own for what threads raise.
+        report = SimpleNamespace(
+            exc_type=type(error),
+            exc_value=error,
+            exc_traceback=error.__traceback__,
+            err_msg="Exception ignored in thread started by",
+            object=function,
+        )
+        sys.unraisablehook(report)  # type: ignore[arg-type]
+    finally:
+        _alive.discard(getcurrent())  # type: ignore[arg-type]
 
 
 def start_new_thread(function: Callable[..., object], args: tuple[Any, ...] = (), kwargs: Any = None, /) -> int:
@@ -93,7 +119,9 @@ def _start(function: Callable[..., object], args: tuple[Any, ...], kwargs: Any) 
         raise TypeError("2nd arg must be a tuple")
     if kwargs is not None and not isinstance(kwargs, dict):
         raise TypeError("optional 3rd arg must be a dictionary")
-    return _ThreadGreenlet.spawn(_run_thread, function, args, kwargs or {})
+    greenlet = _ThreadGreenlet.spawn(_run_thread, function, args, kwargs or {})
+    _alive.add(greenlet)  # type: ignore[arg-type]
+    return greenlet
 
 
 def exit() -> None:

@@ -9,6 +9,7 @@ until the greenlet ends.
 
 import sys
 import threading
+import warnings
 import weakref
 from threading import Barrier, BoundedSemaphore, BrokenBarrierError, Condition, Semaphore, Thread, Timer
 from typing import Any
@@ -60,6 +61,13 @@ _started.set()
 
 class Event(_core.Event):
     """threading.Event."""
+
+    def isSet(self) -> bool:
+        warnings.warn("isSet() is deprecated, use is_set() instead", DeprecationWarning, stacklevel=2)
+        return self.is_set()
+
+    def __repr__(self) -> str:
+        return f"<threading.Event at {id(self):#x}: {'set' if self.is_set() else 'unset'}>"
 
     def _at_fork_reinit(self) -> None:
         """`threading` calls this in a fork's child for its threads' events, which nobody waits for there."""

@@ -13,6 +13,7 @@ from weald._core.hub cimport Waiter, current_greenlet, current_hub
 from weald._core.waiters cimport (
     Linkable, WaitList, append, clear, first, new_waiter, park, park_listed, seconds, wake_all, wake_one)
 
+from _thread import TIMEOUT_MAX
 from concurrent.futures import CancelledError
 
 from weald._core.timeout import Timeout
@@ -26,6 +27,7 @@ cdef class Event(Linkable):
     `set` wakes everybody who waits, also those who have not run yet when it is cleared again.
     """
 
+    cdef object __weakref__
     cdef bint flag
 
     def __init__(self):
@@ -84,6 +86,7 @@ cdef class AsyncResult(Linkable):
     `set_result`, `done`, `cancel` and `cancelled`.
     """
 
+    cdef object __weakref__
     cdef ResultState state
     cdef object value_
     cdef object error  # the exception, or None
@@ -219,6 +222,7 @@ cdef class AsyncResult(Linkable):
 cdef class Semaphore(Linkable):
     """Semaphore(value=1): at most `value` holders at a time.  First come, first served."""
 
+    cdef object __weakref__
     cdef public Py_ssize_t counter
 
     def __init__(self, value=1, hub=None):
@@ -368,12 +372,18 @@ cdef double lock_timeout(bint blocking, object timeout) except? -2.0:
         raise ValueError("can't specify a timeout for a non-blocking call")
     if value < 0.0:
         raise ValueError("timeout value must be a non-negative number")
+    if value > LONGEST:
+        raise OverflowError("timeout value is too large")
     return seconds(timeout)
+
+
+cdef double LONGEST = TIMEOUT_MAX
 
 
 cdef class Lock(Linkable):
     """threading.Lock's contract; any greenlet or thread may release it.  FIFO."""
 
+    cdef object __weakref__
     cdef bint held
 
     def __init__(self):
@@ -436,7 +446,7 @@ cdef class Lock(Linkable):
         clear(&self.waiters)
 
     def __repr__(self):
-        return (f"<{'locked' if self.held else 'unlocked'} {type(self).__name__} at {id(self):#x} "
+        return (f"<{'locked' if self.held else 'unlocked'} {type(self).__name__} object at {id(self):#x} "
                 f"waiting={self.waiters.count}>")
 
 
@@ -458,6 +468,7 @@ cdef object LAST_HOLDER = object()
 cdef class RLock(Linkable):
     """threading.RLock's contract: its owner, a greenlet, may take it again.  FIFO."""
 
+    cdef object __weakref__
     cdef object owner
     cdef Py_ssize_t count
 
@@ -546,8 +557,8 @@ cdef class RLock(Linkable):
         clear(&self.waiters)
 
     def __repr__(self):
-        return (f"<{'locked' if self.owner is not None else 'unlocked'} {type(self).__name__} at {id(self):#x} "
-                f"owner={self.owner!r} count={self.count} waiting={self.waiters.count}>")
+        return (f"<{'locked' if self.owner is not None else 'unlocked'} {type(self).__name__} object "
+                f"owner={self.owner!r} count={self.count} at {id(self):#x} waiting={self.waiters.count}>")
 
 
 # ------------------------------------------------------------------ Condition

@@ -1,0 +1,294 @@
+"""CPython's own tests, patched by weald, next to the same tests unpatched.
+
+    scripts/stdlib-tests [--jobs N] [--seconds S] [--fresh] [-v] [MODULE ...]
+
+Called by: scripts/stdlib-tests.  It runs the interpreter's installed `test` package; nothing of it is copied.
+Each module runs in a process of its own, after `weald.monkey.patch_all()`.  A test that takes longer than
+`--seconds` ends that process, with a traceback and the test's name; a new one goes on with the module's other
+tests.  What fails is run once more alone, as CPython's own `-w` does, since the machine may have been busy.
+
+What passes unpatched has to pass patched, unless stdlib_tests.expected lists it, one line each:
+
+    INTERPRETER[,INTERPRETER...] TEST-ID REASON
+
+Exit status: 1 if a test differs without being listed, hangs, or is listed though it passes; else 0.
+The unpatched results are kept in build/stdlib-tests until `--fresh` is given.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+MODULES = [
+    *("socket", "ssl", "select", "selectors", "poll", "epoll", "socketserver", "ftplib", "smtplib", "imaplib"),
+    *("poplib", "httplib", "httpservers", "urllib2_localnet", "xmlrpc", "queue", "threading", "thread"),
+    *("threading_local", "threadedtempfile", "subprocess", "signal", "os", "wsgiref", "concurrent_futures"),
+    *("asyncio.test_base_events", "asyncio.test_buffered_proto", "asyncio.test_events"),
+    *("asyncio.test_selector_events", "asyncio.test_sendfile", "asyncio.test_server"),
+    *("asyncio.test_sock_lowlevel", "asyncio.test_ssl", "asyncio.test_sslproto", "asyncio.test_streams"),
+    *("asyncio.test_subprocess", "asyncio.test_threads", "asyncio.test_unix_events"),
+    *("logging", "contextlib", "context"),
+]
+INTERPRETER = f"{sys.version_info[0]}.{sys.version_info[1]}"
+EXPECTED = Path(__file__).with_name("stdlib_tests.expected")
+MOST_EXPECTED = 60
+KEPT = Path(__file__).parent.parent / "build/stdlib-tests" / sys.version.split()[0]
+SOURCE = Path(__file__).parent.parent / "src"
+
+_Results = dict[str, str]  # test id: "passed", or "skipped", "failed", "hung", "died", then ": " and why
+_SHOWN = ("passed", "failed", "skipped")
+
+
+# ------------------------------------------------------------------ in the process that runs the tests
+
+
+def run_tests(patched: bool, name: str, seconds: float, only: list[str], done: set[str]) -> None:
+    """Run module `name` but for `done`, or just `only`; a JSON line for each test's begin and end goes to fd 3."""
+    if patched:
+        import weald.monkey
+
+        weald.monkey.patch_all()
+    import faulthandler
+    import traceback
+    import unittest
+
+    from test import support
+
+    # Closed in children: a daemon of a test must not keep the file from ending.
+    os.set_inheritable(3, False)
+    pid = os.getpid()
+
+    def report(*fields: str) -> None:
+        if os.getpid() == pid:
+            os.write(3, (json.dumps(fields) + "\n").encode())
+
+    class Result(unittest.TestResult):
+        def startTest(self, test: unittest.TestCase) -> None:
+            super().startTest(test)
+            report("begin", test.id())
+            faulthandler.dump_traceback_later(seconds, exit=True)
+            self.verdict = "passed"
+
+        def stopTest(self, test: unittest.TestCase) -> None:
+            faulthandler.cancel_dump_traceback_later()
+            report("end", test.id(), self.verdict)
+            super().stopTest(test)
+
+        def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+            self._verdict(test, f"skipped: {reason}")
+
+        def addExpectedFailure(self, test: unittest.TestCase, err: object) -> None:
+            self.verdict = "passed"
+
+        def addUnexpectedSuccess(self, test: unittest.TestCase) -> None:
+            self.verdict = "failed: unexpected success"
+
+        def addFailure(self, test: unittest.TestCase, err: object) -> None:
+            self._verdict(test, "failed: " + "".join(traceback.format_exception(*err)))  # type: ignore[misc]
+
+        def addError(self, test: unittest.TestCase, err: object) -> None:
+            self.addFailure(test, err)
+
+        def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: object) -> None:
+            if err is not None:
+                self.addFailure(test, err)
+
+        def _verdict(self, test: unittest.TestCase, verdict: str) -> None:
+            if isinstance(test, unittest.TestCase):
+                if not (verdict.startswith("skipped") and self.verdict.startswith("failed")):  # of a subtest
+                    self.verdict = verdict
+            else:  # a class's or module's fixture
+                report("begin", test.id())
+                report("end", test.id(), verdict)
+
+    def chosen(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
+        for test in suite:
+            if isinstance(test, unittest.TestSuite):
+                yield from chosen(test)
+            elif test.id() not in done and (not only or test.id() in only):
+                yield test
+
+    faulthandler.enable()
+    # Without "network", which means the Internet; but test_socketserver asks for it to use the loopback.
+    resources = ["cpu", "subprocess", "walltime", *(["network"] if name == "socketserver" else [])]
+    support.use_resources = dict.fromkeys(resources)
+    support.verbose = False
+    suite = None
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        suite = unittest.defaultTestLoader.loadTestsFromName("test.test_" + name)
+    except unittest.SkipTest as skip:
+        report("begin", name)
+        report("end", name, f"skipped: {skip}")
+    if suite is not None:
+        unittest.TestSuite(chosen(suite)).run(Result())
+    report("begin", "exit")
+    faulthandler.dump_traceback_later(seconds, exit=True)
+
+
+# ------------------------------------------------------------------ in the process that is called
+
+
+def run_module(patched: bool, name: str, seconds: float, only: list[str] | None = None) -> _Results:
+    """The results of all tests of a module, or of `only`, in as many processes as it takes."""
+    results: _Results = {}
+    while True:
+        before = len(results)
+        finished = _run_process(patched, name, seconds, only or [], results)
+        if finished or len(results) == before:
+            return results
+
+
+def _run_process(patched: bool, name: str, seconds: float, only: list[str], results: _Results) -> bool:
+    """Add what one process finds to `results`.  True if it came to its end."""
+    read, write = os.pipe()
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    command = [sys.executable, __file__, "--run", name, "--seconds", str(seconds), *(["--patched"] if patched else [])]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
+        choice = Path(folder, "choice.json")
+        choice.write_text(json.dumps({"only": only, "done": list(results)}))
+        os.mkdir(Path(folder, "work"))
+        shell = ["sh", "-c", f'exec 3>&{write}; exec "$@"', "sh", *command, "--choice", str(choice)]
+        process = subprocess.Popen(
+            shell, cwd=Path(folder, "work"), env=environment, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=output, pass_fds=[write], start_new_session=True,
+        )  # fmt: skip
+        os.close(write)
+        running = ""
+        reached_end = False
+        with open(read) as reports:
+            for line in reports:
+                kind, test, *verdict = json.loads(line)
+                running = test if kind == "begin" else ""
+                reached_end = reached_end or running == "exit"
+                if verdict:
+                    results[test] = verdict[0]
+        status = process.wait()
+        try:
+            os.killpg(process.pid, signal.SIGKILL)  # what tests left behind
+        except ProcessLookupError:
+            pass
+        output.seek(0)
+        printed = output.read().decode(errors="replace")
+    if status and (running or not reached_end):
+        verdict = "hung" if "Timeout (" in printed[-30000:] and status == 1 else f"died: exit status {status}"
+        results[running or "start"] = f"{verdict}: {printed[-6000:]}"
+        return reached_end
+    return True
+
+
+def compare(name: str, seconds: float, fresh: bool) -> tuple[_Results, _Results, float]:
+    """Unpatched and patched results of module `name`, and how long the patched run took."""
+    kept = KEPT / f"{name}.json"
+    if fresh or not kept.exists():
+        unpatched = run_module(False, name, seconds)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(unpatched, indent=1))
+    unpatched = json.loads(kept.read_text())
+    begin = time.monotonic()
+    patched = run_module(True, name, seconds)
+    took = time.monotonic() - begin
+    again = [test for test in differing(unpatched, patched) if _kind(patched.get(test)) == "failed"]
+    if again:
+        second = run_module(True, name, seconds, again)
+        patched.update({test: second[test] for test in again if test in second})
+    return unpatched, patched, took
+
+
+def differing(unpatched: _Results, patched: _Results) -> list[str]:
+    """Tests that pass unpatched and do not patched, and those that are there only patched and fail."""
+    found = [test for test, verdict in unpatched.items() if verdict == "passed" and patched.get(test) != "passed"]
+    extra = [test for test in patched if test not in unpatched and _kind(patched[test]) not in ("passed", "skipped")]
+    # A process that did not even begin says so once, not for each test.
+    return extra if "start" in extra else found + extra
+
+
+def _kind(verdict: str | None) -> str:
+    return "missing" if verdict is None else verdict.partition(":")[0]
+
+
+def _counts(results: _Results) -> str:
+    kinds = Counter(_kind(verdict) for verdict in results.values())
+    failed = sum(kinds.values()) - kinds["passed"] - kinds["skipped"]
+    return f"{kinds['passed']:5} {failed:4} {kinds['skipped']:4}"
+
+
+def expected() -> dict[str, str]:
+    """The listed differences of this interpreter: test id to reason."""
+    found: dict[str, str] = {}
+    for line in EXPECTED.read_text().splitlines():
+        if line and not line.startswith("#"):
+            interpreters, test, reason = line.split(None, 2)
+            if INTERPRETER in interpreters.split(","):
+                if test in found:
+                    sys.exit(f"{EXPECTED.name}: {test} is listed twice")
+                found[test] = reason
+    if len(found) > MOST_EXPECTED:
+        sys.exit(f"{EXPECTED.name}: {len(found)} tests for {INTERPRETER}, at most {MOST_EXPECTED} may be listed")
+    return found
+
+
+def main() -> int:
+    """Run what the command line says."""
+    parser = argparse.ArgumentParser(description="CPython's own tests, patched and unpatched, side by side.")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="test_socket, test_asyncio.test_streams, ...")
+    parser.add_argument("--jobs", type=int, default=2, help="modules at a time (2)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long a test may take (60)")
+    parser.add_argument("--fresh", action="store_true", help="run the unpatched tests again, too")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print tracebacks")
+    for hidden in ("--run", "--choice"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--patched", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        choice = json.loads(Path(options.choice).read_text())
+        sys.argv = sys.argv[:1]
+        run_tests(options.patched, options.run, options.seconds, choice["only"], set(choice["done"]))
+        return 0
+
+    listed = expected()
+    names = [module.removeprefix("test.").removeprefix("test_") for module in options.modules] or MODULES
+    if "concurrent_futures" in names:
+        spec = find_spec("test.test_concurrent_futures")
+        if spec is not None and spec.submodule_search_locations:
+            folder = Path(spec.submodule_search_locations[0])
+            names.remove("concurrent_futures")
+            names += sorted(f"concurrent_futures.{path.stem}" for path in folder.glob("test_*.py"))
+    wrong = []
+    print(f"CPython {sys.version.split()[0]}: passed, failed, skipped unpatched; patched; time patched")
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        runs = {}
+        for name in names:
+            if find_spec("test.test_" + name) is None:
+                print(f"test_{name}: not installed with this interpreter")
+            else:
+                runs[pool.submit(compare, name, options.seconds, options.fresh)] = name
+        for run in concurrent.futures.as_completed(runs):
+            unpatched, patched, took = run.result()
+            print(f"test_{runs[run]:32} {_counts(unpatched)}    {_counts(patched)}   {took:6.1f} s", flush=True)
+            differ = differing(unpatched, patched)
+            for test in differ:
+                verdict = patched.get(test, "missing")
+                if test not in listed or _kind(verdict) == "hung":
+                    wrong.append(test)
+                    lines = verdict.strip().splitlines()
+                    print(f"    {test}: {verdict if options.verbose else lines[0][:40] + ' ' + lines[-1][:160]}")
+            for test in sorted(listed.keys() & unpatched.keys() - set(differ)):
+                wrong.append(test)
+                print(f"    {test}: listed as an expected failure, but does not differ")
+    print(f"{len(wrong)} unexpected, {len(listed)} expected failures for {INTERPRETER}")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
