@@ -96,7 +96,7 @@ def _run_thread(function: Callable[..., object], args: tuple[Any, ...], kwargs: 
             err_msg="Exception ignored in thread started by",
             object=function,
         )
-        sys.unraisablehook(report)  # type: ignore[arg-type]
+        sys.unraisablehook(report)
     finally:
         _alive.discard(getcurrent())  # type: ignore[arg-type]
 
