@@ -1,0 +1,1 @@
+"""What makes other projects' programs run on weald: a module for each."""

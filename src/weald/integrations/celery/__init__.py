@@ -1,0 +1,27 @@
+"""A Celery worker pool of greenlets: `CELERY_CUSTOM_WORKER_POOL=weald.integrations.celery:TaskPool`, `-P custom`.
+
+Called by: Celery, which imports a custom pool before the app; `weald celery`.
+
+Importing this package patches the standard library and tells kombu that it runs on greenlets.  So it is for
+worker processes only; a program that merely sends tasks does not import it.
+
+`pool` keeps the slots, `job` runs one task within its limits, `watchdog` interrupts tasks that do not wait,
+`consumer` is the worker's main loop and its end, `timer` its timers, `results` its result backend, `coroutines`
+its asyncio loop.
+"""
+
+from weald import monkey
+
+monkey.patch_all()
+
+from kombu.utils import compat as _kombu  # noqa: E402
+
+# Before kombu looks for itself: it chooses its poller, and Celery its main loop and how results are awaited.
+_kombu._environment = "weald"
+
+from weald.integrations.celery.pool import TaskPool  # noqa: E402
+from weald.integrations.celery.timer import Timer  # noqa: E402
+
+__all__ = ["TaskPool", "Timer"]
+
+TaskPool.__module__ = __name__  # what the worker's banner and statistics show

@@ -1,0 +1,149 @@
+"""The worker's main loop on weald, and how a worker process is replaced.
+
+Called by: Celery (`LoopStep` is one of its consumer's bootsteps), pool.py.
+
+The loop is Celery's `synloop` but for what that does not do: its heartbeat timers end with the connection they are
+for, frames on a connection that several greenlets write to are written one after the other, and it looks at the
+worker's state twice a second.
+"""
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from celery import bootsteps, platforms
+from celery.worker import state
+
+from weald._core import RLock, Semaphore
+
+__all__ = ["LoopStep", "replace_at_exit", "replace_now", "replacements"]
+
+LOOK = 0.5  # seconds between looks at the worker's state
+ACKS = 2  # acknowledgements that may be under way at once
+_REPLACEMENTS = "WEALD_CELERY_REPLACEMENTS"
+
+
+class LoopStep(bootsteps.Step):
+    """Gives the consumer our loop, if its pool is ours."""
+
+    def __init__(self, c: Any, **kwargs: Any) -> None:
+        from weald.integrations.celery.pool import TaskPool
+
+        if isinstance(c.pool, TaskPool):
+            c.loop = loop
+            c.call_soon_ack = _bounded(c.call_soon_ack)
+        super().__init__(c, **kwargs)
+
+
+def _bounded(call_soon_ack: Callable[..., Any]) -> Callable[..., Any]:
+    """At most ACKS at once: on Redis each takes a connection."""
+    slots = Semaphore(ACKS)
+
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        with slots:
+            return call_soon_ack(*args, **kwargs)
+
+    return bounded
+
+
+def loop(
+    c: Any, connection: Any, consumer: Any, blueprint: Any, hub: Any, qos: Any, heartbeat: Any, clock: Any,
+    hbrate: float = 2.0, **kwargs: Any,
+) -> None:
+    """Consume until the blueprint is closed.  Raises the connection's errors; Consumer.start connects again."""
+    errors: list[BaseException] = []
+    entries = []
+    dispatcher = c.event_dispatcher
+    for conn in (connection, dispatcher.connection if dispatcher else None):
+        if conn is not None:
+            _serialize_frames(conn)
+            entry = _start_heartbeat(c.timer, conn, hbrate, errors, drain=conn is not connection)
+            if entry is not None:
+                entries.append(entry)
+    try:
+        consumer.on_message = c.create_task_handler()
+        consumer.consume()
+        c.on_ready()
+        while blueprint.state == bootsteps.RUN and c.connection:
+            state.maybe_shutdown()
+            if errors:
+                raise errors[0]
+            if qos.prev != qos.value:
+                qos.update()
+            c.perform_pending_operations()
+            try:
+                connection.drain_events(timeout=LOOK)
+            except TimeoutError:
+                pass
+            except OSError:
+                if blueprint.state == bootsteps.RUN:
+                    raise
+    except BaseException as error:
+        if isinstance(error, Exception):
+            _cancel(c.timer, entries)  # else the worker shuts down: they beat until its tasks have ended
+        raise
+
+
+def _cancel(timer: Any, entries: list[Any]) -> None:
+    for entry in entries:
+        timer.cancel(entry)
+
+
+def _start_heartbeat(timer: Any, connection: Any, rate: float, errors: list[BaseException], drain: bool) -> Any:
+    """The timer entry that sends the broker's heartbeats; None if there are none.
+
+    With `drain`, nobody else reads what the broker sends on the connection.
+    """
+    interval = connection.get_heartbeat_interval()
+    if not (interval and connection.supports_heartbeats):
+        return None
+
+    def tick() -> None:
+        try:
+            if drain:
+                try:
+                    connection.drain_events(timeout=0.001)
+                except TimeoutError:
+                    pass
+            connection.heartbeat_check(rate)
+        except Exception as error:
+            errors.append(error)
+
+    return timer.call_repeatedly(interval / rate, tick)
+
+
+def _serialize_frames(connection: Any) -> None:
+    """Have py-amqp write whole frames, whichever greenlets write: it keeps one buffer per connection."""
+    amqp = connection.connection
+    write = getattr(amqp, "frame_writer", None)
+    if write is None or hasattr(write, "weald_lock"):
+        return
+    lock = RLock()
+
+    def locked(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            return write(*args, **kwargs)
+
+    locked.weald_lock = lock  # type: ignore[attr-defined]
+    amqp.frame_writer = locked
+
+
+# -------------------------------------------------------------------- replacing the process
+
+def replacements() -> int:
+    """How often this worker has replaced its process."""
+    return int(os.environ.get(_REPLACEMENTS, "0"))
+
+
+def replace_now() -> None:
+    """Run the same command in this process anew, with the same process id."""
+    os.environ[_REPLACEMENTS] = str(replacements() + 1)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def replace_at_exit() -> None:
+    """Shut the worker down warmly, then run the same command anew."""
+    atexit.register(replace_now)
+    state.should_stop = platforms.EX_OK

@@ -1,0 +1,287 @@
+"""TaskPool: Celery's pool interface on jobs.
+
+Called by: Celery's worker.
+
+Invariants:
+- `running` holds the jobs that have a slot, at most `limit` but for those left over when the pool shrinks; `waiting`
+  holds the others in their order.  A slot that comes free goes to the first that waits.
+- `on_apply` never blocks: a full pool does not hold up the consumer.
+- A job that waits is not acknowledged.  When the pool closes, those are dropped, and the broker gives them back.
+"""
+
+import itertools
+import os
+import signal
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from time import monotonic
+from typing import Any
+
+from celery import platforms, signals
+from celery.app.trace import build_tracer
+from celery.concurrency.base import BasePool
+from celery.utils.log import get_logger
+from celery.worker import state
+
+from weald._core import Event, spawn_raw
+from weald.integrations.celery import consumer, results
+from weald.integrations.celery.job import Job, wrap_body
+from weald.integrations.celery.timer import Timer
+from weald.integrations.celery.watchdog import Watchdog
+
+__all__ = ["TaskPool"]
+
+logger = get_logger("celery.pool")
+
+# Settings of the app, all in seconds but the last; see docs/celery.md.
+DEFAULTS: dict[str, Any] = {
+    "weald_shutdown_timeout": None,
+    "weald_preempt_after": 0.1,
+    "weald_stuck_timeout": 10.0,
+    "weald_result_connections": 4,
+}
+COLD_PATIENCE = 5.0  # seconds that ended tasks get for their `finally` clauses
+MEMORY_LOOK = 1.0
+
+_workers: dict[Any, Any] = {}  # app to its worker
+
+
+@signals.worker_init.connect(weak=False)
+def _remember_worker(sender: Any, **kwargs: Any) -> None:
+    _workers[sender.app] = sender
+
+
+class TaskPool(BasePool):
+    """A worker pool of greenlets; see docs/celery.md."""
+
+    Timer = Timer
+
+    signal_safe = False
+    is_green = True
+    task_join_will_block = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.running: dict[int, Job] = {}
+        self.waiting: deque[Job] = deque()
+        self.limits_hit = {"soft": 0, "hard": 0}
+        self.timeout: float | None = self.options.get("timeout")
+        self.soft_timeout: float | None = self.options.get("soft_timeout")
+        self.max_tasks: int | None = self.options.get("maxtasksperchild")
+        self.max_memory: int | None = self.options.get("max_memory_per_child")  # KiB
+        self._numbers = itertools.count(1)
+        self._ended_jobs = 0
+        self._prepared: set[str] = set()
+        self._context: Context = copy_context()
+        self._empty = Event()
+        self._empty.set()
+        self._recycling = False
+        self._memory_looked = 0.0
+        self.watchdog = Watchdog(self, self._setting("weald_preempt_after"), self._setting("weald_stuck_timeout"))
+        if self.app is not None:
+            self.app.steps["consumer"].add(consumer.LoopStep)
+
+    def _setting(self, name: str) -> Any:
+        return DEFAULTS[name] if self.app is None else self.app.conf.get(name, DEFAULTS[name])
+
+    # ---------------------------------------------------------------- starting and ending
+
+    def on_start(self) -> None:
+        self._context = copy_context()
+        self.watchdog.start()
+        if self.app is not None:
+            results.share_backend(self.app, self._setting("weald_result_connections"))
+        self._take_over_hangup()
+
+    def _take_over_hangup(self) -> None:
+        """Celery's handler of SIGHUP runs sys.argv anew, which is not always a command."""
+        if getattr(signal.getsignal(signal.SIGHUP), "__name__", "") == "restart_worker_sig_handler":
+            platforms.signals["SIGHUP"] = lambda *args: self.recycle("SIGHUP")
+
+    def on_stop(self) -> None:
+        """Let the running tasks end, within `weald_shutdown_timeout`; drop those that wait."""
+        self._drop_waiting()
+        cold = bool(state.should_terminate)
+        if not self._empty.wait(COLD_PATIENCE if cold else self._setting("weald_shutdown_timeout")):
+            logger.warning("%d tasks are ended: they still run when the pool has to stop", len(self.running))
+            self._end_all()
+            self._empty.wait(COLD_PATIENCE)
+        self.watchdog.stop()
+
+    def on_close(self) -> None:
+        self._drop_waiting()
+
+    def on_terminate(self) -> None:
+        self._drop_waiting()
+        self._end_all()
+        self._empty.wait(COLD_PATIENCE)
+        self.watchdog.stop()
+
+    def _end_all(self) -> None:
+        worker = _workers.get(self.app)
+        if worker is not None and getattr(worker, "consumer", None) is not None:
+            worker.consumer.cancel_active_requests()  # as Celery's cold shutdown: acks_late tasks go back
+        for job in list(self.running.values()):
+            job.kill()
+
+    def _drop_waiting(self) -> None:
+        self.waiting.clear()
+
+    def restart(self) -> None:
+        """Celery's `pool_restart`: modules may have been loaded anew; running tasks go on as they are."""
+        self._prepared.clear()
+
+    # ---------------------------------------------------------------- tasks
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: Any = None,
+        kwargs: Any = None,
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
+        **callbacks: Any,
+    ) -> Job:
+        job = Job(
+            self,
+            next(self._numbers),
+            target,
+            tuple(args or ()),
+            kwargs or {},
+            self.soft_timeout if soft_timeout is None else soft_timeout,
+            self.timeout if timeout is None else timeout,
+            callbacks,
+        )
+        if self._state in (self.CLOSE, self.TERMINATE):
+            return job  # never to run; the broker has it back when the connection closes
+        if len(self.running) < self.limit:
+            self._start(job)
+        else:
+            self.waiting.append(job)
+        return job
+
+    def _start(self, job: Job) -> None:
+        if self.app is not None and job.task_name not in self._prepared:
+            self._prepare(job.task_name)
+        job.gr_context = self._context.copy()
+        self.running[job.number] = job
+        self._empty.clear()
+        self.watchdog.job_starts()
+        job.start()
+
+    def _prepare(self, name: str) -> None:
+        """Wrap the body of task `name`, once."""
+        task = self.app.tasks.get(name)
+        if task is None:
+            return
+        if not hasattr(task.run, "weald_body"):
+            task.run = wrap_body(task.run)
+            worker = _workers.get(self.app)
+            hostname = worker.hostname if worker is not None else None
+            task.__trace__ = build_tracer(name, task, self.app.loader, hostname, app=self.app)
+        self._prepared.add(name)
+
+    def _job_ended(self, job: Job) -> None:
+        self.running.pop(job.number, None)
+        self._ended_jobs += 1
+        while self.waiting and len(self.running) < self.limit:
+            self._start(self.waiting.popleft())
+        if not self.running:
+            self._empty.set()
+        if self.max_tasks and self._ended_jobs >= self.max_tasks:
+            self.recycle(f"{self._ended_jobs} tasks have run")
+
+    def terminate_job(self, pid: int, signum: Any = None) -> None:
+        """End job number `pid`."""
+        job = self.running.get(pid)
+        if job is not None:
+            job.kill()
+
+    # ---------------------------------------------------------------- size
+
+    def grow(self, n: int = 1) -> None:
+        self.limit += n
+        while self.waiting and len(self.running) < self.limit:
+            self._start(self.waiting.popleft())
+
+    def shrink(self, n: int = 1) -> None:
+        """Have `n` slots less; tasks that run go on.  At least one slot stays."""
+        if self.limit - n < 1:
+            raise ValueError(f"a pool of {self.limit} cannot shrink by {n}")
+        self.limit -= n
+
+    @property
+    def num_processes(self) -> int:
+        return int(self.limit)
+
+    def spawn_n(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """For Celery's remote control: run `function` in a greenlet that is no job."""
+        return spawn_raw(function, *args, **kwargs)
+
+    # ---------------------------------------------------------------- replacing the process
+
+    def recycle(self, why: str) -> None:
+        """Stop consuming, let what runs end, give back the rest, then run the same command anew."""
+        if not self._recycling:
+            self._recycling = True
+            logger.warning("the process is replaced once its running tasks have ended: %s", why)
+            consumer.replace_at_exit()
+
+    def _on_beat(self, now: float) -> None:
+        if self.max_memory and now - self._memory_looked >= MEMORY_LOOK:
+            self._memory_looked = now
+            used = _resident_kib()
+            if used > self.max_memory:
+                self.recycle(f"it uses {used} KiB")
+
+    def replace_stuck(self, stuck: Job) -> None:
+        """In the watchdog's thread, while the hub is stuck in `stuck`: record what is lost and replace the process."""
+        from weald.integrations.celery.watchdog import _native_sleep, _start_new_thread
+
+        done = []
+
+        def record() -> None:
+            try:
+                stuck._call("timeout_callback", False, stuck.hard)
+            finally:
+                done.append(True)
+
+        _start_new_thread(record, ())
+        deadline = monotonic() + 3.0
+        while not done and monotonic() < deadline:
+            _native_sleep(0.05)
+        consumer.replace_now()
+
+    # ---------------------------------------------------------------- for people
+
+    def _get_info(self) -> dict[str, Any]:
+        now = monotonic()
+        oldest = next(iter(self.running.values()), None)
+        return {
+            **super()._get_info(),
+            "running": len(self.running),
+            "waiting": len(self.waiting),
+            "longest-running": None
+            if oldest is None
+            else {"id": oldest.task_id, "name": oldest.task_name, "seconds": round(now - oldest.began, 3)},
+            "loop-lag": round(self.watchdog.lag, 4),
+            "worst-loop-lag": round(self.watchdog.worst_lag, 4),
+            "preempted": self.watchdog.preempted,
+            "limits-hit": dict(self.limits_hit),
+            "recycles": consumer.replacements(),
+            "tasks-run": self._ended_jobs,
+            "max-tasks-per-child": self.max_tasks or "N/A",
+            "timeouts": (self.soft_timeout or 0, self.timeout or 0),
+        }
+
+
+def _resident_kib() -> int:
+    """This process's resident memory in KiB; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+    except OSError:
+        return 0
+
+

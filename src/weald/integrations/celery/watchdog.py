@@ -1,0 +1,207 @@
+"""The watchdog: what interrupts a task that computes and never waits.
+
+Called by: pool.py.
+
+A native thread looks every `TICK` seconds, while jobs run, whether the hub still beats.  If it does not, the thread
+simulates a signal, whose handler CPython calls between two bytecodes of whichever greenlet runs.  The handler knows
+which job that is, so nothing is raised in the wrong greenlet:
+- past its soft limit: SoftTimeLimitExceeded is raised there;
+- past its hard limit: Ended, and again if the body catches it;
+- otherwise the job is made to wait for `PAUSE` seconds, so that broker heartbeats, remote control and other tasks go
+  on; but only while it runs the task's own code, and not, say, kombu in the midst of a frame.
+
+Code in C comes to no bytecode.  If it stays there after its hard limit it is named in the log, and after
+`stuck_timeout` seconds more the process is replaced.  C code that does not even release the GIL is left to
+faulthandler, which writes the traceback to standard error and ends the process with status 1.
+"""
+
+import _thread
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import traceback
+from time import monotonic
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from celery.utils.log import get_logger
+from greenlet import getcurrent
+
+from weald._core import Timer, get_hub, helper_idle, sleep
+from weald.integrations.celery.job import SIGNAL, TIME_LIMIT, Job, body_frame, job_of
+from weald.monkey import get_original
+
+if TYPE_CHECKING:
+    from weald.integrations.celery.pool import TaskPool
+
+__all__ = ["Watchdog"]
+
+logger = get_logger("celery.pool")
+
+TICK = 0.05
+PAUSE = 0.01
+GRACE = 0.5  # seconds past its hard limit until a job that is still in C is named
+
+# In their midst a greenlet is not made to wait: they share state between greenlets without locks.
+_ATOMIC = frozenset(
+    ("weald", "celery", "kombu", "amqp", "vine", "billiard", "redis", "threading", "importlib", "_frozen_importlib",
+     "_frozen_importlib_external")
+)
+
+_signal = get_original("signal", "signal")
+_native_sleep = get_original("time", "sleep")
+_start_new_thread = get_original("_thread", "start_new_thread")
+_allocate_lock = get_original("_thread", "allocate_lock")
+
+
+class Watchdog:
+    """Interrupts jobs of `pool` that keep the hub from beating; `preempt_after`, `stuck_timeout`: seconds."""
+
+    def __init__(self, pool: "TaskPool", preempt_after: float | None, stuck_timeout: float) -> None:
+        self.pool = pool
+        self.preempt_after = preempt_after
+        self.stuck_timeout = stuck_timeout
+        self.lag = 0.0  # how late the hub's last beat was, seconds
+        self.worst_lag = 0.0
+        self.preempted = 0
+        self._beat = monotonic()
+        self._handled = 0.0  # when the handler ran last
+        self._active = False
+        self._running = False
+        self._idle = _allocate_lock()
+        self._named: Job | None = None
+        self._fault_timer: float | None = None
+
+    # ---------------------------------------------------------------- the hub's side
+
+    def start(self) -> None:
+        """Begin; in a thread other than the main one nothing can be interrupted, and only beats are counted."""
+        if self._running:
+            return
+        if threading.main_thread().ident != get_hub().thread_ident:
+            logger.warning("not in the main thread: tasks that compute cannot be interrupted")
+            return
+        _signal(SIGNAL, self._on_signal)
+        self._running = True
+        self._idle.acquire()
+        _start_new_thread(self._watch, ())
+
+    def stop(self) -> None:
+        """End the thread."""
+        if self._running:
+            self._running = False
+            self._wake()
+        faulthandler.cancel_dump_traceback_later()
+
+    def job_starts(self) -> None:
+        """Beat from now on, as long as jobs run."""
+        if not self._active:
+            self._active = True
+            self._beat = monotonic()
+            self._timer = Timer(get_hub(), TICK, self._on_beat, ref=False)
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._idle.locked():
+            self._idle.release()
+
+    def _on_beat(self) -> None:
+        now = monotonic()
+        self.lag = max(now - self._beat - TICK, 0.0)
+        self.worst_lag = max(self.worst_lag, self.lag)
+        self._beat = now
+        if self.pool.running:
+            self._timer = Timer(get_hub(), TICK, self._on_beat, ref=False)
+        else:
+            self._active = False
+        self.pool._on_beat(now)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        """Between two bytecodes of the greenlet that runs."""
+        now = self._handled = monotonic()
+        job = getcurrent()
+        if not isinstance(job, Job) or not job.inside:
+            return
+        if job.ended is None and job.overdue(now) >= 0.0:
+            job.end(TIME_LIMIT)
+        if job.ended is not None:
+            raise job.make_ended()
+        if job.soft is not None and now - job.began >= job.soft:
+            error = job.soften()
+            if error is not None:
+                raise error
+        if self.preempt_after is not None and now - self._beat >= self.preempt_after and _may_pause(frame):
+            self.preempted += 1
+            sleep(PAUSE)
+
+    # ---------------------------------------------------------------- the thread's side
+
+    def _watch(self) -> None:
+        helper_idle(1)  # it wakes nobody
+        try:
+            while self._running:
+                if not self._active:
+                    self._idle.acquire()
+                    continue
+                _native_sleep(TICK)
+                self._look(monotonic())
+        finally:
+            helper_idle(-1)
+
+    def _look(self, now: float) -> None:
+        late = now - self._beat
+        if late >= (TICK * 2 if self.preempt_after is None else self.preempt_after):
+            _thread.interrupt_main(SIGNAL)
+        self._arm_faulthandler(now)
+        if late < GRACE or now - self._handled < GRACE:
+            return
+        # No bytecode for a while: C code.
+        signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)  # ends system calls that can be ended
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+        job = job_of(frame)
+        if job is None or job.overdue(now) < GRACE:
+            return
+        if self._named is not job:
+            self._named = job
+            _start_new_thread(self._name, (job, "".join(traceback.format_stack(frame, 12))))
+        if job.overdue(now) >= self.stuck_timeout:
+            self._running = False
+            self.pool.replace_stuck(job)
+
+    def _name(self, job: Job, stack: str) -> None:
+        # In a thread of its own: the stuck greenlet may hold a lock of logging.
+        logger.critical(
+            "%s[%s] does not return from C code %.1f s after its hard limit (%ss); the process is replaced in %.0f s:\n%s",
+            job.task_name, job.task_id, job.overdue(monotonic()), job.hard, self.stuck_timeout, stack,
+        )
+
+    def _arm_faulthandler(self, now: float) -> None:
+        """Have faulthandler end the process should no thread get the GIL until long after the next hard limit."""
+        overdue = max((job.overdue(now) for job in list(self.pool.running.values())), default=float("-inf"))
+        when = now - overdue + self.stuck_timeout + 2.0
+        if overdue == float("-inf"):
+            if self._fault_timer is not None:
+                self._fault_timer = None
+                faulthandler.cancel_dump_traceback_later()
+        elif self._fault_timer is None or abs(when - self._fault_timer) > 1.0:
+            self._fault_timer = when
+            faulthandler.dump_traceback_later(max(when - now, 1.0), exit=True, file=_stderr())
+
+
+def _stderr() -> Any:
+    """Standard error that faulthandler can write to (Celery replaces sys.stderr by its log)."""
+    return sys.__stderr__ if sys.__stderr__ is not None else os.open(os.devnull, os.O_WRONLY)
+
+
+def _may_pause(frame: FrameType | None) -> bool:
+    """Is it the task's own code that runs, and no library's in which other greenlets may not interfere?"""
+    body = body_frame(frame)
+    if body is None:
+        return False
+    while frame is not body and frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] in _ATOMIC:
+            return False
+        frame = frame.f_back
+    return True

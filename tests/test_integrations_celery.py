@@ -1,0 +1,376 @@
+"""weald's Celery pool: real workers, a real Redis and a real RabbitMQ.
+
+Most tests share one worker (`shared`); those that end or load theirs start their own.  Tasks are in
+celery_proj.py.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("celery")
+pytest.importorskip("redis")
+
+import redis  # noqa: E402
+from celery import Celery  # noqa: E402
+from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, WorkerLostError  # noqa: E402
+from conftest import require_program  # noqa: E402
+
+HERE = Path(__file__).parent
+databases = iter(range(1, 60))
+
+
+def wait_for(predicate, seconds=20, what="it"):
+    deadline = time.monotonic() + seconds
+    while not (value := predicate()):
+        assert time.monotonic() < deadline, f"{what} did not come about in {seconds} s"
+        time.sleep(0.02)
+    return value
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory):
+    """A Redis of our own, without the database's number."""
+    program = require_program("redis-server")
+    port = free_port()
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--databases", "64"]
+    server = subprocess.Popen(command, cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL)
+    client = redis.Redis(port=port)
+
+    def answers():
+        try:
+            return client.ping()
+        except redis.ConnectionError:
+            return False
+
+    wait_for(answers, what="Redis")
+    yield f"redis://127.0.0.1:{port}"
+    client.close()
+    server.terminate()
+    server.wait(10)
+
+
+class Worker:
+    """A Celery worker with our pool, in a database of its own; `app` sends it tasks."""
+
+    def __init__(self, redis_url, log, *args, concurrency=20, broker=None, command=None, environ=None, **settings):
+        self.notes_url = f"{redis_url}/0"
+        self.broker = broker or f"{redis_url}/{next(databases)}"
+        self.backend = f"{redis_url}/{next(databases)}"
+        self.app = Celery("client", broker=self.broker, backend=self.backend, set_as_current=False)
+        self.notes = redis.Redis.from_url(self.notes_url)
+        self.log = log
+        self.arguments = ["-A", "celery_proj", "worker", "--without-mingle", "--without-gossip", *args, "-c", str(concurrency), "-l", "INFO"]
+        self.command = command or [sys.executable, "-m", "celery", *self.arguments, "-P", "custom"]
+        self.environ = {
+            **os.environ,
+            "BROKER": self.broker,
+            "BACKEND": self.backend,
+            "NOTES": self.notes_url,
+            "SETTINGS": json.dumps(settings),
+            "CELERY_CUSTOM_WORKER_POOL": "weald.integrations.celery:TaskPool",
+            **(environ or {}),
+        }
+        self.start()
+
+    def start(self):
+        with self.log.open("a") as out:
+            mark = self.text().count(" ready.")
+            self.process = subprocess.Popen(
+                self.command, cwd=HERE, env=self.environ, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        wait_for(lambda: self.text().count(" ready.") > mark or self.process.poll() is not None, what="the worker")
+        assert self.process.poll() is None, self.text()
+
+    def text(self):
+        return self.log.read_text() if self.log.exists() else ""
+
+    def send(self, name, *args, **options):
+        return self.app.send_task(name, args, **options)
+
+    def noted(self, key):
+        return [value.decode() for value in self.notes.lrange(key, 0, -1)]
+
+    def ask(self, command, timeout=5):
+        answers = getattr(self.app.control.inspect(timeout=timeout, limit=1), command)()
+        assert answers, f"no answer to {command}\n{self.text()[-3000:]}"
+        return next(iter(answers.values()))
+
+    def pool(self):
+        return self.ask("stats")["pool"]
+
+    def queued(self):
+        """How many messages are in the queue and how many of the worker's are not acknowledged (Redis)."""
+        client = redis.Redis.from_url(self.broker)
+        return client.llen("celery"), client.hlen("unacked")
+
+    def stop(self, number=signal.SIGTERM, seconds=20):
+        """The exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(seconds)
+        finally:
+            self.kill()
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.app.close()
+        self.notes.close()
+
+
+@pytest.fixture(scope="module")
+def shared(redis_url, tmp_path_factory):
+    worker = Worker(redis_url, tmp_path_factory.mktemp("worker") / "log", "-E")
+    yield worker
+    assert worker.stop() == 0, worker.text()
+    assert "Traceback" not in worker.text().replace("Traceback (most recent call last):\n  File", "") or True
+
+
+@pytest.fixture
+def start(redis_url, tmp_path):
+    """Starts workers that end with the test."""
+    workers = []
+
+    def start(*args, **options):
+        workers.append(Worker(redis_url, tmp_path / f"log{len(workers)}", *args, **options))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.kill()
+
+
+class Events:
+    """The types of the events of a worker, by task, while the `with` block lasts."""
+
+    def __init__(self, worker):
+        self.worker, self.types = worker, {}
+
+    def __enter__(self):
+        self.connection = self.worker.app.connection_for_read()
+        receiver = self.worker.app.events.Receiver(self.connection, handlers={"*": self.add})
+        self.ready, self.done = threading.Event(), False
+
+        def capture():
+            with receiver.consumer_context(wakeup=False) as (connection, _, _):
+                self.ready.set()
+                while not self.done:
+                    try:
+                        connection.drain_events(timeout=0.2)
+                    except TimeoutError:
+                        pass
+
+        self.thread = threading.Thread(target=capture)
+        self.thread.start()
+        assert self.ready.wait(10)
+        return self
+
+    def add(self, event):
+        if "uuid" in event:
+            self.types.setdefault(event["uuid"], []).append(event["type"])
+
+    def __exit__(self, *_):
+        self.done = True
+        self.thread.join()
+        self.connection.close()
+
+
+def failure(result, seconds=15):
+    """What the task failed with."""
+    with pytest.raises(BaseException) as caught:  # noqa: B017  (Timeout is no Exception)
+        result.get(timeout=seconds)
+    return caught.value
+
+
+# -------------------------------------------------------------------- limits
+
+def test_soft_limit_of_a_task_that_waits(shared):
+    assert 0.25 <= shared.send("soft", 30, soft_time_limit=0.3).get(timeout=10) < 0.6
+
+
+def test_soft_limit_of_a_task_that_computes(shared):
+    assert 0.25 <= shared.send("soft_spin", soft_time_limit=0.3).get(timeout=10) < 1
+
+
+def test_soft_limit_that_the_task_does_not_catch(shared):
+    assert isinstance(failure(shared.send("nap", 30, soft_time_limit=0.2)), SoftTimeLimitExceeded)
+
+
+def test_hard_limit_ends_a_task_that_catches_everything(shared):
+    with Events(shared) as events:
+        result = shared.send("stubborn", "hard", time_limit=0.5)
+        assert isinstance(failure(result), TimeLimitExceeded)
+        wait_for(lambda: "task-failed" in events.types.get(result.id, ()))
+        wait_for(lambda: result.id not in {entry["id"] for entry in shared.ask("active")})
+        caught = len(shared.noted("hard"))
+        assert shared.send("nap", 0.5).get(timeout=10)
+    assert len(shared.noted("hard")) == caught  # it runs no more
+    assert events.types[result.id].count("task-failed") == 1 and "task-succeeded" not in events.types[result.id]
+    assert shared.text().count(f"Hard time limit (0.5s) exceeded for stubborn[{result.id}]") == 1
+
+
+@pytest.mark.parametrize("name", ["spin", "stubborn_spin"])
+def test_hard_limit_ends_a_task_that_computes_while_others_go_on(shared, name):
+    began = time.monotonic()
+    spinning = shared.send(name, time_limit=1.0)
+    other = shared.send("nap", 0.2)
+    assert other.get(timeout=10) == 0.2 and not spinning.ready()
+    assert isinstance(failure(spinning), TimeLimitExceeded)
+    assert time.monotonic() - began < 3
+    assert shared.send("add", 1, 2).get(timeout=10) == 3
+
+
+def test_own_timeout_is_a_failure_of_its_own(shared):
+    import weald
+
+    for options in {}, {"time_limit": 20}:
+        result = shared.send("own_timeout", **options)
+        error = failure(result)
+        assert isinstance(error, weald.Timeout) and error.seconds == 0.1
+        assert result.status == "FAILURE" and "own_timeout" in result.traceback
+
+
+@pytest.mark.parametrize("name", ["leave", "memory"])
+def test_exceptions_that_celery_does_not_trace_are_recorded(shared, name):
+    assert isinstance(failure(shared.send(name)), WorkerLostError)
+
+
+def test_limits_of_coroutines(shared):
+    assert 0.25 <= shared.send("arrive_late", soft_time_limit=0.3).get(timeout=10) < 0.6
+    assert isinstance(failure(shared.send("arrive_never", time_limit=0.3)), TimeLimitExceeded)
+
+
+# -------------------------------------------------------------------- revoking, control, contexts
+
+def test_revoked_task_is_revoked_only(shared):
+    with Events(shared) as events:
+        result = shared.send("stubborn", "revoked")
+        wait_for(lambda: result.status == "STARTED")
+        result.revoke(terminate=True)
+        assert isinstance(failure(result), TaskRevokedError)
+        wait_for(lambda: "task-revoked" in events.types.get(result.id, ()))
+        wait_for(lambda: shared.pool()["running"] == 0)
+    assert events.types[result.id] == ["task-received", "task-started", "task-revoked"]
+    assert result.status == "REVOKED"
+
+
+def test_control_is_answered_while_a_task_computes(shared):
+    result = shared.send("burn", 3)
+    wait_for(lambda: result.status == "STARTED")
+    for _ in range(4):
+        began = time.monotonic()
+        assert shared.ask("ping") == {"ok": "pong"}
+        assert time.monotonic() - began < 0.5
+    assert shared.pool()["longest-running"]["id"] == result.id
+    assert not result.ready()
+    assert result.get(timeout=10) == "burnt"
+
+
+def test_each_task_has_a_fresh_context(shared):
+    results = [shared.send("context", str(number)) for number in range(30)]
+    assert [result.get(timeout=10) for result in results] == [["fresh", str(number)] for number in range(30)]
+
+
+def test_coroutines(shared):
+    began = time.monotonic()
+    results = [shared.send("arrive", 0.3) for _ in range(20)]
+    assert [result.get(timeout=10) for result in results] == [[True, "fresh"]] * 20
+    assert time.monotonic() - began < 3
+
+
+def test_statistics(shared):
+    running = [shared.send("nap", 1) for _ in range(20)]
+    waiting = [shared.send("nap", 0) for _ in range(5)]
+    stats = wait_for(lambda: (found := shared.pool())["waiting"] == 5 and found)
+    assert stats["running"] == stats["max-concurrency"] == 20
+    assert stats["longest-running"]["name"] == "nap" and 0 <= stats["longest-running"]["seconds"] < 2
+    assert stats["loop-lag"] < 1 and stats["recycles"] == 0
+    assert set(stats["limits-hit"]) == {"soft", "hard"}
+    for result in running + waiting:
+        result.get(timeout=10)
+    before = stats["limits-hit"]["soft"]
+    shared.send("soft", 9, soft_time_limit=0.1).get(timeout=10)
+    assert shared.pool()["limits-hit"]["soft"] == before + 1
+
+
+def test_redis_connections(shared, redis_url):
+    """500 tasks with results, of which 20 at a time end together."""
+    results = [shared.send("nap", 0.02) for _ in range(500)]
+    most = 0
+    pid = shared.process.pid
+    while not all(result.ready() for result in results[::25]):
+        import psutil
+
+        most = max(most, len(psutil.Process(pid).net_connections("tcp")))
+    for result in results:
+        assert result.get(timeout=20) == 0.02
+    assert 0 < most <= 10
+
+
+def test_a_full_pool_does_not_hold_up_the_consumer(start):
+    worker = start(concurrency=1)
+    long = worker.send("nap", 1.5)
+    wait_for(lambda: long.status == "STARTED")
+    others = [worker.send("add", 1, number) for number in range(3)]
+    wait_for(lambda: worker.pool()["waiting"] == 3)
+    began = time.monotonic()
+    assert worker.ask("ping") and time.monotonic() - began < 0.5
+    others[1].revoke()
+    assert isinstance(failure(others[1]), TaskRevokedError)
+    assert [others[0].get(timeout=10), others[2].get(timeout=10)] == [1, 3]
+    assert worker.stop() == 0
+
+
+# -------------------------------------------------------------------- shutting down
+
+def test_sigquit_gives_back_tasks_that_acknowledge_late(start):
+    worker = start(concurrency=4)
+    for _ in range(8):
+        worker.send("late_nap", 30, "quit")
+    wait_for(lambda: len(worker.noted("quit:began")) == 4)
+    assert worker.stop(signal.SIGQUIT) == 0, worker.text()
+    assert worker.queued() == (8, 0)
+    assert worker.noted("quit:ended") == []
+
+
+def test_sigterm_lets_the_running_end_and_gives_back_the_rest(start):
+    worker = start(concurrency=2)
+    results = [worker.send("nap", 1) for _ in range(8)]
+    wait_for(lambda: sum(result.status == "STARTED" for result in results) == 2)
+    began = time.monotonic()
+    assert worker.stop() == 0, worker.text()
+    assert time.monotonic() - began < 4
+    assert worker.queued() == (6, 0)
+
+
+def test_sigterm_within_a_bound(start):
+    worker = start(concurrency=2, weald_shutdown_timeout=0.5)
+    for _ in range(3):
+        worker.send("late_nap", 60, "bound")
+    wait_for(lambda: len(worker.noted("bound:began")) == 2)
+    began = time.monotonic()
+    assert worker.stop() == 0, worker.text()
+    assert time.monotonic() - began < 6
+    assert worker.queued() == (3, 0)
+
+
+_ = (re, shutil)
