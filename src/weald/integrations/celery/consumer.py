@@ -21,7 +21,7 @@ from weald._core import RLock, Semaphore
 __all__ = ["LoopStep", "replace_at_exit", "replace_now", "replacements"]
 
 LOOK = 0.5  # seconds between looks at the worker's state
-ACKS = 2  # acknowledgements that may be under way at once
+ACKS = 1  # acknowledgements that may be under way at once
 _REPLACEMENTS = "WEALD_CELERY_REPLACEMENTS"
 
 

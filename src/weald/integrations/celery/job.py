@@ -37,7 +37,7 @@ logger = get_logger("celery.pool")
 
 TIME_LIMIT = "time limit"
 KILLED = "killed"
-SIGNAL = signal.SIGRTMIN + 5 if hasattr(signal, "SIGRTMIN") else signal.SIGVTALRM  # simulated; see watchdog.py
+SIGNAL: Any = signal.SIGRTMIN + 5  # simulated; see watchdog.py
 AGAIN = 0.05  # seconds until a body that went on after `Ended` is struck again
 
 
@@ -53,7 +53,7 @@ class _Rearm(weakref.ref[Ended]):
     """
 
     def __index__(self) -> int:
-        return SIGNAL
+        return int(SIGNAL)
 
 
 class Job(Greenlet):
@@ -166,7 +166,8 @@ class Job(Greenlet):
         self.softened = True
         self.pool.limits_hit["soft"] += 1
         spawn_raw(self._call, "timeout_callback", True, self.soft)
-        return SoftTimeLimitExceeded(self.soft)
+        error: BaseException = SoftTimeLimitExceeded(self.soft)
+        return error
 
     def end(self, why: str) -> bool:
         """Mark it as ended; whether its body has to be struck for that."""
@@ -198,7 +199,7 @@ class Job(Greenlet):
     def make_ended(self) -> Ended:
         """An Ended that, should the body catch it, is raised again at the next bytecode after the `except`."""
         error = Ended()
-        self._rearm = _Rearm(error, _thread.interrupt_main)
+        self._rearm = _Rearm(error, _thread.interrupt_main)  # type: ignore[arg-type]
         return error
 
     def overdue(self, now: float) -> float:
@@ -288,7 +289,7 @@ def body_frame(frame: Any) -> Any:
     return frame
 
 
-_BODY_CODE = wrap_body(lambda: None).__code__  # type: ignore[attr-defined]
+_BODY_CODE = wrap_body(lambda: None).__code__
 _WORK_CODE = Job._run.__code__
 
 

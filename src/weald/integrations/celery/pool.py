@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "weald_shutdown_timeout": None,
     "weald_preempt_after": 0.1,
     "weald_stuck_timeout": 10.0,
-    "weald_result_connections": 4,
+    "weald_result_connections": 2,
 }
 COLD_PATIENCE = 5.0  # seconds that ended tasks get for their `finally` clauses
 MEMORY_LOOK = 1.0

@@ -173,7 +173,7 @@ class Watchdog:
     def _name(self, job: Job, stack: str) -> None:
         # In a thread of its own: the stuck greenlet may hold a lock of logging.
         logger.critical(
-            "%s[%s] does not return from C code %.1f s after its hard limit (%ss); the process is replaced in %.0f s:\n%s",
+            "%s[%s] is still in C code %.1f s after its hard limit (%ss); the process is replaced in %.0f s:\n%s",
             job.task_name, job.task_id, job.overdue(monotonic()), job.hard, self.stuck_timeout, stack,
         )
 
