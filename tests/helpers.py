@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import weald
+from weald import _core
 
 VIRTUAL = pytest.mark.parametrize("loop_name", ["virtual"], indirect=True)
 REAL = pytest.mark.parametrize("loop_name", ["libuv"], indirect=True)
@@ -70,6 +71,26 @@ def recorded_errors() -> Iterator[list[tuple[Any, ...]]]:
         yield calls
     finally:
         del hub.handle_error
+
+
+class HubMakingTime:
+    """In the block, `function` is called while this thread's next hub is made, as another thread might do it."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        class Slow(_core.Hub):
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args)
+                _core.set_hub_class(None)
+                function()
+
+        self.hub_class = Slow
+
+    def __enter__(self) -> None:
+        weald.get_hub().destroy()
+        _core.set_hub_class(self.hub_class)
+
+    def __exit__(self, *args: object) -> None:
+        _core.set_hub_class(None)
 
 
 class Thread(threading.Thread):

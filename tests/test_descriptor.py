@@ -93,3 +93,42 @@ def test_a_blocking_description_stays_blocking():
     finally:
         os.close(r)
         os.close(w)
+
+
+WAITS = {
+    "wait_read": _core.wait_read,
+    "wait_write": _core.wait_write,
+    "wait_readwrite": _core.wait_readwrite,
+    "poll_fds": lambda fd: _core.poll_fds({fd: _core.READ}, None),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=list(WAITS))
+def test_a_number_closed_before_the_loop_has_told_the_kernel(wait):
+    """libuv and libev abort the process when epoll_ctl refuses a descriptor."""
+    a, b = pair()
+    with a, b:
+        g = weald.spawn(wait, b.fileno())
+        weald.sleep(0)
+        fd = b.detach()
+        os.close(fd)
+        g.join(timeout=20)
+        assert g.ready()  # the caller's system call says what is wrong
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=list(WAITS))
+def test_closing_a_descriptor_wakes_who_waits_for_its_number(wait):
+    a, b = pair()
+    with a, b:
+        d = Descriptor(b.fileno())
+        fill = b"x" * 65536
+        with pytest.raises(BlockingIOError):
+            while True:
+                b.send(fill)
+        g = weald.spawn(wait, b.fileno())
+        weald.sleep(0.01)
+        assert not g.ready()
+        d.close()
+        b.close()
+        g.join(timeout=20)
+        assert g.ready()

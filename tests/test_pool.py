@@ -241,6 +241,31 @@ def test_room_is_given_back_once_however_a_member_ends() -> None:
     assert failed.ready() and not pool and pool.wait_available() == 4
 
 
+def test_a_pool_grows_and_shrinks_as_celery_does_it() -> None:
+    pool, gauge = Pool(2), Gauge()
+
+    def feed() -> None:
+        for number in range(20):
+            pool.spawn(gauge, seconds=1 + number / 100)  # so that no two end at once
+
+    assert pool.size is not None
+    feeder = weald.spawn(feed)
+    settle()
+    assert gauge.inside == 2
+    pool.size += 2
+    pool._semaphore.release(2)
+    settle()
+    assert gauge.inside == 4
+    pool.size -= 3
+    pool._semaphore.counter -= 3
+    weald.sleep(1.5)
+    assert gauge.inside == 1
+    gauge.most = 1
+    feeder.join()
+    pool.join()
+    assert gauge.most == 1 and pool.wait_available() == 1 and pool.free_count() == 1
+
+
 def test_a_pool_grows_as_gunicorn_does_it() -> None:
     """By raising the counter, which tells those who wait at the next release."""
     pool, gauge = Pool(1), Gauge()

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from helpers import HubMakingTime, settle
 
 import weald
 from weald.queue import Channel, Empty, Full, LifoQueue, PriorityQueue, Queue, ShutDown, SimpleQueue
@@ -125,3 +126,65 @@ def test_between_threads():
     for thread in threads:
         thread.join()
     assert got == sorted(list(range(500)) * 4)
+
+
+@pytest.mark.parametrize("make", [Queue, LifoQueue, PriorityQueue, SimpleQueue])
+def test_a_maxsize_of_0_is_no_limit(make):
+    q = make(0)
+    assert q.maxsize is None and not q.full()
+    for n in range(3):
+        q.put_nowait(n)
+    assert q.qsize() == 3 and q.copy().maxsize is None
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (0, 2)])
+@pytest.mark.parametrize("make", [Queue, SimpleQueue, Channel])
+def test_items_in_the_hands_of_several_dying_getters_keep_their_order(virtual, make, order):
+    q = make()
+    getters = [weald.spawn(q.get) for _ in range(3)]
+    weald.sleep(0)
+    for n in order:
+        weald.get_hub().run_callback(getters[n].throw)
+    for n in range(3):
+        q.put(n)
+    if make is not Channel:
+        q.put(3)
+    settle()
+    assert [getters[n].value for n in range(3) if n not in order] == [n for n in range(3) if n not in order]
+    assert [q.get_nowait() for _ in order] == sorted(order)
+    assert make is Channel or q.get_nowait() == 3
+
+
+def test_an_item_that_was_put_back_wakes_who_peeks(virtual):
+    q = Queue()
+    getter = weald.spawn(q.get)
+    weald.sleep(0)
+    peeker = weald.spawn(q.peek)  # begins once the item is in the getter's hand
+    weald.get_hub().run_callback(getter.throw)
+    q.put("x")
+    assert peeker.get(timeout=1) == "x" and getter.dead and q.get_nowait() == "x"
+
+
+def test_peeking_into_a_channel(virtual):
+    c = Channel()
+    peeker = weald.spawn(c.peek)
+    weald.sleep(0)
+    putter = weald.spawn(c.put, 1)
+    assert peeker.get(timeout=1) == 1 and not putter.ready()
+    assert c.get() == 1
+
+
+@pytest.mark.parametrize("wait", ["get", "peek"])
+def test_an_item_that_comes_while_the_first_wait_makes_the_hub(wait):
+    q = Queue()
+    with HubMakingTime(lambda: q.put(1)):
+        assert getattr(q, wait)(timeout=0) == 1
+
+
+def test_room_that_comes_while_the_first_wait_makes_the_hub():
+    q = Queue(1, [1])
+    with HubMakingTime(q.get):
+        q.put(2, timeout=0)
+    q.task_done()
+    with HubMakingTime(q.task_done):
+        assert q.join(timeout=0) is True

@@ -4,6 +4,7 @@ import threading
 import weakref
 
 import pytest
+from helpers import HubMakingTime, Thread, settle
 
 import weald
 from weald import Timeout
@@ -200,3 +201,115 @@ def test_locks_refuse_timeouts_as_the_stdlibs_do(make):
     assert repr(lock).startswith(f"<locked {make.__name__} object")
     lock.release()
     assert repr(lock).startswith(f"<unlocked {make.__name__} object")
+
+
+def acquired_elsewhere(lock):
+    """Have a thread hold `lock`; the function that makes it let go."""
+    taken, let_go = threading.Event(), threading.Event()
+
+    def hold():
+        with lock:
+            taken.set()
+            let_go.wait(20)
+
+    thread = Thread(hold)
+    assert taken.wait(20)
+    return lambda: (let_go.set(), thread.result())
+
+
+@pytest.mark.parametrize("make", [Semaphore, BoundedSemaphore, Lock, RLock])
+def test_a_lock_that_is_freed_while_the_first_wait_makes_the_hub(make):
+    for wait in (lambda lock: lock.acquire(timeout=0.01), lambda lock: lock.__enter__()):
+        lock = make()
+        with HubMakingTime(acquired_elsewhere(lock)), Timeout(20):
+            assert wait(lock) is True
+        assert lock.acquire(blocking=False) is (make is RLock)
+    if make in (Semaphore, BoundedSemaphore):
+        semaphore = make()
+        with HubMakingTime(acquired_elsewhere(semaphore)):
+            assert semaphore.wait(timeout=0.01) == 1
+
+
+def test_what_comes_while_the_first_wait_makes_the_hub():
+    event = Event()
+    with HubMakingTime(event.set):
+        assert event.wait(timeout=0) is True
+    for wait in (lambda r: r.get(timeout=0), lambda r: r.result(timeout=0), lambda r: r.wait(timeout=0)):
+        result = AsyncResult()
+        with HubMakingTime(lambda result=result: result.set(7)):
+            assert wait(result) == 7
+
+
+def test_a_semaphore_that_owes_permits_hands_none_over(virtual):
+    """Pools shrink by lowering the counter."""
+    semaphore = Semaphore(2)
+    assert semaphore.acquire() and semaphore.acquire()
+    waiter = weald.spawn(semaphore.acquire)
+    weald.sleep(0)
+    semaphore.counter -= 1
+    semaphore.release()
+    settle()
+    assert semaphore.counter == 0 and not waiter.ready()
+    semaphore.release()
+    settle()
+    assert semaphore.counter == 0 and waiter.ready()
+
+
+def test_a_semaphore_with_a_raised_counter_lets_in_as_many(virtual):
+    semaphore = Semaphore(0)
+    waiters = [weald.spawn(semaphore.acquire) for _ in range(5)]
+    weald.sleep(0)
+    semaphore.counter += 2
+    semaphore.release()
+    settle()
+    assert [waiter.ready() for waiter in waiters] == [True] * 3 + [False] * 2 and semaphore.counter == 0
+
+
+@pytest.mark.parametrize("make", [Lock, RLock])
+def test_a_condition_gives_no_lock_away_when_its_waiters_are_killed(virtual, make):
+    """Killed once while they wait to be notified, and once more while they wait for the lock."""
+    lock = make()
+    condition, inside = Condition(lock), []
+
+    def wait():
+        with condition:
+            try:
+                condition.wait()
+            finally:
+                inside.append(weald.getcurrent())
+                assert lock.locked()
+
+    def hold():
+        with condition:
+            weald.sleep(10)
+            inside.append(weald.getcurrent())
+
+    waiter = weald.spawn(wait)
+    weald.sleep(0)
+    holder = weald.spawn(hold)
+    weald.sleep(0)
+    waiter.kill(block=False)
+    weald.sleep(1)
+    waiter.kill(KeyError("again"), block=False)
+    weald.joinall([waiter, holder])
+    assert inside == [holder, waiter] and not lock.locked() and holder.successful()
+    assert isinstance(waiter.exception, KeyError)
+
+
+def test_a_notification_is_passed_on_by_who_dies_before_the_lock_is_free(virtual):
+    condition, notified = Condition(), []
+
+    def wait(name):
+        with condition:
+            condition.wait()
+            notified.append(name)
+
+    first, second = weald.spawn(wait, "first"), weald.spawn(wait, "second")
+    weald.sleep(0)
+    with condition:
+        condition.notify()
+        weald.sleep(1)  # the first is woken and waits for the lock
+        first.kill(block=False)
+        weald.sleep(1)
+    second.join(timeout=10)
+    assert notified == ["second"] and first.ready()

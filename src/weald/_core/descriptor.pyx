@@ -18,7 +18,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 
-from weald._core.hub cimport Hub, Waiter, WakeTimer, current_hub
+from weald._core.hub cimport Hub, Waiter, WakeTimer, current_hub, current_hub_or_none
 from weald._core.loop cimport READ_EVENT, WRITE_EVENT, Target
 from weald._core.waiters cimport WaitList, new_waiter, park, seconds, wake_all
 
@@ -289,11 +289,16 @@ cdef class Descriptor:
     def close(self):
         """Wake everyone who waits with OSError(EBADF) and leave the loops.  Call before close(2)."""
         cdef FdEntry entry
-        if self.number < 0:
+        cdef Hub hub
+        cdef int number = self.number
+        if number < 0:
             return
         self.number = -1
         entries, self.others = [self.entry, *(self.others or ())], None
         self.entry = None
+        hub = current_hub_or_none()
+        if hub is not None and number < len(hub.fds):
+            entries.append(hub.fds[number])  # `select` waits for the number, without us
         for entry in entries:
             if entry is None or entry.gone:
                 continue

@@ -13,7 +13,7 @@ from cpython.object cimport PyObject
 from weald._core.c_greenlet cimport (
     PyGreenlet_ACTIVE, PyGreenlet_Import, PyGreenlet_SetParent, PyGreenlet_STARTED, greenlet)
 from weald._core.hub cimport BaseTimer, Callback, Hub, current_hub
-from weald._core.waiters cimport WaitList, new_waiter, park, seconds as to_seconds, wake_all, wake_one
+from weald._core.waiters cimport WaitList, made_hub, new_waiter, park, seconds as to_seconds, wake_all, wake_one
 
 import sys
 from collections import deque
@@ -292,6 +292,8 @@ cdef class Greenlet(greenlet):
         if self.state == DONE or find_dead(self):
             return
         limit = to_seconds(timeout)
+        if made_hub() and self.state == DONE:
+            return
         park(&self.joiners, new_waiter(None), self, limit)
 
     def get(self, block=True, timeout=None):

@@ -137,5 +137,6 @@ cdef greenlet current_greenlet()
 cdef Hub current_hub()
 cdef Hub current_hub_or_none()
 cdef bint in_main_thread() noexcept
+cdef bint has_hub() noexcept
 cdef int sleep_for(double seconds, bint ref) except -1
 cdef int park_thread(Waiter waiter, double timeout) except -1

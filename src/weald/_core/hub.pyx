@@ -1144,6 +1144,10 @@ cdef Hub current_hub_or_none():
     return None
 
 
+cdef bint has_hub() noexcept:
+    return weald_hub != NULL
+
+
 cdef bint in_main_thread() noexcept:
     return PyThread_get_thread_ident() == main_thread_ident
 

@@ -29,6 +29,7 @@ cdef class FdWatch:
 
 cdef class Loop:
     cdef FiredList fired
+    cdef list changed
     cdef readonly bint destroyed
     cdef double time(self) noexcept
     cdef FdWatch watch(self, int fd, Target target)
@@ -38,5 +39,6 @@ cdef class Loop:
     cdef int close(self) except -1
     cdef int forked(self) except -1
     cdef void forget(self, FdWatch watch) noexcept
+    cdef int check_changed(self) except -1
 
 cdef double monotonic() noexcept nogil

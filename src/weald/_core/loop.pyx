@@ -20,6 +20,7 @@ Invariants: all but `wake` is called by the owning thread.  A closed watch is ne
 """
 
 from libc.stdlib cimport free, realloc
+from posix.fcntl cimport F_GETFD, fcntl
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 READ = READ_EVENT
@@ -73,6 +74,9 @@ cdef class Loop:
 
     name = "none"
 
+    def __cinit__(self):
+        self.changed = []  # watches whose interest has been raised since the last poll
+
     def __dealloc__(self):
         free(self.fired.items)
 
@@ -112,6 +116,20 @@ cdef class Loop:
         for i in range(self.fired.count):
             if self.fired.items[i].watch == <void *>watch:
                 self.fired.items[i].watch = NULL
+
+    cdef int check_changed(self) except -1:
+        """Report watches whose number was closed behind our back before the kernel hears of them.
+
+        libuv and libev abort the process when epoll_ctl refuses a descriptor.  So a backend applies its
+        changes right after this, with the GIL still held: nobody can close another number in between.
+        """
+        cdef FdWatch watch
+        changed, self.changed = self.changed, []
+        for watch in changed:
+            if watch.events and fcntl(watch.fd, F_GETFD) < 0:
+                watch.update(0)
+                report(&self.fired, <void *>watch, READ_EVENT | WRITE_EVENT | DISARMED_EVENT)
+        return 0
 
     cdef int close(self) except -1:
         """Free the native loop.  Idempotent."""

@@ -22,6 +22,7 @@ cdef struct State:
     # What native callbacks touch, without the GIL.
     FiredList *fired
     double armed  # the deadline the native timer is set to; 0.0: not set
+    bint woken  # by `wake`, since the last poll began to wait
 
 
 cdef void on_io(ev_loop *loop, ev_io *watcher, int events) noexcept nogil:
@@ -43,7 +44,7 @@ cdef void on_timer(ev_loop *loop, ev_timer *watcher, int events) noexcept nogil:
 
 
 cdef void on_wake(ev_loop *loop, ev_async *watcher, int events) noexcept nogil:
-    pass  # its arrival has ended the poll, which is all it is for
+    (<State *>ev_userdata(loop)).woken = True
 
 
 cdef class EvWatch(FdWatch):
@@ -59,6 +60,7 @@ cdef class EvWatch(FdWatch):
             ev_io_set(self.watcher, self.fd,
                       (EV_READ if events & READ_EVENT else 0) | (EV_WRITE if events & WRITE_EVENT else 0))
             ev_io_start(loop, self.watcher)
+            self.loop.changed.append(self)
         self.events = events
         return 0
 
@@ -116,9 +118,12 @@ cdef class EvLoop(Loop):
     cdef int poll(self, double deadline) except -1:
         if self.loop == NULL:
             raise RuntimeError("this event loop is destroyed")
-        if deadline == 0.0:
+        if self.changed or deadline == 0.0:
+            self.check_changed()
+            self.state.woken = False
             ev_run(self.loop, EVRUN_NOWAIT)
-            return 0
+            if deadline == 0.0 or self.fired.count or self.state.woken:
+                return 0
         if isinf(deadline):
             if self.state.armed:
                 ev_timer_stop(self.loop, &self.timer)

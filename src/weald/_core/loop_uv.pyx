@@ -22,6 +22,7 @@ cdef struct State:
     # What native callbacks touch, without the GIL; uv_loop_t.data points here.
     FiredList *fired
     double armed  # the deadline the native timer is set to; 0.0: not set
+    bint woken  # by `wake`, since the last poll began to wait
 
 
 cdef void on_close(uv_handle_t *handle) noexcept nogil:
@@ -29,7 +30,8 @@ cdef void on_close(uv_handle_t *handle) noexcept nogil:
 
 
 cdef void on_wake(uv_async_t *handle) noexcept nogil:
-    pass  # its arrival has ended the poll, which is all it is for
+    cdef uv_loop_t *loop = (<uv_handle_t *>handle).loop
+    (<State *>loop.data).woken = True
 
 
 cdef void on_timer(uv_timer_t *handle) noexcept nogil:
@@ -70,6 +72,7 @@ cdef class UvWatch(FdWatch):
             error = uv_poll_start(self.handle, events, on_poll)
             if error < 0:
                 raise uv_error(error, f"cannot watch descriptor {self.fd}")
+            self.loop.changed.append(self)
         else:
             uv_poll_stop(self.handle)
         self.events = events
@@ -151,9 +154,12 @@ cdef class UvLoop(Loop):
         cdef double wait
         if self.loop == NULL:
             raise RuntimeError("this event loop is destroyed")
-        if deadline == 0.0:
+        if self.changed or deadline == 0.0:
+            self.check_changed()
+            self.state.woken = False
             uv_run(self.loop, UV_RUN_NOWAIT)
-            return 0
+            if deadline == 0.0 or self.fired.count or self.state.woken:
+                return 0
         if isinf(deadline):
             if self.state.armed:
                 uv_timer_stop(self.timer)

@@ -10,7 +10,7 @@ Invariants:
 """
 
 from weald._core.hub cimport Waiter, current_hub
-from weald._core.waiters cimport WaitList, first, new_waiter, park, seconds, wake_all
+from weald._core.waiters cimport WaitList, first, made_hub, new_waiter, park, seconds, wake_all
 
 import queue as _stdlib
 from collections import deque
@@ -32,14 +32,16 @@ cdef object PEEKED = object()  # what a peeking waiter is told
 cdef class SimpleQueue:
     """SimpleQueue(maxsize=None, items=None): first in, first out.
 
-    `maxsize` None or below 0 is no limit.  With `maxsize` 0 every `put` waits for its `get`.
+    `maxsize` None, 0 or below is no limit.
     Iterating gets items until StopIteration (the class or an instance) arrives.
     """
 
     cdef readonly object queue  # the container: deque, or list for the other orders
     cdef object add_item  # its bound methods, looked up once
     cdef object take_item
-    cdef Py_ssize_t limit  # -1: none
+    cdef Py_ssize_t limit  # -1: none; 0: a Channel
+    cdef Py_ssize_t handed  # items given to getters that waited: numbers them
+    cdef list returned  # the numbers of those items at the head of the queue that came back; None: none
     cdef WaitList getters
     cdef WaitList putters  # waiter.value is the item
     cdef WaitList peekers
@@ -52,7 +54,7 @@ cdef class SimpleQueue:
         self.take_item = queue.popleft if hasattr(queue, "popleft") else queue.pop
 
     cdef int set_limit(self, object maxsize) except -1:
-        self.limit = -1 if maxsize is None or maxsize < 0 else maxsize
+        self.limit = -1 if maxsize is None or maxsize <= 0 else maxsize
         return 0
 
     # -- how the order is kept; LifoQueue and PriorityQueue override these
@@ -65,10 +67,21 @@ cdef class SimpleQueue:
         return 0
 
     cdef object take(self):
+        if self.returned is not None:
+            del self.returned[0]
+            if not self.returned:
+                self.returned = None
         return self.take_item()
 
-    cdef int put_back(self, object item) except -1:
-        self.queue.appendleft(item)
+    cdef int put_back(self, object item, Py_ssize_t number) except -1:
+        """Before everything that came after it: getters may die in any order."""
+        cdef Py_ssize_t place = 0
+        if self.returned is None:
+            self.returned = []
+        while place < len(self.returned) and self.returned[place] < number:
+            place += 1
+        self.returned.insert(place, number)
+        self.queue.insert(place, item)
         return 0
 
     cdef object look(self):
@@ -132,12 +145,17 @@ cdef class SimpleQueue:
             waiter = first(&self.getters)
             if waiter is not None:
                 self.added()
-                waiter.resume((item,))
+                self.hand(waiter, item)
                 return
         if not block:
             raise Full
+        if made_hub():
+            self.put(item, block, timeout)
+            return
         waiter = new_waiter((item,))
         wait = seconds(timeout)
+        if self.limit == 0 and self.peekers.head != NULL:
+            wake_all(&self.peekers, PEEKED)
         if not park(&self.putters, waiter, self, wait):
             raise Full
         if waiter.value is CLOSED:
@@ -156,7 +174,12 @@ cdef class SimpleQueue:
         if self.getters.head != NULL:
             waiter = first(&self.getters)
             if waiter is not None:
-                waiter.resume((self.take(),))
+                self.hand(waiter, self.take())
+        return 0
+
+    cdef int hand(self, Waiter getter, object item) except -1:
+        self.handed += 1
+        getter.resume((item, self.handed))
         return 0
 
     cdef int make_room_known(self) except -1:
@@ -197,6 +220,8 @@ cdef class SimpleQueue:
             self.check_open()
         if not block:
             raise Empty
+        if made_hub():
+            return self.get(block, timeout)
         waiter = new_waiter(None)
         wait = seconds(timeout)
         try:
@@ -204,7 +229,7 @@ cdef class SimpleQueue:
                 raise Empty
         except BaseException:
             if waiter.lost and waiter.value is not CLOSED:
-                self.restore((<tuple>waiter.value)[0])
+                self.restore(waiter.value)
             raise
         if waiter.value is CLOSED:
             raise ShutDown("this queue was shut down")
@@ -214,21 +239,24 @@ cdef class SimpleQueue:
         """The next item, or Empty."""
         return self.get(False)
 
-    cdef int restore(self, object item) except -1:
-        """A getter died with `item` in hand."""
+    cdef int restore(self, tuple handed) except -1:
+        """A getter died with an item in hand: `handed` is what `hand` gave it."""
         cdef Waiter waiter
         if self.getters.head != NULL:
             waiter = first(&self.getters)
             if waiter is not None:
-                waiter.resume((item,))
+                waiter.resume(handed)
                 return 0
-        self.put_back(item)
+        self.put_back(handed[0], handed[1])
+        if self.peekers.head != NULL:
+            wake_all(&self.peekers, PEEKED)
         return 0
 
     def peek(self, block=True, timeout=None):
         """The next item without taking it; as `get` otherwise."""
         cdef Waiter waiter
         cdef double wait = seconds(timeout)
+        made_hub()
         if not self.queue and block and wait >= 0.0:
             wait += current_hub().backend.time()
         while not self.queue:
@@ -312,6 +340,7 @@ cdef class Queue(SimpleQueue):
 
     def join(self, timeout=None):
         """Wait until every item put is done, up to `timeout` seconds; whether they are."""
+        made_hub()
         if self.unfinished_tasks > 0:
             park(&self.joiners, new_waiter(None), self, seconds(timeout))
         return self.unfinished_tasks == 0
@@ -351,7 +380,7 @@ cdef class LifoQueue(Queue):
     def _create_queue(self, items=()):
         return list(items)
 
-    cdef int put_back(self, object item) except -1:
+    cdef int put_back(self, object item, Py_ssize_t number) except -1:
         self.queue.append(item)
         return 0
 
@@ -371,7 +400,7 @@ cdef class PriorityQueue(Queue):
         heappush(self.queue, item)
         return 0
 
-    cdef int put_back(self, object item) except -1:
+    cdef int put_back(self, object item, Py_ssize_t number) except -1:
         heappush(self.queue, item)
         return 0
 
@@ -385,7 +414,11 @@ cdef class Channel(SimpleQueue):
     def __init__(self, maxsize=1):
         if maxsize != 1:
             raise ValueError("a Channel holds nothing: it has no maxsize")
-        SimpleQueue.__init__(self, 0)
+        SimpleQueue.__init__(self)
+
+    cdef int set_limit(self, object maxsize) except -1:
+        self.limit = 0
+        return 0
 
     @property
     def balance(self):

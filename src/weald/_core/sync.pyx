@@ -11,11 +11,12 @@ Invariants:
 
 from weald._core.hub cimport Waiter, current_greenlet, current_hub
 from weald._core.waiters cimport (
-    Linkable, WaitList, append, clear, first, new_waiter, park, park_listed, seconds, wake_all, wake_one)
+    Linkable, WaitList, append, clear, first, made_hub, new_waiter, park, park_listed, seconds, wake_all, wake_one)
 
 from _thread import TIMEOUT_MAX
 from concurrent.futures import CancelledError
 
+from weald._core.hub import BlockingSwitchOutError, LoopExit
 from weald._core.timeout import Timeout
 
 
@@ -57,7 +58,7 @@ cdef class Event(Linkable):
 
     def wait(self, timeout=None):
         """Block until the flag is set or `timeout` seconds have passed; whether it is set."""
-        if self.flag:
+        if self.flag or made_hub() and self.flag:
             return True
         return bool(self.wait_for(timeout)) or self.flag
 
@@ -179,6 +180,7 @@ cdef class AsyncResult(Linkable):
         if self.state == WAITING:
             if not block:
                 raise Timeout()
+            made_hub()
             while self.state == WAITING:
                 if not self.wait_for(timeout):
                     raise Timeout(timeout)
@@ -186,6 +188,7 @@ cdef class AsyncResult(Linkable):
 
     def result(self, timeout=None):
         """`get(timeout=timeout)`, as a Future calls it: the builtin TimeoutError when it takes too long."""
+        made_hub()
         if self.state == WAITING and not self.wait_for(timeout):
             raise TimeoutError(f"no result after {timeout} seconds")
         return self.outcome()
@@ -196,6 +199,7 @@ cdef class AsyncResult(Linkable):
 
     def wait(self, timeout=None):
         """Wait for an outcome of either kind, up to `timeout` seconds; the value, or None."""
+        made_hub()
         if self.state == WAITING:
             self.wait_for(timeout)
         return self.value_
@@ -253,7 +257,11 @@ cdef class Semaphore(Linkable):
         return self.acquire_slowly(seconds(timeout))
 
     cdef bint acquire_slowly(self, double timeout) except -1:
-        cdef Waiter waiter = new_waiter(None)
+        cdef Waiter waiter
+        if made_hub() and self.counter > 0:
+            self.counter -= 1
+            return True
+        waiter = new_waiter(None)
         try:
             return park(&self.waiters, waiter, self, timeout)
         except BaseException:
@@ -262,11 +270,17 @@ cdef class Semaphore(Linkable):
             raise
 
     cdef int give_back(self) except -1:
-        """One permit: to the first waiter, else into the counter."""
-        if self.waiters.head == NULL or not wake_one(&self.waiters, None):
-            self.counter += 1
-            if self.links is not None:
-                self.run_links()
+        """One permit: to the first waiter, else into the counter.
+
+        `counter` is public: a pool shrinks by making it negative, and permits then go there first.
+        """
+        self.counter += 1
+        while self.counter > 0 and self.waiters.head != NULL:
+            if not wake_one(&self.waiters, None):
+                break
+            self.counter -= 1
+        if self.counter > 0 and self.links is not None:
+            self.run_links()
         return 0
 
     def release(self, n=1):
@@ -281,7 +295,7 @@ cdef class Semaphore(Linkable):
     def wait(self, timeout=None):
         """Wait until a permit is free, without taking it; the permits free then."""
         cdef Waiter waiter
-        if self.counter > 0:
+        if self.counter > 0 or made_hub() and self.counter > 0:
             return self.counter
         waiter = new_waiter(None)
         try:
@@ -400,7 +414,11 @@ cdef class Lock(Linkable):
         return self.acquire_slowly(limit)
 
     cdef bint acquire_slowly(self, double timeout) except -1:
-        cdef Waiter waiter = new_waiter(None)
+        cdef Waiter waiter
+        if made_hub() and not self.held:
+            self.held = True
+            return True
+        waiter = new_waiter(None)
         try:
             return park(&self.waiters, waiter, self, timeout)
         except BaseException:
@@ -492,7 +510,12 @@ cdef class RLock(Linkable):
         return self.acquire_slowly(me, limit)
 
     cdef bint acquire_slowly(self, object me, double timeout) except -1:
-        cdef Waiter waiter = new_waiter(me)
+        cdef Waiter waiter
+        if made_hub() and self.owner is None:
+            self.owner = me
+            self.count = 1
+            return True
+        waiter = new_waiter(me)
         try:
             # The releaser makes the first waiter the owner: `pass_on`.
             return park(&self.waiters, waiter, self, timeout)
@@ -617,11 +640,36 @@ cdef class Condition:
                 wake_one(&self.waiters, None)
             raise
         finally:
-            if save is not None:
-                lock._acquire_restore(state)
-            else:
-                lock.acquire()
+            try:
+                if save is not None:
+                    self.take_back(lock._acquire_restore, (state,))
+                else:
+                    self.take_back(lock.acquire, ())
+            except BaseException:
+                if notified:
+                    wake_one(&self.waiters, None)
+                raise
         return notified
+
+    cdef int take_back(self, object acquire, tuple args) except -1:
+        """Take the lock again even if the greenlet is killed meanwhile, and raise that then.
+
+        Who called `wait` will release the lock, which must not be somebody else's by then.
+        """
+        killed = None
+        while True:
+            try:
+                acquire(*args)
+                break
+            except (BlockingSwitchOutError, LoopExit):
+                raise  # it will never be to be had
+            except BaseException as error:
+                if not isinstance(self._lock, Linkable):
+                    raise  # perhaps a failure of its own, which would come again
+                killed = error
+        if killed is not None:
+            raise killed
+        return 0
 
     def wait_for(self, predicate, timeout=None):
         """Wait until `predicate()` is true, up to `timeout` seconds; its last value."""

@@ -11,6 +11,7 @@ cdef void append_left(WaitList *list, Waiter waiter) noexcept
 cdef void remove(WaitList *list, Waiter waiter) noexcept
 cdef Waiter first(WaitList *list)
 cdef void clear(WaitList *list) noexcept
+cdef bint made_hub() except -1
 cdef Waiter new_waiter(object value)
 cdef int park(WaitList *list, Waiter waiter, object what, double timeout) except -1
 cdef int park_listed(WaitList *list, Waiter waiter, object what, double timeout) except -1

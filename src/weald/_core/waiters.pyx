@@ -6,6 +6,8 @@ knows how (see `Waiter.resume`).
 Called by: greenlet.pyx, sync.pyx, queue.pyx, descriptor.pyx.
 Invariants:
 - Wake-ups are FIFO and each wakes exactly one waiter that still waits.
+- Nothing comes between finding that one has to wait and being on the list.  Making the hub would:
+  whoever waits calls `made_hub` and looks again.
 - `park` always leaves the list without its waiter.  If the waiter dies (killed, timed out by a
   Timeout) after it was woken, `waiter.lost` is true and the primitive passes the wake-up on.
 - The GIL guards every list; nothing in here runs Python code.
@@ -15,7 +17,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport isnan
 
 from weald._core.hub cimport (
-    PARKED, Callback, Hub, Waiter, WakeTimer, current_hub, current_hub_or_none, park_thread)
+    PARKED, Callback, Hub, Waiter, WakeTimer, current_hub, current_hub_or_none, has_hub, park_thread)
 
 
 cdef void append(WaitList *list, Waiter waiter) noexcept:
@@ -76,6 +78,14 @@ cdef Waiter first(WaitList *list):
 cdef void clear(WaitList *list) noexcept:
     while list.head != NULL:
         remove(list, <Waiter>list.head)
+
+
+cdef bint made_hub() except -1:
+    """Make this thread's hub if it is to have one and has none yet; whether that was so.
+
+    Other threads run meanwhile, so what was to be waited for may have come.
+    """
+    return not has_hub() and current_hub_or_none() is not None
 
 
 cdef Waiter new_waiter(object value):
