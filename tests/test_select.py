@@ -1,0 +1,397 @@
+"""weald.select: select, poll and epoll park the greenlet, and find what the stdlib's find."""
+
+import errno
+import os
+import select as stdlib
+import socket as stdlib_socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from helpers import Thread, settle
+
+import weald
+from weald import Timeout, select, socket
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair(io_loop: str) -> Iterator[Pair]:
+    a, b = socket.socketpair()
+    with a, b:
+        yield a, b
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    read, write = os.pipe()
+    yield read, write
+    for fd in (read, write):
+        try:
+            os.close(fd)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+
+
+# Each way to ask whether descriptors can be read: (descriptors, seconds) to those that can.
+
+
+def by_select(fds: list[int], seconds: float | None) -> list[int]:
+    return select.select(fds, [], [], seconds)[0]
+
+
+def by_poll(fds: list[int], seconds: float | None) -> list[int]:
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return [fd for fd, _ in poller.poll(None if seconds is None else seconds * 1000)]
+
+
+def by_epoll(fds: list[int], seconds: float | None) -> list[int]:
+    with select.epoll() as poller:
+        for fd in fds:
+            poller.register(fd, select.EPOLLIN)
+        return [fd for fd, _ in poller.poll(seconds)]
+
+
+READABLE: list[Callable[[list[int], float | None], list[int]]] = [by_select, by_poll, by_epoll]
+readable = pytest.mark.parametrize("ask", READABLE)
+
+
+def test_module_has_the_names_of_the_stdlib() -> None:
+    assert set(select.__all__) == {name for name in vars(stdlib) if not name.startswith("_")}
+    for name in select.__imports__:
+        assert getattr(select, name) is getattr(stdlib, name)
+
+
+@readable
+def test_parks_until_something_can_be_read(pair: Pair, ask: Callable[..., Any]) -> None:
+    a, b = pair
+    asking = weald.spawn(ask, [a.fileno(), b.fileno()], None)
+    settle()
+    assert not asking.ready()
+    b.send(b"x")
+    assert asking.get(timeout=20) == [a.fileno()]
+    assert ask([a.fileno(), b.fileno()], None) == [a.fileno()]
+
+
+@readable
+def test_times_out(pair: Pair, ask: Callable[..., Any]) -> None:
+    a, _ = pair
+    with Timeout(20):
+        assert ask([a.fileno()], 0) == []
+        assert ask([a.fileno()], 0.01) == []
+
+
+@readable
+def test_a_call_that_need_not_wait_lets_others_run(pair: Pair, ask: Callable[..., Any]) -> None:
+    a, b = pair
+    ran: list[int] = []
+    weald.spawn(ran.append, 1)
+    ask([a.fileno()], 0)
+    assert ran == [1]
+    b.send(b"x")
+    weald.spawn(ran.append, 2)
+    ask([a.fileno()], None)
+    assert ran == [1, 2]
+
+
+@readable
+def test_end_of_file_can_be_read(io_loop: str, pipe: tuple[int, int], ask: Callable[..., Any]) -> None:
+    read, write = pipe
+    asking = weald.spawn(ask, [read], None)
+    settle()
+    os.close(write)
+    assert asking.get(timeout=20) == [read]
+
+
+@readable
+def test_killed_and_timed_out_callers_leave_nothing_behind(pair: Pair, ask: Callable[..., Any]) -> None:
+    a, b = pair
+    ask([a.fileno()], 0.001)  # the loop has its descriptors now
+    before = len(os.listdir("/proc/self/fd"))
+    killed = weald.spawn(ask, [a.fileno()], None)
+    settle()
+    killed.kill()
+    with Timeout(0.01, False):
+        ask([a.fileno()], None)
+    assert len(os.listdir("/proc/self/fd")) == before
+    b.send(b"x")
+    assert ask([a.fileno()], 20) == [a.fileno()]
+
+
+@readable
+def test_in_a_plain_thread(pair: Pair, ask: Callable[..., Any]) -> None:
+    a, b = pair
+    thread = Thread(ask, [a.fileno()], 20)
+    weald.sleep(0.01)
+    b.send(b"x")
+    assert thread.wait() == [a.fileno()]
+
+
+@readable
+def test_several_wait_for_the_same(pair: Pair, ask: Callable[..., Any]) -> None:
+    a, b = pair
+    asking = [weald.spawn(ask, [a.fileno()], None) for _ in range(3)]
+    settle()
+    b.send(b"x")
+    weald.joinall(asking, timeout=20)
+    assert [greenlet.value for greenlet in asking] == [[a.fileno()]] * 3
+
+
+@readable
+def test_descriptors_above_1023(io_loop: str, ask: Callable[..., Any]) -> None:
+    a, b = stdlib_socket.socketpair()
+    high = os.dup2(a.fileno(), 1500)
+    try:
+        asking = weald.spawn(ask, [high], None)
+        settle()
+        b.send(b"x")
+        assert asking.get(timeout=20) == [high]
+    finally:
+        os.close(high)
+        a.close()
+        b.close()
+
+
+# -------------------------------------------------------------------- select
+
+
+def test_select_finds_each_kind(pair: Pair) -> None:
+    a, b = pair
+    assert select.select([a, b], [a], [b], 0) == ([], [a], [])
+    b.send(b"x")
+    assert select.select([a, b], [a, b], [a, b]) == ([a], [a, b], [])
+
+
+def test_select_parks_until_something_can_be_written(pair: Pair) -> None:
+    a, b = pair
+    a.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            a.send(bytes(65536))
+    asking = weald.spawn(select.select, [], [a], [])
+    settle()
+    assert not asking.ready()
+    while select.select([b], [], [], 0)[0]:
+        b.recv(65536)
+    assert asking.get(timeout=20) == ([], [a], [])
+
+
+def test_select_finds_urgent_data(io_loop: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        client.connect(listener.getsockname())
+        server, _ = listener.accept()
+        with server:
+            asking = weald.spawn(select.select, [], [], [server])
+            settle()
+            client.send(b"!", stdlib_socket.MSG_OOB)
+            assert asking.get(timeout=20) == ([], [], [server])
+
+
+def test_select_gives_back_what_it_was_given(pair: Pair) -> None:
+    a, b = pair
+    a.send(b"x")
+
+    class File:
+        def fileno(self) -> int:
+            return b.fileno()
+
+    file = File()
+    assert select.select([b, file, b.fileno()], [], [], 1) == ([b, file, b.fileno()], [], [])
+    assert select.select(iter([b]), (), (), 1)[0] == [b]
+
+
+def test_select_of_nothing_sleeps(virtual: Any) -> None:
+    begin = virtual.loop.now()
+    assert select.select([], [], [], 0) == ([], [], [])
+    assert virtual.loop.now() == begin
+
+
+def test_select_of_a_regular_file_returns_at_once(io_loop: str, tmp_path: Any) -> None:
+    with (tmp_path / "file").open("w+") as file:
+        assert select.select([file], [file], [], None) == ([file], [file], [])
+
+
+def test_select_of_a_closed_descriptor(pair: Pair) -> None:
+    a, _ = pair
+    fd = os.dup(a.fileno())
+    os.close(fd)
+    with pytest.raises(OSError) as caught:
+        select.select([a, fd], [], [], 20)
+    assert caught.value.errno == errno.EBADF
+
+
+def test_a_socket_closed_during_select(pair: Pair) -> None:
+    """The number is gone: the caller must not wait for ever, nor hear of whoever gets the number next."""
+    a, _ = pair
+    asking = weald.spawn(select.select, [a], [], [])
+    settle()
+    a.close()
+    with pytest.raises(OSError) as caught:
+        asking.get(timeout=20)
+    assert caught.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (([], [], [], -1), ValueError),
+        (([], [], [], "1"), TypeError),
+        ((["x"], [], []), TypeError),
+        (([-1], [], []), ValueError),
+        ((1, [], []), TypeError),
+    ],
+)
+def test_select_refuses_what_the_stdlib_refuses(arguments: tuple[Any, ...], error: type[Exception]) -> None:
+    for module in (stdlib, select):
+        with pytest.raises(error):
+            module.select(*arguments)
+
+
+# -------------------------------------------------------------------- poll
+
+
+def test_poll_reports_the_events(pair: Pair) -> None:
+    a, b = pair
+    poller = select.poll()
+    poller.register(a)
+    poller.register(b, select.POLLIN)
+    assert poller.poll() == [(a.fileno(), select.POLLOUT)]
+    b.send(b"x")
+    assert poller.poll() == [(a.fileno(), select.POLLIN | select.POLLOUT)]
+    poller.modify(a, select.POLLIN)
+    assert poller.poll() == [(a.fileno(), select.POLLIN)]
+    poller.unregister(a.fileno())
+    assert poller.poll(0) == []
+    b.close()
+
+
+def test_poll_reports_hangup_and_nonsense_unasked(io_loop: str, pipe: tuple[int, int]) -> None:
+    read, write = pipe
+    poller = select.poll()
+    poller.register(read, 0)
+    asking = weald.spawn(poller.poll)
+    settle()
+    assert not asking.ready()
+    os.close(write)
+    assert asking.get(timeout=20) == [(read, select.POLLHUP)]
+    os.close(read)
+    assert poller.poll() == [(read, select.POLLNVAL)]
+
+
+def test_poll_times_out_in_milliseconds(pair: Pair) -> None:
+    a, _ = pair
+    poller = select.poll()
+    poller.register(a, select.POLLIN)
+    with Timeout(20):
+        assert poller.poll(10) == [] and poller.poll(0.5) == [] and poller.poll(0) == []
+    for forever in (None, -1, -0.5):
+        asking = weald.spawn(poller.poll, forever)
+        settle()
+        assert not asking.ready()
+        asking.kill()
+    with pytest.raises(TypeError):
+        poller.poll("1")
+
+
+def test_poll_of_unknown_descriptors(pair: Pair) -> None:
+    a, _ = pair
+    for module in (stdlib, select):
+        poller = module.poll()
+        with pytest.raises(FileNotFoundError):
+            poller.modify(a, select.POLLIN)
+        with pytest.raises(KeyError):
+            poller.unregister(a)
+        with pytest.raises(TypeError):
+            poller.register("x")
+
+
+# -------------------------------------------------------------------- epoll
+
+
+def test_epoll_reports_the_events(pair: Pair) -> None:
+    a, b = pair
+    with select.epoll() as poller:
+        poller.register(a, select.EPOLLIN | select.EPOLLOUT)
+        assert poller.poll() == [(a.fileno(), select.EPOLLOUT)]
+        poller.modify(a, select.EPOLLIN)
+        assert poller.poll(0) == []
+        b.send(b"x")
+        assert poller.poll() == [(a.fileno(), select.EPOLLIN)]
+        poller.unregister(a)
+        assert poller.poll(0) == [] and poller.poll(0.01) == []
+    assert poller.closed
+    with pytest.raises(ValueError):
+        poller.poll(0)
+    with pytest.raises(ValueError), poller:
+        pass
+
+
+def test_epoll_hears_of_what_is_registered_while_it_waits(pair: Pair) -> None:
+    a, b = pair
+    with select.epoll() as poller:
+        asking = weald.spawn(poller.poll)
+        settle()
+        poller.register(a, select.EPOLLIN)
+        b.send(b"x")
+        assert asking.get(timeout=20) == [(a.fileno(), select.EPOLLIN)]
+
+
+def test_epoll_edge_triggered_and_one_shot(pair: Pair) -> None:
+    a, b = pair
+    for flag in (select.EPOLLET, select.EPOLLONESHOT):
+        with select.epoll() as poller:
+            poller.register(a, select.EPOLLIN | flag)
+            b.send(b"x")
+            assert poller.poll() == [(a.fileno(), select.EPOLLIN)]
+            assert poller.poll(0) == [] and poller.poll(0.01) == []
+            again = weald.spawn(poller.poll)
+            settle()
+            assert not again.ready()
+            b.send(b"x")
+            if flag == select.EPOLLONESHOT:
+                poller.modify(a, select.EPOLLIN)
+            assert again.get(timeout=20) == [(a.fileno(), select.EPOLLIN)]
+
+
+def test_epoll_maxevents(pair: Pair) -> None:
+    a, b = pair
+    with select.epoll() as poller:
+        poller.register(a, select.EPOLLOUT)
+        poller.register(b, select.EPOLLOUT)
+        assert len(poller.poll(1, 1)) == 1 and len(poller.poll(1, maxevents=9)) == 2
+        with pytest.raises(ValueError):
+            poller.poll(1, 0)
+
+
+def test_epoll_fromfd_and_fileno(pair: Pair) -> None:
+    a, _ = pair
+    with select.epoll() as one:
+        one.register(a, select.EPOLLOUT)
+        two = select.epoll.fromfd(os.dup(one.fileno()))
+        assert two.poll() == [(a.fileno(), select.EPOLLOUT)] and not two.closed
+        two.close()
+        assert one.poll() == [(a.fileno(), select.EPOLLOUT)]
+
+
+def test_closing_an_epoll_wakes_who_polls(pair: Pair) -> None:
+    a, _ = pair
+    poller = select.epoll()
+    poller.register(a, select.EPOLLIN)
+    asking = weald.spawn(poller.poll)
+    settle()
+    poller.close()
+    with pytest.raises(OSError) as caught:
+        asking.get(timeout=20)
+    assert caught.value.errno == errno.EBADF
+
+
+def test_a_dropped_epoll_closes_its_descriptor(io_loop: str) -> None:
+    poller = select.epoll()
+    fd = poller.fileno()
+    del poller
+    with pytest.raises(OSError):
+        os.fstat(fd)
