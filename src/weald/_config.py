@@ -79,14 +79,21 @@ class _Importable:
 
     def __call__(self, value: Any) -> Any:
         tried = _words(value) if isinstance(value, str) else value
+        missing = []
         if callable(tried):
             return tried
         for word in tried:
             if callable(word):
                 return word
-            found = self._find(str(word).strip())
+            try:
+                found = self._find(str(word).strip())
+            except ModuleNotFoundError as error:
+                missing.append(f"{word} needs {error.name}, which is not installed (pip install weald[{word}])")
+                continue
             if found is not None:
                 return found
+        if missing:
+            raise ValueError("; ".join(missing))
         raise ValueError(f"must be one of {', '.join(self._names)}, a callable or where to import one from")
 
     def _find(self, word: str) -> Any:
@@ -95,6 +102,10 @@ class _Importable:
             return None
         try:
             return getattr(import_module(module), name, None)
+        except ModuleNotFoundError as error:
+            if word in self._names and error.name is not None and not error.name.startswith("weald"):
+                raise  # an optional package
+            return None
         except ImportError:
             return None
 

@@ -4,11 +4,12 @@ Called by: socket.py.  Every hub has its own, made at first use as `config.resol
 (environment variable WEALD_RESOLVER).
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from weald._config import config
-from weald._core import Hub, get_hub
+from weald._core import Hub, get_hub, get_hub_if_exists
 
 __all__ = ["Resolver", "current"]
 
@@ -44,3 +45,13 @@ def current() -> Resolver:
     if resolver is None:
         resolver = hub.resolver = cast(Callable[[Hub], Resolver], config.resolver)(hub)
     return resolver
+
+
+def _after_fork_in_child() -> None:
+    """Jobs under way stayed behind in the parent, which goes on using its resolver's sockets."""
+    hub = get_hub_if_exists()
+    if hub is not None:
+        hub.resolver = None
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
