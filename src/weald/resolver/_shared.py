@@ -120,13 +120,13 @@ class _File:
     def refresh(self) -> None:
         try:
             found = os.stat(self._path)
-            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+            stamp: object = (found.st_mtime_ns, found.st_size, found.st_ino)
             if stamp == self._stamp:
                 return
             with open(self._path, encoding="utf-8", errors="replace") as file:
                 lines = [line.partition("#")[0].split() for line in file]
         except OSError:
-            stamp, lines = (), []  # as the C library has it: no file says nothing
+            stamp, lines = None, []  # as the C library has it: no file says nothing
         self._stamp = stamp
         self.parse([words for words in lines if words])
 

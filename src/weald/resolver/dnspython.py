@@ -155,7 +155,7 @@ class _Datagrams(dns._asyncbackend.DatagramSocket):
         try:
             answer = self._answers.get(timeout=timeout)
         except Empty:
-            raise dns.exception.Timeout(timeout=timeout) from None
+            raise dns.exception.Timeout(timeout=timeout) from None  # type: ignore[no-untyped-call]
         if isinstance(answer, OSError):
             raise answer
         return answer  # type: ignore[no-any-return]

@@ -1,0 +1,452 @@
+"""The resolvers that speak DNS: the stdlib's results and errors, whatever the server does."""
+
+import os
+import socket as stdlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dns_server import Server
+from helpers import python, settle, wait_until
+
+import weald
+from weald import config, socket
+from weald._core import joinall, spawn
+from weald.resolver import _shared, ares, dnspython
+from weald.resolver._dns import parse_nameservers
+
+RESOLVERS = {"dnspython": dnspython.Resolver, "ares": ares.Resolver}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
+
+
+class Files:
+    """The system's files as these tests have them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.hosts, self.resolv_conf = folder / "hosts", folder / "resolv.conf"
+        self.hosts.write_text("")
+        self.resolv_conf.write_text("nameserver 127.0.0.1\nsearch search.test\n")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+@pytest.fixture(params=list(RESOLVERS))
+def lookups(
+    request: pytest.FixtureRequest, server: Server, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """A resolver that asks `server`; for the time of the test this hub's."""
+    monkeypatch.setattr(config, "resolver_nameservers", [server.address])
+    monkeypatch.setattr(config, "resolver_timeout", 3.0)
+    hub = weald.get_hub()
+    made = RESOLVERS[request.param](hosts=str(files.hosts), resolv_conf=str(files.resolv_conf))
+    before, hub.resolver = hub.resolver, made
+    yield made
+    hub.resolver = before
+    made.close()
+
+
+def addresses(found: list[Any]) -> list[str]:
+    return [entry[4][0] for entry in found]
+
+
+def fails(number: int, *args: Any) -> None:
+    with pytest.raises(stdlib.gaierror) as caught:
+        socket.getaddrinfo(*args)
+    assert caught.value.errno == number
+    assert caught.value.strerror
+
+
+# ---------------------------------------------------------------- getaddrinfo
+
+
+def test_getaddrinfo(lookups: Any) -> None:
+    assert socket.getaddrinfo("four.test", 80, stdlib.AF_INET) == [
+        (stdlib.AF_INET, stdlib.SOCK_STREAM, 6, "", ("10.0.0.4", 80)),
+        (stdlib.AF_INET, stdlib.SOCK_DGRAM, 17, "", ("10.0.0.4", 80)),
+        (stdlib.AF_INET, stdlib.SOCK_RAW, 0, "", ("10.0.0.4", 80)),
+    ]
+    assert socket.getaddrinfo("six.test", 80, 0, stdlib.SOCK_STREAM) == [
+        (stdlib.AF_INET6, stdlib.SOCK_STREAM, 6, "", ("fd00::6", 80, 0, 0)),
+    ]
+    both = addresses(socket.getaddrinfo("plain.test", None, 0, stdlib.SOCK_STREAM))
+    assert sorted(both) == ["10.0.0.1", "10.0.0.2", "fd00::1"]
+    assert addresses(socket.getaddrinfo("plain.test.", "http", stdlib.AF_INET6, stdlib.SOCK_STREAM)) == ["fd00::1"]
+    assert addresses(socket.getaddrinfo(b"PLAIN.test", b"80", stdlib.AF_INET6, stdlib.SOCK_STREAM)) == ["fd00::1"]
+
+
+def test_services_and_flags(lookups: Any) -> None:
+    found = socket.getaddrinfo("alias.test", "https", stdlib.AF_INET, stdlib.SOCK_STREAM, 0, stdlib.AI_CANONNAME)
+    assert [entry[3] for entry in found] == ["plain.test", ""]
+    assert sorted(entry[4] for entry in found) == [("10.0.0.1", 443), ("10.0.0.2", 443)]
+    mapped = stdlib.AI_V4MAPPED
+    found = socket.getaddrinfo("four.test", 1, stdlib.AF_INET6, stdlib.SOCK_STREAM, 0, mapped)
+    assert addresses(found) == ["::ffff:10.0.0.4"]
+    found = socket.getaddrinfo("plain.test", 1, stdlib.AF_INET6, stdlib.SOCK_STREAM, 0, mapped)
+    assert addresses(found) == ["fd00::1"]
+    found = socket.getaddrinfo("plain.test", 1, stdlib.AF_INET6, stdlib.SOCK_STREAM, 0, mapped | stdlib.AI_ALL)
+    assert sorted(addresses(found)) == ["::ffff:10.0.0.1", "::ffff:10.0.0.2", "fd00::1"]
+    fails(stdlib.EAI_NONAME, "four.test", 80, 0, 0, 0, stdlib.AI_NUMERICHOST)
+    fails(stdlib.EAI_SERVICE, "four.test", "no-such-service")
+    fails(stdlib.EAI_FAMILY, "four.test", 80, 12345)
+    fails(stdlib.EAI_SOCKTYPE, "four.test", 80, 0, 77)
+
+
+def test_numeric_names_need_no_server(lookups: Any, server: Server) -> None:
+    for host in ("127.0.0.1", "127.1", "0x7f000001", "::1", None, b"10.0.0.1"):
+        assert socket.getaddrinfo(host, 80) == stdlib.getaddrinfo(host, 80)
+    assert socket.gethostbyname("127.1") == "127.0.0.1"
+    assert socket.gethostbyname("") == "0.0.0.0"
+    assert socket.gethostbyname("<broadcast>") == "255.255.255.255"
+    assert socket.gethostbyname_ex("127.0.0.1") == ("127.0.0.1", [], ["127.0.0.1"])
+    assert not server.asked
+
+
+def test_idna_and_odd_names(lookups: Any) -> None:
+    assert socket.gethostbyname("bücher.test") == "10.0.0.5"
+    assert socket.gethostbyname("xn--bcher-kva.test") == "10.0.0.5"
+    assert socket.gethostbyname("under_score.test") == "10.0.0.6"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a" * 63 + ".b" * 96,
+        b"a" * 64,
+        b"a." * 127 + b"aa",
+        "with space.test",
+        "back\\slash.test",
+        b"\xff.test",
+        b"a..b",
+    ],
+)
+def test_what_is_no_name_is_refused_and_not_asked_for(lookups: Any, server: Server, name: Any) -> None:
+    fails(stdlib.EAI_NONAME, name, 80)
+    assert not server.asked
+
+
+def test_a_label_too_long_is_an_error_of_idna(lookups: Any) -> None:
+    for name in ("a" * 64, "a" * 64 + ".test"):
+        with pytest.raises(UnicodeError):
+            socket.getaddrinfo(name, 80)
+        with pytest.raises(UnicodeError):
+            stdlib.getaddrinfo(name, 80)
+
+
+def test_names_of_the_greatest_length_are_asked_for(lookups: Any, server: Server) -> None:
+    name = ".".join(["a" * 63] * 3 + ["b" * 61])
+    assert len(name) == 253
+    fails(stdlib.EAI_NONAME, f"{name}.", 80, stdlib.AF_INET)
+    assert server.asked[f"{name}.", "A"] == 1
+
+
+@pytest.mark.parametrize("host", ["four.test\0.example", b"four.test\0"])
+def test_a_name_with_a_nul_is_refused(lookups: Any, server: Server, host: Any) -> None:
+    fails(stdlib.EAI_NONAME, host, 80)
+    for function in (socket.gethostbyname, socket.gethostbyname_ex, socket.gethostbyaddr):
+        with pytest.raises(stdlib.gaierror):
+            function(host)
+    assert not server.asked
+
+
+def test_wrong_types(lookups: Any) -> None:
+    for args in [(1, 80), (("x",), 80), ("four.test", 1.5), ("four.test", 80, "x")]:
+        with pytest.raises((TypeError, OSError)) as caught:
+            socket.getaddrinfo(*args)
+        with pytest.raises(type(caught.value)):
+            stdlib.getaddrinfo(*args)
+    for function in (socket.gethostbyname, socket.gethostbyname_ex):
+        with pytest.raises(TypeError):
+            function(1)
+    with pytest.raises(TypeError):
+        socket.getnameinfo("x", 0)
+
+
+# ---------------------------------------------------------------- errors of servers
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("missing.test", stdlib.EAI_NONAME),
+        ("empty.test", stdlib.EAI_NODATA),
+        ("servfail.test", stdlib.EAI_AGAIN),
+        ("refused.test", stdlib.EAI_FAIL),
+    ],
+)
+def test_what_the_server_refuses(lookups: Any, name: str, number: int) -> None:
+    fails(number, f"{name}.", 80)
+    fails(number, f"{name}.", 80, stdlib.AF_INET6)
+    with pytest.raises(stdlib.gaierror) as caught:
+        socket.gethostbyname_ex(f"{name}.")
+    assert caught.value.errno == number
+
+
+def test_one_family_is_enough(lookups: Any) -> None:
+    assert addresses(socket.getaddrinfo("four.test", 80, 0, stdlib.SOCK_STREAM)) == ["10.0.0.4"]
+    fails(stdlib.EAI_NODATA, "four.test", 80, stdlib.AF_INET6)
+
+
+def test_silence_ends_in_a_timeout(lookups: Any, server: Server) -> None:
+    fails(stdlib.EAI_AGAIN, "silent.test.", 80, stdlib.AF_INET)
+    assert server.asked["silent.test.", "A"] > 1, "it was not asked again"
+
+
+def test_a_lost_answer_is_asked_for_again(lookups: Any, server: Server) -> None:
+    assert socket.gethostbyname("lost.test") == "10.0.0.11"
+    assert server.asked["lost.test.", "A"] == 2
+
+
+def test_no_server_at_all(lookups: Any, server: Server) -> None:
+    server.__exit__()
+    fails(stdlib.EAI_AGAIN, "four.test.", 80, stdlib.AF_INET)
+
+
+def test_truncated_answers_come_by_tcp(lookups: Any, server: Server) -> None:
+    _, _, found = socket.gethostbyname_ex("big.test")
+    assert len(set(found)) == 500
+    assert server.asked["tcp"] == 1
+
+
+def test_lies_are_not_believed(lookups: Any) -> None:
+    """Answers with another id, to another question, from another port."""
+    assert socket.gethostbyname("liar.test") == "10.0.0.9"
+
+
+def test_garbage_is_not_the_end(lookups: Any) -> None:
+    assert socket.gethostbyname("garbage.test") == "10.0.0.13"
+
+
+# ---------------------------------------------------------------- the system's files
+
+
+def test_search_list(lookups: Any, server: Server) -> None:
+    assert socket.gethostbyname("short") == "10.0.0.7"
+    assert server.asked == {("short.search.test.", "A"): 1}
+    server.asked.clear()
+    assert socket.gethostbyname_ex("a.b") == ("a.b.search.test", [], ["10.0.0.8"])
+    assert list(server.asked) == [("a.b.", "A"), ("a.b.search.test.", "A")]
+    server.asked.clear()
+    fails(stdlib.EAI_NONAME, "short.", 80, stdlib.AF_INET)
+    assert list(server.asked) == [("short.", "A")]
+
+
+def test_ndots(lookups: Any, server: Server, files: Files) -> None:
+    files.resolv_conf.write_text("# nothing\nsearch other.test search.test.\noptions rotate ndots:2\n")
+    assert socket.gethostbyname("a.b") == "10.0.0.8"
+    assert list(server.asked) == [("a.b.other.test.", "A"), ("a.b.search.test.", "A")]
+
+
+def test_hosts_file(lookups: Any, server: Server, files: Files) -> None:
+    files.hosts.write_text(
+        """
+        10.9.0.1  Canonical.example  nick  # a remark
+        10.9.0.2  nick
+        fd00::99  six-only
+        nonsense  name
+        10.9.0.3
+        """
+    )
+    assert socket.gethostbyname_ex("NICK") == ("Canonical.example", ["nick"], ["10.9.0.1", "10.9.0.2"])
+    assert addresses(socket.getaddrinfo("six-only.", 80, 0, stdlib.SOCK_STREAM)) == ["fd00::99"]
+    found = socket.getaddrinfo("nick", 80, 0, stdlib.SOCK_STREAM, 0, stdlib.AI_CANONNAME)
+    assert found[0][3:] == ("Canonical.example", ("10.9.0.1", 80))
+    assert socket.gethostbyaddr("10.9.0.1") == ("Canonical.example", ["nick"], ["10.9.0.1"])
+    assert socket.gethostbyaddr("six-only") == ("six-only", [], ["fd00::99"])
+    assert socket.getnameinfo(("fd00::99", 80), stdlib.NI_NUMERICSERV) == ("six-only", "80")
+    assert not server.asked
+    files.hosts.write_text("10.9.0.200 nick # a change is seen\n")
+    assert socket.gethostbyname("nick") == "10.9.0.200"
+    files.hosts.unlink()
+    fails(stdlib.EAI_NONAME, "nick", 80)
+
+
+# ---------------------------------------------------------------- gethostbyname_ex and back
+
+
+def test_gethostbyname_ex_and_aliases(lookups: Any) -> None:
+    for name, aliases in (("plain.test", []), ("alias.test", ["alias.test", "other.test"])):
+        canonical, others, found = socket.gethostbyname_ex(name)
+        assert (canonical, others, sorted(found)) == ("plain.test", aliases, ["10.0.0.1", "10.0.0.2"])
+
+
+def test_gethostbyaddr(lookups: Any) -> None:
+    name, aliases, found = socket.gethostbyaddr("10.0.0.1")
+    assert (sorted([name, *aliases]), found) == (["plain.test", "second.test"], ["10.0.0.1"])
+    assert socket.gethostbyaddr("four.test") == ("four.test", [], ["10.0.0.4"])
+    assert socket.gethostbyaddr("fd00::6") == ("six.test", [], ["fd00::6"])
+    assert socket.gethostbyaddr("10.0.0.12")[0] == "delegated.test"
+    with pytest.raises(stdlib.herror) as caught:
+        socket.gethostbyaddr("10.77.0.1")
+    assert caught.value.args == (1, "Unknown host")
+    with pytest.raises(stdlib.gaierror):
+        socket.gethostbyaddr("missing.test")
+    assert socket.getfqdn("10.0.0.4") == "four.test"
+
+
+def test_getnameinfo(lookups: Any) -> None:
+    assert socket.getnameinfo(("10.0.0.4", 80), 0) == ("four.test", "http")
+    assert socket.getnameinfo(("10.0.0.4", 80), stdlib.NI_NUMERICHOST) == ("10.0.0.4", "http")
+    assert socket.getnameinfo(("fd00::6", 80, 0, 0), stdlib.NI_NUMERICSERV) == ("six.test", "80")
+    assert socket.getnameinfo(("10.77.0.1", 53), stdlib.NI_DGRAM) == ("10.77.0.1", "domain")
+    for sockaddr, flags in [(("10.77.0.1", 80), stdlib.NI_NAMEREQD), (("four.test", 80), 0)]:
+        with pytest.raises(stdlib.gaierror) as caught:
+            socket.getnameinfo(sockaddr, flags)
+        assert caught.value.errno == stdlib.EAI_NONAME
+
+
+# ---------------------------------------------------------------- many at once
+
+
+def test_others_run_and_equal_look_ups_are_coalesced(lookups: Any, server: Server) -> None:
+    same = [spawn(socket.gethostbyname_ex, "slow.test") for _ in range(20)]
+    ports = [spawn(socket.getaddrinfo, "slow.test", port, stdlib.AF_INET) for port in range(1, 6)]
+    wait_until(lambda: server.asked["slow.test.", "A"])
+    settle()
+    assert not any(lookup.ready() for lookup in [*same, *ports])
+    same[0].kill()
+    assert socket.gethostbyname("four.test") == "10.0.0.4", "one slow answer holds up the others"
+    server.gate.set()
+    joinall([*same, *ports])
+    results = [lookup.get() for lookup in same[1:]]
+    assert results == [("slow.test", [], ["10.0.0.10"])] * 19
+    assert len({id(result[2]) for result in results}) == 19, "a caller's list is somebody else's, too"
+    assert [addresses(lookup.get())[0] for lookup in ports] == ["10.0.0.10"] * 5
+    assert server.asked["slow.test.", "A"] == 1
+    assert socket.gethostbyname("slow.test") == "10.0.0.10"
+    assert server.asked["slow.test.", "A"] >= 1
+
+
+def test_an_error_reaches_everyone_who_asked(lookups: Any, server: Server) -> None:
+    same = [spawn(socket.gethostbyname, "missing.test.") for _ in range(3)]
+    joinall(same)
+    assert [getattr(lookup.exception, "errno", None) for lookup in same] == [stdlib.EAI_NONAME] * 3
+    assert len({id(lookup.exception) for lookup in same}) == 3
+    assert server.asked["missing.test.", "A"] == 1
+
+
+def test_a_thousand_at_once_take_few_descriptors(lookups: Any) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    many = [spawn(socket.gethostbyname, f"host{i}.test") for i in range(1000)]
+    most = 0
+    while not all(lookup.ready() for lookup in many):
+        most = max(most, len(os.listdir("/proc/self/fd")))
+        weald.sleep(0.001)
+    assert {lookup.get() for lookup in many} == {"10.2.0.1"}
+    assert most - before < 100
+    settle()
+    lookups.close()
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before + 1)  # a thread pool's waking pipe, say
+
+
+def test_nothing_is_waited_for_afterwards(lookups: Any) -> None:
+    """No greenlet, no timer keeps a program that has looked something up from seeing that nothing is left."""
+    socket.gethostbyname("four.test")
+    assert weald.get_hub().join(20)
+
+
+# ---------------------------------------------------------------- choice, threads, forks, patching
+
+CHOSEN = """
+import os, sys, weald
+os.environ["WEALD_RESOLVER"], os.environ["WEALD_RESOLVER_NAMESERVERS"] = {name!r}, {address!r}
+"""
+
+
+@pytest.mark.parametrize("name", RESOLVERS)
+def test_chosen_by_the_environment_and_patched(name: str, server: Server) -> None:
+    out = python(
+        CHOSEN.format(name=name, address=server.address)
+        + """
+import weald.monkey; weald.monkey.patch_all()
+import socket
+print(socket.gethostbyname("four.test"), weald.get_hub().resolver)
+""",
+    )
+    assert out.startswith(f"10.0.0.4 <weald.resolver.{name}.Resolver at ")
+
+
+@pytest.mark.parametrize("name", RESOLVERS)
+def test_in_threads_and_in_a_forks_child(name: str, server: Server) -> None:
+    """A resolver each: what the parent has asked stays the parent's."""
+    out = python(
+        CHOSEN.format(name=name, address=server.address)
+        + """
+import threading, warnings
+from weald import socket
+import weald.os
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+slow = weald.spawn(socket.gethostbyname, "slow.test")
+print(socket.gethostbyname("four.test"))
+thread = threading.Thread(target=lambda: print(socket.gethostbyname("four.test"), flush=True))
+thread.start()
+thread.join()
+pid = os.fork()
+if not pid:
+    print(socket.gethostbyname("four.test"), flush=True)
+    os._exit(0)
+print(weald.os.waitpid(pid, 0)[1])
+slow.kill()
+""",
+    )
+    assert out.split() == ["10.0.0.4"] * 3 + ["0"]
+
+
+def test_a_missing_package_is_named() -> None:
+    out = python(
+        """
+        import sys
+        sys.modules["pycares"] = None
+        import weald
+        for value in ("ares", "ares,thread"):
+            try:
+                weald.config.resolver = value
+            except ValueError as error:
+                print(error)
+        print(weald.config.resolver)
+        """
+    )
+    assert "pip install weald[ares]" in out.splitlines()[0]
+    assert out.splitlines()[1] == "<class 'weald.resolver.thread.Resolver'>"
+
+
+def test_nameservers_setting() -> None:
+    assert parse_nameservers(["10.0.0.1", "10.0.0.1:5353", "[::1]:5353", "::1", "[::1]"]) == [
+        ("10.0.0.1", 53),
+        ("10.0.0.1", 5353),
+        ("::1", 5353),
+        ("::1", 53),
+        ("::1", 53),
+    ]
+    for bad in ("name", "10.0.0.1:x", "[::1]x", "[name]:53"):
+        with pytest.raises(ValueError, match="name server"):
+            parse_nameservers([bad, bad])
+
+
+# ---------------------------------------------------------------- the order of addresses
+
+
+def order(monkeypatch: pytest.MonkeyPatch, sources: dict[str, str | None], *found: str) -> list[str]:
+    monkeypatch.setattr(_shared, "_source", sources.get)
+    return _shared.in_order(found)
+
+
+def test_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 6724, section 10.2, as far as it does not need scopes."""
+    both = {"2001:db8:1::1": "2001:db8:1::2", "198.51.100.121": "198.51.100.117"}
+    assert order(monkeypatch, both, "198.51.100.121", "2001:db8:1::1") == ["2001:db8:1::1", "198.51.100.121"]
+    no_six = {"198.51.100.121": "198.51.100.117"}
+    assert order(monkeypatch, no_six, "2001:db8:1::1", "198.51.100.121") == ["198.51.100.121", "2001:db8:1::1"]
+    only_unique_local = {"2001:db8:1::1": "fd00::2", "198.51.100.121": "10.0.0.2"}
+    assert order(monkeypatch, only_unique_local, "2001:db8:1::1", "198.51.100.121")[0] == "198.51.100.121"
+    assert order(monkeypatch, {}, "10.0.0.2", "10.0.0.1") == ["10.0.0.2", "10.0.0.1"], "the server's order stays"
+    loopback = {"::1": "::1", "127.0.0.1": "127.0.0.1"}
+    assert order(monkeypatch, loopback, "127.0.0.1", "::1") == ["::1", "127.0.0.1"]
