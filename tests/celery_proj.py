@@ -6,6 +6,7 @@ BROKER and BACKEND say where; SETTINGS is a JSON object of further settings.
 import asyncio
 import contextvars
 import ctypes
+import itertools
 import json
 import os
 import time
@@ -181,3 +182,15 @@ def stuck():
     lock = ctypes.CDLL(None).pthread_mutex_lock
     lock(mutex)
     lock(mutex)
+
+
+@app.task(name="stuck_with_gil", acks_late=True)
+def stuck_with_gil():
+    sum(itertools.repeat(0))
+
+
+@app.task(name="version")
+def version():
+    import reloaded
+
+    return reloaded.version()

@@ -25,6 +25,8 @@ from celery import Celery  # noqa: E402
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, WorkerLostError  # noqa: E402
 from conftest import require_program  # noqa: E402
 
+from weald.integrations.celery_command import arrange  # noqa: E402
+
 HERE = Path(__file__).parent
 databases = iter(range(1, 60))
 
@@ -372,3 +374,298 @@ def test_sigterm_within_a_bound(start):
     assert time.monotonic() - began < 6
     assert worker.queued() == (3, 0)
 
+
+
+# -------------------------------------------------------------------- the command, and the alias
+
+@pytest.mark.parametrize(
+    "given, made",
+    [
+        ("-A proj worker -c 9", ("-A proj worker -c 9 -P custom", "weald")),
+        ("-A proj worker -P weald", ("-A proj worker -P custom", "weald")),
+        ("-A proj worker -Pgevent -c 9", ("-A proj worker -c 9 -P gevent", "gevent")),
+        ("-A proj worker --pool=gevent", ("-A proj worker -P gevent", "gevent")),
+        ("-A proj worker -P prefork", ("-A proj worker -P prefork", "prefork")),
+        ("-A proj inspect ping", ("-A proj inspect ping", None)),
+    ],
+)
+def test_arguments_of_the_command(given, made):
+    arguments, pool = arrange(given.split())
+    assert (" ".join(arguments), pool) == made
+
+
+def test_the_command_and_the_glued_alias(start):
+    """`weald celery` with the pool of its own, and with `-Pgevent`, which Celery alone does not patch for."""
+    for options, implementation in (
+        ([], "weald.integrations.celery:TaskPool"),
+        (["-Pgevent"], "celery.concurrency.gevent:TaskPool"),
+    ):
+        command = [sys.executable, "-m", "weald", "celery", "-A", "celery_proj", "worker", *options, "-c", "10"]
+        worker = start(command=[*command, "--without-mingle", "-l", "INFO"])
+        began = time.monotonic()
+        results = [worker.send("nap", 0.5) for _ in range(10)]
+        assert sum(result.get(timeout=10) for result in results) == 5
+        assert time.monotonic() - began < 3
+        assert worker.pool()["implementation"] == implementation
+        assert worker.stop() == 0
+
+
+# -------------------------------------------------------------------- size and replacement
+
+def test_grow_and_shrink(start):
+    worker = start(concurrency=2)
+    results = [worker.send("nap", 1.5) for _ in range(6)]
+    wait_for(lambda: worker.pool()["waiting"] == 4)
+    worker.app.control.pool_grow(2)
+    assert wait_for(lambda: (pool := worker.pool())["running"] == 4 and pool)["max-concurrency"] == 4
+    worker.app.control.pool_shrink(3)
+    assert wait_for(lambda: (pool := worker.pool())["max-concurrency"] == 1 and pool)["running"] >= 1
+    for result in results[:4]:
+        result.get(timeout=10)
+    wait_for(lambda: worker.pool()["running"] == 1)
+    worker.app.control.pool_shrink(5)
+    for result in results:
+        result.get(timeout=10)
+    assert worker.pool()["max-concurrency"] == 1
+
+
+def test_autoscale(start):
+    worker = start("--autoscale=6,1", environ={"AUTOSCALE_KEEPALIVE": "1"})
+    results = [worker.send("nap", 2) for _ in range(6)]
+    wait_for(lambda: worker.pool()["running"] == 6)
+    for result in results:
+        result.get(timeout=10)
+    wait_for(lambda: worker.pool()["max-concurrency"] == 1)
+    assert worker.stop() == 0
+
+
+def test_pool_restart(start, tmp_path):
+    """Tasks that run go on; those that come run a reloaded module's code."""
+    module = tmp_path / "reloaded.py"
+    code = "def version():\n    return {}\n"
+    module.write_text(code.format(1))
+    environ = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}", "PYTHONDONTWRITEBYTECODE": "1"}
+    worker = start("-I", "reloaded", environ=environ, worker_pool_restarts=True)
+    assert worker.send("version").get(timeout=10) == 1
+    running = worker.send("nap", 1)
+    wait_for(lambda: running.status == "STARTED")
+    module.write_text(code.format(22))
+    reply = worker.app.control.pool_restart(modules=["reloaded"], reload=True, reply=True, timeout=5, limit=1)
+    assert next(iter(reply[0].values())) == {"ok": "reload started"}
+    assert worker.send("version").get(timeout=10) == 22
+    assert running.get(timeout=10) == 1
+    assert worker.stop() == 0
+
+
+def test_max_tasks_per_child(start):
+    """The process is replaced after so many tasks, and no message is lost."""
+    worker = start("--max-tasks-per-child=10", concurrency=2)
+    results = [worker.send("nap", 0.1) for _ in range(25)]
+    assert sum(result.get(timeout=40) for result in results) == pytest.approx(2.5)
+    wait_for(lambda: worker.text().count(" ready.") == 3)
+    pool = worker.pool()
+    assert pool["recycles"] == 2 and pool["max-tasks-per-child"] == 10
+    assert worker.process.poll() is None and worker.stop() == 0
+    assert worker.queued() == (0, 0)
+
+
+def test_max_memory_per_child(start):
+    worker = start("--max-memory-per-child=150000", concurrency=2)
+    before = worker.send("grab", 120)
+    after = [worker.send("nap", 1.2) for _ in range(3)]
+    assert before.get(timeout=10) == worker.process.pid
+    assert [result.get(timeout=30) for result in after] == [1.2] * 3
+    assert worker.pool()["recycles"] == 1
+    assert worker.stop() == 0
+
+
+def test_hangup_starts_anew(start):
+    worker = start(concurrency=2)
+    worker.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: worker.text().count(" ready.") == 2)
+    assert worker.send("pid").get(timeout=10) == worker.process.pid
+    assert worker.pool()["recycles"] == 1
+    assert worker.stop() == 0
+
+
+def test_c_code_that_never_returns(start):
+    """It is named in the log, the process is replaced, and the task has failed."""
+    worker = start(concurrency=4, weald_stuck_timeout=1.5)
+    stuck = worker.send("stuck", time_limit=0.5)
+    wait_for(lambda: worker.text().count(" ready.") == 2)
+    assert worker.send("add", 1, 2).get(timeout=10) == 3
+    assert isinstance(failure(stuck), TimeLimitExceeded)
+    assert "in stuck\n" in worker.text() and "is still in C code" in worker.text()
+    assert worker.pool()["recycles"] == 1
+    assert worker.stop() == 0
+
+
+def test_c_code_that_keeps_the_gil_ends_the_process(start):
+    worker = start(concurrency=4, weald_stuck_timeout=0.5)
+    worker.send("stuck_with_gil", time_limit=0.5)
+    assert worker.process.wait(20) == 1
+    assert "in stuck_with_gil" in worker.text()
+
+
+# -------------------------------------------------------------------- AMQP
+
+class RabbitMQ:
+    """A RabbitMQ of our own, which can be killed and started again with what it had stored."""
+
+    def __init__(self, folder):
+        self.program = require_program("rabbitmq-server")
+        self.port, self.dist_port = free_port(), free_port()
+        self.folder = folder
+        real = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's own script changes the user
+        self.command = [str(real) if real.exists() else self.program]
+        self.environ = {
+            **os.environ,
+            "HOME": str(folder),
+            "RABBITMQ_NODENAME": f"weald{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self.dist_port),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1",
+        }
+        (folder / "plugins").write_text("[].")
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def start(self):
+        with (self.folder / "out").open("a") as out:
+            self.process = subprocess.Popen(
+                self.command, env=self.environ, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def wait(self):
+        from kombu import Connection
+
+        def answers():
+            assert self.process.poll() is None, (self.folder / "out").read_text()
+            try:
+                with Connection(self.url, connect_timeout=2) as connection:
+                    connection.connect()
+                return True
+            except OSError:
+                return False
+
+        wait_for(answers, 50, "RabbitMQ")
+
+    def kill(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def messages(self, app, queue):
+        """How many are ready in `queue`."""
+        with app.connection_for_read() as connection:
+            return connection.default_channel.queue_declare(queue, passive=True).message_count
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(tmp_path_factory):
+    server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    server.start()
+    server.wait()
+    yield server
+    server.kill()
+
+
+class Proxy:
+    """Passes TCP connections on to a port; `drop` cuts all there are."""
+
+    def __init__(self, port):
+        self.target = port
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.sockets = []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                client = self.listener.accept()[0]
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self.target))
+            self.sockets += [client, server]
+            threading.Thread(target=self.copy, args=(client, server), daemon=True).start()
+            threading.Thread(target=self.copy, args=(server, client), daemon=True).start()
+
+    def copy(self, source, target):
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+        except OSError:
+            pass
+        for sock in source, target:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def drop(self):
+        sockets, self.sockets = self.sockets, []
+        for sock in sockets:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        self.listener.close()
+        self.drop()
+
+
+def amqp(start, url, queue, *args, **options):
+    """A worker on AMQP with a queue of its own."""
+    return start("-Q", queue, *args, broker=url, task_default_queue=queue, **options)
+
+
+def test_amqp_heartbeats_go_on_with_a_full_pool(start, rabbitmq):
+    """With one slot and four messages prefetched: no drop, no redelivery."""
+    worker = amqp(start, rabbitmq.url, "beats", concurrency=1, broker_heartbeat=2, worker_prefetch_multiplier=4)
+    for seconds in 6, 0, 0.1, 0.1, 0.1:
+        worker.send("late_nap", seconds, "beats", queue="beats")
+    wait_for(lambda: len(worker.noted("beats:ended")) == 5, 30)
+    assert len(worker.noted("beats:began")) == 5
+    assert "onnection" not in worker.text().partition(" ready.")[2].replace("pidbox: Connected", "")
+    assert worker.stop() == 0
+
+
+def test_amqp_reconnecting_leaves_no_timers(start, rabbitmq):
+    proxy = Proxy(rabbitmq.port)
+    url = rabbitmq.url.replace(str(rabbitmq.port), str(proxy.port))
+    worker = amqp(start, url, "timers", "-E", concurrency=2, broker_heartbeat=10)
+    timers = wait_for(lambda: worker.pool()["timers"])
+    for count in range(4):
+        proxy.drop()
+        wait_for(lambda count=count: worker.text().count("Connected to amqp") >= 2 * (count + 2))  # pidbox's, too
+    assert worker.send("add", 1, 2, queue="timers").get(timeout=10) == 3
+    assert worker.pool()["timers"] == timers
+    assert worker.stop() == 0
+    proxy.close()
+
+
+def test_amqp_sigquit_gives_back(start, rabbitmq):
+    worker = amqp(start, rabbitmq.url, "quit", concurrency=4)
+    for _ in range(8):
+        worker.send("late_nap", 30, "amqp-quit", queue="quit")
+    wait_for(lambda: len(worker.noted("amqp-quit:began")) == 4)
+    assert worker.stop(signal.SIGQUIT) == 0, worker.text()
+    assert rabbitmq.messages(worker.app, "quit") == 8
+
+
+def test_amqp_broker_killed_under_load(start, rabbitmq):
+    """Every task that acknowledges late is done at least once."""
+    worker = amqp(start, rabbitmq.url, "load", concurrency=10, broker_heartbeat=2)
+    sent = {worker.send("late_nap", 0.4, "load", queue="load").id for _ in range(60)}
+    wait_for(lambda: len(worker.noted("load:ended")) >= 10)
+    rabbitmq.kill()
+    rabbitmq.start()
+    rabbitmq.wait()
+    wait_for(lambda: set(worker.noted("load:ended")) == sent, 40)
+    assert worker.stop() == 0
+    assert rabbitmq.messages(worker.app, "load") == 0

@@ -149,6 +149,7 @@ class Job(Greenlet):
             self._timers.append(Timer(hub, self.soft, run, self._soft_limit))
         if self.hard is not None:
             self._timers.append(Timer(hub, self.hard, run, self._hard_limit))
+            self.pool.watchdog.limit_starts(self.hard)
 
     def _soft_limit(self) -> None:
         error = self.soften()

@@ -155,11 +155,14 @@ class TaskPool(BasePool):
         )
         if self._state in (self.CLOSE, self.TERMINATE):
             return job  # never to run; the broker has it back when the connection closes
-        if len(self.running) < self.limit:
-            self._start(job)
-        else:
-            self.waiting.append(job)
+        self.waiting.append(job)
+        self._fill()
         return job
+
+    def _fill(self) -> None:
+        """Start what waits, as far as there is room."""
+        while self.waiting and len(self.running) < self.limit and not self._recycling:
+            self._start(self.waiting.popleft())
 
     def _start(self, job: Job) -> None:
         if self.app is not None and job.task_name not in self._prepared:
@@ -185,8 +188,7 @@ class TaskPool(BasePool):
     def _job_ended(self, job: Job) -> None:
         self.running.pop(job.number, None)
         self._ended_jobs += 1
-        while self.waiting and len(self.running) < self.limit:
-            self._start(self.waiting.popleft())
+        self._fill()
         if not self.running:
             self._empty.set()
         if self.max_tasks and self._ended_jobs >= self.max_tasks:
@@ -202,8 +204,7 @@ class TaskPool(BasePool):
 
     def grow(self, n: int = 1) -> None:
         self.limit += n
-        while self.waiting and len(self.running) < self.limit:
-            self._start(self.waiting.popleft())
+        self._fill()
 
     def shrink(self, n: int = 1) -> None:
         """Have `n` slots less; tasks that run go on.  At least one slot stays."""
@@ -270,6 +271,7 @@ class TaskPool(BasePool):
             "preempted": self.watchdog.preempted,
             "limits-hit": dict(self.limits_hit),
             "recycles": consumer.replacements(),
+            "timers": len(_workers[self.app].timer) if self.app in _workers else 0,
             "tasks-run": self._ended_jobs,
             "max-tasks-per-child": self.max_tasks or "N/A",
             "timeouts": (self.soft_timeout or 0, self.timeout or 0),

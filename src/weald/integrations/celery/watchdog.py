@@ -42,6 +42,7 @@ logger = get_logger("celery.pool")
 
 TICK = 0.05
 PAUSE = 0.01
+SPARE = 2.0  # seconds without the GIL, past all other bounds, until faulthandler ends the process
 GRACE = 0.5  # seconds past its hard limit until a job that is still in C is named
 
 # In their midst a greenlet is not made to wait: they share state between greenlets without locks.
@@ -72,7 +73,7 @@ class Watchdog:
         self._running = False
         self._idle = _allocate_lock()
         self._named: Job | None = None
-        self._fault_timer: float | None = None
+        self._fault_at: float | None = None
 
     # ---------------------------------------------------------------- the hub's side
 
@@ -93,7 +94,7 @@ class Watchdog:
         if self._running:
             self._running = False
             self._wake()
-        faulthandler.cancel_dump_traceback_later()
+        self._disarm()
 
     def job_starts(self) -> None:
         """Beat from now on, as long as jobs run."""
@@ -116,6 +117,7 @@ class Watchdog:
             self._timer = Timer(get_hub(), TICK, self._on_beat, ref=False)
         else:
             self._active = False
+            self._disarm()
         self.pool._on_beat(now)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
@@ -154,7 +156,7 @@ class Watchdog:
         late = now - self._beat
         if late >= (TICK * 2 if self.preempt_after is None else self.preempt_after):
             _thread.interrupt_main(SIGNAL)
-        self._arm_faulthandler(now)
+        self._put_off(now)
         if late < GRACE or now - self._handled < GRACE:
             return
         # No bytecode for a while: C code.
@@ -177,17 +179,30 @@ class Watchdog:
             job.task_name, job.task_id, job.overdue(monotonic()), job.hard, self.stuck_timeout, stack,
         )
 
-    def _arm_faulthandler(self, now: float) -> None:
-        """Have faulthandler end the process should no thread get the GIL until long after the next hard limit."""
-        overdue = max((job.overdue(now) for job in list(self.pool.running.values())), default=float("-inf"))
-        when = now - overdue + self.stuck_timeout + 2.0
-        if overdue == float("-inf"):
-            if self._fault_timer is not None:
-                self._fault_timer = None
-                faulthandler.cancel_dump_traceback_later()
-        elif self._fault_timer is None or abs(when - self._fault_timer) > 1.0:
-            self._fault_timer = when
-            faulthandler.dump_traceback_later(max(when - now, 1.0), exit=True, file=_stderr())
+    # ---------------------------------------------------------------- faulthandler, for C code that keeps the GIL
+
+    def limit_starts(self, hard: float) -> None:
+        """A job with a hard limit of `hard` seconds starts."""
+        self._arm(monotonic() + hard + self.stuck_timeout + SPARE)
+
+    def _arm(self, when: float) -> None:
+        """Have the process end at `when` (monotonic), unless somebody gets the GIL before and thinks better of it."""
+        if self._running and (self._fault_at is None or when < self._fault_at):
+            self._fault_at = when
+            faulthandler.dump_traceback_later(max(when - monotonic(), 0.1), exit=True, file=_stderr())
+
+    def _disarm(self) -> None:
+        if self._fault_at is not None:
+            self._fault_at = None
+            faulthandler.cancel_dump_traceback_later()
+
+    def _put_off(self, now: float) -> None:
+        """The GIL is to be had: whatever is overdue, it is no case for faulthandler."""
+        if self._fault_at is not None and self._fault_at - now < SPARE / 2:
+            self._disarm()
+            overdue = max((job.overdue(now) for job in list(self.pool.running.values())), default=float("-inf"))
+            if overdue > float("-inf"):
+                self._arm(now + max(self.stuck_timeout - overdue, 0.0) + SPARE)
 
 
 def _stderr() -> Any:

@@ -1,0 +1,53 @@
+"""`weald celery …`: Celery's command, whose worker runs on weald.
+
+Called by: weald/__main__.py.  A module beside the package `celery`, because importing that one patches.
+"""
+
+import os
+import sys
+
+__all__ = ["arrange", "run"]
+
+POOL = "weald.integrations.celery:TaskPool"
+
+
+def run(arguments: list[str]) -> None:
+    """Run `celery ARGUMENTS` in this process.  Does not return."""
+    arguments, pool = arrange(arguments)
+    if pool == "weald":
+        os.environ["CELERY_CUSTOM_WORKER_POOL"] = POOL
+        import weald.integrations.celery  # noqa: F401  patches
+    elif pool == "gevent":
+        import weald
+
+        weald.install_as_gevent()
+    sys.argv = ["celery", *arguments]
+    try:
+        from celery.__main__ import main
+    except ImportError as error:
+        sys.exit(f"weald celery needs Celery 5.5 or later: {error}")
+    main()
+
+
+def arrange(arguments: list[str]) -> tuple[list[str], str | None]:
+    """`arguments` as Celery understands them best, and the pool they ask for: "weald" if a worker names none.
+
+    Celery patches for gevent only if it finds `-P gevent` or `--pool gevent`; other spellings are turned into that.
+    """
+    if "worker" not in arguments:
+        return arguments, None
+    rest: list[str] = []
+    pool: str | None = None
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument in ("-P", "--pool"):
+            pool = next(remaining, "")
+        elif argument.startswith("--pool="):
+            pool = argument.removeprefix("--pool=")
+        elif argument.startswith("-P"):
+            pool = argument[2:].removeprefix("=")
+        else:
+            rest.append(argument)
+    if pool is None or pool == "weald":
+        return [*rest, "-P", "custom"], "weald"
+    return [*rest, "-P", pool], pool
