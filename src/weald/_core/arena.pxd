@@ -1,1 +1,2 @@
 cdef bint trim() noexcept nogil
+cdef void begin_stack() noexcept

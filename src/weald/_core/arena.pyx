@@ -1,4 +1,4 @@
-"""A cache of freed frame-stack chunks.
+"""Where greenlets have their Python frames: a small first chunk each, and a cache of freed large ones.
 
 Since CPython 3.11 a greenlet's first Python frame takes a 16 KiB "data stack chunk" from the
 arena allocator: an mmap when it starts and a munmap when it ends, which costs more than all the
@@ -6,12 +6,19 @@ rest of a short greenlet's life.  `install()` puts a cache of such chunks in fro
 allocator (`PyObject_SetArenaAllocator`, a public API); every other size goes to the allocator
 that was there before.
 
-Called by: hub.pyx (`install` at import, `trim` before it blocks).
-Invariants: a cached chunk is linked through its own first word.  The list is guarded by a
-try-lock, because the allocator is the process's and interpreters with a GIL of their own share
-it; whoever finds it locked goes to the previous allocator.  The cache is bounded by MAX_CHUNKS
-and hands back what a burst has left over (see `trim`).
+Of such a chunk most greenlets touch one page, but that one page is more than all the rest of a parked greenlet.
+`begin_stack()` gives a greenlet that has no chunk yet a first one of 1 KiB, enough for half a dozen frames; when
+they fill it, the interpreter puts a 16 KiB chunk behind it as it always does.
+
+Called by: hub.pyx (`install` at import, `trim` before it blocks, `begin_stack`), greenlet.pyx (`begin_stack`).
+Invariants: a small chunk is freed by whoever frees the greenlet's chunks, which goes through the arena allocator
+with the chunk's own size, and so through `cached_free`; no arena has that size.  A cached chunk is linked
+through its own first word.  The list is guarded by a try-lock, because the allocator is the process's and
+interpreters with a GIL of their own share it; whoever finds it locked goes to the previous allocator.  The
+cache is bounded by MAX_CHUNKS and hands back what a burst has left over (see `trim`).
 """
+
+from libc.stdlib cimport free
 
 cdef extern from "Python.h" nogil:
     ctypedef struct PyObjectArenaAllocator:
@@ -35,6 +42,31 @@ cdef extern from * nogil:
     """
     bint trylock "weald_arena_trylock"()
     void unlock "weald_arena_unlock"()
+
+cdef extern from * nogil:
+    """
+    enum { WEALD_SMALL_CHUNK = 1024 };
+    /* Begin the frame stack of the greenlet that runs with a small chunk, unless it has begun.  GIL held. */
+    static void weald_begin_stack(void)
+    {
+        PyThreadState *t = PyThreadState_Get();
+        _PyStackChunk *chunk;
+        if (t->datastack_chunk != NULL)
+            return;
+        chunk = (_PyStackChunk *)malloc(WEALD_SMALL_CHUNK);
+        if (chunk == NULL)
+            return;  /* the interpreter will see to it */
+        chunk->previous = NULL;
+        chunk->size = WEALD_SMALL_CHUNK;
+        chunk->top = 0;
+        t->datastack_chunk = chunk;
+        /* As the interpreter does: a root chunk begins at 1, so that popping its first frame does not free it. */
+        t->datastack_top = &chunk->data[1];
+        t->datastack_limit = (PyObject **)((char *)chunk + WEALD_SMALL_CHUNK);
+    }
+    """
+    void c_begin_stack "weald_begin_stack"()
+    size_t SMALL_CHUNK "WEALD_SMALL_CHUNK"
 
 cdef enum:
     CHUNK = 16 * 1024  # DATA_STACK_CHUNK_SIZE of CPython 3.11 to 3.14
@@ -72,7 +104,16 @@ cdef void cached_free(void *ctx, void *ptr, size_t size) noexcept nogil:
         n_free += 1
         unlock()
         return
+    if size == SMALL_CHUNK:
+        free(ptr)
+        return
     previous.free(previous.ctx, ptr, size)
+
+
+cdef void begin_stack() noexcept:
+    """Begin the running greenlet's frame stack with a small chunk, unless it has begun."""
+    if installed:
+        c_begin_stack()
 
 
 cdef bint trim() noexcept nogil:

@@ -10,6 +10,7 @@ Invariants:
 
 from cpython.object cimport PyObject
 
+from weald._core.arena cimport begin_stack
 from weald._core.c_greenlet cimport (
     PyGreenlet_ACTIVE, PyGreenlet_Import, PyGreenlet_SetParent, PyGreenlet_STARTED, greenlet)
 from weald._core.hub cimport BaseTimer, Callback, Hub, current_hub
@@ -153,6 +154,7 @@ cdef class Greenlet(greenlet):
         """The greenlet's body, called by its first switch.  Not for callers."""
         if self.state == DONE:
             return None
+        begin_stack()
         self.cancel_start()
         self.state = RUNNING
         try:

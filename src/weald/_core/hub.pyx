@@ -315,6 +315,7 @@ cdef class RawGreenlet(greenlet):
     cdef dict kwargs
 
     def run(self):
+        arena.begin_stack()
         function, args, kwargs = self.function, self.args, self.kwargs
         self.function = None
         self.args = None
