@@ -139,6 +139,25 @@ def test_signal_ends_a_blocking_poll():
         signal.signal(signal.SIGUSR1, before)
 
 
+def test_what_a_signal_handler_raises_comes_up_in_the_main_greenlet():
+    class Late(Exception):
+        pass
+
+    def handler(*args):
+        raise Late
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(Late):
+            Event().wait(20)
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(Late):  # also where another greenlet runs then
+            weald.spawn(Event().wait, 20).join()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_ten_threads_each_with_a_hub():
     results = []
 
@@ -198,3 +217,40 @@ def test_exit_with_running_greenlets_is_silent(code):
 def test_unknown_backend_names_those_there_are():
     with pytest.raises(ValueError, match="libuv"):
         _core.set_loop_factory("nonesuch")
+
+
+def test_greenlets_of_an_ended_thread_end_too():
+    seen, started = [], threading.Event()
+
+    def left_behind():
+        try:
+            weald.sleep(1000)
+        finally:
+            seen.append(threading.get_ident())
+
+    def work():
+        seen.append(threading.get_ident())
+        seen.append(weald.spawn(left_behind))
+        weald.sleep(0)
+        started.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    ident, greenlet, ended_in = seen
+    assert ended_in == ident
+    assert isinstance(greenlet.get(timeout=20), weald.GreenletExit)
+
+
+def test_a_greenlet_that_blocks_while_its_thread_ends_does_not_keep_it():
+    def stubborn():
+        while True:
+            try:
+                weald.sleep(1000)
+            except weald.GreenletExit:
+                pass
+
+    thread = threading.Thread(target=lambda: (weald.spawn(stubborn), weald.sleep(0)))
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()

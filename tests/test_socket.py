@@ -384,9 +384,19 @@ def test_detach_gives_the_descriptor_away(pair: Pair) -> None:
     receiver.join()
     assert isinstance(receiver.exception, OSError)
     assert a.fileno() == -1
+    assert os.get_blocking(fd)  # as the stdlib's would be
     with socket.socket(fileno=fd) as again:
         b.send(b"x")
         assert again.recv(1) == b"x"
+
+
+@pytest.mark.parametrize("timeout", [0, 5])
+def test_detach_with_a_timeout_leaves_it_non_blocking(pair: Pair, timeout: float) -> None:
+    a, _ = pair
+    a.settimeout(timeout)
+    fd = a.detach()
+    assert not os.get_blocking(fd)
+    os.close(fd)
 
 
 def test_makefile_keeps_the_descriptor(pair: Pair) -> None:

@@ -3,8 +3,9 @@
 Called by: users, `weald.monkey` (which puts `__implements__` into the stdlib's module), ssl.py, server.py.
 
 Invariants:
-- The OS descriptor is always non-blocking, also after `detach` and for whatever shares its open file
-  description.  The timeout of the C-level base class is always 0.0; the user's is `_descriptor.timeout`.
+- The OS descriptor is always non-blocking, also for whatever shares its open file description; `detach`
+  makes it blocking again where the stdlib's would be.  The timeout of the C-level base class is always 0.0;
+  the user's is `_descriptor.timeout`.
 - recv, recv_into, send and sendall go straight to compiled code (`_core`); every other method tries the
   stdlib's, parks while that would block, and tries again, all within the timeout.
 - `_descriptor` leaves the loop before the number is closed or given away, which wakes whoever waits
@@ -89,7 +90,7 @@ class socket(_stdlib.socket):
     """socket.socket; a call that cannot go on parks the greenlet, for `settimeout()` seconds at most.
 
     Many greenlets may use one socket.  When it is closed, those that wait on it get OSError(EBADF).
-    A descriptor passed as `fileno` is made non-blocking, and stays so after `detach`.
+    A descriptor passed as `fileno` is made non-blocking.
     """
 
     __slots__ = ("_descriptor",)
@@ -119,9 +120,13 @@ class socket(_stdlib.socket):
         _close(self)
 
     def detach(self) -> int:
-        """Give the descriptor away, still non-blocking; whoever waits on it gets OSError(EBADF)."""
+        """Give the descriptor away, blocking if there is no timeout; whoever waits on it gets OSError(EBADF)."""
+        blocking = self._descriptor.timeout is None
         self._descriptor.close()
-        return super().detach()
+        fd = super().detach()
+        if blocking and fd >= 0:
+            os.set_blocking(fd, True)
+        return fd
 
     # ---------------------------------------------------------------- timeouts
 

@@ -401,8 +401,11 @@ cdef object new_signal_greenlet(Hub hub):
 
 
 def check_signals():
-    """Run the Python handlers of signals that have arrived."""
-    PyErr_CheckSignals()
+    """Run the Python handlers of signals that have arrived.  What they raise comes up in the main greenlet."""
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        current_hub().handle_system_error(type(error), error, error.__traceback__)
 
 
 # ------------------------------------------------------------------ the hub
@@ -1089,7 +1092,15 @@ cdef int drop_keeper() except -1:
 
 
 cdef int end_of_thread(Hub hub) except -1:
+    """End what its greenlets wait in, which would else never be freed, then the hub."""
     global weald_hub
+    cdef PyObject *result
+    hub.stopping = True  # the hub greenlet ends at the first switch to it
+    for g, _, _ in hub.parked():
+        if g is not hub.main and PyGreenlet_ACTIVE(<void *>g):
+            result = PyGreenlet_Throw(<void *>g, <PyObject *>GreenletExit, NULL, NULL)
+            hub.switched(result, g)
+    g = None
     weald_hub = NULL  # so that `destroy` leaves the state dict alone, which is being cleared
     hub.destroy()
     return 0

@@ -16,6 +16,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -220,7 +221,7 @@ def patch_time() -> None:
 
 
 def patch_os() -> None:
-    """os.wait, os.waitpid.  os.fork needs nothing: a child's hub begins afresh anyway."""
+    """os.read, os.write, os.popen, os.wait and its kin.  os.fork needs nothing: a child's hub begins afresh anyway."""
     _patch_module("os")
 
 
@@ -299,7 +300,7 @@ def patch_thread(
     threading: bool = True, _threading_local: bool = True, Event: bool = True, logging: bool = True,
     existing_locks: bool = True,
 ) -> None:
-    """_thread and threading: threads are greenlets, locks are weald's.
+    """_thread and threading: threads are greenlets, locks are weald's; multiprocessing's let others run.
 
     With `existing_locks`, locks made earlier are replaced, too, those of `logging` among them: `logging` is
     taken for compatibility.
@@ -320,6 +321,8 @@ def patch_thread(
         return
     if _threading_local:
         patch_item(import_module("_threading_local"), "local", _core.local)
+    with suppress(ImportError):  # a Python built without it
+        _patch_module("_multiprocessing")
     if existing_locks:
         _locks.replace()
     _mend_executors()

@@ -1,0 +1,103 @@
+"""Processes of every start method, patched or not, with greenlets running in the parent."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+if {patched}:
+    import weald.monkey
+    weald.monkey.patch_all()
+import weald
+import multiprocessing, time
+from concurrent.futures import ProcessPoolExecutor
+
+
+def square(n):
+    weald.joinall([weald.spawn(weald.sleep, 0.001) for _ in range(3)])
+    return n * n
+
+
+def echo(inbox, outbox, lock):
+    with lock:
+        outbox.put(inbox.get() + 1)
+
+
+def main():
+    ticks = []
+
+    def tick():
+        while True:
+            ticks.append(1)
+            weald.sleep(0.005)
+
+    weald.spawn(tick)
+    weald.sleep(0.01)
+    context = multiprocessing.get_context({method!r})
+    inbox, outbox, lock = context.Queue(), context.Queue(), context.Lock()
+    process = context.Process(target=echo, args=(inbox, outbox, lock))
+    process.start()
+    inbox.put(41)
+    print(outbox.get(timeout=20))
+    process.join(20)
+    print(process.exitcode)
+    here, there = context.Pipe()
+    process = context.Process(target=there.send, args=("pipe",))
+    process.start()
+    print(here.recv())
+    process.join()
+    with context.Pool(2) as pool:
+        print(pool.map(square, range(5)), pool.apply_async(square, (9,)).get(20))
+    with ProcessPoolExecutor(2, mp_context=context) as executor:
+        begin = len(ticks)
+        print(list(executor.map(square, range(5))))
+        slow = executor.submit(time.sleep, 0.2)
+        print(slow.result(20))
+    print(len(ticks) > begin + 5 if {patched} else True)
+
+
+if __name__ == "__main__":
+    main()
+    print("end")
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
+def test_processes(tmp_path, method, patched):
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM.format(patched=patched, method=method))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", script], capture_output=True, text=True, timeout=50
+    )
+    expected = ["42", "0", "pipe", "[0, 1, 4, 9, 16] 81", "[0, 1, 4, 9, 16]", "None", "True", "end"]
+    assert (done.stdout.splitlines(), done.stderr, done.returncode) == (expected, "", 0)
+
+
+def test_a_lock_that_another_process_holds_lets_others_run():
+    from helpers import run_patched
+
+    out = run_patched(
+        """
+        import multiprocessing, os, time, weald
+        context = multiprocessing.get_context("fork")
+        lock, ticks = context.Lock(), []
+        r, w = os.pipe()
+        def hold():
+            with lock:
+                os.write(w, b"x")
+                time.sleep(0.2)
+        process = context.Process(target=hold)
+        process.start()
+        os.read(r, 1)
+        weald.spawn(lambda: [(ticks.append(1), weald.sleep(0.005)) for _ in range(1000)])
+        print(lock.acquire(False), lock.acquire(timeout=0.01), lock.acquire(), len(ticks) > 5)
+        lock.release()
+        process.join()
+        with context.RLock() as rlock:
+            pass
+        """
+    )
+    assert out == "False False True True\n"
