@@ -102,7 +102,7 @@ def test_deadlock_report_names_who_waits_for_what(loop_name):
     weald.spawn(event.wait)
     with pytest.raises(_core.LoopExit) as caught:
         event.wait()
-    assert str(caught.value).count(f"Event at {id(event):#x}") == 2
+    assert str(caught.value).count(f"waits for <Event at {id(event):#x}") == 2
     assert "test_hub.py" in str(caught.value)
     event.set()
     weald.sleep(0)

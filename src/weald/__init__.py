@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from weald import _core
 from weald._alias import install_as_gevent
 from weald._config import config
 from weald._core import (
@@ -55,8 +56,9 @@ __all__ = [
     "with_timeout",
 ]
 
-# Modules that only gevent has (weald.hub, …) lie in compat/.
+# Modules that only gevent has (weald.hub, …) lie in compat/, and so does the class of hubs that gevent's users expect.
 __path__.append(str(Path(__file__).with_name("compat")))
+_core.set_default_hub_class(lambda: import_module("weald.hub").Hub)
 
 
 def __getattr__(name: str) -> Any:

@@ -46,6 +46,12 @@ def _idle_seconds(value: Any) -> float:
     return float(value)
 
 
+def _track(value: Any) -> bool:
+    """As `_bool`, and have it done."""
+    _core.track_spawns(tree=_bool(value))
+    return _bool(value)
+
+
 def _count(value: Any) -> int:
     return int(value)
 
@@ -178,7 +184,7 @@ _SETTINGS: dict[str, _Setting] = {
     ),
     "track_greenlet_tree": _Setting(
         True,
-        _bool,
+        _track,
         _names("TRACK_GREENLET_TREE", "GEVENT_TRACK_GREENLET_TREE"),
         "whether greenlets know who spawned them",
     ),
@@ -250,8 +256,9 @@ class Config:
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self.__dict__["_environ"] = environ
-        if any(environ.get(name) for name in _SETTINGS["loop"].variables):
-            self.__dict__["loop"] = self._read("loop")  # makes the choice
+        for name in ("loop", "track_greenlet_tree"):  # what has to be done, not just known
+            if any(environ.get(variable) for variable in _SETTINGS[name].variables):
+                self.__dict__[name] = self._read(name)
 
     def __getattr__(self, name: str) -> Any:
         if name not in _SETTINGS:

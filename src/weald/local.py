@@ -13,7 +13,7 @@ def all_local_dicts_for_greenlet(greenlet: Any) -> list[tuple[tuple[type, int], 
     found = []
     for each in gc.get_objects():
         if isinstance(each, local):
-            space = each._peek(greenlet)  # type: ignore[attr-defined]
+            space = local._peek(each, greenlet)  # not each._peek, which would make a space for the caller
             if space is not None:
                 found.append(((type(each), id(each)), space))
     return found

@@ -14,7 +14,7 @@ from weald._core.descriptor import (
     wait_readwrite,
     wait_write,
 )
-from weald._core.greenlet import Greenlet, iwait, joinall, killall, spawn, spawn_later, wait
+from weald._core.greenlet import Greenlet, iwait, joinall, killall, spawn, spawn_later, track_spawns, wait
 from weald._core.hub import (
     BlockingSwitchOutError,
     Callback,
@@ -27,6 +27,7 @@ from weald._core.hub import (
     helper_idle,
     idle,
     loop_names,
+    set_default_hub_class,
     set_event_loop_class,
     set_hub_class,
     set_loop_factory,

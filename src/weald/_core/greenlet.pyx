@@ -9,28 +9,47 @@ Invariants:
 """
 
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
 
 from weald._core.arena cimport begin_stack
 from weald._core.c_greenlet cimport (
     PyGreenlet_ACTIVE, PyGreenlet_Import, PyGreenlet_SetParent, PyGreenlet_STARTED, greenlet)
-from weald._core.hub cimport BaseTimer, Callback, Hub, current_hub
-from weald._core.waiters cimport WaitList, made_hub, new_waiter, park, seconds as to_seconds, wake_all, wake_one
+from weald._core.hub cimport BaseTimer, Hub, current_hub
+from weald._core.waiters cimport (
+    Link, WaitList, add_link, drop_link, made_hub, new_waiter, park, schedule_links, seconds as to_seconds, wake_all,
+    wake_one)
 
 import sys
 from collections import deque
 from greenlet import GreenletExit, getcurrent
 from weakref import ref
 
-from weald._core.timeout import Timeout
+from weald._core.hub import begin_raw, report_error
+from weald._core.hub import track_spawns as _track_raw_spawns
+from weald._core.timeout import Timeout, expired
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
+    ctypedef struct PyThreadState:
+        pass
+    ctypedef struct PyFrameObject:
+        pass
+    PyThreadState *PyThreadState_Get()
+    PyFrameObject *PyThreadState_GetFrame(PyThreadState *)  # new, or NULL
+    PyFrameObject *PyFrame_GetBack(PyFrameObject *)  # new, or NULL
+    ctypedef struct PyCodeObject:
+        pass
+    PyCodeObject *PyFrame_GetCode(PyFrameObject *)  # new
+    int PyFrame_GetLineNumber(PyFrameObject *)
 
 PyGreenlet_Import()
 
 cdef object raw_throw = greenlet.throw
 cdef object find_dead = greenlet.dead.__get__
-cdef object track_spawns = True
+# What a new greenlet remembers: who spawned it, and where (see `track_spawns`).
+cdef bint track_tree = True
+cdef bint track_stacks = False
+cdef set spawn_callbacks = set()
 
 
 cdef enum State:
@@ -69,10 +88,14 @@ cdef class Greenlet(greenlet):
     cdef WaitList joiners
     cdef list links
     cdef public object spawning_greenlet
-    cdef public object spawning_stack
+    cdef object stack  # of its spawning: (code, line) of the innermost frame, of the next, …
     cdef object locals_
     cdef object name_
+    cdef str info  # what it calls, for repr; kept once asked for, because the end clears the rest
     cdef Py_ssize_t ident
+    cdef list free_idents  # of its hub: where `ident` goes in the end
+
+    spawning_stack_limit = 10
 
     def __cinit__(self, *args, **kwargs):
         self.hub = current_hub()
@@ -90,16 +113,34 @@ cdef class Greenlet(greenlet):
         self.args = args
         self.kwargs = kwargs
         self.gr_context = PyContext_CopyCurrent()
-        if track_spawns:
-            self.spawning_greenlet = ref(getcurrent())
+        if track_tree:
+            self.remember_spawner()
         return 0
+
+    cdef int remember_spawner(self) except -1:
+        spawner = getcurrent()
+        self.spawning_greenlet = ref(spawner)
+        if spawner is not self.hub.main:
+            try:
+                self.locals_ = spawner.spawn_tree_locals
+            except AttributeError:
+                self.locals_ = spawner.spawn_tree_locals = {}
+        if track_stacks:
+            self.stack = calling_frames(self.spawning_stack_limit)
+        return 0
+
+    @property
+    def spawning_stack(self):
+        """Where it was spawned, as a frame (for traceback.print_stack), or None."""
+        frame = None
+        for code, line in reversed(self.stack or ()):
+            frame = _Frame(code, line, frame)
+        return frame
 
     @property
     def _run(self):
         """What it calls; subclasses define a method of this name."""
-        if self.function is None:
-            raise AttributeError(f"{type(self).__name__} has neither a run argument nor a _run method")
-        return self.function
+        return nothing if self.function is None else self.function
 
     @_run.setter
     def _run(self, function):
@@ -118,7 +159,7 @@ cdef class Greenlet(greenlet):
     def spawn_later(cls, seconds, *args, **kwargs):
         """As `spawn`, but start it after `seconds`."""
         if cls is Greenlet and not args:
-            raise TypeError("spawn_later needs a callable")
+            raise TypeError("spawn_later needs a callable to run")
         g = cls(*args, **kwargs)
         g.start_later(seconds)
         return g
@@ -126,6 +167,8 @@ cdef class Greenlet(greenlet):
     def start(self):
         """Schedule it to run in this loop's next batch."""
         if self.state == NEW:
+            if spawn_callbacks:
+                call_spawn_callbacks(self)
             self.state = SCHEDULED
             self.hub.push(self)
 
@@ -134,12 +177,24 @@ cdef class Greenlet(greenlet):
         cdef StartTimer timer
         cdef double delay = seconds
         if self.state == NEW:
+            if spawn_callbacks:
+                call_spawn_callbacks(self)
             timer = StartTimer.__new__(StartTimer)
             timer.target = self
             timer.ref = True
             timer.start(self.hub, delay)
             self.start_timer = timer
             self.state = SCHEDULED
+
+    @staticmethod
+    def add_spawn_callback(callback):
+        """Have `callback(greenlet)` called whenever a Greenlet is started, once however often it is added."""
+        spawn_callbacks.add(callback)
+
+    @staticmethod
+    def remove_spawn_callback(callback):
+        """Take back `add_spawn_callback`; unknown ones are ignored."""
+        spawn_callbacks.discard(callback)
 
     cdef int cancel_start(self) except -1:
         if self.start_timer is not None:
@@ -182,7 +237,7 @@ cdef class Greenlet(greenlet):
         self.error = error
         self.traceback = traceback
         self.finish()
-        self.hub.handle_error(self, typ, error, traceback)
+        report_error(self.hub, self, typ, error, traceback)
         return 0
 
     cdef int finish(self) except -1:
@@ -191,31 +246,32 @@ cdef class Greenlet(greenlet):
         self.function = None
         self.args = ()
         self.kwargs = None
-        if self.joiners.head != NULL:
-            wake_all(&self.joiners, None)
         if self.links is not None:
             self.run_links()
+        # Last, so that whoever joined finds done what was linked.
+        if self.joiners.head != NULL:
+            wake_all(&self.joiners, None)
         return 0
 
     cdef int run_links(self) except -1:
-        cdef Hub hub
-        links, self.links = self.links, None
-        for hub, callback in links or ():
-            hub.push(Callback(callback, (self,)))
-        return 0
+        return schedule_links(self.links)
 
     cdef int die_unborn(self, object exception) except -1:
         """Killed before it ran."""
         self.cancel_start()
-        if isinstance(exception, type):
+        if isinstance(exception, tuple):
+            exception = exception[1] if len(exception) > 1 and exception[1] is not None else exception[0]
+        if isinstance(exception, type) and issubclass(exception, BaseException):
             exception = exception()
+        if not isinstance(exception, BaseException):
+            exception = BaseException(exception)
         if isinstance(exception, GreenletExit):
             self.value = exception
         else:
             self.error = exception
         self.finish()
         if self.error is not None:
-            self.hub.handle_error(self, type(exception), exception, None)
+            report_error(self.hub, self, type(exception), exception, None)
         return 0
 
     cdef bint unborn(self) except -1:
@@ -224,7 +280,9 @@ cdef class Greenlet(greenlet):
     # -------------------------------------------------------------- ending
 
     def kill(self, exception=GreenletExit, block=True, timeout=None):
-        """Raise `exception` (class or instance) in it, and wait up to `timeout` seconds for its end if `block`.
+        """Raise `exception` in it, and wait up to `timeout` seconds for its end if `block`.
+
+        `exception` is a class, an instance, or a triple as of sys.exc_info().
 
         A greenlet that has not begun to run never will.  Does nothing to a dead one.
         """
@@ -233,7 +291,12 @@ cdef class Greenlet(greenlet):
         if self.unborn():
             self.die_unborn(exception)
             return
-        self.hub.throw_into(self, exception, None)
+        traceback = None
+        if isinstance(exception, tuple):
+            typ, exception, traceback = exception
+            if exception is None:
+                exception = typ
+        self.hub.throw_into(self, exception, traceback)
         if block:
             self.join(timeout)
 
@@ -277,9 +340,9 @@ cdef class Greenlet(greenlet):
 
     @property
     def exc_info(self):
-        """(type, exception, traceback) of the exception it ended with, or ()."""
+        """(type, exception, traceback) of the exception it ended with, or None."""
         if self.error is None:
-            return ()
+            return None
         return type(self.error), self.error, self.traceback
 
     @property
@@ -309,7 +372,7 @@ cdef class Greenlet(greenlet):
                 raise Timeout()
             self.join(timeout)
             if self.state != DONE:
-                raise Timeout(timeout)
+                raise expired(timeout)
         if self.error is not None:
             raise self.error.with_traceback(self.traceback)
         return self.value
@@ -318,12 +381,8 @@ cdef class Greenlet(greenlet):
 
     def rawlink(self, callback):
         """Call `callback(self)` in the hub once it has ended; it must not block."""
-        if not callable(callback):
-            raise TypeError(f"a link must be callable, got {callback!r}")
-        if self.links is None:
-            self.links = []
-        self.links.append((current_hub(), callback))
-        if self.state == DONE:
+        self.links = add_link(self.links, self, callback)
+        if self.state == DONE or find_dead(self):
             self.run_links()
 
     def link(self, callback, SpawnedLink=None):
@@ -340,32 +399,52 @@ cdef class Greenlet(greenlet):
 
     def unlink(self, callback):
         """Take back a link."""
-        for i, link in enumerate(self.links or ()):
-            if link[1] == callback:
-                del self.links[i]
-                return
+        drop_link(self.links, callback)
 
     def unlink_all(self):
         """Take back every link."""
+        cdef Link link
+        for link in self.links or ():
+            link.callback = link.source = None
         self.links = None
 
     def has_links(self):
-        return bool(self.links) or self.joiners.count > 0
+        """How many links there are, and greenlets that join."""
+        return (0 if self.links is None else len(self.links)) + self.joiners.count
 
     # -------------------------------------------------------------- names
 
     @property
     def minimal_ident(self):
-        """A small number of its own among the hub's living greenlets."""
+        """A small number, from 0 on, of its own among the hub's living greenlets."""
         if self.ident == 0:
-            self.ident = next_ident()
+            self.take_ident()
         return self.ident - 1
+
+    cdef int take_ident(self) except -1:
+        if not isinstance(self.parent, Hub):
+            raise TypeError(f"Cannot convert the parent, {self.parent!r}, to a Hub: it has the numbers")
+        idents = self.parent.__dict__.get("_idents")
+        if idents is None:
+            idents = self.parent._idents = [0]  # how many were given out, and those that are free again
+        if len(idents) > 1:
+            self.ident = min(idents[1:])
+            idents.remove(self.ident)
+        else:
+            idents[0] -= 1  # negative, so that `remove` cannot mistake it
+            self.ident = -idents[0]
+        self.free_idents = idents
+        return 0
+
+    def __dealloc__(self):
+        if self.free_idents is not None:
+            self.free_idents.append(self.ident)
 
     @property
     def name(self):
         """For people; "Greenlet-<minimal_ident>" until set."""
         if self.name_ is None:
-            self.name_ = f"{type(self).__name__}-{self.minimal_ident}"
+            return f"Greenlet-{self.minimal_ident}"
         return self.name_
 
     @name.setter
@@ -375,33 +454,110 @@ cdef class Greenlet(greenlet):
     @property
     def spawn_tree_locals(self):
         """A dict shared by all greenlets spawned, directly or not, from the same root."""
-        if self.locals_ is None:
-            parent = self.spawning_greenlet() if self.spawning_greenlet is not None else None
-            if isinstance(parent, Greenlet):
-                self.locals_ = parent.spawn_tree_locals
-            else:
-                self.locals_ = {}
+        if self.locals_ is None and self.spawning_greenlet is not None:
+            self.locals_ = {}
         return self.locals_
+
+    @spawn_tree_locals.setter
+    def spawn_tree_locals(self, value):
+        self.locals_ = value
 
     def __enter__(self):
         return self
 
     def __exit__(self, t, v, tb):
-        self.kill()
+        """Wait for its end; kill it with the block's exception, if there is one."""
+        if t is not None:
+            self.kill((t, v, tb))
+            return
+        try:
+            self.join()
+        finally:
+            self.kill()
+
+    def _formatinfo(self):
+        """What it calls, with which arguments; "" once it has ended and nobody had asked before."""
+        if self.info is None:
+            if self.state == DONE:
+                return ""
+            self.info = called(self.function, self.args, self.kwargs)
+        return self.info
 
     def __repr__(self):
-        name = getattr(self.function, "__qualname__", None) or (repr(self.function) if self.function else "")
-        state = ("new", "scheduled", "running", "dead")[<int>self.state]
-        return f"<{type(self).__name__} {self.name!r} at {id(self):#x}{': ' + name if name else ''} {state}>"
+        name = f'"{self.name}" ' if self.name_ is not None or self.ident != 0 else ""
+        info = self._formatinfo()
+        return f"<{type(self).__name__} {name}at {id(self):#x}{': ' + info if info else ''}>"
 
 
-cdef Py_ssize_t idents = 0
+cdef str called(object function, tuple args, dict kwargs):
+    """`function(args)` as text, each argument cut to 50 characters."""
+    if function is None:
+        name = "_run"
+    elif getattr(function, "__self__", None) is not None:
+        name = repr(function)
+    else:
+        name = getattr(function, "__name__", "") or repr(function)
+    given = [repr(arg)[:50] for arg in args]
+    given += [f"{key}={repr(value)[:50]}" for key, value in (kwargs or {}).items()]
+    return f"{name}({', '.join(given)})" if given else name
 
 
-cdef Py_ssize_t next_ident() noexcept:
-    global idents
-    idents += 1
-    return idents
+def nothing(*args, **kwargs):
+    """What a Greenlet without a function runs."""
+
+
+cdef int call_spawn_callbacks(Greenlet g) except -1:
+    for callback in list(spawn_callbacks):
+        callback(g)
+    return 0
+
+
+def track_spawns(tree=None, stacks=None):
+    """Whether new greenlets remember who spawned them (`tree`), and where, too (`stacks`); None leaves it."""
+    global track_tree, track_stacks
+    if tree is not None:
+        track_tree = tree
+        _track_raw_spawns(tree)
+    if stacks is not None:
+        track_stacks = stacks
+
+
+cdef tuple calling_frames(Py_ssize_t limit):
+    """(code, line) of the running frame, of its caller, and so on; at most `limit`."""
+    cdef PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get())
+    cdef PyFrameObject *back
+    cdef object code
+    cdef list found = []
+    while frame != NULL and len(found) < limit:
+        code = <object>PyFrame_GetCode(frame)
+        Py_DECREF(code)
+        found.append((code, PyFrame_GetLineNumber(frame)))
+        back = PyFrame_GetBack(frame)
+        Py_DECREF(<object>frame)
+        frame = back
+    if frame != NULL:
+        Py_DECREF(<object>frame)
+    return tuple(found)
+
+
+class _Frame:
+    """As much of a frame as the module traceback wants, without what the frame kept alive."""
+
+    __slots__ = ("f_back", "f_code", "f_lineno")
+    f_globals = {}
+    f_locals = {}
+
+    def __init__(self, f_code, f_lineno, f_back):
+        self.f_code = f_code
+        self.f_lineno = f_lineno
+        self.f_back = f_back
+
+    @property
+    def f_lasti(self):
+        return -1
+
+    def clear(self):
+        pass
 
 
 class _SpawnedLink:
@@ -419,7 +575,7 @@ class _SpawnedLink:
 
     def __call__(self, source):
         if self.wanted(source):
-            spawn_link(self.callback, source)
+            begin_raw(self.callback, source)
 
     def __eq__(self, other):
         return self.callback == getattr(other, "callback", other)
@@ -442,16 +598,12 @@ class _FailureLink(_SpawnedLink):
         return not source.successful()
 
 
-cdef int spawn_link(object callback, object source) except -1:
-    from weald._core.hub import spawn_raw
-    spawn_raw(callback, source)
-    return 0
-
-
 def spawn(function, /, *args, **kwargs):
     """Run `function(*args, **kwargs)` in a new Greenlet, soon; returns it."""
     cdef Greenlet g = Greenlet.__new__(Greenlet)
     g.setup(function, args, kwargs)
+    if spawn_callbacks:
+        call_spawn_callbacks(g)
     g.state = SCHEDULED
     g.hub.push(g)
     return g

@@ -42,6 +42,7 @@ import sys
 import threading
 import traceback as tracebacks
 from greenlet import GreenletExit, getcurrent
+from weakref import ref
 
 from weald._core import arena as _arena
 
@@ -90,6 +91,7 @@ _arena.install()
 cdef double INFINITY = float("inf")
 cdef unsigned long main_thread_ident = threading.main_thread().ident
 cdef object hub_class = None  # set_hub_class
+cdef object default_hub_class = lambda: Hub  # set_default_hub_class
 cdef dict backends = {}  # name to module name, filled below
 cdef str backend_name = None
 cdef set hubs = set()  # all live hubs; guarded by the GIL (no Python code runs while it changes)
@@ -159,7 +161,7 @@ cdef class Callback(Runnable):
         try:
             callback(*args)
         except BaseException:
-            hub.handle_error(self, *sys.exc_info())
+            report_error(hub, self, *sys.exc_info())
         return 0
 
     def stop(self):
@@ -264,7 +266,7 @@ cdef class Timer(BaseTimer):
         try:
             callback(*args)
         except BaseException:
-            self.hub.handle_error(self, *sys.exc_info())
+            report_error(self.hub, self, *sys.exc_info())
         return 0
 
     @property
@@ -305,6 +307,20 @@ def set_event_loop_class(cls):
     event_loop_class = cls
 
 
+def report_error(Hub hub, context, type, value, tb):
+    """`hub.handle_error`, which users override; what it raises itself must not end the hub."""
+    try:
+        hub.handle_error(context, type, value, tb)
+    except BaseException as error:
+        if isinstance(error, hub.SYSTEM_ERROR):
+            hub.throw_into(hub.main, error, None)
+            return
+        try:
+            tracebacks.print_exc(file=sys.__stderr__)
+        except Exception:
+            pass
+
+
 # ------------------------------------------------------------------ spawn_raw
 
 cdef class RawGreenlet(greenlet):
@@ -313,6 +329,23 @@ cdef class RawGreenlet(greenlet):
     cdef object function
     cdef tuple args
     cdef dict kwargs
+    cdef public object spawning_greenlet
+    cdef object tree
+
+    @property
+    def spawn_tree_locals(self):
+        """A dict shared by all greenlets spawned, directly or not, from the same root."""
+        if self.tree is None and self.spawning_greenlet is not None:
+            self.tree = {}
+        return self.tree
+
+    @spawn_tree_locals.setter
+    def spawn_tree_locals(self, value):
+        self.tree = value
+
+    @property
+    def loop(self):
+        return current_hub().loop
 
     def run(self):
         arena.begin_stack()
@@ -328,7 +361,7 @@ cdef class RawGreenlet(greenlet):
         except GreenletExit:
             pass
         except BaseException:
-            current_hub().handle_error(self, *sys.exc_info())
+            report_error(current_hub(), self, *sys.exc_info())
         return None
 
 
@@ -346,8 +379,36 @@ def spawn_raw(function, /, *args, **kwargs):
     if kwargs:
         g.kwargs = kwargs
     PyGreenlet_SetParent(<void *>g, <void *>hub)
+    if track_tree:
+        spawner = current_greenlet()
+        g.spawning_greenlet = ref(spawner)
+        if spawner is not hub.main:
+            g.tree = getattr(spawner, "spawn_tree_locals", None)
     hub.push(g)
     return g
+
+
+def begin_raw(function, argument):
+    """Run `function(argument)` in a new plain greenlet: at once if called in the hub, else as `spawn_raw` does."""
+    cdef Hub hub = current_hub()
+    cdef RawGreenlet g
+    if current_greenlet() is not hub:
+        spawn_raw(function, argument)
+        return
+    g = RawGreenlet.__new__(RawGreenlet)
+    g.function = function
+    g.args = (argument,)
+    PyGreenlet_SetParent(<void *>g, <void *>hub)
+    hub.begin(g)
+
+
+cdef bint track_tree = True
+
+
+def track_spawns(bint tree):
+    """Whether greenlets of `spawn_raw` remember who spawned them."""
+    global track_tree
+    track_tree = tree
 
 
 # ------------------------------------------------------------------ signals
@@ -536,7 +597,7 @@ cdef class Hub(greenlet):
             raise_current()
         except BaseException:
             # With direct resumes the greenlet that died need not be `g`; only the traceback knows.
-            self.handle_error(None, *sys.exc_info())
+            report_error(self, None, *sys.exc_info())
         return 0
 
     # -------------------------------------------------------------- parking
@@ -605,7 +666,7 @@ cdef class Hub(greenlet):
         waiter.state = DONE
         if state != RUNNING:
             raise InvalidSwitchError(
-                f"{waiter.parked!r} was switched to while it waits for {what}: only its waker may do that; "
+                f"Invalid switch into {waiter.parked!r}, which waits for {what}: only its waker may do that; "
                 "use kill() or throw() to end the wait")
         return waiter.value
 
@@ -1128,7 +1189,7 @@ cdef Hub make_hub():
     global weald_hub
     if exiting:
         raise RuntimeError("the interpreter is shutting down: no event loop can be started any more")
-    cdef Hub hub = (Hub if hub_class is None else hub_class)()
+    cdef Hub hub = (default_hub_class() if hub_class is None else hub_class)()
     (<dict>PyThreadState_GetDict())[KEEPER] = _Keeper(hub)
     weald_hub = <PyObject *>hub
     hubs.add(hub)
@@ -1177,11 +1238,17 @@ def get_hub_if_exists():
 
 
 def set_hub_class(cls):
-    """Make hubs of class `cls` (a subclass of Hub) from now on; None: of Hub itself."""
+    """Make hubs of class `cls` (a subclass of Hub) from now on; None: of the default."""
     global hub_class
     if cls is not None and not issubclass(cls, Hub):
         raise TypeError(f"a hub class must derive from weald's Hub, got {cls!r}")
     hub_class = cls
+
+
+def set_default_hub_class(find):
+    """Make hubs, while nobody has called `set_hub_class`, of the class that `find()` returns when one is needed."""
+    global default_hub_class
+    default_hub_class = find
 
 
 # ------------------------------------------------------------------ backends

@@ -131,6 +131,11 @@ cdef class local:
         except KeyError:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
 
+    def _peek(self, greenlet owner):
+        """What `owner` has here: a dict, or None if it never looked.  For debuggers."""
+        entry = self.spaces.by_id.get(id(owner))
+        return None if entry is None else entry[1]
+
     def __dir__(self):
         return sorted({*dir(type(self)), *self.spaces.find(self)})
 

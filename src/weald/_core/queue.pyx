@@ -25,8 +25,15 @@ except AttributeError:
     class ShutDown(Exception):
         """Raised when put/get with shut-down queue (queue.ShutDown, which is there since Python 3.13)."""
 
+from weald._core.timeout import Timeout, expired
+
 cdef object CLOSED = object()  # what getters and putters are woken with by shutdown
 cdef object PEEKED = object()  # what a peeking waiter is told
+
+
+cdef object too_late(object timeout, object otherwise):
+    """What to raise after a wait of `timeout`, which may be a Timeout of the caller's."""
+    return expired(timeout) if isinstance(timeout, Timeout) else otherwise
 
 
 cdef class SimpleQueue:
@@ -103,6 +110,11 @@ cdef class SimpleQueue:
         self.set_limit(value)
         self.make_room_known()
 
+    @property
+    def is_shutdown(self):
+        """Whether `shutdown` was called."""
+        return self.closed
+
     def qsize(self):
         """How many items lie in the queue."""
         return len(self.queue)
@@ -157,7 +169,7 @@ cdef class SimpleQueue:
         if self.limit == 0 and self.peekers.head != NULL:
             wake_all(&self.peekers, PEEKED)
         if not park(&self.putters, waiter, self, wait):
-            raise Full
+            raise too_late(timeout, Full)
         if waiter.value is CLOSED:
             raise ShutDown("this queue was shut down")
 
@@ -226,7 +238,7 @@ cdef class SimpleQueue:
         wait = seconds(timeout)
         try:
             if not park(&self.getters, waiter, self, wait):
-                raise Empty
+                raise too_late(timeout, Empty)
         except BaseException:
             if waiter.lost and waiter.value is not CLOSED:
                 self.restore(waiter.value)
@@ -268,7 +280,7 @@ cdef class SimpleQueue:
             waiter = new_waiter(None)
             if not park(&self.peekers, waiter, self,
                         max(wait - current_hub().backend.time(), 0.0) if wait >= 0.0 else -1.0):
-                raise Empty
+                raise too_late(timeout, Empty)
         return self.look()
 
     def peek_nowait(self):

@@ -17,7 +17,7 @@ from _thread import TIMEOUT_MAX
 from concurrent.futures import CancelledError
 
 from weald._core.hub import BlockingSwitchOutError, LoopExit
-from weald._core.timeout import Timeout
+from weald._core.timeout import Timeout, expired
 
 
 # ------------------------------------------------------------------ Event
@@ -183,7 +183,7 @@ cdef class AsyncResult(Linkable):
             made_hub()
             while self.state == WAITING:
                 if not self.wait_for(timeout):
-                    raise Timeout(timeout)
+                    raise expired(timeout)
         return self.outcome()
 
     def result(self, timeout=None):

@@ -14,6 +14,8 @@ from weald._core.waiters cimport seconds as to_seconds
 
 import sys
 
+from weald._core.hub import report_error
+
 cdef extern from "Python.h":
     ctypedef class builtins.BaseException [object PyBaseExceptionObject, check_size ignore]:
         pass
@@ -49,7 +51,7 @@ cdef class ThrowTimer(BaseTimer):
             try:
                 self.owner._on_expiration(self.target, self.exception)
             except BaseException:
-                hub.handle_error(self.owner, *sys.exc_info())
+                report_error(hub, self.owner, *sys.exc_info())
         self.release()
         return 0
 
@@ -175,6 +177,14 @@ cdef class Timeout(BaseException):
 
     def __hash__(self):
         return object.__hash__(self)
+
+
+def expired(timeout):
+    """What to raise after a wait of `timeout`: seconds, or a Timeout, which stands for itself."""
+    if not isinstance(timeout, Timeout):
+        return Timeout(timeout)
+    exception = timeout.exception
+    return timeout if exception is None or exception is False or type(exception) is str else exception
 
 
 cdef object MISSING = object()

@@ -17,7 +17,11 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport isnan
 
 from weald._core.hub cimport (
-    PARKED, Callback, Hub, Waiter, WakeTimer, current_hub, current_hub_or_none, has_hub, park_thread)
+    PARKED, Hub, Runnable, Waiter, WakeTimer, current_hub, current_hub_or_none, has_hub, park_thread)
+
+import sys
+
+from weald._core.hub import report_error
 
 
 cdef void append(WaitList *list, Waiter waiter) noexcept:
@@ -150,14 +154,74 @@ cdef Py_ssize_t wake_all(WaitList *list, object value) except -1:
 
 
 cdef double seconds(object timeout) except? -2.0:
-    """A timeout argument as seconds: None is -1.0 (for ever), negative numbers are 0.0."""
+    """A timeout argument (a number, None or a Timeout) as seconds: None is -1.0 (for ever), negative ones are 0.0."""
     cdef double value
     if timeout is None:
         return -1.0
+    if isinstance(timeout, BaseException):  # a Timeout, of which only the seconds count here
+        return seconds(timeout.seconds)
     value = timeout
     if isnan(value):
         raise ValueError("a timeout must be a number of seconds or None, not nan")
     return value if value > 0.0 else 0.0
+
+
+# ------------------------------------------------------------------ links
+
+cdef class Link(Runnable):
+    """One `rawlink`: a call of `callback(source)` in `hub`, as soon as `source` is ready.
+
+    `home` is the list it is in until it is called.
+    """
+
+    cdef int run(self, Hub hub) except -1:
+        callback, self.callback = self.callback, None
+        source, self.source = self.source, None
+        if callback is None:
+            return 0
+        self.home.remove(self)
+        try:
+            callback(source)
+        except BaseException:
+            report_error(hub, (callback, source), *sys.exc_info())
+        return 0
+
+
+cdef list add_link(list links, object source, object callback):
+    """`links` (None: a new list) with one more."""
+    cdef Link link
+    if not callable(callback):
+        raise TypeError(f"a link must be callable, got {callback!r}")
+    if links is None:
+        links = []
+    link = Link.__new__(Link)
+    link.hub = current_hub()
+    link.source = source
+    link.callback = callback
+    link.home = links
+    links.append(link)
+    return links
+
+
+cdef int drop_link(list links, object callback) except -1:
+    """Take back one link to `callback`; unknown ones are ignored."""
+    cdef Link link
+    for link in links or ():
+        if link.callback == callback:
+            link.callback = link.source = None
+            links.remove(link)
+            return 0
+    return 0
+
+
+cdef int schedule_links(list links) except -1:
+    """Have every link called.  Until its turn has come each can still be taken back."""
+    cdef Link link
+    for link in links:
+        if not link.scheduled:
+            link.scheduled = True
+            link.hub.push(link)
+    return 0
 
 
 cdef class Linkable:
@@ -171,29 +235,17 @@ cdef class Linkable:
 
         The callback must not block.
         """
-        if not callable(callback):
-            raise TypeError(f"a link must be callable, got {callback!r}")
-        link = (current_hub(), callback)
-        if self.links is None:
-            self.links = []
-        self.links.append(link)
+        self.links = add_link(self.links, self, callback)
         if self.ready():
             self.run_links()
 
     def unlink(self, callback):
         """Take back one `rawlink(callback)`; unknown ones are ignored."""
-        for i, link in enumerate(self.links or ()):
-            if link[1] == callback:
-                del self.links[i]
-                return
+        drop_link(self.links, callback)
 
     cdef int run_links(self) except -1:
-        """Have every link called and forget them."""
-        cdef Hub hub
-        links, self.links = self.links, None
-        for hub, callback in links or ():
-            hub.push(Callback(callback, (self,)))
-        return 0
+        """Have every link called, once."""
+        return schedule_links(self.links)
 
     cdef int wait_for(self, object timeout) except -1:
         """Park until woken; 1 when woken, 0 when timed out."""

@@ -1,6 +1,6 @@
 """gevent.core: the event loop's class, with the names that only gevent's loops have, and what else was there.
 
-Importing it makes the loops of hubs be of that class (a loop that somebody has looked at already stays as it is).
+Importing it, which making a hub does, makes the loops of hubs be of that class.
 """
 
 from time import time

@@ -1,7 +1,6 @@
 """gevent.hub: the Hub with all that gevent's has, and what else is in that module.
 
-Importing it makes hubs of this class from then on (`set_default_hub_class` chooses another), and has greenlets
-remember the stack they were spawned from, as gevent's do.  A hub that exists already stays what it is.
+Hubs are of this class unless `set_default_hub_class` chooses another.
 """
 
 import sys
@@ -305,7 +304,7 @@ def set_hub(hub: Any) -> None:
     )
 
 
-_hub_class: type[_core.Hub] = Hub
+_hub_class: type[_core.Hub] = Hub  # of hubs made from now on
 
 
 def set_default_hub_class(hubtype: type[_core.Hub]) -> None:
@@ -319,6 +318,3 @@ def get_hub_class() -> type[_core.Hub]:
     """The class of this thread's hub, or of the next one."""
     hub = get_hub_if_exists()
     return _hub_class if hub is None else type(hub)
-
-
-set_default_hub_class(Hub)

@@ -17,8 +17,11 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from weald import monkey
-from weald._core import get_hub
+from weald._core import get_hub, track_spawns
 from weald.local import all_local_dicts_for_greenlet
+
+# For "Spawned at".  It costs a little at each spawn, so only programs that use gevent's util or name have it.
+track_spawns(stacks=True)
 
 __all__ = ["GreenletTree", "assert_switches", "format_run_info", "print_run_info", "wrap_errors"]
 

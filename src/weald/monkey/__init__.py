@@ -256,7 +256,7 @@ def patch_signal() -> None:
 
 
 def _in_main_thread() -> bool:
-    return _core.get_hub().thread_ident == threading.main_thread().ident
+    return get_original("_thread", "get_ident")() == threading.main_thread().ident  # type: ignore[no-any-return]
 
 
 def patch_socket(dns: bool = True, aggressive: bool = True) -> None:
