@@ -1,0 +1,758 @@
+"""StreamServer and DatagramServer: addresses, handlers, limits, errors of accept, stopping."""
+
+import errno
+import os
+import resource
+import socket as stdlib_socket
+import ssl as stdlib_ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Certificate
+from helpers import python, recorded_errors, settle, wait_until
+
+import weald
+from weald import Greenlet, Timeout, server, socket, ssl
+from weald.event import Event
+from weald.pool import Pool
+from weald.server import BaseServer, DatagramServer, StreamServer
+
+pytestmark = pytest.mark.usefixtures("io_loop")
+
+LOCAL = ("127.0.0.1", 0)
+
+
+def echo(sock: Any, address: Any) -> None:
+    while data := sock.recv(65536):
+        sock.sendall(data)
+
+
+class Held:
+    """A handler that lasts until `go` is set."""
+
+    def __init__(self) -> None:
+        self.go = Event()
+        self.inside = self.most = self.ended = self.killed = 0
+
+    def __call__(self, *args: Any) -> None:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        try:
+            self.go.wait()
+            if hasattr(args[0], "sendall"):
+                args[0].sendall(b"done")
+        except BaseException:
+            self.killed += 1
+            raise
+        finally:
+            self.inside -= 1
+            self.ended += 1
+
+
+@contextmanager
+def running(made: BaseServer) -> Iterator[Any]:
+    """Start it; no failure but those a test expects may come to the hub's error handler."""
+    with recorded_errors() as errors:
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop(timeout=0)
+        settle()
+    assert not errors, errors
+
+
+def connect(made: Any) -> socket.socket:
+    family = made.socket.family
+    if family == socket.AF_UNIX:
+        sock = socket.socket(family)
+        sock.connect(made.address)
+        return sock
+    host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
+    return socket.create_connection((host, made.server_port), timeout=20)
+
+
+def answer(made: Any, data: bytes = b"hello") -> bytes:
+    """What an echo server makes of `data`."""
+    with connect(made) as sock:
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        return read_all(sock)
+
+
+def read_all(sock: Any) -> bytes:
+    chunks = []
+    while chunk := sock.recv(65536):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+# -------------------------------------------------------------------- addresses
+
+
+@pytest.mark.parametrize(
+    ("address", "family", "parsed"),
+    [
+        (("127.0.0.1", 80), socket.AF_INET, ("127.0.0.1", 80)),
+        (("", 80), socket.AF_INET6, ("", 80)),
+        (("::1", 80), socket.AF_INET6, ("::1", 80)),
+        (("::1", 80, 0, 1), socket.AF_INET6, ("::1", 80, 0, 1)),
+        ("127.0.0.1:80", socket.AF_INET, ("127.0.0.1", 80)),
+        ("localhost:80", socket.AF_INET, ("localhost", 80)),
+        (":80", socket.AF_INET, ("", 80)),
+        ("*:80", socket.AF_INET, ("", 80)),
+        ("[::1]:80", socket.AF_INET6, ("::1", 80)),
+        ("80", socket.AF_INET6, ("", 80)),
+        (80, socket.AF_INET6, ("", 80)),
+        (0, socket.AF_INET6, ("", 0)),
+    ],
+)
+def test_address_forms(address: Any, family: int, parsed: Any) -> None:
+    assert server.parse_address(address) == (family, parsed)
+    made = StreamServer(address, echo)
+    assert made.address == parsed and made.family == family and made.closed and not made.started
+
+
+@pytest.mark.parametrize(
+    ("address", "error"), [(None, TypeError), (1.5, TypeError), ("localhost", ValueError), ("host:http", ValueError)]
+)
+def test_addresses_that_are_none(address: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        StreamServer(address, echo)
+
+
+@pytest.mark.parametrize("address", [LOCAL, "127.0.0.1:0", ":0", "*:0", "localhost:0", 0, "0", ("", 0), ("::1", 0)])
+def test_echo_at(address: Any) -> None:
+    made = StreamServer(address, echo)
+    with running(made):
+        assert made.server_port and made.started and not made.closed
+        assert made.server_host == made.socket.getsockname()[0]
+        assert answer(made) == b"hello"
+    assert made.closed and not made.started
+
+
+def test_a_port_alone_serves_both_families() -> None:
+    with running(StreamServer(0, echo)) as made:
+        for host in ("127.0.0.1", "::1"):
+            with socket.create_connection((host, made.server_port), timeout=20) as sock:
+                sock.sendall(b"x")
+                assert sock.recv(1) == b"x"
+
+
+def test_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    with running(StreamServer(listener, echo)) as made:
+        assert made.address == path and made.server_host is None and made.server_port is None
+        assert answer(made) == b"hello"
+    assert listener.fileno() == -1
+
+
+def test_a_listener_made_by_the_stdlib_and_one_of_ours() -> None:
+    for make in (stdlib_socket.create_server, socket.create_server):
+        listener = make(LOCAL)
+        with running(StreamServer(listener, echo)) as made:
+            assert made.address == listener.getsockname() and answer(made) == b"hello"
+        assert listener.fileno() == -1
+
+
+def test_an_address_in_use() -> None:
+    with running(StreamServer(LOCAL, echo)) as made:
+        other = StreamServer(made.address, echo)
+        with pytest.raises(OSError, match=str(made.server_port)) as caught:
+            other.start()
+        assert caught.value.errno == errno.EADDRINUSE
+        assert other.closed and not other.started
+        assert answer(made) == b"hello"
+
+
+def test_the_same_port_again_at_once() -> None:
+    with running(StreamServer(LOCAL, echo)) as made:
+        address = made.address
+        with connect(made) as sock:
+            made.close()
+            sock.sendall(b"x")  # running handlers go on, and the connection stays in use
+            assert sock.recv(1) == b"x"
+            with StreamServer(address, echo) as again:
+                again.start()
+                assert answer(again) == b"hello"
+
+
+def test_arguments_that_make_no_server() -> None:
+    with pytest.raises(TypeError, match="handle"):
+        StreamServer(LOCAL)
+    with socket.create_server(LOCAL) as listener, pytest.raises(TypeError, match="backlog"):
+        StreamServer(listener, echo, backlog=5)
+
+    class Greedy(StreamServer):
+        max_accept = 0
+
+    with pytest.raises(ValueError, match="max_accept"):
+        Greedy(LOCAL, echo)
+
+
+def test_repr_tells_the_address_and_whether_it_is_closed() -> None:
+    made = StreamServer(LOCAL, echo)
+    assert "closed" in repr(made) and "127.0.0.1" in repr(made)
+    with running(made):
+        assert f"fileno={made.socket.fileno()}" in repr(made) and str(made.server_port) in repr(made)
+
+
+# -------------------------------------------------------------------- handlers
+
+
+def test_handle_as_a_method() -> None:
+    class Mine(StreamServer):
+        def handle(self, sock: Any, address: Any) -> None:
+            sock.sendall(repr(address).encode())
+
+    with running(Mine(LOCAL)) as made, connect(made) as sock:
+        assert read_all(sock) == repr(sock.getsockname()).encode()
+
+
+class Spawned:
+    """A callable given as `spawn`."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> None:
+        self.calls += 1
+        weald.spawn_raw(function, *args)
+
+
+SPAWNS: list[Callable[[], Any]] = [lambda: "default", lambda: "raw", lambda: 5, lambda: Pool(5), Pool, Spawned]
+
+
+@pytest.mark.parametrize("spawn", SPAWNS)
+def test_each_way_to_run_handlers(spawn: Callable[[], Any]) -> None:
+    held, way = Held(), spawn()
+    with running(StreamServer(LOCAL, held, spawn=way)) as made:
+        socks = [connect(made) for _ in range(4)]
+        wait_until(lambda: held.inside == 4)
+        held.go.set()
+        assert [read_all(sock) for sock in socks] == [b"done"] * 4  # closed when the handler ends
+        for sock in socks:
+            sock.close()
+    assert held.ended == 4 and not held.killed
+    if isinstance(way, Spawned):
+        assert way.calls == 4
+
+
+def test_without_spawn_the_accepting_greenlet_handles_one_after_the_other() -> None:
+    held = Held()
+    with running(StreamServer(LOCAL, held, spawn=None)) as made:
+        socks = [connect(made) for _ in range(3)]
+        wait_until(lambda: held.inside)
+        held.go.set()
+        assert [read_all(sock) for sock in socks] == [b"done"] * 3
+        for sock in socks:
+            sock.close()
+    assert held.most == 1
+
+
+@pytest.mark.parametrize("spawn", ["default", "raw", 2, None])
+def test_a_handler_that_fails_closes_its_connection_and_nothing_else(spawn: Any) -> None:
+    def handle(sock: Any, address: Any) -> None:
+        if sock.recv(1) == b"!":
+            raise ValueError("handler")
+        sock.sendall(b"fine")
+
+    with recorded_errors() as errors:
+        made = StreamServer(LOCAL, handle, spawn=spawn)
+        made.start()
+        for data, expected in ((b"!", b""), (b"x", b"fine"), (b"!", b""), (b"x", b"fine")):
+            with connect(made) as sock:
+                sock.sendall(data)
+                assert read_all(sock) == expected
+        made.stop()
+    assert [call[1] for call in errors] == [ValueError] * 2
+
+
+def test_a_spawn_that_fails_closes_the_connection_and_the_server_goes_on() -> None:
+    class Failing:
+        failures = 2
+
+        def __call__(self, function: Callable[..., Any], *args: Any) -> Greenlet:
+            if self.failures:
+                self.failures -= 1
+                raise KeyError("spawn")
+            return weald.spawn(function, *args)
+
+    with recorded_errors() as errors:
+        made = StreamServer(LOCAL, echo, spawn=Failing())
+        made.start()
+        for _ in range(2):
+            with connect(made) as sock:
+                assert read_all(sock) == b""
+        assert answer(made) == b"hello"
+        made.stop()
+    assert [call[1] for call in errors] == [KeyError] * 2
+
+
+def test_a_pool_limits_how_many_are_handled_at_a_time() -> None:
+    held = Held()
+    with running(StreamServer(LOCAL, held, spawn=2)) as made:
+        socks = [connect(made) for _ in range(6)]
+        wait_until(lambda: held.inside == 2)
+        weald.sleep(0.05)
+        assert held.inside == 2 and made.full()
+        held.go.set()
+        assert [read_all(sock) for sock in socks] == [b"done"] * 6
+        for sock in socks:
+            sock.close()
+    assert held.most == 2
+
+
+def test_while_the_pool_is_full_others_on_the_listener_accept() -> None:
+    held, mine = Held(), []
+    with socket.create_server(LOCAL) as listener:
+        with running(StreamServer(listener.dup(), held, spawn=1)) as made:
+            first = connect(made)
+            wait_until(lambda: held.inside == 1)
+            second = connect(made)
+            listener.settimeout(20)
+            mine.append(listener.accept()[0])
+            held.go.set()
+            assert read_all(first) == b"done"
+            for sock in (first, second, *mine):
+                sock.close()
+
+
+def test_max_accept_lets_others_run_in_between() -> None:
+    """A crowd at the door does not keep those inside waiting."""
+
+    class Fair(StreamServer):
+        max_accept = 3
+
+    order: list[str] = []
+
+    class Watching(Fair):
+        def do_handle(self, *args: Any) -> None:
+            order.append("accept")
+            super().do_handle(*args)
+
+    made = Watching(LOCAL, lambda sock, address: order.append("handle"))
+    made.init_socket()
+    socks = [connect(made) for _ in range(9)]
+    with running(made):
+        wait_until(lambda: order.count("handle") == 9)
+    assert order == (["accept"] * 3 + ["handle"] * 3) * 3
+    for sock in socks:
+        sock.close()
+
+
+def test_a_thousand_connections() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    count = 1000
+
+    def client(made: Any, number: int) -> None:
+        with connect(made) as sock:
+            for round in range(3):
+                data = b"%d %d" % (number, round)
+                sock.sendall(data)
+                assert sock.recv(100) == data
+
+    try:
+        with running(StreamServer(LOCAL, echo, backlog=1024)) as made:
+            clients = [weald.spawn(client, made, number) for number in range(count)]
+            done = weald.joinall(clients, timeout=40, raise_error=True)
+            assert len(done) == count
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# -------------------------------------------------------------------- errors of accept
+
+
+def failing_server(errors: list[OSError], **attributes: Any) -> StreamServer:
+    """An echo server whose accept fails with `errors`, one after the other, and then works."""
+
+    class Failing(StreamServer):
+        def do_read(self) -> Any:
+            if errors:
+                raise errors.pop(0)
+            return super().do_read()
+
+    for name, value in attributes.items():
+        setattr(Failing, name, value)
+    return Failing(LOCAL, echo)
+
+
+@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EPERM])
+def test_a_connection_lost_before_it_was_accepted_is_passed_over(number: int) -> None:
+    with running(failing_server([OSError(number, "x")] * 5)) as made:
+        assert answer(made) == b"hello"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_out_of_resources_is_reported_and_tried_again_after_a_growing_pause(number: int) -> None:
+    with recorded_errors() as errors:
+        made = failing_server([OSError(number, "x")] * 4, min_delay=0.001, max_delay=0.003)
+        made.start()
+        wait_until(lambda: len(errors) == 4)
+        assert made.delay == 0.003
+        assert answer(made) == b"hello" and made.delay == 0.001
+        made.stop()
+    assert [call[2].errno for call in errors] == [number] * 4
+
+
+def test_emfile_does_not_end_the_server() -> None:
+    """With the descriptors really used up."""
+    code = """
+    import os, resource, sys, weald
+    from weald import socket
+    from weald.server import StreamServer
+
+    errors = []
+    weald.get_hub().handle_error = lambda *args: errors.append(args[2])
+    server = StreamServer(("127.0.0.1", 0), lambda sock, address: sock.sendall(b"hello"))
+    server.start()
+    clients = [socket.socket() for _ in range(3)]
+    for client in clients:
+        client.settimeout(20)
+    weald.sleep(0)
+    hoard = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    while True:
+        try:
+            hoard.append(os.dup(0))
+        except OSError:
+            break
+    for client in clients:
+        client.connect(server.address)
+    while not errors:
+        weald.sleep(0.01)
+    ticks = 0
+    while ticks < 3:  # the loop lives
+        weald.sleep(0.01)
+        ticks += 1
+    for fd in hoard:
+        os.close(fd)
+    print([client.recv(100) for client in clients])
+    print(sorted({error.errno for error in errors}), server.started)
+    """
+    assert python(code) == f"{[b'hello'] * 3}\n[{errno.EMFILE}] True\n"
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK])
+def test_a_listener_that_is_gone_ends_the_server(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with recorded_errors() as errors, Timeout(20):
+        made = failing_server([OSError(number, "gone")])
+        made.serve_forever()
+    assert made.closed and not made.started
+    assert [call[2].errno for call in errors] == [number] and "gone" in capsys.readouterr().err
+
+
+def test_a_failure_of_another_kind_does_not_end_the_server() -> None:
+    with recorded_errors() as errors:
+        made = failing_server([ValueError("x")])  # type: ignore[list-item]
+        made.start()
+        assert answer(made) == b"hello"
+        made.stop()
+    assert [call[1] for call in errors] == [ValueError]
+
+
+# -------------------------------------------------------------------- stopping
+
+
+def test_stop_lets_connections_finish_in_time() -> None:
+    held = Held()
+    with running(StreamServer(LOCAL, held, spawn=5)) as made:
+        with connect(made) as sock:
+            wait_until(lambda: held.inside)
+            stopping = weald.spawn(made.stop, timeout=20)
+            settle()
+            assert made.closed and not stopping.ready()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(made.address)
+            held.go.set()
+            assert read_all(sock) == b"done"
+            stopping.get(timeout=20)
+    assert held.ended == 1 and not held.killed
+
+
+def test_stop_kills_what_takes_longer() -> None:
+    held = Held()
+    with running(StreamServer(LOCAL, held, spawn=Pool())) as made:
+        with connect(made) as sock:
+            wait_until(lambda: held.inside)
+            made.stop(timeout=0.01)
+            assert held.killed == 1 and read_all(sock) == b""
+
+
+def test_stop_without_a_timeout_gives_stop_timeout_seconds() -> None:
+    class Impatient(StreamServer):
+        stop_timeout = 0.01
+
+    held = Held()
+    with running(Impatient(LOCAL, held, spawn=5)) as made, connect(made) as sock:
+        wait_until(lambda: held.inside)
+        made.stop()
+        assert held.killed == 1 and read_all(sock) == b""
+
+
+@pytest.mark.parametrize("spawn", ["default", "raw"])
+def test_handlers_outside_a_pool_go_on_after_stop(spawn: str) -> None:
+    held = Held()
+    with running(StreamServer(LOCAL, held, spawn=spawn)) as made, connect(made) as sock:
+        wait_until(lambda: held.inside)
+        made.stop()
+        assert held.inside == 1
+        held.go.set()
+        assert read_all(sock) == b"done"
+
+
+def test_stopping_twice_and_what_never_started() -> None:
+    made = StreamServer(LOCAL, echo)
+    made.stop()
+    made.start()
+    made.stop()
+    made.stop()
+    made.close()
+    assert made.closed
+    made.start()  # anew, at the port it had
+    assert answer(made) == b"hello"
+    made.stop()
+
+
+def test_a_server_is_a_context_manager() -> None:
+    with StreamServer(LOCAL, echo) as made:
+        made.start()
+        assert answer(made) == b"hello"
+    assert made.closed
+
+
+def test_accepting_can_pause() -> None:
+    with running(StreamServer(LOCAL, echo)) as made:
+        made.stop_accepting()
+        with connect(made) as sock:
+            sock.sendall(b"x")
+            sock.settimeout(0.02)
+            with pytest.raises(TimeoutError):
+                sock.recv(1)
+            made.start_accepting()
+            sock.settimeout(20)
+            assert sock.recv(1) == b"x"
+
+
+def test_serve_forever_until_stopped() -> None:
+    made = StreamServer(LOCAL, echo)
+    serving = weald.spawn(made.serve_forever)
+    wait_until(lambda: made.started)
+    assert answer(made) == b"hello" and not serving.ready()
+    made.stop()
+    serving.get(timeout=20)
+    assert made.closed
+
+
+def test_serve_forever_killed_stops_the_server() -> None:
+    held = Held()
+    made = StreamServer(LOCAL, held, spawn=5)
+    serving = weald.spawn(made.serve_forever, stop_timeout=0)
+    wait_until(lambda: made.started)
+    with connect(made) as sock:
+        wait_until(lambda: held.inside)
+        serving.kill()
+        assert made.closed and held.killed == 1 and read_all(sock) == b""
+
+
+def test_a_handler_may_stop_its_server() -> None:
+    def handle(sock: Any, address: Any) -> None:
+        made.stop(timeout=0)
+
+    made = StreamServer(LOCAL, handle)
+    serving = weald.spawn(made.serve_forever)
+    wait_until(lambda: made.started)
+    with connect(made) as sock:
+        assert read_all(sock) == b""
+    serving.get(timeout=20)
+
+
+def test_no_descriptor_is_left() -> None:
+    answer_once()
+    before = set(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        answer_once()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def answer_once() -> None:
+    with running(StreamServer(LOCAL, echo, spawn=3)) as made:
+        assert answer(made) == b"hello"
+
+
+def test_a_forked_worker_shares_the_listener() -> None:
+    """As pre-forking servers do it: bind, fork, serve in each process."""
+    code = """
+    import os, signal, weald
+    from weald import socket
+    from weald.server import StreamServer
+
+    server = StreamServer(("127.0.0.1", 0), lambda sock, address: sock.sendall(b"%d" % os.getpid()), spawn=1)
+    server.init_socket()
+    children = []
+    for _ in range(2):
+        pid = os.fork()
+        if not pid:
+            server.serve_forever()
+            os._exit(0)
+        children.append(pid)
+    seen = set()
+    for _ in range(10):
+        with socket.create_connection(server.address, timeout=20) as sock:
+            seen.add(int(sock.recv(100)))
+    assert seen and seen <= set(children), (seen, children)
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    print("served")
+    """
+    assert python(code) == "served\n"
+
+
+# -------------------------------------------------------------------- TLS
+
+
+def tls_client(made: Any, certificate: Certificate) -> Any:
+    context = ssl.cooperative(certificate.client_context())
+    return context.wrap_socket(connect(made), server_hostname="localhost")
+
+
+def test_tls_from_a_context(certificate: Certificate) -> None:
+    context = certificate.server_context()
+    with running(StreamServer(LOCAL, echo, ssl_context=context)) as made:
+        assert made.ssl_enabled
+        with tls_client(made, certificate) as sock:
+            sock.sendall(b"x" * 100_000)
+            got = b""
+            while len(got) < 100_000:
+                got += sock.recv(65536)
+            assert got == b"x" * 100_000
+
+
+def test_tls_from_files(certificate: Certificate) -> None:
+    with running(StreamServer(LOCAL, echo, certfile=certificate.cert, keyfile=certificate.key)) as made:
+        with tls_client(made, certificate) as sock:
+            sock.sendall(b"hello")
+            assert sock.recv(100) == b"hello"
+
+
+def test_tls_with_a_real_client(certificate: Certificate) -> None:
+    """The stdlib's, in another process."""
+    context = certificate.server_context()
+    code = """
+    import socket, ssl, sys
+    context = ssl.create_default_context(cafile=sys.argv[2])
+    with context.wrap_socket(socket.create_connection(("localhost", int(sys.argv[1]))),
+                             server_hostname="localhost") as sock:
+        sock.sendall(b"hello")
+        print(sock.recv(100), sock.version())
+    """
+    with running(StreamServer(LOCAL, echo, ssl_context=context)) as made:
+        child = subprocess.Popen(
+            [sys.executable, "-c", "\n".join(line[4:] for line in code.splitlines()), str(made.server_port)]
+            + [certificate.cert],
+            stdout=subprocess.PIPE,
+        )
+        wait_until(lambda: child.poll() is not None)
+        assert child.communicate()[0] == b"b'hello' TLSv1.3\n" and child.returncode == 0
+
+
+def test_a_failed_handshake_is_reported_and_concerns_nobody_else(certificate: Certificate) -> None:
+    context = certificate.server_context()
+    with recorded_errors() as errors:
+        made = StreamServer(LOCAL, echo, ssl_context=context)
+        made.start()
+        with connect(made) as plain, connect(made) as silent:
+            plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            with suppress(ConnectionResetError):
+                read_all(plain)
+            with tls_client(made, certificate) as sock:  # while another has not begun its handshake
+                sock.sendall(b"hello")
+                assert sock.recv(100) == b"hello"
+            silent.close()
+        wait_until(lambda: len(errors) == 2)
+        made.stop()
+    assert issubclass(errors[0][1], stdlib_ssl.SSLError) and issubclass(errors[1][1], OSError)
+
+
+def test_tls_arguments_that_make_no_server(certificate: Certificate) -> None:
+    listener = ssl.cooperative(certificate.server_context()).wrap_socket(socket.create_server(LOCAL), server_side=True)
+    with listener, pytest.raises(TypeError, match="plain"):
+        StreamServer(listener, echo)
+
+
+# -------------------------------------------------------------------- datagrams
+
+
+def udp_client(made: Any) -> socket.socket:
+    sock = socket.socket(made.family, socket.SOCK_DGRAM)
+    sock.settimeout(20)
+    sock.connect(("::1" if made.family == socket.AF_INET6 else "127.0.0.1", made.server_port))
+    return sock
+
+
+class Mirror(DatagramServer):
+    def handle(self, data: bytes, address: Any) -> None:
+        self.sendto(data[::-1], address)
+
+
+@pytest.mark.parametrize("address", [LOCAL, ":0", 0, ("::1", 0)])
+@pytest.mark.parametrize("spawn", ["default", "raw", 3, None])
+def test_datagrams(address: Any, spawn: Any) -> None:
+    with running(Mirror(address, spawn=spawn)) as made, udp_client(made) as sock:
+        for data in (b"abc", b"", bytes(range(256)) * 200):
+            sock.send(data)
+            assert sock.recv(65536) == data[::-1]
+
+
+def test_datagrams_on_a_unix_socket(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listener.bind(str(tmp_path / "server"))
+    with running(Mirror(listener)) as made, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "client"))
+        sock.connect(str(tmp_path / "server"))
+        sock.send(b"abc")
+        sock.settimeout(20)
+        assert sock.recv(10) == b"cba"
+        assert made.server_port is None
+
+
+def test_datagrams_wait_while_the_pool_is_full() -> None:
+    held = Held()
+    with running(DatagramServer(LOCAL, held, spawn=1)) as made, udp_client(made) as sock:
+        for _ in range(3):
+            sock.send(b"x")
+        wait_until(lambda: held.inside == 1)
+        weald.sleep(0.02)
+        assert held.inside == 1
+        held.go.set()
+        wait_until(lambda: held.ended == 3)
+    assert held.most == 1
+
+
+def test_a_failing_handler_does_not_end_a_datagram_server() -> None:
+    def handle(data: bytes, address: Any) -> None:
+        if data == b"!":
+            raise ValueError("handler")
+        made.sendto(data, address)
+
+    with recorded_errors() as errors:
+        made = DatagramServer(LOCAL, handle)
+        made.start()
+        with udp_client(made) as sock:
+            sock.send(b"!")
+            sock.send(b"x")
+            assert sock.recv(10) == b"x"
+        made.stop()
+    assert [call[1] for call in errors] == [ValueError]
+    assert made.closed
