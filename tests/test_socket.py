@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import socket as stdlib
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -864,6 +865,40 @@ def test_create_connection_killed_closes_its_socket() -> None:
         settle()
         connecting.kill()
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_happy_eyeballs(listener: socket.socket, fake_resolver: FakeResolver) -> None:
+    """An address that is silent holds up the next for the delay only; what loses leaves nothing behind."""
+    port = listener.getsockname()[1]
+    with socket.create_server(("127.0.0.2", port), backlog=0) as full, socket.socket() as first:
+        first.connect(full.getsockname())  # from now on it answers nobody
+        fake_resolver.addresses = ("127.0.0.2", "127.0.0.3", "127.0.0.1")
+        before = len(os.listdir("/proc/self/fd"))
+        start = time.monotonic()
+        with socket.create_connection(("some.name", port), timeout=50, happy_eyeballs_delay=0.05) as client:
+            assert client.getpeername() == ("127.0.0.1", port)
+            assert client.gettimeout() == 50
+            assert 0.05 <= time.monotonic() - start < 40
+            assert len(os.listdir("/proc/self/fd")) == before + 1
+        fake_resolver.addresses = ("127.0.0.3", "127.0.0.2", "127.0.0.4")
+        with pytest.raises(ExceptionGroup) as caught:
+            address = ("some.name", port)
+            socket.create_connection(address, timeout=0.1, happy_eyeballs_delay=0.01, all_errors=True)
+        assert [type(error) for error in caught.value.exceptions] == [
+            ConnectionRefusedError,
+            ConnectionRefusedError,
+            TimeoutError,
+        ]
+        connecting = spawn(socket.create_connection, full.getsockname(), happy_eyeballs_delay=10)
+        settle()
+        connecting.kill()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_happy_eyeballs_alternates_families() -> None:
+    assert socket._in_turns([10, 10, 10, 2, 2]) == [0, 3, 1, 4, 2]
+    assert socket._in_turns([2, 10, 2]) == [0, 1, 2]
+    assert socket._in_turns([]) == []
 
 
 def test_create_server_options() -> None:

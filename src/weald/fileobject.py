@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from weald import threadpool
 from weald._core import Descriptor, DummySemaphore, RLock, Semaphore, wait_read
+from weald.monkey import get_original
 from weald.os import make_nonblocking
 from weald.threadpool import ThreadPool
 
@@ -259,7 +260,7 @@ def _layers(
 
 # -------------------------------------------------------------------- pipes shared with other processes
 
-_poll = select.poll
+_poll = get_original("select", "poll")
 _PIPE_SIZE = 65536  # bytes; what Linux lets a pipe hold
 
 

@@ -21,6 +21,7 @@ from _socket import dup as _dup
 from _socket import socket as _Base
 from _socket import socketpair as _socketpair
 from collections.abc import Callable, Iterable
+from functools import partial
 from socket import (  # type: ignore[attr-defined]
     _GLOBAL_DEFAULT_TIMEOUT,
     AF_INET,
@@ -348,29 +349,38 @@ def create_connection(
     source_address: tuple[Any, ...] | None = None,
     *,
     all_errors: bool = False,
+    happy_eyeballs_delay: float | None = None,
 ) -> socket:
     """Connect to `address`, trying what its host resolves to in turn; `timeout` seconds for each try.
+
+    With `happy_eyeballs_delay`, which RFC 8305 section 5 wants to be 0.25, a try that has taken that many seconds
+    does not hold up the next: the first to succeed counts, and the families of addresses take turns.
 
     Raises the last attempt's OSError, or all of them as an ExceptionGroup with `all_errors`.
     """
     host, port = address
-    errors: list[OSError] = []
-    for family, kind, proto, _, target in getaddrinfo(host, port, 0, SOCK_STREAM):
-        sock = None
+
+    def connect(family: int, kind: int, proto: int, _: str, target: _Address) -> socket:
+        sock = socket(family, kind, proto)
         try:
-            sock = socket(family, kind, proto)
             if timeout is not _GLOBAL_DEFAULT_TIMEOUT:
                 sock.settimeout(timeout)
             if source_address:
                 sock.bind(source_address)
             sock.connect(target)
-            return sock
-        except BaseException as error:
-            if sock is not None:
-                sock.close()
-            if not isinstance(error, OSError):
-                raise
-            errors.append(error)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    tries = [partial(connect, *info) for info in getaddrinfo(host, port, 0, SOCK_STREAM)]
+    if happy_eyeballs_delay is None:
+        errors = _first_of(tries)
+    else:
+        families = [attempt.args[0] for attempt in tries]
+        errors = _race([tries[i] for i in _in_turns(families)], happy_eyeballs_delay)
+    if isinstance(errors, socket):
+        return errors
     if not errors:
         raise OSError("getaddrinfo returns an empty list")
     try:
@@ -379,6 +389,63 @@ def create_connection(
         raise errors[-1]
     finally:
         errors.clear()  # else they and this frame would refer to each other
+
+
+def _first_of(tries: list[partial[socket]]) -> socket | list[OSError]:
+    """The result of the first that succeeds, or the errors of all."""
+    errors: list[OSError] = []
+    for attempt in tries:
+        try:
+            return attempt()
+        except OSError as error:
+            errors.append(error)
+    return errors
+
+
+def _race(tries: list[partial[socket]], delay: float) -> socket | list[OSError]:
+    """As `_first_of`, but each is begun `delay` seconds after the one before, or as soon as that has failed."""
+    outcomes: _core.SimpleQueue[socket | BaseException] = _core.SimpleQueue()
+    errors: list[OSError] = []
+    running = []
+
+    def run(attempt: partial[socket]) -> None:
+        try:
+            outcomes.put(attempt())
+        except Exception as error:
+            outcomes.put(error)
+
+    waiting = iter(tries)
+    try:
+        while len(errors) < len(tries):
+            following = next(waiting, None)
+            if following is not None:
+                running.append(_core.spawn(run, following))
+            try:
+                outcome = outcomes.get(timeout=None if following is None else delay)
+            except _core.Empty:
+                continue
+            if isinstance(outcome, socket):
+                return outcome
+            if not isinstance(outcome, OSError):
+                raise outcome
+            errors.append(outcome)
+        return errors
+    finally:
+        _core.killall(running)
+        while not outcomes.empty():
+            late = outcomes.get()
+            if isinstance(late, socket):
+                late.close()
+
+
+def _in_turns(families: list[int]) -> list[int]:
+    """Positions in `families` so that they alternate, the first of them beginning (RFC 8305 section 4)."""
+    numbered: dict[int, int] = {}
+    order = []
+    for position, family in enumerate(families):
+        numbered[family] = numbered.get(family, -1) + 1
+        order.append((numbered[family], position))
+    return [position for _, position in sorted(order)]
 
 
 def create_server(address: tuple[Any, ...], **options: Any) -> socket:

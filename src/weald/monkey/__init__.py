@@ -365,7 +365,8 @@ def patch_sys(stdin: bool = True, stdout: bool = True, stderr: bool = True) -> N
 
 
 def patch_builtins() -> None:
-    """Nothing to do on Python 3; taken for compatibility."""
+    """builtins.input."""
+    _patch_module("builtins")
 
 
 def patch_contextvars() -> None:

@@ -1,0 +1,123 @@
+"""weald.builtins: input waits for its line while others run."""
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+PROGRAM = """
+import weald.monkey; weald.monkey.patch_all()
+import sys, weald
+other = weald.spawn(print, "others run", flush=True)
+first = {first}
+print("first", repr(first), flush=True)
+try:
+    print("line", repr(input("prompt> ")), flush=True)
+    print("line", repr(input()), flush=True)
+    print("line", repr(input()), flush=True)
+except EOFError as error:
+    print("end", error)
+"""  # "others run" once the main greenlet parks
+
+
+class Program:
+    """PROGRAM, its standard input in the test's hand."""
+
+    def __init__(self, stdin: int, first: str = "None") -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM.format(first=first)],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert self.process.stdout is not None
+        self.stdout = self.process.stdout
+
+    def reads(self, text: str) -> None:
+        assert self.stdout.read(len(text)).decode() == text
+
+    def ends(self, text: str) -> None:
+        assert self.stdout.read().decode() == text
+        self.stdout.close()
+        assert self.process.wait(20) == 0
+
+
+@pytest.fixture
+def pipe() -> Iterator[list[int]]:
+    ends = list(os.pipe())
+    yield ends
+    for fd in ends:
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+
+
+def test_a_pipe(pipe: list[int]) -> None:
+    """Lines in pieces, several at once, and one that the end cuts off; the pipe stays blocking."""
+    program = Program(pipe[0])
+    program.reads("first None\nprompt> others run\n")
+    os.write(pipe[1], b"begin")
+    os.write(pipe[1], b"ning and end\nsecond\nthi")
+    program.reads("line 'beginning and end'\nline 'second'\n")
+    os.write(pipe[1], b"rd")
+    assert os.get_blocking(pipe[0])
+    os.close(pipe[1])
+    program.ends("line 'third'\n")
+
+
+def test_what_sys_stdin_has_read_already_is_not_waited_for(pipe: list[int]) -> None:
+    os.write(pipe[1], b"one\ntwo\nthree\n")
+    program = Program(pipe[0], first="sys.stdin.readline()")
+    program.reads("first 'one\\n'\nprompt> line 'two'\n")
+    program.reads("line 'three'\n")
+    os.close(pipe[1])
+    program.ends("")
+
+
+def test_a_file(tmp_path: Any) -> None:
+    (tmp_path / "lines").write_text("one\ntwo")
+    with open(tmp_path / "lines", "rb") as file:
+        program = Program(file.fileno())
+        program.reads("first None\nprompt> line 'one'\n")
+        program.ends("line 'two'\nend EOF when reading a line\n")
+
+
+def test_a_terminal() -> None:
+    outer, inner = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM.format(first=None)], stdin=inner, stdout=inner, stderr=2)
+    os.close(inner)
+
+    seen = ""
+
+    def reads(text: str) -> None:
+        nonlocal seen
+        while text not in seen:
+            seen += os.read(outer, 1000).decode()
+        seen = seen.partition(text)[2]
+
+    reads("prompt> ")
+    reads("others run")
+    os.write(outer, b"typed\n")
+    reads("line 'typed'")
+    os.write(outer, b"again\n")
+    reads("line 'again'")
+    os.write(outer, b"\x04")  # the end
+    reads("end")
+    assert process.wait(20) == 0
+    os.close(outer)
+
+
+def test_what_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    from weald import builtins
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\ntwo\n"))
+    assert (builtins.input(), builtins.input()) == ("one", "two")
+    with pytest.raises(EOFError):
+        builtins.input()
