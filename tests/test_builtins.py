@@ -76,7 +76,7 @@ def test_what_sys_stdin_has_read_already_is_not_waited_for(pipe: list[int]) -> N
     program.reads("first 'one\\n'\nprompt> line 'two'\n")
     program.reads("line 'three'\n")
     os.close(pipe[1])
-    program.ends("")
+    program.ends("others run\nend EOF when reading a line\n")
 
 
 def test_a_file(tmp_path: Any) -> None:
