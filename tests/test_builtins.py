@@ -74,9 +74,9 @@ def test_what_sys_stdin_has_read_already_is_not_waited_for(pipe: list[int]) -> N
     os.write(pipe[1], b"one\ntwo\nthree\n")
     program = Program(pipe[0], first="sys.stdin.readline()")
     program.reads("first 'one\\n'\nprompt> line 'two'\n")
-    program.reads("line 'three'\n")
+    program.reads("line 'three'\nothers run\n")
     os.close(pipe[1])
-    program.ends("others run\nend EOF when reading a line\n")
+    program.ends("end EOF when reading a line\n")
 
 
 def test_a_file(tmp_path: Any) -> None:
