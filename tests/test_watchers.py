@@ -153,9 +153,25 @@ def test_ref_is_what_the_hub_waits_for(virtual):
     assert virtual.join() and virtual.loop.now() == begin + 50 and seen == [1]
     timer.start(seen.append, 2)
     timer.ref = False
-    with pytest.raises(weald.LoopExit):
-        Event().wait()
+    assert virtual.join() and virtual.loop.now() == begin + 50
     timer.stop()
+
+
+def test_nobody_waits_for_what_only_an_unreferenced_watcher_could_bring():
+    python(
+        """
+        import weald
+        from weald.event import Event
+        timer = weald.get_hub().loop.timer(50, ref=False)
+        timer.start(print)
+        try:
+            Event().wait()
+        except weald.LoopExit as error:
+            assert "Event" in str(error)
+        else:
+            assert 0
+        """
+    )
 
 
 def test_an_active_watcher_lives_and_a_stopped_one_is_freed(virtual):
