@@ -13,6 +13,8 @@ SSLWantReadError or SSLWantWriteError; `_cooperate_ssl` is the one place that do
 
 import ssl as _stdlib
 from collections.abc import Callable
+from errno import EBADF
+from os import strerror
 from socket import _GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
 from ssl import (
     CERT_NONE,
@@ -29,6 +31,7 @@ from time import monotonic
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from weald._core import Lock
 from weald.socket import create_connection, socket
 
 __implements__ = ["SSLSocket", "get_server_certificate"]
@@ -54,16 +57,35 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
     """What the stdlib's SSLSocket does, parking instead of blocking."""
 
     _check_connected: Callable[[], None]
-    _create: Callable[..., "SSLSocket"]
     _sslobj: Any
     do_handshake_on_connect: bool
     suppress_ragged_eofs: bool
 
+    _connected: bool
     _drained = False  # the last read took all that had come: the next waits before it tries
+    _half_sent: Lock | None = None  # held while a record is half sent: OpenSSL must get its rest before anything else
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
         # `_create` calls this through super(), from whichever class is called ssl.SSLSocket by then.
         socket.__init__(self, family, type, proto, fileno)
+
+    @classmethod
+    def _create(
+        cls, sock: Any, server_side: bool = False, do_handshake_on_connect: bool = True, **options: Any
+    ) -> "SSLSocket":
+        # The stdlib's closes the socket, which nobody else knows of, when the handshake fails, but not when
+        # the greenlet is killed or a Timeout ends it.  So the handshake is made here.
+        self: SSLSocket = super()._create(sock, server_side, False, **options)  # type: ignore[misc]
+        self.do_handshake_on_connect = do_handshake_on_connect
+        if do_handshake_on_connect and self._connected:
+            try:
+                if self._descriptor.timeout == 0.0:
+                    raise ValueError("do_handshake_on_connect should not be specified for non-blocking sockets")
+                self.do_handshake()
+            except BaseException:
+                self.close()
+                raise
+        return self
 
     def _cooperate_ssl(self, doing: str, timeout: float | None, call: Callable[..., _T], *args: Any) -> _T:
         """`call(*args)`, again after waiting for what OpenSSL wants, within `timeout` seconds."""
@@ -108,7 +130,25 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         return result
 
     def write(self, data: Any) -> int:
-        return self._cooperate_ssl("write", self._descriptor.timeout, super().write, data)
+        timeout = self._descriptor.timeout
+        if timeout == 0.0:
+            return super().write(data)
+        if self._half_sent is None:
+            try:
+                return super().write(data)
+            except (SSLWantReadError, SSLWantWriteError):
+                self._half_sent = Lock()
+        begin = monotonic()
+        if not self._half_sent.acquire(timeout=-1 if timeout is None else timeout):
+            raise TimeoutError("The write operation timed out")
+        try:
+            if self._sslobj is None:
+                raise OSError(EBADF, strerror(EBADF))  # closed meanwhile
+            if timeout is not None:
+                timeout = max(timeout - (monotonic() - begin), 1e-6)  # 0.0 would not wait at all
+            return self._cooperate_ssl("write", timeout, super().write, data)
+        finally:
+            self._half_sent.release()
 
     def send(self, data: Any, flags: int = 0) -> int:
         if self._sslobj is None:
