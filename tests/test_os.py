@@ -247,6 +247,13 @@ def test_read_and_write_of_what_never_waits(pipe: tuple[int, int], tmp_path: Pat
                 call(bad, argument)
     with pytest.raises(TypeError):
         os.write(w, "text")
+    blocking = stdlib.pipe()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.write(blocking[0], b"x")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.read(blocking[1], 1)
+    for fd in blocking:
+        stdlib.close(fd)
 
 
 def test_read_in_a_native_thread_without_a_hub(pipe: tuple[int, int]) -> None:

@@ -387,6 +387,7 @@ def test_detach_gives_the_descriptor_away(pair: Pair) -> None:
     assert a.fileno() == -1
     assert os.get_blocking(fd)  # as the stdlib's would be
     with socket.socket(fileno=fd) as again:
+        assert not os.get_blocking(fd)
         b.send(b"x")
         assert again.recv(1) == b"x"
 

@@ -12,6 +12,8 @@ Invariants:
 
 import os as _stdlib
 from collections.abc import Callable
+from fcntl import F_GETFL, fcntl
+from os import O_ACCMODE, O_NONBLOCK, O_RDONLY, O_WRONLY
 from select import POLLIN, POLLOUT
 from select import poll as _poll
 from stat import S_ISREG
@@ -176,13 +178,13 @@ _PIPE_BUF = 4096
 
 def read(fd: int, length: int, /) -> bytes:
     """os.read(); while a blocking pipe, terminal or socket has nothing to read, others run."""
-    _wait_until_ready(fd, POLLIN, wait_read)
+    _wait_until_ready(fd, POLLIN, O_WRONLY, wait_read)
     return _read(fd, length)
 
 
 def write(fd: int, data: Any, /) -> int:
     """os.write(); while a blocking pipe, terminal or socket has no room, others run."""
-    if not _wait_until_ready(fd, POLLOUT, wait_write):
+    if not _wait_until_ready(fd, POLLOUT, O_RDONLY, wait_write):
         return _write(fd, data)
     with memoryview(data) as view:
         if view.nbytes <= _PIPE_BUF or S_ISREG(_stdlib.fstat(fd).st_mode) or not _stdlib.get_blocking(fd):
@@ -192,7 +194,7 @@ def write(fd: int, data: Any, /) -> int:
         with view.cast("B") as rest:
             while sent < rest.nbytes:
                 try:
-                    _wait_until_ready(fd, POLLOUT, wait_write)
+                    _wait_until_ready(fd, POLLOUT, O_RDONLY, wait_write)
                     sent += _write(fd, rest[sent : sent + _PIPE_BUF])
                 except OSError:
                     if not sent:
@@ -201,15 +203,21 @@ def write(fd: int, data: Any, /) -> int:
         return sent
 
 
-def _wait_until_ready(fd: int, mask: int, wait: Callable[[int], None]) -> bool:
-    """Park until a blocking `fd` is ready; False where nobody else could run meanwhile, or the call shall fail."""
+def _wait_until_ready(fd: int, mask: int, unfit: int, wait: Callable[[int], None]) -> bool:
+    """Park until a blocking `fd`, unless its access mode is `unfit`, is ready.
+
+    False where nobody else could run meanwhile, or the call shall fail.
+    """
     hub = get_hub_if_exists()
     if hub is None or hub is getcurrent() or not isinstance(fd, int) or not 0 <= fd < 2**31:
         return False
     poller = _poll()
     poller.register(fd, mask)
     # A regular file, and whatever else always is, is ready here already.
-    while not poller.poll(0) and _stdlib.get_blocking(fd):
+    while not poller.poll(0):
+        flags = fcntl(fd, F_GETFL)
+        if flags & O_NONBLOCK or flags & O_ACCMODE == unfit:
+            break
         wait(fd)
     return True
 

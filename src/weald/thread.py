@@ -72,12 +72,11 @@ class _ThreadGreenlet(Greenlet):
 
 
 _alive: weakref.WeakSet[_ThreadGreenlet] = weakref.WeakSet()
-_native_count = _thread._count
 
 
 def _count() -> int:
-    """How many threads run that were started by this module, or natively."""
-    return _native_count() + len(_alive)
+    """How many threads of this module run.  Native ones, weald's own among them, do not count."""
+    return len(_alive)
 
 
 def _run_thread(function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
