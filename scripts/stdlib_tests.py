@@ -43,6 +43,7 @@ MODULES = [
 INTERPRETER = f"{sys.version_info[0]}.{sys.version_info[1]}"
 EXPECTED = Path(__file__).with_name("stdlib_tests.expected")
 MOST_EXPECTED = 60
+BUSY = "busy-waits"
 KEPT = Path(__file__).parent.parent / "build/stdlib-tests" / sys.version.split()[0]
 SOURCE = Path(__file__).parent.parent / "src"
 
@@ -53,7 +54,9 @@ _SHOWN = ("passed", "failed", "skipped")
 # ------------------------------------------------------------------ in the process that runs the tests
 
 
-def run_tests(patched: bool, name: str, seconds: float, only: list[str], done: set[str], out: int) -> None:
+def run_tests(
+    patched: bool, name: str, seconds: float, only: list[str], done: set[str], impatient: set[str], out: int
+) -> None:
     """Run module `name` but for `done`, or just `only`; a JSON line for each test's begin and end goes to `out`."""
     if patched:
         import weald.monkey
@@ -79,7 +82,7 @@ def run_tests(patched: bool, name: str, seconds: float, only: list[str], done: s
         def startTest(self, test: unittest.TestCase) -> None:
             super().startTest(test)
             report("begin", test.id())
-            faulthandler.dump_traceback_later(seconds, exit=True)
+            faulthandler.dump_traceback_later(5.0 if test.id() in impatient else seconds, exit=True)
 
         def stopTest(self, test: unittest.TestCase) -> None:
             faulthandler.cancel_dump_traceback_later()
@@ -159,12 +162,19 @@ def _run_process(patched: bool, name: str, seconds: float, only: list[str], resu
     command = [sys.executable, __file__, "--run", name, "--seconds", str(seconds), *(["--patched"] if patched else [])]
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
         choice = Path(folder, "choice.json")
-        choice.write_text(json.dumps({"only": only, "done": list(results)}))
+        busy = [test for test, reason in expected().items() if reason.startswith(BUSY)] if patched else []
+        choice.write_text(json.dumps({"only": only, "done": list(results), "impatient": busy}))
         os.mkdir(Path(folder, "work"))
         process = subprocess.Popen(
-            [*command, "--choice", str(choice), "--out", str(write)], cwd=Path(folder, "work"), env=environment, stdin=subprocess.DEVNULL,
-            stdout=output, stderr=output, pass_fds=[write], start_new_session=True,
-        )  # fmt: skip
+            [*command, "--choice", str(choice), "--out", str(write)],
+            cwd=Path(folder, "work"),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=[write],
+            start_new_session=True,
+        )
         os.close(write)
         running = ""
         reached_end = False
@@ -255,7 +265,8 @@ def main() -> int:
     if options.run:
         choice = json.loads(Path(options.choice).read_text())
         sys.argv = sys.argv[:1]
-        run_tests(options.patched, options.run, options.seconds, choice["only"], set(choice["done"]), int(options.out))
+        chosen = (choice["only"], set(choice["done"]), set(choice["impatient"]))
+        run_tests(options.patched, options.run, options.seconds, *chosen, int(options.out))
         return 0
 
     listed = expected()
@@ -281,7 +292,7 @@ def main() -> int:
             differ = differing(unpatched, patched)
             for test in differ:
                 verdict = patched.get(test, "missing")
-                if test not in listed or (_kind(verdict) == "hung" and not listed[test].startswith("busy-waits")):
+                if test not in listed or (_kind(verdict) == "hung" and not listed[test].startswith(BUSY)):
                     wrong.append(test)
                     lines = verdict.strip().splitlines()
                     print(f"    {test}: {verdict if options.verbose else lines[0][:40] + ' ' + lines[-1][:160]}")

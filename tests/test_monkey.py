@@ -550,3 +550,79 @@ def test_nothing_is_patched_by_an_import() -> None:
                 assert name.startswith("__") or getattr(module, name) is value, (module, name)
         """
     )
+
+
+def test_a_module_imported_afresh_is_patched_again() -> None:
+    out = run_patched(
+        """
+        import importlib, sys, time, weald.queue, weald.time
+        importlib.reload(time)
+        print(time.sleep is weald.time.sleep)
+        for name in ("queue", "_queue", "selectors"):
+            sys.modules.pop(name, None)
+        import queue, selectors, weald.selectors
+        print(queue.SimpleQueue is weald.queue.SimpleQueue, queue.Empty is weald.queue.Empty)
+        print(selectors.DefaultSelector is weald.selectors.DefaultSelector)
+        print(type(selectors.__loader__).__module__, selectors.__spec__.loader is selectors.__loader__)
+        """
+    )
+    assert out.splitlines() == ["True", "True True", "True", "_frozen_importlib_external True"]
+
+
+def test_asyncio_loops_in_threads() -> None:
+    """Each greenlet has its own running loop, also while another's coroutine blocks."""
+    out = run_patched(
+        """
+        import asyncio, threading, time
+
+        async def outer(n):
+            task = asyncio.current_task()
+            for _ in range(3):
+                await asyncio.sleep(0.001)
+                future = asyncio.Future()
+                asyncio.get_running_loop().call_soon(future.set_result, n)
+                assert await future == n
+            assert await asyncio.to_thread(lambda: asyncio.run(inner(n))) == n
+            thread = threading.Thread(target=lambda: found.append(asyncio.run(inner(n))))
+            thread.start()
+            thread.join()
+            assert asyncio.current_task() is task
+            return n
+
+        async def inner(n):
+            async with asyncio.timeout(10):
+                await asyncio.sleep(0.001)
+            return n
+
+        found, results = [], []
+        threads = [threading.Thread(target=lambda n=n: results.append(asyncio.run(outer(n)))) for n in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print(sorted(results), sorted(found))
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError as error:
+            print(error)
+        """
+    )
+    assert out.splitlines() == ["[0, 1, 2, 3, 4] [0, 1, 2, 3, 4]", "no running event loop"]
+
+
+def test_a_lock_with_fork_handlers_made_before() -> None:
+    out = run_patched(
+        """
+        import concurrent.futures.thread, os, weald, weald.lock, weald.os
+        lock = concurrent.futures.thread._global_shutdown_lock
+        print(type(lock) is weald.lock.Lock)
+        weald.spawn_later(0.01, lock.release)
+        lock.acquire()
+        pid = os.fork()  # waits for the lock, holds it
+        if not pid:
+            os._exit(lock.locked())
+        print(weald.os.waitpid(pid, 0)[1], lock.locked())
+        """,
+        before="import concurrent.futures.thread",
+    )
+    assert out.splitlines() == ["True", "0 False"]

@@ -188,3 +188,15 @@ def test_room_that_comes_while_the_first_wait_makes_the_hub():
     q.task_done()
     with HubMakingTime(q.task_done):
         assert q.join(timeout=0) is True
+
+
+@pytest.mark.parametrize("make", [Queue, SimpleQueue])
+def test_a_timeout_below_zero_is_an_error(make):
+    queue = make(1)
+    queue.put(1, timeout=0)
+    for call in (lambda: queue.get(timeout=-1), lambda: queue.put(2, timeout=-1)):
+        with pytest.raises(ValueError, match="non-negative"):
+            call()
+    with pytest.raises(Full):
+        queue.put(2, False, -1)
+    assert queue.get(False, -1) == 1

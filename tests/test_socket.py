@@ -399,6 +399,23 @@ def test_detach_with_a_timeout_leaves_it_non_blocking(pair: Pair, timeout: float
     fd = a.detach()
     assert not os.get_blocking(fd)
     os.close(fd)
+    os.close(b.fileno())
+    b.detach()
+
+
+def test_create_connection_uses_what_a_program_puts_into_socket() -> None:
+    out = run_patched(
+        """
+        import socket
+        class Proxied(socket.socket):
+            def connect(self, address):
+                print("to", address)
+        socket.socket = Proxied
+        socket.getaddrinfo = lambda host, port, *rest: [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port))]
+        socket.create_connection(("somewhere", 80)).close()
+        """
+    )
+    assert out == "to ('somewhere', 80)\n"
 
 
 def test_makefile_keeps_the_descriptor(pair: Pair) -> None:

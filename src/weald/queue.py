@@ -27,4 +27,5 @@ __all__ = [
 # What `weald.monkey.patch_queue` puts into the module `queue`.  `queue.Queue` and its subclasses stay the
 # standard library's: written in Python over `threading`, they become cooperative with it and keep their
 # protocol for subclasses (`_put`, `mutex`, ...).  SimpleQueue is written in C and would block the loop.
-__implements__ = ["SimpleQueue"]
+# A copy imported afresh also needs the exceptions that SimpleQueue raises.
+__implements__ = ["SimpleQueue", "Empty", "Full"]

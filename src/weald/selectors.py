@@ -4,6 +4,7 @@ Called by: users, `weald.monkey`.
 """
 
 import selectors as _stdlib
+from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
 
 from weald import select
@@ -23,15 +24,32 @@ __all__ = [
 ]
 
 
-class SelectSelector(_stdlib.SelectSelector):
+# Called as a selector parks and as it goes on again, if the first returns true: asyncio.py's.
+before_parking: Callable[[], bool] = lambda: False
+after_parking: Callable[[], None] = lambda: None
+
+
+class _Parking(BaseSelector):
+    """A selector of the stdlib over weald's calls."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        if not before_parking():
+            return super().select(timeout)
+        try:
+            return super().select(timeout)
+        finally:
+            after_parking()
+
+
+class SelectSelector(_Parking, _stdlib.SelectSelector):
     _select = staticmethod(select.select)
 
 
-class PollSelector(_stdlib.PollSelector):
+class PollSelector(_Parking, _stdlib.PollSelector):
     _selector_cls = select.poll
 
 
-class EpollSelector(_stdlib.EpollSelector):
+class EpollSelector(_Parking, _stdlib.EpollSelector):
     _selector_cls = select.epoll
 
 

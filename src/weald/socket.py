@@ -17,10 +17,12 @@ import errno
 import io
 import os
 import socket as _stdlib
+import sys
 from _socket import dup as _dup
 from _socket import socket as _Base
 from _socket import socketpair as _socketpair
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from socket import (  # type: ignore[attr-defined]
     _GLOBAL_DEFAULT_TIMEOUT,
@@ -126,7 +128,8 @@ class socket(_stdlib.socket):
         self._descriptor.close()
         fd = super().detach()
         if blocking and fd >= 0:
-            os.set_blocking(fd, True)
+            with suppress(OSError):  # closed behind our back
+                os.set_blocking(fd, True)
         return fd
 
     # ---------------------------------------------------------------- timeouts
@@ -359,9 +362,11 @@ def create_connection(
     Raises the last attempt's OSError, or all of them as an ExceptionGroup with `all_errors`.
     """
     host, port = address
+    # Once patched, what a program has put in place of these counts: a proxy's socket class, a test's look-up.
+    where = _stdlib if _stdlib.create_connection is create_connection else sys.modules[__name__]
 
     def connect(family: int, kind: int, proto: int, _: str, target: _Address) -> socket:
-        sock = socket(family, kind, proto)
+        sock: socket = where.socket(family, kind, proto)
         try:
             if timeout is not _GLOBAL_DEFAULT_TIMEOUT:
                 sock.settimeout(timeout)
@@ -373,13 +378,13 @@ def create_connection(
             raise
         return sock
 
-    tries = [partial(connect, *info) for info in getaddrinfo(host, port, 0, SOCK_STREAM)]
+    tries = [partial(connect, *info) for info in where.getaddrinfo(host, port, 0, SOCK_STREAM)]
     if happy_eyeballs_delay is None:
         errors = _first_of(tries)
     else:
         families = [attempt.args[0] for attempt in tries]
         errors = _race([tries[i] for i in _in_turns(families)], happy_eyeballs_delay)
-    if isinstance(errors, socket):
+    if not isinstance(errors, list):
         return errors
     if not errors:
         raise OSError("getaddrinfo returns an empty list")
@@ -424,7 +429,7 @@ def _race(tries: list[partial[socket]], delay: float) -> socket | list[OSError]:
                 outcome = outcomes.get(timeout=None if following is None else delay)
             except _core.Empty:
                 continue
-            if isinstance(outcome, socket):
+            if not isinstance(outcome, BaseException):
                 return outcome
             if not isinstance(outcome, OSError):
                 raise outcome
@@ -434,7 +439,7 @@ def _race(tries: list[partial[socket]], delay: float) -> socket | list[OSError]:
         _core.killall(running)
         while not outcomes.empty():
             late = outcomes.get()
-            if isinstance(late, socket):
+            if not isinstance(late, BaseException):
                 late.close()
 
 

@@ -36,6 +36,12 @@ cdef object too_late(object timeout, object otherwise):
     return expired(timeout) if isinstance(timeout, Timeout) else otherwise
 
 
+cdef int check_timeout(bint block, object timeout) except -1:
+    if block and not isinstance(timeout, Timeout) and timeout < 0:
+        raise ValueError("'timeout' must be a non-negative number")
+    return 0
+
+
 cdef class SimpleQueue:
     """SimpleQueue(maxsize=None, items=None): first in, first out.
 
@@ -147,6 +153,8 @@ cdef class SimpleQueue:
         """
         cdef Waiter waiter
         cdef double wait
+        if timeout is not None:
+            check_timeout(block, timeout)
         if self.closed:
             self.check_open()
         if self.limit < 0 or len(self.queue) < self.limit:
@@ -216,6 +224,8 @@ cdef class SimpleQueue:
         """
         cdef Waiter waiter
         cdef double wait
+        if timeout is not None:
+            check_timeout(block, timeout)
         if self.queue:
             item = self.take()
             if self.putters.head != NULL:

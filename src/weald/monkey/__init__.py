@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from weald import _core
-from weald.monkey import _locks
+from weald.monkey import _imports, _locks
 
 __all__ = [
     "Listener",
@@ -187,7 +187,18 @@ def _patch_module(name: str, items: Iterable[str] | None = None) -> bool:
     source = import_module(f"weald.{name.lstrip('_')}")
     target = import_module(name)
     names = source.__implements__ if items is None else items
-    return patch_module(target, source, [attr for attr in names if hasattr(target, attr)])
+    names = [attr for attr in names if hasattr(target, attr)]
+
+    def again(module: ModuleType) -> None:
+        if module is not target or getattr(module, names[0]) is not getattr(source, names[0]):
+            for attr in names:
+                setattr(module, attr, getattr(source, attr))
+
+    if not patch_module(target, source, names):
+        return False
+    if names:
+        _imports.whenever_imported(name, again)
+    return True
 
 
 def _others() -> Iterable[ModuleType]:
@@ -326,6 +337,7 @@ def patch_thread(
     if existing_locks:
         _locks.replace()
     _mend_executors()
+    _imports.whenever_imported("asyncio.events", _patch_asyncio)
 
 
 def _mend_executors() -> None:
@@ -344,6 +356,12 @@ def _mend_executors() -> None:
                 executor._max_workers = len(executor._threads)
             elif executor._work_queue.empty():
                 executor._work_queue = _core.SimpleQueue()
+
+
+def _patch_asyncio(events: ModuleType) -> None:
+    from weald import asyncio as ours
+
+    patch_module(events, ours)
 
 
 def patch_subprocess() -> None:

@@ -11,7 +11,6 @@ own) stays what it is everywhere: two locks in place of one would exclude nobody
 
 import _thread
 import gc
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -81,9 +80,10 @@ def _places(found: dict[int, Any]) -> dict[int, list[_Place]]:
                         places[id(value)].append((partial(attributes.__setitem__, name), 1))
     for method in holders:
         if isinstance(method, _Method) and id(method) not in of_conditions:
-            hook = _AT_FORK.get(method.__name__)
-            if hook and all(holder is holders for holder in gc.get_referrers(method)):
-                places[id(method.__self__)].append((partial(_at_fork, hook, method.__name__), 1))  # type: ignore[attr-defined]
+            lists = [holder for holder in gc.get_referrers(method) if type(holder) is list and holder is not holders]
+            # In `holders`, the variable here and the argument there.
+            if sum(method is item for items in lists for item in items) == sys.getrefcount(method) - 3:
+                places[id(method.__self__)].append((partial(_put_method, lists, method), 1))  # type: ignore[attr-defined]
     return places
 
 
@@ -98,12 +98,12 @@ def _classes_of(dicts: list[Any]) -> dict[int, type]:
     }
 
 
-# What modules register with os.register_at_fork, which keeps it where the garbage collector does not look.
-_AT_FORK = {"acquire": "before", "release": "after_in_parent", "_at_fork_reinit": "after_in_child"}
-
-
-def _at_fork(hook: str, method: str, lock: Any) -> None:
-    os.register_at_fork(**{hook: getattr(lock, method)})
+def _put_method(lists: list[list[Any]], method: Any, lock: Any) -> None:
+    """As what modules register with os.register_at_fork is kept."""
+    for items in lists:
+        for index, item in enumerate(items):
+            if item is method:
+                items[index] = getattr(lock, method.__name__)
 
 
 def _is_ours(holder: Any) -> bool:

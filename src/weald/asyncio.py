@@ -1,0 +1,83 @@
+"""`asyncio` in threads that are greenlets: each greenlet has a running loop of its own.
+
+Called by: `weald.monkey.patch_thread` (whenever `asyncio.events` is imported), selectors.py.
+
+asyncio keeps "the running loop" per native thread, in C.  Here Python code gets the greenlet's.  What asyncio
+does in C (tasks, futures made without a loop) goes on reading the thread's slot, so whoever runs a loop puts
+it there when it starts and whenever its `select` returns, and puts back what was there when it parks or ends.
+"""
+
+import _asyncio
+from typing import Any
+
+from weald import selectors
+from weald._core import local
+
+__implements__ = ["_get_running_loop", "_set_running_loop", "get_event_loop", "get_running_loop"]
+__imports__: list[str] = []
+__all__ = ["get_event_loop", "get_running_loop"]
+__target__ = "asyncio.events"
+
+_get_slot = _asyncio._get_running_loop
+_set_slot = _asyncio._set_running_loop
+
+
+class _Running(local):
+    loop: Any = None
+    before: Any = None  # what the thread's slot held
+
+
+_running = _Running()
+
+
+def _get_running_loop() -> Any:
+    """The loop that this greenlet runs, or None."""
+    return _running.loop
+
+
+def _set_running_loop(loop: Any) -> None:
+    running = _running
+    if loop is None:
+        _set_slot(running.before)
+        running.before = None
+    else:
+        running.before = _get_slot()
+        _set_slot(loop)
+    running.loop = loop
+
+
+def get_running_loop() -> Any:
+    """The loop that this greenlet runs; RuntimeError if there is none."""
+    loop = _running.loop
+    if loop is None:
+        raise RuntimeError("no running event loop")
+    return loop
+
+
+def get_event_loop() -> Any:
+    """The loop that this greenlet runs, else what the event loop policy says."""
+    loop = _running.loop
+    if loop is None:
+        from asyncio import get_event_loop_policy
+
+        loop = get_event_loop_policy().get_event_loop()
+    return loop
+
+
+def _leave_slot() -> bool:
+    """This greenlet's loop is about to park; whether there is one."""
+    running = _running
+    if running.loop is None:
+        return False
+    _set_slot(running.before)
+    return True
+
+
+def _retake_slot() -> None:
+    """This greenlet's loop goes on."""
+    running = _running
+    running.before = _get_slot()
+    _set_slot(running.loop)
+
+
+selectors.before_parking, selectors.after_parking = _leave_slot, _retake_slot
