@@ -1,25 +1,25 @@
 """`asyncio` in threads that are greenlets: each greenlet has a running loop of its own.
 
-Called by: `weald.monkey.patch_thread` (whenever `asyncio.events` is imported), selectors.py.
+Called by: `weald.monkey.patch_thread` (whenever asyncio is imported), selectors.py.
 
 asyncio keeps "the running loop" per native thread, in C.  Here Python code gets the greenlet's.  What asyncio
-does in C (tasks, futures made without a loop) goes on reading the thread's slot, so whoever runs a loop puts
-it there when it starts and whenever its `select` returns, and puts back what was there when it parks or ends.
+does in C (Future() and Task() without a loop) goes on reading the thread's slot, so whoever runs a loop puts it
+there when it starts and whenever its `select` returns, and puts back what was there when it parks or ends.
 """
 
 import _asyncio
+import asyncio.tasks as _tasks
 from typing import Any
 
 from weald import selectors
 from weald._core import local
 
 __implements__ = ["_get_running_loop", "_set_running_loop", "get_event_loop", "get_running_loop"]
-__imports__: list[str] = []
-__all__ = ["get_event_loop", "get_running_loop"]
-__target__ = "asyncio.events"
+__all__ = ["current_task", "get_event_loop", "get_running_loop"]
 
 _get_slot = _asyncio._get_running_loop
 _set_slot = _asyncio._set_running_loop
+_current_task = _tasks.current_task
 
 
 class _Running(local):
@@ -64,6 +64,11 @@ def get_event_loop() -> Any:
     return loop
 
 
+def current_task(loop: Any = None) -> Any:
+    """The task that `loop` (None: the one this greenlet runs) is in, or None."""
+    return _current_task(get_running_loop() if loop is None else loop)
+
+
 def _leave_slot() -> bool:
     """This greenlet's loop is about to park; whether there is one."""
     running = _running
@@ -80,4 +85,4 @@ def _retake_slot() -> None:
     _set_slot(running.loop)
 
 
-selectors.before_parking, selectors.after_parking = _leave_slot, _retake_slot
+selectors.parking = _leave_slot, _retake_slot

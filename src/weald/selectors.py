@@ -25,20 +25,20 @@ __all__ = [
 
 
 # Called as a selector parks and as it goes on again, if the first returns true: asyncio.py's.
-before_parking: Callable[[], bool] = lambda: False
-after_parking: Callable[[], None] = lambda: None
+parking: tuple[Callable[[], bool], Callable[[], None]] = (lambda: False, lambda: None)
 
 
 class _Parking(BaseSelector):
     """A selector of the stdlib over weald's calls."""
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
-        if not before_parking():
+        before, after = parking
+        if not before():
             return super().select(timeout)
         try:
             return super().select(timeout)
         finally:
-            after_parking()
+            after()
 
 
 class SelectSelector(_Parking, _stdlib.SelectSelector):

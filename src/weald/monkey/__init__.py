@@ -337,7 +337,7 @@ def patch_thread(
     if existing_locks:
         _locks.replace()
     _mend_executors()
-    _imports.whenever_imported("asyncio.events", _patch_asyncio)
+    _imports.whenever_imported("asyncio", _patch_asyncio)
 
 
 def _mend_executors() -> None:
@@ -358,10 +358,11 @@ def _mend_executors() -> None:
                 executor._work_queue = _core.SimpleQueue()
 
 
-def _patch_asyncio(events: ModuleType) -> None:
+def _patch_asyncio(asyncio: Any) -> None:
     from weald import asyncio as ours
 
-    patch_module(events, ours)
+    patch_module(asyncio.events, ours)
+    patch_module(asyncio.tasks, ours, ["current_task"])
 
 
 def patch_subprocess() -> None:
