@@ -42,12 +42,20 @@ def virtual() -> Iterator[_core.Hub]:
     _fresh_hub(None)
 
 
-def require_program(name: str) -> str:
-    """The path of program `name`.  Without it the test is skipped, and fails where CI=true."""
+def require_program(name: str, package: str | None = None) -> str:
+    """The path of program `name`, installed from Debian's `package` if that is possible.
+
+    Without it the test is skipped, and fails where CI=true.
+    """
     path = shutil.which(name)
+    if path is None and package is not None and os.geteuid() == 0 and shutil.which("apt-get"):
+        install = f"apt-get install -y --no-install-recommends {package}"
+        environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(f"{install} || (apt-get update && {install})", shell=True, env=environ, capture_output=True)
+        path = shutil.which(name)
     if path is None:
-        message = f"the program {name!r} is not installed"
-        if os.environ.get("CI") == "true":
+        message = f"the program {name!r} is not installed" + (f" (apt-get install {package})" if package else "")
+        if os.environ.get("CI") in ("true", "1"):
             pytest.fail(f"{message}; CI must have it")
         pytest.skip(message)
     return path

@@ -17,11 +17,11 @@ from celery import bootsteps, platforms
 from celery.worker import state
 
 from weald._core import RLock, Semaphore
+from weald.integrations.celery.batches import batch_acknowledgements
 
 __all__ = ["LoopStep", "replace_at_exit", "replace_now", "replacements"]
 
 LOOK = 0.5  # seconds between looks at the worker's state
-ACKS = 1  # acknowledgements that may be under way at once
 _REPLACEMENTS = "WEALD_CELERY_REPLACEMENTS"
 
 
@@ -38,12 +38,14 @@ class LoopStep(bootsteps.Step):
 
 
 def _bounded(call_soon_ack: Callable[..., Any]) -> Callable[..., Any]:
-    """At most ACKS at once: on Redis each takes a connection."""
-    slots = Semaphore(ACKS)
+    """Acknowledgements go in batches; of anything else, rejects say, only one at once: each takes a connection."""
+    slot = Semaphore(1)
 
-    def bounded(*args: Any, **kwargs: Any) -> Any:
-        with slots:
-            return call_soon_ack(*args, **kwargs)
+    def bounded(call: Any, *args: Any, **kwargs: Any) -> Any:
+        if getattr(call, "__name__", "") == "ack_log_error":
+            return call_soon_ack(call, *args, **kwargs)
+        with slot:
+            return call_soon_ack(call, *args, **kwargs)
 
     return bounded
 
@@ -53,6 +55,7 @@ def loop(
     hbrate: float = 2.0, **kwargs: Any,
 ) -> None:
     """Consume until the blueprint is closed.  Raises the connection's errors; Consumer.start connects again."""
+    batch_acknowledgements(consumer.channel)
     errors: list[BaseException] = []
     entries = []
     dispatcher = c.event_dispatcher

@@ -3,7 +3,7 @@
 Called by: pool.py.
 
 Celery keeps a backend per thread, here per task: a connection for each result.  One backend is shared instead
-(`result_backend_thread_safe`), and its Redis connections are bounded: a task waits for one to be free.
+(`result_backend_thread_safe`); its Redis connections are bounded, and results share round trips.
 """
 
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Any
 from celery.backends.asynchronous import greenletDrainer, register_drainer
 
 from weald._core import Event, Greenlet, sleep, spawn
+from weald.integrations.celery.batches import batch_results
 
 __all__ = ["share_backend"]
 
@@ -43,3 +44,4 @@ def share_backend(app: Any, connections: int) -> None:
         backend.connparams["max_connections"] = backend.max_connections or connections
         backend._ConnectionPool = partial(backend.redis.BlockingConnectionPool, timeout=None)
         vars(backend).pop("client", None)
+        batch_results(backend)
