@@ -177,12 +177,12 @@ class Events:
 
         def capture():
             with receiver.consumer_context(wakeup=False) as (connection, _, _):
-                self.ready.set()
                 while not self.done:
                     try:
                         connection.drain_events(timeout=0.2)
                     except TimeoutError:
                         pass
+                    self.ready.set()  # kombu subscribes to Redis in the first of these
 
         self.thread = threading.Thread(target=capture)
         self.thread.start()

@@ -197,10 +197,12 @@ class Hub(_core.Hub):
     def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None:
         """Called with an exception nobody caught: NOT_ERROR goes nowhere, SYSTEM_ERROR to the main greenlet.
 
-        All but NOT_ERROR are printed.  Three times None stands for the exception that is being handled.
+        The rest is printed, and so is SYSTEM_ERROR but for KeyboardInterrupt and SystemExit, of which the main
+        greenlet tells if it does not catch them.  Three times None stands for the exception that is being handled.
         """
         type, value, tb = self._normalize_exception(type, value, tb)
-        if not issubclass(type, self.NOT_ERROR):
+        told_by_main = issubclass(type, self.SYSTEM_ERROR) and issubclass(type, (KeyboardInterrupt, SystemExit))
+        if not told_by_main and not issubclass(type, self.NOT_ERROR):
             self.print_exception(context, type, value, tb)
         if issubclass(type, self.SYSTEM_ERROR):
             self.handle_system_error(type, value, tb)
