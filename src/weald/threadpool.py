@@ -75,10 +75,21 @@ class _Workers:
         return self.threads - self.stopping
 
     def submit(self, job: _Job) -> None:
+        """Have a worker run `job`.  Raises RuntimeError, and keeps nothing of it, if there can be no thread."""
         with self._lock:
             self.pending += 1
             self._queue.put(job)
-        self.adjust()
+        try:
+            self.adjust()
+        except BaseException:
+            queued = self.take_queued()
+            with self._lock:
+                for other in queued:
+                    if other is not job:
+                        self.pending += 1
+                        self._queue.put(other)
+            if job in queued:
+                raise
 
     def adjust(self, at_least: int = 0) -> None:
         """Start the threads that are missing for the jobs at hand, stop those above `maxsize`."""
@@ -408,7 +419,9 @@ class _Future(concurrent.futures.Future[_T]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._condition = Condition()  # type: ignore[assignment]  # threading's, unpatched, would block the loop
+        # What `threading` has for these would, unpatched, block the loop.
+        self._condition = Condition()  # type: ignore[assignment]
+        self._waiters = _Waiters()
         self._links: Event | None = None
 
     def rawlink(self, callback: Callable[["_Future[_T]"], object]) -> None:
@@ -429,6 +442,15 @@ class _Future(concurrent.futures.Future[_T]):
     def successful(self) -> bool:
         """True if it is done and has a result."""
         return self.done() and not self.cancelled() and self.exception() is None
+
+
+class _Waiters(list[Any]):
+    """Who waits for a future by `concurrent.futures.wait` or `as_completed`."""
+
+    def append(self, waiter: Any) -> None:
+        if not isinstance(waiter.event, Event):
+            waiter.event = Event()  # nobody uses it yet: the futures are locked while it is made
+        super().append(waiter)
 
 
 class _Link:
@@ -522,7 +544,12 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
             if self._shutdown:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             future: _Future[_T] = _Future()
-            self._workers.submit(_ExecutorJob(future, fn, args, kwargs))
+            job = _ExecutorJob(future, fn, args, kwargs)
+            try:
+                self._workers.submit(job)
+            except BaseException:
+                job.deliver()
+                raise
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
