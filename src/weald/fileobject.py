@@ -27,7 +27,7 @@ from weald.monkey import get_original
 from weald.os import make_nonblocking
 from weald.threadpool import ThreadPool
 
-__all__ = ["FileObject", "FileObjectPosix", "FileObjectThread"]
+__all__ = ["FileObject", "FileObjectBlock", "FileObjectPosix", "FileObjectThread"]
 
 # What reads, writes or moves: the rest of a file object's names neither block nor enter its buffer.
 _OPERATIONS = frozenset(
@@ -156,6 +156,7 @@ class FileObjectPosix(_FileObject):
         errors: str | None = None,
         newline: str | None = None,
     ) -> None:
+        _check_mode(mode, buffering, encoding, errors, newline)  # while nothing is to be closed yet
         self._source = None if isinstance(fobj, int) else fobj
         self._closefd = closefd
         fd = fobj if isinstance(fobj, int) else fobj.fileno()
@@ -171,12 +172,16 @@ class FileObjectPosix(_FileObject):
 
     def close(self) -> None:
         """Write what is buffered and close.  Whoever waits to read gets OSError(EBADF)."""
-        if self.fileio.writable():
-            with self._lock:
-                self._io.close()
-        self.fileio.close()
-        if self._source is not None and self._closefd:
-            self._source.close()
+        if self.fileio.closed:
+            return
+        try:
+            if self.fileio.writable():
+                with self._lock:
+                    self._io.close()
+        finally:
+            self.fileio.close()
+            if self._source is not None and self._closefd:
+                self._source.close()
 
 
 class FileObjectThread(_FileObject):
@@ -219,6 +224,39 @@ class FileObjectThread(_FileObject):
             self._locked(self._io.flush)
 
 
+class FileObjectBlock(_FileObject):
+    """A file object whose operations block the loop; arguments are those of `FileObjectThread`.
+
+    For files that are known to be quick, when a thread's round trip would cost more than they do.
+    """
+
+    def __init__(
+        self,
+        fobj: Any,
+        mode: str = "r",
+        buffering: int = -1,
+        closefd: bool = True,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> None:
+        self._closefd = closefd
+        if not hasattr(fobj, "fileno"):
+            fobj = open(fobj, mode, buffering, encoding, errors, newline, closefd or not isinstance(fobj, int))
+            self._closefd = True
+        super().__init__(fobj)
+
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    def close(self) -> None:
+        """Write what is buffered and close."""
+        if self._closefd:
+            self._io.close()
+        else:
+            self._io.flush()
+
+
 def FileObject(fobj: Any, *args: Any, **kwargs: Any) -> FileObjectPosix | FileObjectThread:
     """The fitting file object for `fobj`, a path, a descriptor or an object with `fileno`."""
     fd = fobj if isinstance(fobj, int) else fobj.fileno() if hasattr(fobj, "fileno") else None
@@ -229,19 +267,24 @@ def FileObject(fobj: Any, *args: Any, **kwargs: Any) -> FileObjectPosix | FileOb
     return FileObjectThread(fobj, *args, **kwargs)
 
 
+def _check_mode(mode: str, buffering: int, encoding: str | None, errors: str | None, newline: str | None) -> None:
+    """Raises the ValueErrors of `open`."""
+    if "b" not in mode:
+        if buffering == 0:
+            raise ValueError("can't have unbuffered text I/O")
+    elif "t" in mode:
+        raise ValueError("can't have text and binary mode at once")
+    elif any(option is not None for option in (encoding, errors, newline)):
+        raise ValueError("binary mode doesn't take an encoding, errors or newline argument")
+
+
 def _layers(
     raw: io.FileIO, mode: str, buffering: int, encoding: str | None, errors: str | None, newline: str | None
 ) -> Any:
     """What `open` builds over `raw`."""
     binary = "b" in mode
-    if binary and "t" in mode:
-        raise ValueError("can't have text and binary mode at once")
-    if binary and (encoding or errors or newline) is not None:
-        raise ValueError("binary mode doesn't take an encoding, errors or newline argument")
     if buffering == 0:
-        if binary:
-            return raw
-        raise ValueError("can't have unbuffered text I/O")
+        return raw
     line_buffering = buffering == 1 or (buffering < 0 and raw.isatty())
     size = buffering if buffering > 1 else io.DEFAULT_BUFFER_SIZE
     buffer: Any

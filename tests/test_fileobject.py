@@ -1,0 +1,482 @@
+"""weald.fileobject: files, pipes, sockets and terminals as file objects whose calls let others run."""
+
+import errno
+import gc
+import io
+import os
+import pty
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Thread, recorded_errors, settle
+
+import weald
+from weald import Timeout, socket
+from weald.fileobject import FileObject, FileObjectBlock, FileObjectPosix, FileObjectThread, open_shared
+from weald.threadpool import ThreadPool
+
+Ends = tuple[int, int]
+
+
+@pytest.fixture
+def pipe(io_loop: str) -> Iterator[Ends]:
+    """(read, write); whatever the test has not closed is closed."""
+    ends = os.pipe()
+    identities = [os.fstat(fd) for fd in ends]
+    yield ends
+    for fd, identity in zip(ends, identities, strict=True):
+        if is_open(fd) and os.path.samestat(os.fstat(fd), identity):
+            os.close(fd)
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def fill(fd: int) -> int:
+    """Write until the pipe is full; how many bytes went."""
+    blocking = os.get_blocking(fd)
+    os.set_blocking(fd, False)
+    total = 0
+    try:
+        while True:
+            total += os.write(fd, bytes(65536))
+    except BlockingIOError:
+        return total
+    finally:
+        os.set_blocking(fd, blocking)
+
+
+def failure(greenlet: Any) -> Any:
+    greenlet.join(20)
+    assert greenlet.exception is not None, greenlet
+    return greenlet.exception
+
+
+KINDS: dict[str, Any] = {"posix": FileObjectPosix, "thread": FileObjectThread}
+kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
+every_kind = pytest.mark.parametrize("kind", [*KINDS.values(), FileObjectBlock, FileObject])
+
+
+# -------------------------------------------------------------------- pipes
+
+
+@kinds
+def test_reading_parks_until_something_comes(pipe: Ends, kind: Any) -> None:
+    read, write = pipe
+    with kind(read, "rb", 0) as file:
+        reading = weald.spawn(file.read, 10)
+        settle()
+        assert not reading.ready()
+        os.write(write, b"x")
+        assert reading.get(timeout=20) == b"x"
+    assert not is_open(read)
+
+
+@kinds
+def test_writing_parks_until_there_is_room(pipe: Ends, kind: Any) -> None:
+    read, write = pipe
+    total = fill(write)
+    with kind(write, "wb", 0) as file:
+        writing = weald.spawn(file.write, b"end")
+        settle()
+        assert not writing.ready()
+        with FileObjectPosix(read, "rb") as other:
+            assert other.read(total) == bytes(total)
+            assert writing.get(timeout=20) == 3
+            assert other.read(3) == b"end"
+
+
+@kinds
+def test_more_than_a_pipe_holds(pipe: Ends, kind: Any) -> None:
+    data = os.urandom(1_000_000)
+
+    def write() -> None:
+        with kind(pipe[1], "wb") as file:
+            assert file.write(data) == len(data)
+
+    writing = weald.spawn(write)
+    with kind(pipe[0], "rb") as file:
+        assert file.read() == data and file.read() == b""
+    writing.get(timeout=20)
+
+
+@kinds
+def test_every_way_to_read(pipe: Ends, kind: Any) -> None:
+    os.write(pipe[1], b"line 1\nline 2\nabcdefghij\nlast")
+    os.close(pipe[1])
+    with kind(pipe[0], "rb") as file:
+        assert file.readline() == b"line 1\n" and next(file) == b"line 2\n"
+        assert file.peek(1)[:1] == b"a" and file.read1(2) == b"ab" and file.read(2) == b"cd"
+        buffer = bytearray(3)
+        assert file.readinto(buffer) == 3 and buffer == b"efg"
+        assert file.readlines() == [b"hij\n", b"last"] and list(file) == [] and file.readline() == b""
+
+
+@kinds
+def test_text(pipe: Ends, kind: Any) -> None:
+    with kind(pipe[1], "w", encoding="latin-1", newline="\r\n") as out:
+        out.write("Grüße\n")
+        out.writelines(["zwei\n", "drei"])
+    with kind(pipe[0], encoding="latin-1") as file:
+        assert file.encoding == "latin-1" and file.mode == "r"
+        assert file.readline() == "Grüße\n" and list(file) == ["zwei\n", "drei"]
+
+
+@kinds
+def test_undecodable_text(pipe: Ends, kind: Any) -> None:
+    os.write(pipe[1], b"\xff\n\xff\n")
+    os.close(pipe[1])
+    with kind(pipe[0], "r", encoding="utf-8", errors="replace") as file:
+        assert file.readline() == "\ufffd\n"
+
+
+def test_line_buffering(pipe: Ends) -> None:
+    read, write = pipe
+    os.set_blocking(read, False)
+    with FileObjectPosix(write, "w", 1) as file:
+        file.write("part")
+        with pytest.raises(BlockingIOError):
+            os.read(read, 100)
+        file.write(" and line\n")
+        assert os.read(read, 100) == b"part and line\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [("rbt", {}), ("rb", {"encoding": "utf-8"}), ("rb", {"newline": "\n"}), ("r", {"buffering": 0}), ("x y", {})],
+)
+def test_modes_that_are_none(pipe: Ends, mode: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        FileObjectPosix(pipe[0], mode, **options)
+    assert is_open(pipe[0]) and os.get_blocking(pipe[0])
+    with pytest.raises(ValueError):
+        FileObjectThread(os.devnull, mode, **options)
+
+
+@kinds
+def test_greenlets_read_and_write_in_turn(pipe: Ends, kind: Any) -> None:
+    """A buffer entered twice at once would raise."""
+    lines = {f"{number:05}\n".encode() for number in range(20_000)}
+    with kind(pipe[1], "wb") as out, kind(pipe[0], "rb") as file:
+        got: list[bytes] = []
+
+        def read() -> None:
+            while line := file.readline():
+                got.append(line)
+
+        def write(some: list[bytes]) -> None:
+            for line in some:
+                out.write(line)
+
+        ordered = sorted(lines)
+        count = 200 if kind is FileObjectThread else len(ordered)
+        readers = [weald.spawn(read) for _ in range(2)]
+        writers = [weald.spawn(write, ordered[start:count:3]) for start in range(3)]
+        weald.joinall(writers, timeout=30, raise_error=True)
+        out.close()
+        weald.joinall(readers, timeout=30, raise_error=True)
+    assert sorted(got) == ordered[:count]
+
+
+def test_reader_and_writer_in_different_threads(pipe: Ends) -> None:
+    def write() -> None:
+        with FileObjectPosix(pipe[1], "wb") as out:
+            for number in range(1000):
+                out.write(b"%d\n" % number)
+                out.flush()
+
+    thread = Thread(write)
+    with FileObjectPosix(pipe[0], "rb") as file:
+        assert [int(line) for line in file] == list(range(1000))
+    thread.wait()
+
+
+def test_a_timeout_and_a_kill_leave_the_file_usable(pipe: Ends) -> None:
+    with FileObjectPosix(pipe[0], "rb") as file:
+        with pytest.raises(Timeout), Timeout(0.01):
+            file.readline()
+        reading = weald.spawn(file.read)
+        settle()
+        reading.kill()
+        os.write(pipe[1], b"line\n")
+        assert file.readline() == b"line\n"
+
+
+# -------------------------------------------------------------------- closing
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_closing_wakes_who_reads(pipe: Ends, buffering: int) -> None:
+    file = FileObjectPosix(pipe[0], "rb", buffering)
+    with recorded_errors():
+        reading = weald.spawn(file.read, 1)
+        settle()
+        file.close()
+        error = failure(reading)
+    assert isinstance(error, OSError) and error.errno == errno.EBADF
+    assert file.closed and not is_open(pipe[0])
+
+
+def test_closing_wakes_who_writes_without_a_buffer(pipe: Ends) -> None:
+    fill(pipe[1])
+    file = FileObjectPosix(pipe[1], "wb", 0)
+    with recorded_errors():
+        writing = weald.spawn(file.write, b"x")
+        settle()
+        file.close()
+        assert failure(writing).errno == errno.EBADF
+
+
+@every_kind
+@pytest.mark.parametrize("mode", ["rb", "wb"])
+def test_closing_twice_and_use_after_it(pipe: Ends, kind: Any, mode: str) -> None:
+    file = kind(pipe[mode == "wb"], mode)
+    assert not file.closed and file.fileno() == pipe[mode == "wb"]
+    file.close()
+    file.close()
+    assert file.closed
+    with pytest.raises(ValueError):
+        file.read(1) if mode == "rb" else file.write(b"x")
+    with pytest.raises(ValueError):
+        file.fileno()
+
+
+@every_kind
+def test_closing_writes_what_is_buffered(pipe: Ends, kind: Any) -> None:
+    file = kind(pipe[1], "wb")
+    file.write(b"buffered")
+    file.close()
+    assert os.read(pipe[0], 100) == b"buffered" and os.read(pipe[0], 100) == b""
+
+
+def test_closing_parks_while_there_is_no_room_for_what_is_buffered(pipe: Ends) -> None:
+    total = fill(pipe[1])
+    file = FileObjectPosix(pipe[1], "wb")
+    file.write(b"end")
+    closing = weald.spawn(file.close)
+    settle()
+    assert not closing.ready() and is_open(pipe[1])
+    with FileObjectPosix(pipe[0], "rb") as other:
+        assert other.read() == bytes(total) + b"end"
+    closing.get(timeout=20)
+
+
+@kinds
+def test_closing_when_what_is_buffered_has_nowhere_to_go(pipe: Ends, kind: Any) -> None:
+    os.close(pipe[0])
+    source = open(pipe[1], "wb", 0)
+    file = kind(source, "wb") if kind is FileObjectPosix else kind(pipe[1], "wb")
+    file.write(b"x")
+    with pytest.raises(BrokenPipeError):
+        file.close()
+    assert file.closed and not is_open(pipe[1])
+    file.close()
+    if kind is FileObjectThread:
+        with pytest.raises(OSError):
+            source.close()
+
+
+@kinds
+def test_closefd(pipe: Ends, kind: Any) -> None:
+    with kind(pipe[1], "wb", closefd=False) as file:
+        file.write(b"one")
+    assert is_open(pipe[1]) and os.get_blocking(pipe[1]) and os.read(pipe[0], 100) == b"one"
+    with kind(pipe[1], "wb") as file:
+        file.write(b"two")
+    assert not is_open(pipe[1]) and os.read(pipe[0], 100) == b"two"
+
+
+def test_non_blocking_only_while_it_is_open(pipe: Ends) -> None:
+    file = FileObjectPosix(pipe[0], "rb", closefd=False)
+    assert not os.get_blocking(pipe[0])
+    file.close()
+    assert os.get_blocking(pipe[0])
+    os.set_blocking(pipe[0], False)
+    FileObjectPosix(pipe[0], "rb", closefd=False).close()
+    assert not os.get_blocking(pipe[0])
+
+
+def test_the_object_that_owned_the_descriptor_is_closed_with_it(pipe: Ends) -> None:
+    source = open(pipe[0], "rb")
+    with FileObjectPosix(source, "rb") as file:
+        os.write(pipe[1], b"x")
+        assert file.read(1) == b"x"
+    assert source.closed and not is_open(pipe[0])
+    source = open(pipe[1], "wb")
+    FileObjectPosix(source, "wb", closefd=False).close()
+    assert not source.closed and is_open(pipe[1])
+    source.close()
+
+
+@every_kind
+def test_a_dropped_file_closes_its_descriptor(pipe: Ends, kind: Any) -> None:
+    file = kind(pipe[1], "wb")
+    file.write(b"x")
+    with pytest.warns(ResourceWarning):
+        del file
+        gc.collect()
+    assert not is_open(pipe[1]) and os.read(pipe[0], 10) == b"x"
+
+
+# -------------------------------------------------------------------- sockets, terminals
+
+
+def test_a_socket(io_loop: str) -> None:
+    a, b = socket.socketpair()
+    with a, FileObject(b, "rb") as file:
+        assert isinstance(file, FileObjectPosix)
+        reading = weald.spawn(file.readline)
+        settle()
+        a.sendall(b"line\n")
+        assert reading.get(timeout=20) == b"line\n"
+    assert b.fileno() == -1
+
+
+def test_a_terminal(io_loop: str) -> None:
+    controller, terminal = pty.openpty()
+    with FileObject(controller, "rb", 0) as mine, FileObject(terminal, "w") as file:
+        assert isinstance(mine, FileObjectPosix) and isinstance(file, FileObjectPosix) and file.isatty()
+        reading = weald.spawn(mine.read, 100)
+        settle()
+        file.write("line\n")  # line-buffered, as it is a terminal
+        assert reading.get(timeout=20) == b"line\r\n"
+
+
+# -------------------------------------------------------------------- regular files
+
+
+@pytest.mark.parametrize("kind", [FileObject, FileObjectThread, FileObjectBlock])
+def test_a_path(tmp_path: Path, kind: Any) -> None:
+    path = tmp_path / "file"
+    with kind(path, "w+", encoding="utf-8") as file:
+        assert file.write("Grüße\nzwei\n") == 11
+        file.seek(0)
+        assert file.readlines() == ["Grüße\n", "zwei\n"] and file.tell() == 13
+        file.truncate(7)
+    with kind(str(path), "rb") as file:
+        assert file.read() == "Grüße".encode() and file.name == str(path)
+    with pytest.raises(FileNotFoundError):
+        kind(tmp_path / "none")
+
+
+def test_what_fits() -> None:
+    read, write = os.pipe()
+    files = [FileObject(read, "rb"), FileObject(write, "wb"), FileObject(os.devnull), FileObject(__file__)]
+    expected = [FileObjectPosix, FileObjectPosix, FileObjectThread, FileObjectThread]
+    assert [type(file) for file in files] == expected
+    for file in files:
+        file.close()
+    with open(__file__) as source:
+        assert isinstance(FileObject(source.fileno(), closefd=False), FileObjectThread)
+
+
+@every_kind
+def test_a_regular_files_descriptor(tmp_path: Path, kind: Any) -> None:
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    with kind(fd, "r+b") as file:
+        file.write(b"abc")
+        file.seek(1)
+        assert file.read() == b"bc"
+    assert not is_open(fd)
+
+
+def test_wrapping_an_open_file(tmp_path: Path) -> None:
+    source = (tmp_path / "file").open("w+")
+    with FileObjectThread(source) as file:
+        file.write("abc")
+        assert file.seek(0) == 0 and file.read() == "abc" and file.seekable() and file.name == source.name
+    assert source.closed
+    source = (tmp_path / "file").open("a")
+    with FileObjectThread(source, closefd=False) as file:
+        file.write("def")
+    assert not source.closed and (tmp_path / "file").read_text() == "abcdef"
+    source.close()
+
+
+class SlowFile(io.BytesIO):
+    """Blocks its thread in `read` until `go` is set, and knows which thread that was."""
+
+    def __init__(self) -> None:
+        super().__init__(b"data")
+        self.go = threading.Event()
+        self.entered = 0
+        self.thread: int | None = None
+
+    def fileno(self) -> int:
+        raise OSError("none")
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.entered += 1
+        self.thread = threading.get_ident()
+        assert self.go.wait(20), "the loop was blocked"
+        return super().read(size)
+
+
+def test_others_run_while_a_file_blocks() -> None:
+    slow = SlowFile()
+    file = FileObjectThread(slow)
+    weald.spawn(slow.go.set)
+    assert file.read() == b"data" and slow.thread != threading.get_ident()
+
+
+def test_one_call_at_a_time_is_made_on_a_file_in_a_thread() -> None:
+    slow = SlowFile()
+    file = FileObjectThread(slow)
+    reading = [weald.spawn(file.read, 2) for _ in range(2)]
+    weald.sleep(0.02)
+    assert slow.entered == 1
+    slow.go.set()
+    weald.joinall(reading, timeout=20, raise_error=True)
+    assert [greenlet.value for greenlet in reading] == [b"da", b"ta"]
+
+
+def test_a_thread_pool_of_ones_own(tmp_path: Path) -> None:
+    pool = ThreadPool(1)
+    with FileObjectThread(tmp_path / "file", "wb", threadpool=pool) as file:
+        file.write(b"x")
+        assert pool.size == 1
+    pool.kill()
+
+
+# -------------------------------------------------------------------- pipes shared with other processes
+
+
+def test_shared_ends_stay_blocking(pipe: Ends) -> None:
+    read, write = pipe
+    with open_shared(read, "rb") as file:
+        reading = weald.spawn(file.readline)
+        settle()
+        assert not reading.ready() and os.get_blocking(read)
+        with open_shared(write, "wb") as out:
+            out.write(b"line\n")  # type: ignore[attr-defined]
+            out.flush()
+            assert reading.get(timeout=20) == b"line\n" and os.get_blocking(write)
+    assert not is_open(read) and not is_open(write)
+
+
+WRITES: dict[str, Callable[[Any, bytes], Any]] = {
+    "buffered": lambda file, data: (file.write(data), file.flush()),
+    "raw": lambda file, data: [file.write(data[start : start + 4096]) for start in range(0, len(data), 4096)],
+}
+
+
+@pytest.mark.parametrize("kind", list(WRITES))
+def test_more_than_a_shared_pipe_holds(pipe: Ends, kind: str) -> None:
+    data = os.urandom(4096 * 100)
+
+    def write() -> None:
+        with open_shared(pipe[1], "wb", 0 if kind == "raw" else -1) as out:
+            WRITES[kind](out, data)
+
+    writing = weald.spawn(write)
+    with open_shared(pipe[0], "rb", 0 if kind == "raw" else -1) as file:
+        assert file.read() == data  # type: ignore[attr-defined]
+    writing.get(timeout=20)
