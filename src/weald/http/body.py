@@ -1,0 +1,113 @@
+"""What a WSGI application reads a request's body from, and hands a file to the server in.
+
+Called by: weald.pywsgi, which puts `Input` into `wsgi.input` and `FileWrapper` into `wsgi.file_wrapper`.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+__all__ = ["FileWrapper", "Input"]
+
+
+class Input:
+    """`wsgi.input`: a request's body.  Reading raises OSError if the client goes away, stalls or breaks the protocol.
+
+    It ends where the body ends, also a chunked one (`wsgi.input_terminated`).
+    """
+
+    __slots__ = ("_buffer", "_more", "trailers")
+
+    def __init__(self, more: Callable[[], bytes] | None) -> None:
+        """`more` gives the next piece of the body, b"" at its end; None for a request without one."""
+        self._more = more
+        self._buffer = b""
+        self.trailers: list[tuple[bytes, bytes]] = []  # those of a chunked body, once it has been read to its end
+
+    def _fetch(self) -> bytes:
+        """The next piece; b"" at the end, from then on."""
+        if self._more is None:
+            return b""
+        piece = self._more()
+        if not piece:
+            self._more = None
+        return piece
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """`size` bytes, less only at the body's end; all there is if `size` is negative or None."""
+        if size is None or size < 0:
+            pieces = [self._buffer]
+            self._buffer = b""
+            while piece := self._fetch():
+                pieces.append(piece)
+            return b"".join(pieces)
+        if len(self._buffer) < size:
+            pieces = [self._buffer]
+            have = len(self._buffer)
+            while have < size and (piece := self._fetch()):
+                pieces.append(piece)
+                have += len(piece)
+            self._buffer = b"".join(pieces)
+        return self._cut(size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """A line with its newline, at most `size` bytes of it."""
+        limit = -1 if size is None or size < 0 else size
+        searched = 0
+        while True:
+            end = self._buffer.find(b"\n", searched)
+            if end >= 0:
+                end += 1
+                return self._cut(end if limit < 0 else min(end, limit))
+            searched = len(self._buffer)
+            if 0 <= limit <= searched:
+                return self._cut(limit)
+            piece = self._fetch()
+            if not piece:
+                return self._cut(searched)
+            self._buffer += piece
+
+    def _cut(self, size: int) -> bytes:
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        return data
+
+    def readlines(self, hint: int | None = None, /) -> list[bytes]:
+        """The lines that remain; no more once they come to `hint` bytes."""
+        lines = []
+        total = 0
+        for line in self:
+            lines.append(line)
+            total += len(line)
+            if hint is not None and 0 < hint <= total:
+                break
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def __next__(self) -> bytes:
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
+
+
+class FileWrapper:
+    """`wsgi.file_wrapper` (PEP 3333): returned by an application, a file goes out through sendfile(2) if it can."""
+
+    def __init__(self, filelike: Any, block_size: int = 65536) -> None:
+        self.filelike = filelike
+        self.block_size = block_size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        data: bytes = self.filelike.read(self.block_size)
+        if not data:
+            raise StopIteration
+        return data
+
+    def close(self) -> None:
+        close = getattr(self.filelike, "close", None)
+        if close is not None:
+            close()

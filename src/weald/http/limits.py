@@ -1,0 +1,32 @@
+"""Limits and timeouts of an HTTP server: what one client may cost.  All are on by default.
+
+Called by: protocol.py, body.py, weald.pywsgi, weald.serve.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, times in seconds.  `dataclasses.replace(limits, …)` changes some."""
+
+    request_line: int = 8190  # longer: 414 (RFC 9112 section 3 asks for 8000 at least)
+    head: int = 65536  # request line and fields together; larger: 431
+    fields: int = 100  # fields of a head, and of trailers; more: 431
+    body: int = 1 << 30  # longer: 413
+    chunk_line: int = 4096  # a chunk's size and extensions; longer: 400
+    trailers: int = 8192  # larger: 431
+
+    head_timeout: float = 20.0  # from a head's first byte (or the connection's start) to its last; then 408
+    keep_alive_timeout: float = 75.0  # between two requests; then the connection is closed
+    body_timeout: float = 30.0  # for the next bytes of a body; then 408
+    body_grace: float = 20.0  # how long a body may be slower than `body_rate`
+    body_rate: float = 240.0  # bytes a second on the average, after that; slower: 408
+    write_timeout: float = 60.0  # a client that takes no bytes for so long is cut off
+    linger_timeout: float = 2.0  # how long to read on after the last response, so that the client can read it
+
+    discard: int = 65536  # of a body that the application left unread: more than that closes the connection
+    requests: int = 100_000  # of one connection; the last one's response says Connection: close
+    connections: int = 50_000  # at once; further ones wait in the listener's backlog

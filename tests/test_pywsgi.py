@@ -1,0 +1,1044 @@
+"""The WSGI server over real connections: PEP 3333, HTTP/1.1 on the wire, limits, gevent's hooks, real clients."""
+
+import errno
+import io
+import json
+import logging
+import socket as stdlib_socket
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from socket import IPPROTO_TCP, SO_RCVBUF, SOL_SOCKET, TCP_NODELAY
+from time import monotonic
+from typing import Any
+from wsgiref.validate import validator
+
+import pytest
+from conftest import Certificate, require_program
+from helpers import recorded_errors, run_patched, wait_until
+from test_http_protocol import BAD_CHUNKS, BAD_HEADS
+
+import weald
+from weald import pywsgi, socket, subprocess
+from weald.event import Event
+from weald.http.limits import Limits
+from weald.pywsgi import WSGIHandler, WSGIServer
+
+pytestmark = pytest.mark.usefixtures("io_loop")
+
+QUICK = Limits(linger_timeout=0.2)
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+App = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+def hello(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
+    return [b"hello"]
+
+
+def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """The body that came."""
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+@contextmanager
+def serving(app: App, **options: Any) -> Iterator[WSGIServer]:
+    options.setdefault("log", None)
+    options.setdefault("error_log", io.StringIO())
+    options.setdefault("limits", QUICK)
+    server = options.pop("server_class", WSGIServer)(("127.0.0.1", 0), app, **options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        for handler in list(server._connections):
+            if handler.socket is not None:
+                handler.socket.close()
+        wait_until(lambda: not server._connections)
+
+
+def connect(server: WSGIServer) -> Any:
+    sock = socket.create_connection(("127.0.0.1", server.server_port), timeout=20)
+    return sock
+
+
+def read_all(sock: Any) -> bytes:
+    pieces = []
+    while piece := sock.recv(65536):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def talk(server: WSGIServer, data: bytes) -> bytes:
+    """Send `data` and return all that comes until the server closes."""
+    with closing(connect(server)) as sock:
+        sock.sendall(data)
+        return read_all(sock)
+
+
+class Response:
+    """One response taken from a connection."""
+
+    def __init__(self, file: Any, head_only: bool = False) -> None:
+        line = file.readline()
+        self.version, self.status = line[:8].decode(), int(line[9:12])
+        self.fields: dict[str, str] = {}
+        self.trailers: dict[str, str] = {}
+        self._read_fields(file, self.fields)
+        self.body = b""
+        if head_only or self.status in (204, 304) or self.status < 200:
+            return
+        if self.fields.get("transfer-encoding") == "chunked":
+            while size := int(file.readline(), 16):
+                self.body += file.read(size)
+                assert file.readline() == b"\r\n"
+            self._read_fields(file, self.trailers)
+        elif "content-length" in self.fields:
+            self.body = file.read(int(self.fields["content-length"]))
+        else:
+            self.body = file.read()
+
+    @staticmethod
+    def _read_fields(file: Any, fields: dict[str, str]) -> None:
+        while (line := file.readline()) != b"\r\n":
+            assert line.endswith(b"\r\n")
+            name, _, value = line.decode("latin-1").partition(":")
+            assert name.lower() not in fields
+            fields[name.lower()] = value.strip()
+
+
+def responses(server: WSGIServer, data: bytes, *heads: bool) -> list[Response]:
+    """The responses to `data`, after which the server must close; `heads`: which have no body."""
+    file = io.BytesIO(talk(server, data))
+    found = []
+    while file.tell() < len(file.getvalue()):
+        found.append(Response(file, bool(len(found) < len(heads) and heads[len(found)])))
+    return found
+
+
+def one(server: WSGIServer, data: bytes) -> Response:
+    (response,) = responses(server, data)
+    return response
+
+
+# ---------------------------------------------------------------- requests
+
+
+def test_hello() -> None:
+    with serving(hello) as server:
+        response = one(server, LAST)
+    assert (response.status, response.body) == (200, b"hello")
+    assert response.fields["content-type"] == "text/plain"
+    assert response.fields["connection"] == "close"
+    assert response.fields["date"].endswith(" GMT")
+
+
+def test_keep_alive_and_pipelining() -> None:
+    seen = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append(environ["PATH_INFO"])
+        start_response("200 OK", [])
+        return [environ["PATH_INFO"].encode(), environ["wsgi.input"].read()]
+
+    post = b"POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"
+    with serving(app) as server:
+        found = responses(server, GET + post + GET + LAST)
+        assert [response.body for response in found] == [b"/", b"/postbody", b"/", b"/last"]
+        with closing(connect(server)) as sock, sock.makefile("rb") as file:
+            for _ in range(3):
+                sock.sendall(GET)
+                assert Response(file).body == b"/"
+            assert len(server._connections) == 1
+
+
+@pytest.mark.parametrize("connection", [b"", b"Connection: keep-alive\r\n"])
+def test_http_1_0(connection: bytes) -> None:
+    with serving(hello) as server:
+        data = b"GET / HTTP/1.0\r\n" + connection + b"\r\n"
+        found = responses(server, data * 2 + b"GET / HTTP/1.0\r\n\r\n")
+    assert [response.fields["connection"] for response in found] == (
+        ["keep-alive", "keep-alive", "close"] if connection else ["close"]
+    )
+    assert found[0].body == b"hello"
+
+
+def test_http_1_0_without_a_length_ends_with_the_connection() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"one"
+        yield b"two"
+
+    with serving(app) as server:
+        response = one(server, b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    assert response.body == b"onetwo"
+    assert "transfer-encoding" not in response.fields
+    assert "keep-alive" not in response.fields.get("connection", "")
+
+
+def test_head_gives_the_head_of_get() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "5")] if environ["PATH_INFO"] == "/known" else [])
+        return [b"hel", b"lo"]
+
+    data = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nHEAD /known HTTP/1.1\r\nHost: a\r\n\r\n" + LAST
+    with serving(app) as server:
+        found = responses(server, data, True, True, False)
+    assert [response.fields["content-length"] for response in found] == ["5", "5", "5"]
+    assert found[2].body == b"hello"
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_no_body(status: str) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response(status, [])
+        return []
+
+    with serving(app) as server:
+        found = responses(server, GET + LAST)
+    for response in found:
+        assert response.status == int(status[:3])
+        assert "transfer-encoding" not in response.fields
+        assert "content-length" not in response.fields
+    assert len(found) == 2
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_a_chunked_request() -> None:
+    trailers = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        assert environ["wsgi.input_terminated"] is True
+        assert "CONTENT_LENGTH" not in environ
+        body = echo(environ, start_response)
+        trailers.extend(environ["wsgi.input"].trailers)
+        return body
+
+    with serving(app) as server:
+        response = one(server, CHUNKED + b"5\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 11\r\n\r\n")
+    assert response.body == b"hello world"
+    assert trailers == [(b"X-Sum", b"11")]
+
+
+def test_a_chunked_response_with_trailers() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("Trailer", "X-Sum")])
+        yield b"hello"
+        yield b""
+        yield b" world"
+        if "weald.trailers" in environ:
+            environ["weald.trailers"].append(("X-Sum", "11"))
+
+    with serving(app) as server:
+        plain = one(server, LAST)
+        wanted = one(server, b"GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n")
+    assert plain.body == wanted.body == b"hello world"
+    assert plain.trailers == {}
+    assert wanted.trailers == {"x-sum": "11"}
+
+
+def test_chunks_go_out_one_by_one() -> None:
+    go_on = Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"first"
+        assert go_on.wait(20)
+        yield b"second"
+
+    with serving(app) as server, closing(connect(server)) as sock:
+        sock.sendall(LAST)
+        data = b""
+        while b"first\r\n" not in data:
+            data += sock.recv(1000)
+        go_on.set()
+        assert read_all(sock).endswith(b"6\r\nsecond\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_100_continue(reads: bool) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if reads:
+            return echo(environ, start_response)
+        start_response("403 Forbidden", [])
+        return [b"no"]
+
+    with serving(app) as server, closing(connect(server)) as sock, sock.makefile("rb") as file:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        first = Response(file)
+        if reads:
+            assert first.status == 100
+            sock.sendall(b"hello" + LAST)
+            assert Response(file).body == b"hello"
+        else:
+            # Whether the body comes is unknown, so nothing that follows can be read as a request.
+            assert first.status == 403
+            assert file.read() == b""
+
+
+@pytest.mark.parametrize("size", [10, 60_000, 1_000_000])
+def test_a_body_that_nobody_reads(size: int) -> None:
+    """A small one is skipped; a large one costs the connection, and the client gets the response all the same."""
+    with serving(hello) as server:
+        post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
+        found = responses(server, post + (LAST if size < 100_000 else b""))
+    assert [response.body for response in found] == [b"hello"] * (2 if size < 100_000 else 1)
+
+
+def test_reading_wsgi_input() -> None:
+    results = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        body = environ["wsgi.input"]
+        results.append((body.read(0), body.readline(), body.readline(2), body.read(2), body.readlines(1), list(body)))
+        assert body.read() == body.readline() == body.read(5) == b""
+        return hello(environ, start_response)
+
+    data = b"first\nsecond\nthird\nfourth\nlast"
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in data) + b"0\r\n\r\n"
+    with serving(app) as server:
+        one(server, b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 30\r\n\r\n" + data)
+        one(server, CHUNKED + chunks)
+        talk(server, LAST)
+    assert results[:2] == [(b"", b"first\n", b"se", b"co", [b"nd\n"], [b"third\n", b"fourth\n", b"last"])] * 2
+    assert results[2] == (b"", b"", b"", b"", [], [])
+
+
+def test_environ() -> None:
+    seen: dict[str, Any] = {}
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.update(environ)
+        assert type(environ) is dict
+        return hello(environ, start_response)
+
+    with serving(app, environ={"my.key": 1}) as server, closing(connect(server)) as sock:
+        port = sock.getsockname()[1]
+        sock.sendall(
+            b"GET /a%20b/%C3%A4%2f?q=%20&r HTTP/1.1\r\nHost: x:1\r\nX-A: 1\r\nx-a: \xe4\r\nContent-Type: t/p\r\n"
+            b"Connection: close\r\nunder_score: 1\r\nProxy: 1\r\n\r\n"
+        )
+        read_all(sock)
+        assert seen["SERVER_PORT"] == str(server.server_port)
+    wanted = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/a b/\xc3\xa4/",
+        "QUERY_STRING": "q=%20&r",
+        "REQUEST_URI": "/a%20b/%C3%A4%2f?q=%20&r",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "REMOTE_PORT": str(port),
+        "HTTP_HOST": "x:1",
+        "HTTP_X_A": "1, \xe4",
+        "CONTENT_TYPE": "t/p",
+        "wsgi.url_scheme": "http",
+        "wsgi.version": (1, 0),
+        "wsgi.run_once": False,
+        "my.key": 1,
+    }
+    assert {key: seen[key] for key in wanted} == wanted
+    assert seen["SERVER_NAME"]
+    assert not {"HTTP_UNDER_SCORE", "HTTP_PROXY", "HTTP_CONTENT_TYPE"} & set(seen)
+
+
+def test_the_validator_is_content() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        body = environ["wsgi.input"].read(100)
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body) + 1))])
+        return [body, b"!"]
+
+    errors = io.StringIO()
+    post = b"POST /a?b HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nbody"
+    with serving(validator(app), error_log=errors) as server, recorded_errors() as raised:
+        found = responses(server, GET + post + LAST)
+    assert [response.body for response in found] == [b"!", b"body!", b"!"]
+    assert raised == []
+    assert errors.getvalue() == ""
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_bad_requests_are_answered_and_nothing_behind_them_is_read() -> None:
+    served = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        environ["wsgi.input"].read()
+        served.append(environ["PATH_INFO"])
+        return hello(environ, start_response)
+
+    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+    with serving(app, limits=replace(QUICK, head_timeout=5)) as server:
+        for status, name, data in BAD_HEADS:
+            response = one(server, data + smuggled)
+            assert (response.status, response.body) == (status, b""), name
+            assert response.fields["connection"] == "close", name
+        for status, name, data in BAD_CHUNKS:
+            response = one(server, CHUNKED.replace(b"Connection: close\r\n", b"") + data + smuggled)
+            assert response.status == status, name
+            assert response.fields["connection"] == "close", name
+    assert served == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_body_that_turns_out_bad_when_the_response_is_under_way(when: str) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"hello"
+        if when == "after":
+            environ["wsgi.input"].read()
+        yield b"never reached" if when == "after" else b" world"
+
+    with serving(app) as server:
+        data = CHUNKED.replace(b"Connection: close\r\n", b"") + b"x\r\n" + GET
+        answer = talk(server, data)
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b"never reached" not in answer
+    assert answer.endswith(b"0\r\n\r\n") is (when == "before")
+
+
+# ---------------------------------------------------------------- limits
+
+
+def test_a_head_that_does_not_come_in_time() -> None:
+    with serving(hello, limits=replace(QUICK, head_timeout=0.2)) as server:
+        with closing(connect(server)) as sock:
+            start = monotonic()
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n")
+            with closing(sock.makefile("rb")) as file:
+                assert Response(file).status == 408
+            assert monotonic() - start < 10
+        with closing(connect(server)) as silent:
+            assert read_all(silent) == b""
+
+
+def test_dribbling_does_not_prolong_a_head() -> None:
+    with serving(hello, limits=replace(QUICK, head_timeout=0.3)) as server, closing(connect(server)) as sock:
+        answers: list[bytes] = []
+        reader = weald.spawn(lambda: answers.append(read_all(sock)))
+        with pytest.raises(OSError) as caught:
+            sock.sendall(b"GET / HTTP/1.1\r\nX: ")
+            for _ in range(1000):
+                sock.sendall(b"a")
+                weald.sleep(0.02)
+        assert caught.value.errno in (errno.EPIPE, errno.ECONNRESET)
+        reader.join(20)
+        if reader.successful():
+            assert answers[0].startswith(b"HTTP/1.1 408 ")
+
+
+def test_an_idle_connection_is_closed() -> None:
+    with serving(hello, limits=replace(QUICK, keep_alive_timeout=0.1)) as server, closing(connect(server)) as sock:
+        sock.sendall(GET)
+        assert read_all(sock).endswith(b"hello")
+
+
+@pytest.mark.parametrize("limits", [{"body_timeout": 0.2}, {"body_grace": 0.2, "body_rate": 1e6}])
+def test_a_body_that_comes_too_slowly(limits: dict[str, float]) -> None:
+    with serving(echo, limits=replace(QUICK, **limits)) as server, closing(connect(server)) as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nxx")
+        with closing(sock.makefile("rb")) as file:
+            assert Response(file).status == 408
+            assert file.read() == b""
+
+
+def test_a_client_that_takes_nothing_is_cut_off() -> None:
+    ended = Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        try:
+            while True:
+                yield b"x" * 100_000
+        finally:
+            ended.set()
+
+    with serving(app, limits=replace(QUICK, write_timeout=0.2)) as server:
+        with closing(socket.socket()) as sock:
+            sock.setsockopt(SOL_SOCKET, SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", server.server_port))
+            sock.sendall(GET)
+            assert ended.wait(20)
+
+
+def test_a_body_beyond_the_limit() -> None:
+    with serving(echo, limits=replace(QUICK, body=10)) as server:
+        assert one(server, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n").status == 413
+        assert one(server, CHUNKED + b"b\r\n01234567890\r\n0\r\n\r\n").status == 413
+        assert one(server, CHUNKED + b"a\r\n0123456789\r\n0\r\n\r\n").body == b"0123456789"
+
+
+def test_requests_per_connection() -> None:
+    with serving(hello, limits=replace(QUICK, requests=2)) as server:
+        found = responses(server, GET * 5)
+    assert [response.fields.get("connection") for response in found] == [None, "close"]
+
+
+def test_connections_at_once() -> None:
+    with serving(hello, limits=replace(QUICK, connections=1)) as server, closing(connect(server)) as first:
+        first.sendall(GET)
+        assert first.recv(1000)
+        with closing(connect(server)) as second:
+            second.sendall(LAST)
+            second.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                second.recv(1000)
+            second.settimeout(20)
+            first.close()
+            assert read_all(second).endswith(b"hello")
+
+
+# ---------------------------------------------------------------- responses
+
+
+class OneSend(WSGIHandler):
+    """Counts what goes to the socket."""
+
+    sends = 0
+
+    def __init__(self, sock: Any, *args: Any) -> None:
+        assert sock.getsockopt(IPPROTO_TCP, TCP_NODELAY)
+        super().__init__(sock, *args)
+
+    def _sendall(self, data: Any) -> None:
+        OneSend.sends += 1
+        super()._sendall(data)
+
+
+def test_a_response_leaves_in_one_piece() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"a" * 1000, b"b" * 1000]
+
+    OneSend.sends = 0
+    with serving(app, handler_class=OneSend) as server:
+        assert one(server, LAST).body == b"a" * 1000 + b"b" * 1000
+    assert OneSend.sends == 1
+
+
+@pytest.mark.parametrize("size", [100_000, 5_000_000])
+@pytest.mark.parametrize("kind", ["list", "generator", "write"])
+def test_large_responses(size: int, kind: str) -> None:
+    parts = [bytes([65 + i]) * (size // 4) for i in range(4)]
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        write = start_response("200 OK", [])
+        if kind == "write":
+            for part in parts:
+                write(part)
+            return []
+        return parts if kind == "list" else iter(parts)
+
+    with serving(app) as server:
+        found = responses(server, GET + LAST)
+    assert [response.body == b"".join(parts) for response in found] == [True, True]
+    assert ("content-length" in found[0].fields) is (kind == "list")
+
+
+def test_more_than_content_length_is_not_sent() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "3")])
+        return [b"hello"]
+
+    with serving(app) as server, recorded_errors() as errors:
+        answer = talk(server, GET + GET)
+    assert answer.endswith(b"\r\n\r\n")
+    assert [error[1] for error in errors] == [AssertionError]
+
+
+def test_less_than_content_length_costs_the_connection() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "10")])
+        return [b"hello"]
+
+    log = io.StringIO()
+    with serving(app, error_log=log) as server:
+        assert talk(server, GET + GET).endswith(b"\r\n\r\nhello")
+    assert "5 bytes less" in log.getvalue()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("length", [None, "1000", "150000"])
+def test_a_file_goes_out_by_sendfile(method: str, length: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytes(range(256)) * 1000
+    calls = []
+    sendfile = pywsgi.os.sendfile
+    monkeypatch.setattr(pywsgi.os, "sendfile", lambda *args: calls.append(args) or sendfile(*args))
+    file = tempfile.TemporaryFile()  # noqa: SIM115 (the server closes it)
+    file.write(data)
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        file.seek(1000)
+        start_response("200 OK", [("Content-Length", length)] if length else [])
+        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
+        return wrapped
+
+    with serving(app) as server:
+        request = f"{method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
+        (response,) = responses(server, request, method == "HEAD")
+    wanted = data[1000 : 1000 + int(length)] if length else data[1000:]
+    assert response.fields["content-length"] == str(len(wanted))
+    assert response.body == (wanted if method == "GET" else b"")
+    assert bool(calls) is (method == "GET")
+    assert file.closed
+
+
+def test_what_only_looks_like_a_file_is_read() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](io.BytesIO(b"hello" * 1000), 100)
+        return wrapped
+
+    with serving(app) as server:
+        assert one(server, LAST).body == b"hello" * 1000
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "error"),
+    [
+        ("200 OK\r\nX: y", [], ValueError),
+        ("OK", [], ValueError),
+        (b"200 OK", [], UnicodeError),
+        ("200 OK", [("X", "a\r\nSet-Cookie: b")], ValueError),
+        ("200 OK", [("X", "a\nb")], ValueError),
+        ("200 OK", [("X", "a\x00b")], ValueError),
+        ("200 OK", [("X\r\nY", "a")], ValueError),
+        ("200 OK", [("X Y", "a")], ValueError),
+        ("200 OK", [("", "a")], ValueError),
+        ("200 OK", [(b"X", "a")], UnicodeError),
+        ("200 OK", [("X", b"a")], UnicodeError),
+        ("200 OK", [("X", 1)], UnicodeError),
+        ("200 OK", [("X", "\u20ac")], UnicodeError),
+        ("200 OK", [("Content-Length", "+5")], ValueError),
+        ("204 No Content", [("Content-Length", "5")], AssertionError),
+    ],
+)
+def test_start_response_refuses(status: Any, headers: Any, error: type[Exception]) -> None:
+    caught = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        for _ in range(2):  # nothing of it may have been remembered as good
+            try:
+                start_response(status, headers)
+            except Exception as raised:
+                caught.append(raised)
+        return hello(environ, start_response)
+
+    with serving(app) as server:
+        assert one(server, LAST).body == b"hello"
+    assert [isinstance(raised, error) for raised in caught] == [True, True]
+
+
+def test_start_response_again() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [("X", "1")])
+        try:
+            raise KeyError("late")
+        except KeyError as error:
+            info = (KeyError, error, error.__traceback__)
+            start_response("500 Sorry", [("Y", "1")], info)
+        if environ["PATH_INFO"] == "/":
+            start_response("200 OK", [])  # without exc_info: an error
+        yield b"sorry"
+        if environ["PATH_INFO"] == "/late":
+            start_response("500 Sorry", [], info)
+            yield b"not reached"
+
+    with serving(app) as server, recorded_errors() as errors:
+        response = one(server, LAST)
+        assert (response.status, response.body) == (500, b"sorry")
+        assert "x" not in response.fields
+        assert errors == []
+        assert responses(server, GET + LAST)[0].body == b"Internal Server Error"
+        assert [error[1] for error in errors] == [AssertionError]
+        late = talk(server, b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert late.endswith(b"sorry\r\n")
+        assert [error[1] for error in errors] == [AssertionError, KeyError]
+
+
+@pytest.mark.parametrize("where", ["call", "first", "later", "close", "nothing"])
+def test_an_application_that_fails(where: str) -> None:
+    class Result:
+        def __iter__(self) -> Iterator[bytes]:
+            if where == "first":
+                raise KeyError(where)
+            yield b"hello"
+            if where == "later":
+                raise KeyError(where)
+
+        def close(self) -> None:
+            if where == "close":
+                raise KeyError(where)
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if where == "call":
+            raise KeyError(where)
+        if where != "nothing":
+            start_response("200 OK", [])
+        return Result()
+
+    with serving(app) as server, recorded_errors() as errors:
+        answer = talk(server, GET + LAST)
+    assert all(error[1] is (AssertionError if where == "nothing" else KeyError) for error in errors)
+    assert "SERVER_NAME" not in repr(errors[0][0])
+    if where in ("call", "first", "nothing"):
+        assert len(errors) == 2
+        assert answer.count(b"HTTP/1.1 500 Internal Server Error\r\n") == 2
+    else:
+        assert len(errors) == 1
+        assert answer.count(b"HTTP/1.1 200 OK\r\n") == 1
+        # The client must be able to tell that something is missing.
+        assert answer.endswith(b"hello\r\n0\r\n\r\n") is (where == "close")
+
+
+def test_a_client_that_leaves_is_nobodys_error() -> None:
+    closed = Event()
+
+    class Endless:
+        def __iter__(self) -> Iterator[bytes]:
+            while True:
+                yield b"x" * 10_000
+                weald.sleep(0)
+
+        def close(self) -> None:
+            closed.set()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "POST":
+            try:
+                environ["wsgi.input"].read()
+            except OSError:
+                closed.set()
+                raise
+        start_response("200 OK", [])
+        return Endless()
+
+    with serving(app) as server, recorded_errors() as errors:
+        for data in (GET, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel"):
+            with closing(connect(server)) as sock:
+                sock.sendall(data)
+                if data is GET:
+                    assert sock.recv(100)
+            assert closed.wait(20)
+            closed.clear()
+        wait_until(lambda: not server._connections)
+    assert errors == []
+
+
+# ---------------------------------------------------------------- upgrade
+
+
+def test_upgrade() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        assert environ["wsgi.input_terminated"] is False
+        write = start_response("101 Switching Protocols", [("Connection", "upgrade"), ("Upgrade", "echo")])
+        write(b"")
+        for line in environ["wsgi.input"]:
+            write(line.upper())
+        return []
+
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+    with serving(app) as server, closing(connect(server)) as sock, sock.makefile("rb") as file:
+        sock.sendall(head + b"hello\n")
+        response = Response(file)
+        assert response.status == 101
+        assert "transfer-encoding" not in response.fields
+        assert file.readline() == b"HELLO\n"
+        sock.sendall(b"GET / HTTP/1.1\n")
+        assert file.readline() == b"GET / HTTP/1.1\n"
+        sock.shutdown(1)
+        assert file.read() == b""
+
+
+# ---------------------------------------------------------------- stopping
+
+
+def test_stop_lets_responses_finish_and_says_so() -> None:
+    entered, go_on = Event(), Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        entered.set()
+        go_on.wait(20)
+        return hello(environ, start_response)
+
+    with serving(app, spawn=10) as server, closing(connect(server)) as sock:
+        sock.sendall(GET)
+        assert entered.wait(20)
+        stopping = weald.spawn(server.stop, 20)
+        wait_until(lambda: server.closed)
+        go_on.set()
+        with closing(sock.makefile("rb")) as file:
+            response = Response(file)
+            assert (response.body, response.fields["connection"]) == (b"hello", "close")
+            assert file.read() == b""
+        stopping.join(20)
+        assert stopping.ready()
+
+
+# ---------------------------------------------------------------- gevent's interface
+
+
+def test_names() -> None:
+    assert set(pywsgi.__all__) == {
+        *("Environ", "LoggingLogAdapter", "SecureEnviron", "WSGIHandler", "WSGIServer", "WSGISecureEnviron")
+    }
+
+
+def test_hooks_are_called_in_order() -> None:
+    calls: list[str] = []
+    names = [
+        *("handle", "handle_one_request", "read_requestline", "read_request", "get_environ", "handle_one_response"),
+        *("run_application", "start_response", "process_result", "write", "finalize_headers", "_sendall"),
+        *("log_request", "format_request"),
+    ]
+
+    def wrap(name: str) -> Callable[..., Any]:
+        def call(self: WSGIHandler, *args: Any) -> Any:
+            calls.append(name)
+            return getattr(super(Handler, self), name)(*args)
+
+        return call
+
+    Handler = type("Handler", (WSGIHandler,), {name: wrap(name) for name in names})
+    log = io.StringIO()
+    with serving(hello, handler_class=Handler, log=log) as server:
+        one(server, LAST)
+    assert calls == names
+    assert '"GET /last HTTP/1.1" 200 ' in log.getvalue()
+    assert log.getvalue().startswith("127.0.0.1 - - [")
+
+
+def test_a_handler_that_changes_requests_and_responses() -> None:
+    class Handler(WSGIHandler):
+        def read_request(self, raw_requestline: str) -> bool:
+            assert super().read_request(raw_requestline)
+            assert self.headers["host"] == self.headers.getheader("HOST") == "a"
+            assert self.content_length is None
+            if self.path == "/bad":
+                raise ValueError("not this")
+            self.path = "/changed"
+            return True
+
+        def get_environ(self) -> Any:
+            env = super().get_environ()
+            env["SCRIPT_NAME"] = "/prefix"
+            return env
+
+        def finalize_headers(self) -> None:
+            self.response_headers.append((b"X-More", b"1"))
+            super().finalize_headers()
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [(environ["SCRIPT_NAME"] + environ["PATH_INFO"]).encode()]
+
+    log = io.StringIO()
+    with serving(app, handler_class=Handler, error_log=log) as server:
+        response = one(server, LAST)
+        assert response.body == b"/prefix/changed"
+        assert response.fields["x-more"] == "1"
+        assert one(server, b"GET /bad HTTP/1.1\r\nHost: a\r\n\r\n" + GET).status == 400
+    assert "not this" in log.getvalue()
+
+
+def test_logs() -> None:
+    records: list[logging.LogRecord] = []
+    logger = logging.Logger("test")
+    logger.addHandler(type("Keep", (logging.Handler,), {"emit": lambda self, record: records.append(record)})())
+    with serving(hello, log=logger, error_log=logger) as server:
+        talk(server, b'GET /"x\\ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')
+        talk(server, b"nonsense\r\n\r\n")
+        server.environ["wsgi.errors"].write("said\n")
+        assert server.log.name == "test"
+    levels = [(record.levelno, record.getMessage()) for record in records]
+    assert levels[0][0] == logging.INFO
+    assert '"GET /\\x22x\\x5c HTTP/1.1" 200' in levels[0][1]
+    assert [level for level, _ in levels[1:]] == [logging.ERROR, logging.INFO, logging.ERROR]
+    assert "malformed head" in levels[1][1]
+    assert levels[3][1] == "said"
+    assert WSGIServer(("127.0.0.1", 0), hello, log=None).log.write("") is None
+
+
+def test_environ_classes() -> None:
+    env = pywsgi.WSGISecureEnviron(REMOTE_ADDR="::1", HTTP_AUTHORIZATION="secret")
+    assert repr(env) == str(env) == "{'REMOTE_ADDR': '::1', (hidden keys: 1)}"
+    env.print_masked_keys = True
+    assert repr(env) == "{'REMOTE_ADDR': '::1', 'HTTP_AUTHORIZATION': '<MASKED>'}"
+    env.secure_repr = False
+    assert "secret" in repr(env)
+    plain = pywsgi.SecureEnviron(a="secret")
+    assert "secret" not in repr(plain)
+    assert type(plain.copy()) is pywsgi.SecureEnviron
+    with pytest.raises(AttributeError):
+        plain.other  # noqa: B018
+    seen = []
+
+    class Server(WSGIServer):
+        environ_class = pywsgi.WSGISecureEnviron
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append(type(environ))
+        return hello(environ, start_response)
+
+    with serving(app, server_class=Server) as server:
+        talk(server, LAST)
+    assert seen == [pywsgi.WSGISecureEnviron]
+
+
+# ---------------------------------------------------------------- real clients and frameworks
+
+
+def url(server: WSGIServer, scheme: str = "http") -> str:
+    return f"{scheme}://127.0.0.1:{server.server_port}/"
+
+
+def curl(*arguments: str, stdin: bytes = b"") -> str:
+    done = subprocess.run(
+        [require_program("curl"), "-sS", "--max-time", "30", *arguments], input=stdin, capture_output=True, timeout=40
+    )
+    assert done.returncode == 0, done.stderr
+    output: bytes = done.stdout
+    return output.decode()
+
+
+def test_curl() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        body = environ["wsgi.input"].read()
+        start_response("200 OK", [("Content-Type", "application/json")])
+        keys = ("REQUEST_METHOD", "SERVER_PROTOCOL", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT")
+        return [json.dumps({key: environ.get(key) for key in keys} | {"length": len(body)}).encode()]
+
+    with serving(app) as server:
+        to = url(server)
+        assert json.loads(curl(to))["SERVER_PROTOCOL"] == "HTTP/1.1"
+        assert json.loads(curl("--http1.0", to))["SERVER_PROTOCOL"] == "HTTP/1.0"
+        assert "HTTP/1.1 200 OK" in curl("-I", to)
+        assert json.loads(curl("--data-binary", "@-", to, stdin=b"x" * 100_000))["length"] == 100_000
+        chunked = json.loads(
+            curl("-T", "-", "-H", "Transfer-Encoding: chunked", "-H", "Expect: 100-continue", to, stdin=b"y" * 300_000)
+        )
+        assert chunked == {
+            "REQUEST_METHOD": "PUT",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "HTTP_TRANSFER_ENCODING": "chunked",
+            "HTTP_EXPECT": "100-continue",
+            "length": 300_000,
+        }
+        twice = curl("-w", "%{num_connects}\n", "-o", "/dev/null", to, "-o", "/dev/null", to)
+        assert twice.split() == ["1", "0"]
+
+
+@pytest.mark.parametrize("kind", ["list", "file"])
+def test_tls(certificate: Certificate, kind: str) -> None:
+    data = b"x" * 500_000
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        assert environ["wsgi.url_scheme"] == "https"
+        start_response("200 OK", [])
+        return [data] if kind == "list" else environ["wsgi.file_wrapper"](io.BytesIO(data))
+
+    with serving(app, ssl_context=certificate.server_context()) as server:
+        assert curl("--cacert", certificate.cert, url(server, "https")) == data.decode()
+        # The body's end is the connection's: TLS has to say that it is no accident.
+        assert curl("--http1.0", "--cacert", certificate.cert, url(server, "https")) == data.decode()
+
+
+def test_who_does_not_speak_tls_is_logged_and_dropped(certificate: Certificate) -> None:
+    log = io.StringIO()
+    limits = replace(QUICK, head_timeout=0.2)
+    with (
+        serving(hello, ssl_context=certificate.server_context(), error_log=log, limits=limits) as server,
+        recorded_errors() as errors,
+    ):
+        with closing(connect(server)) as silent:
+            assert read_all(silent) == b""
+        with closing(connect(server)) as sock:
+            sock.sendall(GET)
+            try:
+                assert not read_all(sock).startswith(b"HTTP/1.1 200")
+            except ConnectionResetError:
+                pass
+    assert errors == []
+    assert log.getvalue().count("no TLS with ('127.0.0.1', ") == 2
+
+
+def test_a_unix_socket(tmp_path: Any) -> None:
+    seen: dict[str, Any] = {}
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.update(environ)
+        return hello(environ, start_response)
+
+    path = str(tmp_path / "sock")
+    listener = stdlib_socket.socket(stdlib_socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    server = WSGIServer(listener, app, log=None)
+    server.start()
+    try:
+        assert curl("--unix-socket", path, "http://a/") == "hello"
+    finally:
+        server.stop()
+    assert "REMOTE_ADDR" not in seen
+
+
+def test_requests_and_flask_in_a_patched_program() -> None:
+    pytest.importorskip("flask")
+    run_patched(
+        """
+        import requests
+        from flask import Flask, request, Response
+        from weald import pywsgi
+
+        app = Flask("app")
+
+        @app.post("/json")
+        def double():
+            return {"twice": request.json["number"] * 2}
+
+        @app.get("/stream")
+        def stream():
+            return Response(str(i) for i in range(1000))
+
+        @app.post("/upload")
+        def upload():
+            return str(len(request.files["file"].read()))
+
+        server = pywsgi.WSGIServer(("127.0.0.1", 0), app, log=None)
+        server.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with requests.Session() as session:
+            assert session.post(url + "/json", json={"number": 21}, timeout=20).json() == {"twice": 42}
+            assert session.get(url + "/stream", timeout=20).text == "".join(map(str, range(1000)))
+            chunks = (b"x" * 1000 for _ in range(10))
+            assert session.post(url + "/json", data=chunks, timeout=20).status_code == 415
+            assert session.post(url + "/upload", files={"file": b"y" * 300_000}, timeout=20).text == "300000"
+            assert session.get(url + "/none", timeout=20).status_code == 404
+        server.stop()
+        """
+    )
+
+
+def test_without_httptools_the_error_says_what_to_install() -> None:
+    run_patched(
+        """
+        import sys
+        sys.modules["httptools"] = None
+        import weald.server
+        try:
+            import weald.pywsgi
+        except ModuleNotFoundError as error:
+            assert "pip install 'weald[http]'" in str(error), error
+        else:
+            raise SystemExit("it was imported")
+        """
+    )
