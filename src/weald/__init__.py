@@ -6,11 +6,10 @@ queue, pool, threadpool, local and timeout hold the primitives by subject.
 """
 
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from weald import _core
-from weald._alias import install_as_gevent
+from weald._alias import find_compat_modules, install_as_gevent
 from weald._config import config
 from weald._core import (
     BlockingSwitchOutError,
@@ -56,9 +55,9 @@ __all__ = [
     "with_timeout",
 ]
 
-# Modules that only gevent has (weald.hub, …) lie in compat/, and so does the class of hubs that gevent's users expect.
-__path__.append(str(Path(__file__).with_name("compat")))
-_core.set_default_hub_class(lambda: import_module("weald.hub").Hub)
+# Modules that only gevent has lie in compat/, and so does the class of hubs that gevent's users expect.
+find_compat_modules()
+_core.set_default_hub_class(lambda: import_module("weald.compat.hub").Hub)
 
 
 def __getattr__(name: str) -> Any:

@@ -76,6 +76,38 @@ def _real(name: str) -> ModuleType:
         raise ModuleNotFoundError(f"{name} is not in weald (yet), which serves gevent here", name=name) from None
 
 
+class _CompatFinder(MetaPathFinder):
+    """weald._x is weald.compat._x where there is no other."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package, _, rest = name.rpartition(".")
+        if package != "weald" or rest == "compat":
+            return None
+        try:
+            real = import_module(f"weald.compat.{rest}")
+        except ModuleNotFoundError as error:
+            if error.name != f"weald.compat.{rest}":
+                raise
+            return None
+        return ModuleSpec(name, _CompatLoader(), origin=real.__file__)
+
+
+class _CompatLoader(Loader):
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        # importlib looks the name up again afterwards: so the placeholder gives way to the real module.
+        sys.modules[module.__name__] = import_module("weald.compat." + module.__name__.removeprefix("weald."))
+
+
+def find_compat_modules() -> None:
+    """Have weald's modules in compat/ found as weald.x."""
+    sys.meta_path.append(_CompatFinder())
+
+
 class _Finder(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None

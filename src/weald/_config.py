@@ -84,6 +84,8 @@ class _Importable:
         self._names = names
 
     def __call__(self, value: Any) -> Any:
+        if value is None:
+            return None
         tried = _words(value) if isinstance(value, str) else value
         missing = []
         if callable(tried):
@@ -121,15 +123,15 @@ _LOOPS = {"libev-cext": "libev", "libev-cffi": "libev", "libuv-cffi": "libuv"}
 
 
 def _loop(value: Any) -> Any:
-    """Name of a backend, or several, the first that this build has; the class of loops is taken for the default."""
-    if value is None or value is _core.EventLoop:
-        return _core.EventLoop
+    """Name of a backend, or several: the first that this build has is used from now on."""
+    if value is None or (isinstance(value, type) and issubclass(value, _core.EventLoop)):
+        return None
     present = _core.loop_names()
     for word in _words(value):
         name = _LOOPS.get(str(word).strip(), str(word).strip())
         if name in present:
             _core.set_loop_factory(name)
-            return _core.EventLoop
+            return None
     raise ValueError(f"must be one of {', '.join(present)}, which this build of weald has")
 
 
@@ -173,14 +175,14 @@ _SETTINGS: dict[str, _Setting] = {
         "seconds after which an idle thread of the pool ends; -1: never",
     ),
     "fileobject": _Setting(
-        "posix",
+        None,
         _Importable(
             posix="weald.fileobject.FileObjectPosix",
             thread="weald.fileobject.FileObjectThread",
             block="weald.fileobject.FileObjectBlock",
         ),
         _names("FILE", "GEVENT_FILE"),
-        "what weald.fileobject.FileObject is",
+        "what weald.fileobject.FileObject is; without it, what fits the file",
     ),
     "track_greenlet_tree": _Setting(
         True,
@@ -259,6 +261,11 @@ class Config:
         for name in ("loop", "track_greenlet_tree"):  # what has to be done, not just known
             if any(environ.get(variable) for variable in _SETTINGS[name].variables):
                 self.__dict__[name] = self._read(name)
+
+    @property
+    def loop(self) -> Any:
+        """The class of loops.  Set to a backend's name, which the hubs made from then on use."""
+        return import_module("weald.compat.core").loop
 
     def __getattr__(self, name: str) -> Any:
         if name not in _SETTINGS:

@@ -1,7 +1,14 @@
 """The standard library's context variables: greenlets carry their own context, so nothing is replaced."""
 
 from contextvars import Context, ContextVar, Token, copy_context
+from typing import TYPE_CHECKING
+
+from weald._missing import gevent_names
 
 __all__ = ["Context", "ContextVar", "Token", "copy_context"]
 
 __implements__: list[str] = []
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names(__name__)

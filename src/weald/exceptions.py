@@ -3,9 +3,12 @@
 Used by every module above `_core`, which defines the first three itself.
 """
 
+from typing import TYPE_CHECKING
+
 from greenlet import GreenletExit
 
 from weald._core import BlockingSwitchOutError, InvalidSwitchError, LoopExit
+from weald._missing import gevent_names
 
 __all__ = [
     "BlockingSwitchOutError",
@@ -31,3 +34,7 @@ class HubDestroyed(GreenletExit):
     def __init__(self, destroy_loop: bool = True) -> None:
         super().__init__(destroy_loop)
         self.destroy_loop = destroy_loop
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names(__name__)

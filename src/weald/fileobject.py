@@ -19,10 +19,12 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from weald import threadpool
+from weald._config import config
 from weald._core import Descriptor, DummySemaphore, RLock, Semaphore, wait_read
+from weald._missing import gevent_names
 from weald.monkey import get_original
 from weald.os import make_nonblocking
 from weald.threadpool import ThreadPool
@@ -55,10 +57,10 @@ _OPERATIONS = frozenset(
 class _LoopIO(io.FileIO):
     """FileIO on a descriptor that the loop watches.  It is non-blocking until `close`."""
 
-    def __init__(self, fd: int, mode: str, closefd: bool) -> None:
+    def __init__(self, fd: Any, mode: str, closefd: bool) -> None:
         super().__init__(fd, mode, closefd)
-        self._was_blocking = make_nonblocking(fd)
-        self._descriptor = Descriptor(fd)
+        self._was_blocking = make_nonblocking(self.fileno())
+        self._descriptor = Descriptor(self.fileno())
 
     # FileIO returns None when it would block.
 
@@ -139,10 +141,20 @@ class _FileObject:
         return f"<{type(self).__name__} {self.__dict__.get('_io')!r}>"
 
 
-class FileObjectPosix(_FileObject):
+class _OldNames(type):
+    """Takes gevent's old names of two arguments, too: `bufsize` for `buffering`, `close` for `closefd`."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        for old, new in (("bufsize", "buffering"), ("close", "closefd")):
+            if old in kwargs:
+                kwargs[new] = kwargs.pop(old)
+        return super().__call__(*args, **kwargs)
+
+
+class FileObjectPosix(_FileObject, metaclass=_OldNames):
     """A file object for a pipe, socket or terminal; arguments are those of `open`.
 
-    `fobj` is a descriptor or an object with `fileno`, which is closed in its place.  The descriptor is
+    `fobj` is a descriptor, a path, or an object with `fileno`, which is closed in its place.  The descriptor is
     made non-blocking for as long as this is open.
     """
 
@@ -157,9 +169,9 @@ class FileObjectPosix(_FileObject):
         newline: str | None = None,
     ) -> None:
         _check_mode(mode, buffering, encoding, errors, newline)  # while nothing is to be closed yet
-        self._source = None if isinstance(fobj, int) else fobj
+        self._source = fobj if hasattr(fobj, "fileno") else None
         self._closefd = closefd
-        fd = fobj if isinstance(fobj, int) else fobj.fileno()
+        fd = fobj if self._source is None else fobj.fileno()
         self.fileio = _LoopIO(fd, mode.replace("t", "").replace("b", ""), closefd and self._source is None)
         try:
             super().__init__(_layers(self.fileio, mode, buffering, encoding, errors, newline))
@@ -184,7 +196,7 @@ class FileObjectPosix(_FileObject):
                 self._source.close()
 
 
-class FileObjectThread(_FileObject):
+class FileObjectThread(_FileObject, metaclass=_OldNames):
     """A file object whose operations run in a thread pool; arguments are those of `open`.
 
     `fobj` is a path, a descriptor, or a file object to wrap, for which `mode` and what follows is not used.
@@ -408,3 +420,8 @@ def open_shared(fd: int, mode: str, buffering: int = -1) -> io.IOBase:
         return raw
     size = buffering if buffering > 1 else io.DEFAULT_BUFFER_SIZE
     return _SharedReader(raw, size) if mode == "rb" else _SharedWriter(raw, size)
+
+
+if not TYPE_CHECKING:
+    FileObject = config.fileobject or FileObject
+    __getattr__ = gevent_names(__name__)

@@ -1,8 +1,11 @@
 """Greenlet, the unit of concurrency, and the functions that start, join and kill many of them."""
 
+from typing import TYPE_CHECKING
+
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from weald._core import Greenlet, iwait, joinall, killall, spawn, spawn_later, spawn_raw, wait
+from weald._missing import gevent_names
 
 __all__ = [
     "Greenlet",
@@ -26,3 +29,7 @@ def kill(greenlet: greenlet, exception: type[BaseException] | BaseException = Gr
     """
     if not greenlet.dead:
         killall([greenlet], exception, block=False)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names(__name__)

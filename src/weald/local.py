@@ -1,9 +1,10 @@
 """local: attributes that each greenlet sees its own values of."""
 
 import gc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weald._core import local
+from weald._missing import gevent_names
 
 __all__ = ["local"]
 
@@ -17,3 +18,7 @@ def all_local_dicts_for_greenlet(greenlet: Any) -> list[tuple[tuple[type, int], 
             if space is not None:
                 found.append(((type(each), id(each)), space))
     return found
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names(__name__)

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 else:
     from os import *  # noqa: F403
 
+    from weald._missing import gevent_names
+
+    __getattr__ = gevent_names(__name__)
+
 __implements__ = ["popen", "read", "wait", "wait3", "wait4", "waitid", "waitpid", "write"]
 __extensions__ = ["make_nonblocking", "nb_read", "nb_write", "tp_read", "tp_write"]
 __imports__ = [name for name in _stdlib.__all__ if name not in __implements__]

@@ -10,11 +10,12 @@ Invariants:
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from weald._core import DummySemaphore, Event, Greenlet, Semaphore, SimpleQueue, Timeout, joinall, killall
+from weald._core import DummySemaphore, Event, Greenlet, Semaphore, SimpleQueue, Timeout, joinall, killall, sleep
+from weald._missing import gevent_names
 from weald.queue import Full
 
 __all__ = ["Group", "Pool", "PoolFull"]
@@ -286,6 +287,7 @@ class Group(GroupMappingMixin):
                 if not block:
                     return
                 joinall(self.greenlets)
+                sleep(0)  # their links, which take them out of the group, come next
 
     def _kill(self, member: Any, exception: _Exception) -> None:
         self.dying.add(member)
@@ -372,3 +374,7 @@ class Pool(Group):
         if greenlet in self.greenlets:  # else `discard` came before the link
             Group._discard(self, greenlet)
             self._semaphore.release()
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names(__name__)

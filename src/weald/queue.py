@@ -1,5 +1,7 @@
 """Queues between greenlets and threads, with the standard library's methods and exceptions."""
 
+from typing import TYPE_CHECKING
+
 from weald._core import (
     Channel,
     Empty,
@@ -11,6 +13,7 @@ from weald._core import (
     ShutDown,
     SimpleQueue,
 )
+from weald._missing import gevent_names
 
 __all__ = [
     "Channel",
@@ -29,3 +32,7 @@ __all__ = [
 # protocol for subclasses (`_put`, `mutex`, ...).  SimpleQueue is written in C and would block the loop.
 # A copy imported afresh also needs the exceptions that SimpleQueue raises.
 __implements__ = ["SimpleQueue", "Empty", "Full"]
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names(__name__)

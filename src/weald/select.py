@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 else:
     from select import *  # noqa: F403
 
+    from weald._missing import gevent_names
+
+    __getattr__ = gevent_names(__name__)
+
 _poll = _stdlib.poll
 _epoll = _stdlib.epoll
 

@@ -6,8 +6,10 @@ Called by: users, `weald.monkey`.
 import selectors as _stdlib
 from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
+from typing import TYPE_CHECKING
 
 from weald import select
+from weald._missing import gevent_names
 
 __implements__ = ["DefaultSelector", "EpollSelector", "PollSelector", "SelectSelector"]
 __imports__ = ["EVENT_READ", "EVENT_WRITE", "BaseSelector", "SelectorKey"]
@@ -54,3 +56,7 @@ class EpollSelector(_Parking, _stdlib.EpollSelector):
 
 
 DefaultSelector = EpollSelector
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names(__name__)

@@ -14,12 +14,13 @@ import sys
 from _socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET
 from _socket import socket as _Base
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from greenlet import getcurrent
 
 from weald import ssl
 from weald._core import Event, Greenlet, get_hub, sleep, spawn_raw
+from weald._missing import gevent_names
 from weald.pool import Pool
 from weald.socket import fromfd, socket
 
@@ -407,3 +408,7 @@ def parse_address(address: Any) -> tuple[int, tuple[Any, ...]]:
         return family, ("" if host == "*" else host, int(port))
     except ValueError:
         raise ValueError(f"no port in the address {address!r}; it should be like 'host:port'") from None
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names(__name__)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 else:
     from signal import *  # noqa: F403
 
+    from weald._missing import gevent_names
+
+    __getattr__ = gevent_names(__name__)
+
 __implements__ = ["getsignal", "signal"]
 __imports__ = [name for name in vars(_stdlib) if not name.startswith("_") and name not in __implements__]
 __all__ = sorted([*__implements__, *__imports__])

@@ -41,6 +41,9 @@ from socket import (  # type: ignore[attr-defined]
     gethostname,
     inet_pton,
 )
+from socket import EAGAIN as EAGAIN
+from socket import EBADF as EBADF
+from socket import EWOULDBLOCK as EWOULDBLOCK
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -57,6 +60,10 @@ if TYPE_CHECKING:
 
 else:
     from socket import *  # noqa: F403
+
+    from weald._missing import gevent_names
+
+    __getattr__ = gevent_names(__name__)
 
 __implements__ = [
     "create_connection",

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 else:
     globals().update({name: getattr(_stdlib, name) for name in __imports__ if name not in globals()})
+    from weald._missing import gevent_names
+
+    __getattr__ = gevent_names(__name__)
 
 _T = TypeVar("_T")
 

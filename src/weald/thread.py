@@ -15,11 +15,12 @@ import sys
 import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from weald._core import Event, Greenlet, Lock, RLock, local
+from weald._missing import gevent_names
 
 __implements__ = [
     "LockType",
@@ -265,3 +266,7 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names(__name__)

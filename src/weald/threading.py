@@ -12,12 +12,13 @@ import threading
 import warnings
 import weakref
 from threading import Barrier, BoundedSemaphore, BrokenBarrierError, Condition, Semaphore, Thread, Timer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
 
 from weald import _core
 from weald._core import Greenlet, Lock, RLock, local
+from weald._missing import gevent_names
 from weald.thread import allocate_lock, get_ident, start_new_thread
 
 __implements__ = ["Event", "Lock", "RLock", "_CRLock", "_DummyThread", "_allocate_lock", "get_ident", "local"]
@@ -109,3 +110,7 @@ class _DummyThread(threading._DummyThread):
         ident = self.__dict__["_ident"]
         if active.get(ident) is self:
             del active[ident]
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names(__name__)

@@ -19,10 +19,11 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from weald._config import config
 from weald._core import AsyncResult, Condition, Event, Hub, Semaphore, get_hub, get_hub_if_exists, helper_idle
+from weald._missing import gevent_names
 from weald.exceptions import InvalidThreadUseError
 from weald.monkey import get_original
 from weald.pool import GroupMappingMixin
@@ -612,3 +613,7 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names(__name__)

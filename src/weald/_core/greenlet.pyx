@@ -669,7 +669,11 @@ class iwait:
         if not self._linked:
             self._linked = True
             for obj in self._pending:
-                obj.rawlink(self._arrive)
+                ready = getattr(obj, "ready", None)
+                if ready is not None and ready():
+                    gathering.arrive(obj)
+                else:
+                    obj.rawlink(self._arrive)
         try:
             if not gathering.wait(-1.0 if self._end is None else max(self._end - current_hub().backend.time(), 0.0)):
                 self.close()

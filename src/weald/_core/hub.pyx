@@ -597,7 +597,7 @@ cdef class Hub(greenlet):
             raise_current()
         except BaseException:
             # With direct resumes the greenlet that died need not be `g`; only the traceback knows.
-            report_error(self, None, *sys.exc_info())
+            report_error(self, "a plain greenlet", *sys.exc_info())
         return 0
 
     # -------------------------------------------------------------- parking

@@ -16,7 +16,7 @@ from weald._core.waiters cimport (
 from _thread import TIMEOUT_MAX
 from concurrent.futures import CancelledError
 
-from weald._core.hub import BlockingSwitchOutError, LoopExit
+from weald._core.hub import BlockingSwitchOutError, LoopExit, get_hub_if_exists, sleep
 from weald._core.timeout import Timeout, expired
 
 
@@ -394,6 +394,14 @@ cdef double lock_timeout(bint blocking, object timeout) except? -2.0:
 cdef double LONGEST = TIMEOUT_MAX
 
 
+cdef int let_others_run() except -1:
+    """Yield once, where there is somebody to yield to."""
+    hub = get_hub_if_exists()
+    if hub is not None and current_greenlet() is not hub:
+        sleep(0)
+    return 0
+
+
 cdef class Lock(Linkable):
     """threading.Lock's contract; any greenlet or thread may release it.  FIFO."""
 
@@ -410,8 +418,14 @@ cdef class Lock(Linkable):
             self.held = True
             return True
         if not blocking:
+            # Threads that spin on a lock must let its holder run.
+            let_others_run()
             return False
         return self.acquire_slowly(limit)
+
+    def _is_owned(self):
+        """For threading.Condition, which else asks by trying to acquire."""
+        return self.held
 
     cdef bint acquire_slowly(self, double timeout) except -1:
         cdef Waiter waiter

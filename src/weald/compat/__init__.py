@@ -1,10 +1,8 @@
 """What exists only so that gevent's names keep working.
 
-`weald.__getattr__` looks here for top-level names; modules in this folder are found as `weald.x`, because
-weald's `__path__` includes it.  Nothing else in weald imports it.
-
-Invariant: a module here is imported as `weald.x` only, never as `weald.compat.x`, which would be a second copy.
-Among themselves they use relative imports, which mean just that.
+`weald.__getattr__` looks here for top-level names.  A module here is `weald.x` as well, the same object: for gevent's
+public ones there is a file `weald/x.py` that says so, the rest is found by a finder (see _alias.py).
+Nothing else in weald imports it.
 """
 
 from importlib import import_module
@@ -33,6 +31,6 @@ def __getattr__(name: str) -> Any:
 
         return fork
     if name in ("reinit", "signal_handler"):
-        hub = import_module("weald.hub")
+        hub = import_module("weald.compat.hub")
         return hub.reinit if name == "reinit" else hub.signal
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

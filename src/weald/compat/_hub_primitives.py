@@ -3,8 +3,7 @@
 from weald._core import iwait as iwait_on_objects
 from weald._core import wait as wait_on_objects
 from weald._core import wait_read, wait_readwrite, wait_write
-
-from .hub import Hub as WaitOperationsGreenlet
+from weald.compat.hub import Hub as WaitOperationsGreenlet
 
 __all__ = [
     "WaitOperationsGreenlet",

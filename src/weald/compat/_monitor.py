@@ -15,10 +15,9 @@ from greenlet import getcurrent
 
 from weald import monkey
 from weald._config import config
-
-from ._compat import get_this_psutil_process
-from ._tracer import GreenletTracer
-from .events import (
+from weald.compat._compat import get_this_psutil_process
+from weald.compat._tracer import GreenletTracer
+from weald.compat.events import (
     EventLoopBlocked,
     IPeriodicMonitorThread,
     MemoryUsageThresholdExceeded,

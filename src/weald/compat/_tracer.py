@@ -10,8 +10,8 @@ from typing import Any
 
 from greenlet import getcurrent, settrace
 
-from ._util import gmctime
-from .util import format_run_info
+from weald.compat._util import gmctime
+from weald.compat.util import format_run_info
 
 __all__ = ["GreenletTracer", "HubSwitchTracer", "MaxSwitchTracer"]
 

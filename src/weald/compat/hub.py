@@ -17,13 +17,14 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from weald import _core
 from weald._config import config
 from weald._core import Greenlet, get_hub, get_hub_if_exists, idle, iwait, sleep, spawn_raw, wait
-from weald.compat import kill
+from weald.compat import (
+    core,  # gives loops gevent's names
+    kill,
+)
+from weald.compat._ident import IdentRegistry
+from weald.compat._util import readproperty
+from weald.compat._waiter import Waiter
 from weald.exceptions import BlockingSwitchOutError, HubDestroyed, InvalidSwitchError, LoopExit
-
-from . import core  # gives loops gevent's names
-from ._ident import IdentRegistry
-from ._util import readproperty
-from ._waiter import Waiter
 
 __all__ = [
     "GreenletExit",
@@ -197,14 +198,15 @@ class Hub(_core.Hub):
     def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None:
         """Called with an exception nobody caught: NOT_ERROR goes nowhere, SYSTEM_ERROR to the main greenlet.
 
-        The rest is printed, and so is SYSTEM_ERROR but for KeyboardInterrupt and SystemExit, of which the main
-        greenlet tells if it does not catch them.  Three times None stands for the exception that is being handled.
+        So does an exception without a `context`.  The rest is printed, and so is SYSTEM_ERROR but for
+        KeyboardInterrupt and SystemExit, of which the main greenlet tells if it does not catch them.  Three times None
+        stands for the exception that is being handled.
         """
         type, value, tb = self._normalize_exception(type, value, tb)
         told_by_main = issubclass(type, self.SYSTEM_ERROR) and issubclass(type, (KeyboardInterrupt, SystemExit))
         if not told_by_main and not issubclass(type, self.NOT_ERROR):
             self.print_exception(context, type, value, tb)
-        if issubclass(type, self.SYSTEM_ERROR):
+        if context is None or issubclass(type, self.SYSTEM_ERROR):
             self.handle_system_error(type, value, tb)
 
     def print_exception(self, context: object, t: Any, v: Any, tb: TracebackType | None) -> None:
@@ -240,7 +242,7 @@ class Hub(_core.Hub):
     def start_periodic_monitoring_thread(self) -> Any:
         """Start the native thread that watches this hub, if `config.monitor_thread` says so."""
         if self.periodic_monitoring_thread is None and config.monitor_thread:
-            from ._monitor import start
+            from weald.compat._monitor import start
 
             start(self)
         return self.periodic_monitoring_thread

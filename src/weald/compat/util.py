@@ -282,7 +282,7 @@ class assert_switches:
         self._entered = 0.0
 
     def __enter__(self) -> "assert_switches":
-        from . import _tracer
+        from weald.compat import _tracer
 
         self.hub = get_hub()
         if not self.max_blocking_time:

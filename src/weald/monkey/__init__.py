@@ -57,7 +57,8 @@ __all__ = [
 saved: dict[str, dict[str, Any]] = {}
 
 _MISSING = object()
-_all_arguments: dict[str, bool] = {}  # of patch_all's calls: true in any of them
+# In `saved`, beside the modules: the arguments of patch_all's calls, true if they were in any of them.
+_ARGUMENTS = "_gevent_saved_patch_all_module_settings"
 
 
 class MonkeyPatchWarning(RuntimeWarning):
@@ -415,14 +416,14 @@ def patch_all(
     Further arguments are for `listeners`.  False if one of them forbids it.
     """
     arguments = {name: value for name, value in locals().items() if name != "kwargs"}
-    if _all_arguments and _all_arguments != arguments:
-        _warn("patch_all was called before, with other arguments: all that was true in either call is patched")
-    if _all_arguments and not any(value and not _all_arguments[name] for name, value in arguments.items()):
+    before = saved.get(_ARGUMENTS)
+    if before and before != arguments:
+        _warn("patch_all was called more than once, with other arguments: all that was true in either call is patched")
+    if before and not any(value and not before[name] for name, value in arguments.items()):
         return True
     if not all([listener.will_patch_all(arguments, kwargs) for listener in listeners]):
         return False
-    for name, value in arguments.items():
-        _all_arguments[name] = value or _all_arguments.get(name, False)
+    saved[_ARGUMENTS] = {name: value or bool(before and before[name]) for name, value in arguments.items()}
     if os:
         patch_os()
     if time:

@@ -7,7 +7,9 @@ import sys
 
 from weald import monkey
 
-USAGE = "usage: python -m weald.monkey [--no-PART ...] SCRIPT|-m MODULE [ARGS ...]"
+USAGE = "usage: python -m weald.monkey [--verbose] [--no-PART ...|--PART ...] SCRIPT|-m MODULE [ARGS ...]"
+
+MODULES = [name.removeprefix("patch_") for name in monkey.__all__ if name.startswith("patch_")]
 
 
 def main() -> None:
@@ -16,16 +18,25 @@ def main() -> None:
     signature = inspect.signature(monkey.patch_all)
     parts = [name for name, p in signature.parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     chosen: dict[str, bool] = {}
-    while args and args[0].startswith("--"):
+    as_module = verbose = False
+    while args and args[0].startswith("-"):
         option = args.pop(0)
-        wanted = not option.startswith("--no-")
         name = option.removeprefix("--no-").removeprefix("--")
-        if name not in parts:
+        if option in ("-m", "--module"):
+            as_module = True
+        elif option == "--verbose":
+            verbose = True
+        elif name not in parts:
             sys.exit(f"{USAGE}\nunknown option {option}; parts are: {', '.join(parts)}")
-        chosen[name] = wanted
-    as_module = bool(args) and args[0] == "-m"
-    if as_module:
-        args.pop(0)
+        else:
+            chosen[name] = not option.startswith("--no-")
+        if option == "-m":
+            break  # as the interpreter's own -m does: what follows is the module and its arguments
+    if any(chosen.get(name) for name in MODULES):
+        # Naming parts means: just these.
+        chosen = {**dict.fromkeys(MODULES, False), **chosen}
+    if verbose:
+        print(f"patch_all({', '.join(f'{name}={value}' for name, value in chosen.items())}) for {args}")
     if not args:
         sys.exit(USAGE)
     monkey.patch_all(**chosen)

@@ -1,0 +1,55 @@
+"""gevent.threadpool.ThreadResult: hands what a native thread has computed to the hub of another."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["ThreadResult"]
+
+
+class ThreadResult:
+    """`set(value)` or `handle_error(context, exc_info)`, in any thread, calls `call_when_ready()` and
+    `receiver(self)` in `hub`.
+
+    `value` and `exc_info` are there while the receiver is called.
+    """
+
+    def __init__(self, receiver: Any, hub: Any, call_when_ready: Callable[[], object]) -> None:
+        self.receiver: Callable[[Any], object] = receiver if receiver is not None else _nobody
+        self.hub = hub
+        self.value: Any = None
+        self.context: Any = None
+        self.exc_info: Any = ()
+        self._call_when_ready = call_when_ready
+
+    @property
+    def exception(self) -> BaseException | None:
+        return self.exc_info[1] if self.exc_info else None
+
+    def successful(self) -> bool:
+        return self.exception is None
+
+    def set(self, value: Any) -> None:
+        self.value = value
+        self.hub.loop.run_callback_threadsafe(self._on_async)
+
+    def handle_error(self, context: Any, exc_info: Any) -> None:
+        self.context = context
+        self.exc_info = exc_info
+        self.hub.loop.run_callback_threadsafe(self._on_async)
+
+    def _on_async(self) -> None:
+        try:
+            if self.exc_info:
+                self.hub.handle_error(self.context, *self.exc_info)
+            self._call_when_ready()
+            self.receiver(self)
+        except BaseException:
+            self.hub.handle_error(self, *sys.exc_info())
+        finally:
+            self.value = None
+            self.exc_info = ()
+
+
+def _nobody(result: Any) -> None:
+    """The receiver of a result that nobody wants."""
