@@ -132,7 +132,7 @@ def test_errors_are_printed_to_the_stream_and_what_is_no_error_is_not():
         text = stream.getvalue()
         assert "ZeroDivisionError" in text and "failed with ZeroDivisionError" in text and "<Greenlet" in text
         before = len(text)
-        hub.handle_error(None, weald.GreenletExit, weald.GreenletExit(), None)
+        hub.handle_error("somebody", weald.GreenletExit, weald.GreenletExit(), None)
         assert len(stream.getvalue()) == before
         hub.exception_stream = None
         weald.spawn(lambda: 1 / 0).join()

@@ -460,9 +460,18 @@ def _in_turns(families: list[int]) -> list[int]:
     return [position for _, position in sorted(order)]
 
 
-def create_server(address: tuple[Any, ...], **options: Any) -> socket:
-    """socket.create_server(address, *, family, backlog, reuse_port, dualstack_ipv6)"""
-    sock = _create_server(address, **options)
+def create_server(
+    address: tuple[Any, ...],
+    *,
+    family: int = AF_INET,
+    backlog: int | None = None,
+    reuse_port: bool = False,
+    dualstack_ipv6: bool = False,
+) -> socket:
+    """socket.create_server()"""
+    sock = _create_server(
+        address, family=family, backlog=backlog, reuse_port=reuse_port, dualstack_ipv6=dualstack_ipv6
+    )
     if isinstance(sock, socket):
         return sock
     return socket(sock.family, sock.type, sock.proto, sock.detach())

@@ -14,7 +14,6 @@ Invariants:
 import os as _os
 import subprocess as _stdlib
 from collections.abc import Callable
-from functools import partial
 from subprocess import CalledProcessError as CalledProcessError
 from subprocess import CompletedProcess as CompletedProcess
 from subprocess import SubprocessError as SubprocessError
@@ -127,11 +126,32 @@ class Popen(_stdlib.Popen[AnyStr]):
 
     def rawlink(self, callback: Callable[["Popen[AnyStr]"], object]) -> None:
         """Call `callback(self)` in the hub when the child has ended."""
-        self.result.rawlink(partial(_pass_on, callback, self))
+        self.result.rawlink(_Link(callback, self))
+
+    def unlink(self, callback: Callable[["Popen[AnyStr]"], object]) -> None:
+        """Take back one `rawlink(callback)`; unknown ones are ignored."""
+        self.result.unlink(_Link(callback, self))
+
+    def ready(self) -> bool:
+        """Whether the child's end is known."""
+        return self.result.ready()
 
 
-def _pass_on(callback: Callable[[Any], object], child: Any, result: object) -> None:
-    callback(child)
+class _Link:
+    """Calls `callback(child)`; equal to every other link that does."""
+
+    __slots__ = ("_callback", "_child")
+
+    def __init__(self, callback: Callable[[Any], object], child: Any) -> None:
+        self._callback, self._child = callback, child
+
+    def __call__(self, result: object) -> None:
+        self._callback(self._child)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Link) and other._callback == self._callback and other._child is self._child
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 _globals["Popen"] = Popen

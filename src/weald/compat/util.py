@@ -144,19 +144,24 @@ class GreenletTree:
             details = {**self.DEFAULT_DETAILS, **details}
         elif details:
             details = self.DEFAULT_DETAILS
-        return self._lines(details or {})
+        return [text for text, _ in self._lines(details or {})]
 
-    def _lines(self, details: dict[str, Any]) -> list[str]:
-        lines = [self._label()]
-        children = sorted(self.child_trees, key=_rank)
+    def _lines(self, details: dict[str, Any], mark: str = ":") -> list[tuple[str, bool]]:
+        """(line, whether it tells about a greenlet), of this one and of those below."""
+        lines = [(self._label(), False)]
         if details:
-            mark = ":" if children else " "
-            lines += [f" {mark}    {line}" for text in self._data(details) for line in text.splitlines()]
+            for text in self._data(details):
+                lines += [(f" {mark}    {line}", True) for line in text.splitlines()]
+        children = sorted(self.child_trees, key=_rank)
         for child in children:
             last = child is children[-1]
-            head, *rest = child._lines(details)
-            lines.append(f" {'+'}--- {head}")
-            lines += [f" {' ' if last else '|'}    {line}" for line in rest]
+            (head, _), *rest = child._lines(details, " ")
+            lines.append((f" +--- {head}", False))
+            for line, is_data in rest:
+                if is_data:
+                    lines.append((f" {' ' if last else ':'}    {line}", True))
+                else:
+                    lines.append((f" {' ' if last else '|'}   {line}", False))
         return lines
 
     def _label(self) -> str:

@@ -16,7 +16,7 @@ def run(arguments: list[str]) -> None:
     arguments, pool = arrange(arguments)
     if pool == "weald":
         os.environ["CELERY_CUSTOM_WORKER_POOL"] = POOL
-        import weald.integrations.celery  # noqa: F401  patches
+        from weald.integrations.celery import TaskPool  # noqa: F401  patches
     elif pool == "gevent":
         import weald
 

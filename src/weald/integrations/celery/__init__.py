@@ -2,7 +2,7 @@
 
 Called by: Celery, which imports a custom pool before the app; `weald celery`.
 
-Importing this package patches the standard library and tells kombu that it runs on greenlets.  So it is for
+Asking this package for TaskPool patches the standard library and tells kombu that it runs on greenlets.  So it is for
 worker processes only; a program that merely sends tasks does not import it.
 
 `pool` keeps the slots, `job` runs one task within its limits, `watchdog` interrupts tasks that do not wait,
@@ -10,18 +10,23 @@ worker processes only; a program that merely sends tasks does not import it.
 its asyncio loop.
 """
 
+from typing import Any
+
 from weald import monkey
 
-monkey.patch_all()
 
-from kombu.utils import compat as _kombu  # noqa: E402
+def __getattr__(name: str) -> Any:
+    if name not in ("TaskPool", "Timer"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    monkey.patch_all()
+    from kombu.utils import compat as kombu
 
-# Before kombu looks for itself: it chooses its poller, and Celery its main loop and how results are awaited.
-_kombu._environment = "weald"
+    # Before kombu looks for itself: it chooses its poller, and Celery its main loop and how results are awaited.
+    kombu._environment = "weald"
 
-from weald.integrations.celery.pool import TaskPool  # noqa: E402
-from weald.integrations.celery.timer import Timer  # noqa: E402
+    from weald.integrations.celery.pool import TaskPool
+    from weald.integrations.celery.timer import Timer
 
-__all__ = ["TaskPool", "Timer"]
-
-TaskPool.__module__ = __name__  # what the worker's banner and statistics show
+    TaskPool.__module__ = __name__  # what the worker's banner and statistics show
+    globals().update(TaskPool=TaskPool, Timer=Timer)
+    return globals()[name]
