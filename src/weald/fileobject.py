@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from weald import threadpool
 from weald._config import config
-from weald._core import Descriptor, DummySemaphore, RLock, Semaphore, wait_read
+from weald._core import Descriptor, DummySemaphore, RLock, Semaphore, get_hub, wait_read
 from weald._missing import gevent_names
 from weald.monkey import get_original
 from weald.os import make_nonblocking
@@ -169,6 +169,7 @@ class FileObjectPosix(_FileObject, metaclass=_OldNames):
         newline: str | None = None,
     ) -> None:
         _check_mode(mode, buffering, encoding, errors, newline)  # while nothing is to be closed yet
+        get_hub()  # now, so that its descriptors do not get the numbers of ours, which users may close twice
         self._source = fobj if hasattr(fobj, "fileno") else None
         self._closefd = closefd
         fd = fobj if self._source is None else fobj.fileno()
@@ -236,7 +237,7 @@ class FileObjectThread(_FileObject, metaclass=_OldNames):
             self._locked(self._io.flush)
 
 
-class FileObjectBlock(_FileObject):
+class FileObjectBlock(_FileObject, metaclass=_OldNames):
     """A file object whose operations block the loop; arguments are those of `FileObjectThread`.
 
     For files that are known to be quick, when a thread's round trip would cost more than they do.

@@ -1,9 +1,8 @@
 """local: attributes that each greenlet sees its own values of."""
 
-import gc
 from typing import TYPE_CHECKING, Any
 
-from weald._core import local
+from weald._core import living, local
 from weald._missing import gevent_names
 
 __all__ = ["local"]
@@ -12,11 +11,10 @@ __all__ = ["local"]
 def all_local_dicts_for_greenlet(greenlet: Any) -> list[tuple[tuple[type, int], dict[str, Any]]]:
     """What `greenlet` has in every local: ((the local's class, its id), the attributes).  For debuggers."""
     found = []
-    for each in gc.get_objects():
-        if isinstance(each, local):
-            space = local._peek(each, greenlet)  # not each._peek, which would make a space for the caller
-            if space is not None:
-                found.append(((type(each), id(each)), space))
+    for each in living(local):
+        space = local._peek(each, greenlet)  # not each._peek, which would make a space for the caller
+        if space is not None:
+            found.append(((type(each), id(each)), space))
     return found
 
 

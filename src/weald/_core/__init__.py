@@ -14,7 +14,7 @@ from weald._core.descriptor import (
     wait_readwrite,
     wait_write,
 )
-from weald._core.greenlet import Greenlet, iwait, joinall, killall, spawn, spawn_later, track_spawns, wait
+from weald._core.greenlet import Greenlet, iwait, joinall, killall, living, spawn, spawn_later, track_spawns, wait
 from weald._core.hub import (
     BlockingSwitchOutError,
     Callback,

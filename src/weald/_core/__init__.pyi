@@ -417,6 +417,9 @@ class Greenlet(greenlet):
     def has_links(self) -> bool: ...
     gr_context: Context | None
 
+def living(cls: type[_T]) -> list[_T]:
+    """Every object of `cls` that the garbage collector knows."""
+
 def track_spawns(tree: bool | None = None, stacks: bool | None = None) -> None:
     """Whether new greenlets remember who spawned them (on), and where, too (off); None leaves it."""
 

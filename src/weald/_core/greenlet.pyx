@@ -8,7 +8,7 @@ Invariants:
 - It runs on its hub's thread; `kill`, `join`, links and `get` work from any thread.
 """
 
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
 from cpython.ref cimport Py_DECREF
 
 from weald._core.arena cimport begin_stack
@@ -21,6 +21,7 @@ from weald._core.waiters cimport (
 
 import sys
 from collections import deque
+from gc import get_objects
 from greenlet import GreenletExit, getcurrent
 from weakref import ref
 
@@ -520,6 +521,14 @@ def track_spawns(tree=None, stacks=None):
         _track_raw_spawns(tree)
     if stacks is not None:
         track_stacks = stacks
+
+
+def living(type cls):
+    """Every object of `cls` that the garbage collector knows.
+
+    Compiled, because no other thread may run meanwhile: it would find tuples it is just making referenced here.
+    """
+    return [each for each in get_objects() if PyObject_TypeCheck(each, <PyTypeObject *>cls)]
 
 
 cdef tuple calling_frames(Py_ssize_t limit):

@@ -76,9 +76,8 @@ def uses(source: str, path: Path) -> Iterator[Use]:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if _wanted(alias.name):
-                    bound[alias.asname or "gevent"] = alias.name if alias.asname else alias.name.partition(".")[0]
-                    if not alias.asname:
-                        bound[alias.name.partition(".")[0]] = alias.name.partition(".")[0]
+                    top = alias.name.partition(".")[0]
+                    bound[alias.asname or top] = alias.name if alias.asname else top
                     yield Use(alias.name, path, node.lineno)
         elif isinstance(node, ast.ImportFrom) and not node.level and _wanted(node.module or ""):
             for alias in node.names:
@@ -104,6 +103,8 @@ def _wanted(module: str) -> bool:
 def answer(name: str) -> tuple[bool, str]:
     """Whether weald serves `name`, and where it has it or what to use instead."""
     package, _, rest = name.partition(".")
+    if package == "eventlet" and not rest:
+        return True, "weald"
     if package == "eventlet":
         found = next((EVENTLET[key] for key in _prefixes(rest) if key in EVENTLET), None)
         return found is not None, found or "not known to weald"

@@ -21,7 +21,7 @@ HOMES: dict[str, dict[str, str]] = {
         "forkpty_gevent": "compat._fork:forkpty_gevent",
     },
     "pool": {"pass_value": "compat._pool:pass_value"},
-    "queue": {"Waiter": "compat._waiter:Waiter"},
+    "queue": {"UnboundQueue": "queue:SimpleQueue", "Waiter": "compat._waiter:Waiter"},
     "selectors": {"GeventSelector": "compat._selectors:GeventSelector"},
     "server": {
         "_parse_address": "server:parse_address",
@@ -51,7 +51,6 @@ INSTEAD: dict[str, str] = {
     "greenlet.get_my_hub": "weald.get_hub()",
     "lock.atomic": "a with statement over weald.lock.Semaphore: it is atomic",
     "queue.ItemWaiter": "weald.event.AsyncResult",
-    "queue.UnboundQueue": "weald.queue.SimpleQueue",
     "select.PollResult": "weald.select.poll",
     "select.SelectResult": "weald.select.select",
     "socket._closedsocket": "sock.fileno() == -1",

@@ -4,7 +4,6 @@ The tree of greenlets goes by who spawned whom (`spawning_greenlet`): the parent
 """
 
 import functools
-import gc
 import pprint
 import sys
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from weald import monkey
-from weald._core import get_hub, track_spawns
+from weald._core import get_hub, living, track_spawns
 from weald.local import all_local_dicts_for_greenlet
 
 # For "Spawned at".  It costs a little at each spawn, so only programs that use gevent's util or name have it.
@@ -144,7 +143,7 @@ class GreenletTree:
             details = {**self.DEFAULT_DETAILS, **details}
         elif details:
             details = self.DEFAULT_DETAILS
-        return [text for text, _ in self._lines(details or {})]
+        return [text for text, _ in self._lines(details or dict())]  # noqa: C408
 
     def _lines(self, details: dict[str, Any], mark: str = ":") -> list[tuple[str, bool]]:
         """(line, whether it tells about a greenlet), of this one and of those below."""
@@ -231,8 +230,8 @@ class GreenletTree:
         current = tree(main)
         current.is_current_tree = True
         roots = {main: current}
-        for glet in gc.get_objects():
-            if not isinstance(glet, greenlet) or getattr(glet, "greenlet_tree_is_ignored", False):
+        for glet in living(greenlet):
+            if getattr(glet, "greenlet_tree_is_ignored", False):
                 continue
             root = _root(glet)
             spawner = _spawner(glet)
