@@ -155,7 +155,8 @@ def check(where: str) -> int:
         there, home = answer(name)
         missing += not there
         first = found[name][0]
-        print(f"{'has' if there else 'LACKS':8} {name:40} {home}   ({len(found[name])} uses; {first.path}:{first.line})")
+        where = f"{len(found[name])} uses; {first.path}:{first.line}"
+        print(f"{'has' if there else 'LACKS':8} {name:40} {home}   ({where})")
     print(f"{len(found)} names, {missing} of which weald does not have")
     return missing
 
