@@ -107,7 +107,7 @@ class DnsResolver:
         failed: _socket.gaierror | None = None
         for address in in_order(addresses):
             try:
-                results += _socket.getaddrinfo(address, port, family, type, proto, numeric)
+                results += _socket.getaddrinfo(address.encode(), port, family, type, proto, numeric)
             except _socket.gaierror as error:  # not of a family this host has (AI_ADDRCONFIG)
                 failed = error
         if not results:

@@ -124,8 +124,8 @@ class _Port:
             if found is not None:
                 found.put((data, self.destination))
 
-    def forget(self, answers: SimpleQueue[Any]) -> None:
-        self.questions = {id: other for id, other in self.questions.items() if other is not answers}
+    def forget(self, id: bytes) -> None:
+        self.questions.pop(id, None)
         if not self.questions and self in self._ports:
             self._ports.remove(self)
             self._socket.close()
@@ -138,6 +138,7 @@ class _Datagrams(dns._asyncbackend.DatagramSocket):
         super().__init__(family, _stdlib.SOCK_DGRAM)
         self._ports = ports
         self._port: _Port | None = None
+        self._id = b""
         self._answers: SimpleQueue[Any] = SimpleQueue()
 
     async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:
@@ -147,7 +148,7 @@ class _Datagrams(dns._asyncbackend.DatagramSocket):
                     break
         else:
             port = _Port(self._ports, self.family, destination)
-        self._port = port
+        self._port, self._id = port, what[:2]
         port.ask(what, self._answers)
         return len(what)
 
@@ -162,7 +163,7 @@ class _Datagrams(dns._asyncbackend.DatagramSocket):
 
     async def close(self) -> None:
         if self._port is not None:
-            self._port.forget(self._answers)
+            self._port.forget(self._id)
 
 
 class _Stream(dns._asyncbackend.StreamSocket):

@@ -1,0 +1,139 @@
+"""Child process of one side: says it is ready, then answers each name of a row it reads with a line of JSON.
+
+Started by `network` with the side's own interpreter: `network_worker.py PACKAGE CORE OTHER_CORE SIZE CERTIFICATE`.
+The other end of each row (a client, a name server) is a process of the standard library's alone, on OTHER_CORE.
+An answer has the CPU seconds of this process (and its children, where they are the point) and wall seconds.
+"""
+
+import json
+import os
+import resource
+import socket as plain
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+class Rows:
+    """The rows; each method does `size` operations and returns (CPU seconds, wall seconds)."""
+
+    def __init__(self, package: str, other_core: int, size: int, certificate: str) -> None:
+        self.package, self.other_core, self.size, self.certificate = package, other_core, size, certificate
+        self.library = import_module(package)
+
+    def part(self, name: str) -> Any:
+        return import_module(f"{self.package}.{name}")
+
+    @contextmanager
+    def other(self, *arguments: str) -> Any:
+        """The other end; what it says goes through a pipe that is only read when it has said something."""
+        pin = (lambda: os.sched_setaffinity(0, {self.other_core})) if self.other_core >= 0 else None
+        command = [sys.executable, str(HERE / "network_other.py"), *arguments]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=pin)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def children(self) -> tuple[float, float]:
+        """subprocess.run(["true"]), one after the other."""
+        run = self.part("subprocess").run
+        return _timed(lambda: [run(["true"]) for _ in range(self.size)], children=True)
+
+    def children_at_once(self) -> tuple[float, float]:
+        """The same, all at once, their output captured."""
+        run, spawn = self.part("subprocess").run, self.library.spawn
+
+        def all_at_once() -> None:
+            self.library.joinall([spawn(run, ["true"], capture_output=True) for _ in range(self.size)])
+
+        return _timed(all_at_once, children=True)
+
+    def lookups(self) -> tuple[float, float]:
+        """1,000 names at once, each answered after 100 ms."""
+        sockets, spawn = self.part("socket"), self.library.spawn
+        with self.other("dns") as server:
+            address = f"127.0.0.1:{server.stdout.readline().strip()}"
+            self.library.config.resolver_nameservers = [address]
+            self.library.get_hub().resolver = None
+            sockets.getaddrinfo("first.example", 80, plain.AF_INET)  # what is made once is made
+            names = [f"name{i}.example" for i in range(1000)]
+            return _timed(
+                lambda: self.library.joinall([spawn(sockets.getaddrinfo, name, 80, plain.AF_INET) for name in names])
+            )
+
+    def tls(self) -> tuple[float, float]:
+        """Echo of 64 bytes over TLS, 50 connections."""
+        ssl = self.part("ssl")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate)
+
+        def echo(sock: Any, address: Any) -> None:
+            while data := sock.recv(4096):
+                sock.sendall(data)
+
+        server = self.part("server").StreamServer(("127.0.0.1", 0), echo, ssl_context=context)
+        server.start()
+        try:
+            with self.other("tls", str(server.server_port), str(self.size)) as client:
+                wait = self.part("socket").wait_read
+                wait(client.stdout.fileno())
+                client.stdout.readline()  # all connected
+
+                def requests() -> None:
+                    client.stdin.write("\n")
+                    client.stdin.flush()
+                    wait(client.stdout.fileno())
+
+                return _timed(requests)
+        finally:
+            server.stop()
+
+    def bulk(self) -> tuple[float, float]:
+        """sendall of 100 MB over TCP to who reads as fast as it can."""
+        data = bytes(100_000_000)
+        with plain.create_server(("127.0.0.1", 0)) as listener:
+            with self.other("drain", str(listener.getsockname()[1])):
+                accepted, _ = listener.accept()
+                with self.part("socket").socket(fileno=accepted.detach()) as sock:
+
+                    def send() -> None:
+                        sock.sendall(data)
+                        sock.shutdown(plain.SHUT_WR)
+                        sock.recv(1)
+
+                    return _timed(send)
+
+
+def _timed(function: Callable[[], object], children: bool = False) -> tuple[float, float]:
+    def cpu() -> float:
+        whose = [resource.RUSAGE_SELF, *([resource.RUSAGE_CHILDREN] if children else [])]
+        return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, whose))
+
+    before, start = cpu(), time.perf_counter()
+    function()
+    return cpu() - before, time.perf_counter() - start
+
+
+def main() -> None:
+    """See the module's docstring."""
+    package, core, other_core, size, certificate = sys.argv[1:]
+    if int(core) >= 0:
+        os.sched_setaffinity(0, {int(core)})
+    rows = Rows(package, int(other_core), int(size), certificate)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        cpu, wall = getattr(rows, line.strip())()
+        print(json.dumps({"cpu": cpu, "wall": wall}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
