@@ -51,7 +51,9 @@ def certificate(directory: Path) -> str:
     path = directory / "certificate.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     try:
-        made = subprocess.run([*command, "-keyout", str(path), "-out", "-"], capture_output=True, check=True, timeout=60)
+        made = subprocess.run(
+            [*command, "-keyout", str(path), "-out", "-"], capture_output=True, check=True, timeout=60
+        )
     except FileNotFoundError:
         raise BenchError("the TLS row needs openssl: apt-get install openssl") from None
     with path.open("ab") as file:

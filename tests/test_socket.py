@@ -883,6 +883,14 @@ def test_create_connection_killed_closes_its_socket() -> None:
         assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_connection_that_came_about_has_not_timed_out(listener: socket.socket) -> None:
+    """However long the loop could not look."""
+    connecting = spawn(socket.create_connection, listener.getsockname(), timeout=0.02)
+    sleep(0)
+    time.sleep(0.05)  # the whole thread
+    connecting.get().close()
+
+
 def test_happy_eyeballs(listener: socket.socket, fake_resolver: FakeResolver) -> None:
     """An address that is silent holds up the next for the delay only; what loses leaves nothing behind."""
     port = listener.getsockname()[1]

@@ -260,10 +260,16 @@ class socket(_stdlib.socket):
             return error
         deadline = None if timeout is None else monotonic() + timeout
         while error in (errno.EINPROGRESS, errno.EALREADY):
-            self._descriptor.wait_write(None if deadline is None else max(deadline - monotonic(), 0.0))
+            late: TimeoutError | None = None
+            try:
+                self._descriptor.wait_write(None if deadline is None else max(deadline - monotonic(), 0.0))
+            except TimeoutError as timed_out:
+                late = timed_out  # perhaps just because others had kept the loop busy
             # Asking again, rather than for SO_ERROR, also tells Linux that the outcome is known: else
             # the next connect would report this attempt's.
             error = _Base.connect_ex(self, address)
+            if late is not None and error in (errno.EINPROGRESS, errno.EALREADY):
+                raise late
         return 0 if error == errno.EISCONN else error
 
     def _connect_when_room(self, address: Any) -> int:

@@ -12,6 +12,7 @@ Invariants:
 """
 
 import gc
+import os
 import sys
 import threading
 import warnings
@@ -246,6 +247,18 @@ def patch_select(aggressive: bool = True) -> None:
     """select and selectors.  `aggressive` is taken for compatibility: nothing is removed here."""
     _patch_module("select")
     patch_selectors(aggressive)
+    _mend_psycopg()
+
+
+def _mend_psycopg() -> None:
+    """psycopg's C code waits in poll(2) unless it is told to wait in Python; psycopg itself only knows gevent.
+
+    By its `wait_select`, which every version has, and which ours has no limit of 1024 descriptors in.
+    """
+    os.environ.setdefault("PSYCOPG_WAIT_FUNC", "wait_select")
+    waiting = sys.modules.get("psycopg.waiting")
+    if waiting is not None and waiting.wait is getattr(waiting, "wait_c", None):
+        waiting.wait = waiting.wait_select  # type: ignore[attr-defined]
 
 
 def patch_selectors(aggressive: bool = True) -> None:
