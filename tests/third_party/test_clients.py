@@ -12,6 +12,8 @@ import pytest
 import servers
 from helpers import run_patched
 
+pytestmark = pytest.mark.timeout(900)  # a server's package may have to be installed first
+
 COUNT = 200
 
 PRELUDE = f"""
