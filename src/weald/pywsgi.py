@@ -30,11 +30,12 @@ from email.utils import formatdate
 from http.client import HTTPMessage
 from socket import AF_UNIX, IPPROTO_TCP, MSG_MORE, SHUT_WR, TCP_NODELAY
 from time import monotonic, time
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote_to_bytes
 
 from weald import __version__, get_hub, socket
 from weald._core import GreenletExit
+from weald._missing import gevent_names
 from weald.http.body import FileWrapper, Input
 from weald.http.environ import Environ, LoggingLogAdapter, NoopLog, SecureEnviron, WSGISecureEnviron
 from weald.http.limits import Limits
@@ -786,17 +787,20 @@ class WSGIHandler:
         now = datetime.now().replace(microsecond=0)
         return f'{address or "-"} - - [{now}] "{line}" {status.split()[0]} {self.response_length or "-"} {delta}'
 
+    # Where what goes wrong while an error is logged goes to.
+    _print_unexpected_exc = staticmethod(traceback.print_exc)
+
     def log_error(self, msg: str, *args: Any) -> None:
         """Write `msg % args` to the server's error log."""
         try:
             message = msg % args if args else msg
         except Exception:
-            traceback.print_exc()
+            self._print_unexpected_exc()
             message = f"{msg!r} {args!r}"
         try:
             self.server.error_log.write(f"{self.socket}: {message}\n")
         except Exception:
-            traceback.print_exc()
+            self._print_unexpected_exc()
 
     def _log_error(self, t: Any, v: Any, tb: Any) -> None:
         if not issubclass(t, GreenletExit):
@@ -1027,3 +1031,7 @@ def _make_log(log: Any, level: int) -> Any:
     if not hasattr(log, "write") and hasattr(log, "log"):
         return LoggingLogAdapter(log, level)
     return log
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names(__name__)

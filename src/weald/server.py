@@ -93,7 +93,8 @@ class BaseServer:
 
     def __repr__(self) -> str:
         state = f"fileno={self.socket.fileno()}" if not self.closed else "closed"
-        return f"<{type(self).__name__} at {id(self):#x} {state} address={self.address!r}>"
+        handle = f" handle={self.handle!r}" if hasattr(self, "handle") else ""
+        return f"<{type(self).__name__} at {id(self):#x} {state} address={self.address!r}{handle}>"
 
     # ---------------------------------------------------------------- set-up
 

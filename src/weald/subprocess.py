@@ -24,6 +24,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, AnyStr
 
 from weald._core import AsyncResult, spawn
+from weald._missing import gevent_names
 from weald.fileobject import SharedText, open_shared, read_shared
 from weald.os import await_end
 from weald.selectors import PollSelector
@@ -157,3 +158,7 @@ class _Link:
 _globals["Popen"] = Popen
 for _name in ("call", "check_call", "check_output", "getoutput", "getstatusoutput", "run"):
     _globals[_name] = globals()[_name] = _over_ours(getattr(_stdlib, _name))
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names(__name__)

@@ -22,6 +22,9 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from weald._core import Event, Greenlet, Lock, RLock, local
 from weald._missing import gevent_names
 
+# What the stdlib's module has from Python 3.12 on.
+_NEW_IN_3_12 = [name for name in ("daemon_threads_allowed",) if hasattr(_thread, name)]
+
 __implements__ = [
     "LockType",
     "RLock",
@@ -35,7 +38,7 @@ __implements__ = [
     "start_new",
     "start_new_thread",
 ]
-__imports__ = ["TIMEOUT_MAX", "error", "get_native_id", "interrupt_main", "stack_size"]
+__imports__ = ["TIMEOUT_MAX", *_NEW_IN_3_12, "error", "get_native_id", "interrupt_main", "stack_size"]
 __target__ = "_thread"
 
 if sys.version_info >= (3, 13):
@@ -48,6 +51,7 @@ __all__ = [name for name in __implements__ + __imports__ if not name.startswith(
 TIMEOUT_MAX = _thread.TIMEOUT_MAX
 error = _thread.error
 get_native_id = _thread.get_native_id
+globals().update({name: getattr(_thread, name) for name in _NEW_IN_3_12})
 interrupt_main = _thread.interrupt_main
 # Of native threads: greenlets have none of their own.
 stack_size = _thread.stack_size

@@ -21,6 +21,7 @@ HOMES: dict[str, dict[str, str]] = {
         "forkpty_gevent": "compat._fork:forkpty_gevent",
     },
     "pool": {"pass_value": "compat._pool:pass_value"},
+    "pywsgi": {"_NoopLog": "http.environ:NoopLog"},
     "queue": {"UnboundQueue": "queue:SimpleQueue", "Waiter": "compat._waiter:Waiter"},
     "selectors": {"GeventSelector": "compat._selectors:GeventSelector"},
     "server": {

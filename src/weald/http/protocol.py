@@ -118,8 +118,9 @@ def cgi_name(name: bytes) -> str | None:
 _COMMON = (
     "Accept Accept-Charset Accept-Encoding Accept-Language Authorization Cache-Control Connection Content-Encoding "
     "Content-Length Content-Type Cookie DNT Date Expect Forwarded Host If-Match If-Modified-Since If-None-Match "
-    "If-Range If-Unmodified-Since Keep-Alive Origin Pragma Priority Range Referer Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site "
-    "Sec-Fetch-User Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform TE Trailer Transfer-Encoding Upgrade "
+    "If-Range If-Unmodified-Since Keep-Alive Origin Pragma Priority Range Referer Sec-Fetch-Dest "
+    "Sec-Fetch-Mode Sec-Fetch-Site Sec-Fetch-User Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform TE Trailer "
+    "Transfer-Encoding Upgrade "
     "Upgrade-Insecure-Requests User-Agent Via X-Forwarded-For X-Forwarded-Host X-Forwarded-Port X-Forwarded-Proto "
     "X-Real-IP X-Request-ID X-Requested-With traceparent tracestate"
 ).split()
