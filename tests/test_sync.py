@@ -313,3 +313,10 @@ def test_a_notification_is_passed_on_by_who_dies_before_the_lock_is_free(virtual
         weald.sleep(1)
     second.join(timeout=10)
     assert notified == ["second"] and first.ready()
+
+
+def test_rlock_ignores_arguments_as_the_stdlibs_does():
+    with pytest.warns(DeprecationWarning, match="no arguments"):
+        lock = RLock(1, name="x")
+    with lock:
+        assert lock.locked()

@@ -118,6 +118,8 @@ def test_handles() -> None:
         thread.start_joinable_thread(go.wait, _thread._ThreadHandle())  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError, match="not started"):
         thread._ThreadHandle().join()
+    with pytest.raises(RuntimeError, match="not started"):
+        thread._ThreadHandle()._set_done()
     caught: list[Any] = []
     itself = thread._ThreadHandle()
 
@@ -180,7 +182,9 @@ def test_a_programs_own_handler_of_what_threads_raise() -> None:
         import _thread, sys, time
         def fail():
             1 / 0
-        sys.unraisablehook = lambda found: print(found.exc_type.__name__, found.err_msg, found.object is fail)
+        def hook(found):
+            print(found.exc_type.__name__, found.err_msg.replace(repr(fail), "").strip(), found.object in (fail, None))
+        sys.unraisablehook = hook
         _thread.start_new_thread(fail, ())
         time.sleep(0.01)
         """

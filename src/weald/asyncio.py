@@ -8,6 +8,7 @@ there when it starts and whenever its `select` returns, and puts back what was t
 """
 
 import _asyncio
+import asyncio.events as _events
 import asyncio.tasks as _tasks
 from typing import Any
 
@@ -20,6 +21,9 @@ __all__ = ["current_task", "get_event_loop", "get_running_loop"]
 _get_slot = _asyncio._get_running_loop
 _set_slot = _asyncio._set_running_loop
 _current_task = _tasks.current_task
+
+# asyncio's own in Python: these ask the functions here, and warnings name who called.
+get_event_loop = _events._py_get_event_loop  # type: ignore[attr-defined]
 
 
 class _Running(local):
@@ -51,16 +55,6 @@ def get_running_loop() -> Any:
     loop = _running.loop
     if loop is None:
         raise RuntimeError("no running event loop")
-    return loop
-
-
-def get_event_loop() -> Any:
-    """The loop that this greenlet runs, else what the event loop policy says."""
-    loop = _running.loop
-    if loop is None:
-        from asyncio import get_event_loop_policy
-
-        loop = get_event_loop_policy().get_event_loop()
     return loop
 
 

@@ -84,6 +84,10 @@ def _count() -> int:
     return len(_alive)
 
 
+# From 3.13 on the message names the function, which comes apart before.
+_NAMED = " %r" if sys.version_info >= (3, 13) else ""
+
+
 def _run_thread(function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     try:
         function(*args, **kwargs)
@@ -97,8 +101,8 @@ def _run_thread(function: Callable[..., object], args: tuple[Any, ...], kwargs: 
             exc_type=type(error),
             exc_value=error,
             exc_traceback=error.__traceback__,
-            err_msg="Exception ignored in thread started by",
-            object=function,
+            err_msg=f"Exception ignored in thread started by{_NAMED % (function,) if _NAMED else ''}",
+            object=None if _NAMED else function,
         )
         sys.unraisablehook(report)
     finally:
@@ -201,6 +205,8 @@ class _ThreadHandle:
         return self._ended.is_set()
 
     def _set_done(self, source: object = None) -> None:
+        if self._ident is None:
+            raise RuntimeError("thread not started")
         _running.discard(self)
         _awaited_at_exit.discard(self)
         self._ended.set()

@@ -13,6 +13,7 @@ from weald._core.hub cimport Waiter, current_greenlet, current_hub
 from weald._core.waiters cimport (
     Linkable, WaitList, append, clear, first, made_hub, new_waiter, park, park_listed, seconds, wake_all, wake_one)
 
+import warnings
 from _thread import TIMEOUT_MAX
 from concurrent.futures import CancelledError
 
@@ -504,8 +505,9 @@ cdef class RLock(Linkable):
     cdef object owner
     cdef Py_ssize_t count
 
-    def __init__(self):
-        pass
+    def __init__(self, *args, **kwargs):
+        if args or kwargs:  # threading.RLock has always taken and ignored them
+            warnings.warn("RLock takes no arguments", DeprecationWarning, stacklevel=2)
 
     def acquire(self, blocking=True, timeout=-1):
         """Take the lock, once more if it is held by this greenlet; False if it is not to be had in

@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from weald import _core
-from weald.monkey import _imports, _locks
+from weald.monkey import _imports, _locks, _names
 
 __all__ = [
     "Listener",
@@ -60,6 +60,8 @@ saved: dict[str, dict[str, Any]] = {}
 _MISSING = object()
 # In `saved`, beside the modules: the arguments of patch_all's calls, true if they were in any of them.
 _ARGUMENTS = "_gevent_saved_patch_all_module_settings"
+_mended: list[tuple[str, Any]] = []  # besides the globals in `saved`: where an original was, and which
+_to_mend: list[tuple[Any, Any]] | None = None  # gathered while patch_all runs: one search instead of many
 
 
 class MonkeyPatchWarning(RuntimeWarning):
@@ -169,7 +171,7 @@ def patch_module(target_module: ModuleType, source_module: Any, items: Iterable[
         if old is not new:
             patch_item(target_module, attr, new)
             replaced.append((old, new))
-    _mend_globals(replaced)
+    _mend(replaced)
     if did is not None:
         did(target_module, names, _warn)
     for listener in listeners:
@@ -203,26 +205,13 @@ def _patch_module(name: str, items: Iterable[str] | None = None) -> bool:
     return True
 
 
-def _others() -> Iterable[ModuleType]:
-    """Modules whose globals may be mended."""
-    for name, module in list(sys.modules.items()):
-        top = name.partition(".")[0]
-        if isinstance(module, ModuleType) and top not in ("weald", "gevent", "greenlet", "importlib", "_thread"):
-            if not top.startswith("_frozen"):
-                yield module
-
-
-def _mend_globals(replaced: list[tuple[Any, Any]]) -> None:
-    """Replace originals that other modules have imported by name."""
-    swap = {id(old): (old, new) for old, new in replaced if callable(old)}
-    if not swap:
-        return
-    for module in _others():
-        for attr, value in list(vars(module).items()):
-            found = swap.get(id(value))
-            # Whoever asks the module that defines the original, `_socket` say, wants the original; we do.
-            if found is not None and getattr(value, "__module__", None) != module.__name__:
-                patch_item(module, attr, found[1])
+def _mend(replaced: list[tuple[Any, Any]]) -> None:
+    """Replace originals that others hold by names of their own."""
+    _names.mend_modules(replaced, patch_item)
+    if _to_mend is None:
+        _mended.extend(_names.mend_classes_and_defaults(replaced))
+    else:
+        _to_mend.extend(replaced)
 
 
 # ------------------------------------------------------------------ module by module
@@ -437,32 +426,38 @@ def patch_all(
     if not all([listener.will_patch_all(arguments, kwargs) for listener in listeners]):
         return False
     saved[_ARGUMENTS] = {name: value or bool(before and before[name]) for name, value in arguments.items()}
-    if os:
-        patch_os()
-    if time:
-        patch_time()
-    if thread:
-        patch_thread(Event=Event)
-    if sys:
-        patch_sys()
-    if socket:
-        patch_socket(dns=dns, aggressive=aggressive)
-    elif dns:
-        patch_dns()
-    if select:
-        patch_select(aggressive=aggressive)
-    if ssl:
-        patch_ssl()
-    if subprocess:
-        patch_subprocess()
-    if signal:
-        patch_signal()
-    if queue:
-        patch_queue()
-    if builtins:
-        patch_builtins()
-    if contextvars:
-        patch_contextvars()
+    global _to_mend
+    _to_mend = []
+    try:
+        if os:
+            patch_os()
+        if time:
+            patch_time()
+        if thread:
+            patch_thread(Event=Event)
+        if sys:
+            patch_sys()
+        if socket:
+            patch_socket(dns=dns, aggressive=aggressive)
+        elif dns:
+            patch_dns()
+        if select:
+            patch_select(aggressive=aggressive)
+        if ssl:
+            patch_ssl()
+        if subprocess:
+            patch_subprocess()
+        if signal:
+            patch_signal()
+        if queue:
+            patch_queue()
+        if builtins:
+            patch_builtins()
+        if contextvars:
+            patch_contextvars()
+    finally:
+        gathered, _to_mend = _to_mend, None
+        _mended.extend(_names.mend_classes_and_defaults(gathered))
     for listener in listeners:
         listener.did_patch_all(arguments, kwargs)
     return True

@@ -1,4 +1,7 @@
-"""`python -m weald.monkey [--no-PART …] SCRIPT|-m MODULE ARGS…`: patch, then run the program as __main__."""
+"""`python -m weald.monkey [--no-PART …] SCRIPT|-m MODULE ARGS…`: patch, then run the program as __main__.
+
+With `--doctor` the program is not patched before: what it imports before it patches itself is reported.
+"""
 
 import inspect
 import os
@@ -7,7 +10,7 @@ import sys
 
 from weald import monkey
 
-USAGE = "usage: python -m weald.monkey [--verbose] [--no-PART ...|--PART ...] SCRIPT|-m MODULE [ARGS ...]"
+USAGE = "usage: python -m weald.monkey [--doctor] [--verbose] [--no-PART ...|--PART ...] SCRIPT|-m MODULE [ARGS ...]"
 
 MODULES = [name.removeprefix("patch_") for name in monkey.__all__ if name.startswith("patch_")]
 
@@ -18,7 +21,7 @@ def main() -> None:
     signature = inspect.signature(monkey.patch_all)
     parts = [name for name, p in signature.parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     chosen: dict[str, bool] = {}
-    as_module = verbose = False
+    as_module = verbose = examine = False
     while args and args[0].startswith("-"):
         option = args.pop(0)
         name = option.removeprefix("--no-").removeprefix("--")
@@ -26,6 +29,8 @@ def main() -> None:
             as_module = True
         elif option == "--verbose":
             verbose = True
+        elif option == "--doctor":
+            examine = True
         elif name not in parts:
             sys.exit(f"{USAGE}\nunknown option {option}; parts are: {', '.join(parts)}")
         else:
@@ -39,7 +44,15 @@ def main() -> None:
         print(f"patch_all({', '.join(f'{name}={value}' for name, value in chosen.items())}) for {args}")
     if not args:
         sys.exit(USAGE)
+    if examine:
+        _examine(args, as_module)
+        return
     monkey.patch_all(**chosen)
+    _run(args, as_module)
+
+
+def _run(args: list[str], as_module: bool) -> None:
+    """Run a script or module with its arguments as __main__."""
     sys.argv = args
     if as_module:
         runpy.run_module(args[0], run_name="__main__", alter_sys=True)
@@ -47,6 +60,17 @@ def main() -> None:
         if not sys.flags.safe_path:
             sys.path[0] = os.path.dirname(os.path.realpath(args[0]))
         runpy.run_path(args[0], run_name="__main__")
+
+
+def _examine(args: list[str], as_module: bool) -> None:
+    """Run the program and report on standard error what it imported too early."""
+    from weald.monkey._doctor import Doctor
+
+    doctor = Doctor()
+    try:
+        _run(args, as_module)
+    finally:
+        doctor.report(sys.stderr)
 
 
 if __name__ == "__main__":

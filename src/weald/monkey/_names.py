@@ -1,0 +1,68 @@
+"""What holds an original by another name: module globals, attributes of classes, defaults of functions.
+
+Called by: `weald.monkey`, after it has replaced something.
+
+Invariant: only exact matches are replaced; weald's own modules and the import system's are left alone, and so is
+the module that defines an original (`_socket`, say), where whoever wants the original finds it.
+"""
+
+import gc
+import sys
+from collections.abc import Callable, Iterable
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+_OURS = frozenset({"weald", "gevent", "greenlet", "importlib", "_thread"})
+
+
+def is_foreign(module: object) -> bool:
+    """Whether what the module of this name defines may be mended."""
+    top = module.partition(".")[0] if isinstance(module, str) else ""
+    return bool(top) and top not in _OURS and not top.startswith("_frozen")
+
+
+def mend_modules(
+    replaced: Iterable[tuple[Any, Any]], put: Callable[[ModuleType, str, Any], object]
+) -> None:
+    """In modules' globals, `put` the second of each pair in place of the first."""
+    swap = {id(old): new for old, new in replaced if callable(old)}
+    if not swap:
+        return
+    for name, module in list(sys.modules.items()):
+        if isinstance(module, ModuleType) and is_foreign(name):
+            for attr, value in list(vars(module).items()):
+                if id(value) in swap and getattr(value, "__module__", None) != module.__name__:
+                    put(module, attr, swap[id(value)])
+
+
+def mend_classes_and_defaults(replaced: Iterable[tuple[Any, Any]]) -> list[tuple[str, Any]]:
+    """Replace the first of each pair in classes' attributes and functions' defaults; what was, and the original."""
+    pairs = {id(old): (old, new) for old, new in replaced if callable(old)}
+    originals = [old for old, _ in pairs.values()]
+    holders = [holder for holder in gc.get_referrers(*originals) if type(holder) in (dict, tuple)]
+    dicts = [holder for holder in holders if type(holder) is dict]
+    tuples = {id(holder) for holder in holders if type(holder) is tuple}
+    done: list[tuple[str, Any]] = []
+    for owner in gc.get_referrers(*holders) if holders else ():
+        if not is_foreign(getattr(owner, "__module__", None)):
+            continue
+        if isinstance(owner, type):
+            if any(referent is attributes for referent in gc.get_referents(owner) for attributes in dicts):
+                for name, value in list(vars(owner).items()):
+                    old, new = pairs.get(id(value), (None, None))
+                    if old is not None:
+                        # A builtin is no method of the class, nor is what replaces it to become one.
+                        builtin = isinstance(old, BuiltinFunctionType) and isinstance(new, FunctionType)
+                        setattr(owner, name, staticmethod(new) if builtin else new)
+                        done.append((f"{owner.__module__}.{owner.__qualname__}.{name}", old))
+        elif isinstance(owner, FunctionType):
+            where = f"a default of {owner.__module__}.{owner.__qualname__}()"
+            if id(owner.__defaults__) in tuples:
+                done += [(where, value) for value in owner.__defaults__ or () if id(value) in pairs]
+                owner.__defaults__ = tuple(pairs.get(id(value), (None, value))[1] for value in owner.__defaults__ or ())
+            keywords = owner.__kwdefaults__ or {}
+            for name, value in list(keywords.items()):
+                if id(value) in pairs:
+                    keywords[name] = pairs[id(value)][1]
+                    done.append((where, value))
+    return done
