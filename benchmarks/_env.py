@@ -1,6 +1,6 @@
 """Whose interpreter runs which side: finds weald's, makes the peers', refuses to compare different Pythons.
 
-Called by `primitives`, `scale` and `echo`.  Invariants: the peers never enter the project's own `.venv-X.Y`; all
+Called by `primitives`, `scale`, `echo` and `http`.  Invariants: the peers never enter the project's `.venv-X.Y`; all
 sides of one run share one CPython build; children are bounded in time and run pinned by the workloads themselves.
 """
 
@@ -19,8 +19,16 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-PEERS = {"gevent": "gevent>=26.9", "uvloop": "uvloop", "trio": "trio", "eventlet": "eventlet"}
-OPTIONAL = {"eventlet"}
+PEERS = {
+    "gevent": "gevent>=26.9",
+    "uvloop": "uvloop",
+    "trio": "trio",
+    "eventlet": "eventlet",
+    "granian": "granian",
+    "bjoern": "bjoern",  # needs libev-dev
+    "flask": "flask",  # an application for `http`
+}
+OPTIONAL = {"eventlet", "granian", "bjoern"}
 
 
 class BenchError(Exception):

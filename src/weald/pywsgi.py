@@ -108,16 +108,18 @@ class Headers(HTTPMessage):
 
 
 class _Date:
-    """The Date field's value, made once a second."""
+    """The Date field, made once a second."""
 
-    second = 0
-    value = b""
+    def __init__(self) -> None:
+        self.start = self.end = 0.0  # when `field` is right
+        self.field = (b"Date", b"")
 
-    def __call__(self, now: float) -> bytes:
-        if int(now) != self.second:
-            self.second = int(now)
-            self.value = formatdate(self.second, usegmt=True).encode()
-        return self.value
+    def at(self, now: float) -> tuple[bytes, bytes]:
+        if not self.start <= now < self.end:
+            self.start = int(now)
+            self.end = self.start + 1
+            self.field = (b"Date", formatdate(self.start, usegmt=True).encode())
+        return self.field
 
 
 _date = _Date()
@@ -293,17 +295,20 @@ class WSGIHandler:
         limits = stream.limits
         timeout = limits.keep_alive_timeout if self._served and not stream.pending else limits.head_timeout
         deadline = None
+        server = self.server
         while True:
+            # As `_receive` does it, without the call.
+            self._descriptor.timeout = timeout
             try:
-                data = self._receive(timeout)
+                count = self.socket.recv_into(server._buffer)
             except TimeoutError:
                 if stream.pending:
                     raise ProtocolError(408, "no complete head in time") from None
                 return None
-            if not data:
+            if not count:
                 self._linger = False
                 return None
-            stream.feed(data)
+            stream.feed(server._view[:count].tobytes())
             request = stream.next_request()
             if request is not None:
                 return request
@@ -483,10 +488,11 @@ class WSGIHandler:
             self.response_use_chunked = False
         try:
             self.run_application()
-            if self._stream.in_body:
+            request = self._request
+            if request is not None and request.special:
                 self._discard_body()
-            elif self.code == 101:
-                self.close_connection = True
+                if self.code == 101:
+                    self.close_connection = True
         except _InvalidClientInput as error:
             self._handle_client_error(error)
             self.close_connection = True
@@ -608,7 +614,7 @@ class WSGIHandler:
         """Add the fields that the application left to the server, just before the head is sent."""
         headers = self.response_headers
         if self.provided_date is None:
-            headers.append((b"Date", _date(self.time_start)))
+            headers.append(_date.at(self.time_start))
         code = self.code
         length = self.provided_content_length
         self._left = None
@@ -650,15 +656,21 @@ class WSGIHandler:
 
     def _write_with_headers(self, data: bytes) -> None:
         parts = self._head()
-        if data:
-            if len(data) > _JOIN_BELOW:
+        size = len(data)
+        left = self._left
+        if left is not None and size <= left and size <= _JOIN_BELOW and self.command != "HEAD":
+            # As `_framed` does it, without the call.
+            self._left = left - size
+            parts.append(data)
+        elif data:
+            if size > _JOIN_BELOW:
                 parts = [b"".join(parts)]
             try:
                 parts += self._framed(data)
             except Exception:
                 self._sendall(b"".join(parts))
                 raise
-            if len(data) > _JOIN_BELOW:
+            if size > _JOIN_BELOW:
                 self._sendmsg(parts)
                 return
         self._sendall(b"".join(parts))
@@ -836,7 +848,7 @@ class WSGIHandler:
 
     def _error_response(self, status: int) -> tuple[str, bytes]:
         line = f"{status} {_REASONS.get(status, 'Error')}"
-        date = _date(time()).decode()
+        date = _date.at(time())[1].decode()
         head = f"HTTP/1.1 {line}\r\nDate: {date}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
         return line, head.encode()
 

@@ -166,44 +166,39 @@ class HeadParser:
             (self._http or self._new()).feed_data(head)
         except (httptools.HttpParserUpgrade, httptools.HttpParserError):
             request.raw = self._split_anew(head)
+        fields: dict[str, str] = {}
+        request.fields = fields
+        dropped = False
         try:
-            self._see(request)
+            for name, value in request.raw:
+                key = _NAMES.get(name) or cgi_name(name)
+                if key is None:
+                    dropped = True
+                elif key in fields:
+                    fields[key] = _joined(key, fields[key], value)
+                else:
+                    fields[key] = value.decode("latin-1").rstrip(" \t")
+            if len(request.raw) > self.limits.fields:
+                raise ProtocolError(431, f"more than {self.limits.fields} fields")
+            if dropped:
+                _refuse_collisions(request)
+            host = fields.get("HTTP_HOST")
+            if host != self._good_host:
+                if host is None:
+                    if request.version == "HTTP/1.1":  # RFC 9112 section 3.2
+                        raise ProtocolError(400, "no Host field")
+                elif not _authority(host):
+                    raise ProtocolError(400, "malformed Host field")
+                else:
+                    self._good_host = host
+            if request.target[0] != "/":
+                _judge_target(request)
+            if request.version == "HTTP/1.0" or not _is_plain(fields):
+                self._judge(request)
         except ProtocolError:
             self._http = None  # it may be waiting for the refused request's body
             raise
         return request
-
-    def _see(self, request: Request) -> None:
-        """Set `request.fields`, and what follows from them.  Raises ProtocolError."""
-        raw = request.raw
-        fields: dict[str, str] = {}
-        request.fields = fields
-        dropped = False
-        for name, value in raw:
-            key = _NAMES.get(name) or cgi_name(name)
-            if key is None:
-                dropped = True
-            elif key in fields:
-                fields[key] = _joined(key, fields[key], value)
-            else:
-                fields[key] = value.decode("latin-1").rstrip(" \t")
-        if len(raw) > self.limits.fields:
-            raise ProtocolError(431, f"more than {self.limits.fields} fields")
-        if dropped:
-            _refuse_collisions(request)
-        host = fields.get("HTTP_HOST")
-        if host != self._good_host:
-            if host is None:
-                if request.version == "HTTP/1.1":  # RFC 9112 section 3.2
-                    raise ProtocolError(400, "no Host field")
-            elif not _authority(host):
-                raise ProtocolError(400, "malformed Host field")
-            else:
-                self._good_host = host
-        if request.target[0] != "/":
-            _judge_target(request)
-        if request.version == "HTTP/1.0" or not _is_plain(fields):
-            self._judge(request)
 
     def _new(self) -> Any:
         self._http = http = httptools.HttpRequestParser(self)

@@ -1,0 +1,149 @@
+"""CPU an HTTP server spends on a request, side against side: `benchmarks/run http [options]`.
+
+A server process a side on one core, `wrk` on another with keep-alive connections, rounds interleaved.  The figure is
+the server's CPU time (user + system, its children included) divided by the requests that wrk counted.  Nothing here
+passes or fails: a target that is missed is printed as OVER.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from _env import BenchError, Child, Side, add_options, choose_core, headline, resolve
+from _report import against, number, ratio, table
+
+SIDES = ("weald", "gevent", "granian", "bjoern")
+APPS = ("hello", "large", "post", "flask", "tls")
+TARGETS = {"gevent": 0.2, "granian": 1.0, "bjoern": 2.0}  # for hello: what the ratio to these sides shall not exceed
+NOT_WITH = {("bjoern", "tls")}
+TICK = os.sysconf("SC_CLK_TCK")
+POST = """wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.body = '{"numbers": [1, 2, 3, 4, 5], "text": "%s"}'
+"""
+
+Figures = tuple[float, float, float]  # CPU microseconds a request, requests a second, share of one core in use
+Results = dict[str, dict[str, list[Figures]]]  # side label, application, one entry a round
+
+
+def cpu(pid: int) -> float:
+    """CPU seconds of a process and those it has started."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICK + sum(map(cpu, children))
+
+
+def wait_for(port: int, label: str) -> None:
+    """Until the server accepts."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise BenchError(f"{label}: nobody listens on its port")
+
+
+def load(side: Side, app: str, options: argparse.Namespace, folder: Path, cores: tuple[int, int]) -> Figures:
+    """One measurement of one side."""
+    files = [str(folder / "cert.pem"), str(folder / "key.pem")] if app == "tls" else []
+    with Child(side, "http_servers.py", side.kind, str(cores[0]), app, *files) as server:
+        port = int(server.answer(timeout=30))
+        wait_for(port, side.label)
+        command = [
+            *("wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds}s"),
+            *(("-s", str(folder / "post.lua")) if app == "post" else ()),
+            f"{'https' if files else 'http'}://127.0.0.1:{port}/",
+        ]
+        pin = (lambda: os.sched_setaffinity(0, {cores[1]})) if cores[1] >= 0 else None
+        before = cpu(server.process.pid)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, preexec_fn=pin)
+        spent = cpu(server.process.pid) - before
+    counted = re.search(r"(\d+) requests in", done.stdout)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    if not counted or not rate or not int(counted[1]):
+        raise BenchError(f"{side.label}, {app}: no request was answered: {done.stdout}{done.stderr}")
+    if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
+        print(f"{side.label}, {app}: {done.stdout}", file=sys.stderr)
+    return spent / int(counted[1]) * 1e6, float(rate[1]), spent / options.seconds
+
+
+def report(sides: Sequence[Side], apps: Sequence[str], results: Results) -> str:
+    """One table an application."""
+    first = sides[0]
+    parts = []
+    for app in apps:
+        ours = [entry[0] for entry in results[first.label][app]]
+        body = []
+        for side in sides:
+            entries = results[side.label][app]
+            if not entries:
+                continue
+            used, rate, share = (statistics.median(column) for column in zip(*entries, strict=True))
+            target = TARGETS.get(side.kind) if app == "hello" and first.kind == "weald" else None
+            versus = "" if side is first else against(ratio(ours, [entry[0] for entry in entries]), target)
+            goal = f"{target:.2f}" if target else ""
+            body.append([side.label, f"{used:.1f}", number(rate), f"{share:.0%}", versus, goal])
+        header = [app, "CPU us/request", "requests/s", "core busy", f"{first.label} / it", "target"]
+        parts.append(table(header, body))
+    return "\n\n".join(parts)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Entry of `run http`."""
+    parser = argparse.ArgumentParser(prog="benchmarks/run http", description=__doc__)
+    add_options(parser, SIDES, rounds=5)
+    parser.add_argument("--apps", default=",".join(APPS), help="(default: %(default)s)")
+    parser.add_argument("--connections", type=int, default=100, help="(default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=2, help="a measurement (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    if not shutil.which("wrk"):
+        raise BenchError("the load generator is wrk: apt-get install wrk")
+    apps = options.apps.split(",")
+    if unknown := set(apps) - set(APPS):
+        raise BenchError(f"no application {', '.join(unknown)}; there are: {', '.join(APPS)}")
+    core = choose_core(options.core)
+    sides = resolve(options, SIDES)
+    others = os.sched_getaffinity(0) - {core} if core >= 0 else set()
+    cores = (core, max(others) if others else -1)
+    print(headline(sides) + f"; server on core {cores[0]}, wrk on {cores[1]}", flush=True)
+    results: Results = {side.label: {app: [] for app in apps} for side in sides}
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        (folder / "post.lua").write_text(POST % ("x" * 200))
+        if "tls" in apps:
+            subprocess.run(
+                [
+                    *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"),
+                    *("-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")),
+                ],
+                check=True,
+                capture_output=True,
+            )
+        for turn in range(options.rounds):
+            for app in apps:
+                print(f"round {turn + 1}/{options.rounds}: {app}", file=sys.stderr)
+                for side in sides:
+                    if (side.kind, app) not in NOT_WITH:
+                        results[side.label][app].append(load(side, app, options, folder, cores))
+    print(f"\n{report(sides, apps, results)}")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1))

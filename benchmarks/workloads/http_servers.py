@@ -1,0 +1,65 @@
+"""The HTTP servers of `http`, one a process: `http_servers.py KIND CORE APPLICATION [CERTIFICATE KEY]`.
+
+Prints its port on a line of its own once it is about to serve, and serves until standard input ends (its parent closes
+it, or dies).  Each server is what its documentation recommends for one worker.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from importlib import import_module
+from typing import Any
+
+
+def announce(port: int) -> None:
+    """Tell the parent where to connect; end with it, children and all."""
+    print(port, flush=True)
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def main() -> None:
+    """See the module's docstring."""
+    kind, core, name, *tls = sys.argv[1:]
+    os.setpgrp()
+    if core != "-1":
+        os.sched_setaffinity(0, {int(core)})
+    app: Any = getattr(import_module("http_apps"), name)
+    files = {"certfile": tls[0], "keyfile": tls[1]} if tls else {}
+    if kind in ("weald", "gevent"):
+        server = import_module(f"{kind}.pywsgi").WSGIServer(("127.0.0.1", 0), app, backlog=1024, log=None, **files)
+        server.start()
+        announce(server.server_port)
+        server.serve_forever()
+        return
+    port = free_port()
+    announce(port)
+    if kind == "bjoern":
+        if tls:
+            raise SystemExit("bjoern does not speak TLS")
+        import_module("bjoern").run(app, "127.0.0.1", port)
+    else:
+        from pathlib import Path
+
+        files = {"ssl_cert": Path(tls[0]), "ssl_key": Path(tls[1])} if tls else {}
+        granian = import_module("granian")
+        granian.Granian(
+            f"http_apps:{name}", interface="wsgi", address="127.0.0.1", port=port, workers=1, log_enabled=False, **files
+        ).serve()
+
+
+if __name__ == "__main__":
+    main()
