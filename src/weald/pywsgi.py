@@ -126,20 +126,26 @@ _date = _Date()
 
 
 class _RawConnection(io.RawIOBase):
-    """The bytes of a connection that changes its protocol: those read already, then the socket's."""
+    """The bytes of a connection that changes its protocol: those read already, then the socket's.
 
-    def __init__(self, rest: bytes, sock: Any) -> None:
-        self._rest = rest
+    Once somebody has read from it, the connection is no good for further requests.
+    """
+
+    def __init__(self, handler: "WSGIHandler", sock: Any) -> None:
+        self._handler = handler
         self._sock = sock
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if self._rest:
-            data, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        handler = self._handler
+        handler.close_connection = True
+        if handler._stream.pending:
+            data = handler._stream.rest(len(buffer))
             buffer[: len(data)] = data
             return len(data)
+        handler._descriptor.timeout = None
         count: int = self._sock.recv_into(buffer)
         return count
 
@@ -186,6 +192,7 @@ class WSGIHandler:
     _left: int | None = None  # bytes of body that the response's Content-Length still promises
     _continue = False  # does the client wait for 100 Continue?
     _linger = True  # may the client be sending yet when we close?
+    _given_away = False  # does somebody else speak to the client by now?
     _served = 0  # requests of this connection
     _trailers: list[tuple[str, str]] | None = None
     _waited = 0.0  # seconds spent waiting for the request's body
@@ -277,8 +284,7 @@ class WSGIHandler:
     def rfile(self) -> Any:
         """The connection as a file, for whoever speaks another protocol on it from now on."""
         if self._rfile is None and self.socket is not None:
-            self._descriptor.timeout = None
-            self._rfile = io.BufferedReader(_RawConnection(self._stream.rest(), self.socket))
+            self._rfile = io.BufferedReader(_RawConnection(self, self.socket))
         return self._rfile
 
     @rfile.setter
@@ -419,9 +425,20 @@ class WSGIHandler:
             env["wsgi.input"] = self.rfile
             env["wsgi.input_terminated"] = False
             env["werkzeug.socket"] = self.socket  # where libraries for WebSockets look for it
+            env["weald.upgrade"] = self._give_away
         self._trailers = None
         if "trailers" in tokens(request.fields.get("HTTP_TE", "")):
             env["weald.trailers"] = self._trailers = []
+
+    def _give_away(self) -> tuple[Any, bytes]:
+        """The socket, and what has been read of it already, for whoever answers the request in another protocol.
+
+        From here on the response is theirs: what the application passes to start_response() and returns is dropped.
+        """
+        self._given_away = True
+        self.headers_sent = self.close_connection = True
+        self.status, self.code = b"101 Switching Protocols", 101
+        return self.socket, self._stream.rest()
 
     def _connection_upgrade_requested(self) -> bool:
         fields = self._request.fields if self._request else {}
@@ -531,6 +548,10 @@ class WSGIHandler:
     def process_result(self) -> None:
         """Send the application's result and what ends the response."""
         result = self.result
+        if self._given_away:
+            for _ in result:
+                pass
+            return
         if isinstance(result, list | tuple):
             data = result[0] if len(result) == 1 else b"".join(result)
             if data:
@@ -562,6 +583,8 @@ class WSGIHandler:
         self, status: str, headers: Iterable[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
         """PEP 3333's start_response().  Raises UnicodeError, TypeError or ValueError for a bad status or field."""
+        if self._given_away:
+            return self.write
         if exc_info:
             try:
                 if self.headers_sent:
@@ -638,7 +661,8 @@ class WSGIHandler:
     def write(self, data: bytes) -> None:
         """Send `data` of the body, after the head if that has not gone; start_response() returns it."""
         if self.headers_sent:
-            self._write(data)
+            if not self._given_away:
+                self._write(data)
         elif not self.status:
             raise self.ApplicationError("The application did not call start_response()")
         else:

@@ -371,11 +371,9 @@ class RequestStream:
         """How many bytes are unread."""
         return len(self._buffer) - self._start
 
-    def rest(self) -> bytes:
-        """Take what is unread, for whoever reads the connection from now on."""
-        rest = self._buffer[self._start :]
-        self._buffer, self._start = b"", 0
-        return rest
+    def rest(self, limit: int | None = None) -> bytes:
+        """Take what is unread (`limit` bytes at most), for whoever reads the connection from now on."""
+        return self._take(self.pending if limit is None else limit)
 
     def next_request(self) -> Request | None:
         """The next request's head, None if more bytes are needed.  Raises ProtocolError."""

@@ -1,0 +1,338 @@
+"""WebSockets (RFC 6455, with permessage-deflate) inside WSGI applications.
+
+Called by: users: `accept(environ)` in any WSGI application, Flask's views included, or `application(handler)` as the
+whole of one.  wsproto knows the protocol; this module reads, writes, waits, and limits.
+
+    @websocket.application
+    def echo(ws):
+        for message in ws:          # str or bytes, until the client closes
+            ws.send(message)
+
+    WSGIServer(":8000", echo).serve_forever()
+
+Invariants:
+- One greenlet at a time receives; any number may send, frame by frame.
+- Whatever comes is taken apart in small pieces, so a compressed message cannot grow far beyond `max_message`.
+- Every wait is bounded: a client that answers no ping is dropped, as is one that takes no bytes.
+"""
+
+import base64
+import binascii
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from weald._core import Lock
+from weald.http.protocol import tokens
+
+try:
+    from wsproto import ConnectionType, WSConnection
+    from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Message, Ping, TextMessage
+    from wsproto.extensions import PerMessageDeflate
+    from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("wsproto", "h11"):
+        raise
+    raise ModuleNotFoundError("weald's WebSockets need wsproto: pip install 'weald[http]'", name="wsproto") from None
+
+__all__ = ["Closed", "HandshakeError", "Options", "WebSocket", "accept", "application"]
+
+_PIECE = 4096  # bytes looked at in one go; deflate makes at most 1,032 of one
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a server puts up with.  Sizes in bytes, times in seconds."""
+
+    max_message: int = 1 << 20  # larger: closed with 1009
+    max_fragments: int = 1024  # frames of one message; more: closed with 1008
+    ping_interval: float = 20.0  # a client silent for so long is sent a ping
+    ping_timeout: float = 20.0  # and is dropped if it stays silent for so long after that
+    close_timeout: float = 5.0  # how long `close` waits for the client's half of the closing handshake
+    write_timeout: float = 30.0  # for the client to take a message
+    compress: bool = True  # offer permessage-deflate
+
+
+class Closed(Exception):
+    """The connection has ended: `code` as RFC 6455 section 7.4 has it, 1006 if it just broke; `reason`."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(f"{code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason
+
+
+class HandshakeError(ValueError):
+    """The request does not open a WebSocket: answer it with `status` and `headers`."""
+
+    def __init__(self, status: str, text: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(text)
+        self.status = status
+        self.headers = list(headers)
+
+
+class WebSocket:
+    """A server's end of a connection.  Made by `accept`.  A context manager that closes it."""
+
+    def __init__(self, sock: Any, connection: Any, environ: dict[str, Any], subprotocol: str | None, options: Options):
+        self.environ = environ
+        self.subprotocol = subprotocol
+        self.options = options
+        self.closed: Closed | None = None  # how it ended
+        self._sock = sock
+        self._connection = connection
+        self._sending = Lock()
+        self._messages: deque[str | bytes] = deque()
+        self._parts: list[Any] = []
+        self._size = 0
+        self._fragments = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        # 1011: "an unexpected condition"
+        self.close(1000 if kind is None or issubclass(kind, Closed) else 1011)
+
+    def __iter__(self) -> Iterator[str | bytes]:
+        """The messages that come, until the connection ends in whatever way; `closed` then tells how."""
+        while True:
+            try:
+                message = self.receive()
+            except Closed:
+                return
+            yield message
+
+    def receive(self, timeout: float | None = None) -> str | bytes:
+        """The next message: str for a text, bytes for a binary one.
+
+        Raises Closed when the connection has ended, TimeoutError after `timeout` seconds.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        pinged = False
+        while not self._messages:
+            if self.closed is not None:
+                raise self.closed
+            patience = self.options.ping_timeout if pinged else self.options.ping_interval
+            left = patience if deadline is None else deadline - monotonic()
+            if left <= 0:
+                raise TimeoutError("no message in time")
+            try:
+                data = self._read(min(patience, left))
+            except TimeoutError:
+                if left > patience or deadline is None:
+                    if pinged:
+                        self._end(Closed(1006, "no answer to a ping"))
+                    else:
+                        self._send_event(Ping())
+                        pinged = True
+                continue
+            pinged = False
+            self._take(data)
+        return self._messages.popleft()
+
+    def send(self, message: str | bytes | bytearray | memoryview) -> None:
+        """Send a message: text if it is a str, else binary.  Raises Closed when the connection has ended."""
+        if isinstance(message, str):
+            self._send_event(TextMessage(data=message))
+        else:
+            self._send_event(BytesMessage(data=bytes(message)))
+
+    def ping(self, payload: bytes = b"") -> None:
+        """Send a ping (of at most 125 bytes); the pong needs no attention."""
+        self._send_event(Ping(payload=payload))
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """End the connection and wait for the client to agree; messages that still come are dropped.
+
+        Closing what is closed does nothing.
+        """
+        if self.closed is not None:
+            return
+        try:
+            self._send_event(CloseConnection(code=code, reason=reason or None))
+            end = monotonic() + self.options.close_timeout
+            while self.closed is None and (left := end - monotonic()) > 0:
+                self._take(self._read(left))
+        except (Closed, OSError):
+            pass
+        self._messages.clear()
+        if self.closed is None or self.closed.code == 1006:
+            self.closed = Closed(code, reason)
+
+    # ---------------------------------------------------------------- inside
+
+    def _read(self, timeout: float) -> bytes:
+        """What comes next, b"" at the end."""
+        self._sock._descriptor.timeout = timeout
+        try:
+            data: bytes = self._sock.recv(65536)
+        except TimeoutError:
+            raise
+        except OSError:
+            return b""
+        return data
+
+    def _send_event(self, event: Any) -> None:
+        with self._sending:
+            if self.closed is not None:
+                raise self.closed
+            try:
+                data = self._connection.send(event)
+            except LocalProtocolError:  # the closing handshake is under way
+                raise Closed(1006, "the connection is being closed") from None
+            try:
+                self._sock._descriptor.timeout = self.options.write_timeout
+                self._sock.sendall(data)
+            except OSError as error:
+                self._end(Closed(1006, str(error)))
+                raise self.closed from None  # type: ignore[misc]
+
+    def _end(self, closed: Closed) -> None:
+        if self.closed is None:
+            self.closed = closed
+
+    def _take(self, data: bytes) -> None:
+        """Look at what came: keep the messages, answer the rest."""
+        if not data:
+            self._end(Closed(1006, "the connection broke"))
+            return
+        try:
+            for start in range(0, len(data), _PIECE):
+                self._connection.receive_data(data[start : start + _PIECE])
+                for event in self._connection.events():
+                    self._handle(event)
+                    if self.closed is not None:
+                        return
+        except RemoteProtocolError as error:
+            hint = error.event_hint
+            code = hint.code if isinstance(hint, CloseConnection) else 1002
+            self._refuse(int(code), str(error))
+
+    def _handle(self, event: Any) -> None:
+        if isinstance(event, Message):
+            self._parts.append(event.data)
+            self._size += len(event.data) if isinstance(event, BytesMessage) else _utf8_length(event.data)
+            self._fragments += event.frame_finished
+            if self._size > self.options.max_message:
+                self._refuse(1009, "message too big")
+            elif self._fragments > self.options.max_fragments:
+                self._refuse(1008, "too many fragments")
+            elif event.message_finished:
+                text = isinstance(event, TextMessage)
+                self._messages.append("".join(self._parts) if text else b"".join(self._parts))
+                self._parts, self._size, self._fragments = [], 0, 0
+        elif isinstance(event, Ping):
+            self._answer(event.response())
+        elif isinstance(event, CloseConnection):
+            self._answer(event.response())
+            self._end(Closed(int(event.code), event.reason or ""))
+
+    def _answer(self, event: Any) -> None:
+        try:
+            self._send_event(event)
+        except Closed:
+            pass  # after our own close there is nothing to answer
+
+    def _refuse(self, code: int, reason: str) -> None:
+        """The client broke a rule: tell it, and end the connection."""
+        self._answer(CloseConnection(code=code, reason=reason[:120]))
+        self._end(Closed(code, reason))
+
+
+def _utf8_length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _check(environ: dict[str, Any], origins: Any) -> None:
+    """RFC 6455 section 4.2.1.  Raises HandshakeError."""
+    if environ["REQUEST_METHOD"] != "GET" or environ["SERVER_PROTOCOL"] != "HTTP/1.1":
+        raise HandshakeError("400 Bad Request", "a WebSocket begins with a GET of HTTP/1.1")
+    wanted = ("websocket" in tokens(environ.get("HTTP_UPGRADE", ""))) and (
+        "upgrade" in tokens(environ.get("HTTP_CONNECTION", ""))
+    )
+    if not wanted or "weald.upgrade" not in environ:
+        raise HandshakeError("426 Upgrade Required", "this is for WebSockets", [("Upgrade", "websocket")])
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
+        raise HandshakeError("426 Upgrade Required", "unknown version", [("Sec-WebSocket-Version", "13")])
+    try:
+        key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", ""), validate=True)
+    except (ValueError, binascii.Error):
+        key = b""
+    if len(key) != 16:
+        raise HandshakeError("400 Bad Request", "malformed Sec-WebSocket-Key")
+    origin = environ.get("HTTP_ORIGIN")
+    if origin is None or origins == "*":
+        return
+    # Section 10.2: a browser sends cookies to us from anybody's page, and says from whose.
+    allowed = origin in origins if origins is not None else urlsplit(origin).netloc == environ.get("HTTP_HOST")
+    if not allowed:
+        raise HandshakeError("403 Forbidden", f"not from {origin}")
+
+
+def accept(
+    environ: dict[str, Any],
+    *,
+    subprotocols: Sequence[str] = (),
+    origins: Sequence[str] | str | None = None,
+    options: Options | None = None,
+) -> WebSocket:
+    """Answer the opening handshake in `environ` and return the connection.
+
+    `subprotocols`: what this side speaks, best first.  `origins`: from whose pages browsers may connect, "*" for
+    everybody's; the default is this server's own.  What the WSGI application then returns is ignored.
+    Raises HandshakeError if the request is none for a WebSocket, or not allowed.
+    """
+    options = options or Options()
+    _check(environ, origins)
+    handshake = WSConnection(ConnectionType.SERVER)
+    fields = [
+        (key[5:].replace("_", "-").lower().encode(), value.encode("latin-1"))
+        for key, value in environ.items()
+        if key.startswith("HTTP_SEC_WEBSOCKET_") or key in ("HTTP_HOST", "HTTP_UPGRADE", "HTTP_CONNECTION")
+    ]
+    try:
+        handshake.initiate_upgrade_connection(fields, environ.get("REQUEST_URI", "/"))
+        request: Any = next(handshake.events())
+        subprotocol = next((name for name in subprotocols if name in request.subprotocols), None)
+        extensions: list[Any] = [PerMessageDeflate()] if options.compress else []
+        answer = handshake.send(AcceptConnection(subprotocol=subprotocol, extensions=extensions))
+    except (RemoteProtocolError, ValueError) as error:
+        raise HandshakeError("400 Bad Request", str(error)) from None
+    sock, rest = environ["weald.upgrade"]()
+    websocket = WebSocket(sock, handshake.connection, environ, subprotocol, options)
+    sock._descriptor.timeout = options.write_timeout
+    sock.sendall(answer)
+    if rest:
+        websocket._take(rest)
+    return websocket
+
+
+def application(
+    handler: Callable[[WebSocket], Any] | None = None,
+    *,
+    subprotocols: Sequence[str] = (),
+    origins: Sequence[str] | str | None = None,
+    options: Options | None = None,
+) -> Any:
+    """A WSGI application that calls `handler(websocket)` for each connection and closes it afterwards.
+
+    Also a decorator, with or without arguments, which are those of `accept`.
+    """
+    if handler is None:
+        return lambda handler: application(handler, subprotocols=subprotocols, origins=origins, options=options)
+
+    def serve(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        try:
+            websocket = accept(environ, subprotocols=subprotocols, origins=origins, options=options)
+        except HandshakeError as error:
+            start_response(error.status, [("Content-Type", "text/plain"), *error.headers])
+            return [str(error).encode()]
+        with websocket:
+            handler(websocket)
+        return []
+
+    return serve

@@ -1,0 +1,447 @@
+"""WebSockets: an independent client (`websockets`), and frames made by hand for what a good client never sends."""
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+from helpers import recorded_errors, run_patched
+from test_pywsgi import LAST, Response, connect, serving, talk
+
+import weald
+from weald.http import websocket
+from weald.http.websocket import Closed, Options, WebSocket, application
+
+pytestmark = pytest.mark.usefixtures("io_loop")
+
+HANDSHAKE = (
+    "GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+
+def echo(ws: WebSocket) -> None:
+    for message in ws:
+        ws.send(message)
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, reserved: int = 0, masked: bool = True) -> bytes:
+    """A client's frame (RFC 6455 section 5.2)."""
+    head = bytes([fin << 7 | reserved << 4 | opcode])
+    bit = 0x80 if masked else 0
+    if len(payload) < 126:
+        head += bytes([bit | len(payload)])
+    elif len(payload) < 65536:
+        head += struct.pack("!BH", bit | 126, len(payload))
+    else:
+        head += struct.pack("!BQ", bit | 127, len(payload))
+    if not masked:
+        return head + payload
+    mask = os.urandom(4)
+    return head + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+
+
+class Client:
+    """A bare connection that has done its handshake."""
+
+    def __init__(self, server: Any, more: str = "", early: bytes = b"") -> None:
+        self.sock = connect(server)
+        self.sock.sendall((HANDSHAKE + more + "\r\n").encode() + early)
+        self.file = self.sock.makefile("rb")
+        self.status = int(self.file.readline()[9:12])
+        self.fields = {}
+        while (line := self.file.readline()) != b"\r\n":
+            name, _, value = line.decode().partition(":")
+            self.fields[name.lower()] = value.strip()
+
+    def send(self, *frames: bytes) -> None:
+        self.sock.sendall(b"".join(frames))
+
+    def receive(self) -> tuple[int, bytes]:
+        """Opcode and payload of the server's next frame, which must be whole and not masked."""
+        first, second = self.file.read(2)
+        assert first & 0x80
+        assert not second & 0x80
+        size = second
+        if size == 126:
+            (size,) = struct.unpack("!H", self.file.read(2))
+        elif size == 127:
+            (size,) = struct.unpack("!Q", self.file.read(8))
+        return first & 0x7F, self.file.read(size)
+
+    def closed(self) -> int:
+        """The server's close frame's code; nothing may follow it."""
+        opcode, payload = self.receive()
+        assert opcode == CLOSE
+        assert self.file.read() == b""
+        return int.from_bytes(payload[:2], "big") if payload else 1005
+
+
+@contextmanager
+def talking(handler: Callable[[WebSocket], Any] = echo, more: str = "", **options: Any) -> Iterator[Client]:
+    with serving(application(handler, options=Options(**options))) as server:
+        client = Client(server, more)
+        assert client.status == 101
+        with closing(client.sock), closing(client.file):
+            yield client
+
+
+# ---------------------------------------------------------------- the opening handshake
+
+
+def test_the_handshake_of_the_rfc() -> None:
+    with talking() as client:
+        assert client.fields["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        assert client.fields["upgrade"].lower() == "websocket"
+        assert "sec-websocket-extensions" not in client.fields
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status"),
+    [
+        ("Upgrade: websocket\r\n", "", 426),
+        ("Upgrade: websocket\r\n", "Upgrade: other\r\n", 426),
+        ("keep-alive, Upgrade", "keep-alive", 426),
+        ("Version: 13", "Version: 8", 426),
+        ("Sec-WebSocket-Version: 13\r\n", "", 426),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", 400),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "?", 400),
+        ("GET", "POST", 400),
+        ("HTTP/1.1", "HTTP/1.0", 400),
+        ("Host: a\r\n", "Host: a\r\nOrigin: http://evil\r\n", 403),
+    ],
+)
+def test_a_bad_handshake(old: str, new: str, status: int) -> None:
+    with serving(application(echo)) as server:
+        with closing(connect(server)) as sock, sock.makefile("rb") as file:
+            sock.sendall((HANDSHAKE.replace(old, new) + "\r\n").encode() + LAST)
+            response = Response(file)
+            assert response.status == status
+            if "1.1" in new or "HTTP" not in old:  # the connection goes on
+                assert Response(file).status == 426
+        if "ersion" in old:
+            assert response.fields["sec-websocket-version"] == "13"
+
+
+def test_who_may_connect_from_a_page() -> None:
+    for origins, origin, status in [
+        (None, "http://a", 101),
+        (["http://b"], "http://b", 101),
+        (["http://b"], "http://a", 403),
+        ("*", "http://c", 101),
+    ]:
+        with serving(application(echo, origins=origins)) as server:
+            client = Client(server, f"Origin: {origin}\r\nConnection: close\r\n")
+            client.sock.close()
+            assert client.status == status
+
+
+def test_subprotocols() -> None:
+    @application(subprotocols=["b", "a"])
+    def app(ws: WebSocket) -> None:
+        assert ws.subprotocol == "b"
+
+    with serving(app) as server:
+        client = Client(server, "Sec-WebSocket-Protocol: a, b\r\n")
+        assert client.fields["sec-websocket-protocol"] == "b"
+        assert client.closed() == 1000
+        client.sock.close()
+
+
+def test_frames_sent_with_the_handshake_are_not_lost() -> None:
+    with serving(application(echo)) as server:
+        client = Client(server, early=frame(TEXT, b"early"))
+        assert client.receive() == (TEXT, b"early")
+        client.sock.close()
+
+
+# ---------------------------------------------------------------- messages
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 1 << 20])
+def test_sizes(size: int) -> None:
+    with talking() as client:
+        client.send(frame(BINARY, b"x" * size))
+        assert client.receive() == (BINARY, b"x" * size)
+        client.send(frame(TEXT, b"y" * size))
+        assert client.receive() == (TEXT, b"y" * size)
+
+
+def test_text_and_binary() -> None:
+    seen: list[Any] = []
+
+    def handler(ws: WebSocket) -> None:
+        seen.append(ws.receive())
+        seen.append(ws.receive())
+        ws.send(bytearray(b"array"))
+        ws.send(memoryview(b"view"))
+        ws.send("ü")
+
+    with talking(handler) as client:
+        client.send(frame(TEXT, "ä€𝄞".encode()), frame(BINARY, b"\xff"))
+        assert [client.receive() for _ in range(3)] == [(BINARY, b"array"), (BINARY, b"view"), (TEXT, "ü".encode())]
+        client.send(frame(CLOSE, b"\x03\xe8"))
+    assert seen == ["ä€𝄞", b"\xff"]
+
+
+def test_fragments_with_control_frames_between() -> None:
+    euro = "€".encode()
+    with talking() as client:
+        client.send(frame(TEXT, euro[:1], fin=False), frame(PING, b"now"), frame(0, euro[1:2], fin=False))
+        assert client.receive() == (PONG, b"now")
+        client.send(frame(0, b"", fin=False), frame(PONG, b"unasked"), frame(0, euro[2:]))
+        assert client.receive() == (TEXT, euro)
+
+
+def test_bytes_one_by_one() -> None:
+    with talking() as client:
+        for byte in frame(TEXT, b"hello") + frame(PING, b"p"):
+            client.send(bytes([byte]))
+            weald.sleep(0)
+        assert {client.receive(), client.receive()} == {(TEXT, b"hello"), (PONG, b"p")}
+
+
+# ---------------------------------------------------------------- what a client must not send
+
+
+@pytest.mark.parametrize(
+    ("code", "frames"),
+    [
+        pytest.param(1002, [frame(TEXT, b"a", reserved=1)], id="a reserved bit"),
+        pytest.param(1002, [frame(TEXT, b"a", reserved=4)], id="compressed, as not agreed"),
+        pytest.param(1002, [frame(3, b"a")], id="a reserved opcode"),
+        pytest.param(1002, [frame(11)], id="a reserved control opcode"),
+        pytest.param(1002, [frame(TEXT, b"a", masked=False)], id="not masked"),
+        pytest.param(1002, [frame(PING, b"a" * 126)], id="a long ping"),
+        pytest.param(1002, [frame(PING, b"a", fin=False)], id="a ping in fragments"),
+        pytest.param(1002, [frame(CLOSE, b"a" * 126)], id="a long close"),
+        pytest.param(1002, [frame(CLOSE, b"\x03")], id="a close with half a code"),
+        pytest.param(1002, [frame(0, b"a")], id="a continuation of nothing"),
+        pytest.param(1002, [frame(TEXT, b"a", fin=False), frame(TEXT, b"b")], id="a message in another"),
+        pytest.param(1007, [frame(TEXT, b"\xff")], id="no UTF-8"),
+        pytest.param(1007, [frame(TEXT, b"\xe2\x82")], id="half a character"),
+        pytest.param(1007, [frame(TEXT, b"\xed\xa0\x80")], id="a surrogate"),
+        pytest.param(1007, [frame(TEXT, b"\xf4\x90\x80\x80")], id="beyond Unicode"),
+        pytest.param(1007, [frame(TEXT, b"\xe2", fin=False), frame(0, b"a")], id="no UTF-8, in fragments"),
+        pytest.param(1007, [frame(CLOSE, b"\x03\xe8\xff")], id="no UTF-8 as the reason"),
+        *(
+            pytest.param(1002, [frame(CLOSE, code.to_bytes(2, "big"))], id=f"close code {code}")
+            for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535)
+        ),
+        pytest.param(1009, [frame(BINARY, b"a" * 1001)], id="a large message"),
+        pytest.param(1009, [frame(TEXT, "€".encode() * 334)], id="a large message in bytes"),
+        pytest.param(1009, [frame(TEXT, b"a" * 600, fin=False), frame(0, b"a" * 600)], id="large together"),
+        pytest.param(1008, [frame(TEXT, b"a", fin=False), *[frame(0, fin=False)] * 20], id="many fragments"),
+    ],
+)
+def test_the_server_closes(code: int, frames: list[bytes]) -> None:
+    got: list[Any] = []
+    with recorded_errors() as errors, talking(got.extend, max_message=1000, max_fragments=10) as client:
+        client.send(*frames)
+        assert client.closed() == code
+    assert got == []
+    assert errors == []
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1011, 3000, 4999])
+def test_the_client_closes(code: int) -> None:
+    ended: list[Closed | None] = []
+
+    def handler(ws: WebSocket) -> None:
+        for _ in ws:
+            raise AssertionError
+        ended.append(ws.closed)
+        with pytest.raises(Closed):
+            ws.send("too late")
+        ws.close()
+
+    with talking(handler) as client:
+        client.send(frame(CLOSE, code.to_bytes(2, "big") + b"why"), frame(TEXT, b"never seen"))
+        assert client.closed() == code
+    assert [(closed.code, closed.reason) for closed in ended if closed] == [(code, "why")]
+
+
+def test_a_close_without_code() -> None:
+    with talking() as client:
+        client.send(frame(CLOSE))
+        assert client.closed() == 1005
+
+
+def test_a_connection_that_breaks() -> None:
+    ended: list[int] = []
+
+    def handler(ws: WebSocket) -> None:
+        with pytest.raises(Closed) as caught:
+            ws.receive()
+        ended.append(caught.value.code)
+
+    with talking(handler) as client:
+        client.sock.close()
+        client.file.close()
+    assert ended == [1006]
+
+
+@pytest.mark.parametrize("polite", [True, False])
+def test_the_server_says_goodbye(polite: bool) -> None:
+    def handler(ws: WebSocket) -> None:
+        ws.close(4000, "enough")
+        ws.close()
+
+    with talking(handler, close_timeout=0.2) as client:
+        assert client.receive() == (CLOSE, (4000).to_bytes(2, "big") + b"enough")
+        if polite:
+            client.send(frame(TEXT, b"on its way"), frame(CLOSE, (4000).to_bytes(2, "big")))
+        assert client.file.read() == b""
+
+
+def test_a_handler_that_fails() -> None:
+    def handler(ws: WebSocket) -> None:
+        raise KeyError("a bug")
+
+    with recorded_errors() as errors, talking(handler) as client:
+        opcode, payload = client.receive()
+        assert (opcode, payload[:2]) == (CLOSE, (1011).to_bytes(2, "big"))
+        client.send(frame(CLOSE, payload))
+        assert client.file.read() == b""
+    assert [error[1] for error in errors] == [KeyError]
+
+
+# ---------------------------------------------------------------- compression
+
+DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+
+
+def deflated(data: bytes) -> bytes:
+    made = zlib.compressobj(wbits=-15)
+    return (made.compress(data) + made.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def test_compression() -> None:
+    with talking(more=DEFLATE) as client:
+        assert client.fields["sec-websocket-extensions"].startswith("permessage-deflate")
+        client.send(frame(TEXT, deflated(b"hello" * 100), reserved=4))
+        opcode, payload = client.receive()
+        assert opcode == TEXT | 0x40
+        assert zlib.decompressobj(wbits=-15).decompress(payload + b"\0\0\xff\xff") == b"hello" * 100
+        assert len(payload) < 100
+
+
+def test_compression_can_be_off() -> None:
+    with talking(more=DEFLATE, compress=False) as client:
+        assert "sec-websocket-extensions" not in client.fields
+
+
+def test_a_bomb_is_closed_before_it_goes_off() -> None:
+    largest: list[int] = []
+    handle = WebSocket._handle
+
+    def watched(self: WebSocket, event: Any) -> None:
+        handle(self, event)
+        largest.append(self._size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WebSocket, "_handle", watched)
+        with talking(more=DEFLATE) as client:
+            client.send(frame(BINARY, deflated(bytes(200_000_000)), reserved=4))
+            assert client.receive()[1][:2] == (1009).to_bytes(2, "big")
+    assert 1 << 20 < max(largest) < 8 << 20
+
+
+# ---------------------------------------------------------------- waiting
+
+
+def test_pings_find_out_who_is_gone() -> None:
+    ended: list[Closed] = []
+
+    def handler(ws: WebSocket) -> None:
+        with pytest.raises(Closed) as caught:
+            ws.receive()
+        ended.append(caught.value)
+
+    with talking(handler, ping_interval=0.1, ping_timeout=0.1) as client:
+        for _ in range(3):
+            assert client.receive() == (PING, b"")
+            client.send(frame(PONG))
+        assert client.receive() == (PING, b"")
+        assert client.file.read() == b""
+    assert ended[0].code == 1006
+
+
+def test_a_receive_with_a_timeout() -> None:
+    def handler(ws: WebSocket) -> None:
+        with pytest.raises(TimeoutError):
+            ws.receive(timeout=0.05)
+        ws.send(ws.receive(timeout=20))
+
+    with talking(handler) as client:
+        weald.sleep(0.1)
+        client.send(frame(TEXT, b"now"))
+        assert client.receive() == (TEXT, b"now")
+
+
+def test_many_greenlets_send() -> None:
+    """Frames do not get mixed up, though each is larger than what the system buffers."""
+
+    def handler(ws: WebSocket) -> None:
+        weald.joinall([weald.spawn(ws.send, bytes([65 + i]) * 900_000) for i in range(10)], raise_error=True)
+
+    with talking(handler) as client:
+        got = {client.receive()[1] for _ in range(10)}
+    assert got == {bytes([65 + i]) * 900_000 for i in range(10)}
+
+
+# ---------------------------------------------------------------- in applications
+
+
+def test_from_a_wsgi_application_behind_middleware() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        if environ["PATH_INFO"] == "/chat":
+            with websocket.accept(environ) as ws:
+                echo(ws)
+        start_response("200 OK", [("X", "ignored")])
+        yield b"page"
+
+    log = io.StringIO()
+    with serving(app, log=log) as server:
+        client = Client(server)
+        client.send(frame(TEXT, b"hello"))
+        assert client.receive() == (TEXT, b"hello")
+        client.send(frame(CLOSE, b"\x03\xe8"))
+        assert client.closed() == 1000
+        client.sock.close()
+        assert b"page" in talk(server, LAST)
+    assert '"GET /chat HTTP/1.1" 101' in log.getvalue()
+
+
+def test_an_independent_client() -> None:
+    run_patched(
+        """
+        import weald
+        from weald.http import websocket
+        from weald.pywsgi import WSGIServer
+        from websockets.sync.client import connect
+
+        @websocket.application
+        def echo(ws):
+            for message in ws:
+                ws.send(message)
+
+        server = WSGIServer(("127.0.0.1", 0), echo, log=None)
+        server.start()
+        url = f"ws://127.0.0.1:{server.server_port}/"
+        for compression in ("deflate", None):
+            with connect(url, compression=compression) as client:
+                for message in ("hello", b"hello", "x" * 300_000, "ä" * 1000, ["in ", "three ", "parts"]):
+                    client.send(message)
+                    wanted = "".join(message) if isinstance(message, list) else message
+                    assert client.recv(timeout=20) == wanted
+                client.ping().wait(20)
+            assert client.protocol.close_code == 1000
+        server.stop()
+        """
+    )
