@@ -1,0 +1,738 @@
+"""Random runs against models: what the primitives promise, whatever is spawned, killed and timed out, and when.
+
+Each machine drives one primitive on the virtual clock, by hypothesis: workers that use it, kills, timeouts,
+and turns in which those that are ready run.  Between turns several things happen at once, so that wake-ups,
+kills and timeouts meet.  What must hold is checked once nobody is ready any more (`check`), and at the end
+nobody may be left who waits for what is there.
+
+The runs are the same each time; WEALD_MODELS=20000 makes that many of each machine, random ones.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+import weald
+from weald import Greenlet, Timeout, _core
+from weald.event import AsyncResult, Event
+from weald.lock import BoundedSemaphore, Condition, Lock, RLock, Semaphore
+from weald.queue import Channel, Empty, Full, LifoQueue, PriorityQueue, Queue, SimpleQueue
+
+RUNS = int(os.environ.get("WEALD_MODELS", "0"))
+SETTINGS = settings(max_examples=RUNS or 100, stateful_step_count=40, deadline=None, derandomize=not RUNS)
+
+# Events of the tests happen at whole seconds, timeouts end in between: nothing is a tie.
+TIMEOUTS = st.sampled_from([None, None, 0.5, 1.5, 3.5])
+STYLES = st.sampled_from(["argument", "block"])  # a timeout as the call's argument, or a Timeout around it
+ANYBODY = st.integers(0, 19)
+
+
+class Machine(RuleBasedStateMachine):
+    """The workers, what may befall them, and turns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weald.get_hub().destroy()
+        _core.set_loop_factory("virtual")
+        self.hub = weald.get_hub()
+        self.errors: list[Any] = []
+        self.hub.handle_error = lambda *args: self.errors.append(args)  # type: ignore[method-assign]
+        self.workers: list[Greenlet] = []
+        self.tickets = itertools.count(1)
+        self.running: int | None = None  # the ticket of the worker that has begun to wait, until anybody else runs
+        self.served: list[int] = []  # tickets of those that parked and got what they waited for, in that order
+
+    def spawn(self, function: Callable[..., Any], *args: Any) -> None:
+        self.workers.append(weald.spawn(function, *args))
+
+    @property
+    def alive(self) -> list[Greenlet]:
+        self.workers = [worker for worker in self.workers if not worker.ready()]
+        return self.workers
+
+    @contextmanager
+    def waiting(self, whom: set[int], timeout: float | None, style: str) -> Iterator[tuple[int, float | None]]:
+        """A worker waits: its ticket, which is in `whom` meanwhile, and the timeout to pass on."""
+        ticket = next(self.tickets)
+        whom.add(ticket)
+        self.running = ticket
+        try:
+            if style == "block":
+                with Timeout(timeout, False):
+                    yield ticket, None
+            else:
+                yield ticket, timeout
+        finally:
+            whom.discard(ticket)
+
+    def was_served(self, ticket: int) -> None:
+        if self.running != ticket:
+            self.served.append(ticket)
+        self.running = None
+
+    def settle(self) -> None:
+        """Let those run who are ready, until nobody is.  Takes no time."""
+        for _ in range(2 * len(self.workers) + 10):
+            self.running = None
+            weald.sleep(0)
+        assert not self.errors, self.errors
+        self.running = None
+
+    def check(self) -> None:
+        """What must hold while nobody is ready."""
+        assert self.served == sorted(self.served), "somebody overtook somebody who waited"
+
+    def free_everybody(self) -> None:
+        """Bring what they wait for, if they do."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------- rules
+
+    @precondition(lambda self: self.alive)
+    @rule(victim=ANYBODY, how=st.sampled_from(["kill", "throw", "last"]))
+    def kill(self, victim: int, how: str) -> None:
+        self.running = None
+        worker = self.alive[-1 if how == "last" else victim % len(self.alive)]
+        if how == "throw":
+            self.hub.run_callback(worker.throw)
+        else:
+            worker.kill(block=False)
+
+    @rule()
+    def turn(self) -> None:
+        self.running = None
+        weald.sleep(0)
+
+    @rule()
+    def rest(self) -> None:
+        self.settle()
+        self.check()
+
+    @rule(seconds=st.sampled_from([1, 2, 5]))
+    def pass_time(self, seconds: int) -> None:
+        self.running = None
+        weald.sleep(seconds)
+        self.settle()
+        self.check()
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "subject"):
+                self.settle()
+                self.check()
+                for _ in range(1000):
+                    if not self.alive:
+                        break
+                    self.free_everybody()
+                    self.running = None
+                    weald.sleep(1)
+                assert not self.alive, f"forgotten: {self.alive}"
+                self.settle()
+                self.check()
+        finally:
+            self.hub.destroy()
+            _core.set_loop_factory(None)
+
+
+# -------------------------------------------------------------------- semaphores
+
+
+class SemaphoreMachine(Machine):
+    bounded = False
+
+    @initialize(permits=st.integers(0, 3))
+    def make(self, permits: int) -> None:
+        self.subject = Semaphore(permits)
+        self.permits = permits
+        self.acquiring: set[int] = set()
+        self.watching: set[int] = set()
+        self.holding: set[int] = set()
+
+    @rule(timeout=TIMEOUTS, style=STYLES, seconds=st.sampled_from([0, 1, 50]))
+    def acquire(self, timeout: float | None, style: str, seconds: float) -> None:
+        def work() -> None:
+            got = False
+            with self.waiting(self.acquiring, timeout, style) as (ticket, argument):
+                got = self.subject.acquire(timeout=argument)
+            if got:
+                self.was_served(ticket)
+                self.hold(ticket, seconds)
+
+        self.spawn(work)
+
+    def hold(self, ticket: int, seconds: float) -> None:
+        assert self.subject.counter >= 0, "a permit was given that is owed"
+        self.holding.add(ticket)
+        try:
+            weald.sleep(seconds)
+        finally:
+            self.holding.discard(ticket)
+            self.subject.release()
+
+    @rule(seconds=st.sampled_from([0, 1]))
+    def try_to_acquire(self, seconds: float) -> None:
+        def work() -> None:
+            if self.subject.acquire(blocking=False):
+                self.hold(next(self.tickets), seconds)
+
+        self.spawn(work)
+
+    @rule(timeout=TIMEOUTS, style=STYLES)
+    def wait(self, timeout: float | None, style: str) -> None:
+        def work() -> None:
+            with self.waiting(self.watching, timeout, style) as (_, argument):
+                self.subject.wait(argument)
+
+        self.spawn(work)
+
+    @precondition(lambda self: not self.bounded)
+    @rule(count=st.integers(1, 3))
+    def release(self, count: int) -> None:
+        self.running = None
+        self.permits += count
+        self.subject.release(count)
+
+    @precondition(lambda self: not self.bounded)
+    @rule(count=st.integers(1, 2))
+    def shrink(self, count: int) -> None:
+        """As pools do it."""
+        self.settle()  # a permit may be on its way to somebody, who has it then nevertheless
+        self.permits -= count
+        self.subject.counter -= count
+
+    def check(self) -> None:
+        super().check()
+        semaphore = self.subject
+        assert semaphore.counter == self.permits - len(self.holding)
+        assert semaphore.statistics()["waiting"] == len(self.acquiring) + len(self.watching)
+        assert semaphore.counter <= 0 or not (self.acquiring or self.watching)
+
+    def free_everybody(self) -> None:
+        self.release(max(1, -self.subject.counter))
+
+
+class BoundedSemaphoreMachine(SemaphoreMachine):
+    bounded = True
+
+    @initialize(permits=st.integers(1, 3))
+    def make(self, permits: int) -> None:
+        super().make(permits)
+        self.subject = BoundedSemaphore(permits)
+
+    @rule(count=st.integers(1, 3))
+    def release_too_many(self, count: int) -> None:
+        with pytest.raises(ValueError):
+            self.subject.release(self.permits - self.subject.counter + count)
+
+    def free_everybody(self) -> None:
+        pass  # whoever holds one gives it back in time
+
+
+# -------------------------------------------------------------------- locks
+
+
+class LockMachine(Machine):
+    @initialize(make=st.sampled_from([Lock, RLock]))
+    def make(self, make: Any) -> None:
+        self.subject = make()
+        self.acquiring: set[int] = set()
+        self.inside: set[int] = set()
+
+    @rule(timeout=TIMEOUTS, style=STYLES, depth=st.integers(1, 3), seconds=st.sampled_from([0, 1, 7]))
+    def acquire(self, timeout: float | None, style: str, depth: int, seconds: float) -> None:
+        def work() -> None:
+            got = False
+            with self.waiting(self.acquiring, timeout, style) as (ticket, argument):
+                got = self.subject.acquire(timeout=-1 if argument is None else argument)
+            if got:
+                self.was_served(ticket)
+                try:
+                    self.use(ticket, depth if isinstance(self.subject, RLock) else 1, seconds)
+                finally:
+                    self.subject.release()
+
+        self.spawn(work)
+
+    def use(self, ticket: int, depth: int, seconds: float) -> None:
+        """With the lock held `depth` times."""
+        if depth > 1:
+            with self.subject:
+                weald.sleep(seconds)
+                self.use(ticket, depth - 1, seconds)
+            return
+        assert not self.inside and self.subject.locked()
+        self.inside.add(ticket)
+        try:
+            weald.sleep(seconds)
+        finally:
+            self.inside.discard(ticket)
+
+    @rule()
+    def try_to_acquire(self) -> None:
+        def work() -> None:
+            if self.subject.acquire(blocking=False):
+                try:
+                    self.use(0, 1, 1)
+                finally:
+                    self.subject.release()
+
+        self.spawn(work)
+
+    @rule()
+    def release_what_is_not_ours(self) -> None:
+        if isinstance(self.subject, RLock) or not self.subject.locked():
+            with pytest.raises(RuntimeError):
+                self.subject.release()
+
+    def check(self) -> None:
+        super().check()
+        assert self.subject.statistics()["waiting"] == len(self.acquiring)
+        assert self.subject.locked() or not self.acquiring
+
+    def free_everybody(self) -> None:
+        pass  # whoever holds it lets go in time
+
+    def teardown(self) -> None:
+        super().teardown()
+        assert not hasattr(self, "subject") or not self.subject.locked()
+
+
+# -------------------------------------------------------------------- conditions
+
+
+class ConditionMachine(Machine):
+    """Notifications wake as many as there are, in order, and pass from who dies to who still waits."""
+
+    @initialize(make=st.sampled_from([Lock, RLock, Semaphore, lambda: None]))
+    def make(self, make: Any) -> None:
+        self.subject = Condition(make())
+        self.asleep: set[int] = set()
+        self.inside: set[int] = set()
+        self.notified = 0
+        self.died = 0
+
+    @contextmanager
+    def locked(self, ticket: int) -> Iterator[None]:
+        """The lock is held by us alone, whatever happens in the body; fails if it is not when that ends."""
+        with self.subject:
+            self.enter(ticket)
+            try:
+                yield
+            finally:
+                self.inside.discard(ticket)
+
+    def enter(self, ticket: int) -> None:
+        assert not self.inside, "two hold the lock"
+        self.inside.add(ticket)
+
+    @rule(count=st.integers(1, 3), timeout=TIMEOUTS, style=STYLES)
+    def wait(self, count: int, timeout: float | None, style: str) -> None:
+        def work() -> None:
+            own = -next(self.tickets)
+            with self.locked(own), self.waiting(self.asleep, timeout, style) as (ticket, argument):
+                self.inside.discard(own)
+                try:
+                    notified = self.subject.wait(argument)
+                except BaseException:
+                    self.died += 1
+                    raise
+                finally:
+                    self.enter(own)
+                if notified:
+                    self.notified += 1
+                    self.was_served(ticket)
+
+        for _ in range(count):
+            self.spawn(work)
+        self.settle()
+        self.check()
+
+    @rule(
+        count=st.integers(1, 3),
+        kills=st.lists(st.tuples(st.sampled_from(["before", "after", "later"]), ANYBODY), max_size=2),
+        seconds=st.sampled_from([0, 1]),
+    )
+    def notify(self, count: int, kills: list[tuple[str, int]], seconds: float) -> None:
+        """`count`, while some are killed: before it, after it, or when they wait for the lock, which we keep."""
+        self.settle()
+        asleep, notified, died = len(self.asleep), self.notified, self.died
+
+        def kill_some(when: str) -> None:
+            for moment, victim in kills:
+                if moment == when and self.alive:
+                    self.alive[victim % len(self.alive)].kill(block=False)
+
+        def work() -> None:
+            with self.locked(0):
+                kill_some("before")
+                self.subject.notify(count)
+                kill_some("after")
+                weald.sleep(seconds)
+                kill_some("later")
+                weald.sleep(seconds)
+
+        notifier = weald.spawn(work)
+        notifier.join()
+        self.settle()
+        self.check()
+        died = self.died - died
+        timed_out = asleep - len(self.asleep) - died - (self.notified - notified)
+        assert timed_out == 0 or seconds
+        assert min(count, asleep - died - timed_out) <= self.notified - notified <= min(count, asleep)
+
+    @rule()
+    def notify_all(self) -> None:
+        self.settle()
+        asleep, notified = len(self.asleep), self.notified
+        with self.subject:
+            self.subject.notify_all()
+        self.settle()
+        assert self.notified - notified == asleep and not self.asleep
+
+    def check(self) -> None:
+        super().check()
+        assert self.subject.statistics()["waiting"] == len(self.asleep) and not self.inside
+        assert self.subject.acquire(False)
+        self.subject.release()
+
+    def free_everybody(self) -> None:
+        self.notify_all()
+
+
+# -------------------------------------------------------------------- events
+
+
+class EventMachine(Machine):
+    """Whoever waits when it is set is woken, also if it is cleared at once; nobody else is."""
+
+    @initialize()
+    def make(self) -> None:
+        self.subject = Event()
+        self.asleep: set[int] = set()
+        self.entitled: set[int] = set()  # asleep, and it has been set since
+        self.called: list[int] = []
+        self.linked: set[int] = set()
+
+    @rule(timeout=TIMEOUTS)
+    def wait(self, timeout: float | None) -> None:
+        def work() -> None:
+            was_set = self.subject.is_set()
+            with self.waiting(self.asleep, timeout, "argument") as (ticket, argument):
+                woken = self.subject.wait(argument)
+            assert woken == (was_set or ticket in self.entitled or self.subject.is_set())
+            self.entitled.discard(ticket)
+            if woken:
+                self.was_served(ticket)
+
+        self.spawn(work)
+
+    @rule(clear=st.booleans())
+    def set(self, clear: bool) -> None:
+        self.running = None
+        self.entitled |= self.asleep
+        self.subject.set()
+        self.linked.clear()
+        if clear:
+            self.subject.clear()
+
+    @rule()
+    def clear(self) -> None:
+        self.subject.clear()
+
+    @rule()
+    def link(self) -> None:
+        ticket = next(self.tickets)
+        if not self.subject.is_set():
+            self.linked.add(ticket)
+        self.subject.rawlink(lambda event: self.called.append(ticket))
+
+    def check(self) -> None:
+        super().check()
+        assert self.subject.statistics() == {"waiting": len(self.asleep), "links": len(self.linked)}
+        assert not (self.asleep & self.entitled) and not (self.subject.is_set() and self.asleep)
+        assert self.called == sorted(set(self.called)) and not self.linked & set(self.called)
+
+    def free_everybody(self) -> None:
+        self.set(clear=False)
+
+
+class AsyncResultMachine(Machine):
+    """Everybody gets the outcome there is when he runs."""
+
+    @initialize()
+    def make(self) -> None:
+        self.subject: AsyncResult[int] = AsyncResult()
+        self.asleep: set[int] = set()
+        self.outcomes: list[Any] = []
+
+    @rule(timeout=TIMEOUTS, style=STYLES, wait=st.booleans())
+    def get(self, timeout: float | None, style: str, wait: bool) -> None:
+        def work() -> None:
+            with self.waiting(self.asleep, timeout, style) as (ticket, argument):
+                try:
+                    value = self.subject.wait(argument) if wait else self.subject.get(timeout=argument)
+                except Timeout:
+                    assert not self.subject.ready() or style == "block"
+                    raise
+                except ValueError as error:
+                    assert error is self.outcomes[-1] and not wait
+                else:
+                    last = self.outcomes[-1] if self.outcomes else None
+                    assert value == (None if isinstance(last, ValueError) else last)
+            if self.subject.ready():
+                self.was_served(ticket)
+
+        def guarded() -> None:
+            try:
+                work()
+            except Timeout:
+                pass
+
+        self.spawn(guarded)
+
+    @rule(fails=st.booleans())
+    def set(self, fails: bool) -> None:
+        self.running = None
+        if fails:
+            self.outcomes.append(ValueError())
+            self.subject.set_exception(self.outcomes[-1])
+        else:
+            self.outcomes.append(next(self.tickets))
+            self.subject.set(self.outcomes[-1])
+
+    def check(self) -> None:
+        super().check()
+        assert self.subject.statistics()["waiting"] == len(self.asleep)
+        assert not (self.subject.ready() and self.asleep)
+
+    def free_everybody(self) -> None:
+        self.set(fails=False)
+
+
+# -------------------------------------------------------------------- queues
+
+
+class QueueMachine(Machine):
+    """Items are numbered as `put` is called with them."""
+
+    kinds: list[Any] = [SimpleQueue, Queue, LifoQueue, PriorityQueue]
+    sizes: list[Any] = [None, None, 1, 2, 3]
+
+    def make_it(self, kind: Any, maxsize: int | None) -> None:
+        self.subject = kind(maxsize)
+        self.getting: set[int] = set()
+        self.peeking: set[int] = set()
+        self.joining: set[int] = set()
+        self.putting: set[int] = set()
+        self.put: set[int] = set()
+        self.refused: set[int] = set()
+        self.unsure: set[int] = set()  # killed in `put`: taken by then, or not
+        self.got: dict[int, int] = {}  # item: when
+        self.undone = 0
+        self.deaths = 0  # of getters, since the last check
+        self.inversions: set[tuple[int, int]] = set()
+
+    @initialize(data=st.data())
+    def make(self, data: Any) -> None:
+        self.make_it(data.draw(st.sampled_from(self.kinds)), data.draw(st.sampled_from(self.sizes)))
+
+    @property
+    def in_order(self) -> bool:
+        return not isinstance(self.subject, LifoQueue | PriorityQueue)
+
+    @rule(timeout=TIMEOUTS, style=STYLES)
+    def produce(self, timeout: float | None, style: str) -> None:
+        def work() -> None:
+            with self.waiting(self.putting, timeout, style) as (item, argument):
+                self.unsure.add(item)
+                try:
+                    self.subject.put(item, timeout=argument)
+                except Full:
+                    assert argument is not None
+                    self.unsure.discard(item)
+                    self.refused.add(item)
+                else:
+                    self.unsure.discard(item)
+                    self.put.add(item)
+
+        self.spawn(work)
+
+    @rule(count=st.integers(1, 3), timeout=TIMEOUTS, style=STYLES)
+    def consume(self, count: int, timeout: float | None, style: str) -> None:
+        def work() -> None:
+            item = None
+            try:
+                with self.waiting(self.getting, timeout, style) as (ticket, argument):
+                    try:
+                        item = self.subject.get(timeout=argument)
+                    except Empty:
+                        assert argument is not None
+                        return
+            finally:
+                if item is None:
+                    self.deaths += 1
+            if item is not None:
+                self.was_served(ticket)
+                self.took(item)
+
+        for _ in range(count):
+            self.spawn(work)
+
+    def took(self, item: int) -> None:
+        assert item not in self.got, "an item was got twice"
+        self.got[item] = len(self.got)
+        self.undone += 1
+
+    @precondition(lambda self: not isinstance(self.subject, Channel))
+    @rule(timeout=TIMEOUTS, style=STYLES)
+    def peek(self, timeout: float | None, style: str) -> None:
+        def work() -> None:
+            with self.waiting(self.peeking, timeout, style) as (_, argument):
+                try:
+                    item = self.subject.peek(timeout=argument)
+                except Empty:
+                    assert argument is not None
+                else:
+                    assert item not in self.got
+
+        self.spawn(work)
+
+    @rule()
+    def put_now(self) -> None:
+        self.running = None
+        item = next(self.tickets)
+        try:
+            self.subject.put_nowait(item)
+        except Full:
+            self.refused.add(item)
+        else:
+            self.put.add(item)
+
+    @rule()
+    def get_now(self) -> None:
+        self.running = None
+        try:
+            self.took(self.subject.get_nowait())
+        except Empty:
+            pass
+
+    def check(self) -> None:
+        super().check()
+        queue = self.subject
+        lying, got = list(queue.queue), set(self.got)
+        # Nothing is lost, nothing is there twice.
+        assert len(set(lying)) == len(lying) and not got & set(lying)
+        there = got | set(lying)
+        assert self.put <= there <= self.put | self.unsure and not there & (self.refused | self.putting)
+        # Nobody is forgotten.
+        counts = queue.statistics()
+        assert (counts["getters"], counts["putters"]) == (len(self.getting), len(self.putting))
+        assert not (lying and (self.getting or self.peeking))
+        self.check_room(lying)
+        # In order: nobody puts before those who wait to, and nothing is got before what came earlier,
+        # unless that lay in the hands of a getter who died.
+        assert not self.putting or not there or min(self.putting) > max(there)
+        if self.in_order:
+            assert lying == sorted(lying)
+            inversions = {(early, late) for early in lying for late in got if early < late}
+            assert inversions <= self.inversions or self.deaths
+            self.inversions = inversions
+        self.deaths = 0
+
+    def check_room(self, lying: list[int]) -> None:
+        queue = self.subject
+        assert not self.putting or (queue.maxsize is not None and len(lying) >= queue.maxsize)
+
+    def free_everybody(self) -> None:
+        if self.getting or self.peeking:
+            self.put_now()
+        elif self.putting:
+            self.get_now()
+
+    @precondition(lambda self: self.getting)
+    @rule(spared=st.lists(ANYBODY, max_size=2), count=st.integers(1, 3), peek=st.booleans())
+    def give_to_the_dying(self, spared: list[int], count: int, peek: bool) -> None:
+        """The kills come before the wake-ups that the items bring."""
+        self.settle()
+        self.check()
+        victims = list(self.alive)
+        if peek and not isinstance(self.subject, Channel):
+            self.peek(None, "argument")
+        for number, victim in enumerate(victims):
+            if number not in spared:
+                victim.kill(block=False)
+        for _ in range(count):
+            self.put_now()
+
+    @precondition(lambda self: not isinstance(self.subject, Channel))
+    @rule(maxsize=st.sampled_from([None, 1, 2, 4]))
+    def resize(self, maxsize: int | None) -> None:
+        self.running = None
+        self.subject.maxsize = maxsize
+
+
+class TaskQueueMachine(QueueMachine):
+    """The queues that count tasks."""
+
+    kinds = [Queue, LifoQueue, PriorityQueue]
+
+    @rule(timeout=TIMEOUTS, style=STYLES)
+    def join(self, timeout: float | None, style: str) -> None:
+        def work() -> None:
+            with self.waiting(self.joining, timeout, style) as (_, argument):
+                self.subject.join(argument)
+
+        self.spawn(work)
+
+    @rule(count=st.integers(1, 3))
+    def done(self, count: int) -> None:
+        self.running = None
+        for _ in range(min(count, self.undone)):
+            self.undone -= 1
+            self.subject.task_done()
+
+    def check(self) -> None:
+        super().check()
+        unfinished = len(self.subject.queue) + self.undone
+        assert self.subject.unfinished_tasks == unfinished
+        assert unfinished or not self.joining
+
+    def free_everybody(self) -> None:
+        super().free_everybody()
+        if not (self.getting or self.peeking):
+            self.get_now()
+            self.done(1000)
+
+
+class ChannelMachine(QueueMachine):
+    kinds = [Channel]
+    sizes = [1]
+
+    def check_room(self, lying: list[int]) -> None:
+        assert not (self.putting and self.getting)
+
+
+MACHINES = [
+    SemaphoreMachine,
+    BoundedSemaphoreMachine,
+    LockMachine,
+    ConditionMachine,
+    EventMachine,
+    AsyncResultMachine,
+    QueueMachine,
+    TaskQueueMachine,
+    ChannelMachine,
+]
+
+
+@pytest.mark.timeout(0 if RUNS else 120)
+@pytest.mark.parametrize("machine", MACHINES)
+def test_model(machine: type[Machine]) -> None:
+    run_state_machine_as_test(machine, settings=SETTINGS)
