@@ -49,7 +49,6 @@ KEPT = Path(__file__).parent.parent / "build/stdlib-tests" / sys.version.split()
 SOURCE = Path(__file__).parent.parent / "src"
 
 _Results = dict[str, str]  # test id: "passed", or "skipped", "failed", "hung", "died", then ": " and why
-_SHOWN = ("passed", "failed", "skipped")
 
 
 # ------------------------------------------------------------------ in the process that runs the tests
@@ -59,25 +58,31 @@ def run_tests(
     patched: bool, name: str, seconds: float, only: list[str], done: set[str], impatient: set[str], out: int
 ) -> None:
     """Run module `name` but for `done`, or just `only`; a JSON line for each test's begin and end goes to `out`."""
+    # Out of the way of tests that count on low numbers, and closed in children: a daemon of a test must not
+    # keep the file from ending.
+    low, out = out, fcntl.fcntl(out, fcntl.F_DUPFD_CLOEXEC, 200)
+    os.close(low)
+    write = os.write
     if patched:
         import weald.monkey
 
         weald.monkey.patch_all()
+        # The loop leaves a gap below its descriptors, and some tests need two numbers in a row.
+        weald.get_hub()
+        top = max(fd for fd in map(int, os.listdir("/proc/self/fd")) if fd < out)
+        while os.dup(2) < top:
+            pass
     import faulthandler
     import traceback
     import unittest
 
     from test import support
 
-    # Out of the way of tests that count on low numbers, and closed in children: a daemon of a test must not
-    # keep the file from ending.
-    low, out = out, fcntl.fcntl(out, fcntl.F_DUPFD_CLOEXEC, 200)
-    os.close(low)
     pid = os.getpid()
 
     def report(*fields: str) -> None:
         if os.getpid() == pid:
-            os.write(out, (json.dumps(fields) + "\n").encode())
+            write(out, (json.dumps(fields) + "\n").encode())
 
     class Result(unittest.TestResult):
         verdict = "passed"
