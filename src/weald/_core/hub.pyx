@@ -858,8 +858,8 @@ cdef class Hub(greenlet):
         cdef double now
         if deadline > 0.0:
             now = self.backend.time()
-            if deadline <= now:
-                deadline = 0.0
+            if deadline <= now + self.backend.shortest:
+                deadline = 0.0  # due, or so soon that this comes back before a system call that waits would
             elif arena.trim() and deadline > now + 1.0:
                 deadline = now + 1.0  # come back to trim the rest
         if deadline == 0.0:

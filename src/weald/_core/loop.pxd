@@ -31,6 +31,7 @@ cdef class Loop:
     cdef FiredList fired
     cdef list changed
     cdef readonly bint destroyed
+    cdef readonly double shortest  # seconds below which waiting costs more than it saves
     cdef double time(self) noexcept
     cdef FdWatch watch(self, int fd, Target target)
     cdef int poll(self, double deadline) except -1

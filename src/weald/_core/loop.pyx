@@ -75,6 +75,7 @@ cdef class Loop:
     name = "none"
 
     def __cinit__(self):
+        self.shortest = 20e-6
         self.changed = []  # watches whose interest has been raised since the last poll
 
     def __dealloc__(self):

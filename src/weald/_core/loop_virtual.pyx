@@ -22,6 +22,7 @@ cdef class VirtualLoop(Loop):
 
     def __cinit__(self):
         self.clock = 1000.0
+        self.shortest = 0.0  # this clock stands still unless `poll` waits
         self.woken = PyThread_allocate_lock()
         if self.woken == NULL:
             raise MemoryError
