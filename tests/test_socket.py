@@ -995,3 +995,15 @@ def test_create_server_patched() -> None:
         """
     )
     assert out == "True\n"
+
+
+def test_data_that_came_in_time_is_not_late_because_the_loop_was_busy(pair: Pair) -> None:
+    a, b = pair
+    a.settimeout(0.02)
+    receiver = spawn(a.recv, 1)
+    settle()
+    b.send(b"x")
+    busy_until = time.monotonic() + 0.05
+    while time.monotonic() < busy_until:
+        pass
+    assert receiver.get() == b"x"

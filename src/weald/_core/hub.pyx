@@ -824,8 +824,9 @@ cdef class Hub(greenlet):
         if self.watched is not None:
             deadline = self.watched.before_poll(deadline)
         self.poll(deadline)
-        self.fire_timers()
+        # In this order: what came in time is not taken for late because the loop was busy.
         self.backend.dispatch()
+        self.fire_timers()
         if self.watched is not None:
             self.watched.after_poll()
         return 0
