@@ -28,13 +28,13 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from email.utils import formatdate
 from http.client import HTTPMessage
-from socket import AF_UNIX, IPPROTO_TCP, MSG_MORE, SHUT_WR, TCP_NODELAY
+from socket import AF_UNIX, IPPROTO_TCP, MSG_MORE, SHUT_RD, SHUT_WR, TCP_NODELAY
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote_to_bytes
 
 from weald import __version__, get_hub, socket
-from weald._core import GreenletExit
+from weald._core import GreenletExit, sleep
 from weald._missing import gevent_names
 from weald.http.body import FileWrapper, Input
 from weald.http.environ import Environ, LoggingLogAdapter, NoopLog, SecureEnviron, WSGISecureEnviron
@@ -192,6 +192,7 @@ class WSGIHandler:
     _left: int | None = None  # bytes of body that the response's Content-Length still promises
     _continue = False  # does the client wait for 100 Continue?
     _linger = True  # may the client be sending yet when we close?
+    _idle = False  # has nothing of the next request come yet?
     _given_away = False  # does somebody else speak to the client by now?
     _served = 0  # requests of this connection
     _trailers: list[tuple[str, str]] | None = None
@@ -302,6 +303,7 @@ class WSGIHandler:
         timeout = limits.keep_alive_timeout if self._served and not stream.pending else limits.head_timeout
         deadline = None
         server = self.server
+        self._idle = not stream.pending
         while True:
             # As `_receive` does it, without the call.
             self._descriptor.timeout = timeout
@@ -312,8 +314,10 @@ class WSGIHandler:
                     raise ProtocolError(408, "no complete head in time") from None
                 return None
             if not count:
-                self._linger = False
+                # When the server has woken us to end an idle connection, the client's end is yet to come.
+                self._linger = server._draining
                 return None
+            self._idle = False
             stream.feed(server._view[:count].tobytes())
             request = stream.next_request()
             if request is not None:
@@ -1036,6 +1040,41 @@ class WSGIServer(StreamServer):
     def close(self) -> None:
         self._draining = True  # whoever is served now is told to connect anew
         super().close()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """As StreamServer's; idle connections are closed at once."""
+        self.close()
+        self._close_idle()
+        super().stop(timeout)
+
+    def drain(self, timeout: float, patience: float = 1.0) -> bool:
+        """Stop without failing a request: True if all connections have ended within `timeout` seconds.
+
+        Connections in the listener's backlog are served; those that ask once more are answered, and told to connect
+        anew; those still idle after `patience` seconds are closed.  What is left in the end is cut off.
+        """
+        start = monotonic()
+        while self._acceptor is not None and (args := self.do_read()) is not None:
+            self.do_handle(*args)
+        self.close()
+        sleep(0)  # those just accepted begin
+        while self._connections and (passed := monotonic() - start) < timeout:
+            if passed >= patience:
+                self._close_idle()
+            sleep(0.02)
+        done = not self._connections
+        for handler in list(self._connections):
+            if handler.socket is not None:
+                handler.socket.close()
+        return done
+
+    def _close_idle(self) -> None:
+        for handler in list(self._connections):
+            if handler._idle and handler.socket is not None:
+                try:
+                    handler.socket.shutdown(SHUT_RD)  # it finds the end of the stream, unless a request has come
+                except OSError:
+                    pass
 
     def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
         client_socket.settimeout(self.limits.head_timeout)

@@ -1,0 +1,11 @@
+"""`weald serve MODULE:APP`: a WSGI application on several processes, for production.
+
+`config` is what was asked for; `supervisor` the parent process, which binds, forks, reloads and stops; `worker` a
+child, which loads the application and serves; `accesslog` and `metrics` are what operators look at; `systemd` its
+part of socket activation and notification.  The command line is in `weald.__main__`.
+"""
+
+from weald.serve.config import Config, ConfigError
+from weald.serve.supervisor import run
+
+__all__ = ["Config", "ConfigError", "run"]

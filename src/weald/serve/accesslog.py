@@ -1,0 +1,116 @@
+"""Access logs: what a line looks like, and a file that never blocks the loop.  Called by: worker."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from time import localtime, strftime
+from typing import Any
+
+from weald._core import get_hub, sleep, spawn
+
+__all__ = ["FORMATS", "LogFile"]
+
+_unsafe = re.compile(r'["\\\x00-\x1f\x7f-\x9f]')
+
+
+def _quoted(text: str) -> str:
+    """Nothing that a client sends can end a line or a quoted part of one."""
+    return _unsafe.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def _address(handler: Any) -> str:
+    address = handler.client_address
+    return str(address[0]) if isinstance(address, tuple) else "-"
+
+
+def _common(handler: Any) -> str:
+    when = strftime("%d/%b/%Y:%H:%M:%S %z", localtime(handler.time_start))
+    line = _quoted(handler.requestline or "-")
+    return f'{_address(handler)} - - [{when}] "{line}" {abs(_code(handler))} {handler.response_length or "-"}'
+
+
+def _code(handler: Any) -> int:
+    if handler.code:
+        return int(handler.code)
+    status = handler.status or "0"
+    text = status.decode("latin-1") if isinstance(status, bytes) else status
+    return int(text[:3]) if text[:3].isdigit() else 0
+
+
+def _field(handler: Any, key: str) -> str:
+    return str((handler.environ or {}).get(key, ""))
+
+
+def _combined(handler: Any) -> str:
+    referer, agent = _quoted(_field(handler, "HTTP_REFERER")), _quoted(_field(handler, "HTTP_USER_AGENT"))
+    return f'{_common(handler)} "{referer or "-"}" "{agent or "-"}"'
+
+
+def _json(handler: Any) -> str:
+    return json.dumps(
+        {
+            "time": round(handler.time_start, 6),
+            "remote": _address(handler),
+            "method": handler.command,
+            "target": handler.path,
+            "protocol": handler.request_version,
+            "host": _field(handler, "HTTP_HOST"),
+            "status": abs(_code(handler)),
+            "bytes": handler.response_length,
+            "seconds": round(max(handler.time_finish - handler.time_start, 0), 6),
+            "referer": _field(handler, "HTTP_REFERER"),
+            "agent": _field(handler, "HTTP_USER_AGENT"),
+            "pid": os.getpid(),
+        }
+    )
+
+
+# What makes a line of a WSGIHandler that has sent its response.
+FORMATS: dict[str, Callable[[Any], str]] = {"common": _common, "combined": _combined, "json": _json}
+
+
+class LogFile:
+    """Lines go into memory, and a few times a second to the file, by a thread: a full pipe blocks no request."""
+
+    limit = 4 << 20  # characters kept while the file takes none; what comes then is dropped, and counted
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.dropped = 0
+        self._lines: list[str] = []
+        self._size = 0
+        self._fd = -1
+        self.reopen()
+        spawn(self._flush_forever)
+
+    def reopen(self) -> None:
+        """After the file was renamed: go on in a new one of the name."""
+        old = self._fd
+        if self.path == "-":
+            self._fd = sys.stdout.fileno()
+            return
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        if old >= 0:
+            os.close(old)
+
+    def write(self, line: str) -> None:
+        if self._size > self.limit:
+            self.dropped += 1
+            return
+        self._lines.append(line)
+        self._size += len(line)
+
+    def _flush_forever(self) -> None:
+        while True:
+            sleep(0.2, ref=False)
+            if self._lines:
+                get_hub().threadpool.apply(self.flush)
+
+    def flush(self) -> None:
+        """Write what there is, blocking the calling thread."""
+        lines, self._lines, self._size = self._lines, [], 0
+        data = "\n".join(lines).encode() + b"\n" if lines else b""
+        while data:
+            data = data[os.write(self._fd, data) :]

@@ -1,0 +1,101 @@
+"""What `weald serve` was asked to do, and how an application is loaded.  Called by: __main__, supervisor, worker."""
+
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
+from typing import Any
+
+from weald.http.limits import Limits
+
+__all__ = ["Config", "ConfigError", "load_application", "parse_bind", "parse_limits"]
+
+LOG_FORMATS = ("common", "combined", "json", "off")
+
+
+class ConfigError(Exception):
+    """What was asked for cannot be done; the text says why."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Times in seconds, memory in bytes."""
+
+    application: str
+    binds: tuple[str, ...] = ("127.0.0.1:8000",)
+    workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    directory: str = "."
+    patch: bool = True
+    certfile: str | None = None
+    keyfile: str | None = None
+    access_log: str = "off"  # one of LOG_FORMATS
+    access_log_file: str = "-"  # "-" is standard output
+    metrics: str | None = None  # where to serve /metrics
+    graceful_timeout: float = 30.0  # for what is under way when a worker stops
+    boot_timeout: float = 60.0  # for a worker to load the application
+    timeout: float = 60.0  # a worker whose loop is blocked for longer is killed; 0 for never
+    max_requests: int = 0  # a worker that has served so many is replaced; 0 for never
+    max_requests_jitter: int = 0  # and up to so many more, so that not all go at once
+    max_memory: int = 0  # a worker whose resident memory is larger is replaced; 0 for never
+    limits: Limits = field(default_factory=Limits)
+
+    def check(self) -> None:
+        """Raises ConfigError."""
+        if self.workers < 1:
+            raise ConfigError("at least one worker is needed")
+        if self.access_log not in LOG_FORMATS:
+            raise ConfigError(f"no access log format {self.access_log!r}; there are: {', '.join(LOG_FORMATS)}")
+        if self.keyfile and not self.certfile:
+            raise ConfigError("a key needs a certificate")
+        for bind in (*self.binds, *([self.metrics] if self.metrics else [])):
+            parse_bind(bind)
+
+
+def parse_bind(bind: str) -> str | tuple[str, int]:
+    """The path of a Unix socket ("unix:PATH") or (host, port) of "HOST:PORT", ":PORT", "[::1]:PORT"."""
+    if bind.startswith("unix:"):
+        return bind.removeprefix("unix:")
+    host, colon, port = bind.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"no address to bind to: {bind!r}; it should be like 127.0.0.1:8000 or unix:PATH")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def parse_limits(settings: Iterable[str]) -> Limits:
+    """Limits changed by "name=number" settings.  Raises ConfigError."""
+    kinds: dict[str, Any] = {item.name: type(item.default) for item in fields(Limits)}
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in kinds:
+            raise ConfigError(f"no limit {name!r}; there are: {', '.join(kinds)}")
+        try:
+            changes[name] = kinds[name](value)
+        except ValueError:
+            raise ConfigError(f"the limit {name} needs a number, not {value!r}") from None
+    return replace(Limits(), **changes)
+
+
+def load_application(name: str) -> Any:
+    """The WSGI application "MODULE:OBJECT"; "MODULE:FUNCTION()" is called for one.  Raises ConfigError."""
+    module_name, colon, path = name.partition(":")
+    path = path if colon else "application"
+    call = path.endswith("()")
+    try:
+        found: Any = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise ConfigError(f"there is no module {module_name!r} in {sys.path[0]} or elsewhere") from None
+        raise
+    for part in path.removesuffix("()").split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise ConfigError(f"{module_name} has no {path.removesuffix('()')!r}") from None
+    if call:
+        found = found()
+    if not callable(found):
+        raise ConfigError(f"{name} is no WSGI application: {found!r} cannot be called")
+    return found

@@ -1,0 +1,40 @@
+"""systemd's protocols: sockets it has opened for us, and telling it what we are doing.  Called by: supervisor."""
+
+import os
+import socket
+import time
+
+__all__ = ["inherited_sockets", "notify"]
+
+_FIRST = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
+
+
+def inherited_sockets() -> list[socket.socket]:
+    """The listeners passed to this process; none if there are none, or they are another process's."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    found = []
+    for fd in range(_FIRST, _FIRST + count):
+        os.set_inheritable(fd, False)
+        found.append(socket.socket(fileno=fd))
+    return found
+
+
+def notify(*states: str) -> None:
+    """Tell systemd, if it listens: READY=1, STOPPING=1, …; RELOADING=1 gets the time it needs (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    lines = list(states)
+    if "RELOADING=1" in lines:
+        lines.append(f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.sendto("\n".join(lines).encode(), address)
+        except OSError:
+            pass  # nobody there: no reason to stop

@@ -1,0 +1,197 @@
+"""A worker of `weald serve`: loads the application, serves, and stops in order.
+
+Called by: supervisor, in a forked child, with the listeners and a socket to the parent.  On that socket it says, a byte
+each: `r` ready, `.` still turning, `x` replace me.  Its end means that the parent is gone: the worker stops, too.
+"""
+
+import os
+import random
+import resource
+import signal
+import socket
+import ssl
+import sys
+import traceback
+from time import monotonic
+from typing import Any
+
+from weald.serve.config import Config, ConfigError, load_application
+from weald.serve.metrics import CONNECTIONS, LAG, LAG_MAX, MEMORY, STARTS, Metrics
+
+__all__ = ["run", "serve_metrics"]
+
+_PAGE = resource.getpagesize()
+
+
+def run(config: Config, listeners: list[socket.socket], parent: socket.socket, metrics: Metrics, slot: int) -> int:
+    """Serve until told to stop; the process's exit status."""
+    if config.patch:
+        from weald import monkey
+
+        monkey.patch_all()
+    os.chdir(config.directory)
+    sys.path.insert(0, os.getcwd())
+    try:
+        application = load_application(config.application)
+        worker = Worker(config, listeners, parent, metrics.row(slot), application)
+        worker.start()
+    except ConfigError as error:
+        sys.stderr.write(f"weald: {error}\n")
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return worker.wait()
+
+
+def tls_context(config: Config) -> ssl.SSLContext | None:
+    if not config.certfile:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(config.certfile, config.keyfile)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"the certificate {config.certfile} and its key cannot be used: {error}") from None
+    return context
+
+
+class Worker:
+    def __init__(
+        self, config: Config, listeners: list[socket.socket], parent: socket.socket, row: Any, application: Any
+    ) -> None:
+        from weald import socket as cooperative
+        from weald._core import Event
+        from weald.pywsgi import WSGIHandler, WSGIServer
+        from weald.serve.accesslog import FORMATS, LogFile
+
+        self.config = config
+        self.row = row
+        self.served = 0
+        self.stopping = Event()
+        self.parent = cooperative.socket(fileno=parent.detach())
+        self.retire_at = config.max_requests + random.randint(0, config.max_requests_jitter)
+        self.log = None if config.access_log == "off" else LogFile(config.access_log_file)
+        line = FORMATS.get(config.access_log)
+        worker = self
+        log = self.log
+
+        class Handler(WSGIHandler):
+            def log_request(self) -> None:
+                worker.served += 1
+                Metrics.count(row, abs(self.code or 0), self.time_finish - self.time_start if self.time_finish else 0.0)
+                if log is not None and line is not None:
+                    log.write(line(self))
+
+        options: dict[str, Any] = {}
+        context = tls_context(config)
+        if context is not None:
+            options["ssl_context"] = context
+        many = {"wsgi.multiprocess": config.workers > 1}
+        self.servers = [
+            WSGIServer(
+                listener,
+                application,
+                log=None,
+                handler_class=Handler,
+                environ=dict(many),
+                limits=config.limits,
+                **options,
+            )
+            for listener in listeners
+        ]
+        for server in self.servers:
+            # With listeners of their own, workers need not leave connections to others.
+            server.max_accept = 100
+
+    def start(self) -> None:
+        from weald._core import spawn
+
+        signal.signal(signal.SIGTERM, lambda *_: self.stopping.set())
+        signal.signal(signal.SIGUSR1, lambda *_: self.reopen())
+        for server in self.servers:
+            server.start()
+        self.row[STARTS] += 1
+        self.parent.sendall(b"r")
+        spawn(self._watch_parent)
+        spawn(self._watch_self)
+
+    def reopen(self) -> None:
+        if self.log is not None:
+            self.log.reopen()
+
+    def _watch_parent(self) -> None:
+        try:
+            while self.parent.recv(100):
+                pass
+        except OSError:
+            pass
+        self.stopping.set()
+
+    def _watch_self(self) -> None:
+        """Once a second: tell the parent that the loop turns, measure its lag, ask for a successor in time."""
+        from weald._core import sleep
+
+        config, row = self.config, self.row
+        asked = False
+        worst: list[float] = []
+        while True:
+            start = monotonic()
+            sleep(1.0, ref=False)
+            lag = max(monotonic() - start - 1.0, 0.0)
+            worst = [*worst[-59:], lag]
+            row[LAG], row[LAG_MAX] = lag, max(worst)
+            row[CONNECTIONS] = sum(len(server._connections) for server in self.servers)
+            row[MEMORY] = memory = resident()
+            old = (config.max_requests and self.served >= self.retire_at) or (
+                config.max_memory and memory > config.max_memory
+            )
+            try:
+                self.parent.sendall(b"x" if old and not asked else b".")
+            except OSError:
+                self.stopping.set()
+            asked = asked or bool(old)
+
+    def wait(self) -> int:
+        """Until told to stop; then let what is under way end, for `graceful_timeout` seconds at most."""
+        self.stopping.wait()
+        end = monotonic() + self.config.graceful_timeout
+        for server in self.servers:
+            server.drain(max(end - monotonic(), 0.0))
+        if self.log is not None:
+            self.log.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return 0
+
+
+def resident() -> int:
+    """Bytes of memory this process has in use."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * _PAGE
+
+
+def serve_metrics(listener: socket.socket, parent: socket.socket, metrics: Metrics) -> int:
+    """The process behind /metrics."""
+    from weald import socket as cooperative
+    from weald._core import spawn
+    from weald.pywsgi import WSGIServer
+    from weald.serve.metrics import application
+
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    server = WSGIServer(listener, application(metrics), log=None)
+    server.start()
+    control = cooperative.socket(fileno=parent.detach())
+
+    def watch() -> None:
+        try:
+            while control.recv(100):
+                pass
+        except OSError:
+            pass
+        os._exit(0)
+
+    spawn(watch)
+    control.sendall(b"r")
+    server.serve_forever()
+    return 0

@@ -1,0 +1,507 @@
+"""`weald serve` as its users run it: real processes, signals, logs, metrics, systemd's protocols."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Certificate
+
+from weald.http.limits import Limits
+from weald.serve.accesslog import FORMATS
+from weald.serve.config import Config, ConfigError, load_application, parse_bind, parse_limits
+from weald.serve.metrics import Metrics
+
+APP = """
+import os, time
+VERSION = {version!r}
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/slow":
+        time.sleep(0.5)
+    if path == "/fail":
+        raise KeyError("a bug")
+    if path == "/hang":
+        import weald.monkey
+        weald.monkey.get_original("time", "sleep")(100)
+    body = f"{{VERSION}} {{os.getpid()}} {{environ['wsgi.url_scheme']}} {{environ['wsgi.multiprocess']}}".encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+def make():
+    return app
+
+nothing = None
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "site_app.py").write_text(APP.format(version=1))
+    return tmp_path
+
+
+class Served:
+    """A running `weald serve`."""
+
+    def __init__(self, process: Any, lines: list[str]) -> None:
+        self.process = process
+        self.lines = lines
+
+    def wait_for(self, pattern: str, count: int = 1, seconds: float = 40) -> Any:
+        """The `count`th line of standard error that has `pattern`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = [match for line in list(self.lines) if (match := re.search(pattern, line))]
+            if len(found) >= count:
+                return found[count - 1]
+            assert time.monotonic() < deadline, f"no {pattern!r} in {self.lines}"
+            time.sleep(0.01)
+
+    @property
+    def port(self) -> int:
+        return int(self.wait_for(r"workers? at https?://[^:]+:(\d+)")[1])
+
+    def get(self, path: str = "/") -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as response:
+            body: bytes = response.read()
+        return body.decode()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> int:
+        self.signal(signal.SIGTERM)
+        status: int = self.process.wait(40)
+        return status
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "weald", "serve", *arguments]
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, bind: str = "127.0.0.1:0", **options: Any) -> Iterator[Served]:
+    binds = ("--bind", bind) if bind else ()
+    process = subprocess.Popen(
+        command("site_app:app", "--app-dir", str(folder), *binds, *arguments),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Two versions of a file written within a second have the same time stamp.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        **options,
+    )
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: [lines.append(line) for line in process.stderr], daemon=True)
+    reader.start()
+    served = Served(process, lines)
+    try:
+        served.wait_for(r"workers? at ")
+        yield served
+        if process.poll() is None:
+            assert served.end() == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(20)
+        reader.join(20)
+        process.stderr.close()
+        process.stdout.close()
+
+
+class Load:
+    """Threads that ask again and again, on connections they keep.  Only a refused connection is no failure."""
+
+    def __init__(self, port: int, threads: int = 4, path: str = "/") -> None:
+        self.port, self.path = port, path
+        self.failures: list[BaseException] = []
+        self.bodies: list[str] = []
+        self.stop = False
+        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(threads)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self) -> None:
+        try:
+            while not self.stop:
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+                try:
+                    connection.connect()
+                except ConnectionRefusedError:
+                    return
+                while not self.stop:
+                    connection.request("GET", self.path)
+                    response = connection.getresponse()
+                    assert response.status == 200
+                    self.bodies.append(response.read().decode())
+                    if response.will_close:
+                        break
+                connection.close()
+        except BaseException as error:
+            self.failures.append(error)
+
+    def wait_for(self, number: int, what: Callable[[str], bool] = lambda body: True) -> None:
+        """Until `number` more responses like that have come."""
+        start = len(self.bodies)
+        deadline = time.monotonic() + 40
+        while sum(map(what, self.bodies[start:])) < number and not self.failures:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def end(self) -> None:
+        self.stop = True
+        for thread in self.threads:
+            thread.join(40)
+            assert not thread.is_alive()
+        assert self.failures == []
+
+
+# ---------------------------------------------------------------- serving
+
+
+def test_workers_share_the_load(folder: Path) -> None:
+    with serving(folder, "--workers", "2") as served:
+        pids = set()
+        for _ in range(200):
+            version, pid, scheme, many = served.get().split()
+            assert (version, scheme, many) == ("1", "http", "True")
+            pids.add(pid)
+            if len(pids) == 2:
+                break
+        assert len(pids) == 2
+        assert str(served.process.pid) not in pids
+
+
+def test_several_addresses(folder: Path) -> None:
+    path = str(folder / "sock")
+    with serving(folder, "--workers", "2", "--bind", f"unix:{path}") as served:
+        assert served.get().startswith("1 ")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(path)
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    assert not os.path.exists(path)
+
+
+def test_tls(folder: Path, certificate: Certificate) -> None:
+    options = ("--certfile", certificate.cert, "--keyfile", certificate.key, "--workers", "1")
+    with serving(folder, *options) as served:
+        url = f"https://127.0.0.1:{served.port}/"
+        with urllib.request.urlopen(url, timeout=30, context=certificate.client_context()) as response:
+            assert b" https " in response.read()
+
+
+def test_a_factory_and_limits(folder: Path) -> None:
+    process = subprocess.run(command("site_app:make()", "--app-dir", str(folder), "--check"), capture_output=True)
+    assert process.returncode == 0, process.stderr
+    with serving(folder, "--limit", "request_line=50", "--workers", "1") as served:
+        with pytest.raises(urllib.error.HTTPError, match="414"):
+            served.get("/" + "a" * 60)
+
+
+# ---------------------------------------------------------------- reload and stop
+
+
+def test_a_reload_under_load_fails_no_request(folder: Path) -> None:
+    with serving(folder, "--workers", "2") as served:
+        load = Load(served.port)
+        load.wait_for(50)
+        for version in (2, 3):  # the second may come while the first is under way
+            (folder / "site_app.py").write_text(APP.format(version=version))
+            served.signal(signal.SIGHUP)
+            load.wait_for(50, lambda body, version=version: body.startswith(f"{version} "))
+        load.end()
+
+
+def test_a_reload_that_does_not_load_changes_nothing(folder: Path) -> None:
+    with serving(folder, "--workers", "1") as served:
+        before = served.get()
+        (folder / "site_app.py").write_text("raise ValueError('broken')")
+        served.signal(signal.SIGHUP)
+        served.wait_for("the old one goes on")
+        served.wait_for("ValueError: broken")
+        assert served.get() == before
+
+
+def test_a_stop_under_load_fails_no_request(folder: Path) -> None:
+    with serving(folder, "--workers", "2") as served:
+        load = Load(served.port)
+        slow = Load(served.port, threads=2, path="/slow")
+        load.wait_for(50)
+        assert served.end() == 0
+        load.end()
+        slow.end()
+
+
+def test_a_stop_ends_idle_connections_and_what_takes_too_long(folder: Path) -> None:
+    with serving(folder, "--workers", "1", "--graceful-timeout", "2") as served:
+        idle = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+        idle.request("GET", "/")
+        assert idle.getresponse().read()
+        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as stuck:
+            stuck.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+            start = time.monotonic()
+            assert served.end() == 0
+            assert time.monotonic() - start < 20
+        assert idle.sock.recv(100) == b""
+        idle.close()
+
+
+def test_ctrl_c_twice_does_not_wait(folder: Path) -> None:
+    with serving(folder, "--workers", "1", "--graceful-timeout", "300") as served:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as stuck:
+            stuck.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n")
+            served.signal(signal.SIGINT)
+            time.sleep(0.3)
+            served.signal(signal.SIGINT)
+            served.process.wait(30)
+
+
+# ---------------------------------------------------------------- keeping workers
+
+
+def test_a_worker_that_dies_is_replaced(folder: Path) -> None:
+    with serving(folder, "--workers", "1") as served:
+        pid = int(served.get().split()[1])
+        os.kill(pid, signal.SIGKILL)
+        served.wait_for(f"worker {pid} died .signal 9")
+        assert int(served.get().split()[1]) != pid
+
+
+def test_a_worker_that_hangs_is_killed(folder: Path) -> None:
+    with serving(folder, "--workers", "1", "--timeout", "2") as served:
+        pid = int(served.get().split()[1])
+        with pytest.raises((OSError, http.client.HTTPException)):
+            served.get("/hang")
+        served.wait_for(f"worker {pid} hangs")
+        assert int(served.get().split()[1]) != pid
+
+
+@pytest.mark.parametrize("option", [("--max-requests", "30", "--max-requests-jitter", "5"), ("--max-memory", "1")])
+def test_workers_are_replaced_in_time_and_no_request_fails(folder: Path, option: tuple[str, ...]) -> None:
+    with serving(folder, "--workers", "1", *option) as served:
+        load = Load(served.port, threads=2)
+        served.wait_for("has served its time", count=2)
+        load.end()
+        assert len({body.split()[1] for body in load.bodies}) >= 2
+
+
+def test_workers_end_with_their_parent(folder: Path) -> None:
+    with serving(folder, "--workers", "1") as served:
+        pid = int(served.get().split()[1])
+        served.process.kill()
+        served.process.wait(20)
+        deadline = time.monotonic() + 30
+        while os.path.exists(f"/proc/{pid}") and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2:3]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+# ---------------------------------------------------------------- what goes wrong at the start
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no_such_module:app"], "there is no module 'no_such_module'"),
+        (["site_app:missing"], "site_app has no 'missing'"),
+        (["site_app:nothing"], "cannot be called"),
+        (["site_app:app", "--bind", "nowhere"], "no address to bind to"),
+        (["site_app:app", "--certfile", "/no/file"], "cannot be used"),
+        (["site_app:app", "--limit", "speed=1"], "no limit 'speed'"),
+        (["site_app:app", "--limit", "head=x"], "needs a number"),
+        (["site_app:app", "--keyfile", "x"], "a key needs a certificate"),
+    ],
+)
+@pytest.mark.parametrize("check", [True, False])
+def test_a_bad_start(folder: Path, arguments: list[str], message: str, check: bool) -> None:
+    binds = [] if "--bind" in arguments else ["--bind", "127.0.0.1:0"]
+    done = subprocess.run(
+        command(*arguments, "--app-dir", str(folder), "--workers", "1", *binds, *(["--check"] if check else [])),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_in_use(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = subprocess.run(
+            command("site_app:app", "--app-dir", str(folder), "--bind", bind),
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+    assert done.returncode == 1
+    assert f"cannot bind to {bind}" in done.stderr
+
+
+# ---------------------------------------------------------------- logs and metrics
+
+
+def test_access_log_and_rotation(folder: Path) -> None:
+    log = folder / "access.log"
+    options = ("--workers", "1", "--access-log", "json", "--access-log-file", str(log))
+
+    def lines(path: Path, count: int) -> list[Any]:
+        deadline = time.monotonic() + 30
+        while len(found := path.read_text().splitlines() if path.exists() else []) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return [json.loads(line) for line in found]
+
+    with serving(folder, *options) as served:
+        served.get("/one?two")
+        (entry,) = lines(log, 1)
+        assert (entry["method"], entry["target"], entry["status"]) == ("GET", "/one?two", 200)
+        log.rename(folder / "access.log.1")
+        served.signal(signal.SIGUSR1)
+        deadline = time.monotonic() + 30
+        while not log.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        served.get("/three")
+        assert lines(log, 1)[0]["target"] == "/three"
+        served.get("/last")
+    assert [entry["target"] for entry in lines(log, 2)] == ["/three", "/last"]
+
+
+def test_log_formats() -> None:
+    class Handler:
+        client_address = ("192.0.2.1", 5)
+        requestline = 'GET /"\\ HTTP/1.1'
+        command, path, request_version = "GET", '/"\\', "HTTP/1.1"
+        environ = {"HTTP_REFERER": "http://a/", "HTTP_USER_AGENT": 'evil"\nagent', "HTTP_HOST": "b"}
+        status, code, response_length = b"200 OK", 200, 321
+        time_start, time_finish = 1e9, 1e9 + 0.25
+
+    assert re.fullmatch(
+        r'192\.0\.2\.1 - - \[0[89]/Sep/2001:\d\d:46:40 [+-]\d{4}\] "GET /\\x22\\x5c HTTP/1\.1" 200 321',
+        FORMATS["common"](Handler),
+    )
+    assert FORMATS["combined"](Handler).endswith(' 321 "http://a/" "evil\\x22\\x0aagent"')
+    entry = json.loads(FORMATS["json"](Handler))
+    assert (entry["seconds"], entry["agent"], entry["bytes"]) == (0.25, 'evil"\nagent', 321)
+
+
+def test_metrics(folder: Path) -> None:
+    with serving(folder, "--workers", "2", "--metrics", "127.0.0.1:0") as served:
+        where = served.wait_for(r"metrics at (http://\S+)")[1]
+        for _ in range(3):
+            served.get()
+        with pytest.raises(urllib.error.HTTPError):
+            served.get("/fail")
+        text = urllib.request.urlopen(where, timeout=30).read().decode()
+        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        assert values['weald_requests_total{code="2xx"}'] == "3"
+        assert values['weald_requests_total{code="5xx"}'] == "1"
+        assert values["weald_request_duration_seconds_count"] == "4"
+        assert values['weald_request_duration_seconds_bucket{le="+Inf"}'] == "4"
+        assert values['weald_worker_starts_total{worker="1"}'] == "1"
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(where.replace("/metrics", "/"), timeout=30)
+
+
+def test_the_histogram_is_cumulative() -> None:
+    metrics = Metrics(2)
+    for slot, seconds in ((0, 0.001), (1, 0.002), (0, 99.0)):
+        Metrics.count(metrics.row(slot), 200, seconds)
+    text = metrics.text()
+    assert 'bucket{le="0.001"} 1\n' in text
+    assert 'bucket{le="0.0025"} 2\n' in text
+    assert 'bucket{le="10"} 2\n' in text
+    assert 'bucket{le="+Inf"} 3\n' in text
+    assert "seconds_sum 99.003000\n" in text
+
+
+# ---------------------------------------------------------------- systemd
+
+
+def test_socket_activation_and_notification(folder: Path) -> None:
+    notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notified.bind(str(folder / "notify"))
+    notified.settimeout(40)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    starter = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True);"
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1');"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", starter, str(listener.fileno()), *command("site_app:app", "--workers", "2")[1:]],
+        cwd=folder,
+        env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")},
+        pass_fds=[listener.fileno()],
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert notified.recv(1000).decode().split("\n") == ["READY=1", f"MAINPID={process.pid}"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as response:
+            assert response.read().startswith(b"1 ")
+        process.send_signal(signal.SIGHUP)
+        reloading = notified.recv(1000).decode().split("\n")
+        assert reloading[0] == "RELOADING=1"
+        assert reloading[1].startswith("MONOTONIC_USEC=")
+        assert notified.recv(1000).startswith(b"READY=1")
+        process.send_signal(signal.SIGTERM)
+        while (message := notified.recv(1000)) != b"STOPPING=1":
+            assert message.startswith(b"READY=1")
+        assert process.wait(40) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(20)
+        assert process.stderr is not None
+        process.stderr.close()
+        listener.close()
+        notified.close()
+
+
+# ---------------------------------------------------------------- small things
+
+
+def test_parse_bind() -> None:
+    assert parse_bind(":80") == ("", 80)
+    assert parse_bind("[::1]:80") == ("::1", 80)
+    assert parse_bind("unix:/a:b") == "/a:b"
+    for bad in ("80", "a:", "a:b", "a:-1", "a:65536"):
+        with pytest.raises(ConfigError):
+            parse_bind(bad)
+
+
+def test_parse_limits() -> None:
+    limits = parse_limits(["head-timeout=2.5", "body=10"])
+    assert (limits.head_timeout, limits.body, limits.fields) == (2.5, 10, Limits().fields)
+
+
+def test_config() -> None:
+    assert Config("a:b").workers == len(os.sched_getaffinity(0))
+    with pytest.raises(ConfigError):
+        Config("a:b", workers=0).check()
+
+
+def test_load_application() -> None:
+    assert load_application("wsgiref.simple_server:demo_app")
+    with pytest.raises(ConfigError, match="has no 'application'"):
+        load_application("wsgiref.simple_server")
