@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Certificate
+from conftest import Certificate, require_program
 
 from weald.http.limits import Limits
 from weald.serve.accesslog import FORMATS
@@ -204,6 +204,13 @@ def test_tls(folder: Path, certificate: Certificate) -> None:
         url = f"https://127.0.0.1:{served.port}/"
         with urllib.request.urlopen(url, timeout=30, context=certificate.client_context()) as response:
             assert b" https " in response.read()
+        done = subprocess.run(
+            [require_program("curl"), "-sS", "--cacert", certificate.cert, "-w", "|%{http_version}", url],
+            capture_output=True,
+            text=True,
+            timeout=40,
+        )
+        assert done.stdout.endswith("|2"), done.stderr
 
 
 def test_a_factory_and_limits(folder: Path) -> None:

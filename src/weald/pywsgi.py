@@ -27,6 +27,7 @@ from _socket import socket as _Base
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from email.utils import formatdate
+from functools import cached_property
 from http.client import HTTPMessage
 from socket import AF_UNIX, IPPROTO_TCP, MSG_MORE, SHUT_RD, SHUT_WR, TCP_NODELAY
 from time import monotonic, time
@@ -380,6 +381,9 @@ class WSGIHandler:
         try:
             line = self.requestline = self.read_requestline()
         except ProtocolError as error:
+            if error.preface and self.server.http2 and not self._served:
+                self._speak_http2()
+                return None
             return self._handle_client_error(error)
         except OSError:
             self._linger = False
@@ -396,6 +400,17 @@ class WSGIHandler:
         self.application = self.server.application
         self.handle_one_response()
         return None if self.close_connection or self.socket is None else True
+
+    def _speak_http2(self) -> None:
+        """The client knows that we speak HTTP/2, and has begun to (RFC 9113 section 3.3)."""
+        from weald.http.http2 import Http2Connection
+
+        connection = Http2Connection(self.server, self.socket, self.client_address)
+        self.server._replace_connection(self, connection)
+        try:
+            connection.run(b"PRI * HTTP/2.0\r\n\r\n" + self._stream.rest())
+        finally:
+            self.server._replace_connection(connection, self)
 
     def get_environ(self) -> Any:
         """The environment of the request: the server's, and what the request adds."""
@@ -939,7 +954,8 @@ class WSGIServer(StreamServer):
 
     `log` is where requests are logged to: an object with `write`, a logging.Logger, None for nowhere
     (default: sys.stderr).  `error_log`, the same for errors, is `wsgi.errors` as well.  `handler_class` replaces
-    WSGIHandler; `environ` is added to each request's environment; `limits` says what a client may cost.
+    WSGIHandler; `environ` is added to each request's environment; `limits` says what a client may cost; `http2` serves
+    HTTP/2 as well, to who asks for it in TLS (ALPN; give an `ssl_context`) or just begins with it.
     """
 
     handler_class: Any = WSGIHandler
@@ -974,6 +990,7 @@ class WSGIServer(StreamServer):
         handler_class: Any = None,
         environ: Any = None,
         limits: Limits | None = None,
+        http2: bool = False,
         **ssl_args: Any,
     ) -> None:
         if limits is not None:
@@ -983,6 +1000,9 @@ class WSGIServer(StreamServer):
         self._view = memoryview(self._buffer)
         self._connections: set[Any] = set()
         self._draining = False
+        self.http2 = http2
+        if http2 and "ssl_context" in ssl_args:
+            ssl_args["ssl_context"].set_alpn_protocols(["h2", "http/1.1"])
         super().__init__(listener, backlog=backlog, spawn=spawn, **ssl_args)
         if application is not None:
             self.application = application
@@ -1068,6 +1088,16 @@ class WSGIServer(StreamServer):
                 handler.socket.close()
         return done
 
+    def _replace_connection(self, old: Any, new: Any) -> None:
+        self._connections.discard(old)
+        self._connections.add(new)
+
+    @cached_property
+    def _http2_handler_class(self) -> Any:
+        from weald.http.http2 import handler_class
+
+        return handler_class(self.handler_class)
+
     def _close_idle(self) -> None:
         for handler in list(self._connections):
             if handler._idle and handler.socket is not None:
@@ -1090,6 +1120,16 @@ class WSGIServer(StreamServer):
         """Serve one connection until it ends."""
         if self.family != AF_UNIX:
             sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        if self.http2 and self.ssl_enabled and sock.selected_alpn_protocol() == "h2":
+            from weald.http.http2 import Http2Connection
+
+            connection = Http2Connection(self, sock, address)
+            self._connections.add(connection)
+            try:
+                connection.run()
+            finally:
+                self._connections.discard(connection)
+            return
         handler = self.handler_class(sock, address, self)
         self._connections.add(handler)
         try:

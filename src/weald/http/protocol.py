@@ -76,6 +76,8 @@ CHUNKED: Final = -1  # Request.length of a body whose length is not known before
 class ProtocolError(ValueError):
     """The client broke the protocol or a limit: answer `status` (an int) and close."""
 
+    preface = False  # did the client begin to speak HTTP/2?
+
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
@@ -264,6 +266,10 @@ class HeadParser:
     def _refusal(self, head: bytes) -> ProtocolError:
         """Why `head` is no head."""
         line = head.partition(b"\r\n")[0]
+        if head == b"PRI * HTTP/2.0\r\n\r\n":  # RFC 9113 section 3.4
+            error = ProtocolError(505, "HTTP/2 is not spoken here")
+            error.preface = True
+            return error
         if len(line) > self.limits.request_line:
             return ProtocolError(414, "the request line is too long")
         if _any_version(head) and not line.endswith((b"HTTP/1.1", b"HTTP/1.0")):

@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 import traceback
+from importlib.util import find_spec
 from time import monotonic
 from typing import Any
 
@@ -86,6 +87,8 @@ class Worker:
         context = tls_context(config)
         if context is not None:
             options["ssl_context"] = context
+        # Not having h2 is no reason to refuse HTTP/1.1.
+        http2 = config.http2 and find_spec("h2") is not None
         many = {"wsgi.multiprocess": config.workers > 1}
         self.servers = [
             WSGIServer(
@@ -95,6 +98,7 @@ class Worker:
                 handler_class=Handler,
                 environ=dict(many),
                 limits=config.limits,
+                http2=http2,
                 **options,
             )
             for listener in listeners
