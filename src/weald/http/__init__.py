@@ -1,8 +1,8 @@
 """HTTP on greenlets: protocols without I/O apart from what reads and writes sockets.
 
 `protocol` knows HTTP/1.1 and no sockets; `limits` holds what a server puts up with; `body` is what an application
-reads a request's body from; `websocket` lets an application speak WebSocket; `http2` serves HTTP/2.  `weald.pywsgi` is the server on top.
-Needs httptools, websocket wsproto, http2 h2, which `pip install weald[http]` brings.
+reads a request's body from; `websocket` lets an application speak WebSocket; `http2` serves HTTP/2.
+`weald.pywsgi` is the server on top.  `pip install weald[http]` brings what they need: httptools, wsproto, h2.
 """
 
 from weald.http.limits import Limits
