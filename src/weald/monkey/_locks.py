@@ -78,6 +78,7 @@ def _places(found: dict[int, Any]) -> dict[int, list[_Place]]:
                 for name, value in attributes.items():
                     if id(value) in found:
                         places[id(value)].append((partial(attributes.__setitem__, name), 1))
+    holder = None  # it may be one of the methods whose references are counted
     for method in holders:
         if isinstance(method, _Method) and id(method) not in of_conditions:
             lists = [holder for holder in gc.get_referrers(method) if type(holder) is list and holder is not holders]
