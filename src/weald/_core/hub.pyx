@@ -42,7 +42,7 @@ import sys
 import threading
 import traceback as tracebacks
 from greenlet import GreenletExit, getcurrent
-from weakref import ref
+from weakref import ref as weak_reference
 
 from weald._core import arena as _arena
 
@@ -381,7 +381,7 @@ def spawn_raw(function, /, *args, **kwargs):
     PyGreenlet_SetParent(<void *>g, <void *>hub)
     if track_tree:
         spawner = current_greenlet()
-        g.spawning_greenlet = ref(spawner)
+        g.spawning_greenlet = weak_reference(spawner)
         if spawner is not hub.main:
             g.tree = getattr(spawner, "spawn_tree_locals", None)
     hub.push(g)
