@@ -1,0 +1,118 @@
+"""weald's worker under a real gunicorn."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_serve import Load
+
+APP = """
+import os, socket
+
+def app(environ, start_response):
+    assert socket.socket.__module__ == "weald.socket"
+    if environ["PATH_INFO"] == "/fail":
+        raise KeyError("a bug")
+    start_response("200 OK", [("X-Method", environ["REQUEST_METHOD"])])
+    return [f"{VERSION} {os.getpid()} {environ['wsgi.url_scheme']}".encode()]
+
+VERSION = %d
+"""
+
+
+class Gunicorn:
+    def __init__(self, process: Any, port: int, log: Path) -> None:
+        self.process, self.port, self.log = process, port, log
+
+    def get(self, path: str = "/", **headers: str) -> str:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as response:
+            body: bytes = response.read()
+        return body.decode()
+
+    def wait_for(self, pattern: str, count: int = 1) -> None:
+        deadline = time.monotonic() + 40
+        while len(re.findall(pattern, self.log.read_text())) < count:
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+
+@contextmanager
+def gunicorn(folder: Path, *arguments: str) -> Iterator[Gunicorn]:
+    (folder / "site_app.py").write_text(APP % 1)
+    log = folder / "log"
+    with socket.create_server(("127.0.0.1", 0)) as listener, log.open("w") as file:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "gunicorn", "-k", "weald.integrations.gunicorn.Worker"),
+                *("--bind", f"fd://{listener.fileno()}", "--graceful-timeout", "10", *arguments, "site_app:app"),
+            ],
+            cwd=folder,
+            stdout=file,
+            stderr=file,
+            pass_fds=[listener.fileno()],
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        port = listener.getsockname()[1]
+    running = Gunicorn(process, port, log)
+    try:
+        running.wait_for("Booting worker")
+        yield running
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(20)
+
+
+def test_it_serves_and_logs(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, "--workers", "2", "--access-logfile", "-") as running:
+        assert running.get().split()[0] == "1"
+        assert running.get(**{"X-Forwarded-Proto": "https"}).split()[2] == "https"
+        with pytest.raises(urllib.error.HTTPError, match="500"):
+            running.get("/fail")
+        with socket.create_connection(("127.0.0.1", running.port), timeout=30) as sock:
+            sock.sendall(b"nonsense\r\n\r\n")
+            assert sock.recv(1000).startswith(b"HTTP/1.1 400 ")
+        running.wait_for(r'"GET / HTTP/1\.1" 200 \d+ "-" "Python-urllib')
+        running.wait_for(r'"GET /fail HTTP/1\.1" 500')
+        running.wait_for("KeyError: 'a bug'")
+        running.wait_for('"- - -" 400')
+
+
+def test_limits_and_an_untrusted_client(tmp_path: Path) -> None:
+    options = ("--limit-request-line", "100", "--forwarded-allow-ips", "192.0.2.1")
+    with gunicorn(tmp_path, *options) as running:
+        assert running.get(**{"X-Forwarded-Proto": "https"}).split()[2] == "http"
+        with pytest.raises(urllib.error.HTTPError, match="414"):
+            running.get("/" + "a" * 200)
+
+
+def test_a_reload_under_load_fails_no_request(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, "--workers", "2") as running:
+        load = Load(running.port)
+        load.wait_for(50)
+        (tmp_path / "site_app.py").write_text(APP % 2)
+        running.process.send_signal(signal.SIGHUP)
+        load.wait_for(50, lambda body: body.startswith("2 "))
+        load.end()
+
+
+def test_workers_are_replaced_after_max_requests(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, "--workers", "1", "--max-requests", "30") as running:
+        load = Load(running.port, threads=2)
+        running.wait_for("Autorestarting worker", 2)
+        load.end()
+        assert len({body.split()[1] for body in load.bodies}) >= 2
