@@ -1,0 +1,156 @@
+"""Each example of examples/, run as its first lines say, and used."""
+
+import hashlib
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Certificate, require_program
+from websockets.sync.client import connect as websocket_connect
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@contextmanager
+def running(name: str, *arguments: str) -> Iterator[int]:
+    """The example, which prints where it listens: its port."""
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / name), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        for line in process.stdout:
+            if line.startswith("listening on "):
+                break
+        else:
+            raise AssertionError(process.stderr.read())
+        yield int(line.rpartition(":")[2])
+        assert process.poll() is None
+    finally:
+        process.kill()
+        _, errors = process.communicate(timeout=20)
+    assert errors == ""
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+def read_all(sock: Any) -> bytes:
+    return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """A web server with a file, `page`: its address."""
+    (tmp_path / "page").write_bytes(b"page" * 100_000)
+    code = (
+        "import http.server, functools, sys; h = functools.partial(http.server.SimpleHTTPRequestHandler, directory="
+        "sys.argv[1]); s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), h); print(s.server_port, flush=True);"
+        "s.serve_forever()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    yield f"127.0.0.1:{int(process.stdout.readline())}"
+    process.kill()
+    process.wait(20)
+    process.stdout.close()
+
+
+def test_echo_server() -> None:
+    with running("echo_server.py", "127.0.0.1:0") as port, connect(port) as one, connect(port) as two:
+        for sock in (one, two, one):
+            sock.sendall(b"hello\n")
+            assert sock.recv(100) == b"hello\n"
+
+
+def test_udp_server() -> None:
+    with running("udp_server.py", "127.0.0.1:0") as port, socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.settimeout(20)
+        sock.sendto(b"hello", ("127.0.0.1", port))
+        assert sock.recv(100) == b"5 bytes\n"
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_tls_server(certificate: Certificate, own: bool) -> None:
+    files = (certificate.cert, certificate.key) if own else ()
+    context = certificate.client_context()
+    if not own:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    with running("tls_server.py", "127.0.0.1:0", *files) as port, connect(port) as plain:
+        with context.wrap_socket(plain, server_hostname="localhost") as sock:
+            assert sock.recv(100) == b"What is your name? "
+            sock.sendall(b"Ada\n")
+            assert read_all(sock) == b"Hello, Ada; we speak TLSv1.3.\n"
+
+
+def test_port_forwarder(web: str) -> None:
+    with running("port_forwarder.py", "127.0.0.1:0", web) as port:
+        for _ in range(3):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/page", timeout=20) as response:
+                assert response.read() == b"page" * 100_000
+
+
+def test_http_proxy(web: str) -> None:
+    curl = require_program("curl")
+    with running("http_proxy.py", "127.0.0.1:0") as port:
+        for tunnel in ((), ("--proxytunnel",)):
+            command = [curl, "-sS", "--max-time", "30", "--noproxy", "", "-x", f"127.0.0.1:{port}", *tunnel]
+            done = subprocess.run([*command, f"http://{web}/page"], capture_output=True, timeout=40)
+            assert done.stdout == b"page" * 100_000, done.stderr
+        with connect(port) as sock:
+            sock.sendall(b"GET http:// HTTP/1.1\r\n\r\n")
+            assert sock.recv(100).startswith(b"HTTP/1.1 400")
+        with connect(port) as sock:
+            sock.sendall(b"GET http://127.0.0.1:1/ HTTP/1.1\r\n\r\n")
+            assert sock.recv(100).startswith(b"HTTP/1.1 502")
+
+
+def test_websocket_chat() -> None:
+    with running("websocket_chat.py", "127.0.0.1:0") as port:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as response:
+            assert b"new WebSocket" in response.read()
+        url, origin = f"ws://127.0.0.1:{port}/chat", f"http://127.0.0.1:{port}"
+        with websocket_connect(url, origin=origin) as one, websocket_connect(url, origin=origin) as two:
+            one.send("first")  # comes back only once it is in
+            assert one.recv(timeout=20) == "first"
+            two.send("hello ä")
+            assert two.recv(timeout=20) in ("first", "hello ä")
+            assert one.recv(timeout=20) == "hello ä"
+
+
+def test_upload(tmp_path: Path) -> None:
+    data = os.urandom(5_000_000)
+    with running("upload.py", "127.0.0.1:0", str(tmp_path)) as port:
+        base = f"http://127.0.0.1:{port}/"
+        with urllib.request.urlopen(base + "progress", timeout=20) as events:
+            assert events.readline() == b"data: {}\n"
+            request = urllib.request.Request(base + "big.bin", data=data, method="PUT")
+            with urllib.request.urlopen(request, timeout=20) as response:
+                assert (response.status, response.read()) == (201, b"big.bin: 5000000 bytes\n")
+            state = {}
+            while not state.get("big.bin", {}).get("done"):
+                line = events.readline()
+                state = json.loads(line[6:]) if line.startswith(b"data: ") else state
+            assert state["big.bin"]["received"] == 5_000_000
+        stored = (tmp_path / "big.bin").read_bytes()
+        assert hashlib.sha256(stored).digest() == hashlib.sha256(data).digest()
+        with connect(port) as sock:
+            sock.sendall(b"PUT /cut HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(urllib.request.Request(base + "..%2Fevil", data=b"x", method="PUT"), timeout=20)
+        while (tmp_path / ".cut.part").exists():
+            pass
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["big.bin"]
