@@ -25,9 +25,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -184,6 +186,8 @@ def _run_process(patched: bool, name: str, seconds: float, only: list[str], resu
             start_new_session=True,
         )
         os.close(write)
+        ending = threading.Thread(target=_end, args=(process,))
+        ending.start()
         running = ""
         reached_end = False
         with open(read) as reports:
@@ -193,11 +197,8 @@ def _run_process(patched: bool, name: str, seconds: float, only: list[str], resu
                 reached_end = reached_end or running == "exit"
                 if verdict:
                     results[test] = verdict[0]
-        status = process.wait()
-        try:
-            os.killpg(process.pid, signal.SIGKILL)  # what tests left behind
-        except ProcessLookupError:
-            pass
+        ending.join()
+        status = process.returncode
         output.seek(0)
         printed = output.read().decode(errors="replace")
     if status and (running or not reached_end):
@@ -205,6 +206,13 @@ def _run_process(patched: bool, name: str, seconds: float, only: list[str], resu
         results[running or "start"] = f"{verdict}: {printed[-6000:]}"
         return reached_end
     return True
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for a process and kill what its tests left behind, which may hold the pipe that is read."""
+    process.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def compare(name: str, seconds: float, fresh: bool) -> tuple[_Results, _Results, float]:

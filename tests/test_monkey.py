@@ -697,3 +697,19 @@ def test_attributes_of_classes_and_defaults_of_functions_made_before() -> None:
         """,
     )
     assert out.splitlines() == ["True (1,)", "True True 2", "True"]
+
+
+def test_a_running_loop_stays_behind_in_a_fork() -> None:
+    out = run_patched(
+        """
+        import asyncio, os
+        async def main():
+            pid = os.fork()
+            if not pid:
+                os._exit(asyncio.run(asyncio.sleep(0, 7)))
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(asyncio.run(main()))
+        """,
+        stderr=None,
+    )
+    assert out == "7\n"

@@ -10,6 +10,7 @@ there when it starts and whenever its `select` returns, and puts back what was t
 import _asyncio
 import asyncio.events as _events
 import asyncio.tasks as _tasks
+import os
 from typing import Any
 
 from weald import selectors
@@ -79,4 +80,12 @@ def _retake_slot() -> None:
     _set_slot(running.loop)
 
 
+def _after_fork_in_child() -> None:
+    """A loop runs in the process that started it."""
+    running = _running
+    running.loop = running.before = None
+    _set_slot(None)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 selectors.parking = _leave_slot, _retake_slot
