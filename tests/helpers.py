@@ -4,6 +4,7 @@ Durations are counted in ticks, so that a test runs on any loop: on the virtual 
 1000 s, passes at once and is checked exactly; on a real one it is 10 ms and only checked from below.
 """
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -91,6 +92,15 @@ class HubMakingTime:
 
     def __exit__(self, *args: object) -> None:
         _core.set_hub_class(None)
+
+
+def is_open(fd: int) -> bool:
+    """Is descriptor `fd` open in this process?"""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 class Thread(threading.Thread):

@@ -11,8 +11,8 @@ import pytest
 
 PROGRAM = """
 import weald.monkey; weald.monkey.patch_all()
-import sys, weald
-other = weald.spawn(print, "others run", flush=True)
+import os, sys, weald
+other = weald.spawn(lambda: print("others run; stdin blocks:", os.get_blocking(0), flush=True))
 first = {first}
 print("first", repr(first), flush=True)
 try:
@@ -22,6 +22,7 @@ try:
 except EOFError as error:
     print("end", error)
 """  # "others run" once the main greenlet parks
+OTHERS = "others run; stdin blocks: True\n"
 
 
 class Program:
@@ -60,21 +61,21 @@ def pipe() -> Iterator[list[int]]:
 def test_a_pipe(pipe: list[int]) -> None:
     """Lines in pieces, several at once, and one that the end cuts off; the pipe stays blocking."""
     program = Program(pipe[0])
-    program.reads("first None\nprompt> others run\n")
+    program.reads("first None\nprompt> " + OTHERS)
     os.write(pipe[1], b"begin")
     os.write(pipe[1], b"ning and end\nsecond\nthi")
     program.reads("line 'beginning and end'\nline 'second'\n")
     os.write(pipe[1], b"rd")
-    assert os.get_blocking(pipe[0])
     os.close(pipe[1])
     program.ends("line 'third'\n")
+    assert os.get_blocking(pipe[0])
 
 
 def test_what_sys_stdin_has_read_already_is_not_waited_for(pipe: list[int]) -> None:
     os.write(pipe[1], b"one\ntwo\nthree\n")
     program = Program(pipe[0], first="sys.stdin.readline()")
     program.reads("first 'one\\n'\nprompt> line 'two'\n")
-    program.reads("line 'three'\nothers run\n")
+    program.reads("line 'three'\n" + OTHERS)
     os.close(pipe[1])
     program.ends("end EOF when reading a line\n")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Thread, recorded_errors, settle
+from helpers import Thread, is_open, recorded_errors, settle
 
 import weald
 from weald import Timeout, socket
@@ -30,14 +30,6 @@ def pipe(io_loop: str) -> Iterator[Ends]:
     for fd, identity in zip(ends, identities, strict=True):
         if is_open(fd) and os.path.samestat(os.fstat(fd), identity):
             os.close(fd)
-
-
-def is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def fill(fd: int) -> int:

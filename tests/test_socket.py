@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from helpers import Thread, run_patched, settle
+from helpers import Thread, is_open, run_patched, settle
 
 from weald import resolver, socket
 from weald._core import Timeout, joinall, sleep, spawn
@@ -53,14 +53,6 @@ def fill(sock: Any) -> int:
         return total
     finally:
         sock.settimeout(timeout)
-
-
-def is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 RECEIVES: dict[str, Callable[[Any], Any]] = {

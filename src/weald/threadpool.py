@@ -8,6 +8,8 @@ Invariants:
 - A result travels to the thread that asked for it: its hub delivers it, counts the job as a thing that
   can still wake somebody (`ref`), and frees the pool's slot.
 - Workers never keep the interpreter from exiting; a fork's child begins with no workers and no jobs.
+
+Long because the executor and the pool share the workers.
 """
 
 import _queue

@@ -6,6 +6,8 @@ Invariants:
   DONE without running, and the hub drops it from the ring.
 - The outcome is stored before anybody is told; then joiners are woken and links called, once each.
 - It runs on its hub's thread; `kill`, `join`, links and `get` work from any thread.
+
+Long because waiting for several greenlets (joinall, wait, iwait) needs their private state.
 """
 
 from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject

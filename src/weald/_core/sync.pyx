@@ -7,6 +7,8 @@ Invariants:
 - A waiter that dies after it was woken passes on what it was given.
 - All of it works between greenlets of different threads and threads without a hub, which is the
   waiters' doing (see waiters.pyx).
+
+Long because it holds ten primitives, each short, that share the handing over and passing on.
 """
 
 from weald._core.hub cimport Waiter, current_greenlet, current_hub

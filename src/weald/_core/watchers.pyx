@@ -10,6 +10,8 @@ Invariants:
 - An active watcher is kept alive by its loop; one with `ref` is something the hub waits for.
 - A watcher belongs to its loop's thread; only `async_().send()` may be called from others.
 - In a fork's child no watcher of the parent is active; fork watchers are called once.
+
+Long because it holds ten kinds of watcher, each short, and the loop that makes them.
 """
 
 from weald._core.descriptor cimport FdEntry, Listener, check_fd, entry_for
