@@ -406,6 +406,7 @@ class WSGIHandler:
         from weald.http.http2 import Http2Connection
 
         connection = Http2Connection(self.server, self.socket, self.client_address)
+        self._linger = False  # it does so itself
         self.server._replace_connection(self, connection)
         try:
             connection.run(b"PRI * HTTP/2.0\r\n\r\n" + self._stream.rest())

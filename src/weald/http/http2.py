@@ -14,6 +14,7 @@ Invariants:
 import errno
 import re
 from collections import deque
+from socket import SHUT_WR
 from time import monotonic
 from typing import Any
 
@@ -42,7 +43,8 @@ try:
     from h2.exceptions import H2Error
     from h2.exceptions import ProtocolError as H2ProtocolError
     from h2.settings import SettingCodes, Settings
-    from hyperframe.frame import GoAwayFrame
+    from hpack import Decoder, HPACKError, OversizedHeaderListError
+    from hyperframe.frame import GoAwayFrame, SettingsFrame
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("h2", "hyperframe", "hpack"):
         raise
@@ -54,12 +56,53 @@ MAX_STREAMS = 100
 _WINDOW = 1 << 18  # bytes of a request's body that may wait for the application
 _CONTROL_BUDGET = 1000  # frames that cost the client nothing, at once
 _CONTROL_RATE = 100  # a second, beyond that
-_RESET_COST = 10  # a reset counts for so many of them: our work is larger
+_UNIT = 64  # bytes that bring neither requests nor bodies: so many count for one
+_RESET_COST = 3  # a reset counts for so many of them: our work is larger
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 
 _good_path = re.compile(rb"/[!-~]*").fullmatch
 _good_authority = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?").fullmatch
 _good_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
+
+
+class _CompressionError(H2ProtocolError):
+    error_code = ErrorCodes.COMPRESSION_ERROR
+
+
+class _Decoder(Decoder):
+    """HPACK's, which tells h2 the error that RFC 9113 section 4.3 asks for."""
+
+    def decode(self, data: Any, raw: bool = False) -> Any:
+        try:
+            return super().decode(data, raw)
+        except OversizedHeaderListError:
+            raise  # h2 tells the client to calm down
+        except (HPACKError, IndexError, TypeError, UnicodeDecodeError) as error:
+            raise _CompressionError(str(error)) from None
+
+
+class _H2(H2Connection):
+    """h2's connection, which otherwise drops all responses under way when the client says that it will leave."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(H2Configuration(client_side=False, header_encoding=None))
+        # Settings that are set later count only once the client has acknowledged them.
+        self.local_settings = Settings(
+            client=False,
+            initial_values={
+                SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+                SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
+                SettingCodes.MAX_HEADER_LIST_SIZE: limits.head,
+            },
+        )
+        self.decoder = _Decoder()
+        self.decoder.max_header_list_size = limits.head
+        self.decoder.max_allowed_table_size = self.local_settings.header_table_size
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Any], list[Any]]:
+        """Section 6.8: no stream is begun any more, those that run go on."""
+        return [], [ConnectionTerminated()]
 
 
 class _Stream:
@@ -150,7 +193,7 @@ class _Http2Handler:
         pass  # `serve` resets the stream
 
     def finalize_headers(self: Any) -> None:
-        super().finalize_headers()  # type: ignore[misc]
+        super().finalize_headers()
         self.response_use_chunked = False
 
     def _write_with_headers(self: Any, data: bytes) -> None:
@@ -160,7 +203,7 @@ class _Http2Handler:
         fields += [(low, value) for name, value in self.response_headers if (low := name.lower()) not in _HOP_BY_HOP]
         empty = self.command == "HEAD" or self.code in (204, 304) or (self._left == 0 and not self._trailers)
         last = (empty and not data) or self.command == "HEAD"
-        self._connection.send_headers(self._stream_id, fields, last)
+        self._connection.send_headers(self._stream_id, fields, last, bool(data))
         self._over = last
         self.response_length += sum(len(name) + len(value) for name, value in fields)
         if data:
@@ -177,7 +220,7 @@ class _Http2Handler:
         return False
 
     def process_result(self: Any) -> None:
-        super().process_result()  # type: ignore[misc]
+        super().process_result()
         if self._over or (self._left and self.command != "HEAD"):
             return  # what is missing makes `serve` reset the stream
         if self._trailers:
@@ -197,10 +240,10 @@ class _Http2Handler:
 
 
 def _worth(event: Any) -> float:
-    """What an event refunds of the cost of its bytes."""
+    """For how many units of bytes an event is a reason."""
     if isinstance(event, DataReceived):
-        return float(event.flow_controlled_length) / 64 + 1
-    return 32.0 if isinstance(event, RequestReceived | TrailersReceived) else 0.0
+        return float(event.flow_controlled_length) / _UNIT + 1
+    return 1024.0 if isinstance(event, RequestReceived | TrailersReceived) else 0.0
 
 
 def handler_class(base: type) -> Any:
@@ -221,29 +264,22 @@ class Http2Connection:
         self.limits: Limits = server.limits
         self.streams: dict[int, _Stream] = {}  # those whose application has not ended
         self._handler_class = server._http2_handler_class
-        self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+        self._h2 = _H2(server.limits)
         self._sending = Lock()
+        self._begun: bytes | None = b""  # the preface and the first frame's head, while they are not complete
         self._budget = float(_CONTROL_BUDGET)
-        self._counted = monotonic()
+        self._owed = 0.0  # for bytes of which nothing has come yet
+        self._counted = self._quiet = monotonic()  # `_quiet`: since when no application runs
+        self._forgiven = 0  # bytes that may yet come for streams that we have reset
         self._requests = 0
         self._last = 0  # the newest stream that was served
         self._leaving = False  # has GOAWAY been sent?
 
     def run(self, first: bytes = b"") -> None:
         """Serve until the connection ends; `first` has been read already."""
-        h2 = self._h2
-        # Settings that are set later count only once the client has acknowledged them.
-        h2.local_settings = Settings(
-            client=False,
-            initial_values={
-                SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-                SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
-                SettingCodes.MAX_HEADER_LIST_SIZE: self.limits.head,
-            },
-        )
         try:
-            h2.initiate_connection()
-            h2.increment_flow_control_window(4 * _WINDOW)
+            self._h2.initiate_connection()
+            self._h2.increment_flow_control_window(4 * _WINDOW)
             self.flush()
             while self._step(first):
                 first = b""
@@ -255,33 +291,82 @@ class Http2Connection:
             for stream in self.streams.values():
                 stream.broken = gone
                 stream.news.set()
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        """Send the GOAWAY that says why, and read on, else the client's system may throw it away."""
+        try:
+            self.flush()
+            if self.server.ssl_enabled:
+                self.sock._descriptor.timeout = 0.0
+                try:
+                    self.sock.unwrap()  # sends TLS's own end, without waiting for the client's
+                except (OSError, ValueError):
+                    pass
+            self.sock.shutdown(SHUT_WR)
+            end = monotonic() + self.limits.linger_timeout
+            while (left := end - monotonic()) > 0:
+                self.sock._descriptor.timeout = left
+                if not self.sock.recv(65536):
+                    break
+        except (OSError, ValueError):
+            pass
+
+    def _receive(self) -> bytes:
+        """What comes next; b"" at the end, or once nothing has been asked for `keep_alive_timeout` seconds."""
+        patience = self.limits.keep_alive_timeout
+        while True:
+            self._idle = not self.streams
+            # While applications run, their own waits are bounded.
+            left = patience if self.streams else self._quiet + patience - monotonic()
+            if left <= 0:
+                return b""
+            self.sock._descriptor.timeout = left
             try:
-                self.flush()  # a GOAWAY that says why
-            except OSError:
-                pass
+                data: bytes = self.sock.recv(65536)
+            except TimeoutError:
+                continue
+            return data
 
     def _step(self, data: bytes) -> bool:
         """Read and handle what comes next.  False at the end."""
+        data = data or self._receive()
         if not data:
-            self._idle = not self.streams
-            # While applications run, their own waits are bounded.
-            self.sock._descriptor.timeout = self.limits.keep_alive_timeout if not self.streams else None
-            data = self.sock.recv(65536)
-            if not data:
-                return False
+            self._leave()
+            return False
+        if self._begun is not None:
+            self._check_preface(data)
         try:
             events = self._h2.receive_data(data)
         except H2ProtocolError:
             return False  # h2 has made the GOAWAY
-        # Bytes that bring neither requests nor bodies are charged for, also if h2 has nothing to say of them.
-        self._charge(len(data) / 64 - sum(map(_worth, events)))
+        # Bytes are charged for until what they bring is complete, and for good if h2 has nothing to say of them.
+        forgiven = min(self._forgiven, len(data))
+        self._forgiven -= forgiven
+        self._owed = max(self._owed + (len(data) - forgiven) / _UNIT - sum(map(_worth, events)), 0.0)
+        self._charge(0)
         for event in events:
             self._handle(event)
         if (self.server._draining or self._requests >= self.limits.requests) and not self._leaving:
-            self._leaving = True
-            self.flush(GoAwayFrame(0, last_stream_id=self._last, error_code=0).serialize())
+            self._leave()
         self.flush()
         return not (self._leaving and not self.streams)
+
+    def _leave(self) -> None:
+        """Tell the client that no further stream will be served (section 6.8)."""
+        if not self._leaving:
+            self._leaving = True
+            self.flush(GoAwayFrame(0, last_stream_id=self._last, error_code=0).serialize())
+
+    def _check_preface(self, data: bytes) -> None:
+        """Section 3.4: SETTINGS come first, which h2 does not mind.  Raises ProtocolError."""
+        self._begun = begun = (self._begun or b"") + data[:64]
+        head = begun[len(_PREFACE) : len(_PREFACE) + 5]
+        if len(head) == 5:
+            self._begun = None
+            if head[3] != SettingsFrame.type or head[4] & 1:
+                self._h2.close_connection(ErrorCodes.PROTOCOL_ERROR)
+                raise ProtocolError(400, "no SETTINGS in front")
 
     def flush(self, more: bytes = b"") -> None:
         """Send what h2 has produced.  Raises OSError, and ends the connection, if the client does not take it."""
@@ -298,12 +383,14 @@ class Http2Connection:
 
     # ---------------------------------------------------------------- for streams
 
-    def send_headers(self, stream_id: int, fields: list[tuple[bytes, bytes]], end: bool) -> None:
+    def send_headers(self, stream_id: int, fields: list[tuple[bytes, bytes]], end: bool, more: bool = False) -> None:
+        """`more`: what follows will flush them."""
         try:
             self._h2.send_headers(stream_id, fields, end_stream=end)
         except (H2Error, KeyError):
             raise ConnectionResetError(errno.ECONNRESET, "the stream has ended") from None
-        self.flush()
+        if not more:
+            self.flush()
 
     def send_data(self, stream_id: int, stream: _Stream, data: bytes, end: bool) -> None:
         """Send `data` as the client's windows allow; TimeoutError if they stay closed."""
@@ -337,10 +424,18 @@ class Http2Connection:
         self.flush()
 
     def reset(self, stream_id: int, code: int) -> None:
+        """End a stream, whose bytes under way to us are nobody's fault."""
+        self._reject(stream_id, code)
         try:
-            self._h2.reset_stream(stream_id, code)
             self.flush()
-        except (H2Error, KeyError, OSError):
+        except OSError:
+            pass  # the reader will find out
+
+    def _reject(self, stream_id: int, code: int) -> None:
+        try:
+            self._forgiven = min(self._forgiven + self._h2.remote_flow_control_window(stream_id), 16 * _WINDOW)
+            self._h2.reset_stream(stream_id, code)
+        except (H2Error, KeyError):
             pass  # it has ended already
 
     # ---------------------------------------------------------------- what comes
@@ -378,16 +473,18 @@ class Http2Connection:
     def _charge(self, cost: float) -> None:
         """Raises ProtocolError when the client has had us work for nothing too often."""
         now = monotonic()
-        self._budget = min(self._budget + (now - self._counted) * _CONTROL_RATE, _CONTROL_BUDGET) - cost
+        earned = (now - self._counted) * _CONTROL_RATE
         self._counted = now
-        if self._budget < 0:
+        self._budget = min(self._budget + earned, _CONTROL_BUDGET) - cost
+        self._owed = max(self._owed - earned, 0.0)
+        if self._budget < self._owed:
             self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM, last_stream_id=self._last)
             raise ProtocolError(400, "too many frames that mean nothing")
 
     def _begin(self, event: Any) -> None:
         stream_id = event.stream_id
         if self._leaving or len(self.streams) >= MAX_STREAMS:
-            self._h2.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
+            self._reject(stream_id, ErrorCodes.REFUSED_STREAM)
             self._charge(1)
             return
         self._last = max(self._last, stream_id)
@@ -395,9 +492,12 @@ class Http2Connection:
         try:
             request = self._request(event)
         except ProtocolError as error:
-            self._h2.send_headers(stream_id, [(b":status", b"%d" % error.status)], end_stream=True)
+            try:
+                self._h2.send_headers(stream_id, [(b":status", b"%d" % error.status)], end_stream=True)
+            except H2Error:
+                pass  # the client has reset it already
             if event.stream_ended is None:
-                self._h2.reset_stream(stream_id, ErrorCodes.NO_ERROR)
+                self._reject(stream_id, ErrorCodes.NO_ERROR)
             self._charge(1)
             return
         stream = _Stream(self.limits)
@@ -408,7 +508,8 @@ class Http2Connection:
     def _serve(self, stream_id: int, request: Request, stream: _Stream) -> None:
         """The greenlet of a stream."""
         try:
-            self._handler_class(self, stream_id, request, stream).serve()
+            if stream.broken is None:  # the client may have changed its mind by now
+                self._handler_class(self, stream_id, request, stream).serve()
         finally:
             del self.streams[stream_id]
             counted = sum(count for _, count in stream.pieces)
@@ -422,6 +523,7 @@ class Http2Connection:
                 except OSError:
                     pass
             self._idle = not self.streams
+            self._quiet = monotonic()
 
     def _take(self, event: Any) -> None:
         stream = self.streams.get(event.stream_id)
@@ -433,11 +535,11 @@ class Http2Connection:
         stream.received += len(event.data)
         if stream.received > self.limits.body:
             stream.broken = ConnectionResetError(errno.ECONNRESET, "the body is too long")
-            self._h2.reset_stream(event.stream_id, ErrorCodes.CANCEL)
+            self._reject(event.stream_id, ErrorCodes.CANCEL)
+            self._h2.increment_flow_control_window(counted)
         elif not event.data:
             self._charge(1)
-            if counted:
-                self._h2.acknowledge_received_data(counted, event.stream_id)
+            self.acknowledge(event.stream_id, counted)
         else:
             stream.pieces.append((event.data, counted))
         stream.news.set()

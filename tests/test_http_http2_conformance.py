@@ -1,0 +1,567 @@
+"""HTTP/2 frame by frame: what RFC 9113 and RFC 7541 say of each, in the order of their sections.
+
+The client here knows no states: it sends what it is told to, whatever the protocol makes of it.  RFC 9113 section 5.4.2
+lets a server answer an error of a stream with one of the connection, so both count where a stream's is asked for.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+from h2.errors import ErrorCodes
+from hpack import Decoder, Encoder
+from test_pywsgi import connect, serving
+
+from weald.event import Event
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+END_STREAM = ACK = 1
+END_HEADERS, PADDED, WITH_PRIORITY = 4, 8, 32
+ENDS = END_STREAM | END_HEADERS
+
+Fields = list[tuple[str, str]]
+GET = [(":method", "GET"), (":path", "/"), (":scheme", "http"), (":authority", "a")]
+POST = [(":method", "POST"), *GET[1:]]
+WAIT = [GET[0], (":path", "/wait"), *GET[2:]]
+
+
+def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def block(fields: Fields) -> bytes:
+    """As HPACK, with nothing put into a dynamic table."""
+    encoded: bytes = Encoder().encode([(name, value, True) for name, value in fields])
+    return encoded
+
+
+def u32(number: int) -> bytes:
+    return number.to_bytes(4, "big")
+
+
+def request(stream: int = 1, fields: Fields = GET, flags: int = ENDS) -> bytes:
+    return frame(HEADERS, flags, stream, block(fields))
+
+
+def setting(number: int, value: int) -> bytes:
+    return frame(SETTINGS, payload=number.to_bytes(2, "big") + u32(value))
+
+
+def window(increment: int, stream: int = 0) -> bytes:
+    return frame(WINDOW_UPDATE, 0, stream, u32(increment))
+
+
+class Client:
+    """Sends bytes, and keeps what comes."""
+
+    def __init__(self, sock: Any) -> None:
+        self.sock = sock
+        self.file = sock.makefile("rb")
+        self.decoder = Decoder()
+        self.frames: list[tuple[int, int, int, bytes]] = []  # kind, flags, stream, payload
+        self.statuses: dict[int, int] = {}
+        self.bodies: dict[int, bytes] = {}
+        self.ended: set[int] = set()
+        self.resets: dict[int, int] = {}
+        self.goaway: int | None = None
+        self.pongs: list[bytes] = []
+        self.acknowledged = 0  # SETTINGS of ours
+        self.closed = False
+
+    def send(self, data: bytes) -> None:
+        try:
+            self.sock.sendall(data)
+        except OSError:
+            pass  # what was answered tells
+
+    def step(self) -> None:
+        """Take one frame."""
+        try:
+            head = self.file.read(9)
+            payload = self.file.read(int.from_bytes(head[:3], "big"))
+        except ConnectionResetError:
+            head = b""
+        if len(head) < 9:
+            self.closed = True
+            return
+        kind, flags, stream = head[3], head[4], int.from_bytes(head[5:], "big")
+        self.frames.append((kind, flags, stream, payload))
+        if kind == HEADERS:
+            assert flags & END_HEADERS
+            fields = dict(self.decoder.decode(payload))
+            if ":status" in fields:
+                self.statuses[stream] = int(fields[":status"])
+        elif kind == DATA:
+            self.bodies[stream] = self.bodies.get(stream, b"") + payload
+        elif kind == RST_STREAM:
+            self.resets[stream] = int.from_bytes(payload, "big")
+        elif kind == GOAWAY:
+            self.goaway = int.from_bytes(payload[4:8], "big")
+        elif kind == PING and flags & ACK:
+            self.pongs.append(payload)
+        elif kind == SETTINGS and flags & ACK:
+            self.acknowledged += 1
+        elif kind == SETTINGS:
+            self.send(frame(SETTINGS, ACK))
+        if kind in (HEADERS, DATA) and flags & END_STREAM:
+            self.ended.add(stream)
+
+    def until(self, done: Callable[[], Any]) -> None:
+        """Take frames until `done()`, which must come before the connection's end."""
+        while not done():
+            assert not self.closed, f"the server has closed the connection; it sent {self.frames}"
+            self.step()
+
+    def until_closed(self) -> None:
+        while not self.closed:
+            self.step()
+
+    def ping(self) -> None:
+        """All that was sent before has been looked at once this returns."""
+        before = len(self.pongs)
+        self.send(frame(PING, payload=b"in order"))
+        self.until(lambda: len(self.pongs) > before)
+
+
+@contextmanager
+def talking(preface: bytes = PREFACE + frame(SETTINGS)) -> Iterator[tuple[Client, list[str]]]:
+    """A client, and the paths of the requests that got to the application and whose bodies were complete."""
+    go_on = Event()
+    served: list[str] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path == "/wait":
+            assert go_on.wait(20)
+        body = environ["wsgi.input"].read()
+        served.append(path)
+        start_response("200 OK", [])
+        return [b"x" * 100] if path == "/long" else [b"%d" % len(body)]
+
+    with serving(app, http2=True) as server, closing(connect(server)) as sock:
+        client = Client(sock)
+        client.send(preface)
+        try:
+            yield client, served
+        finally:
+            go_on.set()
+            client.file.close()
+
+
+def codes(*names: str) -> set[int]:
+    return {ErrorCodes[name].value for name in names}
+
+
+# ---------------------------------------------------------------- what is an error of the connection
+
+BROKEN = [
+    # RFC 9113 section 4.1 and 4.2: frames
+    ("4.2 SETTINGS over the frame size", "FRAME_SIZE_ERROR", frame(SETTINGS, payload=bytes(6 * 3000))),
+    ("4.2 HEADERS over the frame size", "FRAME_SIZE_ERROR", frame(HEADERS, ENDS, 1, bytes(16385))),
+    # 4.3: field blocks
+    ("4.3 a block that is no HPACK", "COMPRESSION_ERROR", frame(HEADERS, ENDS, 1, b"\xff\xff\xff\xff\xff\xff")),
+    (
+        "4.3 PRIORITY within a block",
+        "PROTOCOL_ERROR",
+        request(flags=END_STREAM) + frame(PRIORITY, 0, 1, b"\0\0\0\0\0"),
+    ),
+    ("4.3 HEADERS of another stream within a block", "PROTOCOL_ERROR", request(flags=END_STREAM) + request(3)),
+    # 5.1: states
+    ("5.1 DATA on an idle stream", "PROTOCOL_ERROR", frame(DATA, END_STREAM, 1, b"x")),
+    ("5.1 RST_STREAM on an idle stream", "PROTOCOL_ERROR", frame(RST_STREAM, 0, 1, u32(8))),
+    ("5.1 WINDOW_UPDATE on an idle stream", "PROTOCOL_ERROR", window(1, 1)),
+    ("5.1 CONTINUATION on an idle stream", "PROTOCOL_ERROR", frame(CONTINUATION, END_HEADERS, 1, block(GET))),
+    ("5.1.1 a stream with an even number", "PROTOCOL_ERROR", request(2)),
+    ("5.1.1 a stream with a smaller number", "PROTOCOL_ERROR STREAM_CLOSED", request(5, WAIT) + request(3)),
+    ("5.5 an unknown frame within a block", "PROTOCOL_ERROR", request(flags=END_STREAM) + frame(22, 0, 0, b"x")),
+    # 6.1: DATA
+    ("6.1 DATA on stream 0", "PROTOCOL_ERROR", frame(DATA, 0, 0, b"x")),
+    (
+        "6.1 DATA with more padding than there is",
+        "PROTOCOL_ERROR",
+        request(1, POST, END_HEADERS) + frame(DATA, PADDED | END_STREAM, 1, b"\x05hi"),
+    ),
+    # 6.2: HEADERS
+    ("6.2 HEADERS on stream 0", "PROTOCOL_ERROR", request(0)),
+    (
+        "6.2 HEADERS with more padding than there is",
+        "PROTOCOL_ERROR",
+        frame(HEADERS, ENDS | PADDED, 1, bytes([len(block(GET)) + 1]) + block(GET)),
+    ),
+    ("6.2 HEADERS without room for its priority", "PROTOCOL_ERROR FRAME_SIZE_ERROR", frame(HEADERS, ENDS | 32, 1, b"")),
+    # 6.3: PRIORITY
+    ("6.3 PRIORITY on stream 0", "PROTOCOL_ERROR", frame(PRIORITY, 0, 0, bytes(5))),
+    # 6.4: RST_STREAM
+    ("6.4 RST_STREAM on stream 0", "PROTOCOL_ERROR", frame(RST_STREAM, 0, 0, u32(8))),
+    ("6.4 RST_STREAM of 3 bytes", "FRAME_SIZE_ERROR", request(1, WAIT) + frame(RST_STREAM, 0, 1, bytes(3))),
+    # 6.5: SETTINGS
+    # hyperframe does not tell this one from other malformed settings.
+    ("6.5 SETTINGS acknowledged with a payload", "FRAME_SIZE_ERROR PROTOCOL_ERROR", frame(SETTINGS, ACK, 0, bytes(6))),
+    ("6.5 SETTINGS on a stream", "PROTOCOL_ERROR", frame(SETTINGS, 0, 1, bytes(6))),
+    ("6.5 SETTINGS of 3 bytes", "FRAME_SIZE_ERROR", frame(SETTINGS, payload=bytes(3))),
+    ("6.5.2 ENABLE_PUSH of 2", "PROTOCOL_ERROR", setting(2, 2)),
+    ("6.5.2 INITIAL_WINDOW_SIZE of 2**31", "FLOW_CONTROL_ERROR", setting(4, 1 << 31)),
+    ("6.5.2 MAX_FRAME_SIZE of 16383", "PROTOCOL_ERROR", setting(5, 16383)),
+    ("6.5.2 MAX_FRAME_SIZE of 2**24", "PROTOCOL_ERROR", setting(5, 1 << 24)),
+    # 6.6: PUSH_PROMISE
+    ("6.6 PUSH_PROMISE from a client", "PROTOCOL_ERROR", request(1, WAIT) + frame(5, 4, 1, u32(2) + block(GET))),
+    # 6.7: PING
+    ("6.7 PING on a stream", "PROTOCOL_ERROR", frame(PING, 0, 1, bytes(8))),
+    ("6.7 PING of 6 bytes", "FRAME_SIZE_ERROR", frame(PING, 0, 0, bytes(6))),
+    # 6.8: GOAWAY
+    ("6.8 GOAWAY on a stream", "PROTOCOL_ERROR", frame(GOAWAY, 0, 1, bytes(8))),
+    ("6.8 GOAWAY of 4 bytes", "FRAME_SIZE_ERROR PROTOCOL_ERROR", frame(GOAWAY, 0, 0, bytes(4))),
+    # 6.9: WINDOW_UPDATE
+    ("6.9 WINDOW_UPDATE by 0", "PROTOCOL_ERROR", window(0)),
+    ("6.9 WINDOW_UPDATE of 3 bytes", "FRAME_SIZE_ERROR", frame(WINDOW_UPDATE, 0, 0, bytes(3))),
+    ("6.9.1 a window over 2**31 - 1", "FLOW_CONTROL_ERROR", window((1 << 31) - 1)),
+    (
+        "6.9.2 a stream's window over 2**31 - 1, by a setting",
+        "FLOW_CONTROL_ERROR",
+        request(1, WAIT) + window((1 << 31) - 1 - 65535, 1) + setting(4, 65536),
+    ),
+    # 6.10: CONTINUATION
+    (
+        "6.10 DATA instead of CONTINUATION",
+        "PROTOCOL_ERROR",
+        request(1, POST, 0) + frame(CONTINUATION, 0, 1, b"") + frame(DATA, 1, 1, b"x"),
+    ),
+    ("6.10 CONTINUATION on stream 0", "PROTOCOL_ERROR", request(1, GET, 1) + frame(CONTINUATION, 4, 0, b"")),
+    ("6.10 CONTINUATION on another stream", "PROTOCOL_ERROR", request(1, GET, 1) + frame(CONTINUATION, 4, 3, b"")),
+    ("6.10 CONTINUATION of what is complete", "PROTOCOL_ERROR", request(1, WAIT) + frame(CONTINUATION, 4, 1, b"")),
+    (
+        "6.10 CONTINUATION after the last one",
+        "PROTOCOL_ERROR",
+        request(1, WAIT, 1) + frame(CONTINUATION, 4, 1, b"") + frame(CONTINUATION, 4, 1, b""),
+    ),
+    (
+        "6.10 CONTINUATION after DATA",
+        "PROTOCOL_ERROR",
+        request(1, POST, 4) + frame(DATA, 0, 1, b"x") + frame(CONTINUATION, 4, 1, b""),
+    ),
+    # RFC 7541: HPACK
+    ("HPACK 2.3.3 an index beyond both tables", "COMPRESSION_ERROR", frame(HEADERS, ENDS, 1, block(GET) + b"\xc6")),
+    (
+        "HPACK 2.3.3 a name's index beyond both tables",
+        "COMPRESSION_ERROR",
+        frame(HEADERS, ENDS, 1, block(GET) + b"\x7f\x07\x01a"),
+    ),
+    ("HPACK 4.2 a table's new size behind fields", "COMPRESSION_ERROR", frame(HEADERS, ENDS, 1, block(GET) + b"\x20")),
+    ("HPACK 5.1 a number without end", "COMPRESSION_ERROR", frame(HEADERS, ENDS, 1, b"\x7f" + b"\xff" * 30)),
+    (
+        "HPACK 5.2 a string longer than the block",
+        "COMPRESSION_ERROR",
+        frame(HEADERS, ENDS, 1, block(GET) + b"\x00\x01a\x7fb"),
+    ),
+    (
+        "HPACK 5.2 Huffman padding of 8 bits",
+        "COMPRESSION_ERROR",
+        frame(HEADERS, ENDS, 1, block(GET) + b"\x00\x01a\x82\x1f\xff"),
+    ),
+    (
+        "HPACK 5.2 Huffman padding of zeros",
+        "COMPRESSION_ERROR",
+        frame(HEADERS, ENDS, 1, block(GET) + b"\x00\x01a\x81\x18"),
+    ),
+    (
+        "HPACK 5.2 the end of a Huffman string in it",
+        "COMPRESSION_ERROR",
+        frame(HEADERS, ENDS, 1, block(GET) + b"\x00\x01a\x84\xff\xff\xff\xff"),
+    ),
+    ("HPACK 6.1 index 0", "COMPRESSION_ERROR", frame(HEADERS, ENDS, 1, block(GET) + b"\x80")),
+    (
+        "HPACK 6.3 a table larger than allowed",
+        "COMPRESSION_ERROR",
+        frame(HEADERS, ENDS, 1, b"\x3f\xe2\x1f" + block(GET)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "data"), [pytest.param(e, d, id=i) for i, e, d in BROKEN])
+def test_an_error_of_the_connection(error: str, data: bytes) -> None:
+    """It is answered with GOAWAY and that error, and nothing behind it is served."""
+    with talking() as (client, served):
+        client.send(data + request(99, [GET[0], (":path", "/behind"), *GET[2:]]))
+        client.until_closed()
+        assert client.goaway in codes(*error.split()), client.frames
+    assert "/behind" not in served
+    assert "/" not in served
+
+
+@pytest.mark.parametrize(
+    "preface",
+    [
+        pytest.param(PREFACE[:-4] + b"XX\r\n" + frame(SETTINGS), id="3.4 another preface"),
+        pytest.param(PREFACE + frame(PING, payload=bytes(8)), id="3.4 PING before SETTINGS"),
+        pytest.param(PREFACE + request(), id="3.4 a request before SETTINGS"),
+        pytest.param(PREFACE + frame(SETTINGS, ACK), id="3.4 an acknowledgement for SETTINGS"),
+    ],
+)
+def test_a_bad_preface(preface: bytes) -> None:
+    with talking(preface) as (client, served):
+        client.until_closed()
+        assert client.goaway in (None, ErrorCodes.PROTOCOL_ERROR)  # the section allows for none
+    assert served == []
+
+
+# ---------------------------------------------------------------- what is an error of a stream
+
+
+def data_frame(payload: bytes = b"x", flags: int = END_STREAM) -> bytes:
+    return frame(DATA, flags, 1, payload)
+
+
+OF_A_STREAM = [
+    ("4.2 DATA over the frame size", "FRAME_SIZE_ERROR", request(1, POST, END_HEADERS) + data_frame(bytes(16385))),
+    # 5.1: half-closed, and closed by a reset
+    ("5.1 DATA when half closed", "STREAM_CLOSED", request(1, WAIT) + data_frame()),
+    ("5.1 HEADERS when half closed", "STREAM_CLOSED", request(1, WAIT) + request()),
+    ("5.1 DATA after a reset", "STREAM_CLOSED", request(1, WAIT) + frame(RST_STREAM, 0, 1, u32(8)) + data_frame()),
+    ("5.1 HEADERS after a reset", "STREAM_CLOSED", request(1, WAIT) + frame(RST_STREAM, 0, 1, u32(8)) + request()),
+    # 6.9: windows
+    ("6.9 a stream's WINDOW_UPDATE by 0", "PROTOCOL_ERROR", request(1, WAIT) + window(0, 1)),
+    ("6.9.1 a stream's window over 2**31 - 1", "FLOW_CONTROL_ERROR", request(1, WAIT) + window((1 << 31) - 1, 1)),
+    (
+        "6.9.1 more than the window",
+        "FLOW_CONTROL_ERROR",
+        request(1, [POST[0], *WAIT[1:]], END_HEADERS) + data_frame(bytes(16384), 0) * 17,
+    ),
+    # 8.1: malformed messages
+    ("8.1 trailers that do not end", "PROTOCOL_ERROR", request(1, POST, END_HEADERS) + request(1, [("x", "y")], 4)),
+    ("8.2 upper case", "PROTOCOL_ERROR", request(1, [*GET, ("Upper", "x")])),
+    ("8.2.1 a space in a name", "PROTOCOL_ERROR", request(1, [*GET, ("x y", "z")])),
+    ("8.2.1 a colon in a name", "PROTOCOL_ERROR", request(1, [*GET, ("x:y", "z")])),
+    ("8.2.1 an empty name", "PROTOCOL_ERROR", request(1, [*GET, ("", "z")])),
+    ("8.2.1 NUL in a value", "PROTOCOL_ERROR", request(1, [*GET, ("x", "a\x00b")])),
+    ("8.2.1 CR LF in a value", "PROTOCOL_ERROR", request(1, [*GET, ("x", "a\r\nb: c")])),
+    ("8.2.2 connection", "PROTOCOL_ERROR", request(1, [*GET, ("connection", "close")])),
+    ("8.2.2 keep-alive", "PROTOCOL_ERROR", request(1, [*GET, ("keep-alive", "5")])),
+    ("8.2.2 proxy-connection", "PROTOCOL_ERROR", request(1, [*GET, ("proxy-connection", "keep-alive")])),
+    ("8.2.2 transfer-encoding", "PROTOCOL_ERROR", request(1, [*GET, ("transfer-encoding", "chunked")])),
+    ("8.2.2 upgrade", "PROTOCOL_ERROR", request(1, [*GET, ("upgrade", "h2c")])),
+    ("8.2.2 te, not trailers", "PROTOCOL_ERROR", request(1, [*GET, ("te", "trailers, deflate")])),
+    ("8.3 an unknown pseudo field", "PROTOCOL_ERROR", request(1, [*GET, (":test", "x")])),
+    ("8.3 a response's pseudo field", "PROTOCOL_ERROR", request(1, [*GET, (":status", "200")])),
+    ("8.3 a pseudo field behind others", "PROTOCOL_ERROR", request(1, [*GET[:3], ("x", "y"), GET[3]])),
+    (
+        "8.3 a pseudo field in trailers",
+        "PROTOCOL_ERROR",
+        request(1, POST, END_HEADERS) + data_frame(flags=0) + request(1, [(":method", "POST")]),
+    ),
+    *(
+        (f"8.3.1 no {GET[i][0]}", "PROTOCOL_ERROR", request(1, [field for field in GET if field != GET[i]]))
+        for i in range(3)
+    ),
+    *((f"8.3.1 {GET[i][0]} twice", "PROTOCOL_ERROR", request(1, [GET[i], *GET])) for i in range(4)),
+    ("8.3.1 an empty :path", "PROTOCOL_ERROR", request(1, [GET[0], (":path", ""), *GET[2:]])),
+    # 8.1.1: content-length
+    (
+        "8.1.1 less than content-length",
+        "PROTOCOL_ERROR",
+        request(1, [*POST, ("content-length", "2")], END_HEADERS) + data_frame(),
+    ),
+    (
+        "8.1.1 more than content-length, in two frames",
+        "PROTOCOL_ERROR",
+        request(1, [*POST, ("content-length", "1")], END_HEADERS) + data_frame(flags=0) + data_frame(),
+    ),
+    ("8.1.1 a content-length without content", "PROTOCOL_ERROR", request(1, [*POST, ("content-length", "1")])),
+    ("8.1.1 content-length, no number", "PROTOCOL_ERROR", request(1, [*POST, ("content-length", "+0")])),
+    (
+        "8.1.1 content-length twice",
+        "PROTOCOL_ERROR",
+        request(1, [*POST, ("content-length", "1"), ("content-length", "2")], END_HEADERS) + data_frame(),
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "data"), [pytest.param(e, d, id=i) for i, e, d in OF_A_STREAM])
+def test_an_error_of_a_stream(error: str, data: bytes) -> None:
+    """A reset with that error, or 400 for a request that is malformed (section 8.1.1 allows it); others go on."""
+    with talking() as (client, served):
+        client.send(data)
+        while not (client.closed or client.goaway is not None or 1 in client.resets or 1 in client.statuses):
+            client.step()
+        if client.statuses.get(1) == 400:
+            assert error == "PROTOCOL_ERROR"
+        else:
+            found = client.resets.get(1, client.goaway)
+            assert found in codes(error), client.frames
+        if client.goaway is None:
+            client.send(request(3, [GET[0], (":path", "/after"), *GET[2:]]))
+            client.until(lambda: 3 in client.ended)
+            assert client.statuses[3] == 200
+    assert "/" not in served
+
+
+# ---------------------------------------------------------------- what is no error
+
+ACCEPTED = [
+    ("3.4 a preface with settings", setting(4, 100_000) + request()),
+    ("4.1 an unknown frame", frame(0x16, 0, 0, b"12345678") + request()),
+    ("4.1 an unknown frame on a stream", frame(0x16, 0, 1, b"12345678") + request()),
+    ("4.1 unknown flags", frame(PING, 0xFE, 0, bytes(8)) + request()),
+    ("4.1 the reserved bit of a stream's number", frame(PING, 0, 1 << 31, bytes(8)) + request()),
+    ("4.2 a frame of 16384 bytes", request(1, POST, END_HEADERS) + data_frame(bytes(16384))),
+    ("5.1 PRIORITY on an idle stream", frame(PRIORITY, 0, 3, bytes(4) + b"\x0f") + request()),
+    ("5.1 WINDOW_UPDATE when half closed", request() + window(100, 1)),
+    ("5.1 PRIORITY when half closed", request() + frame(PRIORITY, 0, 1, bytes(4) + b"\x0f")),
+    ("6.1 DATA in several frames", request(1, POST, END_HEADERS) + data_frame(flags=0) * 3 + data_frame()),
+    ("6.1 DATA with padding", request(1, POST, END_HEADERS) + data_frame(b"\x05hello" + bytes(5), PADDED | END_STREAM)),
+    ("6.1 DATA that is all padding", request(1, POST, END_HEADERS) + data_frame(b"\x05" + bytes(5), PADDED | 1)),
+    ("6.2 HEADERS with padding", frame(HEADERS, ENDS | PADDED, 1, b"\x03" + block(GET) + bytes(3))),
+    ("6.2 HEADERS with a priority", frame(HEADERS, ENDS | WITH_PRIORITY, 1, b"\x80\0\0\0\xff" + block(GET))),
+    ("6.5 empty SETTINGS", frame(SETTINGS) + request()),
+    ("6.5.2 an unknown setting", setting(0xFF, 1) + request()),
+    ("6.7 a pong nobody asked for", frame(PING, ACK, 0, b"unwanted") + request()),
+    ("6.9 WINDOW_UPDATE of the connection", window(1) + request()),
+    ("6.9 WINDOW_UPDATE of a stream", request(1, POST, END_HEADERS) + window(1, 1) + data_frame()),
+    ("6.10 CONTINUATION", frame(HEADERS, 1, 1, block(GET)[:3]) + frame(CONTINUATION, 4, 1, block(GET)[3:])),
+    (
+        "6.10 CONTINUATION byte by byte",
+        frame(HEADERS, 1, 1)
+        + b"".join(frame(CONTINUATION, 0, 1, bytes([byte])) for byte in block(GET))
+        + frame(CONTINUATION, END_HEADERS, 1),
+    ),
+    ("8.1 trailers", request(1, POST, END_HEADERS) + data_frame(flags=0) + request(1, [("x-sum", "1")])),
+    ("8.2.2 te: trailers", request(1, [*GET, ("te", "trailers")])),
+    ("8.2.3 cookie in parts", request(1, [*GET, ("cookie", "a=1"), ("cookie", "b=2")])),
+    ("8.3.1 OPTIONS *", request(1, [(":method", "OPTIONS"), (":path", "*"), *GET[2:]])),
+    ("8.3.1 host for :authority", request(1, [*GET[:3], ("host", "a")])),
+    # RFC 7541
+    ("HPACK 6.1 indexed", frame(HEADERS, ENDS, 1, b"\x82\x84\x86\x41\x01a")),
+    ("HPACK 6.2.1 put into the table, and used", frame(HEADERS, ENDS, 1, b"\x82\x84\x86\x41\x01a\x40\x01x\x01y\xbe")),
+    ("HPACK 6.2.2 not put into the table", frame(HEADERS, ENDS, 1, b"\x82\x84\x86\x01\x01a\x00\x01x\x01y")),
+    ("HPACK 6.2.3 never to be put into a table", frame(HEADERS, ENDS, 1, b"\x82\x84\x86\x11\x01a\x10\x01x\x01y")),
+    ("HPACK 6.3 a smaller table", frame(HEADERS, ENDS, 1, b"\x20" + block(GET))),
+    ("HPACK 5.2 Huffman", frame(HEADERS, ENDS, 1, b"\x82\x84\x86\x41\x81\x1f")),
+]
+
+
+@pytest.mark.parametrize("data", [pytest.param(d, id=i) for i, d in ACCEPTED])
+def test_what_is_accepted(data: bytes) -> None:
+    with talking() as (client, served):
+        client.send(data)
+        client.until(lambda: 1 in client.ended)
+        assert client.statuses[1] == 200
+        client.ping()
+        assert client.goaway is None
+        assert client.resets == {}
+    assert len(served) == 1
+
+
+def test_what_closes_a_stream_is_no_error_when_it_comes_late() -> None:
+    """Section 5.1: WINDOW_UPDATE, RST_STREAM and PRIORITY may be under way when a stream closes."""
+    with talking() as (client, _):
+        client.send(request())
+        client.until(lambda: 1 in client.ended)
+        client.send(window(1, 1) + frame(RST_STREAM, 0, 1, u32(8)) + frame(PRIORITY, 0, 1, bytes(4) + b"\x0f"))
+        client.ping()
+        client.send(request(3))
+        client.until(lambda: 3 in client.ended)
+        assert client.goaway is None
+
+
+@pytest.mark.parametrize("late", [data_frame(), request()], ids=["DATA", "HEADERS"])
+def test_what_comes_on_a_stream_that_has_ended(late: bytes) -> None:
+    """Section 5.1: STREAM_CLOSED."""
+    with talking() as (client, served):
+        client.send(request())
+        client.until(lambda: 1 in client.ended)
+        client.send(late)
+        while client.goaway is None and 1 not in client.resets and not client.closed:
+            client.step()
+        assert client.resets.get(1, client.goaway) == ErrorCodes.STREAM_CLOSED
+    assert served == ["/"]
+
+
+def test_the_servers_preface() -> None:
+    """Section 3.4: SETTINGS come first, and the client's are acknowledged."""
+    with talking() as (client, _):
+        client.until(lambda: client.acknowledged)
+        kind, flags, stream, payload = client.frames[0]
+        assert (kind, flags, stream) == (SETTINGS, 0, 0)
+        settings = {payload[i + 1]: int.from_bytes(payload[i + 2 : i + 6], "big") for i in range(0, len(payload), 6)}
+        assert settings[3] == 100  # MAX_CONCURRENT_STREAMS
+        assert settings[6]  # MAX_HEADER_LIST_SIZE
+
+
+def test_ping_and_settings_are_acknowledged_once_each() -> None:
+    """Sections 6.5.3 and 6.7."""
+    with talking() as (client, _):
+        client.send(frame(PING, payload=b"abcdefgh") + frame(PING, ACK, 0, b"not this") + frame(SETTINGS) * 2)
+        client.ping()
+        client.until(lambda: client.acknowledged >= 3 and len(client.pongs) >= 2)
+        assert client.pongs == [b"abcdefgh", b"in order"]
+        assert client.acknowledged == 3
+
+
+def test_windows() -> None:
+    """Section 6.9.2: a window may shrink below zero while a response is under way; the last of two settings counts."""
+    long = [GET[0], (":path", "/long"), *GET[2:]]
+    twice = frame(SETTINGS, payload=b"\0\4" + u32(50) + b"\0\4" + u32(3))
+    with talking(PREFACE + twice) as (client, _):
+        client.send(request(1, long))
+        client.until(lambda: len(client.bodies.get(1, b"")) >= 3)
+        client.ping()
+        assert client.bodies[1] == b"xxx"
+        client.send(setting(4, 0))  # the stream's window is -3 now
+        client.send(window(3, 1))
+        client.ping()
+        assert client.bodies[1] == b"xxx"
+        client.send(window(2, 1))
+        client.until(lambda: len(client.bodies[1]) > 3)
+        client.ping()
+        assert client.bodies[1] == b"x" * 5
+        client.send(setting(4, 100))
+        client.until(lambda: 1 in client.ended)
+        assert client.bodies[1] == b"x" * 100
+
+
+def test_frames_are_no_larger_than_the_client_takes() -> None:
+    """Section 6.5.2: MAX_FRAME_SIZE."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"x" * 60_000]
+
+    for size in (16384, 20_000):
+        with serving(app, http2=True) as server, closing(connect(server)) as sock:
+            client = Client(sock)
+            client.send(PREFACE + setting(5, size) + request())
+            client.until(lambda client=client: 1 in client.ended)
+            assert max(len(payload) for kind, _, _, payload in client.frames if kind == DATA) == size
+            client.file.close()
+
+
+def test_unknown_error_codes() -> None:
+    """Section 7: they mean nothing special."""
+    with talking() as (client, _):
+        client.send(request(1, WAIT) + frame(RST_STREAM, 0, 1, u32(99)) + request(3))
+        client.until(lambda: 3 in client.ended)
+        assert client.goaway is None
+        client.send(frame(GOAWAY, payload=bytes(4) + u32(99)))
+        client.ping()
+        assert client.goaway is None
+
+
+def test_streams_go_on_when_the_client_says_that_it_will_leave() -> None:
+    """Section 6.8."""
+    with talking() as (client, served):
+        client.send(request(1, POST, END_HEADERS) + frame(GOAWAY, payload=bytes(8)))
+        client.ping()
+        client.send(data_frame(b"body"))
+        client.until(lambda: 1 in client.ended)
+        assert (client.statuses[1], client.bodies[1]) == (200, b"4")
+        client.until_closed()
+    assert served == ["/"]
+
+
+def test_one_stream_too_many_is_refused() -> None:
+    """Section 5.1.2."""
+    with talking() as (client, _):
+        client.send(b"".join(request(2 * i + 1, WAIT) for i in range(101)))
+        client.until(lambda: client.resets or client.goaway is not None)
+        assert client.resets == {201: ErrorCodes.REFUSED_STREAM} or client.goaway == ErrorCodes.PROTOCOL_ERROR
