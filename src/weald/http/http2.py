@@ -193,7 +193,7 @@ class _Http2Handler:
         pass  # `serve` resets the stream
 
     def finalize_headers(self: Any) -> None:
-        super().finalize_headers()
+        super().finalize_headers()  # type: ignore[misc]
         self.response_use_chunked = False
 
     def _write_with_headers(self: Any, data: bytes) -> None:
@@ -220,7 +220,7 @@ class _Http2Handler:
         return False
 
     def process_result(self: Any) -> None:
-        super().process_result()
+        super().process_result()  # type: ignore[misc]
         if self._over or (self._left and self.command != "HEAD"):
             return  # what is missing makes `serve` reset the stream
         if self._trailers:
