@@ -15,20 +15,48 @@ import weald
 from weald.pywsgi import WSGIServer
 
 PAGE = b"""<!doctype html>
-<meta charset="utf-8"><title>Upload</title>
-<style>body { font: 16px sans-serif; max-width: 40em; margin: 2em auto } progress { width: 100% }</style>
+<html lang="en">
+<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Upload</title>
+<style>
+body { font: 16px/1.4 system-ui, sans-serif; color: #222; max-width: 40rem; margin: auto; padding: 1rem }
+h1 { font-size: 1.4rem; font-weight: 600 } h2 { font-size: 1rem; font-weight: 600; margin-top: 2rem }
+progress { width: 100% } #said { min-height: 1.4em; color: #667 }
+ul { list-style: none; padding: 0 } li { display: flex; gap: 1rem; align-items: center; margin: .4rem 0 }
+li span { flex: 2; overflow-wrap: anywhere } li progress { flex: 2 } li small { flex: 1; text-align: right }
+</style>
 <h1>Upload</h1>
-<input id="file" type="file"> <progress id="bar" max="1" value="0"></progress> <pre id="all"></pre>
+<input id="file" type="file" aria-label="File to upload">
+<progress id="bar" max="1" value="0" aria-label="Progress"></progress>
+<p id="said" role="status"></p>
+<h2>What the server has got</h2>
+<ul id="all"></ul>
 <script>
-const bar = document.getElementById("bar")
+const bar = document.getElementById("bar"), said = document.getElementById("said")
 document.getElementById("file").onchange = event => {
   const file = event.target.files[0], request = new XMLHttpRequest()
+  if (!file) return
+  said.textContent = file.name + " is on its way."
   request.upload.onprogress = state => bar.value = state.loaded / state.total
+  request.onload = () => said.textContent = request.responseText
+  request.onerror = () => said.textContent = "The connection broke."
   request.open("PUT", "/" + encodeURIComponent(file.name))
   request.send(file)
 }
-// What the server has got, of everybody's uploads: server-sent events.
-new EventSource("/progress").onmessage = event => document.getElementById("all").textContent = event.data
+// Everybody's uploads: server-sent events.
+new EventSource("/progress").onmessage = event => {
+  const items = Object.entries(JSON.parse(event.data)).map(([name, state]) => {
+    const item = document.createElement("li")
+    const parts = ["span", "progress", "small"].map(tag => document.createElement(tag))
+    parts[0].textContent = name
+    parts[1].max = 1
+    if (state.done) parts[1].value = 1
+    else if (state.of > 0) parts[1].value = state.received / state.of
+    parts[2].textContent = state.received.toLocaleString("en") + " bytes"
+    item.append(...parts)
+    return item
+  })
+  document.getElementById("all").replaceChildren(...items)
+}
 </script>
 """
 

@@ -11,29 +11,51 @@ from weald.http.websocket import Closed, WebSocket
 from weald.pywsgi import WSGIServer
 
 PAGE = b"""<!doctype html>
-<meta charset="utf-8"><title>Chat</title>
+<html lang="en">
+<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Chat</title>
 <style>
-body { font: 16px sans-serif; max-width: 40em; margin: 2em auto }
-li { list-style: none } input { width: 100% }
+* { box-sizing: border-box; font: inherit }
+body { font: 16px/1.4 system-ui, sans-serif; color: #222; max-width: 40rem; height: 100vh; margin: auto; padding: 1rem;
+       display: flex; flex-direction: column; gap: 1rem }
+h1 { font-size: 1.4rem; font-weight: 600; margin: 0 }
+ul { flex: 1; overflow-y: auto; list-style: none; margin: 0; padding: 0 }
+li { width: fit-content; max-width: 85%; margin: .4rem 0; padding: .4rem .8rem; border-radius: 1rem;
+     background: #eef1f5; overflow-wrap: anywhere }
+li.note { background: none; color: #667; font-size: .9rem; margin: .4rem auto }
+form { display: flex; gap: .5rem }
+input { flex: 1; min-width: 0; padding: .6rem .9rem; border: 1px solid #aab; border-radius: 2rem }
+button { padding: .6rem 1.2rem; border: 0; border-radius: 2rem; background: #1b6ca8; color: #fff }
+:disabled { opacity: .5 }
 </style>
 <h1>Chat</h1>
-<ul id="words"></ul>
-<form id="form"><input id="word" autofocus autocomplete="off" placeholder="Say something"></form>
+<ul id="words" aria-live="polite"></ul>
+<form id="form">
+<input id="word" autofocus autocomplete="off" maxlength="2000" aria-label="Message" placeholder="Say something">
+<button>Send</button>
+</form>
 <script>
+const words = document.getElementById("words"), form = document.getElementById("form")
 const socket = new WebSocket(location.origin.replace("http", "ws") + "/chat")
-const show = text => {
+const show = (text, kind) => {
   const item = document.createElement("li")
   item.textContent = text
-  document.getElementById("words").append(item)
+  item.className = kind
+  words.append(item)
+  item.scrollIntoView()
 }
-socket.onopen = () => show("You are in.")
-socket.onmessage = event => show(event.data)
-socket.onclose = () => show("The connection has ended.")
-document.getElementById("form").onsubmit = event => {
+socket.onopen = () => show("You are in.", "note")
+socket.onmessage = event => show(event.data, "")
+socket.onclose = () => {
+  show("The connection has ended. Reload the page to come back.", "note")
+  for (const element of form.elements) element.disabled = true
+}
+form.onsubmit = event => {
   event.preventDefault()
   const word = document.getElementById("word")
-  if (word.value) socket.send(word.value)
-  word.value = ""
+  if (word.value && socket.readyState == WebSocket.OPEN) {
+    socket.send(word.value)
+    word.value = ""
+  }
 }
 </script>
 """

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import BODY, chromium
 from conftest import Certificate, require_program
 from websockets.sync.client import connect as websocket_connect
 
@@ -129,6 +130,43 @@ def test_websocket_chat() -> None:
             two.send("hello ä")
             assert two.recv(timeout=20) in ("first", "hello ä")
             assert one.recv(timeout=20) == "hello ä"
+
+
+@pytest.mark.timeout(600)  # the browser may have to be installed first
+def test_websocket_chat_in_a_browser() -> None:
+    """Two pages, and one that loses its server."""
+    with chromium() as browser:
+        with running("websocket_chat.py", "127.0.0.1:0") as port:
+            pages = [browser.open(f"http://127.0.0.1:{port}/") for _ in range(2)]
+            for page in pages:
+                page.wait_for(f"{BODY}.includes('You are in.')")
+            for page, word in zip(pages, ("Hello", "\u00e4\u20ac\U0001d11e <b>"), strict=True):
+                page.run("document.getElementById('word').focus()")
+                page.type(word)
+                for reader in pages:
+                    reader.wait_for(f"{BODY}.includes({json.dumps(word)})")
+        for page in pages:
+            words = page.wait_for(
+                "document.forms[0].elements[0].disabled && [...document.querySelectorAll('li')].map(e => e.textContent)"
+            )
+            assert words[:3] == ["You are in.", "Hello", "\u00e4\u20ac\U0001d11e <b>"]
+
+
+@pytest.mark.timeout(600)
+def test_upload_in_a_browser(tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    source = tmp_path / "some file.bin"
+    source.write_bytes(data)
+    (tmp_path / "stored").mkdir()
+    with running("upload.py", "127.0.0.1:0", str(tmp_path / "stored")) as port, chromium() as browser:
+        page = browser.open(f"http://127.0.0.1:{port}/")
+        root = page.call("DOM.getDocument")["root"]["nodeId"]
+        field = page.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        page.call("DOM.setFileInputFiles", nodeId=field, files=[str(source)])
+        page.wait_for("document.getElementById('said').textContent == 'some file.bin: 3000000 bytes\\n'")
+        page.wait_for("document.getElementById('all').textContent.includes('3,000,000 bytes')")
+        assert page.run("document.getElementById('bar').value") == 1
+        assert (tmp_path / "stored" / source.name).read_bytes() == data
 
 
 def test_upload(tmp_path: Path) -> None:
