@@ -759,6 +759,12 @@ def test_upgrade() -> None:
         assert file.read() == b""
 
 
+def test_an_upgrade_that_nobody_takes_is_a_request_without_a_body() -> None:
+    with serving(echo) as server:
+        ask = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n"
+        assert [response.body for response in responses(server, ask + ask + LAST)] == [b"", b"", b""]
+
+
 # ---------------------------------------------------------------- stopping
 
 

@@ -129,7 +129,8 @@ _date = _Date()
 class _RawConnection(io.RawIOBase):
     """The bytes of a connection that changes its protocol: those read already, then the socket's.
 
-    Once somebody has read from it, the connection is no good for further requests.
+    There are none before the response says that it does: a request that asks for another protocol has no body, and
+    whoever looks for one must not wait.  Once somebody has read from it, the connection is no good for further requests.
     """
 
     def __init__(self, handler: "WSGIHandler", sock: Any) -> None:
@@ -141,6 +142,8 @@ class _RawConnection(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         handler = self._handler
+        if not handler.connection_upgraded:
+            return 0
         handler.close_connection = True
         if handler._stream.pending:
             data = handler._stream.rest(len(buffer))
