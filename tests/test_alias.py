@@ -61,5 +61,62 @@ def test_module_runs_under_the_alias(tmp_path):
     assert out == "True ['a']"
 
 
+HUBS = """
+hub, loop = weald.get_hub(), weald.get_hub().loop
+assert not any(name.startswith("weald.compat") for name in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    "gevent",
+    ["weald.install_as_gevent(); import gevent, gevent.hub", "import weald.hub as gevent; gevent.hub = gevent"],
+)
+def test_hubs_and_loops_made_before_become_gevents(gevent):
+    status, out, err = run(
+        f"import sys, weald\n{HUBS}\n{gevent}\n"
+        "assert weald.get_hub() is hub and isinstance(hub, gevent.hub.Hub) and type(loop) is weald.config.loop\n"
+        "assert hub.main_hub and loop.default and hub.threadpool.apply(sum, ([1, 2],)) == 3 and hub.NOT_ERROR\n"
+        "async_ = loop.async_(); weald.spawn_later(0.01, async_.send); hub.wait(async_); print('waited')"
+    )
+    assert (status, out, err) == (0, "waited\n", "")
+
+
+def test_a_hub_asked_for_what_only_gevents_have_becomes_one():
+    status, out, err = run(
+        f"import sys, weald\n{HUBS}\nassert hub.exception_stream is sys.stderr and hub.main_hub\nhub.nonesuch"
+    )
+    assert status == 1 and "AttributeError" in err and "nonesuch" in err and "RecursionError" not in err
+
+
+@pytest.mark.parametrize(
+    "alias", ["weald.install_as_gevent()", "sys.modules['gevent'] = weald; import weald.monkey; weald.monkey"]
+)
+def test_patching_through_gevents_name_replaces_fork(alias):
+    status, out, err = run(
+        f"import os, sys, types, weald\n{alias}\nimport gevent\nfrom weald import monkey\nmonkey.patch_all()\n"
+        "assert type(os.fork) is type(os.forkpty) is types.FunctionType and os.fork is weald.os.fork\n"
+        "pid = os.fork()\n"
+        "if not pid: weald.sleep(0.001); os._exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+    assert (status, out, err) == (0, "7\n", "")
+
+
+def test_a_handler_of_sigchld_that_fails_is_printed():
+    code = (
+        "import os, signal, weald\n%s\nfrom weald import event, monkey\nmonkey.patch_all()\n"
+        "came = event.Event()\n"
+        "def handler(*_): came.set(); raise KeyError('handler')\n"
+        "signal.signal(signal.SIGCHLD, handler)\n"
+        "pid = os.fork()\n"
+        "if not pid: os._exit(0)\n"
+        "came.wait(20); os.waitpid(pid, 0); weald.sleep(0.01); print('on')"
+    )
+    status, out, err = run(code % "weald.install_as_gevent(); import gevent")
+    assert (status, out) == (0, "on\n") and "KeyError: 'handler'" in err
+    status, out, err = run(code % "")  # without gevent it is as in an unpatched program
+    assert (status, out) == (1, "") and "KeyError: 'handler'" in err
+
+
 def test_only_gevents_top_level_names_come_from_compat():
     assert check("print(weald.kill.__module__, hasattr(weald, 'nonesuch'))") == "weald.compat False"

@@ -18,6 +18,46 @@ def test_each_module_is_there_once():
     )
 
 
+def test_ordinary_use_imports_nothing_of_it():
+    python(
+        """
+        import sys, signal, weald
+        from weald import monkey
+        monkey.patch_all()
+        import queue, socket, threading, subprocess, ssl
+        from weald import event, lock, pool, local, server, fileobject, resolver, selectors, threadpool
+        hub = weald.get_hub()
+        hub.loop.timer(0.001).start(int)
+        with server.StreamServer(("127.0.0.1", 0), lambda sock, _: sock.sendall(sock.recv(9))) as listening:
+            listening.start()
+            with socket.create_connection(listening.address) as sock:
+                sock.sendall(b"x")
+                assert sock.recv(9) == b"x"
+        assert pool.Pool(2).map(int, "12") == [1, 2] and threadpool.default().apply(int) == 0
+        assert socket.getaddrinfo("localhost", 80) and subprocess.check_output(["echo"]) == b"\\n"
+        thread = threading.Thread(target=lambda: queue.Queue().put(1))
+        thread.start(); thread.join()
+        signal.signal(signal.SIGUSR1, lambda *_: None); signal.raise_signal(signal.SIGUSR1)
+        with weald.Timeout(0.001, False):
+            weald.sleep(5)
+        weald.spawn(weald.sleep, 0).get()
+        hub.destroy()
+        weald.sleep(0)
+        assert not (found := [name for name in sys.modules if name.startswith("weald.compat")]), found
+        """
+    )
+
+
+def test_monitoring_makes_hubs_that_can_be_monitored():
+    python(
+        """
+        import weald
+        weald.config.monitor_thread = True
+        assert weald.get_hub().start_periodic_monitoring_thread() is not None
+        """
+    )
+
+
 # -------------------------------------------------------------------- config
 
 

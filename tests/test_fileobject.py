@@ -308,6 +308,43 @@ def test_the_object_that_owned_the_descriptor_is_closed_with_it(pipe: Ends) -> N
     source.close()
 
 
+def test_its_name_is_that_of_what_it_was_given(pipe: Ends) -> None:
+    class Nameless:
+        def fileno(self) -> int:
+            return pipe[0]
+
+        def close(self) -> None: ...
+
+    with FileObjectPosix(pipe[0], "rb", closefd=False) as file:
+        assert file.name == pipe[0]
+    with open(pipe[0], "rb", closefd=False) as source, FileObjectPosix(source, "rb", closefd=False) as file:
+        assert file.name == source.name
+    with FileObjectPosix(Nameless(), "rb") as file:
+        assert not hasattr(file, "name")
+
+
+def test_a_shared_file_is_blocking_for_others_and_parks_here(pipe: Ends) -> None:
+    reader, writer = FileObjectPosix(pipe[0], "rb", 0), FileObjectPosix(pipe[1], "wb", 0)
+    for file in (reader, writer):
+        file.share()
+        assert os.get_blocking(file.fileno())
+    data = os.urandom(300_000)  # more than a pipe holds
+
+    def write() -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[writer.write(rest) :]
+        writer.close()
+
+    reading = weald.spawn(reader.readall)
+    settle()
+    assert not reading.ready()
+    writing = weald.spawn(write)
+    assert reading.get(timeout=20) == data
+    writing.get(timeout=20)
+    reader.close()
+
+
 @every_kind
 def test_a_dropped_file_closes_its_descriptor(pipe: Ends, kind: Any) -> None:
     file = kind(pipe[1], "wb")

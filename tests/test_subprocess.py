@@ -15,8 +15,9 @@ import pytest
 from helpers import Thread, python, run_patched, settle, wait_until
 
 import weald
-from weald import os, subprocess
+from weald import os, socket, subprocess
 from weald._core import AsyncResult, spawn
+from weald.fileobject import FileObjectPosix
 from weald.subprocess import DEVNULL, PIPE, Popen
 
 # What a child of these tests runs: quick to start.
@@ -381,6 +382,19 @@ def test_devnull_and_files(tmp_path: Any) -> None:
     with open(tmp_path / "out", "wb") as out:
         assert subprocess.run(["echo", "x"], stdout=out, stderr=DEVNULL, stdin=DEVNULL).returncode == 0
     assert (tmp_path / "out").read_text() == "x\n"
+
+
+def test_a_childs_streams_are_blocking_whatever_ours_are() -> None:
+    code = "import os; print([os.get_blocking(0), os.get_blocking(2)])"
+    (ours, theirs), (read, write) = socket.socketpair(), stdlib_os.pipe()
+    with FileObjectPosix(write, "wb", 0) as file, FileObjectPosix(read, "rb", 0) as back:
+        assert not ours.get_inheritable() and not stdlib_os.get_blocking(ours.fileno())
+        done = subprocess.run([*PYTHON, code], stdin=ours, stderr=file, stdout=PIPE)
+        assert done.stdout == b"[True, True]\n"
+        file.write(b"still ours")
+        assert back.read(100) == b"still ours"
+    ours.close()
+    theirs.close()
 
 
 # ---------------------------------------------------------------- gevent's extras

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from weald import _core
-from weald._alias import find_compat_modules, install_as_gevent
+from weald._alias import GEVENT_ONLY, Loop, find_compat_modules, hub_class, install_as_gevent
 from weald._config import config
 from weald._core import (
     BlockingSwitchOutError,
@@ -57,13 +57,12 @@ __all__ = [
 
 # Modules that only gevent has lie in compat/, and so does the class of hubs that gevent's users expect.
 find_compat_modules()
-_core.set_default_hub_class(lambda: import_module("weald.compat.hub").Hub)
+_core.set_default_hub_class(hub_class)
+_core.set_event_loop_class(Loop)
 
 
 def __getattr__(name: str) -> Any:
     """Top-level names that only gevent has are in weald.compat."""
-    if not name.startswith("_") and name != "compat":
-        compat = import_module("weald.compat")
-        if name in compat.__all__:
-            return getattr(compat, name)
+    if name in GEVENT_ONLY:
+        return getattr(import_module("weald.compat"), name)
     raise AttributeError(f"module 'weald' has no attribute {name!r}")

@@ -1,8 +1,11 @@
-"""`import gevent` served by weald.
+"""`import gevent` served by weald, and the only door to weald.compat.
 
-Called by: users (`weald.install_as_gevent()`), the distribution in compat/gevent.
-Invariants: `gevent.x` is the very module `weald.x`.  `gevent` itself is a thin module that falls through to
-weald and carries gevent's version, for those who compare it.  A real gevent is never shadowed.
+Called by: users (`weald.install_as_gevent()`), the distribution in compat/gevent, weald/__init__.py.
+Invariants:
+- `gevent.x` is the very module `weald.x`.  `gevent` itself is a thin module that falls through to weald and carries
+  gevent's version, for those who compare it.  A real gevent is never shadowed.
+- Nothing of weald.compat is imported before somebody imports gevent or asks weald for a name that only gevent has.
+  From then on weald behaves as compat/_drop_in.py says, and so do hubs and loops made before.
 """
 
 import sys
@@ -13,9 +16,13 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["GEVENT_VERSION", "install_as_gevent"]
+from weald import _core
+
+__all__ = ["GEVENT_ONLY", "GEVENT_VERSION", "Hub", "Loop", "enter_compat", "hub_class", "install_as_gevent"]
 
 GEVENT_VERSION = "26.9.0"  # the release whose public interface weald follows
+# Top-level names that weald has for gevent's sake.
+GEVENT_ONLY = frozenset({"fork", "getswitchinterval", "kill", "reinit", "setswitchinterval", "signal_handler"})
 
 
 class _Gevent(ModuleType):
@@ -35,6 +42,44 @@ class _Gevent(ModuleType):
         return sorted({*dir(import_module("weald")), "__version__", "version_info"})
 
 
+class Hub(_core.Hub):
+    """A hub of a program that has not asked for gevent: written in Python, so that it can become gevent's later."""
+
+    def __getattr__(self, name: str) -> Any:
+        text = f"a hub has no attribute {name!r}"
+        if not name.startswith("__") and hasattr(import_module("weald.compat.hub").Hub, name):
+            # Importing that has made gevent's of this hub.
+            return getattr(self, name)
+        raise AttributeError(text)
+
+
+class Loop(_core.EventLoop):
+    """A hub's loop, written in Python for the same reason."""
+
+
+def gevent_leads_here() -> bool:
+    """Has gevent been imported, and is it weald?  (By whichever alias: there are others than the one here.)"""
+    module = sys.modules.get("gevent")
+    return module is not None and (isinstance(module, _Gevent) or module is sys.modules.get("weald"))
+
+
+def enter_compat() -> None:
+    """Behave as gevent from now on, if that is what weald is imported as."""
+    if gevent_leads_here():
+        import_module("weald.compat._drop_in")
+
+
+def hub_class() -> type[_core.Hub]:
+    """Of hubs, unless somebody has chosen one: called whenever the core makes a hub."""
+    from weald._config import config
+
+    enter_compat()
+    if config.monitor_thread:  # gevent's hubs know how to be watched
+        import_module("weald.compat.hub")
+    compat: Any = sys.modules.get("weald.compat.hub")
+    return Hub if compat is None else compat.Hub
+
+
 class _Loader(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         if spec.name == "gevent":
@@ -43,7 +88,9 @@ class _Loader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
-        if name != "gevent":
+        if name == "gevent":
+            enter_compat()
+        else:
             # importlib looks the name up again afterwards: so the placeholder gives way to the real module.
             sys.modules[name] = _real(name)
 

@@ -15,7 +15,7 @@ def gevent_names(module: str) -> Callable[[str], Any]:
     room = module.removeprefix("weald.")
 
     def __getattr__(name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith(("__", "_gevent_")):  # patching asks each room for functions of that name
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         names = import_module("weald.compat._names")
         home = names.HOMES.get(room, {}).get(name)

@@ -8,6 +8,7 @@ from weald._missing import gevent_names
 __all__ = ["Context", "ContextVar", "Token", "copy_context"]
 
 __implements__: list[str] = []
+__imports__ = __all__
 
 
 if not TYPE_CHECKING:

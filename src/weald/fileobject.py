@@ -55,16 +55,27 @@ _OPERATIONS = frozenset(
 
 
 class _LoopIO(io.FileIO):
-    """FileIO on a descriptor that the loop watches.  It is non-blocking until `close`."""
+    """FileIO on a descriptor that the loop watches.  It is non-blocking until `close` or `share`."""
 
     def __init__(self, fd: Any, mode: str, closefd: bool) -> None:
         super().__init__(fd, mode, closefd)
         self._was_blocking = make_nonblocking(self.fileno())
         self._descriptor = Descriptor(self.fileno())
+        self._shared = False
+
+    def share(self) -> None:
+        """Another process gets it, too, and must find it blocking: each call here then first asks if it would block."""
+        os.set_blocking(self.fileno(), True)
+        self._shared = True
+
+    def _await_shared(self, event: int, wait: Callable[[], None]) -> None:
+        while self._shared and not _is_ready(self.fileno(), event):
+            wait()
 
     # FileIO returns None when it would block.
 
     def readinto(self, buffer: Any) -> int:
+        self._await_shared(select.POLLIN, self._descriptor.wait_read)
         while (count := super().readinto(buffer)) is None:
             self._descriptor.wait_read()
         return count
@@ -72,6 +83,7 @@ class _LoopIO(io.FileIO):
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
             return self.readall()
+        self._await_shared(select.POLLIN, self._descriptor.wait_read)
         while (data := super().read(size)) is None:
             self._descriptor.wait_read()
         return data
@@ -83,6 +95,10 @@ class _LoopIO(io.FileIO):
         return b"".join(chunks)
 
     def write(self, data: Any) -> int:
+        if self._shared:
+            self._await_shared(select.POLLOUT, self._descriptor.wait_write)
+            # What a pipe that is ready for writing has room for (POSIX, "poll" and PIPE_BUF).
+            data = memoryview(data).cast("B")[: select.PIPE_BUF]
         while (count := super().write(data)) is None:
             self._descriptor.wait_write()
         return count
@@ -180,8 +196,20 @@ class FileObjectPosix(_FileObject, metaclass=_OldNames):
             self.fileio.close()
             raise
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "name" and self._source is not None:
+            return self._source.name  # AttributeError if it has none: no number of a descriptor stands for it
+        return super().__getattr__(name)
+
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
+
+    def share(self) -> None:
+        """Make the descriptor blocking, for a process that is given it; this file goes on parking instead of blocking.
+
+        subprocess.Popen does so with the files it is given for a child's standard streams.
+        """
+        self.fileio.share()
 
     def close(self) -> None:
         """Write what is buffered and close.  Whoever waits to read gets OSError(EBADF)."""

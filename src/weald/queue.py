@@ -1,5 +1,6 @@
 """Queues between greenlets and threads, with the standard library's methods and exceptions."""
 
+import queue as _stdlib
 from typing import TYPE_CHECKING
 
 from weald._core import (
@@ -27,11 +28,9 @@ __all__ = [
     "SimpleQueue",
 ]
 
-# What `weald.monkey.patch_queue` puts into the module `queue`.  `queue.Queue` and its subclasses stay the
-# standard library's: written in Python over `threading`, they become cooperative with it and keep their
-# protocol for subclasses (`_put`, `mutex`, ...).  SimpleQueue is written in C and would block the loop.
-# A copy imported afresh also needs the exceptions that SimpleQueue raises.
-__implements__ = ["SimpleQueue", "Empty", "Full"]
+__implements__ = ["LifoQueue", "PriorityQueue", "Queue", "SimpleQueue"]
+__imports__ = [name for name in ("Empty", "Full", "ShutDown") if hasattr(_stdlib, name)]
+__extensions__ = [name for name in __all__ if not hasattr(_stdlib, name)]
 
 
 if not TYPE_CHECKING:

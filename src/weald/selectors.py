@@ -59,4 +59,8 @@ DefaultSelector = EpollSelector
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    _gevent_names = gevent_names(__name__)
+
+    def __getattr__(name: str) -> object:
+        # The stdlib's module has no __all__, and programs import its imports (`from selectors import abstractmethod`).
+        return getattr(_stdlib, name) if hasattr(_stdlib, name) else _gevent_names(name)

@@ -35,6 +35,9 @@ __all__ = sorted([*__implements__, *__imports__])
 
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
+# Who hears of what a signal's handler raises, instead of the main greenlet: `(hub, handler, exc_info)`.
+reporters: dict[int, Callable[..., object]] = {}
+
 _signal = _stdlib.signal
 _getsignal = _stdlib.getsignal
 
@@ -67,6 +70,9 @@ class _InGreenlet:
         try:
             self.function(signum, frame)
         except BaseException:
+            if signum in reporters:
+                reporters[signum](hub, self.function, sys.exc_info())
+                return
             if getcurrent().parent is interrupted is hub.main:
                 raise
             hub.handle_system_error(*sys.exc_info())

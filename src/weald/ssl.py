@@ -34,8 +34,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weald._core import Lock
 from weald.socket import create_connection, socket
 
-__implements__ = ["SSLSocket", "get_server_certificate"]
-__extensions__ = ["SSLContext", "cooperative", "create_default_context", "wrap_socket"]
+__implements__ = [
+    "SSLContext",
+    "SSLSocket",
+    "create_connection",
+    "create_default_context",
+    "get_server_certificate",
+    "socket",
+]
+__extensions__ = ["cooperative"]
+(__implements__ if hasattr(_stdlib, "wrap_socket") else __extensions__).append("wrap_socket")  # gone since 3.12
 __imports__ = [
     name
     for name, value in vars(_stdlib).items()

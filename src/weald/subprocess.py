@@ -14,6 +14,7 @@ Invariants:
 import os as _os
 import subprocess as _stdlib
 from collections.abc import Callable
+from contextlib import suppress
 from subprocess import CalledProcessError as CalledProcessError
 from subprocess import CompletedProcess as CompletedProcess
 from subprocess import SubprocessError as SubprocessError
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, AnyStr
 
 from weald._core import AsyncResult, spawn
 from weald._missing import gevent_names
-from weald.fileobject import SharedText, open_shared, read_shared
+from weald.fileobject import FileObjectPosix, SharedText, open_shared, read_shared
 from weald.os import await_end
 from weald.selectors import PollSelector
 
@@ -42,9 +43,9 @@ if TYPE_CHECKING:
 else:
     from subprocess import *  # noqa: F403
 
-__implements__ = ["Popen"]
-__imports__ = [name for name in _stdlib.__all__ if name not in __implements__]
-__extensions__ = ["MAXFD", "list2cmdline"]
+__implements__ = ["Popen", "call", "check_call", "check_output", "getoutput", "getstatusoutput", "run"]
+__imports__ = ["list2cmdline", *(name for name in _stdlib.__all__ if name not in __implements__)]
+__extensions__ = ["MAXFD"]
 __all__ = sorted([*__implements__, *__imports__, *__extensions__])
 
 MAXFD = _os.sysconf("SC_OPEN_MAX")
@@ -85,7 +86,17 @@ def _over_ours(function: Any) -> Any:
 
 
 class Popen(_stdlib.Popen[AnyStr]):
-    """subprocess.Popen; its methods and the pipes' park the greenlet.  Pipes may be used by many greenlets."""
+    """subprocess.Popen; its methods and the pipes' park the greenlet.  Pipes may be used by many greenlets.
+
+    What it is given for a child's standard streams is made blocking, which the child expects and which both
+    processes share: of weald's sockets, close yours.
+    """
+
+    def _get_handles(self, stdin: Any, stdout: Any, stderr: Any) -> tuple[Any, ...]:
+        for stream in (stdin, stdout, stderr):
+            _make_blocking(stream)
+        found: tuple[Any, ...] = super()._get_handles(stdin, stdout, stderr)  # type: ignore[misc]
+        return found
 
     if not TYPE_CHECKING:
         __init__ = _over_ours(_stdlib.Popen.__init__)
@@ -136,6 +147,17 @@ class Popen(_stdlib.Popen[AnyStr]):
     def ready(self) -> bool:
         """Whether the child's end is known."""
         return self.result.ready()
+
+
+def _make_blocking(stream: Any) -> None:
+    """A child does not expect a standard stream that says EAGAIN."""
+    if isinstance(stream, FileObjectPosix):
+        stream.share()
+    elif stream is not None and stream not in (_stdlib.PIPE, _stdlib.STDOUT, _stdlib.DEVNULL):
+        with suppress(OSError):  # of which the stdlib has more to say
+            fd = stream if isinstance(stream, int) else stream.fileno()
+            if not _os.get_blocking(fd):
+                _os.set_blocking(fd, True)
 
 
 class _Link:

@@ -658,7 +658,7 @@ cdef class EventLoop(Watched):
     MINPRI = MINPRI
     MAXPRI = MAXPRI
 
-    cdef Hub hub
+    cdef readonly Hub hub  # whose loop it is
     cdef set actives
     cdef list due
     cdef list turns  # idle, prepare and check watchers, and those of regular files

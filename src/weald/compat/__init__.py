@@ -12,8 +12,9 @@ from typing import Any
 from greenlet import GreenletExit, greenlet
 
 from weald import _core
+from weald._alias import GEVENT_ONLY
 
-__all__ = ["fork", "getswitchinterval", "kill", "reinit", "setswitchinterval", "signal_handler"]
+__all__ = sorted(GEVENT_ONLY)
 
 
 def kill(greenlet: greenlet, exception: Any = GreenletExit) -> None:
@@ -27,9 +28,7 @@ def kill(greenlet: greenlet, exception: Any = GreenletExit) -> None:
 def __getattr__(name: str) -> Any:
     # These live in modules that import much more.
     if name == "fork":
-        from os import fork
-
-        return fork
+        return import_module("weald.compat._fork").fork
     if name in ("reinit", "signal_handler"):
         hub = import_module("weald.compat.hub")
         return hub.reinit if name == "reinit" else hub.signal

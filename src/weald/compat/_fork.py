@@ -1,4 +1,4 @@
-"""gevent.os's forks that watch the child they make.
+"""gevent.os's forks, written in Python and able to watch the child they make.
 
 They return at once in parent and child, as os.fork does: a child's hub begins afresh by itself.  Watching takes the
 child's status when it ends; weald.os.waitpid asks the system itself and needs no watching.
@@ -10,7 +10,7 @@ from typing import Any
 
 from weald._core import get_hub
 
-__all__ = ["fork_and_watch", "fork_gevent", "forkpty_and_watch", "forkpty_gevent"]
+__all__ = ["fork", "fork_and_watch", "fork_gevent", "forkpty", "forkpty_and_watch", "forkpty_gevent"]
 
 _fork, _forkpty = os.fork, os.forkpty
 
@@ -49,6 +49,16 @@ def forkpty_and_watch(
     if pid and callback is not None:
         _watch(pid, callback, loop, ref)
     return pid, fd
+
+
+def fork(*args: Any, **kwargs: Any) -> int:
+    """os.fork(), which may be given `fork_and_watch`'s arguments."""
+    return fork_and_watch(*args, **kwargs)
+
+
+def forkpty(*args: Any, **kwargs: Any) -> tuple[int, int]:
+    """os.forkpty(), which may be given `forkpty_and_watch`'s arguments."""
+    return forkpty_and_watch(*args, **kwargs)
 
 
 def _watch(pid: int, callback: Callable[[Any], object], loop: Any, ref: bool) -> None:

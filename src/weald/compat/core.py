@@ -45,17 +45,14 @@ class loop(EventLoop):
 
     def __init__(self, flags: Any = None, default: bool | None = None, ptr: Any = None) -> None:
         if isinstance(flags, _core.Hub):  # the core makes a hub's loop
-            self._hub: Any = flags
             super().__init__(flags)
         elif default is False:
-            self._hub = None
             super().__init__()
 
     @property
     def default(self) -> bool:
         """Is it the loop of the main thread's hub?"""
-        hub = self._hub
-        return hub is not None and getattr(hub, "main_hub", False) and not self.destroyed
+        return bool(getattr(self.hub, "main_hub", False)) and not self.destroyed
 
     @property
     def WatcherType(self) -> type:

@@ -1,6 +1,7 @@
 """gevent.hub: the Hub with all that gevent's has, and what else is in that module.
 
-Hubs are of this class unless `set_default_hub_class` chooses another.
+Once this is imported, hubs are of this class unless `set_default_hub_class` chooses another, and those that there
+are become so.
 """
 
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from weald import _core
+from weald import _alias, _core
 from weald._config import config
 from weald._core import Greenlet, get_hub, get_hub_if_exists, idle, iwait, sleep, spawn_raw, wait
 from weald.compat import (
@@ -52,13 +53,16 @@ class Hub(_core.Hub):
 
     NOT_ERROR = (GreenletExit, SystemExit)
     threadpool_size: Any = readproperty(lambda self: config.threadpool_size)  # a subclass or an instance may say
+    format_context: Any = readproperty(lambda self: config.format_context)
     periodic_monitoring_thread: Any = None
 
     def __init__(self, loop: Any = None, default: Any = None) -> None:
         super().__init__(loop if isinstance(loop, str) else None)  # type: ignore[arg-type]
+        self._adopted()
+
+    def _adopted(self) -> None:
         self.minimal_ident = next(_counter)
         self.ident_registry = IdentRegistry()
-        self.format_context = config.format_context
 
     # ---------------------------------------------------------------- what it uses
 
@@ -308,7 +312,17 @@ def set_hub(hub: Any) -> None:
     )
 
 
+def _adopt_hubs() -> None:
+    """Make gevent's hubs and loops of those that there are."""
+    for loop in _core.living(_alias.Loop):
+        loop.__class__ = core.loop  # type: ignore[assignment]
+    for hub in _core.living(_alias.Hub):
+        hub.__class__ = Hub  # type: ignore[assignment]
+        hub._adopted()
+
+
 _hub_class: type[_core.Hub] = Hub  # of hubs made from now on
+_adopt_hubs()
 
 
 def set_default_hub_class(hubtype: type[_core.Hub]) -> None:

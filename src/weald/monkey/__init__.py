@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from weald import _core
+from weald._alias import enter_compat
 from weald.monkey import _imports, _locks, _names
 
 __all__ = [
@@ -188,6 +189,7 @@ def _patch_module(name: str, items: Iterable[str] | None = None) -> bool:
 
     What this Python's module lacks is left out.
     """
+    enter_compat()
     source = import_module(f"weald.{name.lstrip('_')}")
     target = import_module(name)
     names = source.__implements__ if items is None else items
@@ -228,8 +230,13 @@ def patch_os() -> None:
 
 
 def patch_queue() -> None:
-    """queue.SimpleQueue; queue.Queue and its kin become cooperative with threading."""
-    _patch_module("queue")
+    """queue.SimpleQueue, which is written in C and would block the loop.
+
+    queue.Queue and its kin stay: written in Python over `threading`, they become cooperative with it and keep all of
+    their protocol for subclasses (`mutex`, `not_empty`, …).  A copy of the module imported afresh also needs the
+    exceptions that SimpleQueue raises.
+    """
+    _patch_module("queue", ["SimpleQueue", "Empty", "Full"])
 
 
 def patch_select(aggressive: bool = True) -> None:
@@ -305,13 +312,16 @@ def patch_ssl(_warn_imports: bool = True) -> None:
 
     from weald import ssl as ours
 
-    if not _patch_module("ssl"):
+    if not _patch_module("ssl", ["SSLSocket", "get_server_certificate"]):
         return
     stdlib.SSLContext.sslsocket_class = ours.SSLSocket
 
 
 def patch_thread(
-    threading: bool = True, _threading_local: bool = True, Event: bool = True, logging: bool = True,
+    threading: bool = True,
+    _threading_local: bool = True,
+    Event: bool = True,
+    logging: bool = True,
     existing_locks: bool = True,
 ) -> None:
     """_thread and threading: threads are greenlets, locks are weald's; multiprocessing's let others run.
@@ -376,7 +386,7 @@ def patch_subprocess() -> None:
     import subprocess as stdlib
 
     original = get_original("subprocess", "Popen")
-    _patch_module("subprocess")
+    _patch_module("subprocess", ["Popen"])
     for derived in original.__subclasses__():
         if derived is not stdlib.Popen:
             derived.__bases__ = tuple(stdlib.Popen if base is original else base for base in derived.__bases__)
@@ -423,6 +433,7 @@ def patch_all(
         _warn("patch_all was called more than once, with other arguments: all that was true in either call is patched")
     if before and not any(value and not before[name] for name, value in arguments.items()):
         return True
+    enter_compat()
     if not all([listener.will_patch_all(arguments, kwargs) for listener in listeners]):
         return False
     saved[_ARGUMENTS] = {name: value or bool(before and before[name]) for name, value in arguments.items()}

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 from weald._config import config
 from weald._core import Hub, get_hub, get_hub_if_exists
 
-__all__ = ["Resolver", "current"]
+__all__ = __extensions__ = ["Resolver", "current"]
 
 Host = str | bytes | bytearray
 AddressInfo = tuple[int, int, int, str, Any]
