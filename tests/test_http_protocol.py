@@ -473,3 +473,19 @@ def test_what_was_framed_comes_out(messages: list[tuple[bytes, list[int], bool]]
             data += b"PUT / HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n" % len(body) + body
     if data:
         assert everything(data, step) == [("/", body) for body, _, _ in messages]
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [(400, b"GET / HTTP %"), (400, b"hello"), (505, b"GET / HTTP/3.0"), (400, b"\r\nGET  / HTTP/1.1")],
+)
+@pytest.mark.parametrize("step", [1, 100])
+def test_a_bad_request_line_is_refused_without_its_fields(status: int, line: bytes, step: int) -> None:
+    """Whoever sent it may be waiting for the answer."""
+    stream = RequestStream(HeadParser(Limits()))
+    data = line + b"\r\n"
+    with pytest.raises(ProtocolError) as caught:
+        for start in range(0, len(data), step):
+            stream.feed(data[start : start + step])
+            assert stream.next_request() is None
+    assert caught.value.status == status

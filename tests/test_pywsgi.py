@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import logging
+import os
 import socket as stdlib_socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -571,8 +572,8 @@ def test_less_than_content_length_costs_the_connection() -> None:
 def test_a_file_goes_out_by_sendfile(method: str, length: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     data = bytes(range(256)) * 1000
     calls = []
-    sendfile = pywsgi.os.sendfile
-    monkeypatch.setattr(pywsgi.os, "sendfile", lambda *args: calls.append(args) or sendfile(*args))
+    sendfile = os.sendfile
+    monkeypatch.setattr(os, "sendfile", lambda *args: calls.append(args) or sendfile(*args))
     file = tempfile.TemporaryFile()  # noqa: SIM115 (the server closes it)
     file.write(data)
 

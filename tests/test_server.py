@@ -756,3 +756,16 @@ def test_a_failing_handler_does_not_end_a_datagram_server() -> None:
         made.stop()
     assert [call[1] for call in errors] == [ValueError]
     assert made.closed
+
+
+def test_localhost_is_bound_without_a_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever spawns `serve_forever` finds the server listening one turn later."""
+
+    def no_look_up(*args: Any) -> Any:
+        raise AssertionError("the resolver was asked")
+
+    monkeypatch.setattr("weald.resolver.current", no_look_up)
+    server = StreamServer(("localhost", 0), lambda *args: None)
+    server.start()
+    assert server.server_host == "127.0.0.1"
+    server.stop()

@@ -47,6 +47,7 @@ _LARGEST_DATAGRAM = 65535  # bytes
 
 _accept: Callable[[_Base], tuple[int, Any]] = _Base._accept  # type: ignore[attr-defined]
 _recvfrom = _Base.recvfrom
+_bind = _Base.bind
 
 
 class BaseServer:
@@ -93,8 +94,14 @@ class BaseServer:
 
     def __repr__(self) -> str:
         state = f"fileno={self.socket.fileno()}" if not self.closed else "closed"
-        handle = f" handle={self.handle!r}" if hasattr(self, "handle") else ""
-        return f"<{type(self).__name__} at {id(self):#x} {state} address={self.address!r}{handle}>"
+        handle = self.__dict__.get("handle")
+        shown = ""
+        if handle is not None:
+            # A method of ours would show us, and so on.
+            own = getattr(handle, "__self__", None) is self
+            text = f"<bound method {type(self).__name__}.{handle.__name__} of self>" if own else repr(handle)
+            shown = f" handle={text}"
+        return f"<{type(self).__name__} at {id(self):#x} {state} address={self.address!r}{shown}>"
 
     # ---------------------------------------------------------------- set-up
 
@@ -146,6 +153,11 @@ class BaseServer:
     def server_port(self) -> int | None:
         """The port the server is bound to; None for a Unix socket."""
         return self.address[1] if isinstance(self.address, tuple) else None
+
+    @property
+    def loop(self) -> Any:
+        """The event loop, as gevent's servers have it."""
+        return get_hub().loop
 
     @property
     def started(self) -> bool:
@@ -383,7 +395,8 @@ def _bound_socket(address: Any, family: int | None, type: int, reuse_addr: int |
     try:
         if reuse_addr is not None:
             sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, reuse_addr)
-        sock.bind(address)
+        # localhost is in the hosts file: whoever starts a server need not wait for a resolver.
+        (_bind if address[0] == "localhost" else socket.bind)(sock, address)
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError) and error.strerror:

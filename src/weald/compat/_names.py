@@ -21,7 +21,15 @@ HOMES: dict[str, dict[str, str]] = {
         "forkpty_gevent": "compat._fork:forkpty_gevent",
     },
     "pool": {"pass_value": "compat._pool:pass_value"},
-    "pywsgi": {"_NoopLog": "http.environ:NoopLog"},
+    "pywsgi": {
+        "Input": "compat._pywsgi:Input",
+        "MAX_REQUEST_LINE": "compat._pywsgi:MAX_REQUEST_LINE",
+        "OldMessage": "http.environ:Headers",
+        "_InvalidClientInput": "http.body:InvalidClientInput",
+        "_InvalidClientRequest": "compat._pywsgi:InvalidClientRequest",
+        "_NoopLog": "http.environ:NoopLog",
+        "format_date_time": "compat._pywsgi:format_date_time",
+    },
     "queue": {"UnboundQueue": "queue:SimpleQueue", "Waiter": "compat._waiter:Waiter"},
     "selectors": {"GeventSelector": "compat._selectors:GeventSelector"},
     "server": {

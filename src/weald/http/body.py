@@ -1,12 +1,21 @@
 """What a WSGI application reads a request's body from, and hands a file to the server in.
 
-Called by: weald.pywsgi, which puts `Input` into `wsgi.input` and `FileWrapper` into `wsgi.file_wrapper`.
+Called by: handler.py, which puts `Input` into `wsgi.input`; weald.pywsgi puts `FileWrapper` into `wsgi.file_wrapper`.
 """
 
+import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["FileWrapper", "Input"]
+__all__ = ["FileWrapper", "Input", "InvalidClientInput", "Raw"]
+
+
+class InvalidClientInput(OSError):
+    """What reading `wsgi.input` raises when the body is no body; `status` answers it."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class Input:
@@ -89,6 +98,47 @@ class Input:
         if not line:
             raise StopIteration
         return line
+
+
+class Raw(io.RawIOBase):
+    """The bytes of a connection that changes its protocol: those read already, then the socket's.
+
+    There are none before the response says that it does: a request that asks for another protocol has no body, and
+    whoever looks for one must not wait.  Once somebody has read from it, the connection is no good for further requests.
+    """
+
+    def __init__(self, handler: Any, sock: Any) -> None:
+        self._handler = handler
+        self._sock = sock
+        self._dry = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        handler = self._handler
+        # Without a request it is a subclass that reads the request line by itself.
+        if self._dry or (handler._request is not None and not handler.connection_upgraded):
+            return 0
+        handler.close_connection = True
+        if handler._stream.pending:
+            data = handler._stream.rest(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+        handler._descriptor.timeout = None
+        count: int = self._sock.recv_into(buffer)
+        return count
+
+    def taken(self, reader: io.BufferedReader) -> bytes:
+        """What `reader`, which reads from here, has taken and not given to anybody yet."""
+        self._dry = True
+        try:
+            return reader.read1(reader_size)
+        finally:
+            self._dry = False
+
+
+reader_size = io.DEFAULT_BUFFER_SIZE
 
 
 class FileWrapper:

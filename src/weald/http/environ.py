@@ -1,9 +1,13 @@
-"""gevent.pywsgi's environment classes and log adapters.  Called by: weald.pywsgi, which exports them."""
+"""gevent.pywsgi's environment classes, log adapters and view of a request's fields.
+
+Called by: weald.pywsgi, which exports them; handler.py.
+"""
 
 from collections.abc import Iterable, Iterator
+from http.client import HTTPMessage
 from typing import Any, ClassVar
 
-__all__ = ["Environ", "LoggingLogAdapter", "NoopLog", "SecureEnviron", "WSGISecureEnviron"]
+__all__ = ["Environ", "Headers", "LoggingLogAdapter", "NoopLog", "SecureEnviron", "WSGISecureEnviron"]
 
 
 class Environ(dict[str, Any]):
@@ -61,6 +65,23 @@ class WSGISecureEnviron(SecureEnviron):
     default_print_masked_keys = False
 
     __slots__ = ()
+
+
+class Headers(HTTPMessage):
+    """A request's fields as `WSGIHandler.headers` shows them."""
+
+    status = ""
+
+    def getheader(self, name: str, default: Any = None) -> Any:
+        return self.get(name, default)
+
+    @property
+    def headers(self) -> list[str]:
+        return [f"{name}: {value}\r\n" for name, value in self.items()]
+
+    @property
+    def typeheader(self) -> Any:
+        return self.get("content-type")
 
 
 class NoopLog:

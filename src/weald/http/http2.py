@@ -14,11 +14,15 @@ Invariants:
 import errno
 import re
 from collections import deque
+from select import POLLHUP, POLLIN
 from socket import SHUT_WR
 from time import monotonic
 from typing import Any
 
 from weald._core import Event, Lock, spawn
+from weald.http.body import InvalidClientInput
+from weald.http.disconnected import Disconnected
+from weald.http.fields import field_name, field_value
 from weald.http.limits import Limits
 from weald.http.protocol import CHUNKED, ProtocolError, Request, cgi_name
 
@@ -127,6 +131,23 @@ class _Stream:
         return b""
 
 
+class _StreamDisconnected(Disconnected):
+    """The client has left when it has reset the stream, or the connection has ended."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
+
+    def _state(self) -> int:
+        stream = self._stream
+        return POLLHUP if stream.broken is not None else POLLIN if stream.news.is_set() else 0
+
+    def _park(self, timeout: float | None) -> None:
+        if not self._stream.news.wait(timeout):
+            raise TimeoutError
+
+
 class _Http2Handler:
     """What a WSGIHandler does differently for a stream.  Mixed into the server's handler class."""
 
@@ -140,6 +161,7 @@ class _Http2Handler:
         self._stream_id = stream_id
         self._request = request
         self._stream: Any = stream
+        self._disconnected = _StreamDisconnected(stream)
         self._over = False  # has the stream's end been sent?
 
     def serve(self: Any) -> None:
@@ -164,8 +186,6 @@ class _Http2Handler:
             self.environ = self.wsgi_input = None
 
     def _body_piece(self: Any) -> bytes:
-        from weald.pywsgi import _InvalidClientInput
-
         stream, limits = self._stream, self._stream.limits
         while not stream.pieces:
             if stream.broken is not None:
@@ -181,7 +201,7 @@ class _Http2Handler:
             start = monotonic()
             stream.news.clear()
             if not stream.news.wait(max(min(limits.body_timeout, allowed), 0.001)):
-                raise _InvalidClientInput(408, "the body comes too slowly")
+                raise InvalidClientInput(408, "the body comes too slowly")
             self._waited += monotonic() - start
         piece, counted = stream.pieces.popleft()
         self._received += len(piece)
@@ -224,9 +244,7 @@ class _Http2Handler:
         if self._over or (self._left and self.command != "HEAD"):
             return  # what is missing makes `serve` reset the stream
         if self._trailers:
-            from weald.pywsgi import _field_name, _field_value
-
-            fields = [(_field_name(n)[0].lower(), _field_value(n, v)) for n, v in self._trailers]
+            fields = [(field_name(n)[0].lower(), field_value(n, v)) for n, v in self._trailers]
             self._connection.send_headers(self._stream_id, fields, True)
         else:
             self._connection.send_data(self._stream_id, self._stream, b"", True)

@@ -1,6 +1,6 @@
 """HTTP/1.1 requests without I/O: bytes in, requests and pieces of bodies out.
 
-Called by: weald.pywsgi.
+Called by: handler.py; compat/_pywsgi.py.
 
 `HeadParser` turns one complete head into a `Request`; it keeps nothing between two heads, so one serves all
 connections of a server.  `RequestStream` is one connection's side: `feed` it what came, ask it for the `next_request`,
@@ -41,6 +41,8 @@ _FIELD = TOKEN + rb"++:" + _TEXT + rb"*+\r\n"
 _head: Callable[[str], "re.Match[str] | None"] = re.compile(
     (rb"(%b++) ([!-~]++) (HTTP/1\.[01])\r\n(?:%b)*+\r\n" % (TOKEN, _FIELD)).decode("latin-1")
 ).fullmatch
+_line = re.compile(rb"%b++ [!-~]++ HTTP/1\.[01]\r\n" % TOKEN).fullmatch
+_PREFACE_LINE = b"PRI * HTTP/2.0\r\n"  # RFC 9113 section 3.4
 _any_version = re.compile(rb"%b++ [!-~]++ HTTP/[0-9]\.[0-9]\r\n" % TOKEN).match
 # What makes an incomplete head hopeless: a bare LF or CR, NUL, other control bytes.
 _hopeless = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
@@ -157,12 +159,12 @@ class HeadParser:
         text = head.decode("latin-1")
         matched = _head(text)
         if matched is None:
-            raise self._refusal(head)
+            raise self.refusal(head)
         request = Request()
         request.method, request.target, request.version = matched.groups()
         request.line = line = text[: matched.end(3)]
         if len(line) > self.limits.request_line:
-            raise self._refusal(head)
+            raise self.refusal(head)
         self._raw = request.raw = []
         try:
             (self._http or self._new()).feed_data(head)
@@ -263,7 +265,7 @@ class HeadParser:
         if length is not None or coding is not None:
             body_length(length, coding, head.partition(b"\r\n")[0].endswith(b"1.1"))
 
-    def _refusal(self, head: bytes) -> ProtocolError:
+    def refusal(self, head: bytes) -> ProtocolError:
         """Why `head` is no head."""
         line = head.partition(b"\r\n")[0]
         if head == b"PRI * HTTP/2.0\r\n\r\n":  # RFC 9113 section 3.4
@@ -281,7 +283,8 @@ def _joined(key: str, first: str, value: bytes) -> str:
     """The value of a field that came again (RFC 9110 section 5.3)."""
     if key in _ONCE:
         raise ProtocolError(400, f"{key.removeprefix('HTTP_')} came twice")
-    return first + ("; " if key == "HTTP_COOKIE" else ", ") + value.decode("latin-1").strip(" \t")
+    # Cookie2 is long gone; gevent's programs may know it.
+    return first + ("; " if key in ("HTTP_COOKIE", "HTTP_COOKIE2") else ", ") + value.decode("latin-1").strip(" \t")
 
 
 def _refuse_collisions(request: Request) -> None:
@@ -397,16 +400,16 @@ class RequestStream:
             raise self._too_large()
         self._start = end
         request = self._parser.parse(buffer if end == len(buffer) and not start else buffer[start:end])
-        length = request.length
-        if length:
-            self._read = self._excess = 0
-            self.trailers = []
-            if length > 0:
-                self._left = length
-                self._state = RequestStream._known
-            else:
-                self._state = RequestStream._chunk_size
+        if request.length:
+            self.expect(request.length)
         return request
+
+    def expect(self, length: int) -> None:
+        """What follows is a body of `length` bytes, or CHUNKED."""
+        self._read = self._excess = 0
+        self.trailers = []
+        self._left = max(length, 0)
+        self._state = None if not length else RequestStream._known if length > 0 else RequestStream._chunk_size
 
     def _next_after_empty_line(self) -> Request | None:
         if self._buffer.startswith(b"\r", self._start) or self._buffer[self._start - 1] != 10:
@@ -420,7 +423,11 @@ class RequestStream:
             raise self._too_large()
         if _hopeless(self._buffer, max(start, self._scanned - 1)):
             raise ProtocolError(400, "malformed head")
-        self._scanned = len(self._buffer)
+        scanned, self._scanned = self._scanned, len(self._buffer)
+        begin = start + 2 if self._buffer.startswith(b"\r\n", start) else start
+        end = self._buffer.find(b"\r\n", begin, begin + self.limits.request_line + 2) + 2
+        if end > max(scanned, 1) and not _line(line := self._buffer[begin:end]) and line != _PREFACE_LINE:
+            raise self._parser.refusal(line + b"\r\n")  # whatever may follow
         if (
             self._buffer.find(b"\r\n", start + 2, start + self.limits.request_line + 4) < 0
             and len(self._buffer) - start > self.limits.request_line + 2
@@ -439,6 +446,11 @@ class RequestStream:
     def in_body(self) -> bool:
         """Is some of the body unread?"""
         return self._state is not None
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes of content are to come for certain; 0 where a line is next."""
+        return self._left if self._state in (RequestStream._known, RequestStream._chunk_data) else 0
 
     def body(self) -> bytes | None:
         """The next piece of the body; b"" if more bytes are needed, None at its end.  Raises ProtocolError."""

@@ -1,0 +1,108 @@
+"""`weald.disconnected` in a request's environment: has the client left, while the application is still at work?
+
+Called by: handler.py and http2.py, which make one for each connection or stream; applications.
+
+Nobody watches a connection until somebody asks, so a request that does not ask pays nothing for it.  A client counts as
+gone when its side of the connection has ended, also in an orderly way: what HTTP clients close, they close for good.
+A write after that still reaches a client that has closed only its own direction; it fails as soon as the client's
+system refuses it.
+"""
+
+import errno
+from select import POLLERR, POLLHUP, POLLIN, POLLNVAL
+from time import monotonic
+from typing import Any
+
+from greenlet import getcurrent
+
+from weald._core import get_hub, sleep, spawn
+from weald.select import _poll
+
+__all__ = ["Disconnected"]
+
+_POLLRDHUP = 0x2000  # Linux: the peer has ended its direction, whatever of its bytes is still unread
+_GONE = POLLERR | POLLHUP | POLLNVAL | _POLLRDHUP
+_PATIENCE = 1.0  # seconds between two looks, where no event can tell
+
+
+class Disconnected:
+    """An event that is set once the client has left.  It stays set."""
+
+    __slots__ = ("_sock",)
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def is_set(self) -> bool:
+        """Has the client left?  Asks the system; never waits."""
+        return bool(self._state() & _GONE)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Park until the client has left: True.  False after `timeout` seconds."""
+        end = None if timeout is None else monotonic() + timeout
+        pause = 0.01
+        while not (state := self._state()) & _GONE:
+            left = None if end is None else end - monotonic()
+            if left is not None and left <= 0:
+                return False
+            if state & POLLIN:
+                # Bytes that nobody reads yet, such as a further request: no event would tell the end from them.
+                sleep(pause if left is None else min(pause, left))
+                pause = min(pause * 2, _PATIENCE)
+            else:
+                try:
+                    self._park(left)
+                except TimeoutError:
+                    return False
+                except OSError:  # closed meanwhile
+                    return True
+        return True
+
+    def interrupt(self) -> "_Interrupt":
+        """A context manager: its block gets ConnectionResetError as soon as the client has left and the block waits.
+
+        Left uncaught, it ends the request without a word in the error log.
+        """
+        return _Interrupt(self)
+
+    def _state(self) -> int:
+        """What poll(2) says of the connection."""
+        fd = self._sock.fileno()
+        if fd < 0:
+            return POLLNVAL
+        poller = _poll()
+        poller.register(fd, POLLIN | _POLLRDHUP)
+        ready = poller.poll(0)
+        return ready[0][1] if ready else 0
+
+    def _park(self, timeout: float | None) -> None:
+        """Until there is something to look at.  OSError when the connection is closed, TimeoutError."""
+        self._sock._descriptor.wait_read(timeout)
+
+
+class _Interrupt:
+    """A greenlet that watches while the block runs."""
+
+    def __init__(self, disconnected: Disconnected) -> None:
+        self._disconnected = disconnected
+        self._inside: Any = None  # the block's greenlet
+
+    def __enter__(self) -> None:
+        if self._inside is not None:
+            raise RuntimeError("this block has been entered already; interrupt() makes another")
+        self._inside = getcurrent()
+        self._watcher = spawn(self._watch)
+
+    def __exit__(self, *_: object) -> None:
+        self._inside = None
+        self._watcher.kill(block=False)
+
+    def _watch(self) -> None:
+        if self._disconnected.wait():
+            get_hub().run_callback(self._throw)
+
+    def _throw(self) -> None:
+        # In the hub: the block's greenlet is parked, and has not left the block.
+        inside = self._inside
+        if inside is not None and not inside.dead:
+            inside.throw(ConnectionResetError(errno.ECONNRESET, "the client has left"))

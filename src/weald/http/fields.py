@@ -1,0 +1,105 @@
+"""The parts of a response's head: status lines and fields, checked and encoded; the Date; reason phrases.
+
+Called by: response.py, handler.py, http2.py.
+
+Invariants:
+- Nothing leaves here that could be read as more than one field or line: no CR, LF or other control character.
+- What applications send over and over is checked once and remembered, in bounded tables.
+"""
+
+import re
+from email.utils import formatdate
+from typing import Any
+
+from weald.http.protocol import TOKEN
+
+__all__ = ["REASONS", "date", "field_name", "field_value", "names", "status_line", "statuses", "values"]
+
+REASONS = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    417: "Expectation Failed",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+    505: "HTTP Version Not Supported",
+}
+
+_is_token = re.compile(TOKEN.decode() + "+").fullmatch
+_has_control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
+_has_newline = re.compile(r"[\r\n]").search
+
+# What was checked before: a status's line and code; a field's name, with its lower case if it matters to
+# us; short values.
+statuses: dict[str, tuple[bytes, int]] = {}
+names: dict[str, tuple[bytes, str]] = {}
+values: dict[str, bytes] = {}
+_CACHED = 1024
+_OURS = frozenset(("connection", "content-length", "date", "transfer-encoding"))
+
+
+class _Date:
+    """The Date field, made once a second."""
+
+    def __init__(self) -> None:
+        self.start = self.end = 0.0  # when `field` is right
+        self.field = (b"Date", b"")
+
+    def at(self, now: float) -> tuple[bytes, bytes]:
+        if not self.start <= now < self.end:
+            self.start = int(now)
+            self.end = self.start + 1
+            self.field = (b"Date", formatdate(self.start, usegmt=True).encode())
+        return self.field
+
+
+date = _Date()
+
+
+def status_line(status: Any) -> tuple[bytes, int]:
+    """`status` checked: as bytes, and its code."""
+    if not isinstance(status, str):
+        raise UnicodeError("The status string must be a native string")
+    if _has_control(status):
+        kind = "carriage return or newline" if _has_newline(status) else "control character"
+        raise ValueError(f"{kind} in status", status)
+    if not (status[:3].isascii() and status[:3].isdigit() and status[3:4] in ("", " ")):
+        raise ValueError("a status is three digits, a space and a reason", status)
+    checked = (status.encode("latin-1"), int(status[:3]))
+    if len(statuses) < _CACHED:
+        statuses[status] = checked
+    return checked
+
+
+def field_name(name: Any) -> tuple[bytes, str]:
+    """A response's field name checked: as bytes, and in lower case if it is one of `_OURS`, else ""."""
+    if not isinstance(name, str):
+        raise UnicodeError("The header must be a native string", name)
+    if not _is_token(name):
+        what = "carriage return or newline in header name" if _has_newline(name) else "not a header name"
+        raise ValueError(what, name)
+    lower = name.lower()
+    checked = (name.encode("latin-1"), lower if lower in _OURS else "")
+    if len(names) < _CACHED:
+        names[name] = checked
+    return checked
+
+
+def field_value(name: str, value: Any) -> bytes:
+    """A response's field value checked, as bytes."""
+    if not isinstance(value, str):
+        raise UnicodeError("The value must be a native string", name, value)
+    if _has_control(value):
+        kind = "carriage return or newline" if _has_newline(value) else "control character"
+        raise ValueError(f"{kind} in header value", name, value)
+    try:
+        encoded = value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise UnicodeError("Non-latin1 header", name, value) from None
+    if len(value) <= 32 and len(values) < _CACHED and name.lower() not in ("set-cookie", "www-authenticate"):
+        values[value] = encoded
+    return encoded
+

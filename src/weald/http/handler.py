@@ -1,0 +1,563 @@
+"""WSGIHandler: one connection of a WSGIServer, from its first byte to its last.
+
+Called by: weald.pywsgi.  Interface: gevent.pywsgi's, which subclasses rely on, hence names and the order in which the
+methods call each other:
+
+    handle → handle_one_request → read_requestline, read_request, get_environ
+           → handle_one_response → run_application → application, process_result → write → _sendall
+                                 → log_request
+
+Invariants:
+- protocol.py decides what a request is; response.py how a response goes out; this module reads, waits, and makes the
+  environment.
+- Every wait on the client is bounded by the server's `limits`.
+- A connection serves no further request after an error of the protocol, a response that was cut short, or while more
+  of a request's body is unread than `limits.discard`.
+"""
+
+import errno
+import io
+import re
+import sys
+import traceback
+from datetime import datetime
+from socket import SHUT_WR
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import unquote_to_bytes
+
+from weald import get_hub
+from weald._core import GreenletExit
+from weald.http.body import Input, InvalidClientInput, Raw
+from weald.http.disconnected import Disconnected
+from weald.http.environ import Headers, NoopLog
+from weald.http.fields import REASONS, date
+from weald.http.protocol import ProtocolError, Request, RequestStream, tokens
+from weald.http.response import JOIN_BELOW, Response
+
+if TYPE_CHECKING:
+    from weald.pywsgi import WSGIServer
+
+__all__ = ["WSGIHandler"]
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_log_unsafe = re.compile(r'["\\\x00-\x1f\x7f-\x9f]')
+
+
+class WSGIHandler(Response):
+    """One connection: reads its requests, runs the application, writes the responses.
+
+    `WSGIServer.handle` makes one and calls `handle`.  Subclasses may replace the methods that the module's
+    docstring lists, and `start_response`, `finalize_headers`, `format_request`, `log_error`, `handle_error`.
+    """
+
+    protocol_version = "HTTP/1.1"
+    # A client that has gone is nobody's error.
+    ignored_socket_errors: ClassVar[tuple[int, ...]] = (errno.EPIPE, errno.ECONNRESET)
+
+    # Of the request
+    environ: Any = None
+    application: Any = None
+    requestline: str | None = None
+    command: str | None = None
+    path: str | None = None
+    request_version: str | None = None
+    wsgi_input: Any = None
+    close_connection = False
+    time_start: float = 0
+    time_finish: float = 0
+
+    # No instance has all of these: CPython keeps up to 30 attributes in their most compact and fastest form.
+    _request: Request | None = None
+    _remote: tuple[str, str] | None = None  # the client's address and port
+    _headers: Headers | None = None
+    _rfile: Any = None
+    _raw: Raw | None = None  # what `_rfile` reads from
+    _continue = False  # does the client wait for 100 Continue?
+    _linger = True  # may the client be sending yet when we close?
+    _idle = False  # has nothing of the next request come yet?
+    _served = 0  # requests of this connection
+    _waited = 0.0  # seconds spent waiting for the request's body
+    _received = 0  # bytes of it
+
+    def __init__(self, sock: Any, address: Any, server: "WSGIServer", rfile: Any = None) -> None:
+        self.socket = sock
+        self.client_address = address
+        self.server = server
+        self._stream = RequestStream(server._parser)
+        self._descriptor = sock._descriptor
+        self._disconnected = Disconnected(sock)
+        if rfile is not None:
+            self._rfile = rfile
+        if isinstance(address, tuple):
+            self._remote = (address[0], str(address[1]))
+
+    # ---------------------------------------------------------------- the connection
+
+    def handle(self) -> None:
+        """Serve requests until the connection ends."""
+        try:
+            while self.socket is not None:
+                self.time_start = time()
+                self.time_finish = 0
+                result = self.handle_one_request()
+                if result is True:
+                    continue
+                if result is not None:
+                    self.status, response = result
+                    self._send(response)
+                    self.response_length = len(response)
+                    self.time_finish = time()
+                    self.log_request()
+                break
+        except OSError as error:
+            if error.errno not in self.ignored_socket_errors and not isinstance(error, TimeoutError):
+                raise
+        finally:
+            if self.socket is not None:
+                try:
+                    self._say_goodbye()
+                finally:
+                    self.socket.close()
+            self.socket = self.wsgi_input = self.environ = None
+            self.__dict__.pop("_rfile", None)
+
+    def _say_goodbye(self) -> None:
+        """End the connection in order.  Where the client may still be sending, read on until it closes as well:
+        else its system may throw our last response away (RFC 9112 section 9.6)."""
+        try:
+            if self.server.ssl_enabled:
+                self._descriptor.timeout = 0.0
+                try:
+                    self.socket.unwrap()  # sends TLS's own end, without waiting for the client's
+                except (OSError, ValueError):
+                    pass
+            if self._linger:
+                end = monotonic() + self._stream.limits.linger_timeout
+                self.socket.shutdown(SHUT_WR)
+                while (left := end - monotonic()) > 0 and self._receive(left):
+                    pass
+        except (OSError, ValueError):
+            pass
+
+    def _receive(self, timeout: float) -> bytes:
+        """What comes next, b"" at the end; TimeoutError after `timeout` seconds."""
+        self._descriptor.timeout = timeout
+        server = self.server
+        # One buffer serves all connections: nothing else runs between the system's writing into it and the copy.
+        count = self.socket.recv_into(server._buffer)
+        data: bytes = server._view[:count].tobytes()
+        return data
+
+    def _send(self, data: Any, flags: int = 0) -> None:
+        """Send all of `data`; TimeoutError once the client takes nothing for `write_timeout` seconds."""
+        self._descriptor.timeout = self._stream.limits.write_timeout
+        if len(data) <= JOIN_BELOW:
+            if flags:
+                self.socket.sendall(data, flags)
+            else:
+                self.socket.sendall(data)
+            return
+        with memoryview(data).cast("B") as view:
+            sent = 0
+            while sent < len(view):
+                # The timeout is for each part, so that a slow client may take long for the whole.
+                sent += self.socket.send(view[sent : sent + (1 << 20)])
+
+    @property
+    def rfile(self) -> Any:
+        """The connection as a file, for whoever speaks another protocol on it from now on."""
+        if self._rfile is None and self.socket is not None:
+            self._raw = Raw(self, self.socket)
+            self._rfile = io.BufferedReader(self._raw)
+        return self._rfile
+
+    @rfile.setter
+    def rfile(self, value: Any) -> None:
+        self._rfile = value
+
+    # ---------------------------------------------------------------- requests
+
+    def _next_request(self) -> Request | None:
+        """The next request; None when the client closes or lets the connection idle.  Raises ProtocolError."""
+        stream = self._stream
+        if stream.pending and (request := stream.next_request()) is not None:
+            return request
+        limits = stream.limits
+        timeout = limits.keep_alive_timeout if self._served and not stream.pending else limits.head_timeout
+        deadline = None
+        server = self.server
+        self._idle = not stream.pending
+        while True:
+            # As `_receive` does it, without the call.
+            self._descriptor.timeout = timeout
+            try:
+                count = self.socket.recv_into(server._buffer)
+            except TimeoutError:
+                if stream.pending:
+                    raise ProtocolError(408, "no complete head in time") from None
+                return None
+            if not count:
+                # When the server has woken us to end an idle connection, the client's end is yet to come.
+                self._linger = server._draining
+                return None
+            self._idle = False
+            stream.feed(server._view[:count].tobytes())
+            request = stream.next_request()
+            if request is not None:
+                return request
+            if deadline is None:
+                deadline = monotonic() + limits.head_timeout
+            timeout = max(deadline - monotonic(), 0.001)
+
+    def read_requestline(self) -> str:
+        """Wait for the next request; its first line, "" when there is none.  Raises ValueError for a bad one."""
+        self._request = request = self._next_request()
+        if request is None:
+            return ""
+        return request.line
+
+    def read_request(self, raw_requestline: str) -> bool:
+        """Set the attributes that describe the request.  Raises ValueError if the request is invalid."""
+        request = self._request
+        if request is None:
+            request = self._request = self._read_behind(raw_requestline)
+        self.command = request.method
+        self.path = request.target
+        self.request_version = request.version
+        if self._headers is not None:
+            self._headers = None
+        self._served = served = self._served + 1
+        self.close_connection = (
+            not request.keep_alive or self.server._draining or served >= self._stream.limits.requests
+        )
+        return True
+
+    def _read_behind(self, line: str) -> Request:
+        """The request whose first line a subclass has read by itself, through `rfile`."""
+        data = line.encode("latin-1")
+        if not data.endswith(b"\n"):
+            data += b"\r\n"
+        if self._raw is not None:
+            data += self._raw.taken(self._rfile)
+        self._stream.feed(data + self._stream.rest())
+        request = self._next_request()
+        if request is None:
+            raise ValueError("the client left in the middle of a head")
+        self.requestline = request.line
+        return request
+
+    @property
+    def connection_upgraded(self) -> bool:
+        """Does the client speak another protocol from here on?"""
+        return bool(self.code == 101 and self.headers_sent)
+
+    @property
+    def content_length(self) -> int | None:
+        """Content-Length of the request."""
+        length = self._request.fields.get("CONTENT_LENGTH") if self._request else None
+        return None if length is None else int(length)
+
+    @property
+    def headers(self) -> Headers:
+        """The request's fields."""
+        if self._headers is None:
+            self._headers = Headers()
+            for name, value in self._request.raw if self._request else ():
+                self._headers[name.decode("latin-1")] = value.decode("latin-1").strip(" \t")
+        return self._headers
+
+    @headers.setter
+    def headers(self, value: Any) -> None:
+        self._headers = value
+
+    def handle_one_request(self) -> Any:
+        """Serve one request.
+
+        True: more may follow.  None: close the connection.  A tuple (status, response): send the response, close.
+        """
+        try:
+            self._request = None
+            line = self.read_requestline()
+            if isinstance(line, bytes):  # an old subclass's
+                line = line.decode("latin-1")
+            self.requestline = line
+        except ProtocolError as error:
+            if error.preface and self.server.http2 and not self._served:
+                self._speak_http2()
+                return None
+            return self._handle_client_error(error)
+        except OSError:
+            self._linger = False
+            return None
+        if not line:
+            return None
+        self.response_length = 0
+        try:
+            if not self.read_request(line):
+                return self._error_response(400)
+        except Exception as error:
+            return self._handle_client_error(error)
+        self.environ = self.get_environ()
+        self.application = self.server.application
+        self.handle_one_response()
+        return None if self.close_connection or self.socket is None else True
+
+    def _speak_http2(self) -> None:
+        """The client knows that we speak HTTP/2, and has begun to (RFC 9113 section 3.3)."""
+        from weald.http.http2 import Http2Connection
+
+        connection = Http2Connection(self.server, self.socket, self.client_address)
+        self._linger = False  # it does so itself
+        self.server._replace_connection(self, connection)
+        try:
+            connection.run(b"PRI * HTTP/2.0\r\n\r\n" + self._stream.rest())
+        finally:
+            self.server._replace_connection(connection, self)
+
+    def get_environ(self) -> Any:
+        """The environment of the request: the server's, and what the request adds."""
+        request = self._request
+        assert request is not None
+        env = self.server.get_environ()
+        env.update(request.fields)
+        env["REQUEST_METHOD"] = self.command
+        target = self.path or ""
+        path, _, query = target.partition("?")
+        env["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        env["QUERY_STRING"] = query
+        env["REQUEST_URI"] = target
+        env["SERVER_PROTOCOL"] = self.request_version
+        if self._remote is not None:
+            env["REMOTE_ADDR"], env["REMOTE_PORT"] = self._remote
+        env["weald.disconnected"] = self._disconnected
+        if request.special:
+            self._special_environ(request, env)
+        else:
+            self.wsgi_input = env["wsgi.input"] = Input(None)
+        return env
+
+    def _special_environ(self, request: Request, env: Any) -> None:
+        """What a body, an upgrade or a wish for trailers add to the environment."""
+        length = request.length
+        self.wsgi_input = env["wsgi.input"] = Input(self._body_piece if length else None)
+        self._continue = request.expect_continue
+        if length:
+            self._waited, self._received = 0.0, 0
+        elif self._connection_upgrade_requested():
+            env["wsgi.input"] = self.rfile
+            env["wsgi.input_terminated"] = False
+            if "HTTP_UPGRADE" in request.fields and "upgrade" in tokens(request.fields.get("HTTP_CONNECTION", "")):
+                env["werkzeug.socket"] = self.socket  # where libraries for WebSockets look for it
+                env["weald.upgrade"] = self._give_away
+        self._trailers = None
+        if "trailers" in tokens(request.fields.get("HTTP_TE", "")):
+            env["weald.trailers"] = self._trailers = []
+
+    def _give_away(self) -> tuple[Any, bytes]:
+        """The socket, and what has been read of it already, for whoever answers the request in another protocol.
+
+        From here on the response is theirs: what the application passes to start_response() and returns is dropped.
+        """
+        self._given_away = True
+        self.headers_sent = self.close_connection = True
+        self.status, self.code = b"101 Switching Protocols", 101
+        return self.socket, self._stream.rest()
+
+    def _connection_upgrade_requested(self) -> bool:
+        """Is `wsgi.input` to be the connection itself?  gevent says so for either of the two fields."""
+        fields = self._request.fields if self._request else {}
+        return (
+            "upgrade" in tokens(fields.get("HTTP_CONNECTION", ""))
+            or fields.get("HTTP_UPGRADE", "").lower() == "websocket"
+        )
+
+    def _body_piece(self) -> bytes:
+        """The next piece of the request's body, b"" at its end."""
+        stream = self._stream
+        limits = stream.limits
+        try:
+            if self._continue:
+                self._continue = False
+                if not self.headers_sent:
+                    self._send(_CONTINUE)
+            while (piece := stream.body()) is not None:
+                if piece:
+                    return piece
+                allowed = limits.body_grace + self._received / limits.body_rate - self._waited
+                start = monotonic()
+                try:
+                    data = self._receive(max(min(limits.body_timeout, allowed), 0.001))
+                except TimeoutError:
+                    raise ProtocolError(408, "the body comes too slowly") from None
+                self._waited += monotonic() - start
+                self._received += len(data)
+                if not data:
+                    self._linger = False
+                    raise ConnectionResetError(errno.ECONNRESET, "the client left in the middle of the request's body")
+                stream.feed(data)
+        except ProtocolError as error:
+            self.close_connection = True
+            raise InvalidClientInput(error.status, str(error)) from None
+        self.wsgi_input.trailers = stream.trailers
+        return b""
+
+    def _discard_body(self) -> None:
+        """After the response: read what the application left of the body, or give the connection up."""
+        stream = self._stream
+        if not stream.in_body or self.close_connection:
+            return
+        # A client that was not told to continue may send the body or not: RFC 9110 section 10.1.1.  It does, if some
+        # of it has come.
+        if (self._continue and not stream.pending) or (
+            self._request and self._request.length > stream.limits.discard + self._received
+        ):
+            self.close_connection = True
+            return
+        try:
+            budget = stream.limits.discard
+            while budget >= 0 and (piece := self._body_piece()):
+                budget -= len(piece)
+            if budget < 0:
+                self.close_connection = True
+        except OSError as error:
+            self.close_connection = True
+            if isinstance(error, InvalidClientInput):
+                self._handle_client_error(error)
+
+    # ---------------------------------------------------------------- responses
+
+    def handle_one_response(self) -> None:
+        """Run the application for the request, and log it.  No Exception leaves here."""
+        self.time_start = time()
+        self.status = None
+        self.headers_sent = False
+        if self.response_use_chunked:
+            self.response_use_chunked = False
+        try:
+            self.run_application()
+            request = self._request
+            if request is not None and request.special:
+                self._discard_body()
+                if self.code == 101:
+                    self.close_connection = True
+        except InvalidClientInput as error:
+            self._handle_client_error(error)
+            self.close_connection = True
+            self._send_error_response_if_possible(error.status)
+        except OSError as error:
+            self.close_connection = True
+            if isinstance(error, TimeoutError) or error.errno in self.ignored_socket_errors:
+                self._linger = False
+            else:
+                self.handle_error(*sys.exc_info())
+        except Exception:
+            self.handle_error(*sys.exc_info())
+            if self._stream.in_body:
+                self._discard_body()
+        except BaseException:
+            self.handle_error(*sys.exc_info())
+            self.close_connection = True
+            self._linger = False
+            raise
+        finally:
+            self.time_finish = time()
+            self.log_request()
+
+    def run_application(self) -> None:
+        """Call the application and send what it returns."""
+        result = None
+        try:
+            self.result = result = self.application(self.environ, self.start_response)
+            self.process_result()
+        finally:
+            self.result = None
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+
+    # ---------------------------------------------------------------- errors and logs
+
+    def log_request(self) -> None:
+        log = self.server.log
+        if type(log) is not NoopLog:
+            log.write(self.format_request() + "\n")
+
+    def format_request(self) -> str:
+        """The access log's line."""
+        address = self.client_address
+        address = address[0] if isinstance(address, tuple) else address
+        line = _log_unsafe.sub(lambda found: f"\\x{ord(found[0]):02x}", self.requestline or "")
+        status = self.status or "000"
+        if isinstance(status, bytes):
+            status = status.decode("latin-1")
+        delta = f"{self.time_finish - self.time_start:.6f}" if self.time_finish else "-"
+        now = datetime.now().replace(microsecond=0)
+        return f'{address or "-"} - - [{now}] "{line}" {status.split()[0]} {self.response_length or "-"} {delta}'
+
+    # Where what goes wrong while an error is logged goes to.
+    _print_unexpected_exc = staticmethod(traceback.print_exc)
+
+    def log_error(self, msg: str, *args: Any) -> None:
+        """Write `msg % args` to the server's error log."""
+        try:
+            message = msg % args if args else msg
+        except Exception:
+            self._print_unexpected_exc()
+            message = f"{msg!r} {args!r}"
+        try:
+            self.server.error_log.write(f"{self.socket}: {message}\n")
+        except Exception:
+            self._print_unexpected_exc()
+
+    def _log_error(self, t: Any, v: Any, tb: Any) -> None:
+        if not issubclass(t, GreenletExit):
+            context = self.environ
+            if not isinstance(context, self.server.secure_environ_class):
+                context = self.server.secure_environ_class(context or {})
+            get_hub().handle_error(context, t, v, tb)
+
+    def handle_error(self, t: Any, v: Any, tb: Any) -> None:
+        """The application, or the server, failed."""
+        self._log_error(t, v, tb)
+        t = v = tb = None
+        self._send_error_response_if_possible(500)
+
+    def _send_error_response_if_possible(self, error_code: int) -> None:
+        if self.headers_sent:
+            self.close_connection = True
+            return
+        self.result = ()
+        reason = REASONS.get(error_code, "Error")
+        self.status = None
+        self.response_use_chunked = False
+        body = reason.encode()
+        if error_code != 500:
+            self.close_connection = True
+        try:
+            self.start_response(
+                f"{error_code} {reason}", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
+            )
+            self.write(body)
+        except OSError:
+            self.close_connection = True
+
+    def _error_response(self, status: int) -> tuple[str, bytes]:
+        line = f"{status} {REASONS.get(status, 'Error')}"
+        now = date.at(time())[1].decode()
+        head = f"HTTP/1.1 {line}\r\nDate: {now}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        return line, head.encode()
+
+    def _handle_client_error(self, error: Exception) -> tuple[str, bytes]:
+        """The client sent something invalid: log it; the status and the response that tell it so."""
+        if not isinstance(error, ValueError | InvalidClientInput):
+            traceback.print_exception(error)
+        message = getattr(error, "formatted_message", None)  # of gevent's exception for subclasses
+        if message is not None:
+            self.log_error("(from %s) %s", self.client_address, message)
+        else:
+            text = str(error) or type(error).__name__
+            self.log_error("Invalid request (from %s): %s", self.client_address, text)
+        return self._error_response(getattr(error, "status", 400))
+
