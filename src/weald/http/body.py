@@ -104,7 +104,7 @@ class Raw(io.RawIOBase):
     """The bytes of a connection that changes its protocol: those read already, then the socket's.
 
     There are none before the response says that it does: a request that asks for another protocol has no body, and
-    whoever looks for one must not wait.  Once somebody has read from it, the connection is no good for further requests.
+    whoever looks for one must not wait.  Once somebody has read from it, the connection serves no further request.
     """
 
     def __init__(self, handler: Any, sock: Any) -> None:
