@@ -279,6 +279,51 @@ def test_ctrl_c_twice_does_not_wait(folder: Path) -> None:
             served.process.wait(30)
 
 
+@contextmanager
+def wrk(port: int, path: str = "/") -> Iterator[Any]:
+    """100 connections that ask as fast as they can until the block ends; wrk counts what goes wrong."""
+    program = require_program("wrk", "wrk")
+    command = [program, "-t1", "-c100", "-d120s", "--timeout", "100s", f"http://127.0.0.1:{port}{path}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    said = ""
+    try:
+        yield process
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=40)
+    found = re.search(r"(\d+) requests in", said)
+    assert found, said
+    assert int(found[1]) > 500
+    assert "Socket errors" not in said, said
+    assert "Non-2xx" not in said, said
+
+
+def test_a_reload_under_wrk_fails_no_request(folder: Path) -> None:
+    with serving(folder, "--workers", "2") as served, wrk(served.port):
+        for version in (2, 3):
+            before = served.get()
+            (folder / "site_app.py").write_text(APP.format(version=version))
+            served.signal(signal.SIGHUP)
+            deadline = time.monotonic() + 40
+            while (now := served.get()) == before or not now.startswith(f"{version} "):
+                assert time.monotonic() < deadline
+
+
+def test_a_stop_under_wrk_fails_no_request(folder: Path) -> None:
+    """The listener is systemd's, so to say: who connects after the end waits instead of being refused."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
+        with activated(listener, "site_app:app", "--workers", "2", cwd=folder) as process:
+            port = listener.getsockname()[1]
+            with wrk(port) as load:
+                for _ in range(50):
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as response:
+                        assert response.read().startswith(b"1 ")
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(40) == 0
+                assert load.poll() is None
+
+
 # ---------------------------------------------------------------- keeping workers
 
 
@@ -448,45 +493,51 @@ def test_the_histogram_is_cumulative() -> None:
 # ---------------------------------------------------------------- systemd
 
 
-def test_socket_activation_and_notification(folder: Path) -> None:
-    notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    notified.bind(str(folder / "notify"))
-    notified.settimeout(40)
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
+@contextmanager
+def activated(listener: socket.socket, *arguments: str, cwd: Path, **environ: str) -> Iterator[Any]:
+    """`weald serve` with a listener that was open before, as systemd passes it on."""
     starter = (
         "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True);"
         "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1');"
         "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", starter, str(listener.fileno()), *command("site_app:app", "--workers", "2")[1:]],
-        cwd=folder,
-        env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")},
+        [sys.executable, "-c", starter, str(listener.fileno()), *command(*arguments)[1:]],
+        cwd=cwd,
+        env={**os.environ, **environ},
         pass_fds=[listener.fileno()],
-        stderr=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     try:
-        assert notified.recv(1000).decode().split("\n") == ["READY=1", f"MAINPID={process.pid}"]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as response:
-            assert response.read().startswith(b"1 ")
-        process.send_signal(signal.SIGHUP)
-        reloading = notified.recv(1000).decode().split("\n")
-        assert reloading[0] == "RELOADING=1"
-        assert reloading[1].startswith("MONOTONIC_USEC=")
-        assert notified.recv(1000).startswith(b"READY=1")
-        process.send_signal(signal.SIGTERM)
-        while (message := notified.recv(1000)) != b"STOPPING=1":
-            assert message.startswith(b"READY=1")
-        assert process.wait(40) == 0
+        yield process
     finally:
         if process.poll() is None:
             process.kill()
             process.wait(20)
-        assert process.stderr is not None
-        process.stderr.close()
-        listener.close()
-        notified.close()
+
+
+def test_socket_activation_and_notification(folder: Path) -> None:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        notified.bind(str(folder / "notify"))
+        notified.settimeout(40)
+        port = listener.getsockname()[1]
+        options = ("site_app:app", "--workers", "2")
+        with activated(listener, *options, cwd=folder, NOTIFY_SOCKET=str(folder / "notify")) as process:
+            assert notified.recv(1000).decode().split("\n") == ["READY=1", f"MAINPID={process.pid}"]
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as response:
+                assert response.read().startswith(b"1 ")
+            process.send_signal(signal.SIGHUP)
+            reloading = notified.recv(1000).decode().split("\n")
+            assert reloading[0] == "RELOADING=1"
+            assert reloading[1].startswith("MONOTONIC_USEC=")
+            assert notified.recv(1000).startswith(b"READY=1")
+            process.send_signal(signal.SIGTERM)
+            while (message := notified.recv(1000)) != b"STOPPING=1":
+                assert message.startswith(b"READY=1")
+            assert process.wait(40) == 0
 
 
 # ---------------------------------------------------------------- small things
