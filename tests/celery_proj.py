@@ -9,11 +9,14 @@ import ctypes
 import itertools
 import json
 import os
+import threading
 import time
 
 import redis
 from celery import Celery, signals
 from celery.exceptions import SoftTimeLimitExceeded
+
+from weald.monkey import get_original
 
 app = Celery("proj", broker=os.environ.get("BROKER"), backend=os.environ.get("BACKEND"))
 app.conf.update(
@@ -22,12 +25,18 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,
     **json.loads(os.environ.get("SETTINGS", "{}")),
 )
+original_sleep = get_original("time", "sleep")  # stays in C
 variable = contextvars.ContextVar("variable", default="fresh")
+
+
+def notes():
+    return redis.Redis.from_url(os.environ["NOTES"], socket_timeout=None)
 
 
 def note(key, value=1):
     """Append to a list that the tests read."""
-    redis.Redis.from_url(os.environ["NOTES"]).rpush(key, value)
+    with notes() as client:
+        client.rpush(key, value)
 
 
 @signals.task_postrun.connect
@@ -58,13 +67,131 @@ def late_nap(self, seconds, key):
     note(f"{key}:ended", self.request.id)
 
 
+@app.task(name="hold")
+def hold(key):
+    """Waits until something is pushed on the list `key`."""
+    with notes() as client:
+        client.blmove(key, key, 0, "RIGHT", "RIGHT")  # changes nothing, so all that wait are woken
+
+
+@app.task(name="wait_at_gate")
+def wait_at_gate():
+    gate.wait()
+
+
+@app.task(name="open_gate")
+def open_gate():
+    """Lets all go on that wait at the gate."""
+    gate.set()
+
+
+gate = threading.Event()
+
+
+@app.task(name="meet", bind=True)
+async def meet(self, key, count):
+    """Waits until `count` of these run."""
+    request = self.request.id
+    note(key)
+    with notes() as client:
+        while client.llen(key) < count:
+            await asyncio.sleep(0.05)
+    return request == self.request.id, variable.get()
+
+
+@app.task(name="now")
+def now():
+    return time.time()
+
+
+@app.task(name="total")
+def total(numbers):
+    return sum(numbers)
+
+
+@app.task(name="tick")
+def tick(key):
+    note(key)
+
+
+@app.task(name="late_nap_once", bind=True, acks_late=True)
+def late_nap_once(self, key):
+    """Does not end before something is pushed on the list `key`."""
+    note(f"{key}:began", self.request.id)
+    hold.run(key)
+    note(f"{key}:ended", self.request.id)
+
+
+@app.task(name="meet_greenlets")
+def meet_greenlets(key, count):
+    """Waits until `count` of these run."""
+    note(key)
+    with notes() as client:
+        while client.llen(key) < count:
+            time.sleep(0.05)
+    return count
+
+
 @app.task(name="soft")
-def soft(seconds):
+def soft():
     began = time.monotonic()
     try:
-        time.sleep(seconds)
+        time.sleep(60)
     except SoftTimeLimitExceeded:
         return time.monotonic() - began
+
+
+@app.task(name="ignore_soft")
+def ignore_soft(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            time.sleep(seconds)
+        except SoftTimeLimitExceeded:
+            pass
+    return "finished"
+
+
+@app.task(name="soft_in_c")
+def soft_in_c(seconds):
+    """How many calls were made of one that takes so long, in C, and what ended them."""
+    calls = 0
+    try:
+        while calls < 1000:
+            calls += 1
+            original_sleep(seconds)
+    except SoftTimeLimitExceeded as error:
+        return calls, type(error).__name__
+
+
+@app.task(name="wait_in_except")
+def wait_in_except(key):
+    try:
+        try:
+            raise ValueError("first")
+        except ValueError:
+            time.sleep(60)
+    finally:
+        note(key, "finally")
+
+
+@app.task(name="persevere", bind=True, default_retry_delay=0)
+def persevere(self, attempts):
+    """The attempt that succeeds; each takes most of its limit."""
+    time.sleep(0.15)
+    if self.request.retries < attempts:
+        raise self.retry(max_retries=attempts, countdown=0)
+    return self.request.retries
+
+
+@app.task(name="retry_on_limit", bind=True)
+def retry_on_limit(self):
+    try:
+        if self.request.retries < 2:
+            time.sleep(60)
+    except SoftTimeLimitExceeded as error:
+        raise self.retry(exc=error, countdown=0, max_retries=2) from error
+    return self.request.retries
 
 
 @app.task(name="soft_spin")
@@ -86,14 +213,16 @@ def stubborn(self, key):
             note(key, "caught")
 
 
-@app.task(name="spin")
-def spin():
+@app.task(name="spin", bind=True)
+def spin(self):
+    note(self.request.id, time.time())
     while True:
         pass
 
 
-@app.task(name="stubborn_spin")
-def stubborn_spin():
+@app.task(name="stubborn_spin", bind=True)
+def stubborn_spin(self):
+    note(self.request.id, time.time())
     while True:
         try:
             while True:
@@ -134,13 +263,6 @@ def context(value):
     variable.set(value)
     time.sleep(0.05)
     return before, variable.get()
-
-
-@app.task(name="arrive", bind=True)
-async def arrive(self, seconds):
-    request = self.request.id
-    await asyncio.sleep(seconds)
-    return request == self.request.id, variable.get()
 
 
 @app.task(name="arrive_late")

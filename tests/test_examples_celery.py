@@ -13,14 +13,14 @@ pytest.importorskip("flask")
 
 from pathlib import Path  # noqa: E402
 
-from test_integrations_celery import free_port, redis_url, wait_for  # noqa: E402, F401
+from celery_worker import free_port, redis_url, wait_for  # noqa: E402, F401
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def example(redis_url, tmp_path):  # noqa: F811
+def example(redis_url, tmp_path):
     """Starts an example's worker; the environment for its other programs."""
     environ = {**os.environ, "BROKER": f"{redis_url}/50", "BACKEND": f"{redis_url}/51"}
     children = []

@@ -15,13 +15,16 @@ from typing import Any
 
 from celery import bootsteps, platforms
 from celery.worker import state
+from kombu import Connection
 
 from weald._core import RLock, Semaphore
 from weald.integrations.celery.batches import batch_acknowledgements
+from weald.integrations.celery.fetch import fetcher
 
 __all__ = ["LoopStep", "replace_at_exit", "replace_now", "replacements"]
 
 LOOK = 0.5  # seconds between looks at the worker's state
+TRIM = 2.0  # seconds after the start until connections that only the start needed are closed
 _REPLACEMENTS = "WEALD_CELERY_REPLACEMENTS"
 
 
@@ -69,6 +72,9 @@ def loop(
         consumer.on_message = c.create_task_handler()
         consumer.consume()
         c.on_ready()
+        fetch = fetcher(consumer)
+        if fetch is not None:
+            c.timer.call_after(TRIM, trim_connections, (c,))
         while blueprint.state == bootsteps.RUN and c.connection:
             state.maybe_shutdown()
             if errors:
@@ -78,6 +84,8 @@ def loop(
             c.perform_pending_operations()
             try:
                 connection.drain_events(timeout=LOOK)
+                if fetch is not None:
+                    fetch()
             except TimeoutError:
                 pass
             except OSError:
@@ -131,6 +139,27 @@ def _serialize_frames(connection: Any) -> None:
 
     locked.weald_lock = lock  # type: ignore[attr-defined]
     amqp.frame_writer = locked
+
+
+def trim_connections(c: Any) -> None:
+    """Close the connections to Redis that nothing uses: each of kombu's channels has opened one or two at the start.
+
+    What is needed again connects again.
+    """
+    transports = [c.connection and c.connection.transport]
+    if c.event_dispatcher and c.event_dispatcher.connection:
+        transports.append(c.event_dispatcher.connection.transport)
+    for step in c.blueprint.order:
+        channel = step.box.node.channel if hasattr(step, "box") else None
+        transports.append(channel and channel.connection)
+    pool = c.app.pool  # of those that messages are sent on
+    for connection in (*pool._dirty, *pool._resource.queue):
+        transports.append(isinstance(connection, Connection) and connection.connected and connection.transport)
+    for transport in transports:
+        for channel in (*getattr(transport, "channels", ()), *getattr(transport, "_avail_channels", ())):
+            for pool in getattr(channel, "_pool", None), getattr(channel, "_async_pool", None):
+                if pool is not None:
+                    pool.disconnect(inuse_connections=False)
 
 
 # -------------------------------------------------------------------- replacing the process

@@ -18,7 +18,7 @@ from contextvars import Context, copy_context
 from time import monotonic
 from typing import Any
 
-from celery import platforms, signals
+from celery import beat, platforms, signals
 from celery.app.trace import build_tracer
 from celery.concurrency.base import BasePool
 from celery.utils.log import get_logger
@@ -48,8 +48,10 @@ _workers: dict[Any, Any] = {}  # app to its worker
 
 
 @signals.worker_init.connect(weak=False)
-def _remember_worker(sender: Any, **kwargs: Any) -> None:
+def _worker_begins(sender: Any, **kwargs: Any) -> None:
     _workers[sender.app] = sender
+    # `-B`: a greenlet.  In a forked process, which it would be, beat first closes all descriptors, the hub's too.
+    beat._Process = None
 
 
 class TaskPool(BasePool):

@@ -1,0 +1,164 @@
+"""Taking many messages off a Redis queue in the round trip that kombu needs for one.
+
+Called by: consumer.py, after each message that kombu has taken.
+
+kombu takes a message with BRPOP and then notes it as unacknowledged, so that it can be restored: two round trips, and
+between them the message is in this process alone.  `Fetcher` has a script do both for many messages at once.  kombu
+still waits with BRPOP, so only the message that ends a wait is exposed to that gap.
+
+Invariants:
+- What the script has taken is in kombu's QoS, too, before the first of it is delivered: it counts against the prefetch
+  limit, and whatever happens then, closing the channel gives it back.
+- Where something is not as this expects (a queue without acknowledgements, Redis refusing scripts), kombu is left
+  alone.
+"""
+
+import hashlib
+import json
+from functools import partial
+from time import time
+from typing import Any
+
+from celery.utils.log import get_logger
+
+__all__ = ["fetcher"]
+
+logger = get_logger("celery.pool")
+
+MOST = 100  # messages in one go; Redis serves nobody else meanwhile (about 1 ms)
+
+# ARGV: how many messages at most, now.  KEYS: the hash and the index of unacknowledged messages, then the lists, of
+# which the first that is not empty is taken from, as BRPOP would; but never more than a quarter of it (rounded up), so
+# that other workers get their share of a short queue.
+# Returns [number of the list, message, tag, message, tag, ...].  A message that it cannot read it leaves to kombu.
+TAKE = """
+local found = {}
+for number = 3, #KEYS do
+    local key = KEYS[number]
+    local count = math.min(tonumber(ARGV[1]), math.ceil(redis.call('LLEN', key) / 4))
+    while count > 0 do
+        local message = redis.call('LINDEX', key, -1)
+        local good, payload = pcall(cjson.decode, message)
+        local properties = good and type(payload) == 'table' and payload.properties
+        local info = type(properties) == 'table' and properties.delivery_info
+        local tag = type(info) == 'table' and properties.delivery_tag
+        if type(tag) ~= 'string' or type(info.exchange) ~= 'string' or type(info.routing_key) ~= 'string' then
+            return found
+        end
+        redis.call('ZADD', KEYS[2], ARGV[2], tag)
+        redis.call('HSET', KEYS[1], tag,
+            '[' .. message .. ', ' .. cjson.encode(info.exchange) .. ', ' .. cjson.encode(info.routing_key) .. ']')
+        redis.call('RPOP', key)
+        if not found[1] then found[1] = number end
+        found[#found + 1] = message
+        found[#found + 1] = tag
+        count = count - 1
+    end
+    if found[1] then return found end
+end
+return found
+"""
+
+
+def fetcher(consumer: Any) -> "Fetcher | None":
+    """For a kombu consumer on Redis; None for one that is not, or that does not note what it takes."""
+    try:
+        from kombu.transport import redis
+    except ImportError:
+        return None
+    channel = consumer.channel
+    if not isinstance(channel, redis.Channel) or type(channel.qos) is not redis.QoS:
+        return None
+    return Fetcher(consumer)
+
+
+class Fetcher:
+    """Call it to take what else is in the queues of `consumer`, up to its prefetch limit, and deliver it."""
+
+    def __init__(self, consumer: Any) -> None:
+        import redis
+        from kombu.transport.virtual import QoS
+
+        self.consumer = consumer
+        self.channel = consumer.channel
+        self.qos = self.channel.qos
+        self._unknown, self._refused = redis.exceptions.NoScriptError, redis.ResponseError
+        self._execute = redis.Redis.execute_command  # kombu's clients prefix keys, but not all of a script's
+        self._noted: set[str] = set()
+        self._append, self._append_here = self.qos.append, partial(QoS.append, self.qos)
+        self.qos.append = self._note
+
+    def _note(self, message: Any, tag: str) -> None:
+        """`QoS.append`: what the script has taken is noted already."""
+        if tag in self._noted:
+            self._noted.discard(tag)
+            self._append_here(message, tag)
+        else:
+            self._append(message, tag)
+
+    def __call__(self) -> bool:
+        """Whether there was anything."""
+        taken = self._take()
+        if taken is None:
+            return False
+        queue, pairs = taken
+        for _, tag in pairs:
+            self._noted.add(tag)
+            self.qos._delivered[tag] = None
+        self.channel._queue_cycle.rotate(queue)
+        transport = self.channel.connection
+        for message, tag in pairs:
+            if queue in transport._callbacks:
+                transport._deliver(json.loads(message), queue)
+            else:  # its consumer was cancelled meanwhile
+                self._noted.discard(tag)
+                self.qos.reject(tag, requeue=True)
+        return True
+
+    def _lists(self) -> list[str]:
+        channel = self.channel
+        queues = channel._queue_cycle.consume(len(channel.active_queues))
+        return [channel._q_for_pri(queue, step) for step in channel.priority_steps for queue in queues]
+
+    def _room(self) -> int:
+        """How many messages may be taken."""
+        if "can_consume" in vars(self.qos):
+            return 0  # Celery's worker_disable_prefetch looks before each message
+        if self.consumer.no_ack or any(queue.no_ack for queue in self.consumer.queues):
+            return 0
+        room = self.qos.can_consume_max_estimate()
+        return MOST if room is None else min(room, MOST)
+
+    def _take(self) -> tuple[str, list[tuple[str, str]]] | None:
+        """(queue, messages and their tags), noted as unacknowledged."""
+        room = self._room()
+        lists = self._lists() if room > 0 else []
+        if not lists:
+            return None
+        channel = self.channel
+        prefix = channel.global_keyprefix
+        keys = [prefix + key for key in (self.qos.unacked_key, self.qos.unacked_index_key, *lists)]
+        arguments = (len(keys), *keys, room, time())
+        with channel.conn_or_acquire() as client:
+            try:
+                try:
+                    taken = self._execute(client, "EVALSHA", _DIGEST, *arguments)
+                except self._unknown:
+                    taken = self._execute(client, "EVAL", TAKE, *arguments)  # the server knows it from now on
+            except self._refused as error:
+                logger.warning("Redis runs no scripts for this worker, so it takes messages one by one: %s", error)
+                self._room = lambda: 0  # type: ignore[method-assign]
+                return None
+        if not taken:
+            return None
+        number, *rest = taken
+        queue = lists[int(number) - 3].rsplit(channel.sep, 1)[0]
+        texts = [_text(item) for item in rest]
+        return queue, list(zip(texts[::2], texts[1::2], strict=True))
+
+
+_DIGEST = hashlib.sha1(TAKE.encode()).hexdigest()
+
+
+def _text(data: str | bytes) -> str:
+    return data if isinstance(data, str) else data.decode()

@@ -1,0 +1,99 @@
+"""weald's Celery pool on a real RabbitMQ: heartbeats, reconnecting, shutdowns, a broker that is killed.
+
+`WEALD_FULL_LENGTH=1` makes test_heartbeats_go_on_with_a_full_pool take its two minutes: heartbeat 5 s, tasks of 30 s.
+"""
+
+import os
+import signal
+
+import pytest
+
+pytest.importorskip("celery")
+pytest.importorskip("redis")
+
+from celery_worker import PATIENCE, Proxy, RabbitMQ, crew, redis_url, start, wait_for, worker  # noqa: E402, F401
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(request, tmp_path_factory):
+    server = RabbitMQ.early(request, tmp_path_factory)
+    server.wait()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def beats(crew, rabbitmq):
+    """Started first and looked at last: the worker of the heartbeats, and how many tasks it has."""
+    full = os.environ.get("WEALD_FULL_LENGTH") == "1"
+    worker = crew.launch("beats", concurrency=1, broker=rabbitmq.url, queue="beats",
+                         broker_heartbeat=5 if full else 2, worker_prefetch_multiplier=4)
+    lengths = [30, 30, 30, 30, 0] if full else [6, 0, 0.1, 0.1, 0.1]
+    for seconds in lengths:
+        worker.send("late_nap", seconds, "beats")
+    yield worker, len(lengths), sum(lengths)
+    crew.dismiss(worker, "beats")
+
+
+def amqp(start, url, queue, *args, **options):
+    """A worker on AMQP with a queue of its own."""
+    return start(*args, broker=url, queue=queue, **options)
+
+
+def test_reconnecting_leaves_no_timers(start, beats, rabbitmq):
+    proxy = Proxy(rabbitmq.port)
+    url = rabbitmq.url.replace(str(rabbitmq.port), str(proxy.port))
+    worker = amqp(start, rabbitmq.url, "timers", "-E", environ={"BROKER": url}, concurrency=2, broker_heartbeat=10)
+    timers = wait_for(lambda: worker.pool()["timers"])
+    for count in range(4):
+        proxy.drop()
+        wait_for(lambda count=count: worker.text().count("Connected to amqp") >= 2 * (count + 2))  # pidbox's, too
+        assert worker.ask("ping")
+    assert worker.send("add", 1, 2).get(timeout=PATIENCE) == 3
+    assert worker.pool()["timers"] == timers
+    assert worker.stop() == 0
+    proxy.close()
+
+
+def test_sigquit_gives_back(start, beats, rabbitmq):
+    worker = amqp(start, rabbitmq.url, "quit", concurrency=4)
+    for _ in range(8):
+        worker.send("late_nap", 300, "amqp-quit")
+    wait_for(lambda: len(worker.noted("amqp-quit:began")) == 4)
+    assert worker.stop(signal.SIGQUIT) == 0, worker.text()
+    assert rabbitmq.messages(worker.app, "quit") == 8
+
+
+def test_sigkill_loses_no_task_that_acknowledges_late(start, beats, rabbitmq):
+    worker = amqp(start, rabbitmq.url, "kill", concurrency=4)
+    sent = {worker.send("late_nap_once", "amqp-kill").id for _ in range(8)}
+    wait_for(lambda: len(worker.noted("amqp-kill:began")) == 4)
+    worker.process.kill()
+    worker.process.wait()
+    worker.notes.rpush("amqp-kill", "go")
+    worker.launch()
+    wait_for(lambda: set(worker.noted("amqp-kill:ended")) == sent)
+
+
+def test_heartbeats_go_on_with_a_full_pool(beats):
+    """With one slot and four messages prefetched: no drop, no redelivery."""
+    worker, count, seconds = beats
+    wait_for(lambda: len(worker.noted("beats:ended")) == count, PATIENCE + seconds)
+    assert len(worker.noted("beats:began")) == count
+    assert "onnection" not in worker.text().partition(" ready.")[2].replace("pidbox: Connected", "")
+    assert worker.stop() == 0
+
+
+def test_broker_killed_under_load(start, rabbitmq):
+    """Every task that acknowledges late is done at least once."""
+    worker = amqp(start, rabbitmq.url, "load", concurrency=10, broker_heartbeat=2)
+    sent = {worker.send("late_nap", 0.4, "load").id for _ in range(60)}
+    wait_for(lambda: len(worker.noted("load:ended")) >= 10)
+    rabbitmq.kill()
+    rabbitmq.start()
+    rabbitmq.wait()
+    wait_for(lambda: set(worker.noted("load:ended")) == sent)
+    assert worker.stop() == 0
+    assert rabbitmq.messages(worker.app, "load") == 0

@@ -1,0 +1,197 @@
+"""weald's Celery pool, what ends or replaces a worker: shutdowns, the stuck, recycling.  And what needs one alone."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("celery")
+pytest.importorskip("redis")
+
+from celery.exceptions import TimeLimitExceeded  # noqa: E402
+from celery_worker import PATIENCE, crew, redis_url, start, wait_for, worker  # noqa: E402, F401
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def value(result):
+    return result.get(timeout=PATIENCE)
+
+
+# -------------------------------------------------------------------- shutting down
+
+@pytest.mark.worker(concurrency=4)
+def test_sigquit_gives_back_tasks_that_acknowledge_late(worker):
+    for _ in range(8):
+        worker.send("late_nap", 300, "quit")
+    wait_for(lambda: len(worker.noted("quit:began")) == 4)
+    assert worker.stop(signal.SIGQUIT) == 0, worker.text()
+    assert worker.queued() == (8, 0)
+    assert worker.noted("quit:ended") == []
+
+
+@pytest.mark.worker(concurrency=2)
+def test_sigterm_lets_the_running_end_and_gives_back_the_rest(worker):
+    results = [worker.send("nap", 1) for _ in range(8)]
+    wait_for(lambda: sum(result.status == "STARTED" for result in results) == 2)
+    assert worker.stop() == 0, worker.text()
+    assert worker.queued() == (6, 0)
+    assert sum(result.status == "SUCCESS" for result in results) == 2
+
+
+@pytest.mark.worker(concurrency=2, weald_shutdown_timeout=0.5)
+def test_sigterm_within_a_bound(worker):
+    """Of a task that waits, and of one that computes and catches everything."""
+    for _ in range(3):
+        worker.send("late_nap", 300, "bound")
+    wait_for(lambda: len(worker.noted("bound:began")) == 2)
+    assert worker.stop() == 0, worker.text()
+    assert worker.queued() == (3, 0)
+    assert worker.noted("bound:ended") == []
+
+
+@pytest.mark.worker(concurrency=2, weald_shutdown_timeout=0.5, weald_stuck_timeout=1)
+def test_sigterm_while_a_task_computes_and_catches_everything(worker):
+    spinning = worker.send("stubborn_spin")
+    wait_for(lambda: worker.noted(spinning.id))
+    assert worker.stop() == 0, worker.text()
+
+
+@pytest.mark.worker(concurrency=2, broker_transport_options={"visibility_timeout": 3})
+def test_sigkill_loses_no_task_that_acknowledges_late(worker):
+    """Redis: another worker has it after the visibility timeout."""
+    sent = {worker.send("late_nap_once", "killed").id for _ in range(4)}
+    wait_for(lambda: len(worker.noted("killed:began")) == 2)
+    worker.process.kill()
+    worker.process.wait()
+    worker.notes.rpush("killed", "go")
+    worker.launch()
+    wait_for(lambda: set(worker.noted("killed:ended")) == sent)
+
+
+# -------------------------------------------------------------------- the command, and the alias
+
+@pytest.mark.parametrize(
+    "options, implementation",
+    [([], "weald.integrations.celery:TaskPool"), (["-Pgevent"], "celery.concurrency.gevent:TaskPool")],
+)
+def test_the_command_and_the_glued_alias(start, options, implementation):
+    """`weald celery` with the pool of its own, and with `-Pgevent`, which Celery alone does not patch for."""
+    command = [sys.executable, "-m", "weald", "celery", "-A", "celery_proj", "worker", *options, "-c", "10"]
+    worker = start(command=[*command, "--without-mingle", "-l", "INFO"])
+    results = [worker.send("meet_greenlets", "command", 10) for _ in range(10)]
+    assert [value(result) for result in results] == [10] * 10
+    assert worker.pool()["implementation"] == implementation
+
+
+# -------------------------------------------------------------------- connections
+
+COMMAND = [sys.executable, "-m", "celery", "-A", "celery_proj", "worker", "-P", "custom", "-l", "INFO"]
+
+
+@pytest.mark.worker(command=[*COMMAND, "-c", "501", "-E"])
+def test_redis_connections(worker):
+    """500 tasks that end together, with gossip, mingle, events and remote control as Celery has them by default.
+
+    Without the pool's care there is a connection for each.
+    """
+    results = [worker.send("wait_at_gate") for _ in range(500)]
+    wait_for(lambda: worker.pool()["running"] == 500)
+    wait_for(lambda: len(worker.connections()) <= 10, what="the end of the connections for the start")
+    worker.send("open_gate")
+    most = []
+    while results:
+        while results and results[-1].ready():
+            results.pop()
+        most = max(most, [client["cmd"] for client in worker.connections()], key=len)
+    assert 0 < len(most) <= 10, " ".join(most)
+
+
+# -------------------------------------------------------------------- size and replacement
+
+@pytest.mark.worker("--autoscale=6,1", environ={"AUTOSCALE_KEEPALIVE": "1"})
+def test_autoscale(worker):
+    results = [worker.send("hold", "autoscale") for _ in range(6)]
+    wait_for(lambda: worker.pool()["running"] == 6)
+    worker.notes.rpush("autoscale", "go")
+    for result in results:
+        value(result)
+    wait_for(lambda: worker.pool()["max-concurrency"] == 1)
+
+
+def test_pool_restart_and_embedded_beat(start, tmp_path):
+    """Tasks that run go on; those that come run a reloaded module's code."""
+    module = tmp_path / "reloaded.py"
+    code = "def version():\n    return {}\n"
+    module.write_text(code.format(1))
+    environ = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}", "PYTHONDONTWRITEBYTECODE": "1"}
+    schedule = {"tick": {"task": "tick", "schedule": 0.2, "args": ["beat"]}}
+    worker = start("-I", "reloaded", "-B", "-s", str(tmp_path / "beat"), environ=environ, worker_pool_restarts=True,
+                   beat_schedule=schedule)
+    assert value(worker.send("version")) == 1
+    running = worker.send("hold", "restart")
+    wait_for(lambda: running.status == "STARTED")
+    module.write_text(code.format(22))
+    reply = worker.app.control.pool_restart(modules=["reloaded"], reload=True, reply=True, timeout=PATIENCE, limit=1)
+    assert next(iter(reply[0].values())) == {"ok": "reload started"}
+    assert value(worker.send("version")) == 22
+    worker.notes.rpush("restart", "go")
+    value(running)
+    wait_for(lambda: len(worker.noted("beat")) >= 3, what="beat")
+
+
+@pytest.mark.worker("--max-tasks-per-child=10", concurrency=2)
+def test_max_tasks_per_child_and_hangup(worker):
+    """The process is replaced after so many tasks, or when told to, and no message is lost."""
+    results = [worker.send("nap", 0.05) for _ in range(25)]
+    assert sum(value(result) for result in results) == pytest.approx(1.25)
+    wait_for(lambda: worker.starts() == 3)
+    pool = worker.pool()
+    assert pool["recycles"] == 2 and pool["max-tasks-per-child"] == 10
+    worker.tell(signal.SIGHUP)
+    wait_for(lambda: worker.starts() == 4)
+    assert value(worker.send("pid")) == worker.process.pid
+    assert worker.pool()["recycles"] == 3
+    assert worker.stop() == 0
+    assert worker.queued() == (0, 0)
+
+
+@pytest.mark.worker("--max-memory-per-child=150000", concurrency=2)
+def test_max_memory_per_child(worker):
+    before = worker.send("grab", 120)
+    after = [worker.send("nap", 1.2) for _ in range(3)]
+    assert value(before) == worker.process.pid
+    assert [value(result) for result in after] == [1.2] * 3
+    assert worker.pool()["recycles"] == 1
+
+
+@pytest.mark.worker(concurrency=4, weald_stuck_timeout=1.5)
+def test_c_code_that_never_returns(worker):
+    """It is named in the log, the process is replaced, and the task has failed."""
+    stuck = worker.send("stuck", time_limit=0.5)
+    wait_for(lambda: worker.starts() == 2)
+    assert value(worker.send("add", 1, 2)) == 3
+    with pytest.raises(TimeLimitExceeded):
+        value(stuck)
+    assert "in stuck\n" in worker.text() and "is still in C code" in worker.text()
+    assert worker.pool()["recycles"] == 1
+
+
+@pytest.mark.worker(concurrency=4, weald_stuck_timeout=0.5)
+def test_c_code_that_keeps_the_gil_ends_the_process(worker):
+    worker.send("stuck_with_gil", time_limit=0.5)
+    assert worker.process.wait(PATIENCE) == 1
+    assert "in stuck_with_gil" in worker.text()
+
+
+@pytest.mark.worker(concurrency=2, weald_shutdown_timeout=0.5, weald_stuck_timeout=1.5)
+def test_sigterm_while_a_task_is_stuck_in_c(worker):
+    """It has no limit, but the process ends, and what waits goes back."""
+    stuck = worker.send("stuck", time_limit=1)
+    wait_for(lambda: stuck.status == "STARTED")
+    began = time.monotonic()
+    worker.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: worker.process.poll() is not None or worker.starts() == 2)
+    assert time.monotonic() - began < PATIENCE
