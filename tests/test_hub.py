@@ -7,7 +7,7 @@ import sys
 import threading
 
 import pytest
-from helpers import python
+from helpers import HubMakingTime, python
 
 import weald
 from weald import _core
@@ -270,3 +270,15 @@ def test_a_greenlet_that_blocks_while_its_thread_ends_does_not_keep_it():
     thread.start()
     thread.join(20)
     assert not thread.is_alive()
+
+
+def test_a_hub_made_while_another_is_being_made(io_loop):
+    """A signal handler may do that: there is one hub afterwards, which runs what either has spawned."""
+    inner = []
+    weald.spawn(int).join()
+    descriptors = len(os.listdir("/proc/self/fd"))  # one hub's among them
+    with HubMakingTime(lambda: inner.extend([weald.get_hub(), weald.spawn(sum, [1, 2])])):
+        outer = weald.get_hub()
+    assert outer is inner[0]
+    assert inner[1].get(timeout=10) == 3
+    assert len(os.listdir("/proc/self/fd")) == descriptors

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import requests
 from celery import Celery
+from celery.result import AsyncResult
 from celery.signals import worker_ready
 
 BROKER = os.environ.get("BROKER", "")
@@ -20,12 +21,12 @@ if BROKER:
     app.conf.broker_url = BROKER
     app.conf.result_backend = "rpc://" if BROKER.startswith("amqp") else BROKER
 else:
-    for folder in ("queue", "processed", "control", "results"):
+    for folder in ("queue", "outbox", "processed", "control", "results"):
         (FETCH_DIR / folder).mkdir(parents=True, exist_ok=True)
     app.conf.broker_url = "filesystem://"
     app.conf.broker_transport_options = {
         "data_folder_in": FETCH_DIR / "queue",
-        "data_folder_out": FETCH_DIR / "queue",
+        "data_folder_out": FETCH_DIR / "outbox",  # see `submit`
         "processed_folder": FETCH_DIR / "processed",
         "control_folder": FETCH_DIR / "control",
         "polling_interval": 0.05,
@@ -52,3 +53,16 @@ def fetch(url: str) -> dict[str, float]:
     began = time.time()
     body = requests.get(url, timeout=60).content
     return {"began": began, "ended": time.time(), "size": len(body)}
+
+
+def submit(url: str) -> AsyncResult:
+    """Send a `fetch` of `url`.
+
+    A worker of the filesystem broker takes a message as soon as its file is there, even one that is not yet written;
+    so messages are written beside the queue and moved there when they are complete.
+    """
+    result = fetch.delay(url)
+    if not BROKER:
+        for message in (FETCH_DIR / "outbox").iterdir():
+            message.rename(FETCH_DIR / "queue" / message.name)
+    return result

@@ -1191,6 +1191,9 @@ cdef Hub make_hub():
     if exiting:
         raise RuntimeError("the interpreter is shutting down: no event loop can be started any more")
     cdef Hub hub = (default_hub_class() if hub_class is None else hub_class)()
+    if weald_hub != NULL:  # made meanwhile, by a signal handler: what it has spawned is there
+        hub.destroy()
+        return <Hub>weald_hub
     (<dict>PyThreadState_GetDict())[KEEPER] = _Keeper(hub)
     weald_hub = <PyObject *>hub
     hubs.add(hub)
