@@ -32,13 +32,12 @@ with watched:
     from test_http_protocol import BAD_CHUNKS, BAD_HEADS, CHUNKS, GET, GOOD_CHUNKS, GOOD_HEADS
     from wsproto import ConnectionType
     from wsproto.connection import Connection
-    from wsproto.extensions import PerMessageDeflate
 
     import weald
     from weald.http.http2 import Http2Connection
     from weald.http.limits import Limits
     from weald.http.protocol import HeadParser, ProtocolError, RequestStream
-    from weald.http.websocket import Closed, Options, WebSocket
+    from weald.http.websocket import Closed, Options, WebSocket, _Deflate
     from weald.pywsgi import WSGIServer
 
 SMALL = Limits(head=2000, request_line=500, fields=20, body=3000, trailers=300, chunk_line=100, linger_timeout=0.0)
@@ -165,7 +164,7 @@ def websocket(data: bytes) -> None:
     step, compressed, data = (data[0] // 2 + 1, data[0] % 2, data[1:]) if data else (1, 0, b"")
     outcomes = []
     for size in (step, 4096):
-        extension = PerMessageDeflate()
+        extension = _Deflate()
         if compressed:
             extension.accept("permessage-deflate")
         wire = Wire(data, size)

@@ -206,27 +206,102 @@ def test_bytes_one_by_one() -> None:
         assert {client.receive(), client.receive()} == {(TEXT, b"hello"), (PONG, b"p")}
 
 
+TEXTS = [
+    *(
+        "\0",
+        "\x7f",
+        "\x80",
+        "\u07ff",
+        "\u0800",
+        "\ud7ff",
+        "\ue000",
+        "\ufeff",
+        "\ufffd",
+        "\ufffe",
+        "\uffff",
+        "\U00010000",
+    ),
+    *("\U0001fffe", "\U0010ffff", "\u03ba\u1f79\u03c3\u03bc\u03b5"),
+]
+
+
+def test_characters_at_the_edges() -> None:
+    """Whole, and cut at each byte: in fragments of a message, and in what the system delivers."""
+    with talking() as client:
+        for text in TEXTS:
+            data = f"-{text}-".encode()
+            client.send(frame(TEXT, data))
+            assert client.receive() == (TEXT, data)
+            parts = [data[i : i + 1] for i in range(len(data))]
+            client.send(frame(TEXT, b"", fin=False), *(frame(0, part, fin=False) for part in parts), frame(0))
+            assert client.receive() == (TEXT, data)
+        for byte in frame(TEXT, "".join(TEXTS).encode()):
+            client.send(bytes([byte]))
+            weald.sleep(0)
+        assert client.receive() == (TEXT, "".join(TEXTS).encode())
+
+
+def test_pings_are_answered_in_order_with_what_they_bring() -> None:
+    payloads = [b"", b"a", bytes(range(125)), b"\xff\xfe", *(b"%d" % i for i in range(10))]
+    with talking() as client:
+        client.send(*(frame(PING, payload) for payload in payloads), frame(PONG, b"unasked"), frame(TEXT, b"end"))
+        assert [client.receive() for _ in payloads] == [(PONG, payload) for payload in payloads]
+        assert client.receive() == (TEXT, b"end")
+
+
+def test_nothing_is_answered_after_the_close() -> None:
+    with talking() as client:
+        client.send(frame(CLOSE, b"\x03\xe8" + b"r" * 123), frame(PING, b"late"), frame(TEXT, b"late"), frame(CLOSE))
+        assert client.closed() == 1000
+
+
 # ---------------------------------------------------------------- what a client must not send
+
+NO_UTF8 = [
+    ("half a character", b"\xe2\x82"),
+    ("a byte that is never right", b"\xff"),
+    ("a continuation of nothing", b"\x80"),
+    ("too long a form of a slash", b"\xc0\xaf"),
+    ("too long a form, of 3 bytes", b"\xe0\x80\xaf"),
+    ("too long a form, of 4 bytes", b"\xf0\x80\x80\xaf"),
+    ("a form of 5 bytes", b"\xf8\x88\x80\x80\x80"),
+    ("a surrogate", b"\xed\xa0\x80"),
+    ("two surrogates", b"\xed\xa0\xbd\xed\xb8\x80"),
+    ("beyond Unicode", b"\xf4\x90\x80\x80"),
+    ("a character cut short", b"\xe2\x82a"),
+]
 
 
 @pytest.mark.parametrize(
     ("code", "frames"),
     [
-        pytest.param(1002, [frame(TEXT, b"a", reserved=1)], id="a reserved bit"),
-        pytest.param(1002, [frame(TEXT, b"a", reserved=4)], id="compressed, as not agreed"),
-        pytest.param(1002, [frame(3, b"a")], id="a reserved opcode"),
-        pytest.param(1002, [frame(11)], id="a reserved control opcode"),
+        *(
+            pytest.param(1002, [frame(TEXT, b"a", reserved=bits)], id=f"reserved bits {bits:03b}")
+            for bits in range(1, 8)
+        ),
+        pytest.param(1002, [frame(PING, reserved=2)], id="a reserved bit of a ping"),
+        pytest.param(1002, [frame(CLOSE, reserved=1)], id="a reserved bit of a close"),
+        *(pytest.param(1002, [frame(code, b"a")], id=f"opcode {code}") for code in (*range(3, 8), *range(11, 16))),
         pytest.param(1002, [frame(TEXT, b"a", masked=False)], id="not masked"),
         pytest.param(1002, [frame(PING, b"a" * 126)], id="a long ping"),
         pytest.param(1002, [frame(PING, b"a", fin=False)], id="a ping in fragments"),
+        pytest.param(1002, [frame(PONG, b"a", fin=False), frame(0, b"b")], id="a pong in fragments"),
+        pytest.param(1002, [frame(0, b"a", fin=False), frame(0, b"b")], id="fragments of nothing"),
+        pytest.param(1002, [frame(PING, b"a")[:1] + bytes([0x80 | 126, 0, 1]) + bytes(5)], id="a ping of a long form"),
+        pytest.param(1002, [b"\x82\xff" + b"\x80" + bytes(7) + bytes(4)], id="a length of 64 bits"),
         pytest.param(1002, [frame(CLOSE, b"a" * 126)], id="a long close"),
         pytest.param(1002, [frame(CLOSE, b"\x03")], id="a close with half a code"),
         pytest.param(1002, [frame(0, b"a")], id="a continuation of nothing"),
         pytest.param(1002, [frame(TEXT, b"a", fin=False), frame(TEXT, b"b")], id="a message in another"),
-        pytest.param(1007, [frame(TEXT, b"\xff")], id="no UTF-8"),
-        pytest.param(1007, [frame(TEXT, b"\xe2\x82")], id="half a character"),
-        pytest.param(1007, [frame(TEXT, b"\xed\xa0\x80")], id="a surrogate"),
-        pytest.param(1007, [frame(TEXT, b"\xf4\x90\x80\x80")], id="beyond Unicode"),
+        *(pytest.param(1007, [frame(TEXT, b"a" + bad)], id=f"{what}") for what, bad in NO_UTF8),
+        # At once: the rest of these need not come.
+        *(pytest.param(1007, [frame(TEXT, bad + b"a" * 90)[:50]], id=f"at once: {what}") for what, bad in NO_UTF8[1:]),
+        pytest.param(1007, [frame(TEXT, b"\xf4\x90", fin=False)], id="beyond Unicode, in a first fragment"),
+        pytest.param(
+            1007,
+            [frame(TEXT, b"\xc3", fin=False), frame(PING), frame(0, b"\xc3\xa4", fin=False)][0::2],
+            id="two firsts",
+        ),
         pytest.param(1007, [frame(TEXT, b"\xe2", fin=False), frame(0, b"a")], id="no UTF-8, in fragments"),
         pytest.param(1007, [frame(CLOSE, b"\x03\xe8\xff")], id="no UTF-8 as the reason"),
         *(
@@ -248,7 +323,7 @@ def test_the_server_closes(code: int, frames: list[bytes]) -> None:
     assert errors == []
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1011, 3000, 4999])
+@pytest.mark.parametrize("code", [*range(1000, 1004), *range(1007, 1014), 3000, 3999, 4000, 4999])
 def test_the_client_closes(code: int) -> None:
     ended: list[Closed | None] = []
 
@@ -329,6 +404,83 @@ def test_compression() -> None:
         assert opcode == TEXT | 0x40
         assert zlib.decompressobj(wbits=-15).decompress(payload + b"\0\0\xff\xff") == b"hello" * 100
         assert len(payload) < 100
+
+
+def test_compressed_messages_of_all_kinds() -> None:
+    """In fragments, empty, not compressed at all, and referring to the one before."""
+    with talking(more=DEFLATE) as client:
+        data = deflated(b"hello" * 100)
+        client.send(frame(TEXT, data[:3], fin=False, reserved=4), frame(PING, b"p"), frame(0, data[3:]))
+        assert client.receive() == (PONG, b"p")
+        wanted = [b"hello" * 100]
+        client.send(frame(TEXT, b"plain"), frame(BINARY, deflated(b""), reserved=4), frame(BINARY, b"\0", reserved=4))
+        wanted += [b"plain", b"", b""]
+        made = zlib.compressobj(wbits=-15)
+        for text in (b"again and again", b"again and again"):
+            part = made.compress(text) + made.flush(zlib.Z_SYNC_FLUSH)
+            client.send(frame(TEXT, part[:-4], reserved=4))
+            wanted.append(text)
+        inflate = zlib.decompressobj(wbits=-15)
+        for message in wanted:
+            opcode, payload = client.receive()
+            assert opcode & 0x40
+            assert inflate.decompress(payload + b"\0\0\xff\xff") == message
+
+
+@pytest.mark.parametrize(
+    ("code", "frames"),
+    [
+        pytest.param(1002, [frame(PING, b"", reserved=4)], id="a compressed ping"),
+        pytest.param(1002, [frame(TEXT, b"", reserved=6)], id="another reserved bit"),
+        pytest.param(
+            1002, [frame(TEXT, b"", fin=False, reserved=4), frame(0, b"", reserved=4)], id="the bit in a continuation"
+        ),
+        pytest.param(1007, [frame(TEXT, b"\xff\xff\xff\xff", reserved=4)], id="no deflate"),
+        pytest.param(1007, [frame(TEXT, deflated(b"\xff"), reserved=4)], id="no UTF-8 within"),
+        pytest.param(1009, [frame(TEXT, deflated(b"a" * 1001), reserved=4)], id="too large within"),
+    ],
+)
+def test_what_must_not_be_compressed(code: int, frames: list[bytes]) -> None:
+    got: list[Any] = []
+    with talking(got.extend, more=DEFLATE, max_message=1000) as client:
+        client.send(*frames)
+        assert client.closed() == code
+    assert got == []
+
+
+@pytest.mark.parametrize(
+    ("offer", "agreed"),
+    [
+        ("permessage-deflate; server_no_context_takeover", {"server_no_context_takeover"}),
+        ("permessage-deflate; client_no_context_takeover", {"client_no_context_takeover"}),
+        ("permessage-deflate; server_max_window_bits=10", {"server_max_window_bits=10"}),
+        ("permessage-foo, permessage-deflate", set()),
+        ("permessage-foo", None),
+        ("permessage-deflate; server_max_window_bits=7", None),
+        ("permessage-deflate; server_max_window_bits=16", None),
+        ("permessage-deflate; what=5", None),
+        ("permessage-deflate; server_no_context_takeover; server_no_context_takeover", None),
+        ("permessage-deflate; server_no_context_takeover=1", None),
+        ("permessage-deflate; server_max_window_bits", None),
+        ("permessage-deflate; what, permessage-deflate; client_max_window_bits", set()),
+    ],
+)
+def test_negotiation(offer: str, agreed: set[str] | None) -> None:
+    """RFC 7692 section 7.1: an offer that is not understood is declined."""
+    with talking(more=f"Sec-WebSocket-Extensions: {offer}\r\n") as client:
+        answer = client.fields.get("sec-websocket-extensions")
+        if agreed is None:
+            assert answer is None
+            return
+        assert answer is not None
+        name, *parameters = answer.split(";")
+        assert name == "permessage-deflate"
+        assert agreed <= {parameter.strip() for parameter in parameters}
+        for _ in range(2):
+            client.send(frame(TEXT, deflated(b"hello" * 100), reserved=4))
+            _, payload = client.receive()
+            if "server_no_context_takeover" in agreed:
+                assert zlib.decompressobj(wbits=-15).decompress(payload + b"\0\0\xff\xff") == b"hello" * 100
 
 
 def test_compression_can_be_off() -> None:
@@ -424,6 +576,7 @@ def test_an_independent_client() -> None:
         import weald
         from weald.http import websocket
         from weald.pywsgi import WSGIServer
+        from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory as Deflate
         from websockets.sync.client import connect
 
         @websocket.application
@@ -434,8 +587,14 @@ def test_an_independent_client() -> None:
         server = WSGIServer(("127.0.0.1", 0), echo, log=None)
         server.start()
         url = f"ws://127.0.0.1:{server.server_port}/"
-        for compression in ("deflate", None):
-            with connect(url, compression=compression) as client:
+        kinds = [
+            {"compression": "deflate"},
+            {"compression": None},
+            {"extensions": [Deflate(server_no_context_takeover=True, client_no_context_takeover=True)]},
+            {"extensions": [Deflate(server_max_window_bits=9, client_max_window_bits=9)]},
+        ]
+        for options in kinds:
+            with connect(url, **options) as client:
                 for message in ("hello", b"hello", "x" * 300_000, "ä" * 1000, ["in ", "three ", "parts"]):
                     client.send(message)
                     wanted = "".join(message) if isinstance(message, list) else message

@@ -38,8 +38,10 @@ def main() -> None:
     if core != "-1":
         os.sched_setaffinity(0, {int(core)})
     app: Any = getattr(import_module("http_apps"), name)
-    files = {"certfile": tls[0], "keyfile": tls[1]} if tls else {}
+    files: dict[str, Any] = {"certfile": tls[0], "keyfile": tls[1]} if tls else {}
     if kind in ("weald", "gevent"):
+        if kind == "weald" and "HEAD_TIMEOUT" in os.environ:
+            files["limits"] = import_module("weald.http.limits").Limits(head_timeout=float(os.environ["HEAD_TIMEOUT"]))
         server = import_module(f"{kind}.pywsgi").WSGIServer(("127.0.0.1", 0), app, backlog=1024, log=None, **files)
         server.start()
         announce(server.server_port)

@@ -18,6 +18,7 @@ Invariants:
 
 import base64
 import binascii
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ try:
     from wsproto import ConnectionType, WSConnection
     from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Message, Ping, TextMessage
     from wsproto.extensions import PerMessageDeflate
+    from wsproto.frame_protocol import CloseReason, RsvBits
     from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("wsproto", "h11"):
@@ -72,6 +74,37 @@ class HandshakeError(ValueError):
         super().__init__(text)
         self.status = status
         self.headers = list(headers)
+
+
+_parameter = re.compile(
+    r"(?:(?P<plain>(?:server|client)_no_context_takeover)"
+    r'|(?P<bits>(?:server|client)_max_window_bits)(?:\s*=\s*(?P<quote>"?)(?P<value>[89]|1[0-5])(?P=quote))?)'
+).fullmatch
+
+
+class _Deflate(PerMessageDeflate):
+    """wsproto's, which forgets within a compressed message of several frames that it is one when a ping comes, and
+    takes offers it does not understand."""
+
+    def accept(self, offer: str) -> bool | str | None:
+        names = set()
+        for parameter in offer.split(";")[1:]:
+            found = _parameter(parameter.strip())
+            name = found and (found["plain"] or found["bits"])
+            # RFC 7692 section 7.1: unknown, repeated or malformed
+            if found is None or name in names or (name == "server_max_window_bits" and found["value"] is None):
+                return None
+            names.add(name)
+        return super().accept(offer)
+
+    def frame_inbound_header(self, proto: Any, opcode: Any, rsv: Any, payload_length: int) -> Any:
+        if opcode.iscontrol():
+            self._inbound_is_compressible = False
+            return CloseReason.PROTOCOL_ERROR if rsv.rsv1 else RsvBits(False, False, False)
+        return super().frame_inbound_header(proto, opcode, rsv, payload_length)
+
+    def frame_inbound_complete(self, proto: Any, fin: bool) -> Any:
+        return super().frame_inbound_complete(proto, fin) if self._inbound_is_compressible else None
 
 
 class WebSocket:
@@ -298,7 +331,7 @@ def accept(
         handshake.initiate_upgrade_connection(fields, environ.get("REQUEST_URI", "/"))
         request: Any = next(handshake.events())
         subprotocol = next((name for name in subprotocols if name in request.subprotocols), None)
-        extensions: list[Any] = [PerMessageDeflate()] if options.compress else []
+        extensions: list[Any] = [_Deflate()] if options.compress else []
         answer = handshake.send(AcceptConnection(subprotocol=subprotocol, extensions=extensions))
     except (RemoteProtocolError, ValueError) as error:
         raise HandshakeError("400 Bad Request", str(error)) from None

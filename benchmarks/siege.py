@@ -1,0 +1,151 @@
+"""What a crowd of idle or hostile clients costs an HTTP server: `benchmarks/run siege [options]`.
+
+Two parts.  `idle`: resident bytes of the server for each of 10,000 keep-alive connections that have asked once, side
+against side.  `dribble`: 10,000 connections that send their request's head byte by byte, each thrown out and come
+again, against weald alone: when they are thrown out, what a well-behaved client's latency is meanwhile, compared with
+an idle server, and whether the memory stays flat.  Nothing here passes or fails: a target that is missed is OVER.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from _env import HERE, BenchError, Child, Side, add_options, choose_core, headline, resolve
+from _report import against, number, table
+
+SIDES = ("weald", "gevent")
+PARTS = ("idle", "dribble")
+PAGE = resource.getpagesize()
+MEMORY_TARGET, LATENCY_TARGET = 0.5, 2.0
+RATE = 200  # requests a second of the well-behaved client
+
+
+def resident(pid: int) -> int:
+    """Bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+
+
+class Clients:
+    """A process of siege_clients.py, on a core of its own."""
+
+    def __init__(self, core: int, *arguments: object) -> None:
+        pin = (lambda: os.sched_setaffinity(0, {core})) if core >= 0 else None
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "workloads" / "siege_clients.py"), *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=pin,
+        )
+
+    def answer(self) -> str:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            raise BenchError("the clients died")
+        return line
+
+    def __enter__(self) -> "Clients":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def percentiles(took: Sequence[float]) -> tuple[float, float]:
+    """The 50th and the 99th."""
+    ordered = sorted(took)
+    return ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
+
+
+def idle(sides: Sequence[Side], count: int, cores: tuple[int, int]) -> str:
+    """Bytes of memory a connection."""
+    used: dict[str, float] = {}
+    for side in sides:
+        with Child(side, "http_servers.py", side.kind, str(cores[0]), "hello") as server:
+            port = int(server.answer(timeout=30))
+            with Clients(cores[1], "keep", port, 100, 0) as first:  # what is made once is made
+                first.answer()
+                before = resident(server.process.pid)
+                with Clients(cores[1], "keep", port, count, 0) as crowd:
+                    crowd.answer()
+                    used[side.label] = (resident(server.process.pid) - before) / count
+    ours = used[sides[0].label]
+    body = [
+        [side.label, number(used[side.label])]
+        + (["", ""] if i == 0 else [against(ours / used[side.label], MEMORY_TARGET), f"{MEMORY_TARGET}"])
+        for i, side in enumerate(sides)
+    ]
+    return table([f"{count:,} idle connections", "bytes each", f"{sides[0].label} / it", "target"], body)
+
+
+def dribble(side: Side, count: int, timeout: float, cores: tuple[int, int]) -> str:
+    """Latency and memory while `count` connections dribble."""
+    limited = Side(side.label, side.kind, side.package, side.python, {**side.environ, "HEAD_TIMEOUT": str(timeout)})
+    seconds = 4 * timeout  # to come, and to come again twice
+    with Child(limited, "http_servers.py", side.kind, str(cores[0]), "hello") as server:
+        port = int(server.answer(timeout=30))
+        with Clients(cores[1], "ask", port, RATE, timeout) as alone:
+            calm = percentiles(json.loads(alone.answer()))
+        start = resident(server.process.pid)
+        with Clients(cores[1], "dribble", port, count, seconds, timeout) as crowd:
+            os.setpriority(os.PRIO_PROCESS, crowd.process.pid, 10)  # it shares a core with who measures
+            crowd.answer()
+            first = resident(server.process.pid)
+            with Clients(cores[1], "ask", port, RATE, 1.5 * timeout) as during:
+                busy = percentiles(json.loads(during.answer()))
+            last = resident(server.process.pid)
+            ended = json.loads(crowd.answer())
+    body = [
+        ["a good client's latency: median, us", number(calm[0]), number(busy[0]), f"{busy[0] / calm[0]:.2f}", ""],
+        [
+            "99th percentile, us",
+            number(calm[1]),
+            number(busy[1]),
+            against(busy[1] / calm[1], LATENCY_TARGET),
+            f"{LATENCY_TARGET}",
+        ],
+        ["resident MiB, nobody / all there", f"{start / 2**20:.1f}", f"{first / 2**20:.1f}", "", ""],
+        ["all there / later", f"{first / 2**20:.1f}", f"{last / 2**20:.1f}", f"{last / first:.2f}", ""],
+    ]
+    return (
+        table([f"{count:,} dribble", "before", "during", "ratio", "target"], body)
+        + f"\n\n{ended['ended']:,} connections were thrown out, {ended['told']:,} of them with 408; they lasted "
+        f"{ended['shortest']:.1f} to {ended['longest']:.1f} s (median {ended['median']:.1f}), of {timeout:g}; "
+        f"{ended['failed']} could not connect"
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Entry of `run siege`."""
+    parser = argparse.ArgumentParser(prog="benchmarks/run siege", description=__doc__)
+    add_options(parser, SIDES, rounds=1)
+    parser.add_argument("--parts", default=",".join(PARTS), help="(default: %(default)s)")
+    parser.add_argument("--clients", type=int, default=10_000, help="(default: %(default)s)")
+    parser.add_argument("--head-timeout", type=float, default=10.0, help="seconds (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    parts = options.parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        raise BenchError(f"no part {', '.join(unknown)}; there are: {', '.join(PARTS)}")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = options.clients + 1000
+    if soft < needed:
+        if hard < needed:
+            raise BenchError(f"{needed} open files are needed, {hard} are allowed: ulimit -n, as root")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    core = choose_core(options.core)
+    sides = resolve(options, SIDES)
+    others = os.sched_getaffinity(0) - {core} if core >= 0 else set()
+    cores = (core, max(others) if others else -1)
+    print(headline(sides) + f"; server on core {cores[0]}, clients on {cores[1]}", flush=True)
+    for _ in range(options.rounds):
+        if "idle" in parts:
+            print(f"\n{idle(sides, options.clients, cores)}", flush=True)
+        if "dribble" in parts:
+            print(f"\n{dribble(sides[0], options.clients, options.head_timeout, cores)}", flush=True)

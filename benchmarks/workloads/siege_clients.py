@@ -1,0 +1,121 @@
+"""The clients of `siege`, one kind a process: `siege_clients.py dribble|keep|ask PORT COUNT SECONDS`.
+
+dribble  COUNT connections whose request heads never end, a byte a second each; who is thrown out comes again.
+         Prints, once COUNT are open, and again at the end, JSON: how many have ended, how they were told, how long
+         they lasted.
+keep     COUNT connections that have asked once and stay; prints a line when they are there, ends with its input.
+ask      Asks COUNT times a second on one connection; prints JSON: latencies in microseconds.
+"""
+
+import errno
+import gc
+import json
+import select
+import socket
+import sys
+import time
+from typing import Any
+
+HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
+NOW = time.monotonic
+
+
+class Dribbler:
+    def __init__(self, port: int, count: int) -> None:
+        self.port, self.count = port, count
+        self.epoll = select.epoll()
+        self.open: dict[int, Any] = {}  # descriptor: socket
+        self.born: dict[int, float] = {}
+        self.lasted: list[float] = []
+        self.told = 0  # 408
+        self.failed = 0
+
+    def connect(self) -> None:
+        sock = socket.socket()
+        sock.setblocking(False)
+        if sock.connect_ex(("127.0.0.1", self.port)) not in (0, errno.EINPROGRESS):
+            self.failed += 1
+            return
+        self.open[sock.fileno()] = sock
+        self.born[sock.fileno()] = NOW()
+        self.epoll.register(sock, select.EPOLLIN)
+        try:
+            sock.send(HEAD + b"X: ")  # to an address of this machine, connecting is over by now
+        except OSError:
+            pass
+
+    def end(self, fd: int) -> None:
+        try:
+            answer = self.open[fd].recv(1000)
+        except OSError:
+            answer = b""
+        self.told += answer.startswith(b"HTTP/1.1 408")
+        self.lasted.append(NOW() - self.born.pop(fd))
+        self.epoll.unregister(fd)
+        self.open.pop(fd).close()
+
+    def run(self, seconds: float, ramp: float) -> None:
+        """Connections come evenly within `ramp` seconds, and so they go."""
+        start = NOW()
+        announced = False
+        turn = 0
+        while (now := NOW()) - start < seconds:
+            wanted = min(self.count, int(self.count * (now - start) / ramp))
+            for _ in range(min(wanted - len(self.open), 100)):
+                self.connect()
+            if not announced and len(self.open) >= self.count * 0.98:
+                announced = True
+                print(self.report(), flush=True)
+            # A hundredth of them gets a byte each hundredth of a second.
+            turn += 1
+            for fd in [fd for fd in self.open if fd % 100 == turn % 100]:
+                try:
+                    self.open[fd].send(b"a")
+                except OSError:
+                    pass
+            for fd, _ in self.epoll.poll(max(start + turn / 100 - NOW(), 0)):
+                self.end(fd)
+        print(self.report(), flush=True)
+
+    def report(self) -> str:
+        lasted = sorted(self.lasted) or [0.0]
+        return json.dumps(
+            {"open": len(self.open), "ended": len(self.lasted), "told": self.told, "failed": self.failed}
+            | {"shortest": lasted[0], "median": lasted[len(lasted) // 2], "longest": lasted[-1]}
+        )
+
+
+def ask(port: int, rate: int, seconds: float) -> None:
+    took = []
+    gc.disable()
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        end = NOW() + seconds
+        while (start := NOW()) < end:
+            sock.sendall(HEAD + b"\r\n")
+            answer = sock.recv(10_000)
+            took.append((NOW() - start) * 1e6)
+            assert answer.startswith(b"HTTP/1.1 200"), answer
+            time.sleep(max(start + 1 / rate - NOW(), 0))
+    print(json.dumps(took), flush=True)
+
+
+def keep(port: int, count: int) -> None:
+    kept = []
+    for _ in range(count):
+        sock = socket.create_connection(("127.0.0.1", port), timeout=30)
+        sock.sendall(HEAD + b"\r\n")
+        assert sock.recv(10_000).startswith(b"HTTP/1.1 200")
+        kept.append(sock)
+    print(len(kept), flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    kind, port, count, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    if kind == "dribble":
+        Dribbler(port, count).run(seconds, float(sys.argv[5]))
+    elif kind == "ask":
+        ask(port, count, seconds)
+    else:
+        keep(port, count)
