@@ -135,6 +135,9 @@ BAD_HEADS = [
     (413, "a body beyond the limit", GET + b"Content-Length: 99999999999999\r\n\r\n"),
     (417, "an unknown expectation", GET + b"Expect: the unexpected\r\n\r\n"),
     (400, "Expect twice", GET + b"Expect: 100-continue\r\nExpect: 100-continue\r\n\r\n"),
+    # Limits
+    (414, "a long request line", b"GET /" + b"a" * 8200 + b" HTTP/1.1\r\n" + HOST + b"\r\n"),
+    (431, "too many fields", GET + b"X: a\r\n" * 100 + b"\r\n"),
     # Names that would be one name in the environment
     (400, "Content_Length", GET + b"Content_Length: 5\r\n\r\n"),
     (400, "Transfer_Encoding", GET + b"Transfer_Encoding: chunked\r\n\r\n"),

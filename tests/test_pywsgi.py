@@ -471,6 +471,20 @@ def test_a_client_that_takes_nothing_is_cut_off() -> None:
             assert ended.wait(20)
 
 
+def test_a_head_beyond_the_limit() -> None:
+    served: list[str] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        served.append(environ["PATH_INFO"])
+        return hello(environ, start_response)
+
+    with serving(app) as server:
+        for end in (b"\r\n\r\n", b""):
+            response = one(server, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 66_000 + end + GET)
+            assert (response.status, response.fields["connection"]) == (431, "close")
+    assert served == []
+
+
 def test_a_body_beyond_the_limit() -> None:
     with serving(echo, limits=replace(QUICK, body=10)) as server:
         assert one(server, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n").status == 413
