@@ -159,6 +159,17 @@ def test_keep_alive_and_pipelining() -> None:
             assert len(server._connections) == 1
 
 
+def test_a_connection_that_waits_keeps_nothing_of_its_last_request() -> None:
+    with serving(hello) as server, closing(connect(server)) as sock, sock.makefile("rb") as file:
+        for _ in range(2):
+            sock.sendall(GET)
+            assert Response(file).body == b"hello"
+            (handler,) = server._connections
+            wait_until(lambda handler=handler: handler._idle)
+            assert handler.environ is handler.wsgi_input is handler.response_headers is handler._request is None
+            assert handler._stream._buffer == b""
+
+
 @pytest.mark.parametrize("connection", [b"", b"Connection: keep-alive\r\n"])
 def test_http_1_0(connection: bytes) -> None:
     with serving(hello) as server:

@@ -278,7 +278,8 @@ class WSGIHandler(Response):
         True: more may follow.  None: close the connection.  A tuple (status, response): send the response, close.
         """
         try:
-            self._request = None
+            # While it waits, a connection keeps nothing of its last request.
+            self._request = self.environ = self.wsgi_input = self.response_headers = None
             line = self.read_requestline()
             if isinstance(line, bytes):  # an old subclass's
                 line = line.decode("latin-1")

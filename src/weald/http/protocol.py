@@ -398,8 +398,13 @@ class RequestStream:
             return self._next_after_empty_line()
         if end - start > self.limits.head:
             raise self._too_large()
-        self._start = end
-        request = self._parser.parse(buffer if end == len(buffer) and not start else buffer[start:end])
+        if end == len(buffer):
+            # Nothing of it is kept while the connection waits for the next.
+            self._buffer, self._start = b"", 0
+            request = self._parser.parse(buffer[start:] if start else buffer)
+        else:
+            self._start = end
+            request = self._parser.parse(buffer[start:end])
         if request.length:
             self.expect(request.length)
         return request
