@@ -11,7 +11,7 @@ What passes unpatched has to pass patched, unless stdlib_tests.expected lists it
 
     INTERPRETER[,INTERPRETER...] TEST-ID REASON
 
-A test that hangs counts as listed only if its reason begins with "busy-waits": it never lets others run.
+A test that hangs is never an expected failure.
 Exit status: 1 if a test differs without being listed, or is listed though it passes; else 0.
 The unpatched results are kept in build/stdlib-tests until `--fresh` is given.
 """
@@ -46,7 +46,6 @@ MODULES = [
 INTERPRETER = f"{sys.version_info[0]}.{sys.version_info[1]}"
 EXPECTED = Path(__file__).with_name("stdlib_tests.expected")
 MOST_EXPECTED = 60
-BUSY = "busy-waits"
 KEPT = Path(__file__).parent.parent / "build/stdlib-tests" / sys.version.split()[0]
 SOURCE = Path(__file__).parent.parent / "src"
 
@@ -56,9 +55,7 @@ _Results = dict[str, str]  # test id: "passed", or "skipped", "failed", "hung", 
 # ------------------------------------------------------------------ in the process that runs the tests
 
 
-def run_tests(
-    patched: bool, name: str, seconds: float, only: list[str], done: set[str], impatient: set[str], out: int
-) -> None:
+def run_tests(patched: bool, name: str, seconds: float, only: list[str], done: set[str], out: int) -> None:
     """Run module `name` but for `done`, or just `only`; a JSON line for each test's begin and end goes to `out`."""
     # Out of the way of tests that count on low numbers, and closed in children: a daemon of a test must not
     # keep the file from ending.
@@ -92,7 +89,7 @@ def run_tests(
         def startTest(self, test: unittest.TestCase) -> None:
             super().startTest(test)
             report("begin", test.id())
-            faulthandler.dump_traceback_later(5.0 if test.id() in impatient else seconds, exit=True)
+            faulthandler.dump_traceback_later(seconds, exit=True)
 
         def stopTest(self, test: unittest.TestCase) -> None:
             faulthandler.cancel_dump_traceback_later()
@@ -172,8 +169,7 @@ def _run_process(patched: bool, name: str, seconds: float, only: list[str], resu
     command = [sys.executable, __file__, "--run", name, "--seconds", str(seconds), *(["--patched"] if patched else [])]
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
         choice = Path(folder, "choice.json")
-        busy = [test for test, reason in expected().items() if reason.startswith(BUSY)] if patched else []
-        choice.write_text(json.dumps({"only": only, "done": list(results), "impatient": busy}))
+        choice.write_text(json.dumps({"only": only, "done": list(results)}))
         os.mkdir(Path(folder, "work"))
         process = subprocess.Popen(
             [*command, "--choice", str(choice), "--out", str(write)],
@@ -281,8 +277,8 @@ def main() -> int:
     if options.run:
         choice = json.loads(Path(options.choice).read_text())
         sys.argv = sys.argv[:1]
-        chosen = (choice["only"], set(choice["done"]), set(choice["impatient"]))
-        run_tests(options.patched, options.run, options.seconds, *chosen, int(options.out))
+        chosen = (choice["only"], set(choice["done"]), int(options.out))
+        run_tests(options.patched, options.run, options.seconds, *chosen)
         return 0
 
     listed = expected()
@@ -308,7 +304,7 @@ def main() -> int:
             differ = differing(unpatched, patched)
             for test in differ:
                 verdict = patched.get(test, "missing")
-                if test not in listed or (_kind(verdict) == "hung" and not listed[test].startswith(BUSY)):
+                if test not in listed or _kind(verdict) == "hung":
                     wrong.append(test)
                     lines = verdict.strip().splitlines()
                     print(f"    {test}: {verdict if options.verbose else lines[0][:40] + ' ' + lines[-1][:160]}")

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,6 +79,34 @@ def test_what_sys_stdin_has_read_already_is_not_waited_for(pipe: list[int]) -> N
     program.reads("line 'three'\n" + OTHERS)
     os.close(pipe[1])
     program.ends("end EOF when reading a line\n")
+
+
+def test_who_shares_the_pipe_does_not_notice(pipe: list[int]) -> None:
+    """Not even while it is read from, does its description become non-blocking."""
+    os.write(pipe[1], b"one\ntw")
+    look = (
+        "shared = os.dup(0), sys.stdin.readline\n"
+        "sys.stdin = type('', (), {'fileno': lambda self: 0, 'readline': lambda self: "
+        "print(os.get_blocking(shared[0]), os.get_blocking(0), flush=True) or shared[1]()})()"
+    )
+    program = Program(pipe[0], first=f"exec({look!r}, globals())")
+    program.reads("first None\nprompt> True False\nline 'one'\nTrue False\n" + OTHERS)
+    os.write(pipe[1], b"o\n")
+    program.reads("True False\nline 'two'\nTrue False\n")
+    os.close(pipe[1])
+    program.ends("True False\nend EOF when reading a line\n")
+
+
+def test_a_socket() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        program = Program(theirs.fileno())
+        program.reads("first None\nprompt> " + OTHERS)
+        ours.send(b"one\ntwo\n")
+        program.reads("line 'one'\nline 'two'\n")
+        ours.shutdown(socket.SHUT_WR)
+        program.ends("end EOF when reading a line\n")
+        assert os.get_blocking(theirs.fileno())
 
 
 def test_a_file(tmp_path: Any) -> None:

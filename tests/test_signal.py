@@ -190,3 +190,31 @@ time.sleep(30)
         _, err = child.communicate(timeout=20)
     assert err.rstrip().endswith("KeyboardInterrupt") and err.count("Traceback") == 1, err
     assert child.returncode == -signal.SIGINT
+
+
+def test_a_handler_that_parks_while_the_hub_is_made() -> None:
+    """The first hub is made when somebody has to wait: a signal may come just then."""
+    out = case(
+        """
+        import weald.monkey; weald.monkey.patch_all()
+        import sys, time
+        assert "weald.compat.hub" in sys.modules  # to be imported in a handler, it must not be half imported
+        def handler(signum, frame):
+            time.sleep(0.01)
+            print("handled")
+        signal.signal(signal.SIGUSR1, handler)
+        class Hub(weald._core.Hub):
+            def __init__(self):
+                super().__init__()
+                if not made:
+                    made.append(self)
+                    send()
+        made = []
+        weald._core.set_hub_class(Hub)
+        other = weald.spawn(time.sleep, 0.05)
+        time.sleep(0.01)
+        other.join()
+        print(weald.get_hub() is not made[0])
+        """
+    )
+    assert out == "handled\nTrue\n"

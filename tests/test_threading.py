@@ -511,3 +511,119 @@ def test_event_looks_as_ever() -> None:
     assert repr(event).endswith(": set>")
     with pytest.warns(DeprecationWarning, match="use is_set"):
         assert event.isSet()
+
+
+_BUSY_WAITS = [  # what is waited for, what ends the wait, the wait
+    ("threading.Event()", "it.set", "while not it.is_set(): pass"),
+    ("started(time.sleep, 0.01)", "int", "while it.is_alive(): pass"),
+    ("held(threading.Lock())", "it.release", "while it.locked(): pass"),
+    ("held(threading.Lock())", "it.release", "while not it.acquire(False): pass"),
+    ("held_elsewhere(threading.RLock())", "int", "while not it.acquire(False): pass"),
+    ("threading.Semaphore(0)", "it.release", "while not it.acquire(False): pass"),
+    ("concurrent.futures.Future()", "it.cancel", "while not it.done(): pass"),
+    ("queue.Queue()", "lambda: it.put(1)", "while it.empty(): pass"),
+    ("queue.Queue()", "lambda: it.put(1)", "until(queue.Empty, it.get_nowait)"),
+    ("queue.SimpleQueue()", "lambda: it.put(1)", "while it.empty(): pass"),
+    ("queue.SimpleQueue()", "lambda: it.put(1)", "until(queue.Empty, it.get_nowait)"),
+    ("pair()", "lambda: it[1].send(b'1')", "until(BlockingIOError, it[0].recv, 1)"),
+    ("pair()", "lambda: it[1].send(b'1')", "until(BlockingIOError, it[0].recvmsg, 1)"),
+    ("subprocess.Popen('cat', stdin=-1)", "it.stdin.close", "while it.poll() is None: pass"),
+    ("subprocess.Popen('cat', stdin=-1)", "it.stdin.close", "while not os.waitpid(it.pid, os.WNOHANG)[0]: pass"),
+]
+
+
+def test_a_busy_wait_lets_others_run() -> None:
+    """What it waits for is done by another greenlet, which a native thread would get to, too."""
+    cases = "\n".join(
+        f"it = {make}\nthreading.Timer(0.01, {change}).start()\n{wait}\nprint({i})"
+        for i, (make, change, wait) in enumerate(_BUSY_WAITS)
+    )
+    code = """
+import concurrent.futures, os, queue, socket, subprocess, threading, time
+def until(error, call, *args):
+    while True:
+        try:
+            return call(*args)
+        except error:
+            pass
+def started(function, *args):
+    thread = threading.Thread(target=function, args=args)
+    thread.start()
+    return thread
+def held(lock):
+    lock.acquire()
+    return lock
+def held_elsewhere(lock):
+    def hold():
+        with lock:
+            holding.set()
+            time.sleep(0.01)
+    holding = threading.Event()
+    started(hold)
+    holding.wait()
+    return lock
+def pair():
+    ends = socket.socketpair()
+    ends[0].setblocking(False)
+    return ends
+"""
+    assert run_patched(code + cases).split() == [str(i) for i in range(len(_BUSY_WAITS))]
+
+
+def test_an_answer_holds_when_the_caller_gets_it() -> None:
+    """Others run ahead of an answer, never between it and what the caller does next."""
+    out = run_patched(
+        """
+        import threading
+        event, ready, both = threading.Event(), threading.Event(), []
+        def first():
+            ready.wait()
+            for _ in range(20000):
+                if not event.is_set():
+                    if event.is_set():
+                        both.append(1)
+        def other():
+            ready.wait()
+            while len(done) < 1:
+                event.set()
+                event.clear()
+                with lock:
+                    pass
+        lock, done = threading.Lock(), []
+        threads = [threading.Thread(target=first), threading.Thread(target=other)]
+        for thread in threads:
+            thread.start()
+        ready.set()
+        threads[0].join()
+        done.append(1)
+        print(both)
+        """
+    )
+    assert out == "[]\n"
+
+
+def test_asyncio_keeps_its_loop_across_such_a_switch() -> None:
+    """A callback that takes locks again and again lets another thread's loop run in between."""
+    out = run_patched(
+        """
+        import asyncio, threading
+        lock, wrong = threading.Lock(), []
+        async def main():
+            mine = asyncio.get_running_loop()
+            for _ in range(30):
+                for _ in range(3000):
+                    with lock:
+                        pass
+                made = asyncio.Future()  # in C, which reads the thread's slot
+                if made.get_loop() is not mine or asyncio.get_running_loop() is not mine:
+                    wrong.append(made)
+                await asyncio.sleep(0)
+        threads = [threading.Thread(target=asyncio.run, args=(main(),)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print(wrong)
+        """
+    )
+    assert out == "[]\n"

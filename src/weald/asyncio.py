@@ -4,7 +4,8 @@ Called by: `weald.monkey.patch_thread` (whenever asyncio is imported), selectors
 
 asyncio keeps "the running loop" per native thread, in C.  Here Python code gets the greenlet's.  What asyncio
 does in C (Future() and Task() without a loop) goes on reading the thread's slot, so whoever runs a loop puts it
-there when it starts and whenever its `select` returns, and puts back what was there when it parks or ends.
+there when it starts and whenever its `select` returns, and puts back what was there when it parks or ends.  So
+it does around a switch in the midst of a callback that seems to wait by asking again and again.
 """
 
 import _asyncio
@@ -14,7 +15,7 @@ import os
 from typing import Any
 
 from weald import selectors
-from weald._core import local
+from weald._core import around_giving_way, local
 
 __implements__ = ["_get_running_loop", "_set_running_loop", "get_event_loop", "get_running_loop"]
 __all__ = ["current_task", "get_event_loop", "get_running_loop"]
@@ -89,3 +90,4 @@ def _after_fork_in_child() -> None:
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 selectors.parking = _leave_slot, _retake_slot
+around_giving_way(_leave_slot, _retake_slot)

@@ -9,6 +9,9 @@ import select
 import sys
 from builtins import *  # noqa: F403, UP029
 from builtins import __import__ as __import__
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from stat import S_ISFIFO
 from typing import Any
 
 from weald._core import Semaphore, wait_read
@@ -59,12 +62,8 @@ def _line(fd: int, prompt: object) -> str:
     line = ""
     while True:
         was_ready = _is_ready(fd)
-        was_blocking = os.get_blocking(fd)
-        os.set_blocking(fd, False)  # only as long as this reads: it may be other processes' standard input, too
-        try:
+        with _reads_do_not_wait(fd):
             part = sys.stdin.readline()
-        finally:
-            os.set_blocking(fd, was_blocking)
         line += part
         if line.endswith("\n") or (was_ready and not part):
             break
@@ -73,3 +72,35 @@ def _line(fd: int, prompt: object) -> str:
     if not line:
         raise EOFError("EOF when reading a line")
     return line.removesuffix("\n")
+
+
+@contextmanager
+def _reads_do_not_wait(fd: int) -> Iterator[None]:
+    """For a block that does not park.
+
+    A pipe may be other processes' standard input, too, which a flag of their common description would reach.  So
+    `fd` is another description of the same pipe meanwhile.
+    """
+    own = -1
+    if S_ISFIFO(os.fstat(fd).st_mode):
+        with suppress(OSError):  # there is no /proc, or the pipe is somebody else's
+            own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK)
+    if own < 0:
+        was_blocking = os.get_blocking(fd)
+        os.set_blocking(fd, False)
+        try:
+            yield
+        finally:
+            os.set_blocking(fd, was_blocking)
+        return
+    inheritable = os.get_inheritable(fd)
+    shared = os.dup(fd)
+    try:
+        os.dup2(own, fd, inheritable)
+        try:
+            yield
+        finally:
+            os.dup2(shared, fd, inheritable)
+    finally:
+        os.close(shared)
+        os.close(own)

@@ -11,6 +11,7 @@ Invariants:
 """
 
 import os as _stdlib
+import sys
 from collections.abc import Callable
 from fcntl import F_GETFL, fcntl
 from os import O_ACCMODE, O_NONBLOCK, O_RDONLY, O_WRONLY
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from greenlet import getcurrent
 
 from weald import threadpool
-from weald._core import Event, get_hub, get_hub_if_exists, helper_idle, sleep, wait_read, wait_write
+from weald._core import Event, asked_in_vain, get_hub, get_hub_if_exists, helper_idle, sleep, wait_read, wait_write
 from weald.monkey import get_original
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def waitpid(pid: int, options: int, /) -> tuple[int, int]:
     """os.waitpid(); raises ChildProcessError if there is no such child."""
     while not (found := _waitpid(pid, options | _stdlib.WNOHANG))[0] and not options & _stdlib.WNOHANG:
         _await_change(*_as_waitid(pid, options))
+    if not found[0]:
+        asked_in_vain()
     return found
 
 
@@ -182,15 +185,20 @@ _PIPE_BUF = 4096
 
 def read(fd: int, length: int, /) -> bytes:
     """os.read(); while a blocking pipe, terminal or socket has nothing to read, others run."""
-    _wait_until_ready(fd, POLLIN, O_WRONLY, wait_read)
+    if isinstance(length, int) and 0 <= length <= sys.maxsize:  # else the system's call will say what is wrong
+        _wait_until_ready(fd, POLLIN, O_WRONLY, wait_read)
     return _read(fd, length)
 
 
 def write(fd: int, data: Any, /) -> int:
     """os.write(); while a blocking pipe, terminal or socket has no room, others run."""
-    if not _wait_until_ready(fd, POLLOUT, O_RDONLY, wait_write):
-        return _write(fd, data)
-    with memoryview(data) as view:
+    try:
+        view = memoryview(data)
+    except TypeError:
+        return _write(fd, data)  # says what is wrong
+    with view:
+        if not _wait_until_ready(fd, POLLOUT, O_RDONLY, wait_write):
+            return _write(fd, data)
         if view.nbytes <= _PIPE_BUF or S_ISREG(_stdlib.fstat(fd).st_mode) or not _stdlib.get_blocking(fd):
             return _write(fd, data)
         # All of it at once would block until a reader has taken all but the last bufferful.

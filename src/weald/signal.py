@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from weald._core import get_hub
+from weald._core import asked_in_vain, get_hub, prepare_hub
 
 if TYPE_CHECKING:
 
@@ -29,7 +29,7 @@ else:
 
     __getattr__ = gevent_names(__name__)
 
-__implements__ = ["getsignal", "signal"]
+__implements__ = ["getsignal", "raise_signal", "signal"]
 __imports__ = [name for name in vars(_stdlib) if not name.startswith("_") and name not in __implements__]
 __all__ = sorted([*__implements__, *__imports__])
 
@@ -40,6 +40,7 @@ reporters: dict[int, Callable[..., object]] = {}
 
 _signal = _stdlib.signal
 _getsignal = _stdlib.getsignal
+_raise_signal = _stdlib.raise_signal
 
 
 class _InGreenlet:
@@ -80,7 +81,15 @@ class _InGreenlet:
 
 def signal(signalnum: int, handler: Handler, /) -> Handler:
     """signal.signal(): set the handler, return the one before; `handler` may block."""
+    asked_in_vain()
+    prepare_hub()
     return _unwrapped(_signal(signalnum, _InGreenlet(handler) if callable(handler) else handler))
+
+
+def raise_signal(signalnum: int, /) -> None:
+    """signal.raise_signal(); who does it again and again lets others run."""
+    _raise_signal(signalnum)
+    asked_in_vain()
 
 
 def getsignal(signalnum: int, /) -> Handler:
@@ -89,3 +98,8 @@ def getsignal(signalnum: int, /) -> Handler:
 
 def _unwrapped(handler: Handler) -> Handler:
     return handler.function if isinstance(handler, _InGreenlet) else handler
+
+
+# As the stdlib's own have it, for pydoc, which takes these for the module's once patched.
+for _function in (signal, getsignal, raise_signal):
+    _function.__module__ = "signal"

@@ -179,6 +179,7 @@ class socket(_stdlib.socket):
             except BlockingIOError:
                 timeout = self._descriptor.timeout
                 if timeout == 0.0 or (flags & _NEVER_WAITS and timeout is None):
+                    _core.asked_in_vain()
                     raise
             if timeout is not None:
                 now = monotonic()
@@ -235,7 +236,12 @@ class socket(_stdlib.socket):
 
     def connect(self, address: _Address, /) -> None:
         """Raises the OSError of the attempt, TimeoutError after `gettimeout()` seconds."""
-        error = self._connect(self._resolved(address))
+        target = self._resolved(address)
+        try:
+            error = self._connect(target)
+        except (TypeError, OverflowError):
+            _Base.connect(self, target)  # in its own words
+            raise
         if error:
             raise OSError(error, os.strerror(error))
 
@@ -294,6 +300,8 @@ class socket(_stdlib.socket):
         host = address[0]
         if not host or not isinstance(host, str | bytes | bytearray) or host in ("<broadcast>", b"<broadcast>"):
             return address
+        if (0 if isinstance(host, bytes | bytearray) else "\0") in host:
+            return address
         if isinstance(host, str):
             try:
                 inet_pton(family, host)
@@ -301,7 +309,10 @@ class socket(_stdlib.socket):
                 pass
             else:
                 return address
-        found = resolver.current().getaddrinfo(host, None, family)[0][4]
+        try:
+            found = resolver.current().getaddrinfo(host, None, family)[0][4]
+        except UnicodeError:
+            return address  # no name: C refuses it in its own words, without asking anybody
         # What the caller says of flow and scope counts; else a scope in the name ("fe80::1%eth0") does.
         return (found[0], *address[1:], *found[len(address) :])
 
@@ -343,7 +354,7 @@ class socket(_stdlib.socket):
 
 
 def _repeatable(items: Iterable[_T]) -> Iterable[_T]:
-    return items if isinstance(items, list | tuple) else list(items)
+    return list(items) if isinstance(items, Iterable) and not isinstance(items, list | tuple) else items
 
 
 # -------------------------------------------------------------------- making sockets

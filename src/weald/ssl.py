@@ -31,7 +31,7 @@ from time import monotonic
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from weald._core import Lock
+from weald._core import Lock, asked_in_vain
 from weald.socket import create_connection, socket
 
 __implements__ = [
@@ -106,6 +106,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
                 return call(*args)
             except SSLWantReadError:
                 if timeout == 0.0:
+                    asked_in_vain()
                     raise
                 wait = self._descriptor.wait_read
             except SSLWantWriteError:

@@ -24,7 +24,7 @@ from time import monotonic
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, AnyStr
 
-from weald._core import AsyncResult, spawn
+from weald._core import AsyncResult, asked_in_vain, spawn
 from weald._missing import gevent_names
 from weald.fileobject import FileObjectPosix, SharedText, open_shared, read_shared
 from weald.os import await_end
@@ -102,6 +102,12 @@ class Popen(_stdlib.Popen[AnyStr]):
         __init__ = _over_ours(_stdlib.Popen.__init__)
         _execute_child = _over_ours(_stdlib.Popen._execute_child)
         _communicate = _over_ours(_stdlib.Popen._communicate)
+
+    def poll(self) -> int | None:
+        """The return code, None if the child has not ended; who asks again and again lets others run."""
+        if self.returncode is None:
+            asked_in_vain()
+        return super().poll()
 
     def _wait(self, timeout: float | None) -> int:
         """The return code; TimeoutExpired after `timeout` seconds."""

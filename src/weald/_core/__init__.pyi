@@ -165,6 +165,15 @@ def loop_names() -> list[str]: ...
 def sleep(seconds: float = 0, ref: bool = True) -> None:
     """Let others run for `seconds`; 0 yields once.  In a thread without hub: a plain sleep."""
 
+def prepare_hub() -> None:
+    """Import what hubs are made of: a signal may come in the midst of making the first."""
+
+def asked_in_vain() -> None:
+    """For calls that found nothing changed: lets others run if the caller seems to ask again and again."""
+
+def around_giving_way(before: Callable[[], bool], after: Callable[[], object]) -> None:
+    """Have `before()` called ahead of switches a greenlet did not ask for, `after()` behind them if it was true."""
+
 def helper_idle(change: int) -> None:
     """A thread of weald's own begins (1) or ends (-1) waiting for work: it will not wake anybody."""
 

@@ -18,7 +18,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 
-from weald._core.hub cimport Hub, Waiter, WakeTimer, current_hub, current_hub_or_none
+from weald._core.hub cimport Hub, Waiter, WakeTimer, current_hub, current_hub_or_none, give_way
 from weald._core.loop cimport READ_EVENT, WRITE_EVENT, Target
 from weald._core.waiters cimport WaitList, new_waiter, park, seconds, wake_all
 
@@ -331,6 +331,7 @@ cdef class Descriptor:
             if error == EINTR:
                 continue
             if error != EAGAIN or self.limit == 0.0 or flags & MSG_DONTWAIT:
+                give_way(error == EAGAIN)
                 raise OSError(error, os.strerror(error))
             if self.limit > 0.0:
                 # Only a spurious wake-up comes here twice.
@@ -354,6 +355,7 @@ cdef class Descriptor:
             if error == EINTR:
                 continue
             if error != EAGAIN or self.limit == 0.0 or flags & MSG_DONTWAIT:
+                give_way(error == EAGAIN)
                 raise OSError(error, os.strerror(error))
             self.wait(WRITE_EVENT, -1.0 if end < 0.0 else max(end - current_hub().backend.time(), 0.0))
 
@@ -444,6 +446,7 @@ def accept_fd(self):
         if error == EINTR:
             continue
         if error != EAGAIN or d.limit == 0.0:
+            give_way(error == EAGAIN)
             raise OSError(error, os.strerror(error))
         d.wait(READ_EVENT, -1.0 if end < 0.0 else max(end - current_hub().backend.time(), 0.0))
 

@@ -87,6 +87,7 @@ cdef class Hub(greenlet):
     cdef Py_ssize_t batch_owed  # items that were ready when the batch began: all of them run
     cdef Py_ssize_t batch_extra  # how many more may run before the next poll
     cdef long batch_tick
+    cdef Py_ssize_t calls  # of give_way since the last switch
     # timers
     cdef HeapItem *heap
     cdef Py_ssize_t heap_count
@@ -139,4 +140,6 @@ cdef Hub current_hub_or_none()
 cdef bint in_main_thread() noexcept
 cdef bint has_hub() noexcept
 cdef int sleep_for(double seconds, bint ref) except -1
+cdef int give_way(bint asks) except -1
+cdef int let_others_run() except -1
 cdef int park_thread(Waiter waiter, double timeout) except -1

@@ -84,6 +84,8 @@ cdef extern from "Python.h":
 
 cdef enum:
     BATCH_EXTRA = 128
+    MANY_CALLS = 1024  # see give_way
+    LONG_TURN = 5  # milliseconds
 
 PyGreenlet_Import()
 _arena.install()
@@ -450,6 +452,7 @@ def set_wakeup_fd(fd, *, warn_on_full_buffer=True):
     return previous
 
 
+set_wakeup_fd.__module__ = "signal"
 signal.set_wakeup_fd = set_wakeup_fd
 
 
@@ -496,6 +499,7 @@ cdef class Hub(greenlet):
         PyGreenlet_SetParent(<void *>self, <void *>self.main)
         self.backend = make_loop(loop)
         self.loop_time = self.backend.time()
+        self.batch_tick = tick()
         self.idlers = []
         self.fds = []
         self.name = ""
@@ -585,6 +589,7 @@ cdef class Hub(greenlet):
     cdef int begin(self, greenlet g) except -1:
         """Start a new greenlet, unless it was killed or started by hand since."""
         if not PyGreenlet_STARTED(<void *>g):
+            self.calls = 0
             self.switched(PyGreenlet_Switch(<void *>g), g)
         return 0
 
@@ -651,6 +656,7 @@ cdef class Hub(greenlet):
             (<Waiter>self.parked_head).hub_prev = <void *>waiter
         self.parked_head = <void *>waiter
         result = PyGreenlet_Switch(<void *>target)
+        self.calls = 0
         if waiter.hub_prev != NULL:
             (<Waiter>waiter.hub_prev).hub_next = waiter.hub_next
         else:
@@ -1234,6 +1240,12 @@ def get_hub():
     return current_hub()
 
 
+def prepare_hub():
+    """Import what hubs are made of, so that one can be made wherever it is needed: in a signal's handler, say."""
+    if hub_class is None:
+        default_hub_class()
+
+
 def get_hub_if_exists():
     """This thread's hub, or None."""
     if weald_hub != NULL:
@@ -1342,6 +1354,57 @@ def sleep(seconds=0, ref=True):
 def idle(priority=0):
     """Let everything else that is ready run first."""
     sleep_for(0.0, True)
+
+
+# ------------------------------------------------------------------ busy waits
+
+# Called around a switch that the greenlet did not ask for, if the first returns true: asyncio.py's.
+cdef object before_giving_way = None
+cdef object after_giving_way = None
+
+
+def around_giving_way(before, after):
+    """See that `before()` is called ahead of `give_way`'s switches and, where it returned true, `after()` behind."""
+    global before_giving_way, after_giving_way
+    before_giving_way, after_giving_way = before, after
+
+
+cdef int give_way(bint asks) except -1:
+    """For a call that could have had to wait and need not: others run now and then, if the caller seems to wait
+    by calling again and again.
+
+    It does when it has made a great many such calls, or when it `asks` what only others can change and has kept
+    the loop waiting.  To be called ahead of the answer, which then holds when the caller gets it.
+    """
+    if weald_hub == NULL:
+        return 0
+    (<Hub>weald_hub).calls += 1
+    if (<Hub>weald_hub).calls < MANY_CALLS and (
+            not asks or (<Hub>weald_hub).calls & 7 or tick() - (<Hub>weald_hub).batch_tick <= LONG_TURN):
+        return 0
+    return let_others_run()
+
+
+cdef int let_others_run() except -1:
+    """Yield once, where there is somebody to yield to."""
+    if weald_hub == NULL or exiting:
+        return 0
+    hub = <Hub>weald_hub
+    hub.calls = 0
+    if current_greenlet() is hub:
+        return 0
+    if before_giving_way is None or not before_giving_way():
+        return sleep_for(0.0, True)
+    try:
+        sleep_for(0.0, True)
+    finally:
+        after_giving_way()
+    return 0
+
+
+def asked_in_vain():
+    """`give_way` for a call written in Python that found nothing changed; it had better look again."""
+    give_way(True)
 
 
 cdef int park_thread(Waiter waiter, double timeout) except -1:

@@ -9,7 +9,7 @@ Invariants:
 - Getters wait only while there is nothing to get, putters only while there is no room.
 """
 
-from weald._core.hub cimport Waiter, current_hub
+from weald._core.hub cimport Waiter, current_hub, give_way
 from weald._core.waiters cimport WaitList, first, made_hub, new_waiter, park, seconds, wake_all
 
 import queue as _stdlib
@@ -133,6 +133,8 @@ cdef class SimpleQueue:
         return True
 
     def empty(self):
+        if not self.queue:
+            give_way(True)
         return not self.queue
 
     def full(self):
@@ -241,6 +243,9 @@ cdef class SimpleQueue:
         if self.closed:
             self.check_open()
         if not block:
+            give_way(True)
+            if self.queue or self.closed or self.putters.head != NULL:
+                return self.get(False)
             raise Empty
         if made_hub():
             return self.get(block, timeout)

@@ -11,7 +11,7 @@ Invariants:
 Long because it holds ten primitives, each short, that share the handing over and passing on.
 """
 
-from weald._core.hub cimport Waiter, current_greenlet, current_hub
+from weald._core.hub cimport Waiter, current_greenlet, current_hub, give_way, let_others_run
 from weald._core.waiters cimport (
     Linkable, WaitList, append, clear, first, made_hub, new_waiter, park, park_listed, seconds, wake_all, wake_one)
 
@@ -19,7 +19,7 @@ import warnings
 from _thread import TIMEOUT_MAX
 from concurrent.futures import CancelledError
 
-from weald._core.hub import BlockingSwitchOutError, LoopExit, get_hub_if_exists, sleep
+from weald._core.hub import BlockingSwitchOutError, LoopExit
 from weald._core.timeout import Timeout, expired
 
 
@@ -39,6 +39,8 @@ cdef class Event(Linkable):
 
     def is_set(self):
         """True if the flag is set."""
+        if not self.flag:
+            give_way(True)
         return self.flag
 
     isSet = is_set
@@ -397,14 +399,6 @@ cdef double lock_timeout(bint blocking, object timeout) except? -2.0:
 cdef double LONGEST = TIMEOUT_MAX
 
 
-cdef int let_others_run() except -1:
-    """Yield once, where there is somebody to yield to."""
-    hub = get_hub_if_exists()
-    if hub is not None and current_greenlet() is not hub:
-        sleep(0)
-    return 0
-
-
 cdef class Lock(Linkable):
     """threading.Lock's contract; any greenlet or thread may release it.  FIFO."""
 
@@ -417,7 +411,7 @@ cdef class Lock(Linkable):
     def acquire(self, blocking=True, timeout=-1):
         """Take the lock; False if it is not to be had in `timeout` seconds (-1: wait for ever)."""
         cdef double limit = -1.0 if timeout is None else lock_timeout(blocking, timeout)
-        if not self.held:
+        if self.is_free():
             self.held = True
             return True
         if not blocking:
@@ -425,6 +419,13 @@ cdef class Lock(Linkable):
             let_others_run()
             return False
         return self.acquire_slowly(limit)
+
+    cdef bint is_free(self) except -1:
+        """Whether it can be taken at once.  Who takes locks in a loop lets others run."""
+        if self.held:
+            return False
+        give_way(False)
+        return not self.held
 
     def _is_owned(self):
         """For threading.Condition, which else asks by trying to acquire."""
@@ -457,6 +458,8 @@ cdef class Lock(Linkable):
         self.pass_on()
 
     def locked(self):
+        if self.held:
+            give_way(True)
         return self.held
 
     def ready(self):
@@ -468,7 +471,7 @@ cdef class Lock(Linkable):
     locked_lock = locked
 
     def __enter__(self):
-        if not self.held:
+        if self.is_free():
             self.held = True
             return True
         return self.acquire_slowly(-1.0)
@@ -516,12 +519,14 @@ cdef class RLock(Linkable):
         `timeout` seconds (-1: wait for ever)."""
         cdef double limit = -1.0 if timeout is None else lock_timeout(blocking, timeout)
         me = holder()
+        if self.owner is me:
+            self.count += 1
+            return True
+        # Who takes locks in a loop, or asks for one again and again, lets others run.
+        give_way(self.owner is not None)
         if self.owner is None:
             self.owner = me
             self.count = 1
-            return True
-        if self.owner is me:
-            self.count += 1
             return True
         if not blocking:
             return False

@@ -272,6 +272,7 @@ def patch_signal() -> None:
 
     if not _patch_module("signal"):
         return
+    _core.prepare_hub()  # for handlers that are there already
     if stdlib.getsignal(stdlib.SIGINT) is stdlib.default_int_handler and _in_main_thread():
         stdlib.signal(stdlib.SIGINT, stdlib.default_int_handler)
 
