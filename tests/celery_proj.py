@@ -306,6 +306,13 @@ def stuck():
     lock(mutex)
 
 
+@app.task(name="stuck_later", acks_late=True)
+def stuck_later(key, seconds):
+    note(key)
+    time.sleep(seconds)
+    stuck.run()
+
+
 @app.task(name="stuck_with_gil", acks_late=True)
 def stuck_with_gil():
     sum(itertools.repeat(0))

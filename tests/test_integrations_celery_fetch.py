@@ -213,6 +213,18 @@ def test_worker(worker):
     assert worker.ask("active_queues") and worker.stop() == 0
 
 
+@pytest.mark.worker("--disable-prefetch", concurrency=2)
+def test_disabled_prefetch(worker):
+    """Celery's own: no more messages are taken than there are slots."""
+    results = [worker.send("hold", "unprefetched") for _ in range(9)]
+    wait_for(lambda: worker.pool()["running"] == 2)
+    worker.ask("ping")
+    assert worker.pool()["waiting"] == 0 and worker.queued()[0] >= 6  # kombu may have popped one
+    worker.notes.rpush("unprefetched", "go")
+    for result in results:
+        result.get(timeout=PATIENCE)
+
+
 @pytest.mark.worker(concurrency=4)
 def test_cancelled_queue(worker):
     """`cancel_consumer` and `add_consumer` while messages come."""

@@ -164,6 +164,14 @@ def trim_connections(c: Any) -> None:
 
 # -------------------------------------------------------------------- replacing the process
 
+def give_back(c: Any) -> None:
+    """Of Redis's messages, put those back that are not acknowledged; other brokers do so as the connection ends."""
+    qos: Any = c.task_consumer and getattr(c.task_consumer.channel, "qos", None)
+    if hasattr(qos, "restore_by_tag"):
+        for tag in list(qos._delivered):
+            qos.restore_by_tag(tag)
+
+
 def replacements() -> int:
     """How often this worker has replaced its process."""
     return int(os.environ.get(_REPLACEMENTS, "0"))

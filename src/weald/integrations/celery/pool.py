@@ -42,6 +42,7 @@ DEFAULTS: dict[str, Any] = {
     "weald_result_connections": 2,
 }
 COLD_PATIENCE = 5.0  # seconds that ended tasks get for their `finally` clauses
+STUCK_PATIENCE = 5.0  # seconds for recording and giving back, before a stuck process is replaced
 MEMORY_LOOK = 1.0
 
 _workers: dict[Any, Any] = {}  # app to its worker
@@ -239,7 +240,10 @@ class TaskPool(BasePool):
                 self.recycle(f"it uses {used} KiB")
 
     def replace_stuck(self, stuck: Job) -> None:
-        """In the watchdog's thread, while the hub is stuck in `stuck`: record what is lost and replace the process."""
+        """In the watchdog's thread, while the hub is stuck in `stuck`: record what is lost and replace the process.
+
+        Of a worker that was told to stop only the end is left to do.
+        """
         from weald.integrations.celery.watchdog import _native_sleep, _start_new_thread
 
         done = []
@@ -247,13 +251,19 @@ class TaskPool(BasePool):
         def record() -> None:
             try:
                 stuck._call("timeout_callback", False, stuck.hard)
+                worker = _workers.get(self.app)
+                if worker is not None:
+                    consumer.give_back(worker.consumer)
             finally:
                 done.append(True)
 
         _start_new_thread(record, ())
-        deadline = monotonic() + 3.0
+        deadline = monotonic() + STUCK_PATIENCE
         while not done and monotonic() < deadline:
             _native_sleep(0.05)
+        stopping = state.should_stop is not None or state.should_terminate is not None
+        if stopping and not self._recycling:
+            os._exit(platforms.EX_FAILURE)
         consumer.replace_now()
 
     # ---------------------------------------------------------------- for people
