@@ -38,6 +38,7 @@ import weald
 from weald import subprocess
 from weald.event import Event
 from weald.pywsgi import WSGIHandler
+from weald.ssl import cooperative
 
 pytestmark = pytest.mark.usefixtures("io_loop")
 
@@ -538,6 +539,21 @@ def test_floods(kind: str) -> None:
             client.sock.close()
 
 
+def test_a_tls_client_hears_why_it_was_cut_off(certificate: Certificate) -> None:
+    context = cooperative(certificate.client_context())
+    context.set_alpn_protocols(["h2"])
+    with (
+        serving(app, http2=True, ssl_context=certificate.server_context()) as server,
+        closing(connect(server)) as plain,
+    ):
+        with context.wrap_socket(plain, server_hostname="localhost") as sock:
+            assert sock.selected_alpn_protocol() == "h2"
+            sock.sendall(PREFACE + SettingsFrame(0).serialize() + PingFrame(0, b"12345678").serialize() * 3000)
+            data = b"".join(iter(lambda: sock.recv(65536), b""))
+    kind, payload = list(frames_in(data))[-1]
+    assert (kind, payload[4:8]) == (GoAwayFrame.type, int(ErrorCodes.ENHANCE_YOUR_CALM).to_bytes(4, "big"))
+
+
 def test_streams_that_the_client_has_reset_count_while_they_run() -> None:
     """Rapid reset (CVE-2023-44487): what costs is the application, not the stream."""
     go_on = Event()
@@ -639,6 +655,17 @@ def test_what_is_no_request_does_not_keep_a_connection_open() -> None:
                     weald.sleep(0.02)
             reader.join(20)
             assert reader.ready()
+
+
+def test_draining_an_idle_connection() -> None:
+    with serving(app, http2=True) as server:
+        client = Client(server)
+        client.body(client.ask())
+        draining = weald.spawn(server.drain, 20, 0.0)
+        client.until_closed()
+        assert client.goaway == ErrorCodes.NO_ERROR
+        assert draining.get(timeout=20) is True
+        client.sock.close()
 
 
 def test_draining() -> None:
