@@ -155,7 +155,7 @@ def main(arguments: Sequence[str]) -> None:
                         for workload, (task, count) in wanted.items():
                             seconds, cpu = run.measure(task, count)
                             found[workload][side].append((seconds, cpu))
-                            print(f"{side} {workload}: {seconds:.2f} s, {cpu:.3f} ms a task", file=sys.stderr, flush=True)
+                            print(f"{side} {workload}: {seconds:.2f} s, {cpu:.3f} ms a task", file=sys.stderr)
                     finally:
                         run.stop()
         finally:

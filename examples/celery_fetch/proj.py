@@ -10,11 +10,22 @@ from pathlib import Path
 
 import requests
 from celery import Celery
+from celery.backends.filesystem import FilesystemBackend
 from celery.result import AsyncResult
 from celery.signals import worker_ready
 
 BROKER = os.environ.get("BROKER", "")
 FETCH_DIR = Path(os.environ.get("FETCH_DIR", "/tmp/weald-celery-fetch"))
+
+
+class Results(FilesystemBackend):
+    """Celery's, but that nobody reads a result that is not yet written."""
+
+    def set(self, key, value):
+        name = os.fsdecode(self._filename(key))
+        Path(f"{name}.part").write_bytes(value.encode() if isinstance(value, str) else value)
+        os.replace(f"{name}.part", name)
+
 
 app = Celery("proj")
 if BROKER:
@@ -31,7 +42,7 @@ else:
         "control_folder": FETCH_DIR / "control",
         "polling_interval": 0.05,
     }
-    app.conf.result_backend = f"file://{FETCH_DIR / 'results'}"
+    app.conf.result_backend = f"proj:Results+file://{FETCH_DIR / 'results'}"
 app.conf.update(
     worker_prefetch_multiplier=1,
     worker_enable_remote_control=False,
