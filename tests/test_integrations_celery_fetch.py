@@ -228,8 +228,9 @@ def test_disabled_prefetch(worker):
 @pytest.mark.worker(concurrency=4)
 def test_cancelled_queue(worker):
     """`cancel_consumer` and `add_consumer` while messages come."""
+    worker.ask("ping")
     for name in "cancel_consumer", "add_consumer":
-        getattr(worker.ready().app.control, name)("celery", reply=True, timeout=PATIENCE, limit=1)
+        getattr(worker.app.control, name)("celery", reply=True, timeout=PATIENCE, limit=1)
         results = [worker.send("add", 1, number) for number in range(20)]
     for result in results:
         result.get(timeout=PATIENCE)

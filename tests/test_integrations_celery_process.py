@@ -133,6 +133,7 @@ def test_pool_restart_and_embedded_beat(start, tmp_path):
     running = worker.send("hold", "restart")
     wait_for(lambda: running.status == "STARTED")
     module.write_text(code.format(22))
+    worker.ask("ping")
     reply = worker.app.control.pool_restart(modules=["reloaded"], reload=True, reply=True, timeout=PATIENCE, limit=1)
     assert next(iter(reply[0].values())) == {"ok": "reload started"}
     assert value(worker.send("version")) == 22
