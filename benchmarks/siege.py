@@ -88,13 +88,12 @@ def idle(sides: Sequence[Side], count: int, cores: tuple[int, int]) -> str:
 def dribble(side: Side, count: int, timeout: float, cores: tuple[int, int]) -> str:
     """Latency and memory while `count` connections dribble."""
     limited = Side(side.label, side.kind, side.package, side.python, {**side.environ, "HEAD_TIMEOUT": str(timeout)})
-    seconds = 4 * timeout  # to come, and to come again twice
     with Child(limited, "http_servers.py", side.kind, str(cores[0]), "hello") as server:
         port = int(server.answer(timeout=30))
         with Clients(cores[1], "ask", port, RATE, timeout) as alone:
             calm = percentiles(json.loads(alone.answer()))
         start = resident(server.process.pid)
-        with Clients(cores[1], "dribble", port, count, seconds, timeout) as crowd:
+        with Clients(cores[1], "dribble", port, count, 2 * timeout, timeout) as crowd:
             os.setpriority(os.PRIO_PROCESS, crowd.process.pid, 10)  # it shares a core with who measures
             crowd.answer()
             first = resident(server.process.pid)

@@ -55,16 +55,18 @@ class Dribbler:
         self.open.pop(fd).close()
 
     def run(self, seconds: float, ramp: float) -> None:
-        """Connections come evenly within `ramp` seconds, and so they go."""
+        """Connections come evenly within `ramp` seconds, and so they go; it ends `seconds` after all have come."""
         start = NOW()
         announced = False
+        end = start + 10 * ramp
         turn = 0
-        while (now := NOW()) - start < seconds:
+        while (now := NOW()) < end:
             wanted = min(self.count, int(self.count * (now - start) / ramp))
             for _ in range(min(wanted - len(self.open), 100)):
                 self.connect()
             if not announced and len(self.open) >= self.count * 0.98:
                 announced = True
+                end = now + seconds
                 print(self.report(), flush=True)
             # A hundredth of them gets a byte each hundredth of a second.
             turn += 1
@@ -75,6 +77,8 @@ class Dribbler:
                     pass
             for fd, _ in self.epoll.poll(max(start + turn / 100 - NOW(), 0)):
                 self.end(fd)
+        if not announced:
+            sys.exit(f"only {len(self.open)} of {self.count} connections were open at a time")
         print(self.report(), flush=True)
 
     def report(self) -> str:

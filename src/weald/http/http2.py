@@ -223,7 +223,7 @@ class _Http2Handler:
         fields += [(low, value) for name, value in self.response_headers if (low := name.lower()) not in _HOP_BY_HOP]
         empty = self.command == "HEAD" or self.code in (204, 304) or (self._left == 0 and not self._trailers)
         last = (empty and not data) or self.command == "HEAD"
-        self._connection.send_headers(self._stream_id, fields, last, bool(data))
+        self._connection.send_headers(self._stream_id, fields, last, more=bool(data) and not last)
         self._over = last
         self.response_length += sum(len(name) + len(value) for name, value in fields)
         if data:
