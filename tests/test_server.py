@@ -511,6 +511,34 @@ def test_handlers_outside_a_pool_go_on_after_stop(spawn: str) -> None:
         assert read_all(sock) == b"done"
 
 
+def test_what_was_accepted_begins_before_the_listener_is_closed() -> None:
+    """gunicorn's handlers ask the listener for its name first."""
+    names = []
+
+    def handle(sock: Any, address: Any) -> None:
+        names.append(listener.getsockname())
+        sock.sendall(b"done")
+
+    listener = socket.socket()
+    listener.bind(LOCAL)
+    listener.listen()
+    running = StreamServer(listener, handle, spawn=Pool(10))
+    original = running.do_handle
+
+    def do_handle(*args: Any) -> None:
+        closing.append(weald.spawn(running.close))  # runs before the handler
+        original(*args)
+
+    closing: list[Greenlet] = []
+    running.do_handle = do_handle  # type: ignore[method-assign]
+    running.start()
+    with socket.create_connection(running.address) as sock:
+        address = listener.getsockname()
+        assert sock.recv(100) == b"done"
+    weald.joinall(closing, timeout=20)
+    assert names == [address] and running.closed
+
+
 def test_stopping_twice_and_what_never_started() -> None:
     made = StreamServer(LOCAL, echo)
     made.stop()

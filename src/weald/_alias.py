@@ -36,7 +36,10 @@ class _Gevent(ModuleType):
         try:
             return getattr(import_module("weald"), name)
         except AttributeError:
-            raise AttributeError(f"gevent.{name} is not in weald (yet), which serves gevent here") from None
+            text = f"gevent.{name} is not in weald (yet), which serves gevent here"
+            if not name.startswith("__"):
+                text += import_module("weald.compat._names").module_advice(f"gevent.{name}")
+            raise AttributeError(text) from None
 
     def __dir__(self) -> list[str]:
         return sorted({*dir(import_module("weald")), "__version__", "version_info"})
@@ -120,7 +123,8 @@ def _real(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != wanted:
             raise
-        raise ModuleNotFoundError(f"{name} is not in weald (yet), which serves gevent here", name=name) from None
+        hint = import_module("weald.compat._names").module_advice(name)
+        raise ModuleNotFoundError(f"{name} is not in weald (yet), which serves gevent here{hint}", name=name) from None
 
 
 class _CompatFinder(MetaPathFinder):

@@ -78,6 +78,7 @@ class BaseServer:
         self._stopped.set()
         self._greenlet: Greenlet | None = None
         self._acceptor: Any = None  # the listener, as a cooperative socket
+        self._unbegun = 0  # handlers that are to run and have not begun
         self.pool: Any = None
         self.delay = self.min_delay
         self.set_listener(listener)
@@ -178,12 +179,19 @@ class BaseServer:
             raise
 
     def close(self) -> None:
-        """Stop accepting and close the listener; running handlers go on."""
+        """Stop accepting and close the listener; running handlers go on.
+
+        Handlers of connections that were accepted just now begin before that: they may ask the listener for its name.
+        """
         self._stopped.set()
         self.stop_accepting()
-        listener = self.__dict__.pop("socket", None)
-        if listener is not None:
-            listener.close()
+        try:
+            if self._unbegun and getcurrent() is not get_hub():
+                sleep(0)
+        finally:
+            listener = self.__dict__.pop("socket", None)
+            if listener is not None:
+                listener.close()
 
     def stop(self, timeout: float | None = None) -> None:
         """`close`, then give the handlers in the pool `timeout` seconds (`stop_timeout`) and kill the rest.
@@ -281,16 +289,19 @@ class BaseServer:
 
     def do_handle(self, *args: Any) -> None:
         """Start the handler."""
+        self._unbegun += 1
         try:
             if self._spawn is None:
                 self._run_handler(*args)
             else:
                 self._spawn(self._run_handler, *args)
         except BaseException:
+            self._unbegun -= self._spawn is not None
             self.do_close(*args)
             raise
 
     def _run_handler(self, *args: Any) -> None:
+        self._unbegun -= 1
         try:
             self._handle(*args)
         finally:

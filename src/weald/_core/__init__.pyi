@@ -158,6 +158,9 @@ def get_hub() -> Hub:
     """This thread's hub, made at the first call."""
 
 def get_hub_if_exists() -> Hub | None: ...
+def set_hub(hub: Hub | None) -> None:
+    """Make `hub`, which must have been made in this thread, this thread's; None: the next one is made when needed."""
+
 def set_loop_factory(name: str) -> None:
     """Backend of hubs made from now on: "libuv", "libev", "virtual"."""
 

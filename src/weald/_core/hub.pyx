@@ -1253,6 +1253,30 @@ def get_hub_if_exists():
     return None
 
 
+def set_hub(Hub hub):
+    """Make `hub`, which must have been made in this thread, this thread's; None: the next one is made when needed.
+
+    The one before goes on existing with what is parked on it, until somebody destroys it.
+    """
+    global weald_hub
+    cdef Hub before = <Hub>weald_hub if weald_hub != NULL else None
+    if hub is before:
+        return
+    if hub is not None and (hub.thread_ident != PyThread_get_thread_ident() or hub.backend.destroyed):
+        raise ValueError(f"only a living hub of this thread can be made its hub, not {hub!r}")
+    if before is not None:
+        before.close_signals()
+        drop_keeper()
+    if hub is None:
+        weald_hub = NULL
+        return
+    (<dict>PyThreadState_GetDict())[KEEPER] = _Keeper(hub)
+    weald_hub = <PyObject *>hub
+    hubs.add(hub)
+    if hub.thread_ident == main_thread_ident and hub.signals is None:
+        hub.watch_signals()
+
+
 def set_hub_class(cls):
     """Make hubs of class `cls` (a subclass of Hub) from now on; None: of the default."""
     global hub_class

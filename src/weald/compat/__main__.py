@@ -18,43 +18,61 @@ from typing import NamedTuple
 EVENTLET = {
     "GreenPile": "weald.pool.Group and its imap",
     "GreenPool": "weald.pool.Pool",
+    "Event": "weald.event.AsyncResult (send is set, wait is get)",
     "Queue": "weald.queue.Queue",
+    "StopServe": "weald.server.StreamServer.stop",
     "Timeout": "weald.Timeout",
     "connect": "weald.socket.create_connection",
     "convoy": "weald.pool.Group",
+    "corolocal.local": "weald.local.local",
+    "debug": "weald.config; a hub that runs dry reports who waits for what",
     "debug.hub_blocking_detection": "weald.config.monitor_thread = True",
+    "event": "weald.event",
     "event.Event": "weald.event.AsyncResult (send is set, wait is get)",
     "getcurrent": "weald.getcurrent",
     "green": "weald.socket, weald.ssl, weald.subprocess, …",
+    "greenio": "weald.socket and weald.fileobject",
+    "greenpool": "weald.pool",
     "greenpool.GreenPile": "weald.pool.Group and its imap",
     "greenpool.GreenPool": "weald.pool.Pool",
+    "greenthread": "weald and weald.greenlet",
     "greenthread.GreenThread": "weald.Greenlet",
+    "greenthread.getcurrent": "weald.getcurrent",
+    "greenthread.kill": "weald.greenlet.kill",
     "greenthread.sleep": "weald.sleep",
     "greenthread.spawn": "weald.spawn",
     "greenthread.spawn_after": "weald.spawn_later",
     "greenthread.spawn_n": "weald.spawn_raw",
+    "hubs": "weald.get_hub",
     "hubs.get_hub": "weald.get_hub",
     "hubs.trampoline": "weald.socket.wait_read and wait_write",
     "import_patched": "weald.monkey.patch_all(), once",
     "kill": "weald.greenlet.kill",
     "listen": "weald.server.StreamServer.get_listener",
     "monkey_patch": "weald.monkey.patch_all",
+    "patcher": "weald.monkey",
     "patcher.is_monkey_patched": "weald.monkey.is_module_patched",
     "patcher.monkey_patch": "weald.monkey.patch_all",
     "patcher.original": "weald.monkey.get_original",
+    "pools": "weald.queue.Queue filled with the resources",
     "pools.Pool": "weald.queue.Queue filled with the resources",
     "queue": "weald.queue",
+    "semaphore": "weald.lock",
     "semaphore.Semaphore": "weald.lock.Semaphore",
     "serve": "weald.server.StreamServer(...).serve_forever()",
     "sleep": "weald.sleep",
     "spawn": "weald.spawn",
     "spawn_after": "weald.spawn_later",
     "spawn_n": "weald.spawn_raw",
+    "timeout": "weald.timeout",
     "timeout.Timeout": "weald.Timeout",
+    "tpool": "weald.threadpool",
     "tpool.Proxy": "weald.threadpool.ThreadPool",
     "tpool.execute": "weald.get_hub().threadpool.apply",
     "with_timeout": "weald.with_timeout",
+    "websocket.WebSocketWSGI": "weald.http.websocket",
     "wrap_ssl": "ssl.SSLContext.wrap_socket",
+    "wsgi": "weald.pywsgi",
     "wsgi.server": "weald.pywsgi.WSGIServer(...).serve_forever()",
 }
 
@@ -85,7 +103,8 @@ def uses(source: str, path: Path) -> Iterator[Use]:
                 bound[alias.asname or alias.name] = name or ""
                 yield Use(name or "", path, node.lineno)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node not in inner:
+        # What is assigned to is the program's own: tracers keep marks of theirs on gevent's modules.
+        if isinstance(node, ast.Attribute) and node not in inner and isinstance(node.ctx, ast.Load):
             chain: list[str] = []
             at: ast.expr = node
             while isinstance(at, ast.Attribute):

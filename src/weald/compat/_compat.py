@@ -6,7 +6,9 @@ import sys
 from abc import ABC
 from os import PathLike, fsdecode, fsencode, fspath
 from time import get_clock_info, monotonic, perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from weald._missing import gevent_names
 
 PYPY = False
 WIN = False
@@ -78,3 +80,7 @@ def get_this_psutil_process() -> Any:
     except ImportError:
         return None
     return Process(os.getpid())
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names("weald._compat")

@@ -1,8 +1,11 @@
 """gevent._hub_primitives: waiting."""
 
+from typing import TYPE_CHECKING
+
 from weald._core import iwait as iwait_on_objects
 from weald._core import wait as wait_on_objects
 from weald._core import wait_read, wait_readwrite, wait_write
+from weald._missing import gevent_names
 from weald.compat.hub import Hub as WaitOperationsGreenlet
 
 __all__ = [
@@ -13,3 +16,7 @@ __all__ = [
     "wait_readwrite",
     "wait_write",
 ]
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names("weald._hub_primitives")

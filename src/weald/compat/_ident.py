@@ -1,8 +1,10 @@
 """gevent._ident: small numbers for objects."""
 
 from heapq import heappop, heappush
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
+
+from weald._missing import gevent_names
 
 __all__ = ["IdentRegistry"]
 
@@ -29,3 +31,7 @@ class IdentRegistry:
 
     def __len__(self) -> int:
         return len(self._idents)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names("weald._ident")

@@ -9,12 +9,13 @@ import warnings
 import weakref
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
 
 from weald import monkey
 from weald._config import config
+from weald._missing import gevent_names
 from weald.compat._compat import get_this_psutil_process
 from weald.compat._tracer import GreenletTracer
 from weald.compat.events import (
@@ -199,3 +200,7 @@ def start(hub: Any) -> None:
     if hub.main_hub:
         monitor.install_monitor_memory_usage()
     notify_and_call_entry_points(PeriodicMonitorThreadStartedEvent(monitor))
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names("weald._monitor")

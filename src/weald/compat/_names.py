@@ -2,7 +2,24 @@
 
 # Room, then name: "room:name" in weald.
 HOMES: dict[str, dict[str, str]] = {
-    "baseserver": {"_parse_address": "server:parse_address", "_tcp_listener": "compat._sockets:tcp_listener"},
+    "_hub_primitives": {"Waiter": "compat._waiter:Waiter", "getcurrent": "_core:getcurrent"},
+    "_imap": {"Greenlet": "_core:Greenlet", "Semaphore": "_core:Semaphore", "UnboundQueue": "queue:SimpleQueue"},
+    "_semaphore": {"get_hub": "_core:get_hub"},
+    "_socket3": {
+        "SocketMixin": "socket:socket",
+        "Timeout": "_core:Timeout",
+        "cancel_wait_ex": "compat._socketcommon:cancel_wait_ex",
+        "get_hub": "_core:get_hub",
+        "wait": "compat._socketcommon:wait",
+    },
+    "baseserver": {
+        "Event": "_core:Event",
+        "Greenlet": "_core:Greenlet",
+        "_parse_address": "server:parse_address",
+        "_tcp_listener": "compat._sockets:tcp_listener",
+        "get_hub": "_core:get_hub",
+    },
+    "core": {"config": "_config:config", "getswitchinterval": "compat:getswitchinterval"},
     "event": {"AbstractLinkable": "_core:Linkable"},
     "greenlet": {
         "FailureSpawnedLink": "_core.greenlet:_FailureLink",
@@ -10,8 +27,10 @@ HOMES: dict[str, dict[str, str]] = {
         "SuccessSpawnedLink": "_core.greenlet:_SuccessLink",
         "Waiter": "compat._waiter:Waiter",
         "get_hub": "_core:get_hub",
+        "get_hub_noargs": "_core:get_hub",
         "config": "_config:config",
     },
+    "hub": {"RawGreenlet": "_core.hub:greenlet", "get_loop": "compat._hub_local:get_loop"},
     "local": {},
     "lock": {},
     "os": {
@@ -56,6 +75,17 @@ HOMES: dict[str, dict[str, str]] = {
 
 # What gevent has and weald does not: what to use instead.
 INSTEAD: dict[str, str] = {
+    "_hub_local.set_loop": "hub.loop; a hub makes its own",
+    "_hub_primitives.wait_on_watcher": "weald.get_hub().wait(watcher)",
+    "_socketcommon._resolve_addr": "sock.connect(address), which resolves",
+    "core.read_event": "weald.get_hub().loop.io(fd, 1), as gevent's users do since its release 1.0",
+    "core.write_event": "weald.get_hub().loop.io(fd, 2), as gevent's users do since its release 1.0",
+    "hub.linkproxy": "functools.partial",
+    "hub.set_loop": "hub.loop; a hub makes its own",
+    "resolver.AbstractResolver": "a class with the methods of weald.resolver.Resolver",
+    "server._closing_socket": "sock.close()",
+    "signal._child_handler": "weald.os.waitpid and its kin, which need no handler of SIGCHLD",
+    "subprocess.fork_and_watch": "weald.os.fork_and_watch",
     "fileobject.FileObjectClosed": "ValueError, which is raised for closed files as by the standard library's",
     "greenlet.get_my_hub": "weald.get_hub()",
     "lock.atomic": "a with statement over weald.lock.Semaphore: it is atomic",
@@ -66,6 +96,35 @@ INSTEAD: dict[str, str] = {
     "threadpool._WorkerGreenlet": "weald.threadpool.ThreadPool",
     "timeout._FakeTimer": "weald.Timeout(None), which never expires",
 }
+
+
+# Modules that gevent has and weald does not.
+MODULES: dict[str, str] = {
+    "_abstract_linkable": "weald.event",
+    "_ffi": "weald.get_hub().loop",
+    "_fileobjectcommon": "weald.fileobject",
+    "_fileobjectposix": "weald.fileobject",
+    "_greenlet_primitives": "weald.greenlet and weald.hub",
+    "_interfaces": "weald.get_hub().loop, whose watchers have gevent's methods",
+    "_patcher": "weald.monkey; nothing has to be imported in a patched copy",
+    "_tblib": "traceback.TracebackException",
+    "ares": "weald.resolver.ares",
+    "corecext": "weald.get_hub().loop",
+    "corecffi": "weald.get_hub().loop",
+    "libev": "weald.get_hub().loop, on libev if WEALD_LOOP=libev",
+    "libuv": "weald.get_hub().loop",
+    "testing": "weald's virtual clock, WEALD_LOOP=virtual",
+    "tests": "weald's virtual clock, WEALD_LOOP=virtual",
+}
+
+
+def module_advice(name: str) -> str:
+    """A hint for who imports gevent's module `name` ("gevent.x.y")."""
+    parts = name.split(".")[1:]
+    known = MODULES.get(parts[0]) if parts else None
+    if known is None and parts[0].startswith("_gevent_c"):
+        known = "the module that its name is made of: weald's compiled part is private"
+    return f"; use {known}" if known else "; docs/migrating.md lists what weald has of gevent"
 
 
 def advice(room: str, name: str) -> str:

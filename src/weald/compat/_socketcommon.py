@@ -1,10 +1,11 @@
 """gevent._socketcommon: what gevent's socket modules shared; here it is all in weald.socket."""
 
 from errno import EAGAIN, EALREADY, EBADF, ECONNREFUSED, EHOSTUNREACH, EINPROGRESS, EINVAL, EISCONN, EWOULDBLOCK
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weald import socket as _socket
 from weald._core import Timeout, get_hub
+from weald._missing import gevent_names
 from weald.exceptions import ConcurrentObjectUseError
 from weald.socket import *
 from weald.socket import __dns__, __extensions__, __implements__, __imports__, cancel_wait
@@ -21,3 +22,7 @@ def wait(io: Any, timeout: float | None = None, timeout_exc: Any = None) -> None
         raise ConcurrentObjectUseError(f"This socket is already used by another greenlet: {io.callback!r}")
     with Timeout.start_new(timeout, TimeoutError("timed out") if timeout_exc is None else timeout_exc):
         get_hub().wait(io)  # type: ignore[attr-defined]
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names("weald._socketcommon")

@@ -6,10 +6,11 @@ A tracer works in the thread that made it; it calls the trace function that was 
 import sys
 import traceback
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, settrace
 
+from weald._missing import gevent_names
 from weald.compat._util import gmctime
 from weald.compat.util import format_run_info
 
@@ -123,3 +124,7 @@ class MaxSwitchTracer(_HubTracer):
         if self.max_blocking > self.max_blocking_time:
             return True, self.active_greenlet
         return False
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names("weald._tracer")

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Iterable
 from functools import WRAPPER_ASSIGNMENTS, WRAPPER_UPDATES, update_wrapper
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from weald._missing import gevent_names
 
 __all__ = ["Lazy", "LazyOnClass", "copy_globals", "gmctime", "readproperty", "update_wrapper"]
 
@@ -80,3 +82,7 @@ def copy_globals(
 def gmctime() -> str:
     """The time, UTC, as ISO 8601 has it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names("weald._util")

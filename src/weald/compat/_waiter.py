@@ -4,11 +4,12 @@ For code written for gevent.  weald's own primitives are events, AsyncResults an
 """
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
 from weald._core import get_hub
+from weald._missing import gevent_names
 from weald.exceptions import ConcurrentObjectUseError
 
 __all__ = ["Waiter"]
@@ -119,3 +120,7 @@ class MultipleWaiter(Waiter):
             super().get()
             self.clear()
         return self._values.pop(0)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names("weald._waiter")

@@ -9,9 +9,10 @@ import builtins
 import sys
 from code import InteractiveConsole
 from socket import SOL_TCP, TCP_NODELAY
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weald._core import Greenlet, getcurrent
+from weald._missing import gevent_names
 from weald.pool import Pool
 from weald.server import StreamServer
 
@@ -161,3 +162,7 @@ if __name__ == "__main__":
     else:
         greeting = sys.argv[2] if len(sys.argv) > 2 else None
         BackdoorServer(("127.0.0.1", int(sys.argv[1])), banner=greeting, locals={"hello": "world"}).serve_forever()
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names("weald.backdoor")

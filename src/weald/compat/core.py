@@ -4,11 +4,12 @@ Importing it, which making a hub does, makes the loops of hubs be of that class.
 """
 
 from time import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weald import _core
 from weald._core import EVENTS, READ, WRITE, EventLoop, get_hub
 from weald._core import Callback as callback
+from weald._missing import gevent_names
 
 __all__ = [
     "EVENTS",
@@ -104,3 +105,7 @@ def get_version() -> str:
 
 def get_header_version() -> str:
     return get_version()
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names("weald.core")

@@ -10,9 +10,10 @@ Importing this connects weald.monkey, which knows nothing of gevent, with these 
 from collections.abc import Callable
 from importlib import metadata
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from weald import monkey
+from weald._missing import gevent_names
 
 try:
     from zope.event import notify, subscribers
@@ -322,3 +323,7 @@ class _Listener(monkey.Listener):
 
 
 monkey.listeners.append(_Listener())
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names("weald.events")

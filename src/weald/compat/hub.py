@@ -11,13 +11,14 @@ from collections.abc import Callable
 from itertools import count
 from threading import main_thread
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from weald import _alias, _core
 from weald._config import config
-from weald._core import Greenlet, get_hub, get_hub_if_exists, idle, iwait, sleep, spawn_raw, wait
+from weald._core import Greenlet, get_hub, get_hub_if_exists, idle, iwait, set_hub, sleep, spawn_raw, wait
+from weald._missing import gevent_names
 from weald.compat import (
     core,  # gives loops gevent's names
     kill,
@@ -306,12 +307,6 @@ def reinit(hub: Any = None) -> None:
     """Nothing is left to do in a fork's child: its hub has begun afresh by itself."""
 
 
-def set_hub(hub: Any) -> None:
-    raise NotImplementedError(
-        "weald keeps one hub per thread and makes it itself; gevent.hub.set_default_hub_class chooses its class"
-    )
-
-
 def _adopt_hubs() -> None:
     """Make gevent's hubs and loops of those that there are."""
     for loop in _core.living(_alias.Loop):
@@ -336,3 +331,7 @@ def get_hub_class() -> type[_core.Hub]:
     """The class of this thread's hub, or of the next one."""
     hub = get_hub_if_exists()
     return _hub_class if hub is None else type(hub)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names("weald.hub")

@@ -11,12 +11,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from time import perf_counter
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
 from weald import monkey
 from weald._core import get_hub, living, track_spawns
+from weald._missing import gevent_names
 from weald.local import all_local_dicts_for_greenlet
 
 # For "Spawned at".  It costs a little at each spawn, so only programs that use gevent's util or name have it.
@@ -322,3 +323,7 @@ def clear_stack_frames(frame: FrameType | None) -> None:
         except RuntimeError:
             pass
         frame = frame.f_back
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names("weald.util")

@@ -6,10 +6,11 @@ Called by: socket.py.  Every hub has its own, made at first use as `config.resol
 
 import os
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from weald._config import config
 from weald._core import Hub, get_hub, get_hub_if_exists
+from weald._missing import gevent_names
 
 __all__ = __extensions__ = ["Resolver", "current"]
 
@@ -55,3 +56,7 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = gevent_names(__name__)

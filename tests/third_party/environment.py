@@ -1,0 +1,64 @@
+"""An environment with programs written for gevent, and with weald's distribution of that name instead of gevent.
+
+Called by: test_gevent_programs.py.  It is made once, under build/, and made anew when what should be in it changes.
+
+What weald's own tests have installed is seen in it, too, so that only the rest has to be fetched.  pip finds gevent in
+it, because compat/gevent is installed, and leaves it alone.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import weald
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ["gunicorn", "pyzmq", "psycopg2-binary", "psycogreen", "sentry-sdk", "gipc", "django", "flask"]
+PROGRAMS += ["flask-socketio", "gevent-websocket", "requests", "urllib3"]
+
+
+def python() -> str:
+    """The environment's interpreter.  Without it the test is skipped, and fails where CI=true."""
+    try:
+        return str(_make())
+    except (subprocess.CalledProcessError, OSError) as error:
+        output = getattr(error, "output", None) or ""
+        message = f"no environment for programs that use gevent: {error}\n{output}"
+        if os.environ.get("CI") in ("true", "1"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+def _make() -> Path:
+    key = hashlib.sha256(repr([sys.version, sysconfig.get_path("purelib"), PROGRAMS]).encode())
+    for path in sorted((ROOT / "compat/gevent").rglob("*.[pt][yo]*")):
+        key.update(path.read_bytes())
+    folder = ROOT / "build" / f"programs-{sys.version_info[0]}.{sys.version_info[1]}-{key.hexdigest()[:12]}"
+    interpreter = folder / "bin" / "python"
+    if (folder / "complete").exists():
+        return interpreter
+    _run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder))
+    site = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    (site / "weald.pth").write_text(f"{ROOT / 'src'}\n{sysconfig.get_path('purelib')}\n")
+    # A checkout has no metadata, without which pip would take weald for missing and look for it.
+    metadata = site / f"weald-{weald.__version__}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: weald\nVersion: {weald.__version__}\n")
+    wheels = folder / "wheels"
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+    _run(*pip, "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", str(wheels), str(ROOT / "compat/gevent"))
+    into = (*pip, "--python", str(interpreter), "install", "-q", "--no-compile")
+    # Those without wheels are built with the setuptools that is here.
+    _run(*into, "--no-build-isolation", *map(str, wheels.glob("*.whl")), *PROGRAMS)
+    _run(str(interpreter), "-c", "import gevent, weald.pool, gevent.pool; assert gevent.pool is weald.pool")
+    (folder / "complete").touch()
+    return interpreter
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)

@@ -1,0 +1,420 @@
+"""Programs and libraries written for gevent, unchanged, in an environment where weald is gevent (see environment.py).
+
+Celery's `-P gevent` is in test_celery_fetch.py.  uWSGI, which takes a minute to build, is in scripts/uwsgi-gevent.
+
+They run under one interpreter of a run over several: `.ci/run` sets WEALD_PROGRAMS=no for all but the newest.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import environment
+import pytest
+import servers
+from test_integrations_gunicorn import APP, Gunicorn
+from test_serve import Load
+from websockets.sync.client import connect as websocket_connect
+
+pytestmark = [
+    pytest.mark.timeout(900),  # the environment and a server's package may have to be installed first
+    pytest.mark.skipif(os.environ.get("WEALD_PROGRAMS") == "no", reason="WEALD_PROGRAMS=no: another Python runs them"),
+]
+
+COUNT = 50
+PRELUDE = f"""
+from gevent import monkey
+monkey.patch_all()
+import gevent, os, sys, weald
+assert gevent.spawn is weald.spawn
+COUNT = {COUNT}
+
+def at_once(call):
+    greenlets = [gevent.spawn(call, number) for number in range(COUNT)]
+    return [greenlet.get(timeout=50) for greenlet in greenlets]
+"""
+
+
+@pytest.fixture(scope="module")
+def python() -> str:
+    return environment.python()
+
+
+def run(python: str, code: str, **values: Any) -> str:
+    """What `code` prints, patched through gevent's name, with `values` as its globals."""
+    given = "".join(f"{name} = {value!r}\n" for name, value in values.items())
+    done = subprocess.run(
+        [python, "-c", PRELUDE + given + textwrap.dedent(code)], capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    return done.stdout
+
+
+@contextmanager
+def started(python: str, code: str, folder: Path, **values: Any) -> Iterator[int]:
+    """A server that runs as long as the block; `code` prints its port first."""
+    given = "".join(f"{name} = {value!r}\n" for name, value in values.items())
+    with (folder / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            [python, "-c", PRELUDE + given + textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, (folder / "errors").read_text()
+        yield int(line)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait(20)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+# -------------------------------------------------------------------- gunicorn
+
+
+@contextmanager
+def gunicorn(python: str, folder: Path, worker: str, *arguments: str) -> Iterator[Gunicorn]:
+    (folder / "site_app.py").write_text(APP % 1)
+    log = folder / "log"
+    with socket.create_server(("127.0.0.1", 0)) as listener, log.open("w") as file:
+        process = subprocess.Popen(
+            [
+                *(python, "-m", "gunicorn", "-k", worker, "--bind", f"fd://{listener.fileno()}"),
+                *("--graceful-timeout", "20", "--keep-alive", "20", "--no-control-socket", *arguments, "site_app:app"),
+            ],
+            cwd=folder,
+            stdout=file,
+            stderr=file,
+            pass_fds=[listener.fileno()],
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        port = listener.getsockname()[1]
+    running = Gunicorn(process, port, log)
+    try:
+        running.wait_for("Booting worker")
+        yield running
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(20)
+
+
+@pytest.mark.parametrize("worker", ["gevent", "gevent_pywsgi"])
+def test_gunicorn(python: str, tmp_path: Path, worker: str) -> None:
+    """Load, a reload under load that fails no request, and a stop that waits for the request under way."""
+    with gunicorn(python, tmp_path, worker, "--workers", "2") as running:
+        load = Load(running.port)
+        load.wait_for(50, lambda body: body.startswith("1 "))
+        slow = 'if environ["PATH_INFO"] == "/slow":\n        open("begun", "w").close()\n        time.sleep(1)\n    if environ'
+        (tmp_path / "site_app.py").write_text("import time\n" + APP.replace("if environ", slow, 1) % 2)
+        running.process.send_signal(signal.SIGHUP)
+        load.wait_for(50, lambda body: body.startswith("2 "))
+        load.end()
+        got: list[str] = []
+        asking = threading.Thread(target=lambda: got.append(running.get("/slow")))
+        asking.start()
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        running.process.send_signal(signal.SIGTERM)
+        asking.join(40)
+        assert got and got[0].startswith("2 ")
+
+
+# -------------------------------------------------------------------- frameworks
+
+
+def get(port: int, path: str) -> str:
+    import urllib.request
+
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=40) as response:
+        body: bytes = response.read()
+    return body.decode()
+
+
+SITES = {
+    "flask": """
+        import flask
+        app = flask.Flask(__name__)
+
+        @app.route("/<int:number>")
+        def page(number):
+            meet()
+            return f"{flask.request.path} {number + 1}"
+        """,
+    "django": """
+        import django.conf, django.urls, django.http, django.core.wsgi
+        django.conf.settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"])
+
+        def page(request, number):
+            meet()
+            return django.http.HttpResponse(f"{request.path} {number + 1}")
+
+        urlpatterns = [django.urls.path("<int:number>", page)]
+        app = django.core.wsgi.get_wsgi_application()
+        """,
+}
+SERVE = """
+import threading
+from gevent.pywsgi import WSGIServer
+barrier = threading.Barrier(8)
+
+def meet():
+    barrier.wait(timeout=40)  # nobody is answered before eight ask
+
+{site}
+server = WSGIServer(("127.0.0.1", 0), app, log=None)
+server.start()
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_frameworks_under_pywsgi(python: str, tmp_path: Path, site: str) -> None:
+    with started(python, SERVE.format(site=textwrap.dedent(SITES[site])), tmp_path) as port:
+        answers: dict[int, str] = {}
+        threads = [
+            threading.Thread(target=lambda number=number: answers.update({number: get(port, f"/{number}")}))
+            for number in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(50)
+        assert answers == {number: f"/{number} {number + 1}" for number in range(8)}
+
+
+def test_flask_socketio_with_gevent_websocket(python: str, tmp_path: Path) -> None:
+    code = """
+    import flask, flask_socketio
+    from gevent.pywsgi import WSGIServer
+    from geventwebsocket.handler import WebSocketHandler
+    app = flask.Flask(__name__)
+    socketio = flask_socketio.SocketIO(app, async_mode="gevent")
+
+    @socketio.on("add")
+    def add(one, two):
+        flask_socketio.emit("sum", one + two)
+        socketio.start_background_task(socketio.emit, "later", "from a greenlet")
+
+    server = WSGIServer(("127.0.0.1", 0), app, log=None, handler_class=WebSocketHandler)
+    server.start()
+    print(server.server_port, flush=True)
+    server.serve_forever()
+    """
+    with started(python, code, tmp_path) as port:
+        # Long polling, then a WebSocket (https://socket.io/docs/v4/engine-io-protocol/).
+        assert get(port, "/socket.io/?EIO=4&transport=polling").startswith('0{"sid":')
+        with websocket_connect(f"ws://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket") as conn:
+            assert str(conn.recv(timeout=20)).startswith('0{"sid":')
+            conn.send("40")
+            assert str(conn.recv(timeout=20)).startswith('40{"sid":')
+            conn.send('42["add",1,2]')
+            assert conn.recv(timeout=20) == '42["sum",3]'
+            assert conn.recv(timeout=20) == '42["later","from a greenlet"]'
+
+
+# -------------------------------------------------------------------- clients
+
+
+@pytest.mark.parametrize("client", ["requests", "urllib3"])
+def test_http_clients(python: str, client: str) -> None:
+    code = {
+        "requests": """
+            import requests
+            session = requests.Session()
+            session.trust_env = False
+            session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=COUNT))
+            print(*at_once(lambda number: session.get(f"{url}/{number}", timeout=50).text))
+            """,
+        "urllib3": """
+            import urllib3
+            pool = urllib3.PoolManager(maxsize=COUNT, block=True, timeout=50, retries=False)
+            print(*at_once(lambda number: pool.request("GET", f"{url}/{number}").data.decode()))
+            """,
+    }[client]
+    with servers.GatedHttp(COUNT) as server:
+        out = run(python, code, url=f"http://127.0.0.1:{server.port}")
+    assert out.split() == [f"/{number}" for number in range(COUNT)]
+
+
+def test_psycogreen(python: str) -> None:
+    """All wait for a lock, until its owner lets go: psycopg2's C code waits in a greenlet."""
+    code = """
+    import psycogreen.gevent, psycopg2
+    psycogreen.gevent.patch_psycopg()
+
+    def ask(connection, query, *values):
+        with connection.cursor() as cursor:
+            cursor.execute(query, values)
+            return cursor.fetchone()[0]
+
+    def connect():
+        connection = psycopg2.connect(host="127.0.0.1", port=port, user="postgres", dbname="postgres")
+        connection.autocommit = True
+        return connection
+
+    def call(number):
+        connection = connect()
+        ask(connection, "SELECT pg_advisory_lock_shared(1)")
+        return ask(connection, "SELECT %s::int", number)
+
+    owner = connect()
+    ask(owner, "SELECT pg_advisory_lock(1)")
+
+    def release():
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while ask(owner, waiting) < COUNT:
+            gevent.sleep(0.02)
+        ask(owner, "SELECT pg_advisory_unlock(1)")
+
+    gevent.spawn(release)
+    print(*at_once(call))
+    """
+    with servers.postgresql() as port:
+        assert run(python, code, port=port).split() == [str(number) for number in range(COUNT)]
+
+
+def test_zmq_green(python: str) -> None:
+    """Requests and replies, a poll, and time limits: sockets that would block let the others run."""
+    code = """
+    import zmq.green as zmq
+    context = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+
+    def serve():
+        held = [router.recv_multipart() for _ in range(COUNT)]  # nobody is answered before all have asked
+        for who, empty, text in reversed(held):
+            router.send_multipart([who, empty, text + b"!"])
+
+    def ask(number):
+        with context.socket(zmq.REQ) as sock:
+            sock.connect(f"tcp://127.0.0.1:{port}")
+            sock.send_string(str(number))
+            poller = zmq.Poller()
+            poller.register(sock, zmq.POLLIN)
+            assert poller.poll(40_000) == [(sock, zmq.POLLIN)]
+            return sock.recv_string()
+
+    serving = gevent.spawn(serve)
+    print(*at_once(ask))
+    serving.get(timeout=20)
+    with context.socket(zmq.PULL) as pull, context.socket(zmq.PUSH) as push:
+        pull.bind("inproc://place")
+        push.connect("inproc://place")
+        assert pull.poll(1) == 0
+        with gevent.Timeout(0.001, False):
+            pull.recv()
+        got = gevent.spawn(pull.recv_json)
+        gevent.sleep(0)
+        push.send_json({"a": 1})
+        assert got.get(timeout=20) == {"a": 1}
+    router.close()
+    context.term()
+    """
+    assert run(python, code).split() == [f"{number}!" for number in range(COUNT)]
+
+
+def test_gipc(python: str, tmp_path: Path) -> None:
+    """Children of multiprocessing with pipes that greenlets of both processes use."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(
+            """
+            import gevent, gipc
+
+            def child(end):
+                results = [gevent.spawn(lambda n: (gevent.sleep(0.001), n * n)[1], n) for n in range(5)]
+                assert end.get() == "begin"
+                end.put([result.get() for result in results])
+
+            if __name__ == "__main__":
+                with gipc.pipe(duplex=True) as (mine, theirs):
+                    process = gipc.start_process(child, (theirs,))
+                    beats = []
+                    beating = gevent.spawn(lambda: [gevent.sleep(0.001) or beats.append(1) for _ in range(3)])
+                    mine.put("begin")
+                    print(mine.get(timeout=gevent.Timeout(30)))
+                    process.join()
+                    beating.get()
+                    print(process.exitcode, len(beats))
+            """
+        )
+    )
+    done = subprocess.run([python, str(program)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[0, 1, 4, 9, 16]\n0 3\n", "")
+
+
+class _Envelopes(BaseHTTPRequestHandler):
+    """Takes what sentry-sdk sends (https://develop.sentry.dev/sdk/data-model/envelopes/)."""
+
+    received: list[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        import gzip
+
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        _, item, event = body.split(b"\n")[:3]
+        if json.loads(item)["type"] == "event":
+            self.received.append(json.loads(event))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *args: object) -> None: ...
+
+
+def test_sentry_sdk(python: str) -> None:
+    """It sees that it runs on gevent, keeps greenlets' scopes apart, sends from its worker, profiles in a thread."""
+    code = """
+    import sentry_sdk, sentry_sdk.utils
+    from sentry_sdk.profiler.transaction_profiler import GeventScheduler
+    assert sentry_sdk.utils.is_gevent()
+    sentry_sdk.init(dsn=f"http://key@127.0.0.1:{port}/1", default_integrations=False, traces_sample_rate=0.0)
+    assert sentry_sdk.utils.get_current_thread_meta()[0] == gevent.get_hub().thread_ident
+
+    def fail(number):
+        with sentry_sdk.isolation_scope() as scope:
+            scope.set_tag("number", str(number))
+            gevent.sleep(0.001)
+            try:
+                raise ValueError(f"number {number}")
+            except ValueError as error:
+                sentry_sdk.capture_exception(error)
+
+    at_once(fail)
+    sentry_sdk.flush(timeout=40)
+    scheduler = GeventScheduler(101)
+    sampled = []
+    scheduler.sampler = lambda *args: sampled.append(1)
+    with scheduler:
+        scheduler.ensure_running()
+        while len(sampled) < 3:
+            gevent.sleep(0.001)
+    """
+    handler = type("Handler", (_Envelopes,), {"received": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            run(python, code, port=server.server_port)
+        finally:
+            server.shutdown()
+    found = [(int(event["tags"]["number"]), event["exception"]["values"][0]["value"]) for event in handler.received]
+    assert sorted(found) == [(number, f"number {number}") for number in range(COUNT)]
