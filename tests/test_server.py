@@ -532,8 +532,8 @@ def test_what_was_accepted_begins_before_the_listener_is_closed() -> None:
     closing: list[Greenlet] = []
     running.do_handle = do_handle  # type: ignore[method-assign]
     running.start()
-    with socket.create_connection(running.address) as sock:
-        address = listener.getsockname()
+    address = listener.getsockname()
+    with socket.create_connection(address) as sock:
         assert sock.recv(100) == b"done"
     weald.joinall(closing, timeout=20)
     assert names == [address] and running.closed

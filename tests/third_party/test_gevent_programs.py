@@ -119,7 +119,7 @@ def test_gunicorn(python: str, tmp_path: Path, worker: str) -> None:
     with gunicorn(python, tmp_path, worker, "--workers", "2") as running:
         load = Load(running.port)
         load.wait_for(50, lambda body: body.startswith("1 "))
-        slow = 'if environ["PATH_INFO"] == "/slow":\n        open("begun", "w").close()\n        time.sleep(1)\n    if environ'
+        slow = 'if environ["PATH_INFO"] == "/slow":\n        open("begun", "w").close(); time.sleep(1)\n    if environ'
         (tmp_path / "site_app.py").write_text("import time\n" + APP.replace("if environ", slow, 1) % 2)
         running.process.send_signal(signal.SIGHUP)
         load.wait_for(50, lambda body: body.startswith("2 "))
