@@ -6,6 +6,7 @@ What weald's own tests have installed is seen in it, too, so that only the rest 
 it, because compat/gevent is installed, and leaves it alone.
 """
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -40,8 +41,15 @@ def _make() -> Path:
         key.update(path.read_bytes())
     folder = ROOT / "build" / f"programs-{sys.version_info[0]}.{sys.version_info[1]}-{key.hexdigest()[:12]}"
     interpreter = folder / "bin" / "python"
-    if (folder / "complete").exists():
-        return interpreter
+    folder.parent.mkdir(exist_ok=True)
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        if not (folder / "complete").exists():
+            _fill(folder, interpreter)
+    return interpreter
+
+
+def _fill(folder: Path, interpreter: Path) -> None:
     _run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder))
     site = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     (site / "weald.pth").write_text(f"{ROOT / 'src'}\n{sysconfig.get_path('purelib')}\n")
@@ -57,7 +65,6 @@ def _make() -> Path:
     _run(*into, "--no-build-isolation", *map(str, wheels.glob("*.whl")), *PROGRAMS)
     _run(str(interpreter), "-c", "import gevent, weald.pool, gevent.pool; assert gevent.pool is weald.pool")
     (folder / "complete").touch()
-    return interpreter
 
 
 def _run(*command: str) -> None:
