@@ -266,6 +266,18 @@ def test_a_full_pool_does_not_hold_up_the_consumer(narrow):
     assert [value(others[0]), value(others[2])] == [1, 3]
 
 
+def test_tasks_that_expire_while_they_wait_are_not_run(narrow):
+    long = narrow.send("hold", "expiry")
+    wait_for(lambda: long.status == "STARTED")
+    due = time.time() + 1
+    late, other = narrow.send("tick", "expired", expires=1), narrow.send("add", 1, 2)
+    wait_for(lambda: narrow.pool()["waiting"] == 2)
+    wait_for(lambda: time.time() > due)
+    narrow.notes.rpush("expiry", "go")
+    assert isinstance(failure(late), TaskRevokedError) and value(other) == 3
+    assert narrow.noted("expired") == []
+
+
 def test_countdowns_with_a_full_pool(narrow):
     """A task whose time has come while the pool is full runs once there is room, and none before its time."""
     long = narrow.send("hold", "countdowns")

@@ -7,7 +7,7 @@ Invariants:
   acknowledgement or a result under way is not torn apart.
 - `ended` is set once.  From then on whatever the body returns or raises is dropped, so the outcome is recorded
   once: as time limit exceeded, or, for a revoked or cancelled task, by whoever asked for it.
-- One of Celery's callbacks is called per job, none for one that was revoked or cancelled.
+- One of Celery's callbacks is called per job, none for one that was revoked or cancelled, or has expired.
 """
 
 import _thread
@@ -110,6 +110,8 @@ class Job(Greenlet):
 
     def _work(self) -> None:
         accept = self.callbacks.get("accept_callback")
+        if _called_off(accept):
+            return
         if accept is not None:
             accept(self.number, self.began)
         if self.soft is not None or self.hard is not None:
@@ -209,6 +211,15 @@ class Job(Greenlet):
 
     def __repr__(self) -> str:
         return f"<Job {self.number} {self.task_name}[{self.task_id}]>"
+
+
+def _called_off(accept: Any) -> bool:
+    """Has the task expired or been revoked while it waited for a slot?  Celery's request, which records that, knows.
+
+    Celery itself looks only when it hands the task to the pool.
+    """
+    revoked = getattr(getattr(accept, "__self__", None), "revoked", None)
+    return callable(revoked) and bool(revoked())
 
 
 def _lost(error: BaseException) -> Any:
