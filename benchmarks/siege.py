@@ -12,11 +12,13 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from _env import HERE, BenchError, Child, Side, add_options, choose_core, headline, resolve
 from _report import against, number, table
+from http_server import cpu
 
 SIDES = ("weald", "gevent")
 PARTS = ("idle", "dribble")
@@ -90,15 +92,17 @@ def dribble(side: Side, count: int, timeout: float, cores: tuple[int, int]) -> s
     limited = Side(side.label, side.kind, side.package, side.python, {**side.environ, "HEAD_TIMEOUT": str(timeout)})
     with Child(limited, "http_servers.py", side.kind, str(cores[0]), "hello") as server:
         port = int(server.answer(timeout=30))
-        with Clients(cores[1], "ask", port, RATE, timeout) as alone:
+        with Clients(cores[1], "ask", port, RATE, 10) as alone:
             calm = percentiles(json.loads(alone.answer()))
         start = resident(server.process.pid)
-        with Clients(cores[1], "dribble", port, count, 2 * timeout, timeout) as crowd:
+        with Clients(cores[1], "dribble", port, count, 1.5 * timeout, timeout) as crowd:
             os.setpriority(os.PRIO_PROCESS, crowd.process.pid, 10)  # it shares a core with who measures
             crowd.answer()
             first = resident(server.process.pid)
-            with Clients(cores[1], "ask", port, RATE, 1.5 * timeout) as during:
+            begun, spent = time.monotonic(), cpu(server.process.pid)
+            with Clients(cores[1], "ask", port, RATE, timeout) as during:
                 busy = percentiles(json.loads(during.answer()))
+            spent, passed = cpu(server.process.pid) - spent, time.monotonic() - begun
             last = resident(server.process.pid)
             ended = json.loads(crowd.answer())
     body = [
@@ -117,7 +121,7 @@ def dribble(side: Side, count: int, timeout: float, cores: tuple[int, int]) -> s
         table([f"{count:,} dribble", "before", "during", "ratio", "target"], body)
         + f"\n\n{ended['ended']:,} connections were thrown out, {ended['told']:,} of them with 408; they lasted "
         f"{ended['shortest']:.1f} to {ended['longest']:.1f} s (median {ended['median']:.1f}), of {timeout:g}; "
-        f"{ended['failed']} could not connect"
+        f"{ended['failed']} could not connect; the server's core was busy for {spent / passed:.0%} of the time"
     )
 
 
@@ -127,7 +131,7 @@ def main(arguments: Sequence[str]) -> None:
     add_options(parser, SIDES, rounds=1)
     parser.add_argument("--parts", default=",".join(PARTS), help="(default: %(default)s)")
     parser.add_argument("--clients", type=int, default=10_000, help="(default: %(default)s)")
-    parser.add_argument("--head-timeout", type=float, default=10.0, help="seconds (default: %(default)s)")
+    parser.add_argument("--head-timeout", type=float, default=20.0, help="seconds (default: the server's, %(default)s)")
     options = parser.parse_args(arguments)
     parts = options.parts.split(",")
     if unknown := set(parts) - set(PARTS):
