@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Thread, is_open, recorded_errors, settle
+from helpers import Thread, is_open, python, recorded_errors, run_patched, settle
 
 import weald
 from weald import Timeout, socket
@@ -509,3 +509,87 @@ def test_more_than_a_shared_pipe_holds(pipe: Ends, kind: str) -> None:
     with open_shared(pipe[0], "rb", 0 if kind == "raw" else -1) as file:
         assert file.read() == data  # type: ignore[attr-defined]
     writing.get(timeout=20)
+
+
+# -------------------------------------------------------------------- os.fdopen
+
+FDOPEN = """
+import os, subprocess, threading
+from contextlib import suppress
+def later(fd, *parts):
+    def run():
+        for part in parts:
+            threading.Event().wait(0.005)
+            os.write(fd, part)
+        os.close(fd)
+    threading.Thread(target=run).start()
+for args in [("rb",), ("rb", 0), ("r",), ("r", 1), ("rt", 100, "utf-8", "replace", "\\n"), ("br", 10)]:
+    r, w = os.pipe()
+    later(w, b"on", b"e\\ntw\\xc3\\xa9o\\r\\n", b"rest")
+    with os.fdopen(r, *args) as file:
+        print(args, file.mode, file.name == r, file.readline(), file.read(2), file.read(), file.read(), file.isatty())
+    print(file.closed)
+for args in [("wb",), ("wb", 0), ("w",), ("w", 1)]:
+    r, w = os.pipe()
+    read = []
+    def drain():
+        while data := os.read(r, 99999):
+            read.append(len(data))
+        os.close(r)
+    thread = threading.Thread(target=drain)
+    thread.start()
+    with os.fdopen(w, *args) as file:
+        print(args, file.mode, file.write((b"x" if "b" in args[0] else "x") * 300001))
+    thread.join()
+    print(sum(read))
+r, w = os.pipe()
+for args in [("x",), ("rw",), ("rbt",), ("rb", -1, "utf-8"), ("r", 0), ("r", -1, None, None, "x")]:
+    try:
+        os.fdopen(r, *args, closefd=False)
+    except Exception as error:
+        print(args, type(error).__name__, error)
+for fd in ("1", -1, 10**6):
+    try:
+        os.fdopen(fd)
+    except Exception as error:
+        print(type(error).__name__, error)
+try:
+    os.fdopen(r, "r", encoding="no such")
+except LookupError as error:
+    print(error)
+try:
+    os.fstat(r)
+except OSError as error:
+    print(error)
+with os.fdopen(w, "wb", 0) as file:
+    try:
+        file.write(bytes(100000))
+    except BrokenPipeError as error:
+        print(error)
+child = subprocess.Popen("cat", stdin=-1, stdout=-1, bufsize=0)
+read = []
+thread = threading.Thread(target=lambda: read.append(child.stdout.read()))
+thread.start()
+print(child.stdin.write(bytes(200000)))
+child.stdin.close()
+thread.join()
+print(len(read[0]), child.wait())
+"""
+
+
+def test_fdopen_is_the_stdlibs_but_lets_others_run() -> None:
+    """Patched and not, the same comes of it; if a read blocked everything, it would wait for ever."""
+    assert run_patched(FDOPEN) == python(FDOPEN)
+
+
+def test_fdopen_of_a_socket() -> None:
+    out = run_patched(
+        """
+        import os, socket, threading
+        a, b = socket.socketpair()
+        with os.fdopen(os.dup(a.fileno()), "rb") as file:
+            threading.Timer(0.01, b.sendall, (b"line\\n",)).start()
+            print(file.readline())
+        """
+    )
+    assert out == "b'line\\n'\n"

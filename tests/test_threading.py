@@ -513,6 +513,27 @@ def test_event_looks_as_ever() -> None:
         assert event.isSet()
 
 
+def test_a_thread_inherits_no_context() -> None:
+    out = run_patched(
+        """
+        import contextvars, decimal, threading
+        variable = contextvars.ContextVar("variable", default="unset")
+        variable.set("set")
+        decimal.getcontext().prec = 3
+        def look():
+            print(variable.get(), decimal.getcontext().prec)
+        for _ in range(2):
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(look,))
+        thread.start()
+        thread.join()
+        """
+    )
+    assert out == "unset 28\nunset 28\nset 3\n"
+
+
 _BUSY_WAITS = [  # what is waited for, what ends the wait, the wait
     ("threading.Event()", "it.set", "while not it.is_set(): pass"),
     ("started(time.sleep, 0.01)", "int", "while it.is_alive(): pass"),

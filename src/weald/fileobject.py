@@ -362,10 +362,10 @@ def read_shared(fd: int, size: int) -> bytes:
 
 
 class SharedIO(io.FileIO):
-    """FileIO on a pipe's end that stays blocking: each call first waits until it would not block."""
+    """FileIO on a pipe's end that stays blocking, or a socket: each call first waits until it would not block."""
 
-    def __init__(self, fd: int, mode: str) -> None:
-        super().__init__(fd, mode)
+    def __init__(self, fd: int, mode: str, closefd: bool = True) -> None:
+        super().__init__(fd, mode, closefd)
         self._descriptor = Descriptor(fd)
 
     def _await(self, event: int, wait: Callable[[], None]) -> None:
@@ -374,14 +374,20 @@ class SharedIO(io.FileIO):
             wait()
 
     def readinto(self, buffer: Any) -> int:
-        self._await(select.POLLIN, self._descriptor.wait_read)
-        return super().readinto(buffer) or 0
+        while True:
+            self._await(select.POLLIN, self._descriptor.wait_read)
+            got = super().readinto(buffer)
+            if got is not None:  # else another thread was faster, and the descriptor is non-blocking
+                return got
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
             return self.readall()
-        self._await(select.POLLIN, self._descriptor.wait_read)
-        return super().read(size) or b""
+        while True:
+            self._await(select.POLLIN, self._descriptor.wait_read)
+            data = super().read(size)
+            if data is not None:
+                return data
 
     def readall(self) -> bytes:
         chunks = []
@@ -390,9 +396,20 @@ class SharedIO(io.FileIO):
         return b"".join(chunks)
 
     def write(self, data: Any) -> int:
-        self._await(select.POLLOUT, self._descriptor.wait_write)
-        # A pipe that is ready for writing has room for this much (POSIX, "poll" and PIPE_BUF).
-        return super().write(memoryview(data).cast("B")[: select.PIPE_BUF]) or 0
+        """All of it, as a blocking write does; less only if there is an error, which the next call will have."""
+        sent = 0
+        with memoryview(data) as view, view.cast("B") as rest:
+            while True:
+                try:
+                    self._await(select.POLLOUT, self._descriptor.wait_write)
+                    # A pipe that is ready for writing has room for this much (POSIX, "poll" and PIPE_BUF).
+                    sent += super().write(rest[sent : sent + select.PIPE_BUF]) or 0
+                except OSError:
+                    if not sent:
+                        raise
+                    return sent
+                if sent >= rest.nbytes:
+                    return sent
 
     def close(self) -> None:
         """Whoever waits gets OSError(EBADF)."""
@@ -436,19 +453,66 @@ class SharedText(_Turns, io.TextIOWrapper):
     """io.TextIOWrapper for what `open_shared` returns."""
 
 
-def open_shared(fd: int, mode: str, buffering: int = -1) -> io.IOBase:
-    """io.open(fd, "rb" or "wb", buffering) for a pipe's end, which stays blocking and is closed by the file."""
+def open_shared(fd: int, mode: str, buffering: int = -1, closefd: bool = True) -> io.IOBase:
+    """io.open(fd, "rb" or "wb", buffering, closefd=closefd) for a pipe's end, which stays blocking."""
     if buffering == 1:
         warnings.warn(
             "line buffering (buffering=1) isn't supported in binary mode, the default buffer size will be used",
             RuntimeWarning,
             stacklevel=2,
         )
-    raw = SharedIO(fd, mode)
+    raw = SharedIO(fd, mode, closefd)
     if buffering == 0:
         return raw
     size = buffering if buffering > 1 else io.DEFAULT_BUFFER_SIZE
     return _SharedReader(raw, size) if mode == "rb" else _SharedWriter(raw, size)
+
+
+def fdopen(
+    fd: int,
+    mode: str = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Any = None,
+) -> Any:
+    """os.fdopen(); a file on a blocking pipe, socket or terminal parks while it has to wait."""
+    binary = "b" in mode
+    plain = partial(_fdopen, fd, mode, buffering, encoding, errors, newline, closefd, opener)
+    if mode not in ("r", "rt", "tr", "rb", "br", "w", "wt", "tw", "wb", "bw") or not _may_block(fd):
+        return plain()
+    letter = "r" if "r" in mode else "w"
+    if binary and not encoding and not errors and newline is None:
+        return open_shared(fd, letter + "b", buffering, closefd)
+    if binary or buffering == 0:
+        return plain()  # which says what is wrong
+    encoding = io.text_encoding(encoding)
+    buffer: Any = open_shared(fd, letter + "b", buffering if buffering > 1 else -1, closefd)
+    try:
+        text = SharedText(buffer, encoding, errors, newline, buffering == 1 or (buffering < 0 and os.isatty(fd)))
+    except BaseException:
+        buffer.close()
+        raise
+    text.mode = mode  # type: ignore[misc]  # as `open` does
+    return text
+
+
+_fdopen = get_original("os", "fdopen")
+
+
+def _may_block(fd: object) -> bool:
+    """Is it a descriptor on which reading or writing may have to wait, in the kernel?"""
+    if not isinstance(fd, int) or fd < 0:
+        return False
+    try:
+        kind = os.fstat(fd).st_mode
+        if stat.S_ISSOCK(kind):  # sockets here are non-blocking for the system, whatever their timeout
+            return True
+        return (stat.S_ISFIFO(kind) or os.isatty(fd)) and os.get_blocking(fd)
+    except (OSError, OverflowError):
+        return False
 
 
 if not TYPE_CHECKING:

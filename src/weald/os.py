@@ -37,7 +37,7 @@ else:
 
     __getattr__ = gevent_names(__name__)
 
-__implements__ = ["popen", "read", "wait", "wait3", "wait4", "waitid", "waitpid", "write"]
+__implements__ = ["fdopen", "popen", "read", "wait", "wait3", "wait4", "waitid", "waitpid", "write"]
 __extensions__ = ["make_nonblocking", "nb_read", "nb_write", "tp_read", "tp_write"]
 __imports__ = [name for name in _stdlib.__all__ if name not in __implements__]
 __all__ = sorted([*__implements__, *__extensions__, *__imports__])
@@ -175,6 +175,13 @@ def popen(cmd: str, mode: str = "r", buffering: int = -1) -> Any:
     pipe: dict[str, Any] = {which: PIPE}
     child: Any = Popen(cmd, shell=True, text=True, bufsize=buffering, **pipe)
     return _stdlib._wrap_close(getattr(child, which), child)
+
+
+def fdopen(fd: int, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any) -> Any:
+    """os.fdopen(); a file on a blocking pipe, socket or terminal lets others run while it has to wait."""
+    from weald import fileobject
+
+    return fileobject.fdopen(fd, mode, buffering, *args, **kwargs)
 
 
 # -------------------------------------------------------------------- descriptors

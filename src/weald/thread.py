@@ -14,6 +14,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
+from contextvars import Context
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,7 @@ def _start(function: Callable[..., object], args: tuple[Any, ...], kwargs: Any) 
     if kwargs is not None and not isinstance(kwargs, dict):
         raise TypeError("optional 3rd arg must be a dictionary")
     greenlet = _ThreadGreenlet.spawn(_run_thread, function, args, kwargs or {})
+    greenlet.gr_context = Context()  # a thread inherits nothing
     _alive.add(greenlet)  # type: ignore[arg-type]
     return greenlet
 
