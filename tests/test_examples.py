@@ -22,11 +22,27 @@ from websockets.sync.client import connect as websocket_connect
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+# Runs an example whose imports say gevent, which is weald.
+AS_GEVENT = """
+import re, sys, types, weald
+weald.install_as_gevent()
+sys.argv = sys.argv[1:]
+sys.modules["__main__"] = module = types.ModuleType("__main__")
+source, count = re.subn(r"\\bweald\\b", "gevent", open(sys.argv[0]).read())
+assert count
+exec(compile(source, sys.argv[0], "exec"), vars(module))
+"""
+
+
+def command(name: str, gevent: bool = False) -> list[str]:
+    return [sys.executable, *(("-c", AS_GEVENT) if gevent else ()), str(EXAMPLES / name)]
+
+
 @contextmanager
-def running(name: str, *arguments: str) -> Iterator[int]:
+def running(name: str, *arguments: str, gevent: bool = False) -> Iterator[int]:
     """The example, which prints where it listens: its port."""
     process = subprocess.Popen(
-        [sys.executable, str(EXAMPLES / name), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command(name, gevent), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         for line in process.stdout:
@@ -69,15 +85,17 @@ def web(tmp_path: Path) -> Iterator[str]:
     process.stdout.close()
 
 
-def test_echo_server() -> None:
-    with running("echo_server.py", "127.0.0.1:0") as port, connect(port) as one, connect(port) as two:
+@pytest.mark.parametrize("gevent", [False, True])
+def test_echo_server(gevent: bool) -> None:
+    with running("echo_server.py", "127.0.0.1:0", gevent=gevent) as port, connect(port) as one, connect(port) as two:
         for sock in (one, two, one):
             sock.sendall(b"hello\n")
             assert sock.recv(100) == b"hello\n"
 
 
-def test_udp_server() -> None:
-    with running("udp_server.py", "127.0.0.1:0") as port, socket.socket(type=socket.SOCK_DGRAM) as sock:
+@pytest.mark.parametrize("gevent", [False, True])
+def test_udp_server(gevent: bool) -> None:
+    with running("udp_server.py", "127.0.0.1:0", gevent=gevent) as port, socket.socket(type=socket.SOCK_DGRAM) as sock:
         sock.settimeout(20)
         sock.sendto(b"hello", ("127.0.0.1", port))
         assert sock.recv(100) == b"5 bytes\n"
@@ -97,11 +115,34 @@ def test_tls_server(certificate: Certificate, own: bool) -> None:
             assert read_all(sock) == b"Hello, Ada; we speak TLSv1.3.\n"
 
 
-def test_port_forwarder(web: str) -> None:
-    with running("port_forwarder.py", "127.0.0.1:0", web) as port:
+@pytest.mark.parametrize("gevent", [False, True])
+def test_port_forwarder(web: str, gevent: bool) -> None:
+    with running("port_forwarder.py", "127.0.0.1:0", web, gevent=gevent) as port:
         for _ in range(3):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/page", timeout=20) as response:
                 assert response.read() == b"page" * 100_000
+
+
+@pytest.mark.parametrize("gevent", [False, True])
+def test_fetch_many(web: str, gevent: bool) -> None:
+    urls = [f"http://{web}/page?{number}" for number in range(5)] + [f"http://{web}/none", "http://127.0.0.1:1/"]
+    done = subprocess.run([*command("fetch_many.py", gevent), *urls], capture_output=True, text=True, timeout=50)
+    assert done.stderr == ""
+    lines = sorted(done.stdout.splitlines())
+    assert lines[:5] == [f"200 400000 {url}" for url in urls[:5]]
+    assert "failed: <urlopen error [Errno 111]" in lines[5] and "failed: HTTP Error 404" in lines[6]
+
+
+@pytest.mark.parametrize("gevent", [False, True])
+def test_run_many(tmp_path: Path, gevent: bool) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # The first ends only once the second has begun.
+    commands = [f"read line <{fifo}; echo $line", f"echo told >{fifo}; exit 3"]
+    run = [*command("run_many.py", gevent), "2", *commands]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=50)
+    expected = f"$ {commands[0]}\ntold\n$ {commands[1]}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, expected, "")
 
 
 def test_http_proxy(web: str) -> None:

@@ -1,6 +1,7 @@
 """Programs and libraries written for gevent, unchanged, in an environment where weald is gevent (see environment.py).
 
-Celery's `-P gevent` is in test_celery_fetch.py.  uWSGI, which takes a minute to build, is in scripts/uwsgi-gevent.
+Celery's `-P gevent` is in test_celery_fetch.py; the calls of uWSGI's loop, which takes minutes to build, are in
+test_compat_third_party.py.
 
 They run under one interpreter of a run over several: `.ci/run` sets WEALD_PROGRAMS=no for all but the newest.
 """
@@ -79,6 +80,25 @@ def started(python: str, code: str, folder: Path, **values: Any) -> Iterator[int
         process.wait(20)
         if process.stdout is not None:
             process.stdout.close()
+
+
+def test_checking_packages(python: str) -> None:
+    """`python -m weald.compat --check` on real packages: weald has what they use, but for what gevent has lost, too."""
+    code = """
+    import contextlib, io
+    from weald.compat.__main__ import check
+    for package in ("gunicorn", "sentry_sdk", "engineio", "flask_socketio", "psycogreen", "gipc", "geventwebsocket",
+                    "celery", "zmq"):
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text):
+            check(package)
+        lacks = [line.split()[1] for line in text.getvalue().splitlines() if line.startswith("LACKS")]
+        assert "has      gevent" in text.getvalue(), package
+        print(package, *lacks)
+    """
+    found = {line.split()[0]: line.split()[1:] for line in run(python, code).splitlines()}
+    assert found.pop("zmq") == ["gevent.core.read_event"]  # tried for releases before 1.0
+    assert found and not any(found.values()), found
 
 
 # -------------------------------------------------------------------- gunicorn
