@@ -272,6 +272,7 @@ NO_UTF8 = [
 ]
 
 
+@pytest.mark.parametrize("io_loop", ["libuv"], indirect=True)
 @pytest.mark.parametrize(
     ("code", "frames"),
     [
@@ -448,6 +449,7 @@ def test_what_must_not_be_compressed(code: int, frames: list[bytes]) -> None:
     assert got == []
 
 
+@pytest.mark.parametrize("io_loop", ["libuv"], indirect=True)
 @pytest.mark.parametrize(
     ("offer", "agreed"),
     [
