@@ -39,6 +39,7 @@ class Endless:
         (HERE / "left").touch()
 
 def echo(environ, start_response):
+    (HERE / "begun").touch()
     digest, size = hashlib.sha256(), 0
     try:
         while piece := environ["wsgi.input"].read(65536):
@@ -283,7 +284,7 @@ def test_a_client_of_nginx_that_leaves(nginx: int, tmp_path: Path) -> None:
     wait_for(tmp_path / "left")
     with socket.create_connection(("127.0.0.1", nginx), timeout=40) as sock:
         sock.sendall(b"PUT /unbuffered/ HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhalf of it")
-        time.sleep(0.2)  # nginx connects only for a client that is still there
+        wait_for(tmp_path / "begun")  # nginx connects only for a client that is still there
     wait_for(tmp_path / "cut")
     assert requests.get(f"http://127.0.0.1:{nginx}/hello", timeout=40).text == "hello"
 
