@@ -1,4 +1,4 @@
-"""Build of the compiled core; everything else is in pyproject.toml.
+"""Build of what is compiled, the core and the hot path of HTTP; everything else is in pyproject.toml.
 
 Called by: pip and scripts/bootstrap.  One extension per .pyx.  It needs code because greenlet.h
 lies in the installed greenlet package and because a missing header must stop the build with the
@@ -14,7 +14,7 @@ import greenlet
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-CORE = Path("src/weald/_core")
+ROOMS = ("_core", "http")
 # Backend module: what it links, the header that must be there, Debian's package with it.
 BACKENDS = {"loop_uv": ("uv", "uv.h", "libuv1-dev"), "loop_ev": ("ev", "ev.h", "libev-dev")}
 # A backend is left out only by name: WEALD_BUILD_WITHOUT=libev
@@ -34,7 +34,7 @@ def extension(source: str) -> Extension:
             )
         libraries.append(library)
     return Extension(
-        f"weald._core.{name}",
+        f"weald.{Path(source).parent.name}.{name}",
         [source],
         include_dirs=[str(Path(greenlet.__file__).parent)],
         libraries=libraries,
@@ -45,7 +45,12 @@ def extension(source: str) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [extension(source) for source in sorted(glob(f"{CORE}/*.pyx")) if Path(source).stem not in LEFT_OUT],
+        [
+            extension(source)
+            for room in ROOMS
+            for source in sorted(glob(f"src/weald/{room}/*.pyx"))
+            if Path(source).stem not in LEFT_OUT
+        ],
         nthreads=2,
         include_path=["src"],
         build_dir=f"build/cython-{sys.version_info.major}.{sys.version_info.minor}",

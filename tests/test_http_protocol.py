@@ -394,7 +394,7 @@ def test_an_incomplete_head_is_looked_at_once_a_byte() -> None:
     for byte in GET + b"X: " + b"a" * 3000:
         made.feed(bytes([byte]))
         assert made.next_request() is None
-        assert made._scanned == made.pending
+        assert made.scanned == made.pending
     made.feed(b"\r\n\r\n")
     assert made.next_request() is not None
 

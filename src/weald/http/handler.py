@@ -8,8 +8,8 @@ methods call each other:
                                  → log_request
 
 Invariants:
-- protocol.py decides what a request is; response.py how a response goes out; this module reads, waits, and makes the
-  environment.
+- protocol.py decides what a request is; exchange.pyx is what every request goes through; here is the rest: how a
+  connection begins and ends, bodies, upgrades, files, errors, logs.
 - Every wait on the client is bounded by the server's `limits`.
 - A connection serves no further request after an error of the protocol, a response that was cut short, or while more
   of a request's body is unread than `limits.discard`.
@@ -17,35 +17,36 @@ Invariants:
 
 import errno
 import io
+import os
 import re
-import sys
 import traceback
+from _socket import socket as _Base
 from datetime import datetime
-from socket import SHUT_WR
+from socket import MSG_MORE, SHUT_WR
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import unquote_to_bytes
 
 from weald import get_hub
 from weald._core import GreenletExit
-from weald.http.body import Input, InvalidClientInput, Raw
+from weald.http.body import FileWrapper, Input, InvalidClientInput, Raw
 from weald.http.disconnected import Disconnected
-from weald.http.environ import Headers, NoopLog
-from weald.http.fields import REASONS, date
+from weald.http.environ import Headers
+from weald.http.exchange import Exchange
+from weald.http.fields import REASONS, date, field_name, field_value
 from weald.http.protocol import ProtocolError, Request, RequestStream, tokens
-from weald.http.response import JOIN_BELOW, Response
 
 if TYPE_CHECKING:
     from weald.pywsgi import WSGIServer
 
 __all__ = ["WSGIHandler"]
 
+_PART = 65536  # bytes: more is sent in parts
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _log_unsafe = re.compile(r'["\\\x00-\x1f\x7f-\x9f]')
 
 
-class WSGIHandler(Response):
+class WSGIHandler(Exchange):
     """One connection: reads its requests, runs the application, writes the responses.
 
     `WSGIServer.handle` makes one and calls `handle`.  Subclasses may replace the methods that the module's
@@ -55,31 +56,7 @@ class WSGIHandler(Response):
     protocol_version = "HTTP/1.1"
     # A client that has gone is nobody's error.
     ignored_socket_errors: ClassVar[tuple[int, ...]] = (errno.EPIPE, errno.ECONNRESET)
-
-    # Of the request
-    environ: Any = None
-    application: Any = None
-    requestline: str | None = None
-    command: str | None = None
-    path: str | None = None
-    request_version: str | None = None
-    wsgi_input: Any = None
-    close_connection = False
-    time_start: float = 0
-    time_finish: float = 0
-
-    # No instance has all of these: CPython keeps up to 30 attributes in their most compact and fastest form.
-    _request: Request | None = None
-    _remote: tuple[str, str] | None = None  # the client's address and port
-    _headers: Headers | None = None
-    _rfile: Any = None
-    _raw: Raw | None = None  # what `_rfile` reads from
-    _continue = False  # does the client wait for 100 Continue?
-    _linger = True  # may the client be sending yet when we close?
-    _idle = False  # has nothing of the next request come yet?
-    _served = 0  # requests of this connection
-    _waited = 0.0  # seconds spent waiting for the request's body
-    _received = 0  # bytes of it
+    ApplicationError = AssertionError
 
     def __init__(self, sock: Any, address: Any, server: "WSGIServer", rfile: Any = None) -> None:
         self.socket = sock
@@ -121,7 +98,7 @@ class WSGIHandler(Response):
                 finally:
                     self.socket.close()
             self.socket = self.wsgi_input = self.environ = None
-            self.__dict__.pop("_rfile", None)
+            self._rfile = self._raw = None
 
     def _say_goodbye(self) -> None:
         """End the connection in order.  Where the client may still be sending, read on until it closes as well:
@@ -153,7 +130,7 @@ class WSGIHandler(Response):
     def _send(self, data: Any, flags: int = 0) -> None:
         """Send all of `data`; TimeoutError once the client takes nothing for `write_timeout` seconds."""
         self._descriptor.timeout = self._stream.limits.write_timeout
-        if len(data) <= JOIN_BELOW:
+        if len(data) <= _PART:
             if flags:
                 self.socket.sendall(data, flags)
             else:
@@ -178,61 +155,6 @@ class WSGIHandler(Response):
         self._rfile = value
 
     # ---------------------------------------------------------------- requests
-
-    def _next_request(self) -> Request | None:
-        """The next request; None when the client closes or lets the connection idle.  Raises ProtocolError."""
-        stream = self._stream
-        if stream.pending and (request := stream.next_request()) is not None:
-            return request
-        limits = stream.limits
-        timeout = limits.keep_alive_timeout if self._served and not stream.pending else limits.head_timeout
-        deadline = None
-        server = self.server
-        self._idle = not stream.pending
-        while True:
-            # As `_receive` does it, without the call.
-            self._descriptor.timeout = timeout
-            try:
-                count = self.socket.recv_into(server._buffer)
-            except TimeoutError:
-                if stream.pending:
-                    raise ProtocolError(408, "no complete head in time") from None
-                return None
-            if not count:
-                # When the server has woken us to end an idle connection, the client's end is yet to come.
-                self._linger = server._draining
-                return None
-            self._idle = False
-            stream.feed(server._view[:count].tobytes())
-            request = stream.next_request()
-            if request is not None:
-                return request
-            if deadline is None:
-                deadline = monotonic() + limits.head_timeout
-            timeout = max(deadline - monotonic(), 0.001)
-
-    def read_requestline(self) -> str:
-        """Wait for the next request; its first line, "" when there is none.  Raises ValueError for a bad one."""
-        self._request = request = self._next_request()
-        if request is None:
-            return ""
-        return request.line
-
-    def read_request(self, raw_requestline: str) -> bool:
-        """Set the attributes that describe the request.  Raises ValueError if the request is invalid."""
-        request = self._request
-        if request is None:
-            request = self._request = self._read_behind(raw_requestline)
-        self.command = request.method
-        self.path = request.target
-        self.request_version = request.version
-        if self._headers is not None:
-            self._headers = None
-        self._served = served = self._served + 1
-        self.close_connection = (
-            not request.keep_alive or self.server._draining or served >= self._stream.limits.requests
-        )
-        return True
 
     def _read_behind(self, line: str) -> Request:
         """The request whose first line a subclass has read by itself, through `rfile`."""
@@ -272,39 +194,6 @@ class WSGIHandler(Response):
     def headers(self, value: Any) -> None:
         self._headers = value
 
-    def handle_one_request(self) -> Any:
-        """Serve one request.
-
-        True: more may follow.  None: close the connection.  A tuple (status, response): send the response, close.
-        """
-        try:
-            # While it waits, a connection keeps nothing of its last request.
-            self._request = self.environ = self.wsgi_input = self.response_headers = None
-            line = self.read_requestline()
-            if isinstance(line, bytes):  # an old subclass's
-                line = line.decode("latin-1")
-            self.requestline = line
-        except ProtocolError as error:
-            if error.preface and self.server.http2 and not self._served:
-                self._speak_http2()
-                return None
-            return self._handle_client_error(error)
-        except OSError:
-            self._linger = False
-            return None
-        if not line:
-            return None
-        self.response_length = 0
-        try:
-            if not self.read_request(line):
-                return self._error_response(400)
-        except Exception as error:
-            return self._handle_client_error(error)
-        self.environ = self.get_environ()
-        self.application = self.server.application
-        self.handle_one_response()
-        return None if self.close_connection or self.socket is None else True
-
     def _speak_http2(self) -> None:
         """The client knows that we speak HTTP/2, and has begun to (RFC 9113 section 3.3)."""
         from weald.http.http2 import Http2Connection
@@ -316,28 +205,6 @@ class WSGIHandler(Response):
             connection.run(b"PRI * HTTP/2.0\r\n\r\n" + self._stream.rest())
         finally:
             self.server._replace_connection(connection, self)
-
-    def get_environ(self) -> Any:
-        """The environment of the request: the server's, and what the request adds."""
-        request = self._request
-        assert request is not None
-        env = self.server.get_environ()
-        env.update(request.fields)
-        env["REQUEST_METHOD"] = self.command
-        target = self.path or ""
-        path, _, query = target.partition("?")
-        env["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
-        env["QUERY_STRING"] = query
-        env["REQUEST_URI"] = target
-        env["SERVER_PROTOCOL"] = self.request_version
-        if self._remote is not None:
-            env["REMOTE_ADDR"], env["REMOTE_PORT"] = self._remote
-        env["weald.disconnected"] = self._disconnected
-        if request.special:
-            self._special_environ(request, env)
-        else:
-            self.wsgi_input = env["wsgi.input"] = Input(None)
-        return env
 
     def _special_environ(self, request: Request, env: Any) -> None:
         """What a body, an upgrade or a wish for trailers add to the environment."""
@@ -427,63 +294,82 @@ class WSGIHandler(Response):
             if isinstance(error, InvalidClientInput):
                 self._handle_client_error(error)
 
-    # ---------------------------------------------------------------- responses
+    # ---------------------------------------------------------------- rarer responses
 
-    def handle_one_response(self) -> None:
-        """Run the application for the request, and log it.  No Exception leaves here."""
-        self.time_start = time()
-        self.status = None
-        self.headers_sent = False
-        if self.response_use_chunked:
-            self.response_use_chunked = False
+    def _last_chunk(self) -> bytes:
+        lines = [b"0\r\n"]
+        for name, value in self._trailers or ():
+            lines += (field_name(name)[0], b": ", field_value(name, value), b"\r\n")
+        return b"".join((*lines, b"\r\n"))
+
+    def _failed_to_send(self, error: OSError) -> None:
+        self.status = f"socket error: {error}"
+        self.close_connection = True
+        if self.code and self.code > 0:
+            self.code = -self.code
+
+    def _sendmsg(self, parts: list[bytes]) -> None:
+        """Send `parts` without copying them together, where the socket can."""
+        sendmsg = getattr(_Base, "sendmsg", None)
+        total = sum(map(len, parts))
+        sent = 0
+        if sendmsg is not None and not self.server.ssl_enabled:
+            try:
+                sent = sendmsg(self.socket, parts)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self._failed_to_send(error)
+                raise
+        self.response_length += sent
+        if sent < total:
+            for part in parts:
+                if sent >= len(part):
+                    sent -= len(part)
+                else:
+                    self._sendall(memoryview(part)[sent:] if sent else part)
+                    sent = 0
+
+    def _send_file(self, wrapper: FileWrapper) -> bool:
+        """Send a file through sendfile(2).  False: it has to be read."""
         try:
-            self.run_application()
-            request = self._request
-            if request is not None and request.special:
-                self._discard_body()
-                if self.code == 101:
-                    self.close_connection = True
-        except InvalidClientInput as error:
-            self._handle_client_error(error)
-            self.close_connection = True
-            self._send_error_response_if_possible(error.status)
+            fd = wrapper.filelike.fileno()
+            offset = wrapper.filelike.tell()
+            size = os.fstat(fd).st_size - offset
+        except (AttributeError, OSError, ValueError):
+            return False
+        if size <= 0 or self.headers_sent or self.server.ssl_enabled or not self.status or self.code in (204, 304):
+            return False
+        if self.provided_content_length is None:
+            self.response_headers.append((b"Content-Length", b"%d" % size))
+            self.provided_content_length = str(size)
+        count = min(size, int(self.provided_content_length))
+        head = self._head()
+        if self.command == "HEAD":
+            self._sendall(head)
+            return True
+        try:
+            self._send(head, MSG_MORE)  # the kernel puts the file's beginning behind it
+            self.response_length += len(head)
+            end = offset + count
+            while offset < end:
+                try:
+                    done = os.sendfile(self.socket.fileno(), fd, offset, min(end - offset, 1 << 24))
+                except BlockingIOError:
+                    self._descriptor.wait_write(self._stream.limits.write_timeout)
+                    continue
+                if not done:
+                    break  # somebody has cut the file
+                offset += done
+                self.response_length += done
+                if self._left is not None:
+                    self._left -= done
         except OSError as error:
-            self.close_connection = True
-            if isinstance(error, TimeoutError) or error.errno in self.ignored_socket_errors:
-                self._linger = False
-            else:
-                self.handle_error(*sys.exc_info())
-        except Exception:
-            self.handle_error(*sys.exc_info())
-            if self._stream.in_body:
-                self._discard_body()
-        except BaseException:
-            self.handle_error(*sys.exc_info())
-            self.close_connection = True
-            self._linger = False
+            self._failed_to_send(error)
             raise
-        finally:
-            self.time_finish = time()
-            self.log_request()
-
-    def run_application(self) -> None:
-        """Call the application and send what it returns."""
-        result = None
-        try:
-            self.result = result = self.application(self.environ, self.start_response)
-            self.process_result()
-        finally:
-            self.result = None
-            close = getattr(result, "close", None)
-            if close is not None:
-                close()
+        return True
 
     # ---------------------------------------------------------------- errors and logs
-
-    def log_request(self) -> None:
-        log = self.server.log
-        if type(log) is not NoopLog:
-            log.write(self.format_request() + "\n")
 
     def format_request(self) -> str:
         """The access log's line."""

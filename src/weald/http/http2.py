@@ -153,7 +153,6 @@ class _Http2Handler:
 
     socket: Any
     server: Any
-    _linger = False
 
     def __init__(self, connection: "Http2Connection", stream_id: int, request: Request, stream: _Stream) -> None:
         super().__init__(connection.sock, connection.address, connection.server)  # type: ignore[call-arg]
@@ -162,6 +161,7 @@ class _Http2Handler:
         self._request = request
         self._stream: Any = stream
         self._disconnected = _StreamDisconnected(stream)
+        self._linger = False
         self._over = False  # has the stream's end been sent?
 
     def serve(self: Any) -> None:

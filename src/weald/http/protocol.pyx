@@ -1,6 +1,6 @@
-"""HTTP/1.1 requests without I/O: bytes in, requests and pieces of bodies out.
+"""HTTP/1.1 requests without I/O, compiled: bytes in, requests and pieces of bodies out.
 
-Called by: handler.py; compat/_pywsgi.py.
+Called by: exchange.pyx, handler.py, http2.py, compat/_pywsgi.py.
 
 `HeadParser` turns one complete head into a `Request`; it keeps nothing between two heads, so one serves all
 connections of a server.  `RequestStream` is one connection's side: `feed` it what came, ask it for the `next_request`,
@@ -15,14 +15,13 @@ Invariants:
 - Chunks are taken apart here, as httptools does not tell where in its input a message ended.
 """
 
-import re
-from collections.abc import Callable
-from typing import Any, Final
+from cpython.unicode cimport PyUnicode_DecodeLatin1
 
-from weald.http.limits import Limits
+import re
+from importlib import import_module
 
 try:
-    import httptools
+    httptools = import_module("httptools")
 except ModuleNotFoundError as error:
     if error.name != "httptools":
         raise
@@ -32,13 +31,11 @@ except ModuleNotFoundError as error:
 
 __all__ = ["HeadParser", "ProtocolError", "Request", "RequestStream", "cgi_name", "tokens"]
 
-_Field = tuple[bytes, bytes]
-
-TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110 section 5.6.2
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110 section 5.6.2
 _TEXT = rb"[\t\x20-\x7e\x80-\xff]"  # RFC 9110 section 5.5: field-vchar, SP, HTAB; obs-text
 _FIELD = TOKEN + rb"++:" + _TEXT + rb"*+\r\n"
 # RFC 9112 section 2.1: no white space before the first field, none before a colon, no obs-fold, CRLF only.
-_head: Callable[[str], "re.Match[str] | None"] = re.compile(
+_head = re.compile(
     (rb"(%b++) ([!-~]++) (HTTP/1\.[01])\r\n(?:%b)*+\r\n" % (TOKEN, _FIELD)).decode("latin-1")
 ).fullmatch
 _line = re.compile(rb"%b++ [!-~]++ HTTP/1\.[01]\r\n" % TOKEN).fullmatch
@@ -66,13 +63,13 @@ _NOT_IN_TRAILERS = frozenset(
 _ONCE = frozenset(("CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT"))
 
 # These change how the connection goes on; most requests have none of them.
-SPECIAL: Final = frozenset(
+SPECIAL = frozenset(
     ("CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_CONNECTION", "HTTP_EXPECT", "HTTP_UPGRADE", "HTTP_TE")
 )
 
 _is_plain = SPECIAL.isdisjoint
 
-CHUNKED: Final = -1  # Request.length of a body whose length is not known beforehand
+CHUNKED = -1  # Request.length of a body whose length is not known beforehand
 
 
 class ProtocolError(ValueError):
@@ -80,31 +77,28 @@ class ProtocolError(ValueError):
 
     preface = False  # did the client begin to speak HTTP/2?
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status, text):
         super().__init__(text)
         self.status = status
 
 
-class Request:
-    """One request's head.  The class's values are the usual request's."""
+cdef class Request:
+    """One request's head."""
 
-    line: str  # method, target and version
-    method: str
-    target: str  # origin form, or "*"
-    version: str  # "HTTP/1.1" or "HTTP/1.0"
-    raw: list[_Field]  # the fields as they came
-    fields: dict[str, str]  # the same by their CGI names (RFC 3875 section 4.1.18), repeated ones joined
-    special: bool = False  # has it any of the fields in SPECIAL?
-    length: int = 0  # bytes of body, or CHUNKED
-    keep_alive: bool = True  # may another request follow?
-    expect_continue: bool = False  # does the client wait for 100 Continue?
+    def __cinit__(self):
+        self.length = 0
+        self.keep_alive = True
 
     @property
-    def has_body(self) -> bool:
+    def has_body(self):
         return self.length != 0
 
 
-def cgi_name(name: bytes) -> str | None:
+cdef inline str latin1(bytes value):
+    return PyUnicode_DecodeLatin1(value, len(value), NULL)
+
+
+def cgi_name(bytes name):
     """`X-Real-IP` to `HTTP_X_REAL_IP`; None for a field that an application must not see.
 
     Those are names with an underscore, which could pass for the one with a dash that a proxy vouches for, and
@@ -128,7 +122,7 @@ _COMMON = (
     "Upgrade-Insecure-Requests User-Agent Via X-Forwarded-For X-Forwarded-Host X-Forwarded-Port X-Forwarded-Proto "
     "X-Real-IP X-Request-ID X-Requested-With traceparent tracestate"
 ).split()
-_NAMES: Final[dict[bytes, str]] = {
+_NAMES = {
     spelling.encode(): name
     for common in _COMMON
     if (name := cgi_name(common.encode()))
@@ -136,43 +130,51 @@ _NAMES: Final[dict[bytes, str]] = {
 }
 
 
-def tokens(value: str) -> list[str]:
+def tokens(str value):
     """The members of a comma-separated field value, in lower case (RFC 9110 section 5.6.1)."""
     return [member for part in value.lower().split(",") if (member := part.strip(" \t"))]
 
 
-class HeadParser:
-    """Turns complete heads into requests.  May be shared by any number of connections of one thread."""
+cdef class HeadParser:
+    """HeadParser(limits): turns complete heads into requests.
 
-    def __init__(self, limits: Limits) -> None:
+    May be shared by any number of connections of one thread.
+    """
+
+    def __init__(self, limits):
         self.limits = limits
-        self._raw: list[_Field] = []
-        self._http: Any = None  # one that waits for a head
-        self._good_host = ""
+        self.longest_line = limits.request_line
+        self.longest_head = limits.head
+        self.most_fields = limits.fields
+        self.good_host = ""
 
-    def on_header(self, name: bytes, value: bytes) -> None:
+    def on_header(self, bytes name, bytes value):
         """httptools calls it for each field."""
-        self._raw.append((name, value))
+        self.fields.append((name, value))
 
-    def parse(self, head: bytes) -> Request:
+    cpdef Request parse(self, bytes head):
         """The request of `head`, which ends with its empty line.  Raises ProtocolError."""
-        text = head.decode("latin-1")
+        cdef Request request
+        cdef dict fields
+        cdef bint dropped = False
+        cdef Py_ssize_t end
+        cdef str text = latin1(head)
         matched = _head(text)
         if matched is None:
             raise self.refusal(head)
-        request = Request()
-        request.method, request.target, request.version = matched.groups()
-        request.line = line = text[: matched.end(3)]
-        if len(line) > self.limits.request_line:
+        request = Request.__new__(Request)
+        method, target, version = matched.groups()
+        request.method, request.target, request.version = method, target, version
+        end = len(<str>method) + len(<str>target) + len(<str>version) + 2
+        request.line = text[:end]
+        if end > self.longest_line:
             raise self.refusal(head)
-        self._raw = request.raw = []
+        self.fields = request.raw = []
         try:
-            (self._http or self._new()).feed_data(head)
+            (self.http or self.new()).feed_data(head)
         except (httptools.HttpParserUpgrade, httptools.HttpParserError):
-            request.raw = self._split_anew(head)
-        fields: dict[str, str] = {}
-        request.fields = fields
-        dropped = False
+            request.raw = self.split_anew(head)
+        request.fields = fields = {}
         try:
             for name, value in request.raw:
                 key = _NAMES.get(name) or cgi_name(name)
@@ -181,54 +183,54 @@ class HeadParser:
                 elif key in fields:
                     fields[key] = _joined(key, fields[key], value)
                 else:
-                    fields[key] = value.decode("latin-1").rstrip(" \t")
-            if len(request.raw) > self.limits.fields:
+                    fields[key] = latin1(value).rstrip(" \t")
+            if len(request.raw) > self.most_fields:
                 raise ProtocolError(431, f"more than {self.limits.fields} fields")
             if dropped:
                 _refuse_collisions(request)
             host = fields.get("HTTP_HOST")
-            if host != self._good_host:
+            if host != self.good_host:
                 if host is None:
                     if request.version == "HTTP/1.1":  # RFC 9112 section 3.2
                         raise ProtocolError(400, "no Host field")
                 elif not _authority(host):
                     raise ProtocolError(400, "malformed Host field")
                 else:
-                    self._good_host = host
+                    self.good_host = host
             if request.target[0] != "/":
                 _judge_target(request)
             if request.version == "HTTP/1.0" or not _is_plain(fields):
-                self._judge(request)
+                self.judge(request)
         except ProtocolError:
-            self._http = None  # it may be waiting for the refused request's body
+            self.http = None  # it may be waiting for the refused request's body
             raise
         return request
 
-    def _new(self) -> Any:
-        self._http = http = httptools.HttpRequestParser(self)
+    cdef object new(self):
+        self.http = http = httptools.HttpRequestParser(self)
         return http
 
-    def _split_anew(self, head: bytes) -> list[_Field]:
+    cdef list split_anew(self, bytes head):
         """llhttp did not just take `head`: its fields, or ProtocolError.
 
         A parser may think that the connection it last served has ended, which says nothing about this one.
         """
-        self._raw = []
+        self.fields = []
         try:
-            self._new().feed_data(head)
+            self.new().feed_data(head)
         except httptools.HttpParserUpgrade:
-            self._http = None  # it would take what follows for another protocol
+            self.http = None  # it would take what follows for another protocol
         except httptools.HttpParserInvalidMethodError:
-            self._http = None
+            self.http = None
             # RFC 9110 section 9.1: 501 for a method nobody here knows.
             raise ProtocolError(501, "unknown method") from None
         except httptools.HttpParserError as error:
-            self._http = None
-            self._judge_framing(head)  # our own rules give the more exact status
+            self.http = None
+            self.judge_framing(head)  # our own rules give the more exact status
             raise ProtocolError(400, str(error)) from None
-        return self._raw
+        return self.fields
 
-    def _judge(self, request: Request) -> None:
+    cdef int judge(self, Request request) except -1:
         """Set what follows from the special fields; raises ProtocolError where RFC 9110 and 9112 want that."""
         fields = request.fields
         request.special = True
@@ -249,15 +251,15 @@ class HeadParser:
                 raise ProtocolError(417, "unknown expectation")
             request.expect_continue = request.length != 0
         if request.length or not request.keep_alive:
-            self._http = None  # it waits for the body, or for nothing any more
+            self.http = None  # it waits for the body, or for nothing any more
 
-    def _judge_framing(self, head: bytes) -> None:
+    cdef int judge_framing(self, bytes head) except -1:
         """For a head that llhttp refused: raise what our rules say of its framing fields, if they mind them."""
         length = coding = None
         for line in head.split(b"\r\n")[1:-2]:
             name, _, value = line.partition(b":")
             key = cgi_name(name)
-            text = value.decode("latin-1").strip(" \t")
+            text = latin1(value).strip(" \t")
             if key == "CONTENT_LENGTH":
                 length = text if length is None else _joined(key, length, value)
             elif key == "HTTP_TRANSFER_ENCODING":
@@ -265,7 +267,7 @@ class HeadParser:
         if length is not None or coding is not None:
             body_length(length, coding, head.partition(b"\r\n")[0].endswith(b"1.1"))
 
-    def refusal(self, head: bytes) -> ProtocolError:
+    cdef object refusal(self, bytes head):
         """Why `head` is no head."""
         line = head.partition(b"\r\n")[0]
         if head == b"PRI * HTTP/2.0\r\n\r\n":  # RFC 9113 section 3.4
@@ -279,15 +281,15 @@ class HeadParser:
         return ProtocolError(400, "malformed head")
 
 
-def _joined(key: str, first: str, value: bytes) -> str:
+def _joined(key, first, bytes value):
     """The value of a field that came again (RFC 9110 section 5.3)."""
     if key in _ONCE:
         raise ProtocolError(400, f"{key.removeprefix('HTTP_')} came twice")
     # Cookie2 is long gone; gevent's programs may know it.
-    return first + ("; " if key in ("HTTP_COOKIE", "HTTP_COOKIE2") else ", ") + value.decode("latin-1").strip(" \t")
+    return first + ("; " if key in ("HTTP_COOKIE", "HTTP_COOKIE2") else ", ") + latin1(value).strip(" \t")
 
 
-def _refuse_collisions(request: Request) -> None:
+def _refuse_collisions(Request request):
     """Fields with an underscore are not shown to applications; one that stands in for another is an attack."""
     for name, _ in request.raw:
         if b"_" in name:
@@ -297,7 +299,7 @@ def _refuse_collisions(request: Request) -> None:
                 raise ProtocolError(400, f"a field {name.decode()} in place of {other.decode()}")
 
 
-def _judge_target(request: Request) -> None:
+def _judge_target(Request request):
     """RFC 9112 section 3.2: a target in absolute or asterisk form."""
     if request.method == "CONNECT":
         raise ProtocolError(501, "this is no proxy")
@@ -312,7 +314,7 @@ def _judge_target(request: Request) -> None:
     request.target = rest if rest.startswith("/") else "/" + rest
 
 
-def body_length(length: str | None, coding: str | None, modern: bool) -> int:
+def body_length(length, coding, modern):
     """The length of a body with these Content-Length and Transfer-Encoding values (RFC 9112 section 6)."""
     if coding is None:
         assert length is not None
@@ -332,115 +334,101 @@ def body_length(length: str | None, coding: str | None, modern: bool) -> int:
     return CHUNKED
 
 
-class RequestStream:
-    """One connection: `feed`, then `next_request`, then `body` until it returns None, then the next request.
+cdef class RequestStream:
+    """RequestStream(parser): one connection's side.
 
-    After a ProtocolError, and when the connection changes its protocol, it must not be used any more; `rest` then
-    is what nobody has read.
+    `feed`, then `next_request`, then `body` until it returns None, then the next request.  After a ProtocolError, and
+    when the connection changes its protocol, it must not be used any more; `rest` then is what nobody has read.
     """
 
-    __slots__ = (
-        "_buffer",
-        "_excess",
-        "_left",
-        "_parser",
-        "_read",
-        "_scanned",
-        "_start",
-        "_state",
-        "limits",
-        "trailers",
-    )
-
-    _state: "Callable[[RequestStream], bytes | None] | None"
-
-    def __init__(self, parser: HeadParser) -> None:
-        self._parser = parser
+    def __init__(self, HeadParser parser):
+        self.parser = parser
         self.limits = parser.limits
-        self._buffer = b""
-        self._start = 0  # where in the buffer the unread begins
-        self._state = None  # how to get the next piece of the body; None: there is no more of it
-        self._left = 0  # bytes of the body, or of the chunk
-        self._read = 0  # bytes of the body so far
-        self._excess = 0  # bytes of chunk lines beyond what the chunks they announced excuse
-        self._scanned = 0  # up to where an incomplete head has been looked at: dribbled bytes are looked at once
-        self.trailers: list[_Field] = []
+        self.buffer = b""
+        self.state = NO_BODY
+        self.left = self.seen = self.excess = 0
+        self.trailers = []
 
-    def feed(self, data: bytes) -> None:
-        if self._start == len(self._buffer):
-            self._buffer = data
-            self._scanned = 0
+    cpdef int feed(self, bytes data) except -1:
+        if self.start == len(self.buffer):
+            self.buffer = data
+            self.scanned = 0
         else:
-            self._buffer = self._buffer[self._start :] + data
-            self._scanned = max(self._scanned - self._start, 0)
-        self._start = 0
+            self.buffer = self.buffer[self.start :] + data
+            self.scanned = max(self.scanned - self.start, 0)
+        self.start = 0
+
+    cdef Py_ssize_t unread(self):
+        return len(self.buffer) - self.start
 
     @property
-    def pending(self) -> int:
+    def pending(self):
         """How many bytes are unread."""
-        return len(self._buffer) - self._start
+        return self.unread()
 
-    def rest(self, limit: int | None = None) -> bytes:
+    def rest(self, limit=None):
         """Take what is unread (`limit` bytes at most), for whoever reads the connection from now on."""
-        return self._take(self.pending if limit is None else limit)
+        return self.take(self.pending if limit is None else limit)
 
-    def next_request(self) -> Request | None:
+    cpdef Request next_request(self):
         """The next request's head, None if more bytes are needed.  Raises ProtocolError."""
-        buffer, start = self._buffer, self._start
-        end = buffer.find(b"\r\n\r\n", self._scanned - 3 if self._scanned > start + 3 else start) + 4
+        cdef bytes buffer = self.buffer
+        cdef Py_ssize_t start = self.start
+        cdef Py_ssize_t end = buffer.find(b"\r\n\r\n", self.scanned - 3 if self.scanned > start + 3 else start) + 4
+        cdef Request request
         if end == 3:
             if start < len(buffer):
-                self._check_incomplete()
+                self.check_incomplete()
             return None
-        self._scanned = 0
+        self.scanned = 0
         if buffer[start] == 13:  # RFC 9112 section 2.2: one empty line in front is forgiven
-            self._start = start + 2
-            return self._next_after_empty_line()
-        if end - start > self.limits.head:
-            raise self._too_large()
+            self.start = start + 2
+            return self.after_empty_line()
+        if end - start > self.parser.longest_head:
+            raise self.too_large()
         if end == len(buffer):
             # Nothing of it is kept while the connection waits for the next.
-            self._buffer, self._start = b"", 0
-            request = self._parser.parse(buffer[start:] if start else buffer)
+            self.buffer, self.start = b"", 0
+            request = self.parser.parse(buffer[start:] if start else buffer)
         else:
-            self._start = end
-            request = self._parser.parse(buffer[start:end])
+            self.start = end
+            request = self.parser.parse(buffer[start:end])
         if request.length:
             self.expect(request.length)
         return request
 
-    def expect(self, length: int) -> None:
+    cpdef int expect(self, length) except -1:
         """What follows is a body of `length` bytes, or CHUNKED."""
-        self._read = self._excess = 0
+        self.seen = self.excess = 0
         self.trailers = []
-        self._left = max(length, 0)
-        self._state = None if not length else RequestStream._known if length > 0 else RequestStream._chunk_size
+        self.left = max(length, 0)
+        self.state = NO_BODY if not length else KNOWN if length > 0 else CHUNK_SIZE
 
-    def _next_after_empty_line(self) -> Request | None:
-        if self._buffer.startswith(b"\r", self._start) or self._buffer[self._start - 1] != 10:
+    cdef Request after_empty_line(self):
+        if self.buffer.startswith(b"\r", self.start) or self.buffer[self.start - 1] != 10:
             raise ProtocolError(400, "empty lines")
         return self.next_request()
 
-    def _check_incomplete(self) -> None:
+    cdef int check_incomplete(self) except -1:
         """Refuse what cannot become a head, so that nobody waits for its end."""
-        start = self._start
-        if len(self._buffer) - start > self.limits.head:
-            raise self._too_large()
-        if _hopeless(self._buffer, max(start, self._scanned - 1)):
+        start = self.start
+        if len(self.buffer) - start > self.limits.head:
+            raise self.too_large()
+        if _hopeless(self.buffer, max(start, self.scanned - 1)):
             raise ProtocolError(400, "malformed head")
-        scanned, self._scanned = self._scanned, len(self._buffer)
-        begin = start + 2 if self._buffer.startswith(b"\r\n", start) else start
-        end = self._buffer.find(b"\r\n", begin, begin + self.limits.request_line + 2) + 2
-        if end > max(scanned, 1) and not _line(line := self._buffer[begin:end]) and line != _PREFACE_LINE:
-            raise self._parser.refusal(line + b"\r\n")  # whatever may follow
+        scanned, self.scanned = self.scanned, len(self.buffer)
+        begin = start + 2 if self.buffer.startswith(b"\r\n", start) else start
+        end = self.buffer.find(b"\r\n", begin, begin + self.limits.request_line + 2) + 2
+        if end > max(scanned, 1) and not _line(line := self.buffer[begin:end]) and line != _PREFACE_LINE:
+            raise self.parser.refusal(line + b"\r\n")  # whatever may follow
         if (
-            self._buffer.find(b"\r\n", start + 2, start + self.limits.request_line + 4) < 0
-            and len(self._buffer) - start > self.limits.request_line + 2
+            self.buffer.find(b"\r\n", start + 2, start + self.limits.request_line + 4) < 0
+            and len(self.buffer) - start > self.limits.request_line + 2
         ):
             raise ProtocolError(414, "the request line is too long")
 
-    def _too_large(self) -> ProtocolError:
-        line = self._buffer.find(b"\r\n", self._start + 2) - self._start
+    cdef object too_large(self):
+        line = self.buffer.find(b"\r\n", self.start + 2) - self.start
         if not 0 <= line <= self.limits.request_line:
             return ProtocolError(414, "the request line is too long")
         return ProtocolError(431, f"a head of more than {self.limits.head} bytes")
@@ -448,93 +436,105 @@ class RequestStream:
     # ---------------------------------------------------------------- bodies
 
     @property
-    def in_body(self) -> bool:
+    def in_body(self):
         """Is some of the body unread?"""
-        return self._state is not None
+        return self.state != NO_BODY
 
     @property
-    def wanted(self) -> int:
+    def wanted(self):
         """How many bytes of content are to come for certain; 0 where a line is next."""
-        return self._left if self._state in (RequestStream._known, RequestStream._chunk_data) else 0
+        return self.left if self.state == KNOWN or self.state == CHUNK_DATA else 0
 
-    def body(self) -> bytes | None:
+    def body(self):
         """The next piece of the body; b"" if more bytes are needed, None at its end.  Raises ProtocolError."""
-        while self._state is not None:
-            piece = self._state(self)
+        while self.state != NO_BODY:
+            piece = self.piece()
             if piece is not None:
                 return piece
         return None
 
-    def _known(self) -> bytes | None:
-        piece = self._take(self._left)
-        self._left -= len(piece)
-        if not self._left:
-            self._state = None
+    cdef object piece(self):
+        """One step: bytes, or None if the next step has to tell."""
+        if self.state == KNOWN:
+            return self.known()
+        if self.state == CHUNK_SIZE:
+            return self.chunk_size()
+        if self.state == CHUNK_DATA:
+            return self.chunk_data()
+        if self.state == CHUNK_END:
+            return self.chunk_end()
+        return self.trailer_section()
+
+    cdef object known(self):
+        piece = self.take(self.left)
+        self.left -= len(piece)
+        if not self.left:
+            self.state = NO_BODY
         return piece
 
-    def _take(self, limit: int) -> bytes:
+    cdef bytes take(self, limit):
         """Up to `limit` bytes of the buffer."""
-        buffer, start = self._buffer, self._start
+        buffer, start = self.buffer, self.start
         if len(buffer) - start <= limit:
-            self._buffer, self._start = b"", 0
+            self.buffer, self.start = b"", 0
             return buffer[start:] if start else buffer
-        self._start = start + limit
-        return buffer[start : self._start]
+        self.start = start + limit
+        return buffer[start : self.start]
 
-    def _line(self, limit: int) -> bytes:
+    cdef bytes line(self, Py_ssize_t limit):
         """A line with its CRLF, b"" if more bytes are needed."""
-        buffer, start = self._buffer, self._start
+        buffer, start = self.buffer, self.start
         end = buffer.find(b"\n", start, start + limit)
         if end < 0:
             if len(buffer) - start >= limit:
                 raise ProtocolError(400, "a line that is too long")
             return b""
-        self._start = end + 1
+        self.start = end + 1
         return buffer[start : end + 1]
 
-    def _chunk_size(self) -> bytes | None:
-        line = self._line(self.limits.chunk_line)
+    cdef object chunk_size(self):
+        line = self.line(self.limits.chunk_line)
         if not line:
-            if self.pending and _hopeless(self._buffer, self._start):
+            if self.pending and _hopeless(self.buffer, self.start):
                 raise ProtocolError(400, "malformed chunk")
             return b""
         matched = _chunk_line(line)
         if matched is None:
             raise ProtocolError(400, "malformed chunk")
-        self._left = size = int(matched[1], 16)
+        self.left = size = int(matched[1], 16)
         # Lines of many times the size of their chunks are there to keep us busy.
-        self._excess = max(self._excess + len(line) - 16 - 2 * size, 0)
-        if self._excess > 16384:
+        self.excess = max(self.excess + len(line) - 16 - 2 * size, 0)
+        if self.excess > 16384:
             raise ProtocolError(400, "chunk extensions without end")
         if not size:
-            self._state = RequestStream._trailer_section
+            self.state = TRAILERS
             return None
-        self._read += size
-        if self._read > self.limits.body:
+        self.seen += size
+        if self.seen > self.limits.body:
             raise ProtocolError(413, f"a body of more than {self.limits.body} bytes")
-        self._state = RequestStream._chunk_data
+        self.state = CHUNK_DATA
         return None
 
-    def _chunk_data(self) -> bytes | None:
-        piece = self._take(self._left)
-        self._left -= len(piece)
-        if not self._left:
-            self._state = RequestStream._chunk_end
+    cdef object chunk_data(self):
+        piece = self.take(self.left)
+        self.left -= len(piece)
+        if not self.left:
+            self.state = CHUNK_END
         return piece
 
-    def _chunk_end(self) -> bytes | None:
-        buffer, start = self._buffer, self._start
+    cdef object chunk_end(self):
+        buffer, start = self.buffer, self.start
         if not buffer.startswith(b"\r\n", start):
             if b"\r\n".startswith(buffer[start:]):  # it holds one byte of them at most
                 return b""
             raise ProtocolError(400, "a chunk longer than it says")
-        self._start = start + 2
-        self._state = RequestStream._chunk_size
+        self.start = start + 2
+        self.state = CHUNK_SIZE
         return None
 
-    def _trailer_section(self) -> bytes | None:
+    cdef object trailer_section(self):
         """RFC 9112 section 7.1.2: the trailers and the empty line that ends the message."""
-        buffer, start, limit = self._buffer, self._start, self.limits.trailers
+        buffer, start, limit = self.buffer, self.start, self.limits.trailers
         end = start + 2 if buffer.startswith(b"\r\n", start) else buffer.find(b"\r\n\r\n", start) + 4
         if end == 3:
             if len(buffer) - start > limit:
@@ -555,6 +555,6 @@ class RequestStream:
             if name.lower().replace(b"_", b"-") in _NOT_IN_TRAILERS:
                 raise ProtocolError(400, f"{name.decode()} in trailers")
             self.trailers.append((name, value.strip(b" \t")))
-        self._start = end
-        self._state = None
+        self.start = end
+        self.state = NO_BODY
         return None

@@ -1,0 +1,66 @@
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from weald.http.environ import Headers
+from weald.http.protocol import Request, RequestStream
+
+class Exchange:
+    ApplicationError: Any
+    socket: Any
+    client_address: Any
+    server: Any
+    close_connection: bool
+    environ: Any
+    application: Any
+    requestline: str | None
+    command: str | None
+    path: str | None
+    request_version: str | None
+    wsgi_input: Any
+    time_start: float
+    time_finish: float
+    status: Any
+    code: Any
+    response_headers: Any
+    provided_date: str | None
+    provided_content_length: str | None
+    headers_sent: bool
+    response_use_chunked: bool
+    response_length: int
+    result: Any
+    _stream: RequestStream
+    _descriptor: Any
+    _disconnected: Any
+    _remote: tuple[str, str] | None
+    _served: int
+    _idle: bool
+    _linger: bool
+    _given_away: bool
+    _request: Request | None
+    _headers: Headers | None
+    _rfile: Any
+    _raw: Any
+    _continue: bool
+    _waited: float
+    _received: int
+    _left: int | None
+    _trailers: list[tuple[str, str]] | None
+    def handle_one_request(self) -> Any: ...
+    def _next_request(self) -> Request | None: ...
+    def read_requestline(self) -> Any: ...
+    def read_request(self, raw_requestline: str) -> bool: ...
+    def get_environ(self) -> Any: ...
+    def handle_one_response(self) -> None: ...
+    def run_application(self) -> None: ...
+    def process_result(self) -> None: ...
+    def log_request(self) -> None: ...
+    def start_response(
+        self, status: str, headers: Iterable[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]: ...
+    def finalize_headers(self) -> None: ...
+    def write(self, data: bytes) -> None: ...
+    def _head(self, body: bytes = b"") -> bytes: ...
+    def _write_with_headers(self, data: bytes) -> None: ...
+    def _write(self, data: bytes) -> None: ...
+    def _framed(self, data: bytes) -> tuple[bytes, ...]: ...
+    def _sendall(self, data: Any) -> None: ...

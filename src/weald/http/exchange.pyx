@@ -1,0 +1,484 @@
+"""What every request costs, compiled: waiting for it, its environment, the application, the response's head and body.
+
+Called by: handler.py, whose WSGIHandler is derived from `Exchange`; http2.py replaces how a stream sends.
+
+Invariants:
+- Each step is a method that subclasses may replace, called through the object as Python does it.  Attributes hold any
+  object, for subclasses set them.
+- A response whose head and body are known together leaves in one system call.
+- Never more of a body than its Content-Length promised; less of it closes the connection.
+- A response without a length is chunked, or ended by the connection's end for HTTP/1.0.
+"""
+
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.unicode cimport PyUnicode_FindChar
+from libc.string cimport memcpy
+
+from weald.http.protocol cimport Request, RequestStream
+
+import sys
+from time import monotonic, time
+from urllib.parse import unquote_to_bytes
+
+from weald.http.body import FileWrapper, Input, InvalidClientInput
+from weald.http.environ import NoopLog
+from weald.http.fields import date, field_name, field_value, names, status_line, statuses, values
+from weald.http.protocol import ProtocolError, tokens
+
+cdef Py_ssize_t JOIN_BELOW = 65536  # bytes: copying less than this into one buffer is cheaper than a vector
+cdef bytes LAST_CHUNK = b"0\r\n\r\n"
+cdef dict STATUSES = statuses
+cdef dict NAMES = names
+cdef dict VALUES = values
+cdef tuple date_field = None
+cdef double date_start = 0.0
+cdef double date_end = 0.0  # until when `date_field` is right
+
+
+cdef tuple current_date(double now):
+    """The Date field."""
+    global date_field, date_start, date_end
+    if not date_start <= now < date_end:
+        date_field = date.at(now)
+        date_start, date_end = date.start, date.end
+    return date_field
+
+
+cdef char *put(char *to, bytes what) noexcept:
+    memcpy(to, PyBytes_AS_STRING(what), len(what))
+    return to + len(what)
+
+
+cdef bytes assemble(bytes status, list headers, bytes body):
+    """A response's head with `body` behind it."""
+    cdef bytes name, value, made
+    cdef char *to
+    cdef Py_ssize_t size = 13 + len(status) + len(body)
+    for name, value in headers:
+        size += 4 + len(name) + len(value)
+    made = PyBytes_FromStringAndSize(NULL, size)
+    to = put(put(PyBytes_AS_STRING(made), b"HTTP/1.1 "), status)
+    for name, value in headers:
+        to = put(put(put(put(to, b"\r\n"), name), b": "), value)
+    put(put(to, b"\r\n\r\n"), body)
+    return made
+
+
+cdef bint has_length(object result):
+    """Is the whole of `result` there, so that its length can be told?"""
+    return isinstance(result, (list, tuple))
+
+
+cdef class Exchange:
+    """The half of a handler that each request goes through."""
+
+    # The connection
+    cdef public object socket
+    cdef public object client_address
+    cdef public object server
+    cdef public object close_connection
+    cdef public object _stream  # RequestStream, or http2's
+    cdef public object _descriptor  # the socket's
+    cdef public object _disconnected
+    cdef public object _remote  # the client's address and port, if it has any
+    cdef public object _served  # requests so far
+    cdef public object _idle  # has nothing of the next request come yet?
+    cdef public object _linger  # may the client be sending yet when we close?
+    cdef public object _given_away  # does somebody else speak to the client by now?
+    # The request
+    cdef public object environ
+    cdef public object application
+    cdef public object requestline
+    cdef public object command
+    cdef public object path
+    cdef public object request_version
+    cdef public object wsgi_input
+    cdef public object time_start
+    cdef public object time_finish
+    cdef public Request _request
+    cdef public object _headers
+    cdef public object _rfile
+    cdef public object _raw  # what `_rfile` reads from
+    cdef public object _continue  # does the client wait for 100 Continue?
+    cdef public object _waited  # seconds spent waiting for the body
+    cdef public object _received  # bytes of it
+    cdef object no_body  # wsgi.input of requests without one
+    # The response
+    cdef public object status  # bytes: b"200 OK"
+    cdef public object code
+    cdef public object response_headers  # [(b"name", b"value")]
+    cdef public object provided_date
+    cdef public object provided_content_length
+    cdef public object headers_sent
+    cdef public object response_use_chunked
+    cdef public object response_length  # bytes sent, with the head
+    cdef public object result
+    cdef public object _left  # bytes of body that the Content-Length still promises
+    cdef public object _trailers
+
+    def __cinit__(self):
+        self.close_connection = self._idle = self._given_away = self._continue = False
+        self.headers_sent = self.response_use_chunked = False
+        self._linger = True
+        self._served = self._received = self.response_length = self.time_start = self.time_finish = 0
+        self._waited = 0.0
+
+    # ---------------------------------------------------------------- the request
+
+    def handle_one_request(self):
+        """Serve one request.
+
+        True: more may follow.  None: close the connection.  A tuple (status, response): send the response, close.
+        """
+        try:
+            # While it waits, a connection keeps nothing of its last request.
+            self._request = self.environ = self.wsgi_input = self.response_headers = None
+            line = self.read_requestline()
+            if isinstance(line, bytes):  # an old subclass's
+                line = line.decode("latin-1")
+            self.requestline = line
+        except ProtocolError as error:
+            if error.preface and self.server.http2 and not self._served:
+                self._speak_http2()
+                return None
+            return self._handle_client_error(error)
+        except OSError:
+            self._linger = False
+            return None
+        if not line:
+            return None
+        self.response_length = 0
+        try:
+            if not self.read_request(line):
+                return self._error_response(400)
+        except Exception as error:
+            return self._handle_client_error(error)
+        self.environ = self.get_environ()
+        self.application = self.server.application
+        self.handle_one_response()
+        return None if self.close_connection or self.socket is None else True
+
+    def _next_request(self):
+        """The next request; None when the client closes or lets the connection idle.  Raises ProtocolError."""
+        cdef RequestStream stream = self._stream
+        cdef Request request
+        cdef bint pending = stream.unread()
+        if pending and (request := stream.next_request()) is not None:
+            return request
+        limits = stream.limits
+        timeout = limits.keep_alive_timeout if self._served and not pending else limits.head_timeout
+        deadline = None
+        self._idle = not pending
+        buffer = self.server._buffer
+        while True:
+            self._descriptor.timeout = timeout
+            try:
+                count = self.socket.recv_into(buffer)
+            except TimeoutError:
+                if stream.unread():
+                    raise ProtocolError(408, "no complete head in time") from None
+                return None
+            if not count:
+                # When the server has woken us to end an idle connection, the client's end is yet to come.
+                self._linger = self.server._draining
+                return None
+            self._idle = False
+            # One buffer serves all connections: nothing else runs between the system's writing into it and the copy.
+            stream.feed(PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), count))
+            request = stream.next_request()
+            if request is not None:
+                return request
+            if deadline is None:
+                deadline = monotonic() + limits.head_timeout
+            timeout = max(deadline - monotonic(), 0.001)
+
+    def read_requestline(self):
+        """Wait for the next request; its first line, "" when there is none.  Raises ValueError for a bad one."""
+        cdef Request request = self._next_request()
+        self._request = request
+        return "" if request is None else request.line
+
+    def read_request(self, raw_requestline):
+        """Set the attributes that describe the request.  Raises ValueError if the request is invalid."""
+        cdef Request request = self._request
+        if request is None:
+            request = self._request = self._read_behind(raw_requestline)
+        self.command = request.method
+        self.path = request.target
+        self.request_version = request.version
+        self._headers = None
+        cdef long served = self._served + 1
+        self._served = served
+        self.close_connection = (
+            not request.keep_alive or self.server._draining or served >= self._stream.limits.requests
+        )
+        return True
+
+    def get_environ(self):
+        """The environment of the request: the server's, and what the request adds."""
+        cdef Request request = self._request
+        env = self.server.get_environ()
+        env.update(request.fields)
+        env["REQUEST_METHOD"] = self.command
+        target = self.path or ""
+        cdef Py_ssize_t mark = PyUnicode_FindChar(target, c"?", 0, len(target), 1)
+        path = target if mark < 0 else target[:mark]
+        env["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        env["QUERY_STRING"] = "" if mark < 0 else target[mark + 1:]
+        env["REQUEST_URI"] = target
+        env["SERVER_PROTOCOL"] = self.request_version
+        if self._remote is not None:
+            env["REMOTE_ADDR"], env["REMOTE_PORT"] = self._remote
+        env["weald.disconnected"] = self._disconnected
+        if request.special:
+            self._special_environ(request, env)
+        else:
+            if self.no_body is None:
+                self.no_body = Input(None)
+            self.wsgi_input = env["wsgi.input"] = self.no_body
+        return env
+
+    # ---------------------------------------------------------------- the application
+
+    def handle_one_response(self):
+        """Run the application for the request, and log it.  No Exception leaves here."""
+        self.time_start = time()
+        self.status = None
+        self.headers_sent = False
+        self.response_use_chunked = False
+        try:
+            self.run_application()
+            if self._request is not None and self._request.special:
+                self._discard_body()
+                if self.code == 101:
+                    self.close_connection = True
+        except InvalidClientInput as error:
+            self._handle_client_error(error)
+            self.close_connection = True
+            self._send_error_response_if_possible(error.status)
+        except OSError as error:
+            self.close_connection = True
+            if isinstance(error, TimeoutError) or error.errno in self.ignored_socket_errors:
+                self._linger = False
+            else:
+                self.handle_error(*sys.exc_info())
+        except Exception:
+            self.handle_error(*sys.exc_info())
+            if self._stream.in_body:
+                self._discard_body()
+        except BaseException:
+            self.handle_error(*sys.exc_info())
+            self.close_connection = True
+            self._linger = False
+            raise
+        finally:
+            self.time_finish = time()
+            self.log_request()
+
+    def run_application(self):
+        """Call the application and send what it returns."""
+        result = None
+        try:
+            self.result = result = self.application(self.environ, self.start_response)
+            self.process_result()
+        finally:
+            self.result = None
+            # The usual results have none.
+            if type(result) is not list:
+                close = getattr(result, "close", None)
+                if close is not None:
+                    close()
+
+    def process_result(self):
+        """Send the application's result and what ends the response."""
+        result = self.result
+        if self._given_away:
+            for _ in result:
+                pass
+            return
+        if has_length(result):
+            data = result[0] if len(result) == 1 else b"".join(result)
+            if data:
+                self.write(data)
+        elif isinstance(result, FileWrapper) and self._send_file(result):
+            pass
+        else:
+            for data in result:
+                if data:
+                    self.write(data)
+        if not self.headers_sent:
+            if not self.status:
+                # Or start_response() has raised, and the application has dealt with that.
+                self.log_error("the application did not call start_response()")
+                self._send_error_response_if_possible(500)
+                return
+            self.write(b"")
+        if self.response_use_chunked:
+            self._sendall(self._last_chunk() if self._trailers else LAST_CHUNK)
+        elif self._left and self.command != "HEAD":
+            # The client would take the next response for the rest of this one.
+            self.close_connection = True
+            self.log_error("the application sent %d bytes less than its Content-Length", self._left)
+
+    def log_request(self):
+        """Write the access log's line."""
+        log = self.server.log
+        if type(log) is not NoopLog:
+            log.write(self.format_request() + "\n")
+
+    # ---------------------------------------------------------------- the response
+
+    def start_response(self, status, headers, exc_info=None):
+        """PEP 3333's start_response().  Raises UnicodeError, TypeError or ValueError for a bad status or field."""
+        if self._given_away:
+            return self.write
+        if exc_info:
+            try:
+                if self.headers_sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        elif self.status is not None:
+            raise self.ApplicationError("start_response() was called before; a second call needs exc_info")
+        line, code = STATUSES.get(status) or status_line(status)
+        given_date = length = None
+        cdef bint connection = False
+        cdef list response_headers = []
+        for item in headers:
+            name, value = item
+            known = NAMES.get(name) or field_name(name)
+            response_headers.append((known[0], VALUES.get(value) or field_value(name, value)))
+            kind = known[1]
+            if kind:
+                if kind == "content-length":
+                    if not (value.isascii() and value.isdigit()):
+                        raise ValueError("Content-Length must be a number", value)
+                    length = value
+                elif kind == "date":
+                    given_date = value
+                elif kind == "connection":
+                    connection = True
+                    if "close" in tokens(value):
+                        self.close_connection = True
+                else:  # Transfer-Encoding, ours to decide: PEP 3333, "Other HTTP Features"
+                    response_headers.pop()
+        if length is not None and (code == 204 or code == 304) and length != "0":
+            # Bytes, as gevent has it: some applications send the exception's arguments.
+            text = f"Invalid Content-Length for {code} response: {length!r} (must be absent or zero)"
+            raise self.ApplicationError(text.encode("latin-1"))
+        self.status = line
+        self.code = code
+        self.response_headers = response_headers
+        self.provided_date = given_date
+        self.provided_content_length = length
+        if self.server._draining:
+            self.close_connection = True
+        if not connection:
+            if self.close_connection:
+                response_headers.append((b"Connection", b"close"))
+            elif self.request_version == "HTTP/1.0":
+                response_headers.append((b"Connection", b"keep-alive"))
+        return self.write
+
+    def finalize_headers(self):
+        """Add the fields that the application left to the server, just before the head is sent."""
+        headers = self.response_headers
+        if self.provided_date is None:
+            headers.append(current_date(self.time_start))
+        code = self.code
+        length = self.provided_content_length
+        self._left = None
+        if code == 204 or code == 304 or code < 200:
+            return
+        if length is not None:
+            self._left = int(length)
+            return
+        result = self.result
+        if has_length(result):
+            self._left = total = sum(map(len, result))
+            headers.append((b"Content-Length", b"%d" % total))
+        elif self.request_version == "HTTP/1.0":
+            # The connection's end is the body's (RFC 9112 section 6.3).
+            self.close_connection = True
+            headers[:] = [field for field in headers if field != (b"Connection", b"keep-alive")]
+        else:
+            self.response_use_chunked = True
+            headers.append((b"Transfer-Encoding", b"chunked"))
+
+    def write(self, data):
+        """Send `data` of the body, after the head if that has not gone; start_response() returns it."""
+        if self.headers_sent:
+            if not self._given_away:
+                self._write(data)
+        elif not self.status:
+            raise self.ApplicationError("The application did not call start_response()")
+        else:
+            self._write_with_headers(data)
+
+    def _head(self, bytes body=b""):
+        """The response's head with `body` behind it; from here on it counts as sent."""
+        self.finalize_headers()
+        self.headers_sent = True
+        return assemble(self.status, self.response_headers, body)
+
+    def _write_with_headers(self, data):
+        self.finalize_headers()
+        self.headers_sent = True
+        cdef Py_ssize_t size = len(data)
+        left = self._left
+        if left is not None and size <= left and size <= JOIN_BELOW and self.command != "HEAD":
+            # As `_framed` does it, without the call.
+            self._left = left - size
+            self._sendall(assemble(self.status, self.response_headers, data if type(data) is bytes else bytes(data)))
+            return
+        cdef list parts = [assemble(self.status, self.response_headers, b"")]
+        if size:
+            try:
+                parts += self._framed(data)
+            except Exception:
+                self._sendall(parts[0])
+                raise
+            if size > JOIN_BELOW:
+                self._sendmsg(parts)
+                return
+        self._sendall(b"".join(parts))
+
+    def _write(self, data):
+        parts = self._framed(data) if data else ()
+        if len(parts) == 1:
+            self._sendall(parts[0])
+        elif len(data) > JOIN_BELOW:
+            self._sendmsg(list(parts))
+        elif parts:
+            self._sendall(b"".join(parts))
+
+    def _framed(self, data):
+        """`data` as it goes out: as a chunk, nothing for HEAD.  Never more than Content-Length promised."""
+        if self.command == "HEAD":
+            return ()
+        left = self._left
+        if left is not None:
+            if len(data) > left:
+                self.close_connection = True
+                raise self.ApplicationError(f"the body is longer than its Content-Length, by {len(data) - left} bytes")
+            self._left = left - len(data)
+            return (data,)
+        if self.code in (204, 304):
+            raise self.ApplicationError(f"The {self.code} response must have no body")
+        if self.response_use_chunked:
+            return (b"%x\r\n" % len(data), data, b"\r\n")
+        return (data,)
+
+    def _sendall(self, data):
+        cdef Py_ssize_t size = len(data)
+        try:
+            if size <= JOIN_BELOW:
+                self._descriptor.timeout = self._stream.limits.write_timeout
+                self.socket.sendall(data)
+            else:
+                self._send(data)
+        except OSError as error:
+            self._failed_to_send(error)
+            raise
+        self.response_length += size

@@ -1,0 +1,67 @@
+# The classes of protocol.pyx, for exchange.pyx.
+
+
+cdef class Request:
+    cdef public str line  # method, target and version
+    cdef public str method
+    cdef public str target  # origin form, or "*"
+    cdef public str version  # "HTTP/1.1" or "HTTP/1.0"
+    cdef public list raw  # the fields as they came: (name, value), bytes
+    cdef public dict fields  # the same by their CGI names (RFC 3875 section 4.1.18), repeated ones joined
+    cdef public bint special  # has it any of the fields in SPECIAL?
+    cdef public object length  # bytes of body, or CHUNKED
+    cdef public bint keep_alive  # may another request follow?
+    cdef public bint expect_continue  # does the client wait for 100 Continue?
+
+
+cdef class HeadParser:
+    cdef readonly object limits
+    cdef Py_ssize_t longest_line, longest_head, most_fields
+    cdef list fields  # where httptools puts what it finds
+    cdef object http  # a parser of httptools' that waits for a head
+    cdef str good_host
+
+    cpdef Request parse(self, bytes head)
+    cdef object new(self)
+    cdef list split_anew(self, bytes head)
+    cdef int judge(self, Request request) except -1
+    cdef int judge_framing(self, bytes head) except -1
+    cdef object refusal(self, bytes head)
+
+
+cdef enum State:
+    NO_BODY
+    KNOWN
+    CHUNK_SIZE
+    CHUNK_DATA
+    CHUNK_END
+    TRAILERS
+
+
+cdef class RequestStream:
+    cdef HeadParser parser
+    cdef readonly object limits
+    cdef bytes buffer
+    cdef Py_ssize_t start  # where in the buffer the unread begins
+    cdef readonly Py_ssize_t scanned  # up to where an incomplete head has been looked at: each byte once
+    cdef State state  # what of the body comes next
+    cdef object left  # bytes of the body, or of the chunk
+    cdef object seen  # bytes of the body so far
+    cdef object excess  # bytes of chunk lines beyond what the chunks they announced excuse
+    cdef public list trailers  # (name, value), bytes
+
+    cdef Py_ssize_t unread(self)
+    cpdef int feed(self, bytes data) except -1
+    cpdef Request next_request(self)
+    cpdef int expect(self, length) except -1
+    cdef Request after_empty_line(self)
+    cdef int check_incomplete(self) except -1
+    cdef object too_large(self)
+    cdef object piece(self)
+    cdef object known(self)
+    cdef bytes take(self, limit)
+    cdef bytes line(self, Py_ssize_t limit)
+    cdef object chunk_size(self)
+    cdef object chunk_data(self)
+    cdef object chunk_end(self)
+    cdef object trailer_section(self)
