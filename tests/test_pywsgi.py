@@ -167,7 +167,7 @@ def test_a_connection_that_waits_keeps_nothing_of_its_last_request() -> None:
             (handler,) = server._connections
             wait_until(lambda handler=handler: handler._idle)
             assert handler.environ is handler.wsgi_input is handler.response_headers is handler._request is None
-            assert handler._stream._buffer == b""
+            assert handler._stream.buffer == b""
 
 
 @pytest.mark.parametrize("connection", [b"", b"Connection: keep-alive\r\n"])

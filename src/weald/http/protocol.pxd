@@ -41,7 +41,7 @@ cdef enum State:
 cdef class RequestStream:
     cdef HeadParser parser
     cdef readonly object limits
-    cdef bytes buffer
+    cdef readonly bytes buffer
     cdef Py_ssize_t start  # where in the buffer the unread begins
     cdef readonly Py_ssize_t scanned  # up to where an incomplete head has been looked at: each byte once
     cdef State state  # what of the body comes next

@@ -36,6 +36,7 @@ class HeadParser:
 class RequestStream:
     limits: Limits
     scanned: int
+    buffer: bytes
     trailers: list[_Field]
     def __init__(self, parser: HeadParser) -> None: ...
     def feed(self, data: bytes) -> Any: ...
