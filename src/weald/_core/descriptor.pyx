@@ -15,12 +15,14 @@ Invariants:
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 
 from weald._core.hub cimport Hub, Waiter, WakeTimer, current_hub, current_hub_or_none, give_way
 from weald._core.loop cimport READ_EVENT, WRITE_EVENT, Target
-from weald._core.waiters cimport WaitList, new_waiter, park, seconds, wake_all
+from weald._core.waiters cimport WaitList, append, park_listed, remove, seconds, wake_all
 
 import os
 import socket as _socket
@@ -37,9 +39,28 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_send "send"(int, const void *, size_t, int)
     int c_accept4 "accept4"(int, void *, void *, int)
 
+cdef enum:
+    RECEIVE_ON_STACK = 8192  # bytes asked for up to which they are received on the stack, then copied
+
 cdef extern from "<fcntl.h>" nogil:
     int fcntl(int, int, ...)
     int F_GETFD
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    static void weald_set_errno(int value) { errno = value; }
+
+    /* Where the slot behind a member descriptor lies in an object; -1: it is no such slot. */
+    static Py_ssize_t weald_slot_offset(PyObject *member)
+    {
+        if (!Py_IS_TYPE(member, &PyMemberDescr_Type))
+            return -1;
+        return ((PyMemberDescrObject *)member)->d_member->offset;
+    }
+    """
+    void set_errno "weald_set_errno"(int)
+    Py_ssize_t slot_offset "weald_slot_offset"(object)
 
 cdef object type_of = _base_socket.type.__get__
 cdef int STREAM = int(_socket.SOCK_STREAM)
@@ -91,9 +112,11 @@ cdef class FdEntry(Target):
         if self.gone:
             return 0
         # Write interest goes at once; read interest only when nobody was there to hear of it.
-        spare = self.watch.events & (WRITE_EVENT | (events & READ_EVENT)) & ~self.wanted()
+        spare = self.watch.events & (WRITE_EVENT | (events & READ_EVENT))
         if spare:
-            self.watch.update(self.watch.events & ~spare)
+            spare &= ~self.wanted()
+            if spare:
+                self.watch.update(self.watch.events & ~spare)
         return 0
 
     cdef int arm(self, int events) except -1:
@@ -106,19 +129,24 @@ cdef class FdEntry(Target):
         """Park until one of `events`; 1 when ready, 0 when timed out.  EBADF when closed meanwhile."""
         cdef Waiter waiter
         cdef WaitList *list
-        cdef int woken
+        cdef int woken = 1
         cdef unsigned long generation = self.hub.generation
         if self.gone:
             raise closed_error()
         if self.always:
             return 1
-        waiter = new_waiter(None)
+        waiter = self.hub.waiter()
         list = &self.readers if events == READ_EVENT else &self.writers
         self.arm(events)
+        append(list, waiter)
         self.hub.refs += 1
         try:
-            woken = park(list, waiter, self, timeout)
+            if timeout < 0.0:
+                self.hub.park(waiter, self)  # `park_listed` without its detours
+            else:
+                woken = park_listed(list, waiter, self, timeout)
         finally:
+            remove(list, waiter)
             if self.hub.generation == generation:
                 self.hub.refs -= 1
         if waiter.value is CLOSED:
@@ -199,6 +227,51 @@ cdef FdEntry entry_for(Hub hub, int fd):
         entry.always = True  # epoll refuses what is always ready
     hub.fds[fd] = entry
     return entry
+
+
+cdef object receive_new(int fd, Py_ssize_t size, int flags, ssize_t *n):
+    """recv(2) of up to `size` bytes into a new bytes object; None, with `n` below 0 and errno set, if it fails.
+
+    It never parks: its large frame would be copied with the greenlet's stack.
+    """
+    cdef char[RECEIVE_ON_STACK] buffer
+    cdef int error
+    if size <= RECEIVE_ON_STACK:
+        n[0] = c_recv(fd, buffer, size, flags)
+        return PyBytes_FromStringAndSize(buffer, n[0]) if n[0] >= 0 else None
+    made = PyBytes_FromStringAndSize(NULL, size)
+    n[0] = c_recv(fd, PyBytes_AS_STRING(made), size, flags)
+    if n[0] == size:
+        return made
+    if n[0] < 0:
+        error = errno  # freeing may change it
+        made = None
+        set_errno(error)
+        return None
+    return PyBytes_FromStringAndSize(PyBytes_AS_STRING(made), n[0])
+
+
+cdef PyTypeObject *slot_owner = NULL  # weald.socket.socket, whose slot `_descriptor` lies at `slot`
+cdef Py_ssize_t slot = -1
+
+
+cdef Descriptor descriptor_of(object sock):
+    """`sock._descriptor`, without the search along the class's bases that is a tenth of a small recv."""
+    global slot_owner, slot
+    cdef PyObject *found
+    if slot_owner != NULL and PyObject_TypeCheck(sock, slot_owner):
+        found = (<PyObject **>(<char *><PyObject *>sock + slot))[0]
+        if found != NULL:
+            return <Descriptor>found
+    descriptor = <Descriptor?>sock._descriptor
+    if slot_owner == NULL:
+        member = getattr(type(sock), "_descriptor", None)
+        slot = slot_offset(member)
+        if slot >= 0:
+            owner = member.__objclass__
+            Py_INCREF(owner)
+            slot_owner = <PyTypeObject *>owner
+    return descriptor
 
 
 cdef class Descriptor:
@@ -313,7 +386,8 @@ cdef class Descriptor:
             self.kind = type_of(sock) & 0xF == STREAM
         return self.kind
 
-    cdef ssize_t receive(self, object sock, char *buffer, Py_ssize_t size, int flags) except -1:
+    cdef object receive(self, object sock, char *buffer, Py_ssize_t size, int flags):
+        """recv(2), parking as the timeout says: how many bytes came into `buffer`; NULL: the bytes themselves."""
         cdef ssize_t n
         cdef int error
         cdef double end = -1.0
@@ -323,10 +397,13 @@ cdef class Descriptor:
             self.drained = False
             self.wait(READ_EVENT, self.limit)
         while True:
-            n = c_recv(self.number, buffer, size, flags | MSG_DONTWAIT)
+            if buffer == NULL:
+                data = receive_new(self.number, size, flags | MSG_DONTWAIT, &n)
+            else:
+                n = c_recv(self.number, buffer, size, flags | MSG_DONTWAIT)
             if n >= 0:
                 self.drained = 0 < n < size and not flags and self.stream(sock)
-                return n
+                return data if buffer == NULL else n
             error = errno
             if error == EINTR:
                 continue
@@ -370,20 +447,14 @@ cdef class Descriptor:
 
 def recv(self, Py_ssize_t bufsize, int flags=0, /):
     """Receive up to `bufsize` bytes; b"" at the end of the stream."""
-    cdef Descriptor d = self._descriptor
-    cdef ssize_t n
     if bufsize < 0:
         raise ValueError("negative buffersize in recv")
-    buffer = PyBytes_FromStringAndSize(NULL, bufsize)
-    n = d.receive(self, PyBytes_AS_STRING(buffer), bufsize, flags)
-    if n == bufsize:
-        return buffer
-    return PyBytes_AS_STRING(buffer)[:n]
+    return descriptor_of(self).receive(self, NULL, bufsize, flags)
 
 
 def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
     """Receive up to `nbytes` bytes (0: as many as fit) into `buffer`; how many came."""
-    cdef Descriptor d = self._descriptor
+    cdef Descriptor d = descriptor_of(self)
     cdef Py_buffer view
     if nbytes < 0:
         raise ValueError("negative buffersize in recv_into")
@@ -404,7 +475,7 @@ def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
 
 def send(self, data, int flags=0, /):
     """Send some of `data`; how many bytes went."""
-    cdef Descriptor d = self._descriptor
+    cdef Descriptor d = descriptor_of(self)
     cdef Py_buffer view
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
@@ -415,7 +486,7 @@ def send(self, data, int flags=0, /):
 
 def sendall(self, data, int flags=0, /):
     """Send all of `data`; the timeout is for the whole."""
-    cdef Descriptor d = self._descriptor
+    cdef Descriptor d = descriptor_of(self)
     cdef Py_buffer view
     cdef Py_ssize_t sent = 0
     cdef double end = -1.0
@@ -433,7 +504,7 @@ def sendall(self, data, int flags=0, /):
 
 def accept_fd(self):
     """accept4(2) with SOCK_NONBLOCK and SOCK_CLOEXEC, parking as the timeout says; the new number."""
-    cdef Descriptor d = self._descriptor
+    cdef Descriptor d = descriptor_of(self)
     cdef int fd, error
     cdef double end = d.deadline()
     while True:

@@ -20,6 +20,7 @@ cdef enum TimerState:
 cdef class Hub(greenlet)
 
 cdef class Watched:
+    cdef bint busy  # a watcher is active: the loop's rounds call callbacks
     cdef double before_poll(self, double deadline) except -1.0
     cdef int after_poll(self) except -1
     cdef int forked(self) except -1
@@ -53,6 +54,7 @@ cdef class BaseTimer(Runnable):
     cdef Hub hub
     cdef double when
     cdef readonly bint ref
+    cdef bint calls
     cdef TimerState state
     cdef int start(self, Hub hub, double seconds) except -1
     cdef int stop(self) except -1
@@ -99,6 +101,7 @@ cdef class Hub(greenlet):
     cdef int polling  # 1: blocked in poll, 2: and woken
     cdef bint stopping
     cdef bint running
+    cdef bint lent  # the hub greenlet only waits for the greenlet it switched to: that one may turn the loop itself
     cdef double loop_time
     cdef void *parked_head
     cdef list idlers
@@ -110,8 +113,11 @@ cdef class Hub(greenlet):
     cdef int signal_fd
     cdef int signal_write_fd
     cdef object idents
+    cdef int grow_ring(self) except -1
     cdef int push(self, object item) except -1
+    cdef int push_first(self, object item) except -1
     cdef object pop(self)
+    cdef void begin_batch(self) noexcept
     cdef bint batch_goes_on(self) noexcept
     cdef int run_batch(self) except -1
     cdef int run_next(self) except -1
@@ -122,7 +128,7 @@ cdef class Hub(greenlet):
     cdef int heap_drop(self, BaseTimer timer) except -1
     cdef object heap_pop(self)
     cdef double next_deadline(self) noexcept
-    cdef int fire_timers(self) except -1
+    cdef int fire_timers(self, bint here) except -1
     cdef int turn(self, double deadline) except -1
     cdef int poll(self, double deadline) except -1
     cdef int wake_idlers(self) except -1
@@ -131,6 +137,7 @@ cdef class Hub(greenlet):
     cdef int report_deadlock(self) except -1
     cdef int forked(self) except -1
     cdef object park(self, Waiter waiter, object what)
+    cdef bint turn_here(self, Waiter waiter) except -1
     cdef Waiter waiter(self)
     cdef int throw_into(self, greenlet target, object exception, object traceback) except -1
 

@@ -207,7 +207,11 @@ cdef class Throw(Runnable):
 # ------------------------------------------------------------------ timers
 
 cdef class BaseTimer(Runnable):
-    """An entry of the heap.  `expire` runs in the hub once the time has come; it must not block."""
+    """An entry of the heap.  `expire` is called once the time has come; it must not block.
+
+    With `calls` it runs Python code, and so in the hub greenlet; others only make something ready, and may expire in
+    a greenlet that is about to park (see `Hub.turn_here`).
+    """
 
     cdef int start(self, Hub hub, double seconds) except -1:
         if isnan(seconds):
@@ -259,6 +263,7 @@ cdef class Timer(BaseTimer):
         self.callback = callback
         self.args = args
         self.ref = ref
+        self.calls = True
         self.start(hub, seconds)
 
     cdef int expire(self) except -1:
@@ -426,8 +431,8 @@ cdef class SignalTarget(Target):
         if n > 0 and foreign_wakeup_fd >= 0:
             write(foreign_wakeup_fd, buffer, n)
         if n > 0:
-            # Python-level handlers may block, so they run in a greenlet, and at once.
-            self.hub.begin(new_signal_greenlet(self.hub))
+            # Python-level handlers may block, so they run in a greenlet, and before everything else.
+            self.hub.push_first(new_signal_greenlet(self.hub))
         return 0
 
 
@@ -517,28 +522,40 @@ cdef class Hub(greenlet):
 
     # -------------------------------------------------------------- ring
 
+    cdef int grow_ring(self) except -1:
+        cdef Py_ssize_t size = self.ring_mask + 1
+        cdef Py_ssize_t first = size - self.ring_head
+        cdef void **bigger = <void **>calloc(size * 2, sizeof(void *))
+        if bigger == NULL:
+            raise MemoryError
+        memcpy(bigger, self.ring + self.ring_head, first * sizeof(void *))
+        memcpy(bigger + first, self.ring, self.ring_head * sizeof(void *))
+        free(self.ring)
+        self.ring = bigger
+        self.ring_head = 0
+        self.ring_mask = size * 2 - 1
+        return 0
+
     cdef int push(self, object item) except -1:
         """Put `item` (Waiter, unstarted greenlet or Runnable) at the ring's end.  Any thread, with the GIL."""
-        cdef void **bigger
-        cdef Py_ssize_t size, first
         if self.ring_count > self.ring_mask:
-            size = self.ring_mask + 1
-            bigger = <void **>calloc(size * 2, sizeof(void *))
-            if bigger == NULL:
-                raise MemoryError
-            first = size - self.ring_head
-            memcpy(bigger, self.ring + self.ring_head, first * sizeof(void *))
-            memcpy(bigger + first, self.ring, self.ring_head * sizeof(void *))
-            free(self.ring)
-            self.ring = bigger
-            self.ring_head = 0
-            self.ring_mask = size * 2 - 1
+            self.grow_ring()
         Py_INCREF(item)
         self.ring[(self.ring_head + self.ring_count) & self.ring_mask] = <void *>item
         self.ring_count += 1
         if self.polling == 1:
             self.polling = 2
             self.backend.wake()
+        return 0
+
+    cdef int push_first(self, object item) except -1:
+        """Put `item` before everything else that is ready.  This hub's thread, in `dispatch`."""
+        if self.ring_count > self.ring_mask:
+            self.grow_ring()
+        Py_INCREF(item)
+        self.ring_head = (self.ring_head - 1) & self.ring_mask
+        self.ring[self.ring_head] = <void *>item
+        self.ring_count += 1
         return 0
 
     cdef object pop(self):
@@ -558,10 +575,13 @@ cdef class Hub(greenlet):
             return True
         return False
 
-    cdef int run_batch(self) except -1:
+    cdef void begin_batch(self) noexcept:
         self.batch_owed = self.ring_count
         self.batch_extra = BATCH_EXTRA
         self.batch_tick = tick()
+
+    cdef int run_batch(self) except -1:
+        self.begin_batch()
         while self.ring_count > 0 and not self.stopping and self.batch_goes_on():
             self.run_next()
         return 0
@@ -569,6 +589,7 @@ cdef class Hub(greenlet):
     cdef int run_next(self) except -1:
         """Run the ring's first item."""
         cdef Waiter waiter
+        cdef PyObject *result
         cdef greenlet g
         item = self.pop()
         if type(item) is Waiter:
@@ -579,9 +600,18 @@ cdef class Hub(greenlet):
                 # This frame lives until the hub's next turn: it must not keep what the waiter holds.
                 item = None
                 waiter = None
-                self.switched(PyGreenlet_Switch(<void *>g), g)
+                self.lent = True
+                result = PyGreenlet_Switch(<void *>g)
+                self.lent = False
+                self.switched(result, g)
         elif isinstance(item, greenlet):
-            self.begin(<greenlet>item)
+            g = <greenlet>item
+            item = None
+            if not PyGreenlet_STARTED(<void *>g):
+                self.lent = True
+                result = PyGreenlet_Switch(<void *>g)
+                self.lent = False
+                self.switched(result, g)
         else:
             (<Runnable>item).run(self)
         return 0
@@ -630,23 +660,25 @@ cdef class Hub(greenlet):
                 "spawn a greenlet there instead")
         waiter.what = what
         waiter.since = self.loop_time
-        while self.ring_count > 0:
-            item = <object>self.ring[self.ring_head]
-            if type(item) is not Waiter:
+        while True:
+            if self.ring_count > 0:
+                item = <object>self.ring[self.ring_head]
+                if type(item) is not Waiter or self.stopping:
+                    break
+                other = <Waiter>item
+                if other.state != READY:
+                    self.pop()
+                    continue
+                if self.batch_goes_on():
+                    self.pop()
+                    other.state = RUNNING
+                    if other is waiter:
+                        waiter.state = DONE
+                        return waiter.value
+                    target = <void *>other.parked
+                    break
+            if not self.lent or not self.turn_here(waiter):
                 break
-            other = <Waiter>item
-            if other.state != READY:
-                self.pop()
-                continue
-            if self.stopping or not self.batch_goes_on():
-                break
-            self.pop()
-            other.state = RUNNING
-            if other is waiter:
-                waiter.state = DONE
-                return waiter.value
-            target = <void *>other.parked
-            break
         item = None
         other = None
         # Linked into the hub's list of the parked, for reports.
@@ -675,6 +707,25 @@ cdef class Hub(greenlet):
                 f"Invalid switch into {waiter.parked!r}, which waits for {what}: only its waker may do that; "
                 "use kill() or throw() to end the wait")
         return waiter.value
+
+    cdef bint turn_here(self, Waiter waiter) except -1:
+        """One round of the loop in the greenlet that is about to park with `waiter`, for which the hub greenlet
+        would only be a detour.  False if it takes the hub: to end, to call callbacks, to report a deadlock.
+
+        The ring is empty, or its first item is one for the next batch.
+        """
+        if self.stopping or self.ring_count == 0 and self.refs <= 0 or self.watched is not None and self.watched.busy:
+            return False
+        cdef bint handed_over
+        try:
+            self.poll(0.0 if self.ring_count > 0 else self.next_deadline())
+            self.backend.dispatch()
+            handed_over = self.fire_timers(True)
+        except BaseException:
+            waiter.state = DONE
+            raise
+        self.begin_batch()
+        return not handed_over
 
     cdef int throw_into(self, greenlet target, object exception, object traceback) except -1:
         """Have `exception` raised in `target` when its turn in the ring comes."""
@@ -781,7 +832,8 @@ cdef class Hub(greenlet):
             self.heap_pop()
         return INFINITY
 
-    cdef int fire_timers(self) except -1:
+    cdef int fire_timers(self, bint here) except -1:
+        """Expire what is due.  `here`, outside the hub greenlet, stop at one that calls Python code; 1 if there is."""
         cdef BaseTimer timer
         cdef Py_ssize_t budget = self.heap_count  # a timer started by an expiring one waits its turn
         if budget == 0:
@@ -789,8 +841,12 @@ cdef class Hub(greenlet):
         self.loop_time = self.backend.time()
         while budget > 0 and self.heap_count > 0:
             budget -= 1
-            if (<BaseTimer>self.heap[0].timer).state == PENDING and self.heap[0].when > self.loop_time:
-                break
+            timer = <BaseTimer>self.heap[0].timer
+            if timer.state == PENDING:
+                if self.heap[0].when > self.loop_time:
+                    break
+                if here and timer.calls:
+                    return 1
             timer = self.heap_pop()
             if timer.state != PENDING:
                 self.heap_dead -= 1
@@ -832,7 +888,7 @@ cdef class Hub(greenlet):
         self.poll(deadline)
         # In this order: what came in time is not taken for late because the loop was busy.
         self.backend.dispatch()
-        self.fire_timers()
+        self.fire_timers(False)
         if self.watched is not None:
             self.watched.after_poll()
         return 0

@@ -84,6 +84,7 @@ cdef class Watcher:
         self.arm()
         self.is_active = True
         self.loop.actives.add(self)
+        self.loop.busy = True
         if self.is_ref:
             self.loop.hub.refs += 1
         return 0
@@ -93,6 +94,7 @@ cdef class Watcher:
             return 0
         self.is_active = False
         self.loop.actives.discard(self)
+        self.loop.busy = bool(self.loop.actives)
         if self.is_ref:
             self.loop.hub.refs -= 1
         self.disarm()
@@ -344,6 +346,7 @@ cdef class Timed(Watcher):
         self.unschedule()
         self.entry = Entry.__new__(Entry)
         self.entry.watcher = self
+        self.entry.calls = True
         self.entry.start(self.loop.hub, seconds)
         return 0
 
@@ -736,6 +739,7 @@ cdef class EventLoop(Watched):
             watcher.is_active = watcher.is_pending = False
             watcher.disarm()
         self.turns = []
+        self.busy = bool(self.actives)
         return 0
 
     cdef int closed(self) except -1:
