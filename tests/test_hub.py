@@ -73,6 +73,83 @@ def test_callback_from_another_thread_ends_the_poll(loop_name):
     thread.join()
 
 
+def test_callbacks_run_in_the_hub_though_a_parking_greenlet_turns_the_loop(loop_name):
+    hub, seen = weald.get_hub(), []
+
+    def where(name):
+        seen.append((name, weald.getcurrent() is hub))
+
+    def work():
+        _core.Timer(hub, 0.001, where, "timer")
+        weald.sleep(0.002)
+        hub.run_callback(where, "callback")
+        weald.sleep(0.002)
+        with hub.loop.timer(0.001) as watcher:
+            watcher.start(where, "watcher")
+            weald.sleep(0.002)
+        weald.sleep(0.002)
+
+    weald.spawn(work).join()
+    assert seen == [("timer", True), ("callback", True), ("watcher", True)]
+
+
+def test_a_timer_comes_before_what_it_makes_ready_though_a_greenlet_turns_the_loop(virtual):
+    seen = []
+    event = Event()
+    _core.Timer(virtual, 1, event.set)
+    with weald.Timeout(1):
+        event.wait()
+        seen.append("woken")
+    assert seen == ["woken"]
+
+
+@pytest.mark.parametrize("loop_name", ["libuv", "libev"], indirect=True)
+def test_a_greenlet_that_turns_the_loop_is_killed_from_another_thread(loop_name):
+    polling = threading.Event()
+
+    def kill():
+        polling.wait(20)
+        g.kill(block=False)
+
+    def work():
+        polling.set()
+        try:
+            weald.sleep(20)
+        finally:
+            seen.append(weald.getcurrent() is g)
+
+    seen = []
+    thread = threading.Thread(target=kill)
+    g = weald.spawn(work)
+    thread.start()
+    g.join()
+    thread.join()
+    assert seen == [True] and isinstance(g.value, weald.GreenletExit)
+
+
+def test_a_signal_that_ends_the_poll_of_a_greenlet_has_its_handler_run_elsewhere():
+    python(
+        """
+        import os, signal, threading, weald
+        from weald import _core
+        seen = []
+        signal.signal(signal.SIGUSR1, lambda *_: seen.append(weald.getcurrent()))
+        r, w = os.pipe()
+        def kill():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os.write(w, b"x")
+        def work():
+            weald.get_hub()
+            threading.Timer(0.1, kill).start()  # by then the loop is turned here
+            _core.wait_read(r)
+            assert seen, "woken before the handler ran"
+        worker = weald.spawn(work)
+        worker.get()
+        assert seen[0] is not worker and seen[0] is not weald.getcurrent()
+        """
+    )
+
+
 def test_blocking_in_the_hub_is_refused(loop_name, capsys):
     weald.get_hub().run_callback(Event().wait)
     weald.sleep(0)

@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from concurrent.futures import CancelledError
 
 import pytest
 from helpers import HubMakingTime, Thread, settle
@@ -41,6 +42,44 @@ def test_async_result(loop_name):
         failed.get()
     cancelled = AsyncResult()
     assert cancelled.cancel() and cancelled.cancelled() and not cancelled.cancel()
+
+
+def test_async_result_as_a_future(loop_name, capsys):
+    result, seen = AsyncResult(), []
+    assert not result.done() and not result.running() and not result.cancelled()
+    result.add_done_callback(lambda r: seen.append(("first", r.result())))
+    result.add_done_callback(lambda r: 1 / 0)  # reported, and nobody else's trouble
+    result.add_done_callback(lambda r: seen.append(("second", r.done())))
+    with pytest.raises(TypeError):
+        result.add_done_callback(3)
+    with pytest.raises(TimeoutError):
+        result.result(timeout=0.001)
+    result.set_result(5)
+    assert seen == [("first", 5), ("second", True)], "called by who brings the outcome, in order"
+    result.add_done_callback(lambda r: seen.append("at once"))
+    assert seen[2:] == ["at once"]
+    result.set(6)
+    assert len(seen) == 3, "called once"
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_async_result_done_callbacks_when_it_fails_and_when_it_is_cancelled(loop_name):
+    for end in (AsyncResult.cancel, lambda r: r.set_exception(KeyError("x"))):
+        result, seen = AsyncResult(), []
+        result.add_done_callback(lambda r, seen=seen: seen.append((r.cancelled(), type(r.exception))))
+        end(result)
+        assert seen == [(end is AsyncResult.cancel, CancelledError if end is AsyncResult.cancel else KeyError)]
+    with pytest.raises(CancelledError):
+        cancelled = AsyncResult()
+        cancelled.cancel()
+        cancelled.result()
+
+
+def test_async_result_done_callback_of_a_thread_without_a_hub():
+    result, seen = AsyncResult(), []
+    Thread(lambda: result.add_done_callback(lambda r: seen.append(r.value))).result()
+    result.set(1)
+    assert seen == [1]
 
 
 def test_semaphore_hands_over_in_order(loop_name):

@@ -11,6 +11,8 @@ Invariants:
   switches).  It goes to the hub when the ring is empty, the batch is used up, or the next item is
   not a parked greenlet: new greenlets must start on the hub's stack, or each would begin on top of
   the stack of the one before.
+- When nothing is ready, it polls in the hub's stead (`turn_here`), which runs no Python code: what does is left to
+  the hub greenlet.
 - Wake-ups are FIFO: the ring is.
 - With the GIL held any thread may push on any hub's ring; a hub blocked in its poll is woken once.
 - Timers live in a heap of our own with lazy deletion: most never fire, and a native timer each

@@ -15,11 +15,12 @@ from weald._core.hub cimport Waiter, current_greenlet, current_hub, give_way, le
 from weald._core.waiters cimport (
     Linkable, WaitList, append, clear, first, made_hub, new_waiter, park, park_listed, seconds, wake_all, wake_one)
 
+import sys
 import warnings
 from _thread import TIMEOUT_MAX
 from concurrent.futures import CancelledError
 
-from weald._core.hub import BlockingSwitchOutError, LoopExit
+from weald._core.hub import BlockingSwitchOutError, LoopExit, report_error
 from weald._core.timeout import Timeout, expired
 
 
@@ -88,8 +89,8 @@ cdef class AsyncResult(Linkable):
     """A value or an exception that arrives once and can be waited for.
 
     `set` and `set_exception` may be called from any thread.  An AsyncResult can be given as a link
-    (`greenlet.link(result)`): it takes over the outcome.  It also has a Future's `result`,
-    `set_result`, `done`, `cancel` and `cancelled`.
+    (`greenlet.link(result)`): it takes over the outcome.  It also has a Future's `result`, `set_result`, `done`,
+    `running`, `cancel`, `cancelled` and `add_done_callback`; only `exception` is an attribute here.
     """
 
     cdef object __weakref__
@@ -97,6 +98,7 @@ cdef class AsyncResult(Linkable):
     cdef object value_
     cdef object error  # the exception, or None
     cdef object traceback
+    cdef list callbacks  # of add_done_callback; None once they are called
 
     def __init__(self):
         pass
@@ -110,6 +112,10 @@ cdef class AsyncResult(Linkable):
     def successful(self):
         """Whether there is a value."""
         return self.state == VALUE
+
+    def running(self):
+        """False: nothing here knows of who will bring the outcome."""
+        return False
 
     def cancelled(self):
         """Whether `cancel` ended it."""
@@ -137,7 +143,33 @@ cdef class AsyncResult(Linkable):
             wake_all(&self.waiters, None)
         if self.links is not None:
             self.run_links()
+        if self.callbacks is not None:
+            callbacks, self.callbacks = self.callbacks, None
+            for callback in callbacks:
+                self.tell(callback)
         return 0
+
+    cdef int tell(self, object callback) except -1:
+        """A done callback; what it raises is reported and not passed on to who brings the outcome."""
+        try:
+            callback(self)
+        except BaseException:
+            report_error(current_hub(), (callback, self), *sys.exc_info())
+        return 0
+
+    def add_done_callback(self, callback):
+        """Call `callback(self)` once there is an outcome: by who brings it, or at once if it is there already.
+
+        As a Future has it, and unlike `rawlink`, it needs no hub to run.  It must not block.
+        """
+        if not callable(callback):
+            raise TypeError(f"a done callback must be callable, got {callback!r}")
+        if self.state != WAITING:
+            self.tell(callback)
+            return
+        if self.callbacks is None:
+            self.callbacks = []
+        self.callbacks.append(callback)
 
     def set(self, value=None):
         """Store `value` and wake everybody.  A later `set` replaces it."""
@@ -167,8 +199,10 @@ cdef class AsyncResult(Linkable):
         """Settle with concurrent.futures.CancelledError, unless there is an outcome already."""
         if self.state != WAITING:
             return False
-        self.set_exception(CancelledError())
+        self.error = CancelledError()
+        self.traceback = None
         self.state = CANCELLED
+        self.settle()
         return True
 
     cdef object outcome(self):
