@@ -180,3 +180,10 @@ def test_what_is_not_callable_is_refused(loop_name):
     for make in (weald.spawn, weald.spawn_raw, Greenlet):
         with pytest.raises(TypeError, match="callable"):
             make(5)
+
+
+def test_throw_at_a_dead_greenlet_does_nothing(loop_name):
+    g = weald.spawn(int)
+    g.join()
+    assert g.throw(ValueError) is None and g.throw() is None
+    assert g.successful() and g.get() == 0

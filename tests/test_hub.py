@@ -297,6 +297,30 @@ def test_a_forked_child_does_not_run_the_parents_greenlets():
     assert seen == ["parent's"]
 
 
+def test_a_child_forked_by_a_thread_leaves_the_greenlets_of_the_others_alone():
+    python(
+        """
+        import os, threading, warnings, weald
+        warnings.simplefilter("ignore", DeprecationWarning)
+        seen = []
+        def thread():
+            weald.sleep(0.001)
+            pid = os.fork()
+            if not pid:
+                weald.sleep(0.001)
+                os._exit(weald.spawn(lambda: 7).get())
+            seen.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        g = weald.spawn(weald.sleep, 0.01)
+        weald.sleep(0)
+        forking = threading.Thread(target=thread)
+        forking.start()
+        forking.join()
+        g.join()
+        assert seen == [7], seen
+        """
+    )
+
+
 @pytest.mark.parametrize("code", ["", "import sys; sys.exit(3)"])
 def test_exit_with_running_greenlets_is_silent(code):
     program = (
@@ -305,6 +329,21 @@ def test_exit_with_running_greenlets_is_silent(code):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (3 if code else 0, "", "")
+
+
+def test_an_interpreter_that_is_to_do_without_the_gil_is_refused():
+    python(
+        """
+        import sys
+        sys._is_gil_enabled = lambda: False
+        try:
+            import weald
+        except ImportError as error:
+            assert "relies on the GIL" in str(error)
+        else:
+            raise AssertionError("imported")
+        """
+    )
 
 
 def test_unknown_backend_names_those_there_are():

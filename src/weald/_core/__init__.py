@@ -1,5 +1,7 @@
 """weald's compiled core, gathered: what the rest of the package may import (see __init__.pyi)."""
 
+import sys as _sys
+
 from greenlet import GreenletExit, getcurrent
 
 from weald._core.descriptor import (
@@ -64,5 +66,9 @@ from weald._core.sync import (
 from weald._core.timeout import Timeout, with_timeout
 from weald._core.waiters import Linkable
 from weald._core.watchers import EVENTS, EventLoop, Watcher
+
+# A free-threaded interpreter takes the GIL back on importing the above, unless it was told not to.
+if not getattr(_sys, "_is_gil_enabled", lambda: True)():
+    raise ImportError("weald's core relies on the GIL: do not set PYTHON_GIL=0 or -X gil=0")
 
 __all__ = [name for name in dir() if not name.startswith("_")]

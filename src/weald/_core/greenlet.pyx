@@ -304,7 +304,9 @@ cdef class Greenlet(greenlet):
             self.join(timeout)
 
     def throw(self, *args):
-        """Switch to it at once and raise there, as greenlet.throw; a kill if it has not begun."""
+        """Switch to it at once and raise there, as greenlet.throw; a kill if it has not begun.  Nothing if it is dead."""
+        if self.state == DONE or find_dead(self):
+            return None
         if self.unborn():
             exception = args[1] if len(args) > 1 and args[1] is not None else args[0] if args else GreenletExit
             if isinstance(exception, BaseException) or isinstance(exception, type):

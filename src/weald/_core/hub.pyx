@@ -1203,7 +1203,8 @@ class _Keeper:
 
     def __del__(self):
         hub, self.hub = self.hub, None
-        if hub is not None and not exiting:
+        # A fork's child drops the states of the parent's other threads: their greenlets are not its to end.
+        if hub is not None and not exiting and hub.thread_ident == PyThread_get_thread_ident():
             end_of_thread(hub)
 
 
