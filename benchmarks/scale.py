@@ -19,10 +19,12 @@ CURVES = (
     "parked: sleep(0)",
     "parked: spawn + join",
     "parked: spawn, park, wake one of n",
+    "parked: the same, no collector",
     "timers: sleep(0)",
     "timers: with Timeout(10)",
     "timers: sleep that fires",
     "timers: start and cancel one of n",
+    "timers: the same, no collector",
 )
 FLAT = 1.5  # the largest cost of a curve over its smallest that still counts as flat
 

@@ -4,6 +4,7 @@ For packages shaped like gevent.  `curves(package)` gives functions `curve(n, se
 CPU per operation; each cleans up after itself.  A flat curve means the crowd costs nothing but its memory.
 """
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,19 @@ def curves(package: str) -> dict[str, Callable[[int, float], float]]:
     """Curve name to function."""
     api = load(package)
     return {**_parked(api), **_pending(api)}
+
+
+def _uncollected(curve: Callable[[int, float], float]) -> Callable[[int, float], float]:
+    """The curve without CPython's cyclic collector, whose full passes over the crowd are most of its growth."""
+
+    def without(n: int, seconds: float) -> float:
+        gc.disable()
+        try:
+            return curve(n, seconds)
+        finally:
+            gc.enable()
+
+    return without
 
 
 def _switch(api: Any) -> Callable[[int], None]:
@@ -93,6 +107,7 @@ def _parked(api: Any) -> dict[str, Callable[[int, float], float]]:
         "parked: sleep(0)": during(_switch),
         "parked: spawn + join": during(_spawn),
         "parked: spawn, park, wake one of n": come_and_go,
+        "parked: the same, no collector": _uncollected(come_and_go),
     }
 
 
@@ -129,4 +144,5 @@ def _pending(api: Any) -> dict[str, Callable[[int, float], float]]:
         "timers: with Timeout(10)": during(_timeout),
         "timers: sleep that fires": during(_sleep_short),
         "timers: start and cancel one of n": start_cancel,
+        "timers: the same, no collector": _uncollected(start_cancel),
     }

@@ -610,6 +610,7 @@ cdef class Hub(greenlet):
             g = <greenlet>item
             item = None
             if not PyGreenlet_STARTED(<void *>g):
+                self.calls = 0
                 self.lent = True
                 result = PyGreenlet_Switch(<void *>g)
                 self.lent = False
@@ -727,6 +728,7 @@ cdef class Hub(greenlet):
             waiter.state = DONE
             raise
         self.begin_batch()
+        self.calls = 0
         return not handed_over
 
     cdef int throw_into(self, greenlet target, object exception, object traceback) except -1:
