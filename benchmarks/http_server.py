@@ -23,6 +23,7 @@ from _env import BenchError, Child, Side, add_options, choose_core, headline, re
 from _report import against, number, ratio, table
 
 SIDES = ("weald", "gevent", "granian", "bjoern")
+WORKERS = ("weald-1", "weald-2")  # `weald serve` with so many workers, on all cores; for --sides
 APPS = ("hello", "large", "post", "flask", "tls")
 TARGETS = {"gevent": 0.2, "granian": 1.0, "bjoern": 2.0}  # for hello: what the ratio to these sides shall not exceed
 NOT_WITH = {("bjoern", "tls")}
@@ -50,16 +51,21 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICK + sum(map(cpu, children))
 
 
-def wait_for(port: int, label: str) -> None:
-    """Until the server accepts."""
+def wait_for(port: int, label: str, tls: bool) -> None:
+    """Until the server answers; with TLS, until it accepts."""
     end = time.monotonic() + 30
     while time.monotonic() < end:
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
+            with socket.create_connection(("127.0.0.1", port), 20) as sock:
+                if tls:
+                    return
+                sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                if sock.recv(1):
+                    return
         except OSError:
-            time.sleep(0.05)
-    raise BenchError(f"{label}: nobody listens on its port")
+            pass
+        time.sleep(0.05)
+    raise BenchError(f"{label}: nobody answers on its port")
 
 
 def load(side: Side, app: str, options: argparse.Namespace, folder: Path, cores: tuple[int, int]) -> Figures:
@@ -67,7 +73,7 @@ def load(side: Side, app: str, options: argparse.Namespace, folder: Path, cores:
     files = [str(folder / "cert.pem"), str(folder / "key.pem")] if app == "tls" else []
     with Child(side, "http_servers.py", side.kind, str(cores[0]), app, *files) as server:
         port = int(server.answer(timeout=30))
-        wait_for(port, side.label)
+        wait_for(port, side.label, bool(files))
         command = [
             *("wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds}s"),
             *(("-s", str(folder / "post.lua")) if app == "post" else ()),
@@ -121,7 +127,7 @@ def main(arguments: Sequence[str]) -> None:
     if unknown := set(apps) - set(APPS):
         raise BenchError(f"no application {', '.join(unknown)}; there are: {', '.join(APPS)}")
     core = choose_core(options.core)
-    sides = resolve(options, SIDES)
+    sides = resolve(options, (*SIDES, *WORKERS))
     others = os.sched_getaffinity(0) - {core} if core >= 0 else set()
     cores = (core, max(others) if others else -1)
     print(headline(sides) + f"; server on core {cores[0]}, wrk on {cores[1]}", flush=True)

@@ -35,7 +35,8 @@ def main() -> None:
     """See the module's docstring."""
     kind, core, name, *tls = sys.argv[1:]
     os.setpgrp()
-    if core != "-1":
+    workers = kind.removeprefix("weald-")
+    if core != "-1" and workers == kind:
         os.sched_setaffinity(0, {int(core)})
     app: Any = getattr(import_module("http_apps"), name)
     files: dict[str, Any] = {"certfile": tls[0], "keyfile": tls[1]} if tls else {}
@@ -49,7 +50,11 @@ def main() -> None:
         return
     port = free_port()
     announce(port)
-    if kind == "bjoern":
+    if workers != kind:
+        certificate = ["--certfile", tls[0], "--keyfile", tls[1]] if tls else []
+        sys.argv[1:] = ["serve", f"http_apps:{name}", "-w", workers, "-b", f"127.0.0.1:{port}", *certificate]
+        import_module("weald.__main__").main()
+    elif kind == "bjoern":
         if tls:
             raise SystemExit("bjoern does not speak TLS")
         import_module("bjoern").run(app, "127.0.0.1", port)
