@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import bootsteps, platforms
+from celery.utils.log import get_logger
 from celery.worker import state
 from kombu import Connection
 
@@ -22,6 +23,8 @@ from weald.integrations.celery.batches import batch_acknowledgements
 from weald.integrations.celery.fetch import fetcher
 
 __all__ = ["LoopStep", "replace_at_exit", "replace_now", "replacements"]
+
+logger = get_logger("celery.pool")
 
 LOOK = 0.5  # seconds between looks at the worker's state
 TRIM = 2.0  # seconds after the start until connections that only the start needed are closed
@@ -36,7 +39,10 @@ class LoopStep(bootsteps.Step):
 
         if isinstance(c.pool, TaskPool):
             c.loop = loop
-            c.call_soon_ack = _bounded(c.call_soon_ack)
+            if hasattr(c, "call_soon_ack"):
+                c.call_soon_ack = _bounded(c.call_soon_ack)
+            else:
+                c.call_soon = _at_once(c.call_soon)
         super().__init__(c, **kwargs)
 
 
@@ -51,6 +57,25 @@ def _bounded(call_soon_ack: Callable[..., Any]) -> Callable[..., Any]:
             return call_soon_ack(call, *args, **kwargs)
 
     return bounded
+
+
+def _at_once(call_soon: Callable[..., Any]) -> Callable[..., Any]:
+    """Celery before 5.7 puts acknowledgements off until its loop comes round; here they happen when they are due."""
+
+    def do(call: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            call(*args, **kwargs)
+        except Exception as error:
+            logger.exception("a message could not be acknowledged: %r", error)
+
+    bounded = _bounded(do)
+
+    def sorted_out(call: Any, *args: Any, **kwargs: Any) -> Any:
+        if getattr(call, "__name__", "") in ("ack_log_error", "reject_log_error"):
+            return bounded(call, *args, **kwargs)
+        return call_soon(call, *args, **kwargs)
+
+    return sorted_out
 
 
 def loop(
