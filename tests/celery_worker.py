@@ -183,12 +183,17 @@ class Worker:
         self.notes.close()
 
 
+def skipped(item):
+    mark = item.get_closest_marker("skipif")
+    return mark is not None and any(mark.args)
+
+
 class Crew:
     """The workers of a module's tests: those that a test is marked with are started while the test before it runs."""
 
     def __init__(self, redis_url, folder, items):
         self.redis_url, self.folder = redis_url, folder
-        self.waiting = [item for item in items if item.get_closest_marker("worker")]
+        self.waiting = [item for item in items if item.get_closest_marker("worker") and not skipped(item)]
         self.launched = {}
         self.leaving = []
 

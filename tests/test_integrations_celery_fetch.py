@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("celery")
 pytest.importorskip("redis")
 
+import celery  # noqa: E402
 import redis  # noqa: E402
 from celery_worker import PATIENCE, crew, databases, redis_url, wait_for, worker  # noqa: E402, F401
 from kombu import Connection, Consumer, Queue  # noqa: E402
@@ -213,6 +214,7 @@ def test_worker(worker):
     assert worker.ask("active_queues") and worker.stop() == 0
 
 
+@pytest.mark.skipif(celery.VERSION < (5, 6), reason="Celery 5.5 has no --disable-prefetch")
 @pytest.mark.worker("--disable-prefetch", concurrency=2)
 def test_disabled_prefetch(worker):
     """Celery's own: no more messages are taken than there are slots."""

@@ -124,8 +124,6 @@ class Job(Greenlet):
             pass
         except (WorkerShutdown, WorkerTerminate):
             raise
-        except (SystemExit, KeyboardInterrupt):
-            failure = ExceptionInfo()  # Celery records it as a lost worker
         except BaseException as error:
             failure = _lost(error)
         if self.ended is KILLED:
@@ -223,7 +221,7 @@ def _called_off(accept: Any) -> bool:
 
 
 def _lost(error: BaseException) -> Any:
-    """What Celery is told of an exception that its tracing does not record, such as MemoryError."""
+    """What Celery is told of an exception that its tracing does not record, such as SystemExit."""
     try:
         raise WorkerLostError(repr(error)) from error
     except WorkerLostError:
