@@ -49,6 +49,7 @@ cdef extern from "<fcntl.h>" nogil:
 cdef extern from *:
     """
     #include <errno.h>
+    #include <structmember.h>  /* PyMemberDef, which Python.h has from 3.12 on */
     static void weald_set_errno(int value) { errno = value; }
 
     /* Where the slot behind a member descriptor lies in an object; -1: it is no such slot. */
