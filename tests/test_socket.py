@@ -17,6 +17,7 @@ import pytest
 from helpers import Thread, is_open, run_patched, settle
 
 from weald import resolver, socket
+from weald._config import config
 from weald._core import Timeout, joinall, sleep, spawn
 
 Pair = tuple[socket.socket, socket.socket]
@@ -883,7 +884,9 @@ def test_a_connection_that_came_about_has_not_timed_out(listener: socket.socket)
     connecting.get().close()
 
 
-def test_happy_eyeballs(listener: socket.socket, fake_resolver: FakeResolver) -> None:
+def test_happy_eyeballs(
+    listener: socket.socket, fake_resolver: FakeResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An address that is silent holds up the next for the delay only; what loses leaves nothing behind."""
     port = listener.getsockname()[1]
     with socket.create_server(("127.0.0.2", port), backlog=0) as full, socket.socket() as first:
@@ -891,21 +894,23 @@ def test_happy_eyeballs(listener: socket.socket, fake_resolver: FakeResolver) ->
         fake_resolver.addresses = ("127.0.0.2", "127.0.0.3", "127.0.0.1")
         before = len(os.listdir("/proc/self/fd"))
         start = time.monotonic()
-        with socket.create_connection(("some.name", port), timeout=50, happy_eyeballs_delay=0.05) as client:
+        monkeypatch.setattr(config, "happy_eyeballs_delay", 0.05)
+        with socket.create_connection(("some.name", port), timeout=50) as client:
             assert client.getpeername() == ("127.0.0.1", port)
             assert client.gettimeout() == 50
             assert 0.05 <= time.monotonic() - start < 40
             assert len(os.listdir("/proc/self/fd")) == before + 1
         fake_resolver.addresses = ("127.0.0.3", "127.0.0.2", "127.0.0.4")
+        monkeypatch.setattr(config, "happy_eyeballs_delay", 0.01)
         with pytest.raises(ExceptionGroup) as caught:
-            address = ("some.name", port)
-            socket.create_connection(address, timeout=0.1, happy_eyeballs_delay=0.01, all_errors=True)
+            socket.create_connection(("some.name", port), timeout=0.1, all_errors=True)
         assert [type(error) for error in caught.value.exceptions] == [
             ConnectionRefusedError,
             ConnectionRefusedError,
             TimeoutError,
         ]
-        connecting = spawn(socket.create_connection, full.getsockname(), happy_eyeballs_delay=10)
+        monkeypatch.setattr(config, "happy_eyeballs_delay", 10)
+        connecting = spawn(socket.create_connection, full.getsockname())
         settle()
         connecting.kill()
         assert len(os.listdir("/proc/self/fd")) == before

@@ -236,6 +236,12 @@ _SETTINGS: dict[str, _Setting] = {
     "ares_flags": _Setting(None, _any, _names("ARES_FLAGS", "GEVENTARES_FLAGS"), "c-ares"),
     "ares_udp_port": _Setting(None, _any, _names("ARES_UDP_PORT", "GEVENTARES_UDP_PORT"), "c-ares"),
     "ares_tcp_port": _Setting(None, _any, _names("ARES_TCP_PORT", "GEVENTARES_TCP_PORT"), "c-ares"),
+    "happy_eyeballs_delay": _Setting(
+        None,
+        _seconds,
+        _names("HAPPY_EYEBALLS_DELAY"),
+        "seconds after which create_connection tries the next address besides (RFC 8305 wants 0.25); None: it does not",
+    ),
     # Taken and kept, without effect here.
     "libev_backend": _Setting(None, _any, _names("LIBEV_BACKEND", "GEVENT_BACKEND"), "without effect: epoll is used"),
     "disable_watch_children": _Setting(

@@ -48,6 +48,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from weald import _core, resolver
+from weald._config import config
 from weald._core import Descriptor, sleep
 from weald._core import wait_read as wait_read
 from weald._core import wait_readwrite as wait_readwrite
@@ -376,12 +377,11 @@ def create_connection(
     source_address: tuple[Any, ...] | None = None,
     *,
     all_errors: bool = False,
-    happy_eyeballs_delay: float | None = None,
 ) -> socket:
     """Connect to `address`, trying what its host resolves to in turn; `timeout` seconds for each try.
 
-    With `happy_eyeballs_delay`, which RFC 8305 section 5 wants to be 0.25, a try that has taken that many seconds
-    does not hold up the next: the first to succeed counts, and the families of addresses take turns.
+    With `weald.config.happy_eyeballs_delay`, which RFC 8305 section 5 wants to be 0.25, a try that has taken that many
+    seconds does not hold up the next: the first to succeed counts, and the families of addresses take turns.
 
     Raises the last attempt's OSError, or all of them as an ExceptionGroup with `all_errors`.
     """
@@ -403,11 +403,12 @@ def create_connection(
         return sock
 
     tries = [partial(connect, *info) for info in where.getaddrinfo(host, port, 0, SOCK_STREAM)]
-    if happy_eyeballs_delay is None:
+    delay = config.happy_eyeballs_delay
+    if delay is None:
         errors = _first_of(tries)
     else:
         families = [attempt.args[0] for attempt in tries]
-        errors = _race([tries[i] for i in _in_turns(families)], happy_eyeballs_delay)
+        errors = _race([tries[i] for i in _in_turns(families)], delay)
     if not isinstance(errors, list):
         return errors
     if not errors:
