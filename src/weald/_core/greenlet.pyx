@@ -304,7 +304,7 @@ cdef class Greenlet(greenlet):
             self.join(timeout)
 
     def throw(self, *args):
-        """Switch to it at once and raise there, as greenlet.throw; a kill if it has not begun.  Nothing if it is dead."""
+        """Switch to it at once and raise there, as greenlet.throw; a kill if it has not begun.  Not if it is dead."""
         if self.state == DONE or find_dead(self):
             return None
         if self.unborn():
