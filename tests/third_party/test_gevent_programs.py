@@ -28,7 +28,7 @@ from test_serve import Load
 from websockets.sync.client import connect as websocket_connect
 
 pytestmark = [
-    pytest.mark.timeout(900),  # the environment and a server's package may have to be installed first
+    pytest.mark.timeout(300),  # the environment and a server's package may have to be installed first
     pytest.mark.skipif(os.environ.get("WEALD_PROGRAMS") == "no", reason="WEALD_PROGRAMS=no: another Python runs them"),
 ]
 
