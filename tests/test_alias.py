@@ -31,6 +31,12 @@ def test_modules_are_the_same_objects():
     )
 
 
+def test_names_are_in_the_modules_dict():
+    """Where programs in C look for them: uWSGI's gevent loop does."""
+    names = ["spawn", "signal_handler", "sleep", "get_hub", "getcurrent", "version_info", "Greenlet", "fork"]
+    assert check(f"import gevent\nprint([name for name in {names} if name not in vars(gevent)])") == "[]"
+
+
 def test_version_is_gevents_and_installing_twice_is_fine():
     assert check("weald.install_as_gevent()\nimport gevent\nprint(gevent.__version__, gevent.version_info[:2])") == (
         "26.9.0 (26, 9)"

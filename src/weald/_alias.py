@@ -93,6 +93,9 @@ class _Loader(Loader):
         name = module.__name__
         if name == "gevent":
             enter_compat()
+            # Programs in C (uWSGI) do not ask the module, but look into its dict.
+            names = [*import_module("weald").__all__, *GEVENT_ONLY, "__version__", "version_info"]
+            vars(module).update({found: getattr(module, found) for found in names})
         else:
             # importlib looks the name up again afterwards: so the placeholder gives way to the real module.
             sys.modules[name] = _real(name)
