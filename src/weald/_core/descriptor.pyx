@@ -11,6 +11,8 @@ Invariants:
   level-triggered, so nothing is missed.
 - `close()` wakes everybody with EBADF and leaves the loops before the number can be used again.
 - Calls pass MSG_DONTWAIT: a description that somebody else made blocking does not block the loop.
+
+Long because the hot calls are in the module of the waiting that they are made of: a call into another costs more.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer

@@ -9,6 +9,8 @@ Invariants:
 - What costs the client nothing (resets, pings, settings, empty frames) is on a budget; who exceeds it is told to
   calm down (RFC 9113 section 10.5) and disconnected.
 - Every wait on the client is bounded by the server's limits.
+
+Long because the budgets and the ways in which a connection ends belong to one state.
 """
 
 import errno
