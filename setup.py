@@ -53,7 +53,7 @@ setup(
         ],
         nthreads=2,
         include_path=["src"],
-        build_dir=f"build/cython-{sys.version_info.major}.{sys.version_info.minor}",
+        build_dir="build/cython",  # the C code suits every Python
         compiler_directives={
             "language_level": 3,
             "annotation_typing": False,

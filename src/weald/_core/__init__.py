@@ -4,6 +4,8 @@ import sys as _sys
 
 from greenlet import GreenletExit, getcurrent
 
+from weald._core import signals as _signals  # for its effect: signals end the main hub's wait
+from weald._core.backends import loop_names, set_loop_factory
 from weald._core.descriptor import (
     Descriptor,
     accept_fd,
@@ -24,21 +26,14 @@ from weald._core.hub import (
     InvalidSwitchError,
     LoopExit,
     Timer,
-    around_giving_way,
-    asked_in_vain,
     get_hub,
     get_hub_if_exists,
     helper_idle,
-    idle,
-    loop_names,
     prepare_hub,
     set_default_hub_class,
     set_event_loop_class,
     set_hub,
     set_hub_class,
-    set_loop_factory,
-    sleep,
-    spawn_raw,
 )
 from weald._core.local import local
 from weald._core.loop import READ, WRITE
@@ -53,6 +48,7 @@ from weald._core.queue import (
     ShutDown,
     SimpleQueue,
 )
+from weald._core.raw import spawn_raw
 from weald._core.sync import (
     AsyncResult,
     BoundedSemaphore,
@@ -66,6 +62,7 @@ from weald._core.sync import (
 from weald._core.timeout import Timeout, with_timeout
 from weald._core.waiters import Linkable
 from weald._core.watchers import EVENTS, EventLoop, Watcher
+from weald._core.yielding import around_giving_way, asked_in_vain, idle, sleep
 
 # A free-threaded interpreter takes the GIL back on importing the above, unless it was told not to.
 if not getattr(_sys, "_is_gil_enabled", lambda: True)():

@@ -22,9 +22,10 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 
-from weald._core.hub cimport Hub, Waiter, WakeTimer, current_hub, current_hub_or_none, give_way
+from weald._core.hub cimport Hub, Waiter, WakeTimer, current_hub, current_hub_or_none
 from weald._core.loop cimport READ_EVENT, WRITE_EVENT, Target
 from weald._core.waiters cimport WaitList, append, park_listed, remove, seconds, wake_all
+from weald._core.yielding cimport give_way
 
 import os
 import socket as _socket

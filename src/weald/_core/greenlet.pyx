@@ -27,8 +27,9 @@ from gc import get_objects
 from greenlet import GreenletExit, getcurrent
 from weakref import ref
 
-from weald._core.hub import begin_raw, report_error
-from weald._core.hub import track_spawns as _track_raw_spawns
+from weald._core.hub import report_error
+from weald._core.raw import begin_raw
+from weald._core.raw import track_spawns as _track_raw_spawns
 from weald._core.timeout import Timeout, expired
 
 cdef extern from "Python.h":

@@ -26,6 +26,11 @@ cdef class Watched:
     cdef int forked(self) except -1
     cdef int closed(self) except -1
 
+cdef class SignalWatch:
+    cdef int before_wait(self) except -1
+    cdef int after_wait(self) except -1
+    cdef int close(self, bint in_main_thread) except -1
+
 cdef class Runnable:
     cdef int run(self, Hub hub) except -1
 
@@ -106,12 +111,9 @@ cdef class Hub(greenlet):
     cdef void *parked_head
     cdef list idlers
     cdef list fds  # descriptor number to FdEntry or None; descriptor.pyx owns it
-    cdef object signals
-    cdef object signal_watch
+    cdef SignalWatch signals  # None but in the main thread
     cdef unsigned long generation  # how many forks ago this hub began
     cdef double forked_at
-    cdef int signal_fd
-    cdef int signal_write_fd
     cdef object idents
     cdef int grow_ring(self) except -1
     cdef int push(self, object item) except -1
@@ -146,7 +148,5 @@ cdef Hub current_hub()
 cdef Hub current_hub_or_none()
 cdef bint in_main_thread() noexcept
 cdef bint has_hub() noexcept
-cdef int sleep_for(double seconds, bint ref) except -1
-cdef int give_way(bint asks) except -1
-cdef int let_others_run() except -1
-cdef int park_thread(Waiter waiter, double timeout) except -1
+cdef bint is_exiting() noexcept
+cdef long tick() noexcept

@@ -1,6 +1,7 @@
 """The hub: the ready ring, parking and resuming, timers, and the loop that drives them.
 
-The only code that switches greenlets.  Everything else parks on a `Waiter` and is resumed.
+The only code that switches greenlets.  Everything else parks on a `Waiter` and is resumed.  What hangs on it is in
+modules of its own: raw.pyx, yielding.pyx, signals.pyx, watchers.pyx.
 
 Called by: every module of _core above it.
 Invariants:
@@ -22,31 +23,26 @@ Long because it is one thing: ring, heap and switching share their state in hot 
 """
 
 cimport cython
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
-from cpython.pythread cimport (
-    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
-    PyThread_release_lock, PyThread_type_lock)
+from cpython.pythread cimport PyThread_free_lock, PyThread_get_thread_ident, PyThread_release_lock
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport isnan
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
-from posix.unistd cimport read, write
 
 from weald._core cimport arena
 from weald._core.c_greenlet cimport *
-from weald._core.loop cimport READ_EVENT, FdWatch, Loop, Target, monotonic
+from weald._core.loop cimport Loop
 
 import atexit
 import os
-import signal
 import sys
 import threading
 import traceback as tracebacks
 from greenlet import GreenletExit, getcurrent
-from weakref import ref as weak_reference
 
 from weald._core import arena as _arena
+from weald._core.backends import make_loop
 
 cdef extern from * nogil:
     """
@@ -73,21 +69,14 @@ cdef extern from * nogil:
     }
     """
     PyObject *weald_hub
-    long tick "weald_tick"()
+    long c_tick "weald_tick"()
     int other_threads "weald_other_threads"()
 
 cdef extern from "Python.h":
-    ctypedef enum PyLockStatus:
-        PY_LOCK_FAILURE
-        PY_LOCK_ACQUIRED
-        PY_LOCK_INTR
-    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) nogil
     PyObject *PyThreadState_GetDict()  # borrowed
 
 cdef enum:
     BATCH_EXTRA = 128
-    MANY_CALLS = 1024  # see give_way
-    LONG_TURN = 5  # milliseconds
 
 PyGreenlet_Import()
 _arena.install()
@@ -96,8 +85,6 @@ cdef double INFINITY = float("inf")
 cdef unsigned long main_thread_ident = threading.main_thread().ident
 cdef object hub_class = None  # set_hub_class
 cdef object default_hub_class = lambda: Hub  # set_default_hub_class
-cdef dict backends = {}  # name to module name, filled below
-cdef str backend_name = None
 cdef set hubs = set()  # all live hubs; guarded by the GIL (no Python code runs while it changes)
 cdef Py_ssize_t idle_helpers = 0  # own threads that wait for work and so will not wake anybody
 cdef bint exiting = False
@@ -307,6 +294,30 @@ cdef class Watched:
         return 0
 
 
+cdef class SignalWatch:
+    """What the hub knows of signals; signals.pyx has the rest."""
+
+    cdef int before_wait(self) except -1:
+        """About to poll and to wait."""
+        return 0
+
+    cdef int after_wait(self) except -1:
+        return 0
+
+    cdef int close(self, bint in_main_thread) except -1:
+        """Signals shall end the hub's wait no more."""
+        return 0
+
+
+cdef object signal_watch_class = None
+
+
+def set_signal_watch(cls):
+    """Have `cls(hub)`, a SignalWatch, see that signals end the wait of the main thread's hub."""
+    global signal_watch_class
+    signal_watch_class = cls
+
+
 cdef object event_loop_class = None
 
 
@@ -330,155 +341,6 @@ def report_error(Hub hub, context, type, value, tb):
             pass
 
 
-# ------------------------------------------------------------------ spawn_raw
-
-cdef class RawGreenlet(greenlet):
-    """The lightest greenlet: no result, no links.  Its errors go to the hub's error handler."""
-
-    cdef object function
-    cdef tuple args
-    cdef dict kwargs
-    cdef public object spawning_greenlet
-    cdef object tree
-
-    @property
-    def spawn_tree_locals(self):
-        """A dict shared by all greenlets spawned, directly or not, from the same root."""
-        if self.tree is None and self.spawning_greenlet is not None:
-            self.tree = {}
-        return self.tree
-
-    @spawn_tree_locals.setter
-    def spawn_tree_locals(self, value):
-        self.tree = value
-
-    @property
-    def loop(self):
-        return current_hub().loop
-
-    def run(self):
-        arena.begin_stack()
-        function, args, kwargs = self.function, self.args, self.kwargs
-        self.function = None
-        self.args = None
-        self.kwargs = None
-        try:
-            if kwargs is None:
-                function(*args)
-            else:
-                function(*args, **kwargs)
-        except GreenletExit:
-            pass
-        except BaseException:
-            report_error(current_hub(), self, *sys.exc_info())
-        return None
-
-
-def spawn_raw(function, /, *args, **kwargs):
-    """Run `function(*args, **kwargs)` in a new plain greenlet, soon.  Returns the greenlet.
-
-    It has no result, links or join; an uncaught exception goes to the hub's `handle_error`.
-    """
-    cdef Hub hub = current_hub()
-    cdef RawGreenlet g = RawGreenlet.__new__(RawGreenlet)
-    if not callable(function):
-        raise TypeError(f"spawn_raw needs a callable, got {function!r}")
-    g.function = function
-    g.args = args
-    if kwargs:
-        g.kwargs = kwargs
-    PyGreenlet_SetParent(<void *>g, <void *>hub)
-    if track_tree:
-        spawner = current_greenlet()
-        g.spawning_greenlet = weak_reference(spawner)
-        if spawner is not hub.main:
-            g.tree = getattr(spawner, "spawn_tree_locals", None)
-    hub.push(g)
-    return g
-
-
-def begin_raw(function, argument):
-    """Run `function(argument)` in a new plain greenlet: at once if called in the hub, else as `spawn_raw` does."""
-    cdef Hub hub = current_hub()
-    cdef RawGreenlet g
-    if current_greenlet() is not hub:
-        spawn_raw(function, argument)
-        return
-    g = RawGreenlet.__new__(RawGreenlet)
-    g.function = function
-    g.args = (argument,)
-    PyGreenlet_SetParent(<void *>g, <void *>hub)
-    hub.begin(g)
-
-
-cdef bint track_tree = True
-
-
-def track_spawns(bint tree):
-    """Whether greenlets of `spawn_raw` remember who spawned them."""
-    global track_tree
-    track_tree = tree
-
-
-# ------------------------------------------------------------------ signals
-
-cdef class SignalTarget(Target):
-    """Reads the bytes CPython's C handler writes, passes them on, has the handlers run."""
-
-    cdef Hub hub
-
-    cdef int ready(self, int events) except -1:
-        cdef unsigned char[64] buffer
-        cdef ssize_t n = read(self.hub.signal_fd, buffer, sizeof(buffer))
-        if n > 0 and foreign_wakeup_fd >= 0:
-            write(foreign_wakeup_fd, buffer, n)
-        if n > 0:
-            # Python-level handlers may block, so they run in a greenlet, and before everything else.
-            self.hub.push_first(new_signal_greenlet(self.hub))
-        return 0
-
-
-# A signal must end the main hub's blocking poll, which CPython offers one process-wide descriptor
-# for.  Ours is set while nobody else wants one.  Setting it costs two system calls, too much for
-# each poll, so `signal.set_wakeup_fd` is replaced by a function that tells us who else does; then
-# (asyncio runs beside us, say) ours is set just while the hub blocks, and the bytes are passed on.
-cdef object original_set_wakeup_fd = signal.set_wakeup_fd
-cdef int foreign_wakeup_fd = -1
-
-
-def set_wakeup_fd(fd, *, warn_on_full_buffer=True):
-    """signal.set_wakeup_fd(): set the descriptor signals are announced on, return the one before."""
-    global foreign_wakeup_fd
-    cdef Hub hub
-    original_set_wakeup_fd(fd, warn_on_full_buffer=warn_on_full_buffer)
-    previous, foreign_wakeup_fd = foreign_wakeup_fd, fd
-    if fd < 0 and weald_hub != NULL:
-        hub = <Hub>weald_hub
-        if hub.signals is not None:
-            original_set_wakeup_fd(hub.signal_write_fd, warn_on_full_buffer=False)
-    return previous
-
-
-set_wakeup_fd.__module__ = "signal"
-signal.set_wakeup_fd = set_wakeup_fd
-
-
-cdef object new_signal_greenlet(Hub hub):
-    cdef RawGreenlet g = RawGreenlet.__new__(RawGreenlet)
-    g.function = check_signals
-    g.args = ()
-    PyGreenlet_SetParent(<void *>g, <void *>hub)
-    return g
-
-
-def check_signals():
-    """Run the Python handlers of signals that have arrived.  What they raise comes up in the main greenlet."""
-    try:
-        PyErr_CheckSignals()
-    except BaseException as error:
-        current_hub().handle_system_error(type(error), error, error.__traceback__)
-
-
 # ------------------------------------------------------------------ the hub
 
 cdef class Hub(greenlet):
@@ -497,14 +359,13 @@ cdef class Hub(greenlet):
         self.heap = <HeapItem *>calloc(64, sizeof(HeapItem))
         if self.ring == NULL or self.heap == NULL:
             raise MemoryError
-        self.signal_fd = self.signal_write_fd = -1
 
     def __init__(self, loop=None):
         super().__init__()
         self.thread_ident = PyThread_get_thread_ident()
         self.main = main_greenlet()
         PyGreenlet_SetParent(<void *>self, <void *>self.main)
-        self.backend = make_loop(loop)
+        self.backend = loop if isinstance(loop, Loop) else make_loop(loop)
         self.loop_time = self.backend.time()
         self.batch_tick = tick()
         self.idlers = []
@@ -933,14 +794,14 @@ cdef class Hub(greenlet):
             self.backend.poll(0.0)
             return 0
         self.polling = 1
-        if foreign_wakeup_fd >= 0 and self.signals is not None:
-            original_set_wakeup_fd(self.signal_write_fd, warn_on_full_buffer=False)
         try:
+            if self.signals is not None:
+                self.signals.before_wait()
             self.backend.poll(deadline)
         finally:
             self.polling = 0
-            if foreign_wakeup_fd >= 0 and self.signals is not None:
-                original_set_wakeup_fd(foreign_wakeup_fd)
+            if self.signals is not None:
+                self.signals.after_wait()
         self.loop_time = self.backend.time()
         return 0
 
@@ -953,23 +814,8 @@ cdef class Hub(greenlet):
 
     cdef int watch_signals(self) except -1:
         """Let a signal end a blocking poll of the main thread's hub."""
-        global foreign_wakeup_fd
-        cdef SignalTarget target
-        if self.backend.name == "virtual":
-            return 0
-        r, w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.signal_fd = r
-        self.signal_write_fd = w
-        target = SignalTarget.__new__(SignalTarget)
-        target.hub = self
-        watch = self.backend.watch(r, target)
-        (<FdWatch>watch).update(READ_EVENT)
-        self.signals = target
-        self.signal_watch = watch
-        previous = original_set_wakeup_fd(w, warn_on_full_buffer=False)
-        if previous >= 0:
-            foreign_wakeup_fd = previous  # set before weald was imported
-            original_set_wakeup_fd(previous)
+        if self.backend.name != "virtual":
+            self.signals = signal_watch_class(self)
         return 0
 
     # -------------------------------------------------------------- public
@@ -1071,16 +917,9 @@ cdef class Hub(greenlet):
             drop_keeper()
 
     cdef int close_signals(self) except -1:
-        if self.signal_watch is not None:
-            (<FdWatch>self.signal_watch).close()
-        self.signals = None
-        self.signal_watch = None
-        if self.signal_fd >= 0:
-            if foreign_wakeup_fd < 0 and in_main_thread():
-                original_set_wakeup_fd(-1)
-            os.close(self.signal_fd)
-            os.close(self.signal_write_fd)
-            self.signal_fd = self.signal_write_fd = -1
+        if self.signals is not None:
+            self.signals.close(in_main_thread())
+            self.signals = None
         return 0
 
     cdef int forked(self) except -1:
@@ -1292,6 +1131,16 @@ cdef bint has_hub() noexcept:
     return weald_hub != NULL
 
 
+cdef bint is_exiting() noexcept:
+    """Has the interpreter begun to end?"""
+    return exiting
+
+
+cdef long tick() noexcept:
+    """Milliseconds on a coarse clock."""
+    return c_tick()
+
+
 cdef bint in_main_thread() noexcept:
     return PyThread_get_thread_ident() == main_thread_ident
 
@@ -1350,171 +1199,6 @@ def set_default_hub_class(find):
     """Make hubs, while nobody has called `set_hub_class`, of the class that `find()` returns when one is needed."""
     global default_hub_class
     default_hub_class = find
-
-
-# ------------------------------------------------------------------ backends
-
-BACKENDS = {"libuv": ("weald._core.loop_uv", "UvLoop"),
-            "libev": ("weald._core.loop_ev", "EvLoop"),
-            "virtual": ("weald._core.loop_virtual", "VirtualLoop")}
-
-
-def loop_names():
-    """The backends built into this installation."""
-    found = []
-    for name, (module, _) in BACKENDS.items():
-        try:
-            __import__(module)
-        except ImportError:
-            continue
-        found.append(name)
-    return found
-
-
-def set_loop_factory(name):
-    """Make the loops of new hubs with backend `name`; None goes back to WEALD_LOOP or libuv."""
-    global backend_name
-    if name is not None:
-        loop_class(name)
-    backend_name = name
-
-
-cdef object loop_class(name):
-    found = BACKENDS.get(name)
-    if found is not None:
-        try:
-            return getattr(__import__(found[0], fromlist=[found[1]]), found[1])
-        except ImportError:
-            pass
-    raise ValueError(f"there is no event loop {name!r} here; there are: {', '.join(loop_names())}")
-
-
-cdef Loop make_loop(loop):
-    if isinstance(loop, Loop):
-        return loop
-    return loop_class(loop or backend_name or os.environ.get("WEALD_LOOP") or "libuv")()
-
-
-# ------------------------------------------------------------------ sleeping
-
-cdef int sleep_for(double seconds, bint ref) except -1:
-    cdef Hub hub
-    cdef Waiter waiter
-    cdef WakeTimer timer
-    hub = current_hub_or_none()
-    if hub is None:
-        waiter = Waiter.__new__(Waiter)
-        park_thread(waiter, seconds if seconds > 0.0 else 0.0)
-        return 0
-    waiter = hub.waiter()
-    if seconds <= 0.0:
-        waiter.state = READY
-        hub.push(waiter)
-        hub.park(waiter, "its turn")
-        return 0
-    timer = WakeTimer.__new__(WakeTimer)
-    timer.waiter = waiter
-    timer.ref = ref
-    timer.start(hub, seconds)
-    try:
-        hub.park(waiter, "sleep")
-    except BaseException:
-        timer.stop()
-        raise
-    return 0
-
-
-def sleep(seconds=0, ref=True):
-    """Let others run for `seconds` (a float); 0 or less yields once.
-
-    With `ref` false the sleep alone does not keep the hub waiting.  In a thread without a hub it
-    is a plain sleep of the thread.
-    """
-    cdef double s = seconds
-    if isnan(s):
-        raise ValueError("cannot sleep for nan seconds")
-    sleep_for(s, ref)
-
-
-def idle(priority=0):
-    """Let everything else that is ready run first."""
-    sleep_for(0.0, True)
-
-
-# ------------------------------------------------------------------ busy waits
-
-# Called around a switch that the greenlet did not ask for, if the first returns true: asyncio.py's.
-cdef object before_giving_way = None
-cdef object after_giving_way = None
-
-
-def around_giving_way(before, after):
-    """See that `before()` is called ahead of `give_way`'s switches and, where it returned true, `after()` behind."""
-    global before_giving_way, after_giving_way
-    before_giving_way, after_giving_way = before, after
-
-
-cdef int give_way(bint asks) except -1:
-    """For a call that could have had to wait and need not: others run now and then, if the caller seems to wait
-    by calling again and again.
-
-    It does when it has made a great many such calls, or when it `asks` what only others can change and has kept
-    the loop waiting.  To be called ahead of the answer, which then holds when the caller gets it.
-    """
-    if weald_hub == NULL:
-        return 0
-    (<Hub>weald_hub).calls += 1
-    if (<Hub>weald_hub).calls < MANY_CALLS and (
-            not asks or (<Hub>weald_hub).calls & 7 or tick() - (<Hub>weald_hub).batch_tick <= LONG_TURN):
-        return 0
-    return let_others_run()
-
-
-cdef int let_others_run() except -1:
-    """Yield once, where there is somebody to yield to."""
-    if weald_hub == NULL or exiting:
-        return 0
-    hub = <Hub>weald_hub
-    hub.calls = 0
-    if current_greenlet() is hub:
-        return 0
-    if before_giving_way is None or not before_giving_way():
-        return sleep_for(0.0, True)
-    try:
-        sleep_for(0.0, True)
-    finally:
-        after_giving_way()
-    return 0
-
-
-def asked_in_vain():
-    """`give_way` for a call written in Python that found nothing changed; it had better look again."""
-    give_way(True)
-
-
-cdef int park_thread(Waiter waiter, double timeout) except -1:
-    """Park a thread that has no hub on an OS lock; negative `timeout` (seconds): for ever."""
-    cdef PyLockStatus status
-    cdef double deadline = monotonic() + timeout
-    cdef long long microseconds = -1
-    waiter.lock = PyThread_allocate_lock()
-    if waiter.lock == NULL:
-        raise MemoryError
-    PyThread_acquire_lock(waiter.lock, 1)
-    while waiter.state == PARKED:
-        if timeout >= 0.0:
-            # An hour at a time: longer waits overflow on some systems.
-            microseconds = <long long>(min(max(deadline - monotonic(), 0.0), 3600.0) * 1e6)
-        with nogil:
-            status = PyThread_acquire_lock_timed(waiter.lock, microseconds, 1)
-        if status == PY_LOCK_INTR:
-            PyErr_CheckSignals()
-        elif status == PY_LOCK_FAILURE and waiter.state == PARKED and timeout >= 0.0 and monotonic() >= deadline:
-            waiter.state = DONE
-            waiter.timed_out = True
-            return 0
-    waiter.state = DONE
-    return 0
 
 
 # ------------------------------------------------------------------ helpers, threads, forks, exit

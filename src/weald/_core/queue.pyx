@@ -9,8 +9,9 @@ Invariants:
 - Getters wait only while there is nothing to get, putters only while there is no room.
 """
 
-from weald._core.hub cimport Waiter, current_hub, give_way
+from weald._core.hub cimport Waiter, current_hub
 from weald._core.waiters cimport WaitList, first, made_hub, new_waiter, park, seconds, wake_all
+from weald._core.yielding cimport give_way
 
 import queue as _stdlib
 from collections import deque

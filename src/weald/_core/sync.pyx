@@ -11,9 +11,10 @@ Invariants:
 Long because it holds ten primitives, each short, that share the handing over and passing on.
 """
 
-from weald._core.hub cimport Waiter, current_greenlet, current_hub, give_way, let_others_run
+from weald._core.hub cimport Waiter, current_greenlet, current_hub
 from weald._core.waiters cimport (
     Linkable, WaitList, append, clear, first, made_hub, new_waiter, park, park_listed, seconds, wake_all, wake_one)
+from weald._core.yielding cimport give_way, let_others_run
 
 import sys
 import warnings

@@ -15,6 +15,7 @@ cdef bint made_hub() except -1
 cdef Waiter new_waiter(object value)
 cdef int park(WaitList *list, Waiter waiter, object what, double timeout) except -1
 cdef int park_listed(WaitList *list, Waiter waiter, object what, double timeout) except -1
+cdef int park_thread(Waiter waiter, double timeout) except -1
 cdef bint wake_one(WaitList *list, object value) except -1
 cdef Py_ssize_t wake_all(WaitList *list, object value) except -1
 cdef double seconds(object timeout) except? -2.0

@@ -13,15 +13,25 @@ Invariants:
 - The GIL guards every list; nothing in here runs Python code.
 """
 
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pythread cimport PyThread_acquire_lock, PyThread_allocate_lock, PyThread_type_lock
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport isnan
 
 from weald._core.hub cimport (
-    PARKED, Hub, Runnable, Waiter, WakeTimer, current_hub, current_hub_or_none, has_hub, park_thread)
+    DONE, PARKED, Hub, Runnable, Waiter, WakeTimer, current_hub, current_hub_or_none, has_hub)
+from weald._core.loop cimport monotonic
 
 import sys
 
 from weald._core.hub import report_error
+
+cdef extern from "Python.h":
+    ctypedef enum PyLockStatus:
+        PY_LOCK_FAILURE
+        PY_LOCK_ACQUIRED
+        PY_LOCK_INTR
+    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) nogil
 
 
 cdef void append(WaitList *list, Waiter waiter) noexcept:
@@ -164,6 +174,31 @@ cdef double seconds(object timeout) except? -2.0:
     if isnan(value):
         raise ValueError("a timeout must be a number of seconds or None, not nan")
     return value if value > 0.0 else 0.0
+
+
+cdef int park_thread(Waiter waiter, double timeout) except -1:
+    """Park a thread that has no hub on an OS lock; negative `timeout` (seconds): for ever."""
+    cdef PyLockStatus status
+    cdef double deadline = monotonic() + timeout
+    cdef long long microseconds = -1
+    waiter.lock = PyThread_allocate_lock()
+    if waiter.lock == NULL:
+        raise MemoryError
+    PyThread_acquire_lock(waiter.lock, 1)
+    while waiter.state == PARKED:
+        if timeout >= 0.0:
+            # An hour at a time: longer waits overflow on some systems.
+            microseconds = <long long>(min(max(deadline - monotonic(), 0.0), 3600.0) * 1e6)
+        with nogil:
+            status = PyThread_acquire_lock_timed(waiter.lock, microseconds, 1)
+        if status == PY_LOCK_INTR:
+            PyErr_CheckSignals()
+        elif status == PY_LOCK_FAILURE and waiter.state == PARKED and timeout >= 0.0 and monotonic() >= deadline:
+            waiter.state = DONE
+            waiter.timed_out = True
+            return 0
+    waiter.state = DONE
+    return 0
 
 
 # ------------------------------------------------------------------ links

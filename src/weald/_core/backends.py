@@ -1,0 +1,56 @@
+"""The event loops there are, by name; which one new hubs get.
+
+Called by: hub.pyx (`make_loop`), the package's settings.  Backends are imported when asked for: each links a library.
+"""
+
+import os
+from importlib import import_module
+from typing import Any
+
+__all__ = ["BACKENDS", "loop_names", "make_loop", "set_loop_factory"]
+
+BACKENDS = {
+    "libuv": ("weald._core.loop_uv", "UvLoop"),
+    "libev": ("weald._core.loop_ev", "EvLoop"),
+    "virtual": ("weald._core.loop_virtual", "VirtualLoop"),
+}
+
+_chosen: str | None = None
+
+
+def loop_names() -> list[str]:
+    """The backends built into this installation."""
+    found = []
+    for name, (module, _) in BACKENDS.items():
+        try:
+            import_module(module)
+        except ImportError:
+            continue
+        found.append(name)
+    return found
+
+
+def set_loop_factory(name: str | None) -> None:
+    """Make the loops of new hubs with backend `name`; None goes back to WEALD_LOOP or libuv.
+
+    ValueError, which says what there is, for one that is not known or not built.
+    """
+    global _chosen
+    if name is not None:
+        _loop_class(name)
+    _chosen = name
+
+
+def make_loop(name: str | None) -> Any:
+    """A new loop of the backend named; None: of the one that new hubs get."""
+    return _loop_class(name or _chosen or os.environ.get("WEALD_LOOP") or "libuv")()
+
+
+def _loop_class(name: str) -> Any:
+    found = BACKENDS.get(name)
+    if found is not None:
+        try:
+            return getattr(import_module(found[0]), found[1])
+        except ImportError:
+            pass
+    raise ValueError(f"there is no event loop {name!r} here; there are: {', '.join(loop_names())}")

@@ -1,0 +1,103 @@
+"""Signals end the main hub's wait, and their Python handlers run in a greenlet.
+
+A signal must end the main hub's blocking poll, which CPython offers one process-wide descriptor for.  Ours is set
+while nobody else wants one.  Setting it costs two system calls, too much for each poll, so `signal.set_wakeup_fd`
+is replaced by a function that tells us who else does; then (asyncio runs beside us, say) ours is set just while
+the hub blocks, and the bytes are passed on.
+
+Called by: hub.pyx, through `SignalWatch` (`set_signal_watch`).
+Invariants: main thread only.  Handlers may block, so they run in a greenlet, which comes before everything else.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from posix.unistd cimport read, write
+
+from weald._core.hub cimport Hub, SignalWatch, current_hub, has_hub
+from weald._core.loop cimport READ_EVENT, FdWatch, Target
+from weald._core.raw cimport new_raw
+
+import os
+import signal
+
+from weald._core.hub import set_signal_watch
+
+cdef object original_set_wakeup_fd = signal.set_wakeup_fd
+cdef int foreign_wakeup_fd = -1
+
+
+cdef class Announcements(Target):
+    """Reads the bytes that CPython's C handler writes, passes them on, has the handlers run."""
+
+    cdef Hub hub
+    cdef int fd
+
+    cdef int ready(self, int events) except -1:
+        cdef unsigned char[64] buffer
+        cdef ssize_t n = read(self.fd, buffer, sizeof(buffer))
+        if n > 0 and foreign_wakeup_fd >= 0:
+            write(foreign_wakeup_fd, buffer, n)
+        if n > 0:
+            self.hub.push_first(new_raw(self.hub, check_signals, ()))
+        return 0
+
+
+cdef class Signals(SignalWatch):
+    """What ends the main hub's wait: a pipe that signals are announced on, watched by the hub's loop."""
+
+    cdef int read_fd
+    cdef int write_fd
+    cdef FdWatch watch
+
+    def __cinit__(self, Hub hub):
+        global foreign_wakeup_fd
+        cdef Announcements target = Announcements.__new__(Announcements)
+        self.read_fd, self.write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        target.hub = hub
+        target.fd = self.read_fd
+        self.watch = hub.backend.watch(self.read_fd, target)
+        self.watch.update(READ_EVENT)
+        previous = original_set_wakeup_fd(self.write_fd, warn_on_full_buffer=False)
+        if previous >= 0:
+            foreign_wakeup_fd = previous  # set before weald was imported
+            original_set_wakeup_fd(previous)
+
+    cdef int before_wait(self) except -1:
+        if foreign_wakeup_fd >= 0:
+            original_set_wakeup_fd(self.write_fd, warn_on_full_buffer=False)
+        return 0
+
+    cdef int after_wait(self) except -1:
+        if foreign_wakeup_fd >= 0:
+            original_set_wakeup_fd(foreign_wakeup_fd)
+        return 0
+
+    cdef int close(self, bint in_main_thread) except -1:
+        self.watch.close()
+        if foreign_wakeup_fd < 0 and in_main_thread:
+            original_set_wakeup_fd(-1)
+        os.close(self.read_fd)
+        os.close(self.write_fd)
+        return 0
+
+
+def set_wakeup_fd(fd, *, warn_on_full_buffer=True):
+    """signal.set_wakeup_fd(): set the descriptor signals are announced on, return the one before."""
+    global foreign_wakeup_fd
+    original_set_wakeup_fd(fd, warn_on_full_buffer=warn_on_full_buffer)
+    previous, foreign_wakeup_fd = foreign_wakeup_fd, fd
+    if fd < 0 and has_hub() and current_hub().signals is not None:
+        original_set_wakeup_fd((<Signals>current_hub().signals).write_fd, warn_on_full_buffer=False)
+    return previous
+
+
+def check_signals():
+    """Run the Python handlers of signals that have arrived.  What they raise comes up in the main greenlet."""
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        current_hub().handle_system_error(type(error), error, error.__traceback__)
+
+
+set_wakeup_fd.__module__ = "signal"
+signal.set_wakeup_fd = set_wakeup_fd
+set_signal_watch(Signals)
