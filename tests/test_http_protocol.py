@@ -3,7 +3,11 @@
 A table of the rules of RFC 9110 and 9112; the same cases go over a real connection in test_pywsgi.py.
 """
 
+import re
+from collections.abc import Iterable
+
 import pytest
+from httptools import HttpParserUpgrade, HttpRequestParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -451,6 +455,84 @@ def outcome(data: bytes, step: int) -> object:
 def test_how_bytes_are_cut_changes_nothing(data: bytes, step: int) -> None:
     """Only ProtocolError is raised, and pieces give what the whole gives."""
     assert outcome(data, step) == outcome(data, 0)
+
+
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
+HEAD = re.compile(rb"%b [!-~]+ HTTP/1\.[01]\r\n(?:%b:%b\r\n)*\r\n" % (TOKEN, TOKEN, TEXT))
+LINE = re.compile(rb"%b [!-~]+ HTTP/1\.[01]\r\n" % TOKEN)
+HOPELESS = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+class Fields(list[tuple[bytes, bytes]]):
+    """What httptools finds."""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.append((name, value.strip(b" \t")))
+
+
+@st.composite
+def nearly_heads(draw: st.DrawFn) -> bytes:
+    """A head with a few bytes changed, put in, or left out."""
+    names = st.from_regex(TOKEN, fullmatch=True) | st.sampled_from([b"Content-Length", b"connection", b"Host", b"a_b"])
+    fields = draw(st.lists(st.tuples(names, st.from_regex(TEXT, fullmatch=True) | st.just(b"5")), max_size=4))
+    lines = [b"GET /a?b HTTP/1.1", b"Host: a", *(name + b":" + value for name, value in fields)]
+    head = bytearray(b"\r\n".join(lines) + b"\r\n\r\n")
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(head) - 1))
+        head[at : at + draw(st.integers(0, 1))] = draw(st.binary(max_size=1) | st.sampled_from([b"\r", b"\n", b"\r\n"]))
+    return bytes(head)
+
+
+@settings(max_examples=300, deadline=None)
+@given(nearly_heads())
+def test_a_head_is_what_the_grammar_and_llhttp_both_take(head: bytes) -> None:
+    """Judged by the grammar as a regular expression, and by what llhttp finds in the head."""
+    try:
+        request = HeadParser(Limits()).parse(head)
+    except ProtocolError:
+        return
+    assert HEAD.fullmatch(head)
+    assert request.line.encode() == head.partition(b"\r\n")[0]
+    assert [request.method, request.target, request.version] == request.line.split(" ")
+    found = Fields()
+    parser = HttpRequestParser(found)
+    try:
+        parser.feed_data(head)
+    except HttpParserUpgrade:
+        pass
+    assert request.raw == found
+    assert request.fields == cgi_fields(found)
+
+
+def cgi_fields(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    made: dict[str, str] = {}
+    for name, value in fields:
+        key = cgi_name(name)
+        if key is not None:
+            text = value.decode("latin-1")
+            made[key] = made[key] + ("; " if key.startswith("HTTP_COOKIE") else ", ") + text if key in made else text
+    return made
+
+
+@settings(max_examples=200, deadline=None)
+@given(nearly_heads(), st.data())
+def test_an_incomplete_head_is_refused_once_nothing_can_mend_it(head: bytes, data: st.DataObject) -> None:
+    part = head[: data.draw(st.integers(0, len(head)))]
+    part = part.partition(b"\r\n\r\n")[0]
+    step = data.draw(st.sampled_from([1, 3, 1000]))
+    made = stream()
+    line, end, _ = part.removeprefix(b"\r\n").partition(b"\r\n")
+    hopeless = HOPELESS.search(part) or (end and not LINE.fullmatch(line + end)) or part.startswith(b"\r\n\r\n")
+    refused = False
+    for start in range(0, len(part), step):
+        made.feed(part[start : start + step])
+        try:
+            assert made.next_request() is None
+        except ProtocolError:
+            refused = True
+            break
+    assert refused == bool(hopeless)
 
 
 @settings(max_examples=200, deadline=None)

@@ -6,8 +6,10 @@ cdef class Request:
     cdef public str method
     cdef public str target  # origin form, or "*"
     cdef public str version  # "HTTP/1.1" or "HTTP/1.0"
-    cdef public list raw  # the fields as they came: (name, value), bytes
-    cdef public dict fields  # the same by their CGI names (RFC 3875 section 4.1.18), repeated ones joined
+    cdef bytes head  # of which `raw` is made when somebody asks
+    cdef Py_ssize_t first  # where in it the fields begin
+    cdef list given  # `raw`
+    cdef public dict fields  # the fields by their CGI names (RFC 3875 section 4.1.18), repeated ones joined
     cdef public bint special  # has it any of the fields in SPECIAL?
     cdef public object length  # bytes of body, or CHUNKED
     cdef public bint keep_alive  # may another request follow?
@@ -17,13 +19,13 @@ cdef class Request:
 cdef class HeadParser:
     cdef readonly object limits
     cdef Py_ssize_t longest_line, longest_head, most_fields
-    cdef list fields  # where httptools puts what it finds
     cdef object http  # a parser of httptools' that waits for a head
     cdef str good_host
 
     cpdef Request parse(self, bytes head)
     cdef object new(self)
-    cdef list split_anew(self, bytes head)
+    cdef int judge_anew(self, bytes head) except -1
+    cdef int read_fields(self, Request request) except -1
     cdef int judge(self, Request request) except -1
     cdef int judge_framing(self, bytes head) except -1
     cdef object refusal(self, bytes head)

@@ -7,15 +7,19 @@ connections of a server.  `RequestStream` is one connection's side: `feed` it wh
 then for that one's `body` until that ends.
 
 Invariants:
-- A head is handed to llhttp (through httptools) only when it is complete and has matched the grammar of RFC 9112 as
-  a whole.  llhttp by itself lets pass: empty lines and bare LF in front of a request line, further spaces in it,
-  other protocols and versions, unknown transfer codings, any number of Host fields, bodies of any length.
+- A head has two judges: it is handed to llhttp (through httptools) only when it is complete and `well_formed` by the
+  grammar of RFC 9112 as a whole, and what llhttp then minds is refused as well.  llhttp by itself lets pass: empty
+  lines and bare LF in front of a request line, further spaces in it, other protocols and versions, unknown transfer
+  codings, any number of Host fields, bodies of any length.
+- The fields are cut out here, where the grammar has found them: through httptools each would cost a call into Python.
 - Nothing is repaired.  What two implementations could read in two ways is an error, and after an error
   a stream gives nothing more: bytes behind a bad message are never read as a request.
 - Chunks are taken apart here, as httptools does not tell where in its input a message ended.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeLatin1
+from libc.string cimport memchr, strncmp
 
 import re
 from importlib import import_module
@@ -34,15 +38,8 @@ __all__ = ["HeadParser", "ProtocolError", "Request", "RequestStream", "cgi_name"
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110 section 5.6.2
 _TEXT = rb"[\t\x20-\x7e\x80-\xff]"  # RFC 9110 section 5.5: field-vchar, SP, HTAB; obs-text
 _FIELD = TOKEN + rb"++:" + _TEXT + rb"*+\r\n"
-# RFC 9112 section 2.1: no white space before the first field, none before a colon, no obs-fold, CRLF only.
-_head = re.compile(
-    (rb"(%b++) ([!-~]++) (HTTP/1\.[01])\r\n(?:%b)*+\r\n" % (TOKEN, _FIELD)).decode("latin-1")
-).fullmatch
-_line = re.compile(rb"%b++ [!-~]++ HTTP/1\.[01]\r\n" % TOKEN).fullmatch
 _PREFACE_LINE = b"PRI * HTTP/2.0\r\n"  # RFC 9113 section 3.4
 _any_version = re.compile(rb"%b++ [!-~]++ HTTP/[0-9]\.[0-9]\r\n" % TOKEN).match
-# What makes an incomplete head hopeless: a bare LF or CR, NUL, other control bytes.
-_hopeless = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
 _trailers = re.compile(rb"(?:%b)*+\r\n" % _FIELD).fullmatch
 # RFC 9112 section 7.1; sixteen digits are 64 bits.
 _QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
@@ -67,9 +64,21 @@ SPECIAL = frozenset(
     ("CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_CONNECTION", "HTTP_EXPECT", "HTTP_UPGRADE", "HTTP_TE")
 )
 
-_is_plain = SPECIAL.isdisjoint
-
 CHUNKED = -1  # Request.length of a body whose length is not known beforehand
+
+cdef extern from "<string.h>" nogil:
+    void *memmem(const void *, size_t, const void *, size_t)
+
+cdef enum:  # kinds of bytes
+    OF_TOKEN = 1
+    OF_TARGET = 2
+    OF_TEXT = 4  # of a field's value, and of lines altogether: no control bytes
+
+cdef unsigned char[256] KINDS
+
+for _kind, _class in ((OF_TOKEN, TOKEN), (OF_TARGET, rb"[!-~]"), (OF_TEXT, _TEXT)):
+    for _byte in re.findall(_class, bytes(range(256))):
+        KINDS[_byte[0]] |= _kind
 
 
 class ProtocolError(ValueError):
@@ -93,9 +102,98 @@ cdef class Request:
     def has_body(self):
         return self.length != 0
 
+    @property
+    def raw(self):
+        """The fields as they came: (name, value), bytes."""
+        if self.given is None:
+            self.given = []
+            for line in self.head[self.first : -4].split(b"\r\n") if len(self.head) - self.first > 4 else ():
+                name, _, value = line.partition(b":")
+                self.given.append((name, value.strip(b" \t")))
+        return self.given
+
+    @raw.setter
+    def raw(self, list value):
+        self.given = value
+
 
 cdef inline str latin1(bytes value):
     return PyUnicode_DecodeLatin1(value, len(value), NULL)
+
+
+cdef inline Py_ssize_t run(const unsigned char *text, Py_ssize_t at, int kind) noexcept nogil:
+    """Where the bytes of that kind that begin at `at` end; `text` ends with a NUL, which is of no kind."""
+    while KINDS[text[at]] & kind:
+        at += 1
+    return at
+
+
+cdef Py_ssize_t request_line(const unsigned char *text, Py_ssize_t *method, Py_ssize_t *target) noexcept nogil:
+    """Where the well-formed request line in front of `text` ends, and its parts do; 0: there is none."""
+    cdef Py_ssize_t end = run(text, 0, OF_TOKEN)
+    if not end or text[end] != c" ":
+        return 0
+    method[0] = end
+    end = run(text, end + 1, OF_TARGET)
+    if end == method[0] + 1 or strncmp(<const char *>text + end, b" HTTP/1.", 8):
+        return 0
+    target[0] = end
+    end += 8
+    if (text[end] != c"0" and text[end] != c"1") or text[end + 1] != c"\r" or text[end + 2] != c"\n":
+        return 0
+    return end + 3
+
+
+cdef Py_ssize_t well_formed(bytes head, Py_ssize_t *method, Py_ssize_t *target) noexcept:
+    """Where the request line of `head` ends; 0 if `head` as a whole is not one by the grammar of RFC 9112.
+
+    Section 2.1: no white space before the first field, none before a colon, no obs-fold, CRLF only.
+    """
+    cdef const unsigned char *text = <const unsigned char *>PyBytes_AS_STRING(head)
+    cdef Py_ssize_t first = request_line(text, method, target)
+    cdef Py_ssize_t at = first
+    cdef Py_ssize_t end
+    if not first:
+        return 0
+    while text[at] != c"\r":
+        end = run(text, at, OF_TOKEN)
+        if end == at or text[end] != c":":
+            return 0
+        at = run(text, end + 1, OF_TEXT)
+        if text[at] != c"\r" or text[at + 1] != c"\n":
+            return 0
+        at += 2
+    return first if text[at + 1] == c"\n" and at + 2 == len(head) else 0
+
+
+cdef bint hopeless(bytes buffer, Py_ssize_t start, Py_ssize_t at) noexcept:
+    """Is there, from `at` on, what makes an incomplete head hopeless: a bare LF or CR, NUL, other control bytes?
+
+    What is before `at` has been looked at; the buffer's unread part begins at `start`.
+    """
+    cdef const unsigned char *text = <const unsigned char *>PyBytes_AS_STRING(buffer)
+    cdef Py_ssize_t size = len(buffer)
+    while True:
+        at = run(text, at, OF_TEXT)
+        if at == size:
+            return False
+        if text[at] == c"\r":
+            if at + 1 < size and text[at + 1] != c"\n":
+                return True
+        elif text[at] != c"\n" or at == start or text[at - 1] != c"\r":
+            return True
+        at += 1
+
+
+cdef Py_ssize_t find(bytes buffer, const char *what, Py_ssize_t size, Py_ssize_t start, Py_ssize_t end) noexcept:
+    """As bytes.find()."""
+    cdef char *text = PyBytes_AS_STRING(buffer)
+    cdef char *found
+    end = min(end, len(buffer))
+    if start >= end:
+        return -1
+    found = <char *>memmem(text + start, end - start, what, size)
+    return -1 if found == NULL else found - text
 
 
 def cgi_name(bytes name):
@@ -122,8 +220,8 @@ _COMMON = (
     "Upgrade-Insecure-Requests User-Agent Via X-Forwarded-For X-Forwarded-Host X-Forwarded-Port X-Forwarded-Proto "
     "X-Real-IP X-Request-ID X-Requested-With traceparent tracestate"
 ).split()
-_NAMES = {
-    spelling.encode(): name
+cdef dict NAMES = {
+    spelling.encode(): (name, name in SPECIAL)
     for common in _COMMON
     if (name := cgi_name(common.encode()))
     for spelling in (common, common.lower())
@@ -148,74 +246,100 @@ cdef class HeadParser:
         self.most_fields = limits.fields
         self.good_host = ""
 
-    def on_header(self, bytes name, bytes value):
-        """httptools calls it for each field."""
-        self.fields.append((name, value))
-
     cpdef Request parse(self, bytes head):
         """The request of `head`, which ends with its empty line.  Raises ProtocolError."""
         cdef Request request
-        cdef dict fields
-        cdef bint dropped = False
-        cdef Py_ssize_t end
-        cdef str text = latin1(head)
-        matched = _head(text)
-        if matched is None:
+        cdef Py_ssize_t method = 0
+        cdef Py_ssize_t target = 0
+        cdef Py_ssize_t first = well_formed(head, &method, &target)
+        cdef char *text = PyBytes_AS_STRING(head)
+        if not first or first - 2 > self.longest_line:
             raise self.refusal(head)
         request = Request.__new__(Request)
-        method, target, version = matched.groups()
-        request.method, request.target, request.version = method, target, version
-        end = len(<str>method) + len(<str>target) + len(<str>version) + 2
-        request.line = text[:end]
-        if end > self.longest_line:
-            raise self.refusal(head)
-        self.fields = request.raw = []
+        request.head, request.first = head, first
+        request.line = PyUnicode_DecodeLatin1(text, first - 2, NULL)
+        request.method = PyUnicode_DecodeLatin1(text, method, NULL)
+        request.target = PyUnicode_DecodeLatin1(text + method + 1, target - method - 1, NULL)
+        request.version = "HTTP/1.1" if text[first - 3] == c"1" else "HTTP/1.0"
         try:
             (self.http or self.new()).feed_data(head)
         except (httptools.HttpParserUpgrade, httptools.HttpParserError):
-            request.raw = self.split_anew(head)
-        request.fields = fields = {}
+            self.judge_anew(head)
         try:
-            for name, value in request.raw:
-                key = _NAMES.get(name) or cgi_name(name)
-                if key is None:
-                    dropped = True
-                elif key in fields:
-                    fields[key] = _joined(key, fields[key], value)
-                else:
-                    fields[key] = latin1(value).rstrip(" \t")
-            if len(request.raw) > self.most_fields:
-                raise ProtocolError(431, f"more than {self.limits.fields} fields")
-            if dropped:
-                _refuse_collisions(request)
-            host = fields.get("HTTP_HOST")
-            if host != self.good_host:
-                if host is None:
-                    if request.version == "HTTP/1.1":  # RFC 9112 section 3.2
-                        raise ProtocolError(400, "no Host field")
-                elif not _authority(host):
-                    raise ProtocolError(400, "malformed Host field")
-                else:
-                    self.good_host = host
-            if request.target[0] != "/":
-                _judge_target(request)
-            if request.version == "HTTP/1.0" or not _is_plain(fields):
-                self.judge(request)
+            self.read_fields(request)
         except ProtocolError:
             self.http = None  # it may be waiting for the refused request's body
             raise
         return request
 
+    cdef int read_fields(self, Request request) except -1:
+        """Set `fields` and what follows from them; raises ProtocolError."""
+        cdef dict fields = {}
+        cdef char *text = PyBytes_AS_STRING(request.head)
+        cdef char *at = text + request.first
+        cdef char *colon
+        cdef char *end
+        cdef char *after
+        cdef Py_ssize_t count = 0
+        cdef bint special = False
+        cdef bint dropped = False
+        cdef tuple known
+        cdef bytes name
+        request.fields = fields
+        # The grammar has seen to it that there is what is looked for.
+        while at[0] != c"\r":
+            count += 1
+            colon = <char *>memchr(at, c":", 1 << 30)
+            end = <char *>memchr(colon, c"\r", 1 << 30)
+            name = PyBytes_FromStringAndSize(at, colon - at)
+            at = colon + 1
+            after = end
+            while at < after and (at[0] == c" " or at[0] == c"\t"):
+                at += 1
+            while after > at and (after[-1] == c" " or after[-1] == c"\t"):
+                after -= 1
+            value = PyUnicode_DecodeLatin1(at, after - at, NULL)
+            at = end + 2
+            known = NAMES.get(name)
+            if known is not None:
+                key = known[0]
+                if known[1]:
+                    special = True
+            else:
+                key = cgi_name(name)
+                if key is None:
+                    dropped = True
+                    continue
+                if key in SPECIAL:
+                    special = True
+            fields[key] = _joined(key, fields[key], value) if key in fields else value
+        if count > self.most_fields:
+            raise ProtocolError(431, f"more than {self.limits.fields} fields")
+        if dropped:
+            _refuse_collisions(request)
+        host = fields.get("HTTP_HOST")
+        if host is None:
+            if request.version == "HTTP/1.1":  # RFC 9112 section 3.2
+                raise ProtocolError(400, "no Host field")
+        elif host != self.good_host:
+            if not _authority(host):
+                raise ProtocolError(400, "malformed Host field")
+            self.good_host = host
+        if request.target[0] != "/":
+            _judge_target(request)
+        if special or request.version == "HTTP/1.0":
+            self.judge(request)
+        return 0
+
     cdef object new(self):
-        self.http = http = httptools.HttpRequestParser(self)
+        self.http = http = httptools.HttpRequestParser(None)  # nobody to tell what it finds: its verdict is wanted
         return http
 
-    cdef list split_anew(self, bytes head):
-        """llhttp did not just take `head`: its fields, or ProtocolError.
+    cdef int judge_anew(self, bytes head) except -1:
+        """llhttp did not just take `head`: does it, if nothing came before?  Raises ProtocolError.
 
         A parser may think that the connection it last served has ended, which says nothing about this one.
         """
-        self.fields = []
         try:
             self.new().feed_data(head)
         except httptools.HttpParserUpgrade:
@@ -228,7 +352,7 @@ cdef class HeadParser:
             self.http = None
             self.judge_framing(head)  # our own rules give the more exact status
             raise ProtocolError(400, str(error)) from None
-        return self.fields
+        return 0
 
     cdef int judge(self, Request request) except -1:
         """Set what follows from the special fields; raises ProtocolError where RFC 9110 and 9112 want that."""
@@ -261,9 +385,9 @@ cdef class HeadParser:
             key = cgi_name(name)
             text = latin1(value).strip(" \t")
             if key == "CONTENT_LENGTH":
-                length = text if length is None else _joined(key, length, value)
+                length = text if length is None else _joined(key, length, text)
             elif key == "HTTP_TRANSFER_ENCODING":
-                coding = text if coding is None else _joined(key, coding, value)
+                coding = text if coding is None else _joined(key, coding, text)
         if length is not None or coding is not None:
             body_length(length, coding, head.partition(b"\r\n")[0].endswith(b"1.1"))
 
@@ -281,12 +405,12 @@ cdef class HeadParser:
         return ProtocolError(400, "malformed head")
 
 
-def _joined(key, first, bytes value):
+def _joined(key, first, value):
     """The value of a field that came again (RFC 9110 section 5.3)."""
     if key in _ONCE:
         raise ProtocolError(400, f"{key.removeprefix('HTTP_')} came twice")
     # Cookie2 is long gone; gevent's programs may know it.
-    return first + ("; " if key in ("HTTP_COOKIE", "HTTP_COOKIE2") else ", ") + latin1(value).strip(" \t")
+    return first + ("; " if key in ("HTTP_COOKIE", "HTTP_COOKIE2") else ", ") + value
 
 
 def _refuse_collisions(Request request):
@@ -374,8 +498,9 @@ cdef class RequestStream:
         """The next request's head, None if more bytes are needed.  Raises ProtocolError."""
         cdef bytes buffer = self.buffer
         cdef Py_ssize_t start = self.start
-        cdef Py_ssize_t end = buffer.find(b"\r\n\r\n", self.scanned - 3 if self.scanned > start + 3 else start) + 4
+        cdef Py_ssize_t end = self.scanned - 3 if self.scanned > start + 3 else start
         cdef Request request
+        end = find(buffer, b"\r\n\r\n", 4, end, len(buffer)) + 4
         if end == 3:
             if start < len(buffer):
                 self.check_incomplete()
@@ -411,21 +536,27 @@ cdef class RequestStream:
 
     cdef int check_incomplete(self) except -1:
         """Refuse what cannot become a head, so that nobody waits for its end."""
-        start = self.start
-        if len(self.buffer) - start > self.limits.head:
+        cdef bytes buffer = self.buffer
+        cdef Py_ssize_t size = len(buffer)
+        cdef Py_ssize_t start = self.start
+        cdef Py_ssize_t scanned = self.scanned
+        cdef Py_ssize_t longest = self.parser.longest_line
+        cdef Py_ssize_t begin, end, method, target
+        cdef char *text = PyBytes_AS_STRING(buffer)
+        if size - start > self.parser.longest_head:
             raise self.too_large()
-        if _hopeless(self.buffer, max(start, self.scanned - 1)):
+        if hopeless(buffer, start, max(start, scanned - 1)):
             raise ProtocolError(400, "malformed head")
-        scanned, self.scanned = self.scanned, len(self.buffer)
-        begin = start + 2 if self.buffer.startswith(b"\r\n", start) else start
-        end = self.buffer.find(b"\r\n", begin, begin + self.limits.request_line + 2) + 2
-        if end > max(scanned, 1) and not _line(line := self.buffer[begin:end]) and line != _PREFACE_LINE:
-            raise self.parser.refusal(line + b"\r\n")  # whatever may follow
-        if (
-            self.buffer.find(b"\r\n", start + 2, start + self.limits.request_line + 4) < 0
-            and len(self.buffer) - start > self.limits.request_line + 2
-        ):
+        self.scanned = size
+        begin = start + 2 if text[start] == c"\r" and text[start + 1] == c"\n" else start
+        end = find(buffer, b"\r\n", 2, begin, begin + longest + 2) + 2
+        if end > max(scanned, 1) and request_line(<unsigned char *>text + begin, &method, &target) != end - begin:
+            line = buffer[begin:end]
+            if line != _PREFACE_LINE:
+                raise self.parser.refusal(line + b"\r\n")  # whatever may follow
+        if end == 1 and size - begin > longest + 2:
             raise ProtocolError(414, "the request line is too long")
+        return 0
 
     cdef object too_large(self):
         line = self.buffer.find(b"\r\n", self.start + 2) - self.start
@@ -495,7 +626,7 @@ cdef class RequestStream:
     cdef object chunk_size(self):
         line = self.line(self.limits.chunk_line)
         if not line:
-            if self.pending and _hopeless(self.buffer, self.start):
+            if hopeless(self.buffer, self.start, self.start):
                 raise ProtocolError(400, "malformed chunk")
             return b""
         matched = _chunk_line(line)
@@ -539,7 +670,7 @@ cdef class RequestStream:
         if end == 3:
             if len(buffer) - start > limit:
                 raise ProtocolError(431, f"trailers of more than {limit} bytes")
-            if _hopeless(buffer, start):
+            if hopeless(buffer, start, start):
                 raise ProtocolError(400, "malformed trailers")
             return b""
         if end - start > limit:
