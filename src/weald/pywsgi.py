@@ -107,6 +107,15 @@ class WSGIServer(StreamServer):
         """A fresh environment for a request."""
         return self.environ_class(self.environ)
 
+    def _copies_environ(self) -> bool:
+        """Does `get_environ` just copy a dict, so that a connection need not call it for each request?"""
+        return (
+            type(self).get_environ is WSGIServer.get_environ
+            and "get_environ" not in vars(self)
+            and self.environ_class is dict
+            and type(self.environ) is dict
+        )
+
     def init_socket(self) -> None:
         super().init_socket()
         self.update_environ()

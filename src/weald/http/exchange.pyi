@@ -1,8 +1,11 @@
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from weald.http.environ import Headers
 from weald.http.protocol import Request, RequestStream
+
+STEPS: Final[tuple[str, ...]]
+ORIGINALS: Final[list[Any]]
 
 class Exchange:
     ApplicationError: Any
@@ -45,6 +48,7 @@ class Exchange:
     _received: int
     _left: int | None
     _trailers: list[tuple[str, str]] | None
+    _copies_environ: bool
     def handle_one_request(self) -> Any: ...
     def _next_request(self) -> Request | None: ...
     def read_requestline(self) -> Any: ...

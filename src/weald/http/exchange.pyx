@@ -3,8 +3,9 @@
 Called by: handler.py, whose WSGIHandler is derived from `Exchange`; http2.py replaces how a stream sends.
 
 Invariants:
-- Each step is a method that subclasses may replace, called through the object as Python does it.  Attributes hold any
-  object, for subclasses set them.
+- Each step is a method that subclasses may replace: `STEPS` lists them.  A step that nobody has replaced is called in C,
+  as `do_…`; another through the object, as Python does it.  Who has replaced what is looked up for a connection's first
+  request, and again once the class has changed.  Attributes hold any object, for subclasses set them.
 - A response whose head and body are known together leaves in one system call.
 - Never more of a body than its Content-Length promised; less of it closes the connection.
 - A response without a length is chunked, or ended by the connection's end for HTTP/1.0.
@@ -12,13 +13,16 @@ Invariants:
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.dict cimport PyDict_Copy, PyDict_Update
+from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_FindChar
 from libc.string cimport memcpy
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from weald.http.protocol cimport Request, RequestStream
 
 import sys
-from time import monotonic, time
+from time import monotonic
 from urllib.parse import unquote_to_bytes
 
 from weald.http.body import FileWrapper, Input, InvalidClientInput
@@ -34,6 +38,59 @@ cdef dict VALUES = values
 cdef tuple date_field = None
 cdef double date_start = 0.0
 cdef double date_end = 0.0  # until when `date_field` is right
+
+
+cdef extern from *:
+    """
+    /* Changes whenever the type or a base of it does (PEP 659's caches live by it); 0: nothing can be told. */
+    static unsigned int weald_version(PyObject *object) { return Py_TYPE(object)->tp_version_tag; }
+
+    /* The number that a str of 1 to 18 ASCII digits is; -1 for anything else. */
+    static Py_ssize_t weald_number(PyObject *text)
+    {
+        Py_ssize_t i, number = 0, length;
+        const Py_UCS1 *digits;
+        if (!PyUnicode_Check(text) || !PyUnicode_IS_ASCII(text))
+            return -1;
+        length = PyUnicode_GET_LENGTH(text);
+        if (length < 1 || length > 18)
+            return -1;
+        digits = PyUnicode_1BYTE_DATA(text);
+        for (i = 0; i < length; i++) {
+            if (digits[i] < '0' || digits[i] > '9')
+                return -1;
+            number = number * 10 + (digits[i] - '0');
+        }
+        return number;
+    }
+    """
+    unsigned int version_of "weald_version"(PyObject *)
+    Py_ssize_t number_in "weald_number"(object)
+
+# Bits of `Exchange.replaced`, in this order.
+STEPS = (
+    "read_requestline", "read_request", "get_environ", "handle_one_response", "run_application", "process_result",
+    "log_request", "write", "_write_with_headers", "finalize_headers", "_sendall",
+)
+cdef enum:
+    READ_REQUESTLINE = 1 << 0
+    READ_REQUEST = 1 << 1
+    GET_ENVIRON = 1 << 2
+    HANDLE_ONE_RESPONSE = 1 << 3
+    RUN_APPLICATION = 1 << 4
+    PROCESS_RESULT = 1 << 5
+    LOG_REQUEST = 1 << 6
+    WRITE = 1 << 7
+    WRITE_WITH_HEADERS = 1 << 8
+    FINALIZE_HEADERS = 1 << 9
+    SENDALL = 1 << 10
+    ALL_STEPS = (1 << 11) - 1
+
+
+cdef double time() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME, &now)
+    return now.tv_sec + now.tv_nsec * 1e-9
 
 
 cdef tuple current_date(double now):
@@ -104,6 +161,9 @@ cdef class Exchange:
     cdef public object _waited  # seconds spent waiting for the body
     cdef public object _received  # bytes of it
     cdef object no_body  # wsgi.input of requests without one
+    cdef public object _copies_environ  # is a copy of the server's dict what its get_environ() would give?
+    cdef int replaced  # the steps that are not ours
+    cdef unsigned int version  # the class's, when that was looked up
     # The response
     cdef public object status  # bytes: b"200 OK"
     cdef public object code
@@ -123,6 +183,17 @@ cdef class Exchange:
         self._linger = True
         self._served = self._received = self.response_length = self.time_start = self.time_finish = 0
         self._waited = 0.0
+        self._copies_environ = False
+        self.replaced = ALL_STEPS
+
+    cdef int look_up_steps(self) except -1:
+        """Find out which steps have been replaced."""
+        own = getattr(self, "__dict__", ())
+        self.replaced = 0
+        for i, name in enumerate(STEPS):
+            if getattr(type(self), name) is not ORIGINALS[i] or name in own:
+                self.replaced |= 1 << i
+        self.version = version_of(<PyObject *>self)
 
     # ---------------------------------------------------------------- the request
 
@@ -131,12 +202,18 @@ cdef class Exchange:
 
         True: more may follow.  None: close the connection.  A tuple (status, response): send the response, close.
         """
+        cdef Request request
+        if self.version != version_of(<PyObject *>self) or not self.version:
+            self.look_up_steps()
         try:
             # While it waits, a connection keeps nothing of its last request.
             self._request = self.environ = self.wsgi_input = self.response_headers = None
-            line = self.read_requestline()
-            if isinstance(line, bytes):  # an old subclass's
-                line = line.decode("latin-1")
+            if self.replaced & READ_REQUESTLINE:
+                line = self.read_requestline()
+                if isinstance(line, bytes):  # an old subclass's
+                    line = line.decode("latin-1")
+            else:
+                line = self.do_read_requestline()
             self.requestline = line
         except ProtocolError as error:
             if error.preface and self.server.http2 and not self._served:
@@ -150,17 +227,23 @@ cdef class Exchange:
             return None
         self.response_length = 0
         try:
-            if not self.read_request(line):
+            if not (self.read_request(line) if self.replaced & READ_REQUEST else self.do_read_request(line)):
                 return self._error_response(400)
         except Exception as error:
             return self._handle_client_error(error)
-        self.environ = self.get_environ()
+        self.environ = self.get_environ() if self.replaced & GET_ENVIRON else self.do_get_environ()
         self.application = self.server.application
-        self.handle_one_response()
+        if self.replaced & HANDLE_ONE_RESPONSE:
+            self.handle_one_response()
+        else:
+            self.do_handle_one_response()
         return None if self.close_connection or self.socket is None else True
 
     def _next_request(self):
         """The next request; None when the client closes or lets the connection idle.  Raises ProtocolError."""
+        return self.wait_for_request()
+
+    cdef Request wait_for_request(self):
         cdef RequestStream stream = self._stream
         cdef Request request
         cdef bint pending = stream.unread()
@@ -195,12 +278,18 @@ cdef class Exchange:
 
     def read_requestline(self):
         """Wait for the next request; its first line, "" when there is none.  Raises ValueError for a bad one."""
-        cdef Request request = self._next_request()
+        return self.do_read_requestline()
+
+    cdef str do_read_requestline(self):
+        cdef Request request = self.wait_for_request()
         self._request = request
         return "" if request is None else request.line
 
     def read_request(self, raw_requestline):
         """Set the attributes that describe the request.  Raises ValueError if the request is invalid."""
+        return self.do_read_request(raw_requestline)
+
+    cdef bint do_read_request(self, raw_requestline) except -1:
         cdef Request request = self._request
         if request is None:
             request = self._request = self._read_behind(raw_requestline)
@@ -217,38 +306,53 @@ cdef class Exchange:
 
     def get_environ(self):
         """The environment of the request: the server's, and what the request adds."""
+        return self.do_get_environ()
+
+    cdef object do_get_environ(self):
         cdef Request request = self._request
-        env = self.server.get_environ()
-        env.update(request.fields)
-        env["REQUEST_METHOD"] = self.command
+        cdef dict own
+        cdef Py_ssize_t mark
+        server = self.server
+        env = PyDict_Copy(server.environ) if self._copies_environ else server.get_environ()
+        own = env if type(env) is dict else {}
+        PyDict_Update(own, request.fields)
+        own["REQUEST_METHOD"] = self.command
         target = self.path or ""
-        cdef Py_ssize_t mark = PyUnicode_FindChar(target, c"?", 0, len(target), 1)
+        mark = PyUnicode_FindChar(target, c"?", 0, len(target), 1)
         path = target if mark < 0 else target[:mark]
-        env["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
-        env["QUERY_STRING"] = "" if mark < 0 else target[mark + 1:]
-        env["REQUEST_URI"] = target
-        env["SERVER_PROTOCOL"] = self.request_version
+        own["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        own["QUERY_STRING"] = "" if mark < 0 else target[mark + 1:]
+        own["REQUEST_URI"] = target
+        own["SERVER_PROTOCOL"] = self.request_version
         if self._remote is not None:
-            env["REMOTE_ADDR"], env["REMOTE_PORT"] = self._remote
-        env["weald.disconnected"] = self._disconnected
-        if request.special:
-            self._special_environ(request, env)
-        else:
+            own["REMOTE_ADDR"], own["REMOTE_PORT"] = self._remote
+        own["weald.disconnected"] = self._disconnected
+        if not request.special:
             if self.no_body is None:
                 self.no_body = Input(None)
-            self.wsgi_input = env["wsgi.input"] = self.no_body
+            self.wsgi_input = own["wsgi.input"] = self.no_body
+        if own is not env:
+            env.update(own)
+        if request.special:
+            self._special_environ(request, env)
         return env
 
     # ---------------------------------------------------------------- the application
 
     def handle_one_response(self):
         """Run the application for the request, and log it.  No Exception leaves here."""
+        self.do_handle_one_response()
+
+    cdef int do_handle_one_response(self) except -1:
         self.time_start = time()
         self.status = None
         self.headers_sent = False
         self.response_use_chunked = False
         try:
-            self.run_application()
+            if self.replaced & RUN_APPLICATION:
+                self.run_application()
+            else:
+                self.do_run_application()
             if self._request is not None and self._request.special:
                 self._discard_body()
                 if self.code == 101:
@@ -274,14 +378,24 @@ cdef class Exchange:
             raise
         finally:
             self.time_finish = time()
-            self.log_request()
+            if self.replaced & LOG_REQUEST:
+                self.log_request()
+            else:
+                self.do_log_request()
+        return 0
 
     def run_application(self):
         """Call the application and send what it returns."""
+        self.do_run_application()
+
+    cdef int do_run_application(self) except -1:
         result = None
         try:
             self.result = result = self.application(self.environ, self.start_response)
-            self.process_result()
+            if self.replaced & PROCESS_RESULT:
+                self.process_result()
+            else:
+                self.do_process_result()
         finally:
             self.result = None
             # The usual results have none.
@@ -289,40 +403,48 @@ cdef class Exchange:
                 close = getattr(result, "close", None)
                 if close is not None:
                     close()
+        return 0
 
     def process_result(self):
         """Send the application's result and what ends the response."""
+        self.do_process_result()
+
+    cdef int do_process_result(self) except -1:
         result = self.result
         if self._given_away:
             for _ in result:
                 pass
-            return
+            return 0
         if has_length(result):
             data = result[0] if len(result) == 1 else b"".join(result)
             if data:
-                self.write(data)
+                self.put_out(data)
         elif isinstance(result, FileWrapper) and self._send_file(result):
             pass
         else:
             for data in result:
                 if data:
-                    self.write(data)
+                    self.put_out(data)
         if not self.headers_sent:
             if not self.status:
                 # Or start_response() has raised, and the application has dealt with that.
                 self.log_error("the application did not call start_response()")
                 self._send_error_response_if_possible(500)
-                return
-            self.write(b"")
+                return 0
+            self.put_out(b"")
         if self.response_use_chunked:
-            self._sendall(self._last_chunk() if self._trailers else LAST_CHUNK)
+            self.send_all(self._last_chunk() if self._trailers else LAST_CHUNK)
         elif self._left and self.command != "HEAD":
             # The client would take the next response for the rest of this one.
             self.close_connection = True
             self.log_error("the application sent %d bytes less than its Content-Length", self._left)
+        return 0
 
     def log_request(self):
         """Write the access log's line."""
+        self.do_log_request()
+
+    cdef int do_log_request(self) except -1:
         log = self.server.log
         if type(log) is not NoopLog:
             log.write(self.format_request() + "\n")
@@ -352,7 +474,7 @@ cdef class Exchange:
             kind = known[1]
             if kind:
                 if kind == "content-length":
-                    if not (value.isascii() and value.isdigit()):
+                    if number_in(value) < 0:
                         raise ValueError("Content-Length must be a number", value)
                     length = value
                 elif kind == "date":
@@ -383,20 +505,28 @@ cdef class Exchange:
 
     def finalize_headers(self):
         """Add the fields that the application left to the server, just before the head is sent."""
-        headers = self.response_headers
+        self.do_finalize_headers()
+
+    cdef int do_finalize_headers(self) except -1:
+        cdef Py_ssize_t total
+        cdef list headers = self.response_headers
         if self.provided_date is None:
             headers.append(current_date(self.time_start))
         code = self.code
         length = self.provided_content_length
         self._left = None
         if code == 204 or code == 304 or code < 200:
-            return
+            return 0
         if length is not None:
-            self._left = int(length)
-            return
+            total = number_in(length)
+            self._left = total if total >= 0 else int(length)
+            return 0
         result = self.result
         if has_length(result):
-            self._left = total = sum(map(len, result))
+            total = 0
+            for piece in result:
+                total += len(piece)
+            self._left = total
             headers.append((b"Content-Length", b"%d" % total))
         elif self.request_version == "HTTP/1.0":
             # The connection's end is the body's (RFC 9112 section 6.3).
@@ -405,53 +535,78 @@ cdef class Exchange:
         else:
             self.response_use_chunked = True
             headers.append((b"Transfer-Encoding", b"chunked"))
+        return 0
 
     def write(self, data):
         """Send `data` of the body, after the head if that has not gone; start_response() returns it."""
+        self.do_write(data)
+
+    cdef int put_out(self, data) except -1:
+        if self.replaced & WRITE:
+            self.write(data)
+        else:
+            self.do_write(data)
+        return 0
+
+    cdef int do_write(self, data) except -1:
         if self.headers_sent:
             if not self._given_away:
                 self._write(data)
         elif not self.status:
             raise self.ApplicationError("The application did not call start_response()")
-        else:
+        elif self.replaced & WRITE_WITH_HEADERS:
             self._write_with_headers(data)
+        else:
+            self.do_write_with_headers(data)
+        return 0
+
+    cdef int finish_head(self) except -1:
+        """From here on it counts as sent."""
+        if self.replaced & FINALIZE_HEADERS:
+            self.finalize_headers()
+        else:
+            self.do_finalize_headers()
+        self.headers_sent = True
+        return 0
 
     def _head(self, bytes body=b""):
-        """The response's head with `body` behind it; from here on it counts as sent."""
-        self.finalize_headers()
-        self.headers_sent = True
+        """The response's head with `body` behind it; it counts as sent."""
+        self.finish_head()
         return assemble(self.status, self.response_headers, body)
 
     def _write_with_headers(self, data):
-        self.finalize_headers()
-        self.headers_sent = True
+        self.do_write_with_headers(data)
+
+    cdef int do_write_with_headers(self, data) except -1:
+        self.finish_head()
         cdef Py_ssize_t size = len(data)
         left = self._left
         if left is not None and size <= left and size <= JOIN_BELOW and self.command != "HEAD":
             # As `_framed` does it, without the call.
             self._left = left - size
-            self._sendall(assemble(self.status, self.response_headers, data if type(data) is bytes else bytes(data)))
-            return
+            self.send_all(assemble(self.status, self.response_headers, data if type(data) is bytes else bytes(data)))
+            return 0
         cdef list parts = [assemble(self.status, self.response_headers, b"")]
         if size:
             try:
                 parts += self._framed(data)
             except Exception:
-                self._sendall(parts[0])
+                self.send_all(parts[0])
                 raise
             if size > JOIN_BELOW:
                 self._sendmsg(parts)
-                return
-        self._sendall(b"".join(parts))
+                return 0
+        self.send_all(b"".join(parts))
+        return 0
 
     def _write(self, data):
         parts = self._framed(data) if data else ()
         if len(parts) == 1:
-            self._sendall(parts[0])
+            self.send_all(parts[0])
         elif len(data) > JOIN_BELOW:
             self._sendmsg(list(parts))
         elif parts:
-            self._sendall(b"".join(parts))
+            self.send_all(b"".join(parts))
 
     def _framed(self, data):
         """`data` as it goes out: as a chunk, nothing for HEAD.  Never more than Content-Length promised."""
@@ -471,6 +626,16 @@ cdef class Exchange:
         return (data,)
 
     def _sendall(self, data):
+        self.do_sendall(data)
+
+    cdef int send_all(self, data) except -1:
+        if self.replaced & SENDALL:
+            self._sendall(data)
+        else:
+            self.do_sendall(data)
+        return 0
+
+    cdef int do_sendall(self, data) except -1:
         cdef Py_ssize_t size = len(data)
         try:
             if size <= JOIN_BELOW:
@@ -482,3 +647,7 @@ cdef class Exchange:
             self._failed_to_send(error)
             raise
         self.response_length += size
+        return 0
+
+
+ORIGINALS = [vars(Exchange)[name] for name in STEPS]

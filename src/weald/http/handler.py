@@ -65,6 +65,7 @@ class WSGIHandler(Exchange):
         self._stream = RequestStream(server._parser)
         self._descriptor = sock._descriptor
         self._disconnected = Disconnected(sock)
+        self._copies_environ = server._copies_environ()
         if rfile is not None:
             self._rfile = rfile
         if isinstance(address, tuple):
