@@ -1,8 +1,8 @@
 """The clients of `siege`, one kind a process: `siege_clients.py dribble|keep|ask PORT COUNT SECONDS`.
 
-dribble  COUNT connections whose request heads never end, a byte a second each; who is thrown out comes again.
-         Prints, once COUNT are open, and again at the end, JSON: how many have ended, how they were told, how long
-         they lasted.
+dribble  COUNT connections whose request heads never end, a byte a second each, evenly over the second; who is thrown
+         out comes again.  Prints, once COUNT are open, and again at the end, JSON: how many bytes were sent since the
+         last report, how many connections have ended, how they were told, how long they lasted.
 keep     COUNT connections that have asked once and stay; prints a line when they are there, ends with its input.
 ask      Asks COUNT times a second on one connection; prints JSON: latencies in microseconds.
 """
@@ -10,12 +10,14 @@ ask      Asks COUNT times a second on one connection; prints JSON: latencies in 
 import errno
 import gc
 import json
+import os
 import select
 import socket
 import sys
 import time
 from typing import Any
 
+PHASES = 1000  # parts of a second
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
 NOW = time.monotonic
 
@@ -26,6 +28,8 @@ class Dribbler:
         self.epoll = select.epoll()
         self.open: dict[int, Any] = {}  # descriptor: socket
         self.born: dict[int, float] = {}
+        self.phases: list[set[int]] = [set() for _ in range(PHASES)]  # descriptors by when they send
+        self.sent = 0
         self.lasted: list[float] = []
         self.told = 0  # 408
         self.failed = 0
@@ -38,6 +42,7 @@ class Dribbler:
             return
         self.open[sock.fileno()] = sock
         self.born[sock.fileno()] = NOW()
+        self.phases[sock.fileno() % PHASES].add(sock.fileno())
         self.epoll.register(sock, select.EPOLLIN)
         try:
             sock.send(HEAD + b"X: ")  # to an address of this machine, connecting is over by now
@@ -52,6 +57,7 @@ class Dribbler:
         self.told += answer.startswith(b"HTTP/1.1 408")
         self.lasted.append(NOW() - self.born.pop(fd))
         self.epoll.unregister(fd)
+        self.phases[fd % PHASES].discard(fd)
         self.open.pop(fd).close()
 
     def run(self, seconds: float, ramp: float) -> None:
@@ -68,14 +74,15 @@ class Dribbler:
                 announced = True
                 end = now + seconds
                 print(self.report(), flush=True)
-            # A hundredth of them gets a byte each hundredth of a second.
-            turn += 1
-            for fd in [fd for fd in self.open if fd % 100 == turn % 100]:
+            # Who is late catches up, or leaves out what it cannot: no bursts.
+            turn = max(turn + 1, int((NOW() - start) * PHASES) - 2)
+            for fd in self.phases[turn % PHASES]:
                 try:
                     self.open[fd].send(b"a")
+                    self.sent += 1
                 except OSError:
                     pass
-            for fd, _ in self.epoll.poll(max(start + turn / 100 - NOW(), 0)):
+            for fd, _ in self.epoll.poll(max(start + turn / PHASES - NOW(), 0)):
                 self.end(fd)
         if not announced:
             sys.exit(f"only {len(self.open)} of {self.count} connections were open at a time")
@@ -83,8 +90,9 @@ class Dribbler:
 
     def report(self) -> str:
         lasted = sorted(self.lasted) or [0.0]
+        sent, self.sent = self.sent, 0
         return json.dumps(
-            {"open": len(self.open), "ended": len(self.lasted), "told": self.told, "failed": self.failed}
+            {"open": len(self.open), "ended": len(self.lasted), "told": self.told, "failed": self.failed, "sent": sent}
             | {"shortest": lasted[0], "median": lasted[len(lasted) // 2], "longest": lasted[-1]}
         )
 
@@ -118,6 +126,8 @@ def keep(port: int, count: int) -> None:
 if __name__ == "__main__":
     kind, port, count, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     if kind == "dribble":
+        # It shares a core with who measures, whose own waiting for the core would look like the server's delay.
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         Dribbler(port, count).run(seconds, float(sys.argv[5]))
     elif kind == "ask":
         ask(port, count, seconds)

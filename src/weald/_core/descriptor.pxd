@@ -25,6 +25,7 @@ cdef class FdEntry(Target):
     cdef int listen(self, Listener listener) except -1
     cdef int release(self) except -1
     cdef int discard(self) except -1
+    cdef int leave(self) except -1
 
 cdef FdEntry entry_for(Hub hub, int fd)
 cdef int check_fd(int fd) except -1

@@ -179,8 +179,14 @@ cdef class FdEntry(Target):
         self.gone = True
         if self.fd < len(self.hub.fds) and self.hub.fds[self.fd] is self:
             self.hub.fds[self.fd] = None
-        if self.watch is not None:
-            self.watch.close()
+        self.leave()
+        return 0
+
+    cdef int leave(self) except -1:
+        """Let go of the watch, whose target is this entry: else both would wait for the collector."""
+        watch, self.watch = self.watch, None
+        if watch is not None:
+            watch.close()
         return 0
 
     def close(self):
@@ -195,8 +201,7 @@ cdef class FdEntry(Target):
     def abandon(self):
         """In a fork's child: leave the loop, wake nobody."""
         self.gone = True
-        if self.watch is not None:
-            self.watch.close()
+        self.leave()
 
     def __repr__(self):
         return f"descriptor {self.fd}"
