@@ -122,7 +122,8 @@ def dribble(side: Side, count: int, timeout: float, cores: tuple[int, int]) -> s
         table([f"{count:,} dribble", "before", "during", "ratio", "target"], body)
         + f"\n\n{ended['ended']:,} connections were thrown out, {ended['told']:,} of them with 408; they lasted "
         f"{ended['shortest']:.1f} to {ended['longest']:.1f} s (median {ended['median']:.1f}), of {timeout:g}; "
-        f"{ended['failed']} could not connect; {dribbled:,.0f} bytes a second came; the server's core was busy for {spent / passed:.0%} of the time"
+        f"{ended['failed']} could not connect; {dribbled:,.0f} bytes a second came; the server's core was busy for "
+        f"{spent / passed:.0%} of the time"
     )
 
 

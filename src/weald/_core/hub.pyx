@@ -195,6 +195,7 @@ cdef class Throw(Runnable):
 
 # ------------------------------------------------------------------ timers
 
+@cython.no_gc  # a class derived from one that the collector tracks is tracked, too
 cdef class BaseTimer(Runnable):
     """An entry of the heap.  `expire` is called once the time has come; it must not block.
 

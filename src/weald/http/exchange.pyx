@@ -22,10 +22,11 @@ from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from weald.http.protocol cimport Request, RequestStream
 
 import sys
-from time import monotonic
 from urllib.parse import unquote_to_bytes
 
+from weald._core import Timeout
 from weald.http.body import FileWrapper, Input, InvalidClientInput
+from weald.http.disconnected import Disconnected
 from weald.http.environ import NoopLog
 from weald.http.fields import date, field_name, field_value, names, status_line, statuses, values
 from weald.http.protocol import ProtocolError, tokens
@@ -250,31 +251,48 @@ cdef class Exchange:
         if pending and (request := stream.next_request()) is not None:
             return request
         limits = stream.limits
-        timeout = limits.keep_alive_timeout if self._served and not pending else limits.head_timeout
-        deadline = None
         self._idle = not pending
+        self._descriptor.timeout = limits.keep_alive_timeout if self._served and not pending else limits.head_timeout
+        try:
+            if not self.receive(stream):
+                return None
+        except TimeoutError:
+            if pending:
+                raise ProtocolError(408, "no complete head in time") from None
+            return None
+        self._idle = False
+        request = stream.next_request()
+        return self.wait_for_rest(stream) if request is None else request
+
+    cdef Request wait_for_rest(self, RequestStream stream):
+        """A head that comes in pieces: one timer for all, as there may be as many as bytes."""
+        cdef Request request
+        self._descriptor.timeout = None
+        timer = Timeout.start_new(stream.limits.head_timeout)
+        try:
+            while self.receive(stream):
+                request = stream.next_request()
+                if request is not None:
+                    return request
+        except Timeout as error:
+            if error is timer:
+                raise ProtocolError(408, "no complete head in time") from None
+            raise
+        finally:
+            timer.close()
+        return None
+
+    cdef bint receive(self, RequestStream stream) except -1:
+        """Feed `stream` with what comes next.  False at the end."""
         buffer = self.server._buffer
-        while True:
-            self._descriptor.timeout = timeout
-            try:
-                count = self.socket.recv_into(buffer)
-            except TimeoutError:
-                if stream.unread():
-                    raise ProtocolError(408, "no complete head in time") from None
-                return None
-            if not count:
-                # When the server has woken us to end an idle connection, the client's end is yet to come.
-                self._linger = self.server._draining
-                return None
-            self._idle = False
-            # One buffer serves all connections: nothing else runs between the system's writing into it and the copy.
-            stream.feed(PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), count))
-            request = stream.next_request()
-            if request is not None:
-                return request
-            if deadline is None:
-                deadline = monotonic() + limits.head_timeout
-            timeout = max(deadline - monotonic(), 0.001)
+        cdef Py_ssize_t count = self.socket.recv_into(buffer)
+        if not count:
+            # When the server has woken us to end an idle connection, the client's end is yet to come.
+            self._linger = self.server._draining
+            return False
+        # One buffer serves all connections: nothing else runs between the system's writing into it and the copy.
+        stream.feed(PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), count))
+        return True
 
     def read_requestline(self):
         """Wait for the next request; its first line, "" when there is none.  Raises ValueError for a bad one."""
@@ -326,6 +344,8 @@ cdef class Exchange:
         own["SERVER_PROTOCOL"] = self.request_version
         if self._remote is not None:
             own["REMOTE_ADDR"], own["REMOTE_PORT"] = self._remote
+        if self._disconnected is None:
+            self._disconnected = Disconnected(self.socket)
         own["weald.disconnected"] = self._disconnected
         if not request.special:
             if self.no_body is None:

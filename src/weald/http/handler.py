@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weald import get_hub
 from weald._core import GreenletExit
 from weald.http.body import FileWrapper, Input, InvalidClientInput, Raw
-from weald.http.disconnected import Disconnected
 from weald.http.environ import Headers
 from weald.http.exchange import Exchange
 from weald.http.fields import REASONS, date, field_name, field_value
@@ -64,7 +63,6 @@ class WSGIHandler(Exchange):
         self.server = server
         self._stream = RequestStream(server._parser)
         self._descriptor = sock._descriptor
-        self._disconnected = Disconnected(sock)
         self._copies_environ = server._copies_environ()
         if rfile is not None:
             self._rfile = rfile

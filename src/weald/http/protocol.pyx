@@ -17,6 +17,7 @@ Invariants:
 - Chunks are taken apart here, as httptools does not tell where in its input a message ended.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.string cimport memchr, strncmp
@@ -91,6 +92,7 @@ class ProtocolError(ValueError):
         self.status = status
 
 
+@cython.no_gc  # what it holds does not lead back to it; the same goes for the next
 cdef class Request:
     """One request's head."""
 
@@ -458,6 +460,7 @@ def body_length(length, coding, modern):
     return CHUNKED
 
 
+@cython.no_gc
 cdef class RequestStream:
     """RequestStream(parser): one connection's side.
 
@@ -471,14 +474,13 @@ cdef class RequestStream:
         self.buffer = b""
         self.state = NO_BODY
         self.left = self.seen = self.excess = 0
-        self.trailers = []
 
     cpdef int feed(self, bytes data) except -1:
         if self.start == len(self.buffer):
             self.buffer = data
             self.scanned = 0
         else:
-            self.buffer = self.buffer[self.start :] + data
+            self.buffer = (self.buffer[self.start :] if self.start else self.buffer) + data
             self.scanned = max(self.scanned - self.start, 0)
         self.start = 0
 
