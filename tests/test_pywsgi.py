@@ -1,6 +1,7 @@
 """The WSGI server over real connections: PEP 3333, HTTP/1.1 on the wire, limits, gevent's hooks, real clients."""
 
 import errno
+import gc
 import io
 import json
 import logging
@@ -23,6 +24,7 @@ from test_http_protocol import BAD_CHUNKS, BAD_HEADS
 import weald
 from weald import pywsgi, socket, subprocess
 from weald.event import Event
+from weald.http.exchange import STEPS
 from weald.http.limits import Limits
 from weald.pywsgi import WSGIHandler, WSGIServer
 
@@ -418,6 +420,75 @@ def test_a_body_that_turns_out_bad_when_the_response_is_under_way(when: str) -> 
     assert answer.endswith(b"0\r\n\r\n") is (when == "before")
 
 
+# ---------------------------------------------------------------- handlers of others
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_any_step_can_be_replaced(name: str) -> None:
+    """In a subclass, in a class while connections are open, on one object; each time the rest stays as it is."""
+    called: list[str] = []
+
+    def noting(where: str, original: Any) -> Any:
+        def step(self: Any, *args: Any) -> Any:
+            called.append(where)
+            return original(self, *args)
+
+        return step
+
+    class Handler(WSGIHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            if on_object:
+                setattr(self, name, noting("object", getattr(Handler, name)).__get__(self))
+
+    on_object = False
+    original = getattr(WSGIHandler, name)
+    with serving(hello, handler_class=Handler, log=io.StringIO()) as server, closing(connect(server)) as sock:
+        with closing(sock.makefile("rb")) as file:
+
+            def ask() -> None:
+                sock.sendall(GET)
+                assert Response(file).body == b"hello"
+
+            ask()
+            assert not called
+            setattr(Handler, name, noting("class", original))
+            ask()
+            assert set(called) == {"class"}
+            delattr(Handler, name)
+            called.clear()
+            ask()
+            assert not called
+        on_object = True
+        assert talk(server, LAST).endswith(b"hello")
+        assert set(called) == {"object"}
+
+
+def test_the_servers_environment_may_be_changed_and_made_otherwise() -> None:
+    seen: list[Any] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append((type(environ), environ.get("added"), environ["PATH_INFO"]))
+        return hello(environ, start_response)
+
+    class Own(dict[str, Any]):
+        pass
+
+    class Server(WSGIServer):
+        def get_environ(self) -> Any:
+            return Own(super().get_environ(), added="made")
+
+    with serving(app) as server:
+        talk(server, LAST)
+        server.environ["added"] = "set"
+        talk(server, LAST)
+        server.environ_class = Own
+        talk(server, LAST)
+    with serving(app, server_class=Server) as server:
+        talk(server, LAST)
+    assert seen == [(dict, None, "/last"), (dict, "set", "/last"), (Own, "set", "/last"), (Own, "made", "/last")]
+
+
 # ---------------------------------------------------------------- limits
 
 
@@ -446,6 +517,30 @@ def test_dribbling_does_not_prolong_a_head() -> None:
         reader.join(20)
         if reader.successful():
             assert answers[0].startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_connection_leaves_nothing_to_the_collector() -> None:
+    """With thousands of them, a collection of what they leave would hold up all others."""
+
+    def serve_some() -> None:
+        for data in (LAST, b"GET / HTTP/1.1\r\nX: ", b"bad\r\n\r\n") * 3:
+            assert talk(server, data)
+        wait_until(lambda: not server._connections)
+        weald.sleep(0)
+
+    with serving(hello, limits=replace(QUICK, head_timeout=0.05)) as server:
+        serve_some()
+        gc.collect()
+        gc.disable()
+        try:
+            serve_some()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            assert not [left for left in gc.garbage if type(left).__module__.startswith("weald")]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
 
 
 def test_an_idle_connection_is_closed() -> None:

@@ -3,9 +3,10 @@
 Called by: handler.py, whose WSGIHandler is derived from `Exchange`; http2.py replaces how a stream sends.
 
 Invariants:
-- Each step is a method that subclasses may replace: `STEPS` lists them.  A step that nobody has replaced is called in C,
-  as `do_…`; another through the object, as Python does it.  Who has replaced what is looked up for a connection's first
-  request, and again once the class has changed.  Attributes hold any object, for subclasses set them.
+- Each step is a method that subclasses may replace: `STEPS` lists them.  A step that nobody has replaced is called
+  in C, as `do_…`; another through the object, as Python does it.  Who has replaced what is looked up for a
+  connection's first request, and for a later one if the class has changed.  Attributes hold any object, for
+  subclasses set them.
 - A response whose head and body are known together leaves in one system call.
 - Never more of a body than its Content-Length promised; less of it closes the connection.
 - A response without a length is chunked, or ended by the connection's end for HTTP/1.0.
@@ -188,7 +189,9 @@ cdef class Exchange:
         self.replaced = ALL_STEPS
 
     cdef int look_up_steps(self) except -1:
-        """Find out which steps have been replaced."""
+        """Find out which steps have been replaced, unless nothing has changed."""
+        if self.version == version_of(<PyObject *>self) and self.version:
+            return 0
         own = getattr(self, "__dict__", ())
         self.replaced = 0
         for i, name in enumerate(STEPS):
@@ -203,9 +206,7 @@ cdef class Exchange:
 
         True: more may follow.  None: close the connection.  A tuple (status, response): send the response, close.
         """
-        cdef Request request
-        if self.version != version_of(<PyObject *>self) or not self.version:
-            self.look_up_steps()
+        self.look_up_steps()
         try:
             # While it waits, a connection keeps nothing of its last request.
             self._request = self.environ = self.wsgi_input = self.response_headers = None
@@ -226,6 +227,7 @@ cdef class Exchange:
             return None
         if not line:
             return None
+        self.look_up_steps()  # it may have waited for long
         self.response_length = 0
         try:
             if not (self.read_request(line) if self.replaced & READ_REQUEST else self.do_read_request(line)):
