@@ -2,8 +2,10 @@
 
 import contextvars
 import gc
+import time
 import weakref
 
+import greenlet
 import pytest
 
 import weald
@@ -187,3 +189,82 @@ def test_throw_at_a_dead_greenlet_does_nothing(loop_name):
     g.join()
     assert g.throw(ValueError) is None and g.throw() is None
     assert g.successful() and g.get() == 0
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("wait", [Greenlet.join, lambda g: weald.sleep(0)])
+def test_what_ends_the_program_reaches_the_main_greenlet_ahead_of_its_own_wake_up(loop_name, error, wait, capsys):
+    def leave():
+        raise error(3)
+
+    g = weald.spawn(leave)
+    with pytest.raises(error):
+        wait(g)
+    assert isinstance(g.exception, error)
+
+
+def test_the_report_of_an_error_says_what_was_called(loop_name, capsys):
+    weald.spawn(int, "seven").join()
+    assert ": int('seven')> failed with ValueError" in capsys.readouterr().err
+
+
+def test_what_cannot_be_raised_is_refused(loop_name):
+    begun, new = weald.spawn(weald.sleep, 1000), Greenlet(weald.sleep, 1000)
+    weald.sleep(0)
+    for what in ("text", None, int, 5):
+        for g in (begun, new):
+            with pytest.raises(TypeError):
+                g.kill(what)
+            with pytest.raises(TypeError):
+                weald.killall([g], what)
+    with pytest.raises(TypeError):
+        new.throw("text")
+    assert not begun.dead and not new.dead
+    begun.kill((KeyError, "k", None))
+    assert repr(begun.exception) == "KeyError('k')"
+
+
+def test_an_exception_that_cannot_be_made_is_one(loop_name, capsys):
+    class Odd(Exception):
+        def __init__(self, a, b):
+            pass
+
+    begun, new = weald.spawn(weald.sleep, 1000), Greenlet(weald.sleep, 1000)
+    weald.sleep(0)
+    for g in (begun, new):
+        g.kill(Odd)
+        assert isinstance(g.exception, TypeError)
+
+
+def test_killall_ends_plain_greenlets_too(loop_name):
+    seen = []
+
+    def work():
+        try:
+            weald.sleep(1000)
+        except GreenletExit:
+            seen.append("killed")
+
+    begun = weald.spawn_raw(work)
+    weald.sleep(0)
+    new = weald.spawn_raw(work)
+    foreign = greenlet.greenlet(work)
+    weald.killall([begun, new, foreign])
+    assert begun.dead and new.dead and foreign.dead and seen == ["killed", "killed"]
+    weald.sleep(0)
+
+
+def test_what_has_ended_in_time_is_joined_though_the_loop_was_busy(loop_name):
+    def keep_busy():
+        time.sleep(0.05)
+
+    quick, busy, slow = weald.spawn(int), weald.spawn(keep_busy), weald.spawn(weald.sleep, 1000)
+    assert weald.joinall([quick, busy, slow], timeout=0.02) == [quick, busy]
+    slow.kill()
+
+
+def test_has_links_is_a_truth_value(loop_name):
+    g = weald.spawn(int)
+    assert g.has_links() is False
+    g.rawlink(repr)
+    assert g.has_links() is True

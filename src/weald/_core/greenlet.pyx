@@ -15,8 +15,8 @@ from cpython.ref cimport Py_DECREF
 
 from weald._core.arena cimport begin_stack
 from weald._core.c_greenlet cimport (
-    PyGreenlet_ACTIVE, PyGreenlet_Import, PyGreenlet_SetParent, PyGreenlet_STARTED, greenlet)
-from weald._core.hub cimport BaseTimer, Hub, current_hub
+    PyGreenlet_Import, PyGreenlet_SetParent, PyGreenlet_STARTED, greenlet)
+from weald._core.hub cimport BaseTimer, Hub, current_hub, sleep_for
 from weald._core.waiters cimport (
     Link, WaitList, add_link, drop_link, made_hub, new_waiter, park, schedule_links, seconds as to_seconds, wake_all,
     wake_one)
@@ -240,8 +240,16 @@ cdef class Greenlet(greenlet):
             return 0
         self.error = error
         self.traceback = traceback
+        self.report_and_finish()
+        return 0
+
+    cdef int report_and_finish(self) except -1:
+        """It ended with `error`."""
+        # The report first: a SystemExit reaches the main greenlet ahead of the wake-up from its join, and the report
+        # can still say what was called.
+        self.state = DONE
+        report_error(self.hub, self, type(self.error), self.error, self.traceback)
         self.finish()
-        report_error(self.hub, self, typ, error, traceback)
         return 0
 
     cdef int finish(self) except -1:
@@ -263,19 +271,17 @@ cdef class Greenlet(greenlet):
     cdef int die_unborn(self, object exception) except -1:
         """Killed before it ran."""
         self.cancel_start()
-        if isinstance(exception, tuple):
-            exception = exception[1] if len(exception) > 1 and exception[1] is not None else exception[0]
-        if isinstance(exception, type) and issubclass(exception, BaseException):
-            exception = exception()
-        if not isinstance(exception, BaseException):
-            exception = BaseException(exception)
+        if isinstance(exception, type):
+            try:
+                exception = exception()
+            except BaseException as error:  # it wants arguments, say: what a running greenlet would get
+                exception = error
         if isinstance(exception, GreenletExit):
             self.value = exception
+            self.finish()
         else:
             self.error = exception
-        self.finish()
-        if self.error is not None:
-            report_error(self.hub, self, type(exception), exception, None)
+            self.report_and_finish()
         return 0
 
     cdef bint unborn(self) except -1:
@@ -292,14 +298,17 @@ cdef class Greenlet(greenlet):
         """
         if self.state == DONE:
             return
-        if self.unborn():
-            self.die_unborn(exception)
-            return
         traceback = None
         if isinstance(exception, tuple):
             typ, exception, traceback = exception
             if exception is None:
                 exception = typ
+            elif not isinstance(exception, BaseException):
+                exception = typ(exception)
+        check_exception(exception)
+        if self.unborn():
+            self.die_unborn(exception)
+            return
         self.hub.throw_into(self, exception, traceback)
         if block:
             self.join(timeout)
@@ -310,10 +319,10 @@ cdef class Greenlet(greenlet):
             return None
         if self.unborn():
             exception = args[1] if len(args) > 1 and args[1] is not None else args[0] if args else GreenletExit
-            if isinstance(exception, BaseException) or isinstance(exception, type):
-                self.die_unborn(exception)
-            else:
-                self.die_unborn(args[0](exception))
+            if not isinstance(exception, (BaseException, type)) and len(args) > 1:
+                exception = args[0](exception)
+            check_exception(exception)
+            self.die_unborn(exception)
             return None
         return raw_throw(self, *args)
 
@@ -415,8 +424,8 @@ cdef class Greenlet(greenlet):
         self.links = None
 
     def has_links(self):
-        """How many links there are, and greenlets that join."""
-        return (0 if self.links is None else len(self.links)) + self.joiners.count
+        """Whether there are links, or greenlets that join."""
+        return bool(self.links) or self.joiners.count > 0
 
     # -------------------------------------------------------------- names
 
@@ -484,7 +493,7 @@ cdef class Greenlet(greenlet):
     def _formatinfo(self):
         """What it calls, with which arguments; "" once it has ended and nobody had asked before."""
         if self.info is None:
-            if self.state == DONE:
+            if self.state == DONE and self.kwargs is None:
                 return ""
             self.info = called(self.function, self.args, self.kwargs)
         return self.info
@@ -510,6 +519,14 @@ cdef str called(object function, tuple args, dict kwargs):
 
 def nothing(*args, **kwargs):
     """What a Greenlet without a function runs."""
+
+
+cdef int check_exception(object exception) except -1:
+    """Refuse what cannot be raised."""
+    if not isinstance(exception, BaseException) and not (
+            isinstance(exception, type) and issubclass(exception, BaseException)):
+        raise TypeError(f"an exception, a class or an instance, is needed, not {exception!r}")
+    return 0
 
 
 cdef int call_spawn_callbacks(Greenlet g) except -1:
@@ -647,7 +664,7 @@ cdef class Gathering:
         """1 once something has arrived, 0 when the time is over."""
         while not self.arrived:
             if not park(&self.waiting, new_waiter(None), "several things", limit):
-                return 0
+                return bool(self.arrived)  # what came while the wake-up was under way
         return 1
 
 
@@ -739,17 +756,20 @@ def killall(greenlets, exception=GreenletExit, block=True, timeout=None):
     """
     cdef Hub hub = current_hub()
     cdef double end = -1.0 if timeout is None else hub.backend.time() + to_seconds(timeout)
+    cdef bint plain = False
     waited = []
+    check_exception(exception)
     for g in list(greenlets):
         if isinstance(g, Greenlet):
             (<Greenlet>g).kill(exception, False)
             waited.append(g)
-        elif PyGreenlet_ACTIVE(<void *><PyObject *>g):
-            hub.throw_into(g, exception, None)
         else:
-            raw_throw(g, exception) if not g.dead and PyGreenlet_STARTED(<void *><PyObject *>g) else None
+            hub.throw_into(g, exception, None)
+            plain = True
     if not block:
         return
+    if plain:
+        sleep_for(0.0, True)  # until it has been raised in them: nobody can wait for their end
     for g in waited:
         if g.ready():
             continue

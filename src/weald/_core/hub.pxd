@@ -142,6 +142,7 @@ cdef class Hub(greenlet):
     cdef bint turn_here(self, Waiter waiter) except -1
     cdef Waiter waiter(self)
     cdef int throw_into(self, greenlet target, object exception, object traceback) except -1
+    cdef int throw_into_main(self, object exception, object traceback) except -1
 
 cdef greenlet current_greenlet()
 cdef Hub current_hub()

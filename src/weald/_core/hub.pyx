@@ -180,8 +180,12 @@ cdef class Throw(Runnable):
         cdef PyObject *result
         cdef greenlet target = self.target
         self.target = None
-        if target is None or not PyGreenlet_ACTIVE(<void *>target):
+        if target is None:
             return 0
+        if not PyGreenlet_ACTIVE(<void *>target):
+            if PyGreenlet_STARTED(<void *>target):
+                return 0  # dead
+            PyGreenlet_SetParent(<void *>target, <void *>hub)  # where it will leave the exception
         exception = self.exception
         cls = exception if isinstance(exception, type) else type(exception)
         result = PyGreenlet_Throw(
@@ -334,7 +338,7 @@ def report_error(Hub hub, context, type, value, tb):
         hub.handle_error(context, type, value, tb)
     except BaseException as error:
         if isinstance(error, hub.SYSTEM_ERROR):
-            hub.throw_into(hub.main, error, None)
+            hub.throw_into_main(error, None)
             return
         try:
             tracebacks.print_exc(file=sys.__stderr__)
@@ -413,13 +417,16 @@ cdef class Hub(greenlet):
         return 0
 
     cdef int push_first(self, object item) except -1:
-        """Put `item` before everything else that is ready.  This hub's thread, in `dispatch`."""
+        """Put `item` before everything else that is ready.  Any thread, with the GIL."""
         if self.ring_count > self.ring_mask:
             self.grow_ring()
         Py_INCREF(item)
         self.ring_head = (self.ring_head - 1) & self.ring_mask
         self.ring[self.ring_head] = <void *>item
         self.ring_count += 1
+        if self.polling == 1:
+            self.polling = 2
+            self.backend.wake()
         return 0
 
     cdef object pop(self):
@@ -600,6 +607,15 @@ cdef class Hub(greenlet):
         throw.exception = exception
         throw.traceback = traceback
         self.push(throw)
+        return 0
+
+    cdef int throw_into_main(self, object exception, object traceback) except -1:
+        """Have `exception` raised in the main greenlet before anything else, its own wake-up included, happens."""
+        cdef Throw throw = Throw.__new__(Throw)
+        throw.target = self.main
+        throw.exception = exception
+        throw.traceback = traceback
+        self.push_first(throw)
         return 0
 
     # -------------------------------------------------------------- timers
@@ -968,7 +984,7 @@ cdef class Hub(greenlet):
 
     def handle_system_error(self, type, value, tb=None):
         """Raise the exception in the main greenlet."""
-        self.throw_into(self.main, value if value is not None else type, tb)
+        self.throw_into_main(value if value is not None else type, tb)
 
     def print_exception(self, context, type, value, tb):
         """Write the traceback and `context` to sys.stderr."""
