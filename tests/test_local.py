@@ -43,6 +43,27 @@ def test_values_die_with_their_greenlet(loop_name):
         data.thing = Thing()
         refs.append(weakref.ref(data.thing))
 
-    weald.spawn(work).join()
+    ended = weald.spawn(work)
+    ended.join()
+    assert refs[0]() is None  # though the greenlet is still there
+    plain = weald.spawn_raw(work)
+    weald.sleep(0)
+    assert plain.dead
+    del plain
     gc.collect()
-    assert refs[0]() is None
+    assert refs[1]() is None
+
+
+def test_a_local_leaves_nothing_in_a_greenlet_that_outlives_it(loop_name):
+    def work():
+        me = weald.getcurrent()
+        for _ in range(3):
+            data = local()
+            data.x = 1
+            assert me.has_links()
+            del data
+        return me.has_links()
+
+    g = weald.spawn(work)
+    weald.sleep(0)  # not `get`, which would be a link
+    assert g.value is False

@@ -1,6 +1,7 @@
 """Queues: order, blocking, shutdown, tasks; nothing lost when getters die."""
 
 import threading
+import weakref
 
 import pytest
 from helpers import HubMakingTime, settle
@@ -200,3 +201,12 @@ def test_a_timeout_below_zero_is_an_error(make):
     with pytest.raises(Full):
         queue.put(2, False, -1)
     assert queue.get(False, -1) == 1
+
+
+@pytest.mark.parametrize("make", [SimpleQueue, Queue, LifoQueue, PriorityQueue, Channel])
+def test_weak_references(make):
+    queue = make()
+    reference = weakref.ref(queue)
+    assert reference() is queue
+    del queue
+    assert reference() is None

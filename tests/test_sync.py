@@ -10,7 +10,7 @@ from helpers import HubMakingTime, Thread, settle
 import weald
 from weald import Timeout
 from weald.event import AsyncResult, Event
-from weald.lock import BoundedSemaphore, Condition, Lock, RLock, Semaphore
+from weald.lock import BoundedSemaphore, Condition, DummySemaphore, Lock, RLock, Semaphore
 
 
 def test_event_set_then_clear_wakes_those_who_waited(loop_name):
@@ -218,7 +218,7 @@ def test_event_set_from_a_thread_and_waited_for_in_one():
     thread.join()
 
 
-@pytest.mark.parametrize("make", [Lock, RLock, Event, AsyncResult, Semaphore])
+@pytest.mark.parametrize("make", [Lock, RLock, Event, AsyncResult, Semaphore, DummySemaphore, Condition])
 def test_weak_references(make):
     primitive = make()
     reference = weakref.ref(primitive)

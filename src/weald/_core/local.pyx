@@ -1,10 +1,10 @@
 """local: attributes that each greenlet has its own of.
 
 Called by: weald.local, and threading.local once patched.
-Invariants: `spaces` maps id(greenlet) to (weak reference, dict); the weak reference's callback
-removes the entry, so that neither a dead greenlet's values nor a recycled id survive.  `last`
-caches the current greenlet's dict.  `__init__` of a subclass runs once per greenlet, with the
-arguments the object was made with.
+Invariants: `by_id` maps id(greenlet) to (weak reference, dict, link).  The entry goes when the greenlet ends if it is a
+Greenlet, for a link tells, and else with the greenlet: neither values nor a recycled id survive.  A local that dies
+takes its links back.  `last` caches the current greenlet's dict.  `__init__` of a subclass runs once per greenlet, with
+the arguments the object was made with.
 """
 
 from cpython.object cimport PyObject_GenericGetAttr, PyObject_GenericSetAttr
@@ -13,6 +13,8 @@ from weald._core.c_greenlet cimport greenlet
 from weald._core.hub cimport current_greenlet
 
 from weakref import ref
+
+from weald._core.greenlet import Greenlet
 
 
 cdef class Spaces:
@@ -37,6 +39,18 @@ cdef class Spaces:
         return self.last_dict
 
     cdef dict make(self, local owner, object current):
+        cdef dict space = self.add(current)
+        cls = type(owner)
+        if cls.__init__ is not object.__init__:
+            try:
+                cls.__init__(owner, *self.args, **self.kwargs)
+            except BaseException:
+                drop(self, id(current))
+                raise
+        return space
+
+    cdef dict add(self, object current):
+        """A new, empty dict for greenlet `current`."""
         cdef dict space = {}
         key = id(current)
         spaces_ref = ref(self)
@@ -44,17 +58,18 @@ cdef class Spaces:
         def forget(_, key=key, spaces_ref=spaces_ref):
             drop(spaces_ref(), key)
 
-        self.by_id[key] = (ref(current, forget), space)
+        if isinstance(current, Greenlet):
+            current.rawlink(forget)
+        self.by_id[key] = (ref(current, forget), space, forget)
         self.last = <void *>current
         self.last_dict = space
-        cls = type(owner)
-        if cls.__init__ is not object.__init__:
-            try:
-                cls.__init__(owner, *self.args, **self.kwargs)
-            except BaseException:
-                drop(self, key)
-                raise
         return space
+
+    def __del__(self):
+        for current_ref, _, forget in self.by_id.values():
+            current = current_ref()
+            if isinstance(current, Greenlet):
+                current.unlink(forget)
 
 
 def drop(Spaces spaces, key):
@@ -82,21 +97,7 @@ cdef class local:
         self.spaces.args = args
         self.spaces.kwargs = kwargs
         # type.__call__ runs __init__ for this greenlet.
-        self.claim()
-
-    cdef int claim(self) except -1:
-        cdef Spaces spaces = self.spaces
-        cdef greenlet current = current_greenlet()
-        key = id(current)
-        spaces_ref = ref(spaces)
-
-        def forget(_, key=key, spaces_ref=spaces_ref):
-            drop(spaces_ref(), key)
-
-        spaces.last_dict = {}
-        spaces.by_id[key] = (ref(current, forget), spaces.last_dict)
-        spaces.last = <void *>current
-        return 0
+        self.spaces.add(current_greenlet())
 
     def __getattribute__(self, name):
         cdef dict space = self.spaces.find(self)

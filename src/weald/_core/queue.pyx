@@ -50,6 +50,7 @@ cdef class SimpleQueue:
     Iterating gets items until StopIteration (the class or an instance) arrives.
     """
 
+    cdef object __weakref__
     cdef readonly object queue  # the container: deque, or list for the other orders
     cdef object add_item  # its bound methods, looked up once
     cdef object take_item

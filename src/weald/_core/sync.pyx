@@ -381,6 +381,8 @@ cdef class BoundedSemaphore(Semaphore):
 cdef class DummySemaphore:
     """A semaphore with permits for everybody: nothing is counted, nobody waits."""
 
+    cdef object __weakref__
+
     def __init__(self, value=None):
         pass
 
@@ -647,6 +649,7 @@ cdef class RLock(Linkable):
 cdef class Condition:
     """Condition(lock=None): threading.Condition's contract; `lock` is an RLock by default."""
 
+    cdef object __weakref__
     cdef WaitList waiters
     cdef public object _lock
     cdef readonly object acquire
