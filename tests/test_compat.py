@@ -240,6 +240,7 @@ def test_waiter_hands_over_values_and_exceptions():
                 raise SystemExit(f"{call} was let through")
         hub.run_callback(waiter.switch, 3)
         assert other.get() == 3
+        hub.cancel_wait(None, KeyError)
         """
     )
 

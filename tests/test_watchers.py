@@ -111,8 +111,9 @@ def test_callback_and_args_can_be_set(virtual):
         timer.callback = 5
     with pytest.raises(TypeError):
         timer.args = [5]
+    assert timer.args == (7,)
     weald.sleep(2)
-    assert seen == [7] and timer.args == (7,)
+    assert seen == [7]
 
 
 def test_priority(virtual):
@@ -445,3 +446,26 @@ def test_watchers_of_an_ended_hub():
         print([watcher.active for watcher in kept])
         """
     )
+
+
+def test_a_timer_that_is_over_holds_on_to_nothing(loop_name):
+    done = Event()
+    timer = loop().timer(0)
+    timer.start(done.set)
+    assert done.wait(5)
+    weald.sleep(0)
+    assert not timer.active and timer.callback is None and timer.args is None
+
+    def again(calls):
+        calls.append(timer.callback)
+        if len(calls) < 3:
+            timer.start(again, calls)
+        else:
+            done.set()
+
+    done.clear()
+    calls = []
+    timer.start(again, calls)
+    assert done.wait(5)
+    weald.sleep(0)
+    assert calls == [again] * 3 and timer.callback is None

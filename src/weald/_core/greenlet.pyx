@@ -16,7 +16,7 @@ from cpython.ref cimport Py_DECREF
 from weald._core.arena cimport begin_stack
 from weald._core.c_greenlet cimport (
     PyGreenlet_Import, PyGreenlet_SetParent, PyGreenlet_STARTED, greenlet)
-from weald._core.hub cimport BaseTimer, Hub, current_hub, sleep_for
+from weald._core.hub cimport BaseTimer, Hub, current_hub
 from weald._core.waiters cimport (
     Link, WaitList, add_link, drop_link, made_hub, new_waiter, park, schedule_links, seconds as to_seconds, wake_all,
     wake_one)
@@ -31,6 +31,7 @@ from weald._core.hub import report_error
 from weald._core.raw import begin_raw
 from weald._core.raw import track_spawns as _track_raw_spawns
 from weald._core.timeout import Timeout, expired
+from weald._core.yielding import sleep
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
@@ -769,7 +770,7 @@ def killall(greenlets, exception=GreenletExit, block=True, timeout=None):
     if not block:
         return
     if plain:
-        sleep_for(0.0, True)  # until it has been raised in them: nobody can wait for their end
+        sleep(0)  # until it has been raised in them: nobody can wait for their end
     for g in waited:
         if g.ready():
             continue

@@ -144,6 +144,8 @@ cdef class Watcher:
             function(*args)
         except BaseException:
             self.loop.handle_error(self, *sys.exc_info())
+        if not self.is_active:  # it was the last call: hold on to nothing
+            self.function = self.arguments = None
         return 0
 
     @property

@@ -150,9 +150,9 @@ class Hub(_core.Hub):
             watcher.stop()
 
     def cancel_wait(self, watcher: Any, error: Any, close_watcher: bool = False) -> None:
-        """Have `error` raised, soon, in the greenlet that waits for `watcher`."""
+        """Have `error` raised, soon, in the greenlet that waits for `watcher`; None: there is nothing to do."""
         if watcher is None:
-            raise ValueError("cancel_wait needs a watcher")
+            return
         if watcher.callback is not None or close_watcher:
             self.loop.run_callback(self._cancel_wait, watcher, error, close_watcher)
 
