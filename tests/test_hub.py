@@ -373,6 +373,22 @@ def test_greenlets_of_an_ended_thread_end_too():
     assert isinstance(greenlet.get(timeout=20), weald.GreenletExit)
 
 
+def test_greenlets_that_an_ended_thread_had_not_begun_end_too():
+    left = []
+
+    def work():
+        weald.sleep(0)
+        left.extend([weald.spawn(int), weald.spawn_later(1000, int), weald.Greenlet(int)])
+        left[2].start()
+        weald.get_hub().loop.timer(1000).start(print)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    for greenlet in left:
+        assert isinstance(greenlet.get(timeout=20), weald.GreenletExit)
+
+
 def test_a_greenlet_that_blocks_while_its_thread_ends_does_not_keep_it():
     def stubborn():
         while True:

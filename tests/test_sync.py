@@ -359,3 +359,12 @@ def test_rlock_ignores_arguments_as_the_stdlibs_does():
         lock = RLock(1, name="x")
     with lock:
         assert lock.locked()
+
+
+@pytest.mark.parametrize("get", [AsyncResult.get, AsyncResult.result])
+def test_a_result_that_comes_as_the_time_is_over_is_given(virtual, get):
+    result = AsyncResult()
+    g = weald.spawn(get, result, timeout=1)
+    weald.sleep(0)
+    virtual.loop.timer(1).start(result.set, 5)
+    assert g.get() == 5

@@ -74,6 +74,11 @@ cdef class StartTimer(BaseTimer):
             self.hub.push(target)
         return 0
 
+    cdef int abandon(self) except -1:
+        if self.target is not None:
+            self.target.kill(block=False)
+        return 0
+
 
 cdef class Greenlet(greenlet):
     """Greenlet(run=None, *args, **kwargs): a light thread, run by the hub once started.

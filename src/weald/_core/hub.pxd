@@ -33,6 +33,7 @@ cdef class SignalWatch:
 
 cdef class Runnable:
     cdef int run(self, Hub hub) except -1
+    cdef int abandon(self) except -1
 
 cdef class Callback(Runnable):
     cdef public object callback

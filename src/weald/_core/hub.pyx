@@ -110,6 +110,10 @@ cdef class Runnable:
     cdef int run(self, Hub hub) except -1:
         return 0
 
+    cdef int abandon(self) except -1:
+        """The thread ends before the time for it came."""
+        return 0
+
 
 @cython.freelist(256)
 @cython.no_gc
@@ -1077,15 +1081,26 @@ cdef int drop_keeper() except -1:
 
 
 cdef int end_of_thread(Hub hub) except -1:
-    """End what its greenlets wait in, which would else never be freed, then the hub."""
+    """End its greenlets, which would else never be freed, then the hub."""
     global weald_hub
     cdef PyObject *result
+    cdef BaseTimer timer
     hub.stopping = True  # the hub greenlet ends at the first switch to it
     for g, _, _ in hub.parked():
         if g is not hub.main and PyGreenlet_ACTIVE(<void *>g):
             result = PyGreenlet_Throw(<void *>g, <PyObject *>GreenletExit, NULL, NULL)
             hub.switched(result, g)
     g = None
+    # Those that never began: somebody in another thread may wait for them.
+    while hub.ring_count > 0:
+        item = hub.pop()
+        if isinstance(item, greenlet) and not PyGreenlet_STARTED(<void *>item) and hasattr(item, "kill"):
+            item.kill(block=False)
+    while hub.heap_count > 0:
+        timer = <BaseTimer>hub.heap_pop()
+        if timer.state == PENDING:
+            timer.state = OVER
+            timer.abandon()
     weald_hub = NULL  # so that `destroy` leaves the state dict alone, which is being cleared
     hub.destroy()
     return 0

@@ -222,14 +222,14 @@ cdef class AsyncResult(Linkable):
                 raise Timeout()
             made_hub()
             while self.state == WAITING:
-                if not self.wait_for(timeout):
+                if not self.wait_for(timeout) and self.state == WAITING:
                     raise expired(timeout)
         return self.outcome()
 
     def result(self, timeout=None):
         """`get(timeout=timeout)`, as a Future calls it: the builtin TimeoutError when it takes too long."""
         made_hub()
-        if self.state == WAITING and not self.wait_for(timeout):
+        if self.state == WAITING and not self.wait_for(timeout) and self.state == WAITING:
             raise TimeoutError(f"no result after {timeout} seconds")
         return self.outcome()
 
