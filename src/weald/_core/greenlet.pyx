@@ -10,7 +10,7 @@ Invariants:
 Long because waiting for several greenlets (joinall, wait, iwait) needs their private state.
 """
 
-from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
+from cpython.object cimport PyObject_TypeCheck, PyTypeObject
 from cpython.ref cimport Py_DECREF
 
 from weald._core.arena cimport begin_stack
@@ -239,7 +239,7 @@ cdef class Greenlet(greenlet):
         return value
 
     cdef int failed(self, tuple exc_info) except -1:
-        typ, error, traceback = exc_info
+        _, error, traceback = exc_info
         if isinstance(error, GreenletExit):
             self.value = error
             self.finish()
