@@ -10,6 +10,7 @@ or an exception of its own.
 import _socket
 import os
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, NamedTuple
 
@@ -184,10 +185,10 @@ class ResolvConf(_File):
 
     def parse(self, lines: list[list[str]]) -> None:
         hostname = _socket.gethostname()
-        self.search, self.ndots = [hostname.partition(".")[2]] if "." in hostname else [], 1
+        self.search, self.ndots = _domains([hostname.partition(".")[2]]), 1
         for keyword, *values in lines:
             if keyword in ("search", "domain") and values:
-                self.search = [value.strip(".") for value in values if value.strip(".")]
+                self.search = _domains(values)
             elif keyword == "options":
                 for value in values:
                     if value.startswith("ndots:") and value[6:].isdecimal():
@@ -200,6 +201,15 @@ class ResolvConf(_File):
             return [name[:-1]]
         searched = [f"{name}.{domain}" for domain in self.search if len(name) + len(domain) < 253]
         return [name, *searched] if name.count(".") >= self.ndots else [*searched, name]
+
+
+def _domains(values: list[str]) -> list[str]:
+    """Those of `values` that are names of domains."""
+    found = []
+    for value in values:
+        with suppress(OSError, UnicodeError):
+            found.append(to_name(value.strip(".")))
+    return found
 
 
 # -------------------------------------------------------------------- the order of addresses

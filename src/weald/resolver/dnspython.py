@@ -4,19 +4,33 @@ Name servers, retries, truncated answers and what makes an answer one to the que
 asynchronous resolver is given a `Backend` whose coroutines never suspend: where asyncio's would, the greenlet
 parks.  So one step runs each of them to its end.
 
+That costs half a millisecond a look-up.  So the first question is asked from here, and an answer of addresses and
+nothing else is read here.  Any other answer, an error or silence is handed to dnspython, as if it had asked.
+
 Invariants:
+- What is read here is what dnspython would take, and says the same.
 - Many questions share a UDP socket, so that a thousand look-ups do not take a thousand descriptors; it is
   connected, so that the kernel drops what others send and reports a server that is not there.
 - A socket with nothing to wait for is closed: the next question comes from another port.
 """
 
+import copy
+import os
+import random
+import re
 import socket as _stdlib
 from collections.abc import Coroutine
+from functools import cached_property
+from io import StringIO
+from struct import Struct
+from time import monotonic
 from typing import Any
 
 import dns._asyncbackend
 import dns.asyncresolver
 import dns.exception
+import dns.inet
+import dns.message
 import dns.nameserver
 import dns.rcode
 import dns.rdatatype
@@ -31,6 +45,15 @@ __all__ = ["Resolver"]
 
 _MOST_QUESTIONS = 64  # a socket waits for at once
 
+_HEADER = Struct("!HHHHHH")  # id, flags, how many questions, answers, authorities, additional records
+_WHOLE_ANSWER, _OF_FLAGS = 0x8000, 0xFA0F  # QR; not TC; opcode and rcode 0
+# Records whose name is the question's: pointer, type, class, TTL, size, address.
+_RECORDS = {
+    "A": (Struct("!HHHIH4s"), (0xC00C, 1, 1, 4), _stdlib.AF_INET),
+    "AAAA": (Struct("!HHHIH16s"), (0xC00C, 28, 1, 16), _stdlib.AF_INET6),
+}
+_PLAIN_EDNS = re.compile(rb"\0\0\x29..\0\0..\0\0", re.DOTALL)  # no error, no options
+
 
 class Resolver(DnsResolver):
     """Asks the name servers of resolv.conf, or those of `config.resolver_nameservers`."""
@@ -39,34 +62,103 @@ class Resolver(DnsResolver):
         self, hub: Hub | None = None, hosts: str = "/etc/hosts", resolv_conf: str = "/etc/resolv.conf"
     ) -> None:
         super().__init__(hub, hosts, resolv_conf)
-        self._backend = _Backend()
+        self._ports: list[_Port] = []
         self._resolver = dns.asyncresolver.Resolver(configure=False)
         try:
-            self._resolver.read_resolv_conf(resolv_conf)
+            self._resolver.read_resolv_conf(_usable(resolv_conf))
         except dns.resolver.NoResolverConfiguration:
             self._resolver.nameservers = ["127.0.0.1"]  # as the C library has it
-        if servers := parse_nameservers(config.resolver_nameservers):
-            self._resolver.nameservers = [dns.nameserver.Do53Nameserver(address, port) for address, port in servers]
+        servers = parse_nameservers(config.resolver_nameservers)
+        self._servers = [_Server(*server) for server in servers or [(str(a), 53) for a in self._resolver.nameservers]]
         if config.resolver_timeout is not None:
             self._resolver.lifetime = config.resolver_timeout
             self._resolver.timeout = min(self._resolver.timeout, config.resolver_timeout / 2)
+        self._requests = {kind: self._request(kind) for kind in ("A", "AAAA", "PTR")}
+
+    def _request(self, kind: str) -> bytes:
+        """What dnspython asks when it wants the root's records of this kind."""
+        own = self._resolver
+        request = dns.message.make_query(".", kind)
+        request.use_edns(own.edns, own.ednsflags, own.payload, options=own.ednsoptions)
+        return bytes(request.to_wire())
 
     def query(self, name: str, kind: str) -> Answer:
+        start, own, request = monotonic(), self._resolver, self._requests[kind]
+        labels = [bytes((len(label),)) + label for label in name.encode().split(b".")]
+        wire = b"".join((os.urandom(2), request[2:12], *labels, request[12:]))
+        servers = random.sample(self._servers, len(self._servers)) if own.rotate else self._servers
+        question = _Question(self._ports, servers[0].family)
         try:
-            answer = _run(self._resolver.resolve(f"{name}.", kind, search=False, backend=self._backend))
-        except dns.resolver.NXDOMAIN:
-            raise DnsFailure(DnsFailure.NOT_FOUND) from None
-        except (dns.resolver.NoAnswer, dns.resolver.YXDOMAIN):
-            raise DnsFailure(DnsFailure.NO_DATA) from None
-        except dns.resolver.NoNameservers as error:
-            raise DnsFailure(_reason(error)) from None
-        except (dns.exception.Timeout, OSError):
-            raise DnsFailure(DnsFailure.TRY_AGAIN) from None
-        except dns.exception.DNSException:
-            raise DnsFailure(DnsFailure.FAILED) from None
-        names = [_text(cname.name) for cname in answer.chaining_result.cnames]
-        values = [_text(record.target) if kind == "PTR" else record.address for record in answer]
-        return Answer([*names, _text(answer.canonical_name)], values)
+            try:
+                question.ask(wire, servers[0].destination)
+                heard: Any = question.hear(min(own.timeout, own.lifetime))
+            except (OSError, dns.exception.Timeout) as error:
+                heard = error
+            else:
+                if addresses := _addresses(heard, wire, kind):
+                    return Answer([name], addresses)
+            question.heard.append(heard)
+            own = copy.copy(own)
+            own.nameservers, own.rotate, own.lifetime = servers, False, own.lifetime - (monotonic() - start)
+            return _resolve(own, _Backend(self._ports, question), name, kind)
+        finally:
+            question.forget()
+
+
+def _usable(resolv_conf: str) -> StringIO:
+    """What a resolv.conf says of servers and how to ask them, without what dnspython raises for."""
+    try:
+        with open(resolv_conf, encoding="utf-8", errors="replace") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        lines = []
+    kept = [
+        words[:2] if words[0] == "nameserver" else words
+        for words in lines
+        if words[:1] == ["options"] or (words[:1] == ["nameserver"] and dns.inet.is_address("".join(words[1:2])))
+    ]
+    return StringIO("\n".join(map(" ".join, kept)))
+
+
+def _addresses(answer: bytes, question: bytes, kind: str) -> list[str]:
+    """The addresses in an answer to `question` that holds nothing else; none, if it is any other."""
+    if kind not in _RECORDS or len(answer) < _HEADER.size:
+        return []
+    record, wanted, family = _RECORDS[kind]
+    _, flags, questions, answers, authorities, others = _HEADER.unpack_from(answer)
+    begin = question.index(0, _HEADER.size) + 5  # behind the root's label, type and class
+    end = begin + answers * record.size
+    if (flags & _OF_FLAGS, questions, authorities) != (_WHOLE_ANSWER, 1, 0):
+        return []
+    if answer[:2] != question[:2] or answer[_HEADER.size : begin] != question[_HEADER.size : begin]:
+        return []
+    if not (len(answer) == end if others == 0 else others == 1 and _PLAIN_EDNS.fullmatch(answer, end)):
+        return []
+    found: dict[str, None] = {}
+    for name, type, rdclass, _, size, address in record.iter_unpack(answer[begin:end]):
+        if (name, type, rdclass, size) != wanted:
+            return []
+        found[_stdlib.inet_ntop(family, address)] = None  # each is told once
+    return list(found)
+
+
+def _resolve(resolver: dns.asyncresolver.Resolver, backend: "_Backend", name: str, kind: str) -> Answer:
+    """The whole of what dnspython does."""
+    try:
+        answer = _run(resolver.resolve(f"{name}.", kind, search=False, backend=backend))
+    except dns.resolver.NXDOMAIN:
+        raise DnsFailure(DnsFailure.NOT_FOUND) from None
+    except (dns.resolver.NoAnswer, dns.resolver.YXDOMAIN):
+        raise DnsFailure(DnsFailure.NO_DATA) from None
+    except dns.resolver.NoNameservers as error:
+        raise DnsFailure(_reason(error)) from None
+    except (dns.exception.Timeout, OSError):
+        raise DnsFailure(DnsFailure.TRY_AGAIN) from None
+    except dns.exception.DNSException:
+        raise DnsFailure(DnsFailure.FAILED) from None
+    names = [_text(cname.name) for cname in answer.chaining_result.cnames]
+    values = [_text(record.target) if kind == "PTR" else record.address for record in answer]
+    return Answer([*names, _text(answer.canonical_name)], values)
 
 
 def _text(name: Any) -> str:
@@ -88,6 +180,18 @@ def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
         return stop.value
     coroutine.close()
     raise RuntimeError("dnspython waits for something that is not weald's")
+
+
+class _Server(dns.nameserver.Do53Nameserver):
+    """A name server, and where its socket is."""
+
+    @cached_property
+    def family(self) -> int:
+        return dns.inet.af_for_address(self.address)
+
+    @cached_property
+    def destination(self) -> Any:
+        return dns.inet.low_level_address_tuple((self.address, self.port), self.family)
 
 
 class _Port:
@@ -122,7 +226,7 @@ class _Port:
                 continue
             found = self.questions.get(data[:2])
             if found is not None:
-                found.put((data, self.destination))
+                found.put(data)
 
     def forget(self, id: bytes) -> None:
         self.questions.pop(id, None)
@@ -131,28 +235,32 @@ class _Port:
             self._socket.close()
 
 
-class _Datagrams(dns._asyncbackend.DatagramSocket):
-    """What dnspython takes for a UDP socket: one question's part in a `_Port`."""
+class _Question(dns._asyncbackend.DatagramSocket):
+    """One question's part in a `_Port`, and what dnspython takes for a UDP socket.
+
+    If dnspython sends what has been asked already, to the same server, nothing is sent: it hears the answers to
+    that, under its own id.
+    """
 
     def __init__(self, ports: list[_Port], family: int) -> None:
         super().__init__(family, _stdlib.SOCK_DGRAM)
+        self.heard: list[Any] = []  # bytes or exceptions, to be heard again
         self._ports = ports
         self._port: _Port | None = None
-        self._id = b""
+        self._asked = b""
         self._answers: SimpleQueue[Any] = SimpleQueue()
 
-    async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:
+    def ask(self, wire: bytes, destination: Any) -> None:
         for port in self._ports:
             if port.destination == destination and len(port.questions) < _MOST_QUESTIONS:
-                if what[:2] not in port.questions:
+                if wire[:2] not in port.questions:
                     break
         else:
             port = _Port(self._ports, self.family, destination)
-        self._port, self._id = port, what[:2]
-        port.ask(what, self._answers)
-        return len(what)
+        self._port, self._asked = port, wire
+        port.ask(wire, self._answers)
 
-    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, Any]:
+    def hear(self, timeout: float | None) -> bytes:
         try:
             answer = self._answers.get(timeout=timeout)
         except Empty:
@@ -161,9 +269,27 @@ class _Datagrams(dns._asyncbackend.DatagramSocket):
             raise answer
         return answer  # type: ignore[no-any-return]
 
-    async def close(self) -> None:
+    def forget(self) -> None:
         if self._port is not None:
-            self._port.forget(self._id)
+            self._port.forget(self._asked[:2])
+            self._port = None
+
+    async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:
+        if self._port is None or self._port.destination != destination or self._asked[2:] != what[2:]:
+            self.forget()
+            self.heard.clear()
+            self.ask(what, destination)
+        self._id = what[:2]
+        return len(what)
+
+    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, Any]:
+        answer = self.heard.pop() if self.heard else self.hear(timeout)
+        if isinstance(answer, Exception):
+            raise answer
+        return self._id + answer[2:], self._port and self._port.destination
+
+    async def close(self) -> None:
+        self.forget()
 
 
 class _Stream(dns._asyncbackend.StreamSocket):
@@ -191,8 +317,9 @@ class _Stream(dns._asyncbackend.StreamSocket):
 class _Backend(dns._asyncbackend.Backend):
     """dnspython's I/O on greenlets."""
 
-    def __init__(self) -> None:
-        self._ports: list[_Port] = []
+    def __init__(self, ports: list[_Port], question: _Question) -> None:
+        self._ports = ports
+        self._questions = [question]  # asked already
 
     def name(self) -> str:
         return "weald"
@@ -207,9 +334,9 @@ class _Backend(dns._asyncbackend.Backend):
         timeout: float | None = None,
         ssl_context: Any = None,
         server_hostname: str | None = None,
-    ) -> _Datagrams | _Stream:
+    ) -> _Question | _Stream:
         if socktype == _stdlib.SOCK_DGRAM:
-            return _Datagrams(self._ports, af)
+            return self._questions.pop() if self._questions else _Question(self._ports, af)
         sock = socket(af, socktype, proto)
         try:
             sock.settimeout(timeout)
