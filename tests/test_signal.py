@@ -170,6 +170,35 @@ def test_patched() -> None:
     assert out == "True\n"
 
 
+def test_who_waits_for_a_signal_is_not_deadlocked() -> None:
+    """As long as there is a handler, which may wake anybody."""
+    out = run_patched(
+        """
+        import os, signal, subprocess, threading, weald
+        def wait():
+            subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -TERM {os.getpid()}"])
+            print(done.wait(), flush=True)
+            done.clear()
+            for harmless in (signal.default_int_handler, signal.SIG_IGN, signal.SIG_DFL):
+                signal.signal(signal.SIGTERM, harmless)
+                try:
+                    done.wait()
+                except weald.LoopExit:
+                    print("LoopExit", flush=True)
+        done = threading.Event()
+        for _ in range(2):
+            signal.signal(signal.SIGTERM, lambda *args: done.set())
+            signal.signal(signal.SIGUSR1, print)
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+        wait()
+        """
+    )
+    assert out.split() == ["True", *["LoopExit"] * 3] * 2
+
+
 def test_ctrl_c_ends_a_patched_program() -> None:
     """KeyboardInterrupt comes up in the main line, whichever greenlet runs."""
     program = """

@@ -5,8 +5,11 @@ Called by: users, `weald.monkey`.
 A handler starts at once, in the midst of the greenlet that the signal interrupted, as the stdlib's do.  If it
 parks, that greenlet goes on.  What it raises reaches the main greenlet: the program's main line, whichever
 greenlet the signal came upon.
+
+Invariant: while there are handlers, nobody is told that nothing could wake him: to the core they are one more thread.
 """
 
+import os
 import signal as _stdlib
 import sys
 from collections.abc import Callable
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from weald._core import asked_in_vain, get_hub, prepare_hub
+from weald._core import asked_in_vain, get_hub, helper_idle, prepare_hub
 
 if TYPE_CHECKING:
 
@@ -37,6 +40,8 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 
 # Who hears of what a signal's handler raises, instead of the main greenlet: `(hub, handler, exc_info)`.
 reporters: dict[int, Callable[..., object]] = {}
+
+_handled: set[int] = set()  # signals with a user's handler
 
 _signal = _stdlib.signal
 _getsignal = _stdlib.getsignal
@@ -83,7 +88,22 @@ def signal(signalnum: int, handler: Handler, /) -> Handler:
     """signal.signal(): set the handler, return the one before; `handler` may block."""
     asked_in_vain()
     prepare_hub()
-    return _unwrapped(_signal(signalnum, _InGreenlet(handler) if callable(handler) else handler))
+    before = _unwrapped(_signal(signalnum, _InGreenlet(handler) if callable(handler) else handler))
+    were = bool(_handled)
+    if callable(handler) and handler is not _stdlib.default_int_handler:  # which is always there, and ends waits
+        _handled.add(signalnum)
+    else:
+        _handled.discard(signalnum)
+    helper_idle(were - bool(_handled))
+    return before
+
+
+def _after_fork_in_child() -> None:
+    """The core has begun to count anew, the handlers are still there."""
+    helper_idle(-bool(_handled))
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def raise_signal(signalnum: int, /) -> None:
