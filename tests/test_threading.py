@@ -491,6 +491,29 @@ def test_fork_from_a_thread() -> None:
     assert out == "7\n"
 
 
+def test_nothing_of_the_parents_runs_while_a_child_begins() -> None:
+    """What others have registered to run in children asks in vain a thousand times, before the hub has heard of it."""
+    out = run_patched(
+        """
+        import os, threading, time
+        ran, go = [], threading.Event()
+        other = threading.Thread(target=lambda: go.wait() and ran.append(os.getpid()))
+        other.start()
+        registered.append(lambda: [other.is_alive() for _ in range(3000)])
+        go.set()
+        pid = os.fork()
+        if not pid:
+            os._exit(len(ran))
+        registered.clear()
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        other.join()
+        print(ran == [os.getpid()])
+        """,
+        before="import os\nregistered = []\nos.register_at_fork(after_in_child=lambda: [f() for f in registered])",
+    )
+    assert out == "0\nTrue\n"
+
+
 def test_unpatched_threads_are_native() -> None:
     python(
         """

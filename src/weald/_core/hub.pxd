@@ -151,4 +151,5 @@ cdef Hub current_hub_or_none()
 cdef bint in_main_thread() noexcept
 cdef bint has_hub() noexcept
 cdef bint is_exiting() noexcept
+cdef bint is_fresh_fork() noexcept
 cdef long tick() noexcept

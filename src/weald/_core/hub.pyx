@@ -75,6 +75,9 @@ cdef extern from * nogil:
 cdef extern from "Python.h":
     PyObject *PyThreadState_GetDict()  # borrowed
 
+cdef extern from "<pthread.h>" nogil:
+    int pthread_atfork(void (*prepare)() noexcept, void (*parent)() noexcept, void (*child)() noexcept)
+
 cdef enum:
     BATCH_EXTRA = 128
 
@@ -88,6 +91,7 @@ cdef object default_hub_class = lambda: Hub  # set_default_hub_class
 cdef set hubs = set()  # all live hubs; guarded by the GIL (no Python code runs while it changes)
 cdef Py_ssize_t idle_helpers = 0  # own threads that wait for work and so will not wake anybody
 cdef bint exiting = False
+cdef bint forked = False  # in a fork's child, and the hubs do not know it yet
 
 
 class LoopExit(Exception):
@@ -1168,6 +1172,16 @@ cdef bint is_exiting() noexcept:
     return exiting
 
 
+cdef bint is_fresh_fork() noexcept:
+    """Is this a fork's child whose hubs still have what the parent's had?"""
+    return forked
+
+
+cdef void note_fork() noexcept nogil:
+    global forked
+    forked = True
+
+
 cdef long tick() noexcept:
     """Milliseconds on a coarse clock."""
     return c_tick()
@@ -1248,7 +1262,7 @@ def helper_idle(int change):
 
 def _after_fork_in_child():
     """A fresh loop for this thread's hub; the parent's greenlets stay behind."""
-    global main_thread_ident, idle_helpers
+    global forked, main_thread_ident, idle_helpers
     cdef Hub hub
     main_thread_ident = PyThread_get_thread_ident()
     idle_helpers = 0
@@ -1259,6 +1273,7 @@ def _after_fork_in_child():
             hub.stopping = True
             hub.backend.close()
             hubs.discard(hub)
+    forked = False
 
 
 def _at_exit():
@@ -1267,5 +1282,8 @@ def _at_exit():
     exiting = True
 
 
+# Functions that others have registered, threading's for one, run before ours.
+if pthread_atfork(NULL, NULL, note_fork):
+    raise MemoryError
 os.register_at_fork(after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)

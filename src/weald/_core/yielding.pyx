@@ -6,7 +6,8 @@ Called by: users (`sleep`), descriptor.pyx, queue.pyx, sync.pyx (`give_way`), th
 from libc.math cimport isnan
 
 from weald._core.hub cimport (
-    READY, Hub, Waiter, WakeTimer, current_greenlet, current_hub, current_hub_or_none, has_hub, is_exiting, tick)
+    READY, Hub, Waiter, WakeTimer, current_greenlet, current_hub, current_hub_or_none, has_hub, is_exiting,
+    is_fresh_fork, tick)
 from weald._core.waiters cimport park_thread
 
 cdef enum:
@@ -91,7 +92,7 @@ cdef int give_way(bint asks) except -1:
 cdef int let_others_run() except -1:
     """Yield once, where there is somebody to yield to."""
     cdef Hub hub
-    if not has_hub() or is_exiting():
+    if not has_hub() or is_exiting() or is_fresh_fork():
         return 0
     hub = current_hub()
     hub.calls = 0
