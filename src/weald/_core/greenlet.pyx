@@ -311,7 +311,7 @@ cdef class Greenlet(greenlet):
                 exception = typ
             elif not isinstance(exception, BaseException):
                 exception = typ(exception)
-        check_exception(exception)
+        exception = raisable(exception)
         if self.unborn():
             self.die_unborn(exception)
             return
@@ -327,8 +327,7 @@ cdef class Greenlet(greenlet):
             exception = args[1] if len(args) > 1 and args[1] is not None else args[0] if args else GreenletExit
             if not isinstance(exception, (BaseException, type)) and len(args) > 1:
                 exception = args[0](exception)
-            check_exception(exception)
-            self.die_unborn(exception)
+            self.die_unborn(raisable(exception))
             return None
         return raw_throw(self, *args)
 
@@ -527,12 +526,11 @@ def nothing(*args, **kwargs):
     """What a Greenlet without a function runs."""
 
 
-cdef int check_exception(object exception) except -1:
-    """Refuse what cannot be raised."""
-    if not isinstance(exception, BaseException) and not (
-            isinstance(exception, type) and issubclass(exception, BaseException)):
-        raise TypeError(f"an exception, a class or an instance, is needed, not {exception!r}")
-    return 0
+cdef object raisable(object exception):
+    """`exception`; in a BaseException if it is none, for a kill must end the greenlet."""
+    if isinstance(exception, BaseException) or isinstance(exception, type) and issubclass(exception, BaseException):
+        return exception
+    return BaseException(exception)
 
 
 cdef int call_spawn_callbacks(Greenlet g) except -1:
@@ -764,13 +762,13 @@ def killall(greenlets, exception=GreenletExit, block=True, timeout=None):
     cdef double end = -1.0 if timeout is None else hub.backend.time() + to_seconds(timeout)
     cdef bint plain = False
     waited = []
-    check_exception(exception)
+    exception = exception if isinstance(exception, tuple) else raisable(exception)
     for g in list(greenlets):
         if isinstance(g, Greenlet):
             (<Greenlet>g).kill(exception, False)
             waited.append(g)
         else:
-            hub.throw_into(g, exception, None)
+            hub.throw_into(g, exception[1] if isinstance(exception, tuple) else exception, None)
             plain = True
     if not block:
         return

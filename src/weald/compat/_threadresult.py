@@ -31,12 +31,16 @@ class ThreadResult:
 
     def set(self, value: Any) -> None:
         self.value = value
-        self.hub.loop.run_callback_threadsafe(self._on_async)
+        self.hub.loop.run_callback_threadsafe(self._soon)
 
     def handle_error(self, context: Any, exc_info: Any) -> None:
         self.context = context
         self.exc_info = exc_info
-        self.hub.loop.run_callback_threadsafe(self._on_async)
+        self.hub.loop.run_callback_threadsafe(self._soon)
+
+    def _soon(self) -> None:
+        # After what is ready already, as what comes through an async watcher.
+        self.hub.loop.run_callback(self._on_async)
 
     def _on_async(self) -> None:
         try:
