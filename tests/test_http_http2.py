@@ -694,3 +694,55 @@ def test_draining() -> None:
         client.until_closed()
         assert draining.get(timeout=20) is True
         client.sock.close()
+
+
+def test_draining_lets_in_what_is_under_way() -> None:
+    """Section 6.8: a first GOAWAY that refuses nothing; the one that counts, once the client has heard that."""
+    told: list[int] = []
+    entered, go_on = Event(), Event()
+
+    def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        entered.set()
+        assert go_on.wait(20)
+        return list(app(environ, start_response))
+
+    def hear(frame: GoAwayFrame) -> tuple[list[Any], list[Any]]:
+        told.append(frame.last_stream_id)
+        return [], []
+
+    with serving(waits, http2=True) as server:
+        client = Client(server)
+        client.h2._frame_dispatch_table[GoAwayFrame] = hear
+        streams = [client.ask("/1")]
+        assert entered.wait(20)
+        draining = weald.spawn(server.drain, 20, 20)
+        wait_until(lambda: server.closed)
+        streams += [client.ask("/2")]
+        wait_until(lambda: len(next(iter(server._connections)).streams) == 2)
+        streams += [client.ask("/3")]  # the client has read nothing yet
+        client.until(lambda: len(told) == 2)
+        late = client.ask("/4")
+        client.until(lambda: late in client.resets)
+        go_on.set()
+        assert [client.body(stream) for stream in streams] == [b"GET /1 0", b"GET /2 0", b"GET /3 0"]
+        client.until_closed()
+        assert told == [2**31 - 1, streams[-1]]
+        assert client.resets == {late: ErrorCodes.REFUSED_STREAM}
+        assert draining.get(timeout=20) is True
+        client.sock.close()
+
+
+def test_who_does_not_answer_the_ping_is_served_no_more_either() -> None:
+    with serving(app, http2=True, limits=replace(QUICK, requests=1)) as server:
+        client = Client(server)
+        client.h2._frame_dispatch_table[GoAwayFrame] = lambda frame: ([], [])
+        client.h2._frame_dispatch_table[PingFrame] = lambda frame: ([], [])
+        answered = 0
+        for _ in range(400):
+            stream = client.ask()
+            client.until(lambda stream=stream: stream in client.ended | set(client.resets) or client.closed)
+            if stream not in client.ended:
+                break
+            answered += 1
+        assert 1 <= answered <= 110
+        client.sock.close()

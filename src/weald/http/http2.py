@@ -35,6 +35,7 @@ try:
     from h2.events import (
         ConnectionTerminated,
         DataReceived,
+        PingAckReceived,
         PingReceived,
         PriorityUpdated,
         RemoteSettingsChanged,
@@ -50,7 +51,7 @@ try:
     from h2.exceptions import ProtocolError as H2ProtocolError
     from h2.settings import SettingCodes, Settings
     from hpack import Decoder, HPACKError, OversizedHeaderListError
-    from hyperframe.frame import GoAwayFrame, SettingsFrame
+    from hyperframe.frame import GoAwayFrame, PingFrame, SettingsFrame
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("h2", "hyperframe", "hpack"):
         raise
@@ -64,6 +65,7 @@ _CONTROL_BUDGET = 1000  # frames that cost the client nothing, at once
 _CONTROL_RATE = 100  # a second, beyond that
 _UNIT = 64  # bytes that bring neither requests nor bodies: so many count for one
 _RESET_COST = 3  # a reset counts for so many of them: our work is larger
+_LEAVING = b"leaving."  # in the ping that goes with the first GOAWAY
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 
@@ -293,7 +295,8 @@ class Http2Connection:
         self._forgiven = 0  # bytes that may yet come for streams that we have reset
         self._requests = 0
         self._last = 0  # the newest stream that was served
-        self._leaving = False  # has GOAWAY been sent?
+        self._last_call = 0  # how many requests there may be once the client has been told to ask no more
+        self._leaving = False  # has the GOAWAY been sent that says which stream was the last?
 
     def run(self, first: bytes = b"") -> None:
         """Serve until the connection ends; `first` has been read already."""
@@ -367,13 +370,26 @@ class Http2Connection:
         self._charge(0)
         for event in events:
             self._handle(event)
-        if (self.server._draining or self._requests >= self.limits.requests) and not self._leaving:
-            self._leave()
+        if self._last_call:
+            if self._requests >= self._last_call:
+                self._leave()
+        elif self.server._draining or self._requests >= self.limits.requests:
+            self._announce()
         self.flush()
         return not (self._leaving and not self.streams)
 
+    def _announce(self) -> None:
+        """Section 6.8: what the client has sent by the time it hears of our leaving is served, too.
+
+        The answer to the ping tells when it has heard; the greatest of numbers, that streams under way are welcome.
+        The ping goes in front, as h2, in a client, takes nothing but streams after a GOAWAY.
+        """
+        self._last_call = self._requests + MAX_STREAMS
+        ping = PingFrame(0, opaque_data=_LEAVING).serialize()
+        self.flush(ping + GoAwayFrame(0, last_stream_id=2**31 - 1, error_code=0).serialize())
+
     def _leave(self) -> None:
-        """Tell the client that no further stream will be served (section 6.8)."""
+        """Tell the client that no further stream will be served."""
         if not self._leaving:
             self._leaving = True
             self.flush(GoAwayFrame(0, last_stream_id=self._last, error_code=0).serialize())
@@ -487,6 +503,9 @@ class Http2Connection:
             self._charge(1 if isinstance(event, RemoteSettingsChanged) else 0.1)
         elif isinstance(event, PingReceived | PriorityUpdated | SettingsAcknowledged | UnknownFrameReceived):
             self._charge(1)
+        elif isinstance(event, PingAckReceived):
+            if event.ping_data == _LEAVING:
+                self._leave()
         elif isinstance(event, ConnectionTerminated):
             self._leaving = True
 

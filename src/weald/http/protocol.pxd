@@ -60,10 +60,9 @@ cdef class RequestStream:
     cdef int check_incomplete(self) except -1
     cdef object too_large(self)
     cdef object piece(self)
-    cdef object known(self)
+    cdef bytes content(self, State then)
     cdef bytes take(self, limit)
     cdef bytes line(self, Py_ssize_t limit)
     cdef object chunk_size(self)
-    cdef object chunk_data(self)
     cdef object chunk_end(self)
     cdef object trailer_section(self)

@@ -589,25 +589,27 @@ cdef class RequestStream:
     cdef object piece(self):
         """One step: bytes, or None if the next step has to tell."""
         if self.state == KNOWN:
-            return self.known()
+            return self.content(NO_BODY)
         if self.state == CHUNK_SIZE:
             return self.chunk_size()
         if self.state == CHUNK_DATA:
-            return self.chunk_data()
+            return self.content(CHUNK_END)
         if self.state == CHUNK_END:
             return self.chunk_end()
         return self.trailer_section()
 
-    cdef object known(self):
-        piece = self.take(self.left)
+    cdef bytes content(self, State then):
+        """What has come of it; `then` is what follows the last."""
+        cdef bytes piece = self.take(self.left)
         self.left -= len(piece)
         if not self.left:
-            self.state = NO_BODY
+            self.state = then
         return piece
 
     cdef bytes take(self, limit):
         """Up to `limit` bytes of the buffer."""
-        buffer, start = self.buffer, self.start
+        cdef bytes buffer = self.buffer
+        cdef Py_ssize_t start = self.start
         if len(buffer) - start <= limit:
             self.buffer, self.start = b"", 0
             return buffer[start:] if start else buffer
@@ -647,13 +649,6 @@ cdef class RequestStream:
             raise ProtocolError(413, f"a body of more than {self.limits.body} bytes")
         self.state = CHUNK_DATA
         return None
-
-    cdef object chunk_data(self):
-        piece = self.take(self.left)
-        self.left -= len(piece)
-        if not self.left:
-            self.state = CHUNK_END
-        return piece
 
     cdef object chunk_end(self):
         buffer, start = self.buffer, self.start
