@@ -4,6 +4,7 @@ import gc
 import weakref
 
 import pytest
+from helpers import run_patched
 
 import weald
 from weald.local import local
@@ -67,3 +68,8 @@ def test_a_local_leaves_nothing_in_a_greenlet_that_outlives_it(loop_name):
     g = weald.spawn(work)
     weald.sleep(0)  # not `get`, which would be a link
     assert g.value is False
+
+
+def test_a_local_that_dies_last_is_silent():
+    """The one in click lives until the interpreter has cleared weald's modules."""
+    assert run_patched("import click.globals") == ""

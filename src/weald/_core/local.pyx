@@ -12,9 +12,13 @@ from cpython.object cimport PyObject_GenericGetAttr, PyObject_GenericSetAttr
 from weald._core.c_greenlet cimport greenlet
 from weald._core.hub cimport current_greenlet
 
-from weakref import ref
+import weakref
 
-from weald._core.greenlet import Greenlet
+from weald._core import greenlet as _greenlet
+
+# Kept in C, for locals die, too, when an interpreter that ends has cleared its modules.
+cdef object ref = weakref.ref
+cdef object Greenlet = _greenlet.Greenlet
 
 
 cdef class Spaces:
@@ -72,12 +76,13 @@ cdef class Spaces:
                 current.unlink(forget)
 
 
-def drop(Spaces spaces, key):
+cdef int drop(Spaces spaces, object key) except -1:
     """A greenlet is gone: its values go too."""
     if spaces is not None:
         spaces.last = NULL
         spaces.last_dict = None
         spaces.by_id.pop(key, None)
+    return 0
 
 
 cdef class local:
