@@ -32,21 +32,11 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
 
 
-def ahead_of_others(pid: int, priority: int) -> None:
-    """Have a process (0: this one) take the core when it wants to, ahead of whatever else runs on this machine."""
-    os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(priority))
-
-
 class Clients:
-    """A process of siege_clients.py, on a core of its own; with a `priority`, ahead of others."""
+    """A process of siege_clients.py, on a core of its own."""
 
-    def __init__(self, core: int, *arguments: object, priority: int = 0) -> None:
-        def pin() -> None:
-            if core >= 0:
-                os.sched_setaffinity(0, {core})
-            if priority:
-                ahead_of_others(0, priority)
-
+    def __init__(self, core: int, *arguments: object) -> None:
+        pin = (lambda: os.sched_setaffinity(0, {core})) if core >= 0 else None
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "workloads" / "siege_clients.py"), *map(str, arguments)],
             stdin=subprocess.PIPE,
@@ -97,23 +87,20 @@ def idle(sides: Sequence[Side], count: int, cores: tuple[int, int]) -> str:
     return table([f"{count:,} idle connections", "bytes each", f"{sides[0].label} / it", "target"], body)
 
 
-def dribble(side: Side, count: int, timeout: float, cores: tuple[int, int], realtime: bool) -> str:
+def dribble(side: Side, count: int, timeout: float, cores: tuple[int, int]) -> str:
     """Latency and memory while `count` connections dribble."""
-    low, high = (10, 20) if realtime else (0, 0)
     limited = Side(side.label, side.kind, side.package, side.python, {**side.environ, "HEAD_TIMEOUT": str(timeout)})
     with Child(limited, "http_servers.py", side.kind, str(cores[0]), "hello") as server:
         port = int(server.answer(timeout=30))
-        if realtime:
-            ahead_of_others(server.process.pid, high)
-        with Clients(cores[1], "ask", port, RATE, 10, priority=high) as alone:
+        with Clients(cores[1], "ask", port, RATE, 10) as alone:
             calm = percentiles(json.loads(alone.answer()))
         start = resident(server.process.pid)
-        with Clients(cores[1], "dribble", port, count, 1.5 * timeout, timeout, priority=low) as crowd:
+        with Clients(cores[1], "dribble", port, count, 1.5 * timeout, timeout) as crowd:
             crowd.answer()
             all_there = time.monotonic()
             first = resident(server.process.pid)
             begun, spent = time.monotonic(), cpu(server.process.pid)
-            with Clients(cores[1], "ask", port, RATE, timeout, priority=high) as during:
+            with Clients(cores[1], "ask", port, RATE, timeout) as during:
                 busy = percentiles(json.loads(during.answer()))
             spent, passed = cpu(server.process.pid) - spent, time.monotonic() - begun
             last = resident(server.process.pid)
@@ -147,7 +134,6 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--parts", default=",".join(PARTS), help="(default: %(default)s)")
     parser.add_argument("--clients", type=int, default=10_000, help="(default: %(default)s)")
     parser.add_argument("--head-timeout", type=float, default=20.0, help="seconds (default: the server's, %(default)s)")
-    parser.add_argument("--realtime", action="store_true", help="dribble: ahead of all other programs; needs root")
     options = parser.parse_args(arguments)
     parts = options.parts.split(",")
     if unknown := set(parts) - set(PARTS):
@@ -167,4 +153,4 @@ def main(arguments: Sequence[str]) -> None:
         if "idle" in parts:
             print(f"\n{idle(sides, options.clients, cores)}", flush=True)
         if "dribble" in parts:
-            print(f"\n{dribble(sides[0], options.clients, options.head_timeout, cores, options.realtime)}", flush=True)
+            print(f"\n{dribble(sides[0], options.clients, options.head_timeout, cores)}", flush=True)
