@@ -52,7 +52,7 @@ def test_reconnecting_leaves_no_timers(start, beats, rabbitmq):
         wait_for(lambda count=count: worker.text().count("Connected to amqp") >= 2 * (count + 2))  # pidbox's, too
         assert worker.ask("ping")
     assert worker.send("add", 1, 2).get(timeout=PATIENCE) == 3
-    assert worker.pool()["timers"] == timers
+    wait_for(lambda: worker.pool()["timers"] <= timers)  # now and then one more is under way
     assert worker.stop() == 0
     proxy.close()
 

@@ -1169,3 +1169,25 @@ def test_without_httptools_the_error_says_what_to_install() -> None:
             raise SystemExit("it was imported")
         """
     )
+
+
+def test_draining_serves_who_connects_while_others_begin() -> None:
+    late = stdlib_socket.socket()
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if environ["PATH_INFO"] == "/first":
+            late.connect(address)
+            late.sendall(GET)
+        return hello(environ, start_response)
+
+    with serving(app) as server:
+        address = ("127.0.0.1", server.server_port)
+        first = stdlib_socket.socket()  # blocks: the server hears nothing of it before it drains
+        with closing(first), closing(late):
+            first.connect(address)
+            first.sendall(GET.replace(b"/ ", b"/first "))
+            assert server.drain(5)
+            for sock in (first, late):
+                sock.settimeout(20)
+                answer = sock.recv(4096)
+                assert answer.startswith(b"HTTP/1.1 200 OK") and b"Connection: close" in answer

@@ -158,10 +158,15 @@ class WSGIServer(StreamServer):
         anew; those still idle after `patience` seconds are closed.  What is left in the end is cut off.
         """
         start = monotonic()
-        while self._acceptor is not None and (args := self.do_read()) is not None:
-            self.do_handle(*args)
+        self._draining = True
+        for _ in range(10):
+            while self._acceptor is not None and (args := self.do_read()) is not None:
+                self.do_handle(*args)
+            if not self._unbegun:
+                break
+            sleep(0)  # they begin; who connects meanwhile would be lost with the listener
         self.close()
-        sleep(0)  # those just accepted begin
+        sleep(0)
         while self._connections and (passed := monotonic() - start) < timeout:
             if passed >= patience:
                 self._close_idle()
