@@ -53,7 +53,8 @@ setup(
         ],
         nthreads=2,
         include_path=["src"],
-        build_dir="build/cython",  # the C code suits every Python
+        # One for each Python: Cython's own declarations, in each environment anew, would make the C code look old.
+        build_dir=f"build/cython-{sys.version_info.major}.{sys.version_info.minor}",
         compiler_directives={
             "language_level": 3,
             "annotation_typing": False,
