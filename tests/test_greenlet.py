@@ -255,6 +255,22 @@ def test_killall_ends_plain_greenlets_too(loop_name):
     weald.sleep(0)
 
 
+@pytest.mark.parametrize("given", [(KeyError, None, None), (KeyError, "text", None), (KeyError, KeyError(1), None)])
+def test_killall_takes_tuples_for_plain_greenlets_too(loop_name, given):
+    seen = []
+
+    def work():
+        try:
+            weald.sleep(1000)
+        except KeyError as error:
+            seen.append(error)
+
+    plain, full = weald.spawn_raw(work), weald.spawn(work)
+    weald.sleep(0)
+    weald.killall([plain, full], given)
+    assert plain.dead and full.ready() and len(seen) == 2 and str(seen[0]) == str(seen[1])
+
+
 def test_what_has_ended_in_time_is_joined_though_the_loop_was_busy(loop_name):
     def keep_busy():
         time.sleep(0.05)

@@ -304,14 +304,7 @@ cdef class Greenlet(greenlet):
         """
         if self.state == DONE:
             return
-        traceback = None
-        if isinstance(exception, tuple):
-            typ, exception, traceback = exception
-            if exception is None:
-                exception = typ
-            elif not isinstance(exception, BaseException):
-                exception = typ(exception)
-        exception = raisable(exception)
+        exception, traceback = to_raise(exception)
         if self.unborn():
             self.die_unborn(exception)
             return
@@ -531,6 +524,18 @@ cdef object raisable(object exception):
     if isinstance(exception, BaseException) or isinstance(exception, type) and issubclass(exception, BaseException):
         return exception
     return BaseException(exception)
+
+
+cdef tuple to_raise(object exception):
+    """(exception, traceback) for what a kill is given: an exception, or a tuple like sys.exc_info()'s."""
+    traceback = None
+    if isinstance(exception, tuple):
+        typ, exception, traceback = exception
+        if exception is None:
+            exception = typ
+        elif not isinstance(exception, BaseException):
+            exception = typ(exception)
+    return raisable(exception), traceback
 
 
 cdef int call_spawn_callbacks(Greenlet g) except -1:
@@ -762,13 +767,13 @@ def killall(greenlets, exception=GreenletExit, block=True, timeout=None):
     cdef double end = -1.0 if timeout is None else hub.backend.time() + to_seconds(timeout)
     cdef bint plain = False
     waited = []
-    exception = exception if isinstance(exception, tuple) else raisable(exception)
+    thrown, traceback = to_raise(exception)
     for g in list(greenlets):
         if isinstance(g, Greenlet):
             (<Greenlet>g).kill(exception, False)
             waited.append(g)
         else:
-            hub.throw_into(g, exception[1] if isinstance(exception, tuple) else exception, None)
+            hub.throw_into(g, thrown, traceback)
             plain = True
     if not block:
         return

@@ -10,6 +10,8 @@ Invariants:
 - A response whose head and body are known together leaves in one system call.
 - Never more of a body than its Content-Length promised; less of it closes the connection.
 - A response without a length is chunked, or ended by the connection's end for HTTP/1.0.
+
+Long because each step of a request stands here twice: as a method, and in C.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING

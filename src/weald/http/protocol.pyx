@@ -15,6 +15,8 @@ Invariants:
 - Nothing is repaired.  What two implementations could read in two ways is an error, and after an error
   a stream gives nothing more: bytes behind a bad message are never read as a request.
 - Chunks are taken apart here, as httptools does not tell where in its input a message ended.
+
+Long because heads and bodies are read out of one buffer, with one set of rules for what is refused.
 """
 
 cimport cython
