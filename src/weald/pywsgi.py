@@ -18,9 +18,9 @@ from weald._core import sleep
 from weald._missing import gevent_names
 from weald.http.body import FileWrapper
 from weald.http.environ import Environ, LoggingLogAdapter, NoopLog, SecureEnviron, WSGISecureEnviron
+from weald.http.exchange import Common
 from weald.http.handler import WSGIHandler
 from weald.http.limits import Limits
-from weald.http.protocol import HeadParser
 from weald.server import StreamServer
 
 __all__ = ["Environ", "LoggingLogAdapter", "SecureEnviron", "WSGIHandler", "WSGIServer", "WSGISecureEnviron"]
@@ -70,11 +70,8 @@ class WSGIServer(StreamServer):
     ) -> None:
         if limits is not None:
             self.limits = limits
-        self._parser = HeadParser(self.limits)
-        self._buffer = bytearray(65536)
-        self._view = memoryview(self._buffer)
+        self._common = Common(self.limits)
         self._connections: set[Any] = set()
-        self._draining = False
         self.http2 = http2
         if http2 and "ssl_context" in ssl_args:
             ssl_args["ssl_context"].set_alpn_protocols(["h2", "http/1.1"])
@@ -138,11 +135,11 @@ class WSGIServer(StreamServer):
         return len(self._connections) >= self.limits.connections or super().full()
 
     def start(self) -> None:
-        self._draining = False
+        self._common.draining = False
         super().start()
 
     def close(self) -> None:
-        self._draining = True  # whoever is served now is told to connect anew
+        self._common.draining = True  # whoever is served now is told to connect anew
         super().close()
 
     def stop(self, timeout: float | None = None) -> None:
@@ -158,7 +155,7 @@ class WSGIServer(StreamServer):
         anew; those still idle after `patience` seconds are closed.  What is left in the end is cut off.
         """
         start = monotonic()
-        self._draining = True
+        self._common.draining = True
         for _ in range(10):
             while self._acceptor is not None and (args := self.do_read()) is not None:
                 self.do_handle(*args)

@@ -29,3 +29,20 @@ cdef class FdEntry(Target):
 
 cdef FdEntry entry_for(Hub hub, int fd)
 cdef int check_fd(int fd) except -1
+
+cdef class Descriptor:
+    cdef int number
+    cdef int kind  # 1: a stream, 0: not, -1: not known yet
+    cdef bint drained
+    cdef double limit  # -1.0: no timeout
+    cdef FdEntry entry
+    cdef list others  # entries in the loops of other threads
+    cdef FdEntry find_entry(self)
+    cdef int wait(self, int events, double timeout) except -1
+    cdef int stream(self, object sock) except -1
+    cdef object receive(self, object sock, char *buffer, Py_ssize_t size, int flags)
+    cdef Py_ssize_t transmit(self, const char *data, Py_ssize_t size, int flags, double *end) except -1
+    cdef int transmit_all(self, const char *data, Py_ssize_t size, int flags) except -1
+    cdef double deadline(self) except? -2.0
+
+cdef Descriptor descriptor_of(object sock)

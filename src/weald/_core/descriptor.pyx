@@ -290,13 +290,6 @@ cdef class Descriptor:
     the socket calls obey.
     """
 
-    cdef int number
-    cdef int kind  # 1: a stream, 0: not, -1: not known yet
-    cdef bint drained
-    cdef double limit  # -1.0: no timeout
-    cdef FdEntry entry
-    cdef list others  # entries in the loops of other threads
-
     def __cinit__(self):
         self.number = -1
         self.kind = -1
@@ -427,8 +420,8 @@ cdef class Descriptor:
             else:
                 self.wait(READ_EVENT, -1.0)
 
-    cdef Py_ssize_t transmit(self, const char *data, Py_ssize_t size, int flags, double end) except -1:
-        """send(2) once, parking before as long as there is no room; `end` < 0: no deadline."""
+    cdef Py_ssize_t transmit(self, const char *data, Py_ssize_t size, int flags, double *end) except -1:
+        """send(2) once, parking before as long as there is no room: until `end`, set when first parking (before: < 0)."""
         cdef ssize_t n
         cdef int error
         while True:
@@ -443,7 +436,17 @@ cdef class Descriptor:
             if error != EAGAIN or self.limit == 0.0 or flags & MSG_DONTWAIT:
                 give_way(error == EAGAIN)
                 raise OSError(error, os.strerror(error))
-            self.wait(WRITE_EVENT, -1.0 if end < 0.0 else max(end - current_hub().backend.time(), 0.0))
+            if end[0] < 0.0:
+                end[0] = self.deadline()
+            self.wait(WRITE_EVENT, -1.0 if end[0] < 0.0 else max(end[0] - current_hub().backend.time(), 0.0))
+
+    cdef int transmit_all(self, const char *data, Py_ssize_t size, int flags) except -1:
+        """send(2) until all has gone; the timeout is for the whole."""
+        cdef double end = -1.0
+        cdef Py_ssize_t sent = self.transmit(data, size, flags, &end)
+        while sent < size:
+            sent += self.transmit(data + sent, size - sent, flags, &end)
+        return 0
 
     cdef double deadline(self) except? -2.0:
         return current_hub().backend.time() + self.limit if self.limit > 0.0 else -1.0
@@ -486,9 +489,10 @@ def send(self, data, int flags=0, /):
     """Send some of `data`; how many bytes went."""
     cdef Descriptor d = descriptor_of(self)
     cdef Py_buffer view
+    cdef double end = -1.0
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
-        return d.transmit(<char *>view.buf, view.len, flags, d.deadline())
+        return d.transmit(<char *>view.buf, view.len, flags, &end)
     finally:
         PyBuffer_Release(&view)
 
@@ -497,16 +501,9 @@ def sendall(self, data, int flags=0, /):
     """Send all of `data`; the timeout is for the whole."""
     cdef Descriptor d = descriptor_of(self)
     cdef Py_buffer view
-    cdef Py_ssize_t sent = 0
-    cdef double end = -1.0
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
-        if d.limit > 0.0:
-            end = d.deadline()
-        while True:
-            sent += d.transmit(<char *>view.buf + sent, view.len - sent, flags, end)
-            if sent >= view.len:
-                return None
+        d.transmit_all(<char *>view.buf, view.len, flags)
     finally:
         PyBuffer_Release(&view)
 

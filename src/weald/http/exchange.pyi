@@ -2,10 +2,17 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from weald.http.environ import Headers
-from weald.http.protocol import Request, RequestStream
+from weald.http.limits import Limits
+from weald.http.protocol import HeadParser, Request, RequestStream
 
 STEPS: Final[tuple[str, ...]]
 ORIGINALS: Final[list[Any]]
+
+class Common:
+    parser: HeadParser
+    buffer: bytearray
+    draining: bool
+    def __init__(self, limits: Limits) -> None: ...
 
 class Exchange:
     ApplicationError: Any
@@ -31,6 +38,7 @@ class Exchange:
     response_use_chunked: bool
     response_length: int
     result: Any
+    _common: Common
     _stream: RequestStream
     _descriptor: Any
     _disconnected: Any
@@ -49,6 +57,7 @@ class Exchange:
     _left: int | None
     _trailers: list[tuple[str, str]] | None
     _copies_environ: bool
+    def _handle_requests(self) -> Any: ...
     def handle_one_request(self) -> Any: ...
     def _next_request(self) -> Request | None: ...
     def read_requestline(self) -> Any: ...

@@ -15,14 +15,15 @@ Long because each step of a request stands here twice: as a method, and in C.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromFormat, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_Update
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_FindChar
 from libc.string cimport memcpy
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from weald.http.protocol cimport Request, RequestStream
+from weald._core.descriptor cimport Descriptor, descriptor_of
+from weald.http.protocol cimport HeadParser, Request, RequestStream
 
 import sys
 from urllib.parse import unquote_to_bytes
@@ -33,12 +34,21 @@ from weald.http.disconnected import Disconnected
 from weald.http.environ import NoopLog
 from weald.http.fields import date, field_name, field_value, names, status_line, statuses, values
 from weald.http.protocol import ProtocolError, tokens
+from weald.socket import socket as plain_socket
 
+cdef Py_ssize_t BUFFER = 65536  # bytes that are received at once
 cdef Py_ssize_t JOIN_BELOW = 65536  # bytes: copying less than this into one buffer is cheaper than a vector
 cdef bytes LAST_CHUNK = b"0\r\n\r\n"
+cdef enum:  # fields that matter here, by their numbers in fields.py
+    CONTENT_LENGTH = 1
+    DATE = 2
+    CONNECTION = 3
+    TRANSFER_ENCODING = 4
+
 cdef dict STATUSES = statuses
 cdef dict NAMES = names
 cdef dict VALUES = values
+cdef object PLAIN = plain_socket
 cdef tuple date_field = None
 cdef double date_start = 0.0
 cdef double date_end = 0.0  # until when `date_field` is right
@@ -73,22 +83,23 @@ cdef extern from *:
 
 # Bits of `Exchange.replaced`, in this order.
 STEPS = (
-    "read_requestline", "read_request", "get_environ", "handle_one_response", "run_application", "process_result",
-    "log_request", "write", "_write_with_headers", "finalize_headers", "_sendall",
+    "handle_one_request", "read_requestline", "read_request", "get_environ", "handle_one_response", "run_application",
+    "process_result", "log_request", "write", "_write_with_headers", "finalize_headers", "_sendall",
 )
 cdef enum:
-    READ_REQUESTLINE = 1 << 0
-    READ_REQUEST = 1 << 1
-    GET_ENVIRON = 1 << 2
-    HANDLE_ONE_RESPONSE = 1 << 3
-    RUN_APPLICATION = 1 << 4
-    PROCESS_RESULT = 1 << 5
-    LOG_REQUEST = 1 << 6
-    WRITE = 1 << 7
-    WRITE_WITH_HEADERS = 1 << 8
-    FINALIZE_HEADERS = 1 << 9
-    SENDALL = 1 << 10
-    ALL_STEPS = (1 << 11) - 1
+    HANDLE_ONE_REQUEST = 1 << 0
+    READ_REQUESTLINE = 1 << 1
+    READ_REQUEST = 1 << 2
+    GET_ENVIRON = 1 << 3
+    HANDLE_ONE_RESPONSE = 1 << 4
+    RUN_APPLICATION = 1 << 5
+    PROCESS_RESULT = 1 << 6
+    LOG_REQUEST = 1 << 7
+    WRITE = 1 << 8
+    WRITE_WITH_HEADERS = 1 << 9
+    FINALIZE_HEADERS = 1 << 10
+    SENDALL = 1 << 11
+    ALL_STEPS = (1 << 12) - 1
 
 
 cdef double time() noexcept nogil:
@@ -106,9 +117,10 @@ cdef tuple current_date(double now):
     return date_field
 
 
-cdef char *put(char *to, bytes what) noexcept:
-    memcpy(to, PyBytes_AS_STRING(what), len(what))
-    return to + len(what)
+cdef inline char *put(char *to, bytes what) noexcept:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(what)
+    memcpy(to, PyBytes_AS_STRING(what), size)
+    return to + size
 
 
 cdef bytes assemble(bytes status, list headers, bytes body):
@@ -119,16 +131,40 @@ cdef bytes assemble(bytes status, list headers, bytes body):
     for name, value in headers:
         size += 4 + len(name) + len(value)
     made = PyBytes_FromStringAndSize(NULL, size)
-    to = put(put(PyBytes_AS_STRING(made), b"HTTP/1.1 "), status)
+    to = PyBytes_AS_STRING(made)
+    memcpy(to, b"HTTP/1.1 ", 9)
+    to = put(to + 9, status)
     for name, value in headers:
-        to = put(put(put(put(to, b"\r\n"), name), b": "), value)
-    put(put(to, b"\r\n\r\n"), body)
+        to[0], to[1] = c"\r", c"\n"
+        to = put(to + 2, name)
+        to[0], to[1] = c":", c" "
+        to = put(to + 2, value)
+    memcpy(to, b"\r\n\r\n", 4)
+    put(to + 4, body)
     return made
 
 
 cdef bint has_length(object result):
     """Is the whole of `result` there, so that its length can be told?"""
     return isinstance(result, (list, tuple))
+
+
+cdef class Common:
+    """Common(limits): what the connections of a server share."""
+
+    cdef readonly HeadParser parser
+    cdef readonly bytearray buffer  # what comes is received into it, and copied before anything else runs
+    cdef public bint draining  # is whoever is served told to connect anew?
+    cdef long requests
+    cdef double head_timeout, keep_alive_timeout, write_timeout
+
+    def __init__(self, limits):
+        self.parser = HeadParser(limits)
+        self.buffer = bytearray(BUFFER)
+        self.requests = limits.requests
+        self.head_timeout = limits.head_timeout
+        self.keep_alive_timeout = limits.keep_alive_timeout
+        self.write_timeout = limits.write_timeout
 
 
 cdef class Exchange:
@@ -139,11 +175,12 @@ cdef class Exchange:
     cdef public object client_address
     cdef public object server
     cdef public object close_connection
+    cdef public Common _common  # the server's
     cdef public object _stream  # RequestStream, or http2's
     cdef public object _descriptor  # the socket's
     cdef public object _disconnected
     cdef public object _remote  # the client's address and port, if it has any
-    cdef public object _served  # requests so far
+    cdef public long _served  # requests so far
     cdef public object _idle  # has nothing of the next request come yet?
     cdef public object _linger  # may the client be sending yet when we close?
     cdef public object _given_away  # does somebody else speak to the client by now?
@@ -203,12 +240,26 @@ cdef class Exchange:
 
     # ---------------------------------------------------------------- the request
 
+    def _handle_requests(self):
+        """Serve requests until one is the last; what it gave."""
+        while self.socket is not None:
+            self.time_start = time()
+            self.time_finish = 0
+            self.look_up_steps()
+            result = self.handle_one_request() if self.replaced & HANDLE_ONE_REQUEST else self.do_handle_one_request()
+            if result is not True:
+                return result
+        return None
+
     def handle_one_request(self):
         """Serve one request.
 
         True: more may follow.  None: close the connection.  A tuple (status, response): send the response, close.
         """
         self.look_up_steps()
+        return self.do_handle_one_request()
+
+    cdef object do_handle_one_request(self):
         try:
             # While it waits, a connection keeps nothing of its last request.
             self._request = self.environ = self.wsgi_input = self.response_headers = None
@@ -254,11 +305,12 @@ cdef class Exchange:
         cdef bint pending = stream.unread()
         if pending and (request := stream.next_request()) is not None:
             return request
-        limits = stream.limits
         self._idle = not pending
-        self._descriptor.timeout = limits.keep_alive_timeout if self._served and not pending else limits.head_timeout
         try:
-            if not self.receive(stream):
+            if not self.receive(
+                stream,
+                self._common.keep_alive_timeout if self._served and not pending else self._common.head_timeout,
+            ):
                 return None
         except TimeoutError:
             if pending:
@@ -271,10 +323,9 @@ cdef class Exchange:
     cdef Request wait_for_rest(self, RequestStream stream):
         """A head that comes in pieces: one timer for all, as there may be as many as bytes."""
         cdef Request request
-        self._descriptor.timeout = None
-        timer = Timeout.start_new(stream.limits.head_timeout)
+        timer = Timeout.start_new(self._common.head_timeout)
         try:
-            while self.receive(stream):
+            while self.receive(stream, -1.0):
                 request = stream.next_request()
                 if request is not None:
                     return request
@@ -286,16 +337,24 @@ cdef class Exchange:
             timer.close()
         return None
 
-    cdef bint receive(self, RequestStream stream) except -1:
-        """Feed `stream` with what comes next.  False at the end."""
-        buffer = self.server._buffer
-        cdef Py_ssize_t count = self.socket.recv_into(buffer)
+    cdef bint receive(self, RequestStream stream, double timeout) except -1:
+        """Feed `stream` with what comes next, within `timeout` seconds (negative: for ever).  False at the end."""
+        cdef char *buffer = PyByteArray_AS_STRING(self._common.buffer)
+        cdef Py_ssize_t count
+        cdef Descriptor descriptor
+        if type(self.socket) is PLAIN:
+            # recv_into() without what Python's calling convention costs.
+            descriptor = descriptor_of(self.socket)
+            descriptor.limit = timeout
+            count = descriptor.receive(self.socket, buffer, BUFFER, 0)
+        else:
+            self._descriptor.timeout = None if timeout < 0.0 else timeout
+            count = self.socket.recv_into(self._common.buffer)
         if not count:
             # When the server has woken us to end an idle connection, the client's end is yet to come.
-            self._linger = self.server._draining
+            self._linger = self._common.draining
             return False
-        # One buffer serves all connections: nothing else runs between the system's writing into it and the copy.
-        stream.feed(PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), count))
+        stream.feed(PyBytes_FromStringAndSize(buffer, count))
         return True
 
     def read_requestline(self):
@@ -319,10 +378,9 @@ cdef class Exchange:
         self.path = request.target
         self.request_version = request.version
         self._headers = None
-        cdef long served = self._served + 1
-        self._served = served
+        self._served += 1
         self.close_connection = (
-            not request.keep_alive or self.server._draining or served >= self._stream.limits.requests
+            not request.keep_alive or self._common.draining or self._served >= self._common.requests
         )
         return True
 
@@ -487,28 +545,34 @@ cdef class Exchange:
                 exc_info = None
         elif self.status is not None:
             raise self.ApplicationError("start_response() was called before; a second call needs exc_info")
-        line, code = STATUSES.get(status) or status_line(status)
+        cdef tuple known = STATUSES.get(status)
+        line, code = status_line(status) if known is None else known
         given_date = length = None
         cdef bint connection = False
+        cdef int kind
         cdef list response_headers = []
         for item in headers:
             name, value = item
-            known = NAMES.get(name) or field_name(name)
-            response_headers.append((known[0], VALUES.get(value) or field_value(name, value)))
+            known = NAMES.get(name)
+            if known is None:
+                known = field_name(name)
+            encoded = VALUES.get(value)
+            if encoded is None:
+                encoded = field_value(name, value)
             kind = known[1]
-            if kind:
-                if kind == "content-length":
-                    if number_in(value) < 0:
-                        raise ValueError("Content-Length must be a number", value)
-                    length = value
-                elif kind == "date":
-                    given_date = value
-                elif kind == "connection":
-                    connection = True
-                    if "close" in tokens(value):
-                        self.close_connection = True
-                else:  # Transfer-Encoding, ours to decide: PEP 3333, "Other HTTP Features"
-                    response_headers.pop()
+            if kind == TRANSFER_ENCODING:  # ours to decide: PEP 3333, "Other HTTP Features"
+                continue
+            response_headers.append((known[0], encoded))
+            if kind == CONTENT_LENGTH:
+                if number_in(value) < 0:
+                    raise ValueError("Content-Length must be a number", value)
+                length = value
+            elif kind == DATE:
+                given_date = value
+            elif kind == CONNECTION:
+                connection = True
+                if "close" in tokens(value):
+                    self.close_connection = True
         if length is not None and (code == 204 or code == 304) and length != "0":
             # Bytes, as gevent has it: some applications send the exception's arguments.
             text = f"Invalid Content-Length for {code} response: {length!r} (must be absent or zero)"
@@ -518,7 +582,7 @@ cdef class Exchange:
         self.response_headers = response_headers
         self.provided_date = given_date
         self.provided_content_length = length
-        if self.server._draining:
+        if self._common.draining:
             self.close_connection = True
         if not connection:
             if self.close_connection:
@@ -551,7 +615,7 @@ cdef class Exchange:
             for piece in result:
                 total += len(piece)
             self._left = total
-            headers.append((b"Content-Length", b"%d" % total))
+            headers.append((b"Content-Length", PyBytes_FromFormat(b"%zd", total)))
         elif self.request_version == "HTTP/1.0":
             # The connection's end is the body's (RFC 9112 section 6.3).
             self.close_connection = True
@@ -661,10 +725,12 @@ cdef class Exchange:
 
     cdef int do_sendall(self, data) except -1:
         cdef Py_ssize_t size = len(data)
+        cdef Descriptor descriptor
         try:
-            if size <= JOIN_BELOW:
-                self._descriptor.timeout = self._stream.limits.write_timeout
-                self.socket.sendall(data)
+            if type(data) is bytes and size <= JOIN_BELOW and type(self.socket) is PLAIN:
+                descriptor = descriptor_of(self.socket)
+                descriptor.limit = self._common.write_timeout
+                descriptor.transmit_all(PyBytes_AS_STRING(data), size, 0)
             else:
                 self._send(data)
         except OSError as error:

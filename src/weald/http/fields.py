@@ -32,13 +32,14 @@ _is_token = re.compile(TOKEN.decode() + "+").fullmatch
 _has_control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
 _has_newline = re.compile(r"[\r\n]").search
 
-# What was checked before: a status's line and code; a field's name, with its lower case if it matters to
-# us; short values.
+# The fields that matter to us have a number; others are 0.  exchange.pyx knows these numbers.
+_OURS = {"content-length": 1, "date": 2, "connection": 3, "transfer-encoding": 4}
+
+# What was checked before: a status's line and code; a field's name and number; short values.
 statuses: dict[str, tuple[bytes, int]] = {}
-names: dict[str, tuple[bytes, str]] = {}
+names: dict[str, tuple[bytes, int]] = {}
 values: dict[str, bytes] = {}
 _CACHED = 1024
-_OURS = frozenset(("connection", "content-length", "date", "transfer-encoding"))
 
 
 class _Date:
@@ -74,15 +75,14 @@ def status_line(status: Any) -> tuple[bytes, int]:
     return checked
 
 
-def field_name(name: Any) -> tuple[bytes, str]:
-    """A response's field name checked: as bytes, and in lower case if it is one of `_OURS`, else ""."""
+def field_name(name: Any) -> tuple[bytes, int]:
+    """A response's field name checked: as bytes, and its number in `_OURS`."""
     if not isinstance(name, str):
         raise UnicodeError("The header must be a native string", name)
     if not _is_token(name):
         what = "carriage return or newline in header name" if _has_newline(name) else "not a header name"
         raise ValueError(what, name)
-    lower = name.lower()
-    checked = (name.encode("latin-1"), lower if lower in _OURS else "")
+    checked = (name.encode("latin-1"), _OURS.get(name.lower(), 0))
     if len(names) < _CACHED:
         names[name] = checked
     return checked

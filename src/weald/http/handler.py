@@ -61,7 +61,8 @@ class WSGIHandler(Exchange):
         self.socket = sock
         self.client_address = address
         self.server = server
-        self._stream = RequestStream(server._parser)
+        self._common = server._common
+        self._stream = RequestStream(server._common.parser)
         self._descriptor = sock._descriptor
         self._copies_environ = server._copies_environ()
         if rfile is not None:
@@ -74,19 +75,13 @@ class WSGIHandler(Exchange):
     def handle(self) -> None:
         """Serve requests until the connection ends."""
         try:
-            while self.socket is not None:
-                self.time_start = time()
-                self.time_finish = 0
-                result = self.handle_one_request()
-                if result is True:
-                    continue
-                if result is not None:
-                    self.status, response = result
-                    self._send(response)
-                    self.response_length = len(response)
-                    self.time_finish = time()
-                    self.log_request()
-                break
+            result = self._handle_requests()
+            if result is not None:
+                self.status, response = result
+                self._send(response)
+                self.response_length = len(response)
+                self.time_finish = time()
+                self.log_request()
         except OSError as error:
             if error.errno not in self.ignored_socket_errors and not isinstance(error, TimeoutError):
                 raise
@@ -120,11 +115,10 @@ class WSGIHandler(Exchange):
     def _receive(self, timeout: float) -> bytes:
         """What comes next, b"" at the end; TimeoutError after `timeout` seconds."""
         self._descriptor.timeout = timeout
-        server = self.server
-        # One buffer serves all connections: nothing else runs between the system's writing into it and the copy.
-        count = self.socket.recv_into(server._buffer)
-        data: bytes = server._view[:count].tobytes()
-        return data
+        buffer = self._common.buffer
+        count = self.socket.recv_into(buffer)
+        with memoryview(buffer) as view:
+            return view[:count].tobytes()
 
     def _send(self, data: Any, flags: int = 0) -> None:
         """Send all of `data`; TimeoutError once the client takes nothing for `write_timeout` seconds."""

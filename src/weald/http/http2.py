@@ -373,7 +373,7 @@ class Http2Connection:
         if self._last_call:
             if self._requests >= self._last_call:
                 self._leave()
-        elif self.server._draining or self._requests >= self.limits.requests:
+        elif self.server._common.draining or self._requests >= self.limits.requests:
             self._announce()
         self.flush()
         return not (self._leaving and not self.streams)
