@@ -259,6 +259,18 @@ def test_a_chunked_response_with_trailers() -> None:
     assert wanted.trailers == {"x-sum": "11"}
 
 
+def test_trailers_are_those_of_one_response() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"hello"
+        environ.get("weald.trailers", []).append(("X-Sum", "11"))
+
+    with serving(app) as server, closing(connect(server)) as sock, closing(sock.makefile("rb")) as file:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n" + GET)
+        assert Response(file).trailers == {"x-sum": "11"}
+        assert Response(file).trailers == {}
+
+
 def test_chunks_go_out_one_by_one() -> None:
     go_on = Event()
 

@@ -26,10 +26,10 @@ class Input:
 
     __slots__ = ("_buffer", "_more", "trailers")
 
-    def __init__(self, more: Callable[[], bytes] | None) -> None:
-        """`more` gives the next piece of the body, b"" at its end; None for a request without one."""
+    def __init__(self, more: Callable[[], bytes] | None, data: bytes = b"") -> None:
+        """`data` is what has come of the body; `more` gives the next piece, b"" at its end; None: there is no more."""
         self._more = more
-        self._buffer = b""
+        self._buffer = data
         self.trailers: list[tuple[bytes, bytes]] = []  # those of a chunked body, once it has been read to its end
 
     def _fetch(self) -> bytes:

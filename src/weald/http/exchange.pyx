@@ -23,7 +23,7 @@ from libc.string cimport memcpy
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from weald._core.descriptor cimport Descriptor, descriptor_of
-from weald.http.protocol cimport HeadParser, Request, RequestStream
+from weald.http.protocol cimport HeadParser, NO_BODY, Request, RequestStream, number_in
 
 import sys
 from urllib.parse import unquote_to_bytes
@@ -58,28 +58,8 @@ cdef extern from *:
     """
     /* Changes whenever the type or a base of it does (PEP 659's caches live by it); 0: nothing can be told. */
     static unsigned int weald_version(PyObject *object) { return Py_TYPE(object)->tp_version_tag; }
-
-    /* The number that a str of 1 to 18 ASCII digits is; -1 for anything else. */
-    static Py_ssize_t weald_number(PyObject *text)
-    {
-        Py_ssize_t i, number = 0, length;
-        const Py_UCS1 *digits;
-        if (!PyUnicode_Check(text) || !PyUnicode_IS_ASCII(text))
-            return -1;
-        length = PyUnicode_GET_LENGTH(text);
-        if (length < 1 || length > 18)
-            return -1;
-        digits = PyUnicode_1BYTE_DATA(text);
-        for (i = 0; i < length; i++) {
-            if (digits[i] < '0' || digits[i] > '9')
-                return -1;
-            number = number * 10 + (digits[i] - '0');
-        }
-        return number;
-    }
     """
     unsigned int version_of "weald_version"(PyObject *)
-    Py_ssize_t number_in "weald_number"(object)
 
 # Bits of `Exchange.replaced`, in this order.
 STEPS = (
@@ -262,7 +242,7 @@ cdef class Exchange:
     cdef object do_handle_one_request(self):
         try:
             # While it waits, a connection keeps nothing of its last request.
-            self._request = self.environ = self.wsgi_input = self.response_headers = None
+            self._request = self.environ = self.wsgi_input = self.response_headers = self._trailers = None
             if self.replaced & READ_REQUESTLINE:
                 line = self.read_requestline()
                 if isinstance(line, bytes):  # an old subclass's
@@ -409,13 +389,19 @@ cdef class Exchange:
         if self._disconnected is None:
             self._disconnected = Disconnected(self.socket)
         own["weald.disconnected"] = self._disconnected
-        if not request.special:
-            if self.no_body is None:
-                self.no_body = Input(None)
-            self.wsgi_input = own["wsgi.input"] = self.no_body
+        cdef bint special = request.special
+        if not special:
+            if not request.length:
+                if self.no_body is None:
+                    self.no_body = Input(None)
+                self.wsgi_input = own["wsgi.input"] = self.no_body
+            elif 0 < request.length <= (<RequestStream>self._stream).unread():
+                self.wsgi_input = own["wsgi.input"] = Input(None, (<RequestStream>self._stream).body())
+            else:
+                special = True
         if own is not env:
             env.update(own)
-        if request.special:
+        if special:
             self._special_environ(request, env)
         return env
 
@@ -426,6 +412,7 @@ cdef class Exchange:
         self.do_handle_one_response()
 
     cdef int do_handle_one_response(self) except -1:
+        cdef Request request
         self.time_start = time()
         self.status = None
         self.headers_sent = False
@@ -435,10 +422,15 @@ cdef class Exchange:
                 self.run_application()
             else:
                 self.do_run_application()
-            if self._request is not None and self._request.special:
+            request = self._request
+            if request is None:
+                pass
+            elif request.special:
                 self._discard_body()
                 if self.code == 101:
                     self.close_connection = True
+            elif request.length and (<RequestStream>self._stream).state != NO_BODY:
+                self._discard_body()
         except InvalidClientInput as error:
             self._handle_client_error(error)
             self.close_connection = True

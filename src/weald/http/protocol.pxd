@@ -1,5 +1,28 @@
 # The classes of protocol.pyx, for exchange.pyx.
 
+cdef extern from *:
+    """
+    /* The number that a str of 1 to 18 ASCII digits is; -1 for anything else. */
+    static Py_ssize_t weald_number(PyObject *text)
+    {
+        Py_ssize_t i, number = 0, length;
+        const Py_UCS1 *digits;
+        if (!PyUnicode_Check(text) || !PyUnicode_IS_ASCII(text))
+            return -1;
+        length = PyUnicode_GET_LENGTH(text);
+        if (length < 1 || length > 18)
+            return -1;
+        digits = PyUnicode_1BYTE_DATA(text);
+        for (i = 0; i < length; i++) {
+            if (digits[i] < '0' || digits[i] > '9')
+                return -1;
+            number = number * 10 + (digits[i] - '0');
+        }
+        return number;
+    }
+    """
+    Py_ssize_t number_in "weald_number"(object)
+
 
 cdef class Request:
     cdef public str line  # method, target and version
@@ -10,8 +33,8 @@ cdef class Request:
     cdef Py_ssize_t first  # where in it the fields begin
     cdef list given  # `raw`
     cdef public dict fields  # the fields by their CGI names (RFC 3875 section 4.1.18), repeated ones joined
-    cdef public bint special  # has it any of the fields in SPECIAL?
-    cdef public object length  # bytes of body, or CHUNKED
+    cdef public bint special  # may the client want trailers, another protocol, or a 100 Continue?
+    cdef public Py_ssize_t length  # bytes of body, or CHUNKED
     cdef public bint keep_alive  # may another request follow?
     cdef public bint expect_continue  # does the client wait for 100 Continue?
 

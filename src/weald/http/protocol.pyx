@@ -62,7 +62,7 @@ _NOT_IN_TRAILERS = frozenset(
 # These decide about framing and routing: twice, they could be read in two ways.
 _ONCE = frozenset(("CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT"))
 
-# These change how the connection goes on; most requests have none of them.
+# These may change how the connection goes on.
 SPECIAL = frozenset(
     ("CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_CONNECTION", "HTTP_EXPECT", "HTTP_UPGRADE", "HTTP_TE")
 )
@@ -360,9 +360,9 @@ cdef class HeadParser:
 
     cdef int judge(self, Request request) except -1:
         """Set what follows from the special fields; raises ProtocolError where RFC 9110 and 9112 want that."""
-        fields = request.fields
-        request.special = True
-        modern = request.version == "HTTP/1.1"
+        cdef dict fields = request.fields
+        cdef bint modern = request.version == "HTTP/1.1"
+        request.special = "HTTP_TE" in fields or "HTTP_UPGRADE" in fields
         length, coding = fields.get("CONTENT_LENGTH"), fields.get("HTTP_TRANSFER_ENCODING")
         if length is not None or coding is not None:
             request.length = body_length(length, coding, modern)
@@ -370,14 +370,19 @@ cdef class HeadParser:
                 raise ProtocolError(413, f"a body of {request.length} bytes, more than {self.limits.body}")
         request.keep_alive = modern
         connection = fields.get("HTTP_CONNECTION")
-        if connection is not None:  # RFC 9112 section 9.3
+        if connection == "keep-alive":  # as most have it
+            request.keep_alive = True
+        elif connection is not None:  # RFC 9112 section 9.3
             options = tokens(connection)
             request.keep_alive = "close" not in options and (modern or "keep-alive" in options)
+            if "upgrade" in options:
+                request.special = True
         expect = fields.get("HTTP_EXPECT")
         if expect is not None and modern:  # RFC 9110 section 10.1.1
             if expect.lower() != "100-continue":
                 raise ProtocolError(417, "unknown expectation")
             request.expect_continue = request.length != 0
+            request.special = True
         if request.length or not request.keep_alive:
             self.http = None  # it waits for the body, or for nothing any more
 
@@ -442,14 +447,13 @@ def _judge_target(Request request):
     request.target = rest if rest.startswith("/") else "/" + rest
 
 
-def body_length(length, coding, modern):
+cpdef Py_ssize_t body_length(length, coding, bint modern) except? -1:
     """The length of a body with these Content-Length and Transfer-Encoding values (RFC 9112 section 6)."""
     if coding is None:
-        assert length is not None
-        # 18 digits are less than 2**63.
-        if not (length.isascii() and length.isdigit() and len(length) <= 18):
+        number = number_in(length)
+        if number < 0:
             raise ProtocolError(400, "malformed Content-Length")
-        return int(length)
+        return number
     if length is not None:  # section 6.1: how requests are smuggled
         raise ProtocolError(400, "both Transfer-Encoding and Content-Length")
     if not modern:  # section 6.1
