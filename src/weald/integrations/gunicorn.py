@@ -95,7 +95,7 @@ class Worker(_Base):  # type: ignore[misc]
         )
 
     def run(self) -> None:
-        from weald._core import sleep
+        from weald._core import sleep, spawn
 
         cfg = self.cfg
         options: dict[str, Any] = {"ssl_context": ssl_context(cfg)} if cfg.is_ssl else {}
@@ -122,6 +122,6 @@ class Worker(_Base):  # type: ignore[misc]
                 break
             sleep(0.5)
         self.notify()
-        for server in servers:
-            if not server.drain(cfg.graceful_timeout):
-                self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
+        drained = [spawn(server.drain, cfg.graceful_timeout) for server in servers]
+        if not all(draining.get() for draining in drained):
+            self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
