@@ -78,6 +78,10 @@ class WSGIHandler(Exchange):
             result = self._handle_requests()
             if result is not None:
                 self.status, response = result
+                self.code = None
+                if self._request is None:  # what was read is no request, and the one before was another
+                    self.requestline = self.command = self.path = self.request_version = None
+                    self.time_start = time()
                 self._send(response)
                 self.response_length = len(response)
                 self.time_finish = time()
@@ -440,4 +444,3 @@ class WSGIHandler(Exchange):
             text = str(error) or type(error).__name__
             self.log_error("Invalid request (from %s): %s", self.client_address, text)
         return self._error_response(getattr(error, "status", 400))
-

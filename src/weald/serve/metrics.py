@@ -39,7 +39,7 @@ class Metrics:
         """One response."""
         kind = code // 100
         row[kind if 0 <= kind < _CLASSES else 0] += 1
-        row[_SECONDS] += seconds
+        row[_SECONDS] += max(seconds, 0.0)  # clocks are set back now and then
         row[_BUCKET + bisect_left(BUCKETS, seconds)] += 1
 
     def text(self) -> str:
