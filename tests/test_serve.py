@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from conftest import Certificate, require_program
+from helpers import run_patched
 
 from weald.http.limits import Limits
 from weald.serve.accesslog import FORMATS
@@ -269,6 +270,25 @@ def test_a_stop_ends_idle_connections_and_what_takes_too_long(folder: Path) -> N
         idle.close()
 
 
+def test_what_is_under_way_at_one_address_costs_the_others_nothing(folder: Path) -> None:
+    path = str(folder / "sock")
+    with serving(folder, "--workers", "1", "--bind", f"unix:{path}", "--graceful-timeout", "2") as served:
+        with (
+            socket.create_connection(("127.0.0.1", served.port), timeout=30) as stuck,
+            socket.socket(socket.AF_UNIX) as idle,
+        ):
+            stuck.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+            idle.settimeout(30)
+            idle.connect(path)
+            idle.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert idle.recv(1000).startswith(b"HTTP/1.1 200 OK")
+            served.signal(signal.SIGTERM)
+            start = time.monotonic()
+            assert idle.recv(1000) == b""
+            assert time.monotonic() - start < 1.8
+            served.process.wait(30)
+
+
 def test_ctrl_c_twice_does_not_wait(folder: Path) -> None:
     with serving(folder, "--workers", "1", "--graceful-timeout", "300") as served:
         with socket.create_connection(("127.0.0.1", served.port), timeout=30) as stuck:
@@ -353,6 +373,17 @@ def test_workers_are_replaced_in_time_and_no_request_fails(folder: Path, option:
         assert len({body.split()[1] for body in load.bodies}) >= 2
 
 
+def test_a_worker_is_replaced_in_the_end_if_its_successor_did_not_start(folder: Path) -> None:
+    with serving(folder, "--workers", "1", "--max-requests", "1") as served:
+        (folder / "site_app.py").write_text("raise ValueError('broken')")
+        assert served.get().startswith("1 ")
+        served.wait_for("the old one goes on")
+        (folder / "site_app.py").write_text(APP.format(version=2))
+        deadline = time.monotonic() + 40
+        while not served.get().startswith("2 "):
+            assert time.monotonic() < deadline
+
+
 def test_workers_end_with_their_parent(folder: Path) -> None:
     with serving(folder, "--workers", "1") as served:
         pid = int(served.get().split()[1])
@@ -362,6 +393,19 @@ def test_workers_end_with_their_parent(folder: Path) -> None:
         while os.path.exists(f"/proc/{pid}") and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2:3]:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+def test_workers_that_die_again_and_again_are_not_replaced_at_once(folder: Path) -> None:
+    (folder / "site_app.py").write_text(
+        "import os, threading\n"
+        "threading.Timer(0.7, os._exit, (7,)).start()\n"
+        "def app(environ, start_response): raise AssertionError\n"
+    )
+    with serving(folder, "--workers", "1") as served:
+        served.wait_for("died", 3)
+        start = time.monotonic()
+        served.wait_for("died", 4)
+        assert time.monotonic() - start > 0.7 + 1.0
 
 
 # ---------------------------------------------------------------- what goes wrong at the start
@@ -378,13 +422,20 @@ def test_workers_end_with_their_parent(folder: Path) -> None:
         (["site_app:app", "--limit", "speed=1"], "no limit 'speed'"),
         (["site_app:app", "--limit", "head=x"], "needs a number"),
         (["site_app:app", "--keyfile", "x"], "a key needs a certificate"),
+        ([":app"], "no module"),
+        ([".site_app:app"], "no module"),
+        (["site_app:app", "--bind", "unix:"], "no address to bind to"),
+        (["site_app:app", "--limit", "head=-1"], "needs a number"),
+        (["site_app:app", "--limit", "body_rate=0"], "needs a number"),
+        (["site_app:app", "--app-dir", "/no/folder"], "no folder /no/folder"),
+        (["site_app:app", "--access-log", "json", "--access-log-file", "/no/folder/x"], "cannot write to /no/folder/x"),
     ],
 )
 @pytest.mark.parametrize("check", [True, False])
 def test_a_bad_start(folder: Path, arguments: list[str], message: str, check: bool) -> None:
     binds = [] if "--bind" in arguments else ["--bind", "127.0.0.1:0"]
     done = subprocess.run(
-        command(*arguments, "--app-dir", str(folder), "--workers", "1", *binds, *(["--check"] if check else [])),
+        command("--app-dir", str(folder), *arguments, "--workers", "1", *binds, *(["--check"] if check else [])),
         capture_output=True,
         text=True,
         timeout=50,
@@ -406,6 +457,55 @@ def test_an_address_in_use(folder: Path) -> None:
         )
     assert done.returncode == 1
     assert f"cannot bind to {bind}" in done.stderr
+
+
+def test_an_address_that_other_workers_share(folder: Path) -> None:
+    with serving(folder, "--workers", "2") as served:
+        again = command(
+            "site_app:app", "--app-dir", str(folder), "--workers", "2", "--bind", f"127.0.0.1:{served.port}"
+        )
+        done = subprocess.run(again, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1
+    assert f"cannot bind to 127.0.0.1:{served.port}" in done.stderr
+
+
+def test_a_file_where_the_socket_is_to_be_is_left_alone(folder: Path) -> None:
+    file = folder / "precious"
+    file.write_text("data")
+    done = subprocess.run(
+        command("site_app:app", "--app-dir", str(folder), "--bind", f"unix:{file}"),
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 1
+    assert f"cannot bind to unix:{file}" in done.stderr
+    assert file.read_text() == "data"
+
+
+def test_a_socket_that_somebody_has_left_is_replaced(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(folder / "sock"))
+    log = folder / "log"
+    options = ("--workers", "1", "--access-log", "common", "--access-log-file", str(log))
+    with serving(folder, *options, bind=f"unix:{folder / 'sock'}"), socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(folder / "sock"))
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    assert log.read_text().startswith("- - - [")
+
+
+def test_files_are_where_the_command_was_given(folder: Path, certificate: Certificate) -> None:
+    (folder / "cert").symlink_to(certificate.cert)
+    (folder / "key").symlink_to(certificate.key)
+    (folder / "site").mkdir()
+    (folder / "site_app.py").rename(folder / "site" / "site_app.py")
+    options = ("--certfile", "cert", "--keyfile", "key", "--access-log", "json", "--access-log-file", "log")
+    with serving(Path("site"), *options, "--workers", "1", cwd=folder) as served:
+        url = f"https://127.0.0.1:{served.port}/"
+        with urllib.request.urlopen(url, timeout=30, context=certificate.client_context()) as response:
+            assert response.read()
+    assert json.loads((folder / "log").read_text())["status"] == 200
 
 
 # ---------------------------------------------------------------- logs and metrics
@@ -436,6 +536,44 @@ def test_access_log_and_rotation(folder: Path) -> None:
         assert lines(log, 1)[0]["target"] == "/three"
         served.get("/last")
     assert [entry["target"] for entry in lines(log, 2)] == ["/three", "/last"]
+
+
+def test_requests_that_were_none_are_logged_and_counted_as_such(folder: Path) -> None:
+    options = ("--workers", "1", "--access-log", "json", "--metrics", "127.0.0.1:0")
+    with serving(folder, *options) as served:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as sock:
+            sock.sendall(b"GET /good HTTP/1.1\r\nHost: a\r\n\r\nGET /bad HTTP/1.1\r\n\r\n")
+            while sock.recv(1000):
+                pass
+        with urllib.request.urlopen(served.wait_for(r"metrics at (\S+)")[1], timeout=30) as response:
+            text = response.read().decode()
+        assert 'weald_requests_total{code="2xx"} 1\n' in text
+        assert 'weald_requests_total{code="4xx"} 1\n' in text
+        good, bad = (json.loads(served.process.stdout.readline()) for _ in range(2))
+    assert (good["target"], good["status"]) == ("/good", 200)
+    assert (bad["target"], bad["method"], bad["status"]) == (None, None, 400)
+
+
+def test_a_full_disk_ends_no_log() -> None:
+    run_patched(
+        """
+        import os, time
+        from weald.serve.accesslog import LogFile
+
+        reader, writer = os.pipe()
+        with open(writer, "wb"):
+            log = LogFile("/dev/full")
+            log.write("first")
+            log.flush()
+            log.path = f"/dev/fd/{writer}"
+            log.reopen()
+            log.write("second")
+            while log._rest or log._lines:
+                time.sleep(0.01)
+            assert os.read(reader, 100) == b"first\\nsecond\\n"
+        """,
+        stderr="weald: cannot write the access log /dev/full: [Errno 28] No space left on device\n",
+    )
 
 
 def test_log_formats() -> None:

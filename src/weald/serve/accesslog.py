@@ -8,9 +8,11 @@ from collections.abc import Callable
 from time import localtime, strftime
 from typing import Any
 
-from weald._core import get_hub, sleep, spawn
+from weald import threadpool
+from weald._core import Lock, sleep, spawn
+from weald.serve.config import ConfigError
 
-__all__ = ["FORMATS", "LogFile"]
+__all__ = ["FORMATS", "LogFile", "code"]
 
 _unsafe = re.compile(r'["\\\x00-\x1f\x7f-\x9f]')
 
@@ -28,12 +30,13 @@ def _address(handler: Any) -> str:
 def _common(handler: Any) -> str:
     when = strftime("%d/%b/%Y:%H:%M:%S %z", localtime(handler.time_start))
     line = _quoted(handler.requestline or "-")
-    return f'{_address(handler)} - - [{when}] "{line}" {abs(_code(handler))} {handler.response_length or "-"}'
+    return f'{_address(handler)} - - [{when}] "{line}" {code(handler)} {handler.response_length or "-"}'
 
 
-def _code(handler: Any) -> int:
+def code(handler: Any) -> int:
+    """The status's code; 0 if there is none."""
     if handler.code:
-        return int(handler.code)
+        return abs(int(handler.code))
     status = handler.status or "0"
     text = status.decode("latin-1") if isinstance(status, bytes) else status
     return int(text[:3]) if text[:3].isdigit() else 0
@@ -57,7 +60,7 @@ def _json(handler: Any) -> str:
             "target": handler.path,
             "protocol": handler.request_version,
             "host": _field(handler, "HTTP_HOST"),
-            "status": abs(_code(handler)),
+            "status": code(handler),
             "bytes": handler.response_length,
             "seconds": round(max(handler.time_finish - handler.time_start, 0), 6),
             "referer": _field(handler, "HTTP_REFERER"),
@@ -72,7 +75,10 @@ FORMATS: dict[str, Callable[[Any], str]] = {"common": _common, "combined": _comb
 
 
 class LogFile:
-    """Lines go into memory, and a few times a second to the file, by a thread: a full pipe blocks no request."""
+    """Lines go into memory, and a few times a second to the file, by a thread: a full pipe blocks no request.
+
+    What cannot be written is tried again.  Raises ConfigError if the file cannot be opened.
+    """
 
     limit = 4 << 20  # characters kept while the file takes none; what comes then is dropped, and counted
 
@@ -80,20 +86,28 @@ class LogFile:
         self.path = path
         self.dropped = 0
         self._lines: list[str] = []
+        self._rest = b""  # what was to be written and has not been
         self._size = 0
         self._fd = -1
-        self.reopen()
+        self._writing = Lock()
+        self._failed = False
+        try:
+            self.reopen()
+        except OSError as error:
+            raise ConfigError(f"cannot write to {path}: {error.strerror}") from None
         spawn(self._flush_forever)
 
     def reopen(self) -> None:
         """After the file was renamed: go on in a new one of the name."""
-        old = self._fd
         if self.path == "-":
             self._fd = sys.stdout.fileno()
             return
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        if old >= 0:
-            os.close(old)
+        new = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        if self._fd < 0:
+            self._fd = new
+        else:
+            os.dup2(new, self._fd, inheritable=False)  # the thread may be writing
+            os.close(new)
 
     def write(self, line: str) -> None:
         if self._size > self.limit:
@@ -105,12 +119,27 @@ class LogFile:
     def _flush_forever(self) -> None:
         while True:
             sleep(0.2, ref=False)
-            if self._lines:
-                get_hub().threadpool.apply(self.flush)
+            if self._lines or self._rest:
+                self.flush()
 
     def flush(self) -> None:
-        """Write what there is, blocking the calling thread."""
+        """Write what there is."""
+        with self._writing:
+            try:
+                threadpool.default().apply(self._write)
+                self._failed = False
+            except OSError as error:
+                if not self._failed:
+                    sys.stderr.write(f"weald: cannot write the access log {self.path}: {error}\n")
+                self._failed = True
+
+    def _write(self) -> None:
+        """In a thread."""
         lines, self._lines, self._size = self._lines, [], 0
-        data = "\n".join(lines).encode() + b"\n" if lines else b""
-        while data:
-            data = data[os.write(self._fd, data) :]
+        data = self._rest + ("\n".join(lines).encode() + b"\n" if lines else b"")
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        finally:
+            self._rest = data
+            self._size += len(data)

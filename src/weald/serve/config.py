@@ -11,6 +11,7 @@ from weald.http.limits import Limits
 
 __all__ = ["Config", "ConfigError", "load_application", "parse_bind", "parse_limits"]
 
+_MAY_BE_NONE = ("fields", "body", "trailers", "body_grace", "linger_timeout", "discard")
 LOG_FORMATS = ("common", "combined", "json", "off")
 
 
@@ -49,13 +50,22 @@ class Config:
             raise ConfigError(f"no access log format {self.access_log!r}; there are: {', '.join(LOG_FORMATS)}")
         if self.keyfile and not self.certfile:
             raise ConfigError("a key needs a certificate")
+        if not os.path.isdir(self.directory):
+            raise ConfigError(f"there is no folder {self.directory}")
         for bind in (*self.binds, *([self.metrics] if self.metrics else [])):
             parse_bind(bind)
+
+    def settled(self) -> "Config":
+        """With paths that do not change when a worker goes to the application's folder."""
+        names = [name for name in ("directory", "certfile", "keyfile") if getattr(self, name)]
+        if self.access_log_file != "-":
+            names.append("access_log_file")
+        return replace(self, **{name: os.path.abspath(getattr(self, name)) for name in names})
 
 
 def parse_bind(bind: str) -> str | tuple[str, int]:
     """The path of a Unix socket ("unix:PATH") or (host, port) of "HOST:PORT", ":PORT", "[::1]:PORT"."""
-    if bind.startswith("unix:"):
+    if bind.startswith("unix:") and bind != "unix:":
         return bind.removeprefix("unix:")
     host, colon, port = bind.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
@@ -73,7 +83,9 @@ def parse_limits(settings: Iterable[str]) -> Limits:
         if name not in kinds:
             raise ConfigError(f"no limit {name!r}; there are: {', '.join(kinds)}")
         try:
-            changes[name] = kinds[name](value)
+            changes[name] = number = kinds[name](value)
+            if not (number >= 0 if name in _MAY_BE_NONE else number > 0):
+                raise ValueError
         except ValueError:
             raise ConfigError(f"the limit {name} needs a number, not {value!r}") from None
     return replace(Limits(), **changes)
@@ -84,6 +96,8 @@ def load_application(name: str) -> Any:
     module_name, colon, path = name.partition(":")
     path = path if colon else "application"
     call = path.endswith("()")
+    if not all(module_name.split(".")):
+        raise ConfigError(f"{name}: there is no module {module_name!r}")
     try:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:

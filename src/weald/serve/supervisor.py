@@ -16,6 +16,7 @@ import random
 import selectors
 import signal
 import socket
+import stat
 import sys
 from dataclasses import dataclass
 from time import monotonic
@@ -27,6 +28,8 @@ from weald.serve.metrics import Metrics
 __all__ = ["run"]
 
 BACKLOG = 2048
+_YOUNG = 10.0  # seconds: a worker that dies sooner is replaced after a pause
+_PAUSE = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 
 
@@ -43,16 +46,18 @@ class Child:
     pid: int
     control: socket.socket
     generation: int  # the reload it has followed, or tried to
+    begun: float
     deadline: float  # when to kill it: not ready, no beat, or not gone by then
     replaces: "Child | None" = None
     ready: bool = False
     stopping: bool = False
+    next_try: float = 0.0  # when it may be given a successor that it asks for
     successor: "Child | None" = None
 
 
 def _open(address: str | tuple[str, int], shared: bool) -> socket.socket:
     if isinstance(address, str):
-        if os.path.exists(address) and not _answers(address):
+        if _is_socket(address) and not _answers(address):
             os.unlink(address)  # somebody died and left it
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(address)
@@ -67,6 +72,13 @@ def _open(address: str | tuple[str, int], shared: bool) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared)
 
 
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
 def _answers(path: str) -> bool:
     """Does somebody serve this Unix socket?"""
     with socket.socket(socket.AF_UNIX) as sock:
@@ -79,13 +91,12 @@ def _answers(path: str) -> bool:
 
 def bind_all(config: Config) -> list[list[socket.socket]]:
     """The listeners of each slot.  Raises ConfigError."""
-    inherited = systemd.inherited_sockets()
-    if inherited:
-        return [inherited] * config.workers
     slots: list[list[socket.socket]] = [[] for _ in range(config.workers)]
     for bind in config.binds:
         address = parse_bind(bind)
         try:
+            if config.workers > 1 and isinstance(address, tuple) and address[1]:
+                _open(address, False).close()  # a port that somebody else shares among his workers is in use, too
             first = _open(address, config.workers > 1)
             if isinstance(address, tuple):
                 address = (address[0], first.getsockname()[1])
@@ -109,7 +120,9 @@ def describe(sock: socket.socket, config: Config) -> str:
 class Supervisor:
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.listeners = bind_all(config)
+        inherited = systemd.inherited_sockets()
+        self.listeners = [inherited] * config.workers if inherited else bind_all(config)
+        self.paths = [bind.removeprefix("unix:") for bind in config.binds if bind.startswith("unix:") and not inherited]
         self.metrics = Metrics(config.workers)
         self.metrics_listener = None
         if config.metrics:
@@ -138,7 +151,8 @@ class Supervisor:
             self._become_child(slot, ours, theirs)
         theirs.close()
         ours.setblocking(False)
-        child = Child(slot, pid, ours, self.generation, monotonic() + self.config.boot_timeout, replaces)
+        now = monotonic()
+        child = Child(slot, pid, ours, self.generation, now, now + self.config.boot_timeout, replaces)
         if replaces is not None:
             replaces.successor = child
         self.children[pid] = child
@@ -212,7 +226,8 @@ class Supervisor:
                 child.replaces = None
             self.catch_up()
             self.announce()
-        if b"x" in said and not child.stopping and child.successor is None and not self.stopping:
+        free = not child.stopping and child.successor is None and not self.stopping
+        if b"x" in said and free and monotonic() >= child.next_try:
             say(f"worker {child.pid} has served its time")
             self.start(child.slot, child)
 
@@ -254,9 +269,13 @@ class Supervisor:
         if child.stopping:
             return
         how = f"signal {-code}" if code < 0 else f"status {code}"
+        now = monotonic()
+        pause = _PAUSE if now - child.begun < _YOUNG else 0.0
         if not child.ready:
             self.failures += 1
+            pause = min(0.5 * self.failures, 30.0)
             if child.replaces is not None:
+                child.replaces.next_try = now + pause
                 say(f"a new worker did not start ({how}); the old one goes on")
                 systemd.notify("READY=1")
                 return
@@ -267,7 +286,7 @@ class Supervisor:
                 return
         say(f"worker {child.pid} died ({how})")
         if not self.stopping and child.successor is None:
-            self.restarts.append((monotonic() + min(0.5 * self.failures, 30.0), child.slot))
+            self.restarts.append((now + pause, child.slot))
 
     # ---------------------------------------------------------------- what we are told
 
@@ -296,6 +315,7 @@ class Supervisor:
         for listeners in self.listeners:
             for sock in listeners:
                 sock.close()
+        self.clean()
         for child in list(self.children.values()):
             if not child.stopping or number != signal.SIGTERM:
                 self.stop(child, number)
@@ -337,7 +357,6 @@ class Supervisor:
                     self.obey(number)
             self.reap()
             self.look_at_the_clock()
-        self.clean()
         return self.status
 
     def patience(self) -> float:
@@ -358,24 +377,26 @@ class Supervisor:
             self.start(slot)
 
     def clean(self) -> None:
-        for bind in self.config.binds:
-            if bind.startswith("unix:"):
-                try:
-                    os.unlink(bind.removeprefix("unix:"))
-                except OSError as error:
-                    if error.errno != errno.ENOENT:
-                        say(str(error))
+        """Once, and at once: whoever binds there from now on is not us."""
+        paths, self.paths = self.paths, []
+        for path in paths:
+            try:
+                os.unlink(path)
+            except OSError as error:
+                if error.errno != errno.ENOENT:
+                    say(str(error))
 
 
 def run(config: Config) -> int:
     """Serve as `config` says until a signal ends it; the exit status.  Raises ConfigError."""
     config.check()
-    return Supervisor(config).run()
+    return Supervisor(config.settled()).run()
 
 
 def check(config: Config) -> None:
     """Load everything as a worker would, without serving.  Raises ConfigError, or what the application raises."""
     config.check()
+    config = config.settled()
     worker.tls_context(config)
     if config.patch:
         from weald import monkey
@@ -383,6 +404,9 @@ def check(config: Config) -> None:
         monkey.patch_all()
     os.chdir(config.directory)
     sys.path.insert(0, os.getcwd())
+    from weald.serve.accesslog import LogFile
     from weald.serve.config import load_application
 
+    if config.access_log != "off":
+        LogFile(config.access_log_file)
     load_application(config.application)

@@ -63,7 +63,7 @@ class Worker:
         from weald import socket as cooperative
         from weald._core import Event
         from weald.pywsgi import WSGIHandler, WSGIServer
-        from weald.serve.accesslog import FORMATS, LogFile
+        from weald.serve.accesslog import FORMATS, LogFile, code
 
         self.config = config
         self.row = row
@@ -79,7 +79,7 @@ class Worker:
         class Handler(WSGIHandler):
             def log_request(self) -> None:
                 worker.served += 1
-                Metrics.count(row, abs(self.code or 0), self.time_finish - self.time_start if self.time_finish else 0.0)
+                Metrics.count(row, code(self), self.time_finish - self.time_start if self.time_finish else 0.0)
                 if log is not None and line is not None:
                     log.write(line(self))
 
@@ -136,7 +136,6 @@ class Worker:
         from weald._core import sleep
 
         config, row = self.config, self.row
-        asked = False
         worst: list[float] = []
         while True:
             start = monotonic()
@@ -150,17 +149,17 @@ class Worker:
                 config.max_memory and memory > config.max_memory
             )
             try:
-                self.parent.sendall(b"x" if old and not asked else b".")
+                self.parent.sendall(b"x" if old else b".")
             except OSError:
                 self.stopping.set()
-            asked = asked or bool(old)
 
     def wait(self) -> int:
         """Until told to stop; then let what is under way end, for `graceful_timeout` seconds at most."""
+        from weald._core import spawn
+
         self.stopping.wait()
-        end = monotonic() + self.config.graceful_timeout
-        for server in self.servers:
-            server.drain(max(end - monotonic(), 0.0))
+        for draining in [spawn(server.drain, self.config.graceful_timeout) for server in self.servers]:
+            draining.join()
         if self.log is not None:
             self.log.flush()
         sys.stdout.flush()
