@@ -185,6 +185,28 @@ def test_the_same_port_again_at_once() -> None:
                 assert answer(again) == b"hello"
 
 
+@pytest.mark.parametrize("kind", [StreamServer, DatagramServer])
+def test_a_port_is_shared_if_asked_for(kind: Any) -> None:
+    class Alone(kind):
+        reuse_addr = None  # which would do for datagrams
+
+    class Shared(Alone):
+        reuse_port = True
+
+    def handle(*args: Any) -> None:
+        pass
+
+    with Alone(LOCAL, handle) as alone:
+        alone.start()
+        with pytest.raises(OSError, match="in use"):
+            Shared(alone.address, handle).start()
+    with Shared(LOCAL, handle) as one:
+        one.start()
+        with Shared(one.address, handle) as other:
+            other.start()
+            assert one.address == other.address
+
+
 def test_arguments_that_make_no_server() -> None:
     with pytest.raises(TypeError, match="handle"):
         StreamServer(LOCAL)

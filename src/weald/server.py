@@ -11,7 +11,7 @@ Invariants:
 
 import errno
 import sys
-from _socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET
+from _socket import AF_INET, AF_INET6, SO_REUSEADDR, SO_REUSEPORT, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET
 from _socket import socket as _Base
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -69,6 +69,7 @@ class BaseServer:
     stop_timeout = 1.0  # seconds `stop` gives the handlers in the pool
     fatal_errors: ClassVar[tuple[int, ...]] = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
     reuse_addr: int | None = 1
+    reuse_port = False  # may other sockets of this user listen there as well?  The system spreads the clients
 
     socket: Any  # absent while the server is closed
     handle: Callable[..., Any]
@@ -351,7 +352,7 @@ class StreamServer(BaseServer):
     @classmethod
     def get_listener(cls, address: Any, backlog: int | None = None, family: int | None = None) -> Any:
         """A listening socket for `address`."""
-        sock = _bound_socket(address, family, SOCK_STREAM, cls.reuse_addr)
+        sock = _bound_socket(address, family, SOCK_STREAM, cls.reuse_addr, cls.reuse_port)
         sock.listen(cls.backlog if backlog is None else backlog)
         return sock
 
@@ -379,7 +380,7 @@ class DatagramServer(BaseServer):
     @classmethod
     def get_listener(cls, address: Any, family: int | None = None) -> Any:
         """A bound socket for `address`."""
-        return _bound_socket(address, family, SOCK_DGRAM, cls.reuse_addr)
+        return _bound_socket(address, family, SOCK_DGRAM, cls.reuse_addr, cls.reuse_port)
 
     def do_read(self) -> tuple[Any, Any] | None:
         try:
@@ -393,7 +394,7 @@ class DatagramServer(BaseServer):
         return sent
 
 
-def _bound_socket(address: Any, family: int | None, type: int, reuse_addr: int | None) -> Any:
+def _bound_socket(address: Any, family: int | None, type: int, reuse_addr: int | None, reuse_port: bool) -> Any:
     """Raises the OSError of bind, which then names the address."""
     if family is None:
         family = AF_INET
@@ -406,6 +407,8 @@ def _bound_socket(address: Any, family: int | None, type: int, reuse_addr: int |
     try:
         if reuse_addr is not None:
             sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, reuse_addr)
+        if reuse_port:
+            sock.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
         # localhost is in the hosts file: whoever starts a server need not wait for a resolver.
         (_bind if address[0] == "localhost" else socket.bind)(sock, address)
     except BaseException as error:
