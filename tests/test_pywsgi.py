@@ -18,11 +18,11 @@ from wsgiref.validate import validator
 
 import pytest
 from conftest import Certificate, require_program
-from helpers import recorded_errors, run_patched, wait_until
+from helpers import recorded_errors, run_patched, settle, wait_until
 from test_http_protocol import BAD_CHUNKS, BAD_HEADS
 
 import weald
-from weald import pywsgi, socket, subprocess
+from weald import pywsgi, socket, ssl, subprocess
 from weald.event import Event
 from weald.http.exchange import STEPS
 from weald.http.limits import Limits
@@ -630,6 +630,21 @@ def test_connections_at_once() -> None:
             assert read_all(second).endswith(b"hello")
 
 
+def test_connections_that_come_at_once_and_those_at_the_tls_handshake_count(certificate: Certificate) -> None:
+    options: list[dict[str, Any]] = [{}, {"ssl_context": certificate.server_context()}]
+    for option in options:
+        with serving(hello, limits=replace(QUICK, connections=2), **option) as server:
+            clients = [stdlib_socket.socket() for _ in range(5)]  # they block: the server hears of all at once
+            for client in clients:
+                client.connect(("127.0.0.1", server.server_port))
+            wait_until(lambda: server._connections)
+            settle()
+            assert len(server._connections) == 2
+            for client in clients:
+                client.close()
+            wait_until(lambda: not server._connections)
+
+
 # ---------------------------------------------------------------- responses
 
 
@@ -1203,3 +1218,44 @@ def test_draining_serves_who_connects_while_others_begin() -> None:
                 sock.settimeout(20)
                 answer = sock.recv(4096)
                 assert answer.startswith(b"HTTP/1.1 200 OK") and b"Connection: close" in answer
+
+
+def test_draining_serves_who_is_at_the_tls_handshake(certificate: Certificate) -> None:
+    with serving(hello, ssl_context=certificate.server_context()) as server:
+        with closing(connect(server)) as sock:
+            wait_until(lambda: server._connections)
+            draining = weald.spawn(server.drain, 5)
+            wait_until(lambda: server.closed)
+            context = ssl.cooperative(certificate.client_context())
+            with context.wrap_socket(sock, server_hostname="localhost") as wrapped:
+                wrapped.sendall(GET)
+                assert b"Connection: close" in read_all(wrapped)
+        assert draining.get(timeout=20)
+
+
+def test_draining_does_not_wait_for_who_says_nothing_at_the_tls_handshake(certificate: Certificate) -> None:
+    with serving(hello, ssl_context=certificate.server_context()) as server, closing(connect(server)) as sock:
+        wait_until(lambda: server._connections)
+        assert server.drain(10, patience=0.05)
+        assert len(read_all(sock)) < 10  # TLS's alert at most
+
+
+@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EMFILE])
+def test_draining_while_accepting_fails(number: int) -> None:
+    class Failing(WSGIServer):
+        failures = 3
+
+        def do_read(self) -> Any:
+            if self._common.draining and self.failures:
+                self.failures -= 1
+                raise OSError(number, "x")
+            return super().do_read()
+
+    with serving(hello, server_class=Failing) as server:
+        late = stdlib_socket.socket()  # blocks: the server hears nothing of it before it drains
+        with closing(late):
+            late.connect(("127.0.0.1", server.server_port))
+            late.sendall(GET)
+            assert server.drain(5)
+            late.settimeout(20)
+            assert late.recv(4096).startswith(b"HTTP/1.1 200 OK")

@@ -24,6 +24,8 @@ from weald.http.limits import Limits
 from weald.server import StreamServer
 
 __all__ = ["Environ", "LoggingLogAdapter", "SecureEnviron", "WSGIHandler", "WSGIServer", "WSGISecureEnviron"]
+
+
 class WSGIServer(StreamServer):
     """WSGIServer(listener, application): serve a WSGI application over HTTP/1.1, with keyword arguments for TLS.
 
@@ -132,7 +134,7 @@ class WSGIServer(StreamServer):
             self.environ.setdefault("SERVER_PORT", "")
 
     def full(self) -> bool:
-        return len(self._connections) >= self.limits.connections or super().full()
+        return len(self._connections) + self._unbegun >= self.limits.connections or super().full()
 
     def start(self) -> None:
         self._common.draining = False
@@ -157,8 +159,12 @@ class WSGIServer(StreamServer):
         start = monotonic()
         self._common.draining = True
         for _ in range(10):
-            while self._acceptor is not None and (args := self.do_read()) is not None:
-                self.do_handle(*args)
+            try:
+                while self._acceptor is not None and (args := self.do_read()) is not None:
+                    self.do_handle(*args)
+            except OSError:  # of one connection, or no descriptor is left: those that are served free some
+                sleep(self.min_delay)
+                continue
             if not self._unbegun:
                 break
             sleep(0)  # they begin; who connects meanwhile would be lost with the listener
@@ -194,13 +200,21 @@ class WSGIServer(StreamServer):
 
     def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
         client_socket.settimeout(self.limits.head_timeout)
+        handshake = _Handshake(client_socket)
+        self._connections.add(handshake)
         try:
-            wrapped = self.wrap_socket(client_socket, **self.ssl_args)
-        except OSError as error:  # the client's trouble: no traceback
-            self.error_log.write(f"no TLS with {address}: {error}\n")
-            return
-        with wrapped:
+            try:
+                options = {**self.ssl_args, "do_handshake_on_connect": False}
+                wrapped = handshake.socket = self.wrap_socket(client_socket, **options)
+                wrapped.do_handshake()
+            except OSError as error:  # the client's trouble: no traceback
+                self.error_log.write(f"no TLS with {address}: {error}\n")
+                return
+            finally:
+                self._connections.discard(handshake)
             self.handle(wrapped, address)
+        finally:
+            handshake.socket.close()
 
     def handle(self, sock: Any, address: Any) -> None:
         """Serve one connection until it ends."""
@@ -222,6 +236,16 @@ class WSGIServer(StreamServer):
             handler.handle()
         finally:
             self._connections.discard(handler)
+
+
+class _Handshake:
+    """A connection whose TLS handshake is under way, as the server keeps account of it."""
+
+    __slots__ = ("socket",)
+    _idle = True
+
+    def __init__(self, sock: Any) -> None:
+        self.socket = sock
 
 
 def _make_log(log: Any, level: int) -> Any:
