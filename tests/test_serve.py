@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from conftest import Certificate, require_program
+from helpers import wait_until
 from helpers import run_patched
 
 from weald.http.limits import Limits
@@ -289,12 +290,20 @@ def test_what_is_under_way_at_one_address_costs_the_others_nothing(folder: Path)
             served.process.wait(30)
 
 
+def refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=30).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def test_ctrl_c_twice_does_not_wait(folder: Path) -> None:
     with serving(folder, "--workers", "1", "--graceful-timeout", "300") as served:
         with socket.create_connection(("127.0.0.1", served.port), timeout=30) as stuck:
             stuck.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n")
             served.signal(signal.SIGINT)
-            time.sleep(0.3)
+            wait_until(lambda: refuses(served.port))
             served.signal(signal.SIGINT)
             served.process.wait(30)
 
