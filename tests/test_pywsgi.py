@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import gzip
 import io
 import json
 import logging
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from socket import IPPROTO_TCP, SO_RCVBUF, SOL_SOCKET, TCP_NODELAY
 from time import monotonic
 from typing import Any
@@ -740,14 +742,38 @@ def test_a_file_goes_out_by_sendfile(method: str, length: str | None, monkeypatc
     assert file.closed
 
 
-def test_what_only_looks_like_a_file_is_read() -> None:
+class Shouting(io.FileIO):
+    def read(self, size: int | None = -1, /) -> bytes:
+        return (super().read(size) or b"").upper()
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@pytest.mark.parametrize("kind", ["memory", "gzip", "subclass", "buffered subclass"])
+def test_what_only_looks_like_a_file_is_read(kind: str, tmp_path: Path) -> None:
+    """Also what has a descriptor that gives other bytes."""
+    data = b"HELLO" * 1000
+    (tmp_path / "plain").write_bytes(data.lower())
+    (tmp_path / "packed").write_bytes(gzip.compress(data))
+
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [])
-        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](io.BytesIO(b"hello" * 1000), 100)
+        if kind == "memory":
+            file: Any = io.BytesIO(data)
+        elif kind == "gzip":
+            file = gzip.open(tmp_path / "packed")
+        else:
+            file = Shouting(tmp_path / "plain")
+            if kind == "buffered subclass":
+                file = io.BufferedReader(file)
+        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file, 100)
         return wrapped
 
     with serving(app) as server:
-        assert one(server, LAST).body == b"hello" * 1000
+        assert one(server, LAST).body == data
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,7 @@ from typing import Any
 
 import pytest
 from conftest import Certificate, require_program
-from helpers import wait_until
-from helpers import run_patched
+from helpers import run_patched, wait_until
 
 from weald.http.limits import Limits
 from weald.serve.accesslog import FORMATS

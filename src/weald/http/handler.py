@@ -22,7 +22,9 @@ import re
 import traceback
 from _socket import socket as _Base
 from datetime import datetime
+from io import BufferedRandom, BufferedReader, FileIO
 from socket import MSG_MORE, SHUT_WR
+from tempfile import _TemporaryFileWrapper
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -329,9 +331,16 @@ class WSGIHandler(Exchange):
 
     def _send_file(self, wrapper: FileWrapper) -> bool:
         """Send a file through sendfile(2).  False: it has to be read."""
+        file = wrapper.filelike
+        if type(file) is _TemporaryFileWrapper:
+            file = file.file
+        # Others may have a descriptor, and give other bytes than are behind it: GzipFile, say.
+        raw = file.raw if type(file) in (BufferedReader, BufferedRandom) else file
+        if type(raw) is not FileIO:
+            return False
         try:
-            fd = wrapper.filelike.fileno()
-            offset = wrapper.filelike.tell()
+            fd = file.fileno()
+            offset = file.tell()
             size = os.fstat(fd).st_size - offset
         except (AttributeError, OSError, ValueError):
             return False
