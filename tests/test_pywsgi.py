@@ -1285,3 +1285,32 @@ def test_draining_while_accepting_fails(number: int) -> None:
             assert server.drain(5)
             late.settimeout(20)
             assert late.recv(4096).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_draining_serves_or_refuses_who_connects() -> None:
+    """However many there are: whoever has connected is answered."""
+    clients: list[Any] = []
+
+    def connect_another() -> None:
+        sock = stdlib_socket.socket()
+        sock.settimeout(20)
+        try:
+            sock.connect(address)
+        except ConnectionRefusedError:
+            sock.close()
+        else:
+            sock.sendall(GET)
+            clients.append(sock)
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        connect_another()
+        return hello(environ, start_response)
+
+    with serving(app) as server:
+        address = ("127.0.0.1", server.server_port)
+        connect_another()
+        assert server.drain(5)
+        assert len(clients) > 1
+        for sock in clients:
+            assert sock.recv(4096).startswith(b"HTTP/1.1 200 OK")
+            sock.close()

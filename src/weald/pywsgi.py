@@ -159,15 +159,13 @@ class WSGIServer(StreamServer):
         start = monotonic()
         self._common.draining = True
         for _ in range(10):
-            try:
-                while self._acceptor is not None and (args := self.do_read()) is not None:
-                    self.do_handle(*args)
-            except OSError:  # of one connection, or no descriptor is left: those that are served free some
-                sleep(self.min_delay)
-                continue
-            if not self._unbegun:
+            if self._accept_all() and not self._unbegun:
                 break
-            sleep(0)  # they begin; who connects meanwhile would be lost with the listener
+            sleep(0)  # they begin
+        self._accept_all()
+        # Nothing runs in between: who connects now would be lost with the listener.
+        self.stop_accepting()
+        self._close_listener()
         self.close()
         sleep(0)
         while self._connections and (passed := monotonic() - start) < timeout:
@@ -179,6 +177,16 @@ class WSGIServer(StreamServer):
             if handler.socket is not None:
                 handler.socket.close()
         return done
+
+    def _accept_all(self) -> bool:
+        """Who is in the listener's backlog.  False if accepting failed, and may not the next time."""
+        try:
+            while self._acceptor is not None and (args := self.do_read()) is not None:
+                self.do_handle(*args)
+        except OSError:  # of one connection, or no descriptor is left: those that are served free some
+            sleep(self.min_delay)
+            return False
+        return True
 
     def _replace_connection(self, old: Any, new: Any) -> None:
         self._connections.discard(old)

@@ -190,9 +190,12 @@ class BaseServer:
             if self._unbegun and getcurrent() is not get_hub():
                 sleep(0)
         finally:
-            listener = self.__dict__.pop("socket", None)
-            if listener is not None:
-                listener.close()
+            self._close_listener()
+
+    def _close_listener(self) -> None:
+        listener = self.__dict__.pop("socket", None)
+        if listener is not None:
+            listener.close()
 
     def stop(self, timeout: float | None = None) -> None:
         """`close`, then give the handlers in the pool `timeout` seconds (`stop_timeout`) and kill the rest.
