@@ -190,8 +190,9 @@ def test_workers_share_the_load(folder: Path) -> None:
 
 def test_several_addresses(folder: Path) -> None:
     path = str(folder / "sock")
-    with serving(folder, "--workers", "2", "--bind", f"unix:{path}") as served:
+    with serving(folder, "--workers", "2", "--bind", f"unix:{path}", umask=0o077) as served:
         assert served.get().startswith("1 ")
+        assert os.stat(path).st_mode & 0o777 == 0o666  # a proxy runs as another user
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(path)
             sock.sendall(b"GET / HTTP/1.0\r\n\r\n")

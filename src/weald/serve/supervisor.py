@@ -61,6 +61,7 @@ def _open(address: str | tuple[str, int], shared: bool) -> socket.socket:
             os.unlink(address)  # somebody died and left it
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(address)
+        os.chmod(address, 0o666)  # to connect takes the right to write, and a proxy is another user
         sock.listen(BACKLOG)
         return sock
     host, port = address
