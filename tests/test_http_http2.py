@@ -21,7 +21,7 @@ from h2.events import (
     TrailersReceived,
 )
 from h2.settings import SettingCodes
-from helpers import recorded_errors, run_patched, wait_until
+from helpers import recorded_errors, run_patched, settle, wait_until
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -559,6 +559,36 @@ def test_a_tls_client_hears_why_it_was_cut_off(certificate: Certificate) -> None
             data = b"".join(iter(lambda: sock.recv(65536), b""))
     kind, payload = list(frames_in(data))[-1]
     assert (kind, payload[4:8]) == (GoAwayFrame.type, int(ErrorCodes.ENHANCE_YOUR_CALM).to_bytes(4, "big"))
+
+
+@pytest.mark.parametrize("how", ["closes", "resets"])
+def test_a_client_that_leaves_before_the_response_is_nobodys_error(how: str) -> None:
+    begun, left, answered = Event(), Event(), Event()
+
+    def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        begun.set()
+        assert environ["weald.disconnected"].wait(20)
+        assert left.wait(20)
+        answered.set()
+        start_response("200 OK", [])
+        return []
+
+    with recorded_errors() as errors, serving(waits, http2=True) as server:
+        client = Client(server)
+        with closing(client.sock):
+            stream = client.ask()
+            assert begun.wait(20)
+            if how == "closes":
+                client.sock.close()
+                wait_until(lambda: not server._connections)
+                settle()
+            else:
+                client.h2.reset_stream(stream)
+                client.flush()
+            left.set()
+            assert answered.wait(20)
+            settle()
+    assert errors == []
 
 
 def test_streams_that_the_client_has_reset_count_while_they_run() -> None:

@@ -421,6 +421,9 @@ class Http2Connection:
 
     def send_headers(self, stream_id: int, fields: list[tuple[bytes, bytes]], end: bool, more: bool = False) -> None:
         """`more`: what follows will flush them."""
+        stream = self.streams.get(stream_id)
+        if stream is not None and stream.broken is not None:
+            raise stream.broken
         try:
             self._h2.send_headers(stream_id, fields, end_stream=end)
         except (H2Error, KeyError):
