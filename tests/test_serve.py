@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -374,6 +375,20 @@ def test_a_worker_that_hangs_is_killed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("option", [("--max-requests", "30", "--max-requests-jitter", "5"), ("--max-memory", "1")])
+def test_a_worker_without_descriptors_is_no_worker_that_hangs(folder: Path) -> None:
+    def few_descriptors() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    with serving(folder, "--workers", "1", "--timeout", "2.5", preexec_fn=few_descriptors) as served:
+        before = served.get()
+        crowd = [socket.create_connection(("127.0.0.1", served.port), timeout=30) for _ in range(80)]
+        served.wait_for("Too many open files")
+        time.sleep(5)
+        for sock in crowd:
+            sock.close()
+        assert served.get() == before
+
+
 def test_workers_are_replaced_in_time_and_no_request_fails(folder: Path, option: tuple[str, ...]) -> None:
     with serving(folder, "--workers", "1", *option) as served:
         load = Load(served.port, threads=2)

@@ -137,6 +137,8 @@ class Worker:
 
         config, row = self.config, self.row
         worst: list[float] = []
+        # Opened once: when no descriptor is left, the parent must not take us for dead.
+        statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         while True:
             start = monotonic()
             sleep(1.0, ref=False)
@@ -144,7 +146,7 @@ class Worker:
             worst = [*worst[-59:], lag]
             row[LAG], row[LAG_MAX] = lag, max(worst)
             row[CONNECTIONS] = sum(len(server._connections) for server in self.servers)
-            row[MEMORY] = memory = resident()
+            row[MEMORY] = memory = resident(statm)
             old = (config.max_requests and self.served >= self.retire_at) or (
                 config.max_memory and memory > config.max_memory
             )
@@ -167,10 +169,9 @@ class Worker:
         return 0
 
 
-def resident() -> int:
-    """Bytes of memory this process has in use."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * _PAGE
+def resident(statm: int) -> int:
+    """Bytes of memory in use by the process whose /proc/…/statm is open as `statm`."""
+    return int(os.pread(statm, 200, 0).split()[1]) * _PAGE
 
 
 def serve_metrics(listener: socket.socket, parent: socket.socket, metrics: Metrics) -> int:
