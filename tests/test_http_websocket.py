@@ -149,6 +149,7 @@ def test_subprotocols() -> None:
     with serving(app) as server:
         client = Client(server, "Sec-WebSocket-Protocol: a, b\r\n")
         assert client.fields["sec-websocket-protocol"] == "b"
+        client.send(frame(CLOSE, b"\x03\xe8"))
         assert client.closed() == 1000
         client.sock.close()
 
