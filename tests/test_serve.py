@@ -374,7 +374,6 @@ def test_a_worker_that_hangs_is_killed(folder: Path) -> None:
         assert int(served.get().split()[1]) != pid
 
 
-@pytest.mark.parametrize("option", [("--max-requests", "30", "--max-requests-jitter", "5"), ("--max-memory", "1")])
 def test_a_worker_without_descriptors_is_no_worker_that_hangs(folder: Path) -> None:
     def few_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -389,6 +388,7 @@ def test_a_worker_without_descriptors_is_no_worker_that_hangs(folder: Path) -> N
         assert served.get() == before
 
 
+@pytest.mark.parametrize("option", [("--max-requests", "30", "--max-requests-jitter", "5"), ("--max-memory", "1")])
 def test_workers_are_replaced_in_time_and_no_request_fails(folder: Path, option: tuple[str, ...]) -> None:
     with serving(folder, "--workers", "1", *option) as served:
         load = Load(served.port, threads=2)
