@@ -210,6 +210,8 @@ def test_a_port_is_shared_if_asked_for(kind: Any) -> None:
 def test_arguments_that_make_no_server() -> None:
     with pytest.raises(TypeError, match="handle"):
         StreamServer(LOCAL)
+    with socket.socket(type=socket.SOCK_DGRAM) as datagrams, pytest.raises(TypeError, match="datagrams"):
+        StreamServer(datagrams, echo)
     with socket.create_server(LOCAL) as listener, pytest.raises(TypeError, match="backlog"):
         StreamServer(listener, echo, backlog=5)
 
@@ -413,6 +415,15 @@ def failing_server(errors: list[OSError], **attributes: Any) -> StreamServer:
 def test_a_connection_lost_before_it_was_accepted_is_passed_over(number: int) -> None:
     with running(failing_server([OSError(number, "x")] * 5)) as made:
         assert answer(made) == b"hello"
+
+
+def test_failures_without_end_starve_nobody() -> None:
+    errors = [OSError(errno.ECONNABORTED, "x") for _ in range(10_000)]
+    made = failing_server(errors)
+    made.start()
+    settle()
+    assert errors
+    made.stop()
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])

@@ -254,8 +254,8 @@ class BaseServer:
             except Exception as error:
                 if self._greenlet is me:
                     self._failed(error)
-                continue
-            self.delay = self.min_delay
+            else:
+                self.delay = self.min_delay
             accepted += 1
             if accepted >= self.max_accept:
                 accepted = 0
@@ -348,6 +348,11 @@ class StreamServer(BaseServer):
     def init_socket(self) -> None:
         super().init_socket()
         self._handle = self.wrap_socket_and_handle if self.ssl_enabled else self.handle
+
+    def set_listener(self, listener: Any) -> None:
+        super().set_listener(listener)
+        if not self.closed and listener.type == SOCK_DGRAM:
+            raise TypeError(f"a socket for datagrams accepts no connections: {listener!r}")
 
     def _listen(self) -> Any:
         return self.get_listener(self.address, self.backlog, self.family)
