@@ -702,6 +702,31 @@ def test_socket_activation_and_notification(folder: Path) -> None:
             assert process.wait(40) == 0
 
 
+@pytest.mark.parametrize("count", ["x", "9"])
+def test_sockets_that_are_none(folder: Path, count: str) -> None:
+    starter = (
+        "import os, sys; os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=sys.argv[1]);"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", starter, count, *command("site_app:app")[1:]],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 1
+    assert "the sockets from systemd cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_datagram_socket_is_no_listener(folder: Path) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        with activated(sock, "site_app:app", "--workers", "1", cwd=folder) as process:
+            assert process.wait(40) == 1
+
+
 # ---------------------------------------------------------------- small things
 
 

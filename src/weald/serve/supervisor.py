@@ -121,7 +121,10 @@ def describe(sock: socket.socket, config: Config) -> str:
 class Supervisor:
     def __init__(self, config: Config) -> None:
         self.config = config
-        inherited = systemd.inherited_sockets()
+        try:
+            inherited = systemd.inherited_sockets()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"the sockets from systemd cannot be used: {error}") from None
         self.listeners = [inherited] * config.workers if inherited else bind_all(config)
         self.paths = [bind.removeprefix("unix:") for bind in config.binds if bind.startswith("unix:") and not inherited]
         self.metrics = Metrics(config.workers)

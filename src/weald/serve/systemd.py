@@ -10,7 +10,10 @@ _FIRST = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
 
 def inherited_sockets() -> list[socket.socket]:
-    """The listeners passed to this process; none if there are none, or they are another process's."""
+    """The listeners passed to this process; none if there are none, or they are another process's.
+
+    Raises OSError or ValueError if they are no listeners.
+    """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = int(os.environ.get("LISTEN_FDS", "0"))
@@ -19,7 +22,10 @@ def inherited_sockets() -> list[socket.socket]:
     found = []
     for fd in range(_FIRST, _FIRST + count):
         os.set_inheritable(fd, False)
-        found.append(socket.socket(fileno=fd))
+        sock = socket.socket(fileno=fd)
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise ValueError(f"{sock} does not listen")
+        found.append(sock)
     return found
 
 
