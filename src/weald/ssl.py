@@ -21,7 +21,9 @@ from ssl import (
     CERT_REQUIRED,
     PROTOCOL_TLS_CLIENT,
     PROTOCOL_TLS_SERVER,
+    SSL_ERROR_EOF,
     DER_cert_to_PEM_cert,
+    SSLError,
     SSLWantReadError,
     SSLWantWriteError,
     VerifyMode,
@@ -104,27 +106,32 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         while True:
             try:
                 return call(*args)
-            except SSLWantReadError:
-                if timeout == 0.0:
-                    asked_in_vain()
-                    raise
-                wait = self._descriptor.wait_read
-            except SSLWantWriteError:
-                if timeout == 0.0:
-                    raise
-                wait = self._descriptor.wait_write
-            if timeout is None:
-                wait()
-                continue
-            now = monotonic()
-            if deadline is None:
-                deadline = now + timeout
-            try:
-                if deadline <= now:
-                    raise TimeoutError
-                wait(deadline - now)
-            except TimeoutError:
-                raise TimeoutError(f"The {doing} operation timed out") from None
+            except (SSLWantReadError, SSLWantWriteError) as error:
+                deadline = self._wait_for_ssl(doing, timeout, deadline, error)
+
+    def _wait_for_ssl(
+        self, doing: str, timeout: float | None, deadline: float | None, error: SSLError
+    ) -> float | None:
+        """Wait for what OpenSSL wants, as `error` says; until when, which is set by the first wait."""
+        reading = isinstance(error, SSLWantReadError)
+        if timeout == 0.0:
+            if reading:
+                asked_in_vain()
+            raise error
+        wait = self._descriptor.wait_read if reading else self._descriptor.wait_write
+        if timeout is None:
+            wait()
+            return None
+        now = monotonic()
+        if deadline is None:
+            deadline = now + timeout
+        try:
+            if deadline <= now:
+                raise TimeoutError
+            wait(deadline - now)
+        except TimeoutError:
+            raise TimeoutError(f"The {doing} operation timed out") from None
+        return deadline
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
         """Up to `len` bytes, b"" at the end; with a `buffer`, their number."""
@@ -135,19 +142,41 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
                 self._descriptor.wait_read(timeout)
             except TimeoutError:
                 raise TimeoutError("The read operation timed out") from None
-        result: Any = self._cooperate_ssl("read", timeout, super().read, len, buffer)
+        deadline = None
+        while True:
+            # As the standard library's, without the calls that it takes.
+            sslobj = self._sslobj
+            if sslobj is None:
+                return super().read(len, buffer)  # raises
+            try:
+                result = sslobj.read(len) if buffer is None else sslobj.read(len, buffer)
+                break
+            except (SSLWantReadError, SSLWantWriteError) as error:
+                deadline = self._wait_for_ssl("read", timeout, deadline, error)
+            except SSLError as error:
+                if error.args[0] == SSL_ERROR_EOF and self.suppress_ragged_eofs:
+                    return b"" if buffer is None else 0
+                raise
         got = result.__len__() if buffer is None else result
         # Nothing is left in OpenSSL, which reads record by record, so whatever comes wakes the loop.
-        self._drained = 0 < got < len and self._sslobj is not None and not self._sslobj.pending()
+        self._drained = 0 < got < len and not sslobj.pending()
         return result
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        if nbytes and not flags and self._sslobj is not None:
+            count: int = self.read(nbytes, buffer)
+            return count
+        return super().recv_into(buffer, nbytes, flags)
 
     def write(self, data: Any) -> int:
         timeout = self._descriptor.timeout
-        if timeout == 0.0:
+        sslobj = self._sslobj
+        if timeout == 0.0 or sslobj is None:
             return super().write(data)
         if self._half_sent is None:
             try:
-                return super().write(data)
+                sent: int = sslobj.write(data)
+                return sent
             except (SSLWantReadError, SSLWantWriteError):
                 self._half_sent = Lock()
         begin = monotonic()
@@ -168,6 +197,15 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         if flags != 0:
             raise ValueError(f"non-zero flags not allowed in calls to send() on {type(self)}")
         return self.write(data)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        if type(data) is bytes and data and not flags and self._sslobj is not None:
+            # As the standard library's, without its views of the data.
+            sent = self.write(data)
+            if sent == len(data):
+                return
+            data = memoryview(data)[sent:]
+        super().sendall(data, flags)
 
     def do_handshake(self, block: bool = False) -> None:
         """Negotiate; with `block`, a non-blocking socket waits, too."""

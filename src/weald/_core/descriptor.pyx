@@ -421,7 +421,7 @@ cdef class Descriptor:
                 self.wait(READ_EVENT, -1.0)
 
     cdef Py_ssize_t transmit(self, const char *data, Py_ssize_t size, int flags, double *end) except -1:
-        """send(2) once, parking before as long as there is no room: until `end`, set when first parking (before: < 0)."""
+        """send(2) once; before, park while there is no room: until `end`, which the first wait sets (before: < 0)."""
         cdef ssize_t n
         cdef int error
         while True:

@@ -329,7 +329,7 @@ cdef class Exchange:
             count = descriptor.receive(self.socket, buffer, BUFFER, 0)
         else:
             self._descriptor.timeout = None if timeout < 0.0 else timeout
-            count = self.socket.recv_into(self._common.buffer)
+            count = self.socket.recv_into(self._common.buffer, BUFFER)
         if not count:
             # When the server has woken us to end an idle connection, the client's end is yet to come.
             self._linger = self._common.draining
@@ -723,6 +723,9 @@ cdef class Exchange:
                 descriptor = descriptor_of(self.socket)
                 descriptor.limit = self._common.write_timeout
                 descriptor.transmit_all(PyBytes_AS_STRING(data), size, 0)
+            elif size <= JOIN_BELOW:
+                self._descriptor.timeout = self._common.write_timeout
+                self.socket.sendall(data)
             else:
                 self._send(data)
         except OSError as error:
