@@ -49,13 +49,15 @@ class Gunicorn:
 
 
 @contextmanager
-def gunicorn(folder: Path, *arguments: str) -> Iterator[Gunicorn]:
+def gunicorn(
+    folder: Path, *arguments: str, worker: str = "weald.integrations.gunicorn.Worker"
+) -> Iterator[Gunicorn]:
     (folder / "site_app.py").write_text(APP % 1)
     log = folder / "log"
     with socket.create_server(("127.0.0.1", 0)) as listener, log.open("w") as file:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "gunicorn", "-k", "weald.integrations.gunicorn.Worker"),
+                *(sys.executable, "-m", "gunicorn", "-k", worker),
                 *("--bind", f"fd://{listener.fileno()}", "--graceful-timeout", "10", *arguments, "site_app:app"),
             ],
             cwd=folder,
@@ -90,6 +92,30 @@ def test_it_serves_and_logs(tmp_path: Path) -> None:
         running.wait_for(r'"GET /fail HTTP/1\.1" 500')
         running.wait_for("KeyError: 'a bug'")
         running.wait_for('"- - -" 400')
+
+
+TOLD_TO_STOP = """
+import os, signal
+from weald import monkey
+from weald.integrations.gunicorn import Worker
+
+patch_all = monkey.patch_all
+
+def told_to_stop():
+    if not os.path.exists("told"):
+        open("told", "w").close()
+        os.kill(os.getpid(), signal.SIGTERM)
+    patch_all()
+
+monkey.patch_all = told_to_stop
+"""
+
+
+def test_a_worker_that_is_told_to_stop_while_it_begins_does(tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(TOLD_TO_STOP)
+    with gunicorn(tmp_path, worker="worker.Worker") as running:
+        running.wait_for("Worker exiting")
+        assert running.get()
 
 
 def test_limits_and_an_untrusted_client(tmp_path: Path) -> None:

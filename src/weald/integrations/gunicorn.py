@@ -6,6 +6,7 @@ the access log, TLS, and what the proxy in front says of the scheme (forwarded_a
 """
 
 import os
+import signal
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -69,6 +70,9 @@ class Worker(_Base):  # type: ignore[misc]
     def init_process(self) -> None:
         from weald import monkey
 
+        # Until gunicorn sets its handlers anew, which is after the patching, those of its main process are in place,
+        # and would only take note of the signal.
+        signal.signal(signal.SIGTERM, self.handle_exit)
         monkey.patch_all()
         super().init_process()
 
