@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -423,6 +424,16 @@ def test_a_bad_request(status: int, fields: list[tuple[str, str]]) -> None:
             assert client.heads[1][b":status"] == b"%d" % status
             assert client.body(client.ask("/after")) == b"GET /after 0"
     assert served == (["/after"] if status else [])
+
+
+def test_a_bad_request_is_logged() -> None:
+    logged, errors = io.StringIO(), io.StringIO()
+    with talking(log=logged, error_log=errors) as client:
+        stream = client.ask("/" + "a" * 9000)
+        client.until(lambda: stream in client.ended)
+        wait_until(logged.getvalue)
+    assert re.fullmatch(r"127\.0\.0\.1 - - \[[^]]+\] \"\" 414 - 0\.0+\n", logged.getvalue())
+    assert "the path is too long" in errors.getvalue()
 
 
 def test_connect_is_for_proxies() -> None:

@@ -18,7 +18,7 @@ import re
 from collections import deque
 from select import POLLHUP, POLLIN
 from socket import SHUT_WR
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from weald._core import Event, Lock, spawn
@@ -158,7 +158,7 @@ class _Http2Handler:
     socket: Any
     server: Any
 
-    def __init__(self, connection: "Http2Connection", stream_id: int, request: Request, stream: _Stream) -> None:
+    def __init__(self, connection: "Http2Connection", stream_id: int, request: Request | None, stream: _Stream) -> None:
         super().__init__(connection.sock, connection.address, connection.server)  # type: ignore[call-arg]
         self._connection = connection
         self._stream_id = stream_id
@@ -188,6 +188,12 @@ class _Http2Handler:
                 # Section 8.1: the response is complete, the rest of the request is of no use.
                 self._connection.reset(self._stream_id, ErrorCodes.NO_ERROR)
             self.environ = self.wsgi_input = None
+
+    def log_refusal(self: Any, error: ProtocolError) -> None:
+        """For a request that was none."""
+        self.status = self._handle_client_error(error)[0]
+        self.time_start = self.time_finish = time()
+        self.log_request()
 
     def _body_piece(self: Any) -> bytes:
         stream, limits = self._stream, self._stream.limits
@@ -540,6 +546,7 @@ class Http2Connection:
                 pass  # the client has reset it already
             if event.stream_ended is None:
                 self._reject(stream_id, ErrorCodes.NO_ERROR)
+            self._handler_class(self, stream_id, None, _Stream(self.limits)).log_refusal(error)
             self._charge(1)
             return
         stream = _Stream(self.limits)
