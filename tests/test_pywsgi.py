@@ -1169,6 +1169,8 @@ def test_a_unix_socket(tmp_path: Any) -> None:
     finally:
         server.stop()
     assert "REMOTE_ADDR" not in seen
+    # PEP 3333: they "can never be empty strings".
+    assert (seen["SERVER_NAME"], seen["SERVER_PORT"]) == ("localhost", "80")
 
 
 def test_requests_and_flask_in_a_patched_program() -> None:

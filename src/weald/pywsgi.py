@@ -130,8 +130,9 @@ class WSGIServer(StreamServer):
                     self.environ["SERVER_NAME"] = str(address[0])
             self.environ.setdefault("SERVER_PORT", str(address[1]))
         else:
-            self.environ.setdefault("SERVER_NAME", "")
-            self.environ.setdefault("SERVER_PORT", "")
+            # PEP 3333 wants both, and neither empty.
+            self.environ.setdefault("SERVER_NAME", "localhost")
+            self.environ.setdefault("SERVER_PORT", "443" if self.ssl_enabled else "80")
 
     def full(self) -> bool:
         return len(self._connections) + self._unbegun >= self.limits.connections or super().full()
