@@ -788,6 +788,25 @@ def test_datagrams_on_a_unix_socket(tmp_path: Path) -> None:
         assert made.server_port is None
 
 
+@pytest.mark.parametrize("module", [stdlib_socket, socket])
+def test_answers_wait_for_a_client_that_is_slow(module: Any, tmp_path: Path) -> None:
+    here, there = str(tmp_path / "server"), str(tmp_path / "client")
+
+    def answer_often(data: bytes, address: str) -> None:
+        for _ in range(1000):
+            made.sendto(b"x", address)
+
+    with module.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(here)
+        made = DatagramServer(listener, answer_often)
+        with running(made), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.bind(there)
+            client.settimeout(20)
+            client.sendto(b"go", here)
+            for _ in range(1000):
+                assert client.recv(10) == b"x"
+
+
 def test_datagrams_wait_while_the_pool_is_full() -> None:
     held = Held()
     with running(DatagramServer(LOCAL, held, spawn=1)) as made, udp_client(made) as sock:

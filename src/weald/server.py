@@ -398,7 +398,9 @@ class DatagramServer(BaseServer):
 
     def sendto(self, data: Any, *args: Any) -> int:
         """sendto(data, [flags,] address), from the server's socket."""
-        sent: int = self.socket.sendto(data, *args)
+        # A listener from the standard library is not cooperative, and no longer blocks either.
+        sock = self.socket if self._acceptor is None else self._acceptor
+        sent: int = sock.sendto(data, *args)
         return sent
 
 
