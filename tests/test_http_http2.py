@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -643,6 +644,22 @@ def test_a_field_section_beyond_the_limit() -> None:
         client.until_closed()
         assert client.goaway == ErrorCodes.ENHANCE_YOUR_CALM
     assert served == []
+
+
+@pytest.mark.parametrize("refused_by", ["server", "application"])
+def test_curl_reads_why_its_upload_is_refused(refused_by: str, tmp_path: Path) -> None:
+    """It takes a reset that comes at once for a failure."""
+
+    def refuses(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("413 Content Too Large", [])
+        return []
+
+    (tmp_path / "file").write_bytes(b"x" * 1_000_000)
+    limits = replace(QUICK, body=1000) if refused_by == "server" else QUICK
+    with serving(refuses, http2=True, limits=limits) as server:
+        options = ("--http2-prior-knowledge", "-T", str(tmp_path / "file"), "-w", "%{http_code}")
+        for _ in range(5):
+            assert curl(*options, url(server)) == "413"
 
 
 def test_what_is_under_way_to_a_refused_upload_is_no_flood() -> None:

@@ -21,7 +21,7 @@ from socket import SHUT_WR
 from time import monotonic, time
 from typing import Any
 
-from weald._core import Event, Lock, spawn
+from weald._core import Event, Greenlet, Lock, spawn
 from weald.http.body import InvalidClientInput
 from weald.http.disconnected import Disconnected
 from weald.http.fields import field_name, field_value
@@ -185,8 +185,7 @@ class _Http2Handler:
             if not self._over:
                 self._connection.reset(self._stream_id, ErrorCodes.INTERNAL_ERROR)
             elif self._stream.in_body:
-                # Section 8.1: the response is complete, the rest of the request is of no use.
-                self._connection.reset(self._stream_id, ErrorCodes.NO_ERROR)
+                self._connection.forsake(self._stream_id)
             self.environ = self.wsgi_input = None
 
     def log_refusal(self: Any, error: ProtocolError) -> None:
@@ -476,6 +475,13 @@ class Http2Connection:
         except OSError:
             pass  # the reader will find out
 
+    def forsake(self, stream_id: int) -> None:
+        """Section 8.1: the response is complete, the rest of the request is of no use.
+
+        Some clients take the reset for a failure, and drop a response that they have not read by then.
+        """
+        Greenlet.spawn_later(self.limits.linger_timeout, self.reset, stream_id, ErrorCodes.NO_ERROR)
+
     def _reject(self, stream_id: int, code: int) -> None:
         try:
             self._forgiven = min(self._forgiven + self._h2.remote_flow_control_window(stream_id), 16 * _WINDOW)
@@ -545,7 +551,7 @@ class Http2Connection:
             except H2Error:
                 pass  # the client has reset it already
             if event.stream_ended is None:
-                self._reject(stream_id, ErrorCodes.NO_ERROR)
+                self.forsake(stream_id)
             self._handler_class(self, stream_id, None, _Stream(self.limits)).log_refusal(error)
             self._charge(1)
             return
