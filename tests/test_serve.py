@@ -26,6 +26,7 @@ from weald.http.limits import Limits
 from weald.serve.accesslog import FORMATS
 from weald.serve.config import Config, ConfigError, load_application, parse_bind, parse_limits
 from weald.serve.metrics import Metrics
+from weald.serve.supervisor import refuse_newcomers
 
 APP = """
 import os, time
@@ -256,6 +257,23 @@ def test_a_stop_under_load_fails_no_request(folder: Path) -> None:
         assert served.end() == 0
         load.end()
         slow.end()
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_who_comes_to_a_listener_that_is_about_to_end(family: int, host: str) -> None:
+    """Is connected before that, or not at all: a connection that nobody accepts any more would be reset."""
+    with socket.create_server((host, 0), family=family) as listener:
+        address = listener.getsockname()[:2]
+        with socket.create_connection(address) as early:
+            refuse_newcomers(listener)
+            with pytest.raises(TimeoutError):
+                socket.create_connection(address, timeout=0.3)
+            accepted, _ = listener.accept()
+            with accepted:
+                early.sendall(b"question")
+                assert accepted.recv(100) == b"question"
+                accepted.sendall(b"answer")
+                assert early.recv(100) == b"answer"
 
 
 def test_a_stop_ends_idle_connections_and_what_takes_too_long(folder: Path) -> None:
@@ -638,6 +656,22 @@ def test_metrics(folder: Path) -> None:
         assert values['weald_worker_starts_total{worker="1"}'] == "1"
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(where.replace("/metrics", "/"), timeout=30)
+
+
+def test_nobody_keeps_the_port_of_the_metrics(folder: Path) -> None:
+    with serving(folder, "--workers", "1", "--metrics", "127.0.0.1:0", "--graceful-timeout", "3") as served:
+        address = ("127.0.0.1", int(served.wait_for(r"metrics at http://127.0.0.1:(\d+)")[1]))
+        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as stuck:
+            stuck.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+            served.signal(signal.SIGTERM)
+            while True:
+                try:
+                    socket.create_connection(address, timeout=30).close()
+                except ConnectionRefusedError:
+                    break
+                assert served.process.poll() is None
+            assert served.process.poll() is None
+            served.process.wait(30)
 
 
 def test_the_histogram_is_cumulative() -> None:

@@ -10,6 +10,7 @@ Invariants:
 - Whatever is told to stop is gone after `graceful_timeout` and a second.
 """
 
+import ctypes
 import errno
 import os
 import random
@@ -17,6 +18,7 @@ import selectors
 import signal
 import socket
 import stat
+import struct
 import sys
 from dataclasses import dataclass
 from time import monotonic
@@ -30,6 +32,8 @@ __all__ = ["run"]
 BACKLOG = 2048
 _YOUNG = 10.0  # seconds: a worker that dies sooner is replaced after a pause
 _PAUSE = 1.0
+_SO_ATTACH_FILTER = 26  # socket(7); what follows is classic BPF's: BPF_LD | BPF_B | BPF_ABS and so on
+_LOAD_BYTE, _TEST_BITS, _RETURN = 0x30, 0x45, 0x06
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 
 
@@ -71,6 +75,20 @@ def _open(address: str | tuple[str, int], shared: bool) -> socket.socket:
         return socket.create_server(("", port), family=family, backlog=BACKLOG, reuse_port=shared, dualstack_ipv6=dual)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared)
+
+
+def refuse_newcomers(sock: socket.socket) -> None:
+    """Have the kernel drop each SYN, so that no connection is made between the last accept and the listener's end.
+
+    It would be reset.  Whose SYN is dropped tries again after a second, and then is refused, or finds our successor.
+    """
+    # Offset 13 of a TCP header has the flags; 2 is SYN: then take 0 bytes of the packet, else all.
+    program = ((_LOAD_BYTE, 0, 0, 13), (_TEST_BITS, 0, 1, 2), (_RETURN, 0, 0, 0), (_RETURN, 0, 0, 0xFFFFFFFF))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(code)))
+    except OSError:
+        pass  # a kernel without: some may be reset
 
 
 def _is_socket(path: str) -> bool:
@@ -125,6 +143,7 @@ class Supervisor:
             inherited = systemd.inherited_sockets()
         except (OSError, ValueError) as error:
             raise ConfigError(f"the sockets from systemd cannot be used: {error}") from None
+        self.inherited = bool(inherited)
         self.listeners = [inherited] * config.workers if inherited else bind_all(config)
         self.paths = [bind.removeprefix("unix:") for bind in config.binds if bind.startswith("unix:") and not inherited]
         self.metrics = Metrics(config.workers)
@@ -181,6 +200,8 @@ class Supervisor:
                 assert self.metrics_listener is not None
                 status = worker.serve_metrics(self.metrics_listener, theirs, self.metrics)
             else:
+                if self.metrics_listener is not None:
+                    self.metrics_listener.close()
                 for i, listeners in enumerate(self.listeners):
                     if i != slot:
                         for sock in listeners:
@@ -318,7 +339,11 @@ class Supervisor:
         # New connections are refused from here on; the workers take what is in their backlogs.
         for listeners in self.listeners:
             for sock in listeners:
+                if not self.inherited and sock.fileno() >= 0 and sock.family != socket.AF_UNIX:
+                    refuse_newcomers(sock)
                 sock.close()
+        if self.metrics_listener is not None:
+            self.metrics_listener.close()
         self.clean()
         for child in list(self.children.values()):
             if not child.stopping or number != signal.SIGTERM:
