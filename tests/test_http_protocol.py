@@ -69,6 +69,8 @@ BAD_HEADS = [
     (400, "a control byte in the target", b"GET /a\x01 HTTP/1.1\r\n" + HOST + b"\r\n"),
     (400, "NUL in the target", b"GET /\x00 HTTP/1.1\r\n" + HOST + b"\r\n"),
     (400, "bytes above ASCII in the target", "GET /ä HTTP/1.1\r\n".encode() + HOST + b"\r\n"),
+    (400, "a fragment in the target", b"GET /a#b HTTP/1.1\r\n" + HOST + b"\r\n"),
+    (400, "a fragment in an absolute target", b"GET http://a/b#c HTTP/1.1\r\n" + HOST + b"\r\n"),
     (400, "a target of no form", b"GET a HTTP/1.1\r\n" + HOST + b"\r\n"),
     (400, "an asterisk for GET", b"GET * HTTP/1.1\r\n" + HOST + b"\r\n"),
     (400, "a foreign scheme", b"GET ftp://a/ HTTP/1.1\r\n" + HOST + b"\r\n"),
@@ -459,8 +461,8 @@ def test_how_bytes_are_cut_changes_nothing(data: bytes, step: int) -> None:
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
-HEAD = re.compile(rb"%b [!-~]+ HTTP/1\.[01]\r\n(?:%b:%b\r\n)*\r\n" % (TOKEN, TOKEN, TEXT))
-LINE = re.compile(rb"%b [!-~]+ HTTP/1\.[01]\r\n" % TOKEN)
+HEAD = re.compile(rb"%b [!\"$-~]+ HTTP/1\.[01]\r\n(?:%b:%b\r\n)*\r\n" % (TOKEN, TOKEN, TEXT))
+LINE = re.compile(rb"%b [!\"$-~]+ HTTP/1\.[01]\r\n" % TOKEN)
 HOPELESS = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 

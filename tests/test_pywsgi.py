@@ -210,6 +210,19 @@ def test_head_gives_the_head_of_get() -> None:
     assert found[2].body == b"hello"
 
 
+def test_head_of_a_response_in_chunks_ends_with_its_head() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        environ.get("weald.trailers", []).append(("X", "y"))
+        return iter([b"hello"])
+
+    head = b"HEAD / HTTP/1.1\r\nHost: a\r\n"
+    with serving(app) as server:
+        found = responses(server, head + b"\r\n" + head + b"TE: trailers\r\n\r\n" + LAST, True, True, False)
+    assert [response.fields["transfer-encoding"] for response in found] == ["chunked"] * 3
+    assert [response.body for response in found] == [b"", b"", b"hello"]
+
+
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
 def test_no_body(status: str) -> None:
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -793,6 +806,7 @@ def test_what_only_looks_like_a_file_is_read(kind: str, tmp_path: Path) -> None:
         ("200 OK", [("X", 1)], UnicodeError),
         ("200 OK", [("X", "\u20ac")], UnicodeError),
         ("200 OK", [("Content-Length", "+5")], ValueError),
+        ("200 OK", [("Content-Length", "5"), ("Content-Length", "6")], ValueError),
         ("204 No Content", [("Content-Length", "5")], AssertionError),
     ],
 )
@@ -837,6 +851,19 @@ def test_start_response_again() -> None:
         late = talk(server, b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
         assert late.endswith(b"sorry\r\n")
         assert [error[1] for error in errors] == [AssertionError, KeyError]
+
+
+@pytest.mark.parametrize("wrong", ["text", 5, ("a", "b")], ids=repr)
+def test_a_body_that_is_no_bytes(wrong: Any) -> None:
+    """The client hears of it, as nothing has been sent."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Length", "1")])
+        return [wrong]
+
+    with serving(app) as server, recorded_errors() as errors:
+        assert one(server, LAST).status == 500
+        assert [error[1] for error in errors] == [TypeError]
 
 
 @pytest.mark.parametrize("where", ["call", "first", "later", "close", "nothing"])

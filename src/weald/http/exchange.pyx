@@ -14,6 +14,7 @@ Invariants:
 Long because each step of a request stands here twice: as a method, and in C.
 """
 
+from cpython.buffer cimport PyObject_CheckBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromFormat, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_Update
@@ -506,9 +507,11 @@ cdef class Exchange:
                 self._send_error_response_if_possible(500)
                 return 0
             self.put_out(b"")
+        if self.command == "HEAD":
+            return 0
         if self.response_use_chunked:
             self.send_all(self._last_chunk() if self._trailers else LAST_CHUNK)
-        elif self._left and self.command != "HEAD":
+        elif self._left:
             # The client would take the next response for the rest of this one.
             self.close_connection = True
             self.log_error("the application sent %d bytes less than its Content-Length", self._left)
@@ -558,6 +561,8 @@ cdef class Exchange:
             if kind == CONTENT_LENGTH:
                 if number_in(value) < 0:
                     raise ValueError("Content-Length must be a number", value)
+                if length is not None:
+                    raise ValueError("Content-Length was given twice", value)
                 length = value
             elif kind == DATE:
                 given_date = value
@@ -658,6 +663,9 @@ cdef class Exchange:
         self.do_write_with_headers(data)
 
     cdef int do_write_with_headers(self, data) except -1:
+        if type(data) is not bytes and not PyObject_CheckBuffer(data):
+            # While the client can still be told that something went wrong.
+            raise TypeError(f"a response's body must be bytes, not {type(data).__name__}")
         self.finish_head()
         cdef Py_ssize_t size = len(data)
         left = self._left

@@ -69,7 +69,7 @@ _LEAVING = b"leaving."  # in the ping that goes with the first GOAWAY
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 
-_good_path = re.compile(rb"/[!-~]*").fullmatch
+_good_path = re.compile(rb'/[!"$-~]*').fullmatch
 _good_authority = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?").fullmatch
 _good_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 

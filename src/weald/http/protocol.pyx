@@ -79,7 +79,7 @@ cdef enum:  # kinds of bytes
 
 cdef unsigned char[256] KINDS
 
-for _kind, _class in ((OF_TOKEN, TOKEN), (OF_TARGET, rb"[!-~]"), (OF_TEXT, _TEXT)):
+for _kind, _class in ((OF_TOKEN, TOKEN), (OF_TARGET, rb'[!"$-~]'), (OF_TEXT, _TEXT)):
     for _byte in re.findall(_class, bytes(range(256))):
         KINDS[_byte[0]] |= _kind
 
