@@ -393,6 +393,7 @@ def test_a_client_may_not_overrun_the_window() -> None:
     ("status", "fields"),
     [
         (400, [(":path", "/a b")]),
+        (400, [(":path", "/a#b")]),
         (400, [(":path", "no-slash")]),
         (400, [(":path", "*")]),
         (400, [(":authority", "a/b")]),

@@ -607,3 +607,39 @@ def test_an_independent_client() -> None:
         server.stop()
         """
     )
+
+
+# ---------------------------------------------------------------- the server's end
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_server_that_ends_says_so(answers: bool) -> None:
+    """1001, RFC 6455 section 7.4.1; who does not answer is cut off, long before the server's patience ends."""
+    ended = []
+
+    def handler(ws: WebSocket) -> None:
+        ended.extend(ws)
+        assert ws.closed is not None
+        ended.append(ws.closed.code)
+
+    with serving(application(handler, options=Options(close_timeout=0.1))) as server:
+        client = Client(server)
+        client.send(frame(TEXT, b"last words"))
+        draining = weald.spawn(server.drain, 20, patience=0)
+        assert client.receive() == (CLOSE, b"\x03\xe9")
+        if answers:
+            client.send(frame(CLOSE, b"\x03\xe9"))
+        assert client.file.read() == b""
+        assert draining.get(10)
+        client.sock.close()
+    assert ended == ["last words", 1001]
+
+
+def test_a_server_that_stops_says_so() -> None:
+    with serving(application(echo)) as server:
+        client = Client(server)
+        stopping = weald.spawn(server.stop, 20)
+        assert client.receive() == (CLOSE, b"\x03\xe9")
+        client.send(frame(CLOSE, b"\x03\xe9"))
+        stopping.get(10)
+        client.sock.close()

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from weald import __version__, socket
-from weald._core import sleep
+from weald._core import sleep, spawn
 from weald._missing import gevent_names
 from weald.http.body import FileWrapper
 from weald.http.environ import Environ, LoggingLogAdapter, NoopLog, SecureEnviron, WSGISecureEnviron
@@ -200,7 +200,11 @@ class WSGIServer(StreamServer):
         return handler_class(self.handler_class)
 
     def _close_idle(self) -> None:
+        """End the connections on which nothing happens, and those that may go on for ever."""
         for handler in list(self._connections):
+            if handler._go_away is not None:
+                spawn(handler._go_away)
+                handler._go_away = None
             if handler._idle and handler.socket is not None:
                 try:
                     handler.socket.shutdown(SHUT_RD)  # it finds the end of the stream, unless a request has come
@@ -252,6 +256,7 @@ class _Handshake:
 
     __slots__ = ("socket",)
     _idle = True
+    _go_away = None
 
     def __init__(self, sock: Any) -> None:
         self.socket = sock

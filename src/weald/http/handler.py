@@ -21,6 +21,7 @@ import os
 import re
 import traceback
 from _socket import socket as _Base
+from collections.abc import Callable
 from datetime import datetime
 from io import BufferedRandom, BufferedReader, FileIO
 from socket import MSG_MORE, SHUT_WR
@@ -58,6 +59,7 @@ class WSGIHandler(Exchange):
     # A client that has gone is nobody's error.
     ignored_socket_errors: ClassVar[tuple[int, ...]] = (errno.EPIPE, errno.ECONNRESET)
     ApplicationError = AssertionError
+    _go_away: Callable[[], None] | None = None  # tells who was given the connection that the server ends; may wait
 
     def __init__(self, sock: Any, address: Any, server: "WSGIServer", rfile: Any = None) -> None:
         self.socket = sock
@@ -98,7 +100,7 @@ class WSGIHandler(Exchange):
                 finally:
                     self.socket.close()
             self.socket = self.wsgi_input = self.environ = None
-            self._rfile = self._raw = None
+            self._rfile = self._raw = self._go_away = None
 
     def _say_goodbye(self) -> None:
         """End the connection in order.  Where the client may still be sending, read on until it closes as well:
@@ -222,11 +224,13 @@ class WSGIHandler(Exchange):
         if "trailers" in tokens(request.fields.get("HTTP_TE", "")):
             env["weald.trailers"] = self._trailers = []
 
-    def _give_away(self) -> tuple[Any, bytes]:
+    def _give_away(self, go_away: Callable[[], None] | None = None) -> tuple[Any, bytes]:
         """The socket, and what has been read of it already, for whoever answers the request in another protocol.
 
         From here on the response is theirs: what the application passes to start_response() and returns is dropped.
+        `go_away` is called, in a greenlet of its own, if the server ends before they do.
         """
+        self._go_away = go_away
         self._given_away = True
         self.headers_sent = self.close_connection = True
         self.status, self.code = b"101 Switching Protocols", 101

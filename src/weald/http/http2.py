@@ -262,7 +262,7 @@ class _Http2Handler:
     def _send(self, data: bytes, flags: int = 0) -> None:
         raise AssertionError("a stream has no socket of its own")
 
-    def _give_away(self) -> Any:
+    def _give_away(self, go_away: object = None) -> Any:
         raise AssertionError("HTTP/2 has no upgrade")
 
 
@@ -282,6 +282,7 @@ class Http2Connection:
     """One connection, from its preface to its end."""
 
     _idle = True
+    _go_away = None
 
     def __init__(self, server: Any, sock: Any, address: Any) -> None:
         self.server = server

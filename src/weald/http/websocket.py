@@ -22,11 +22,12 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from socket import SHUT_RD
 from time import monotonic
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from weald._core import Lock
+from weald._core import Lock, sleep
 from weald.http.protocol import tokens
 
 try:
@@ -198,6 +199,20 @@ class WebSocket:
 
     # ---------------------------------------------------------------- inside
 
+    def _go_away(self) -> None:
+        """The server ends: tell the client so (1001), and the application once the client agrees, or takes too long."""
+        try:
+            self._send_event(CloseConnection(code=1001))
+        except Closed:
+            return
+        sleep(self.options.close_timeout, ref=False)
+        if self.closed is None:
+            self._end(Closed(1001, "the server has ended"))
+            try:
+                self._sock.shutdown(SHUT_RD)  # wakes who receives
+            except OSError:
+                pass
+
     def _read(self, timeout: float) -> bytes:
         """What comes next, b"" at the end."""
         self._sock._descriptor.timeout = timeout
@@ -335,7 +350,8 @@ def accept(
         answer = handshake.send(AcceptConnection(subprotocol=subprotocol, extensions=extensions))
     except (RemoteProtocolError, ValueError) as error:
         raise HandshakeError("400 Bad Request", str(error)) from None
-    sock, rest = environ["weald.upgrade"]()
+    websocket: WebSocket
+    sock, rest = environ["weald.upgrade"](lambda: websocket._go_away())
     websocket = WebSocket(sock, handshake.connection, environ, subprotocol, options)
     sock._descriptor.timeout = options.write_timeout
     sock.sendall(answer)
