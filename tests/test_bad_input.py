@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from helpers import python
+
 import weald
 from weald import fileobject
 from weald import os as weald_os
@@ -359,6 +361,39 @@ def test_a_pair_for_which_there_is_one_descriptor() -> None:
     with nothing_leaks():
         with no_more_descriptors(1):
             assert outcome(lambda m: m.socket.socketpair(), WEALD) == (OSError, errno.EMFILE)
+
+
+def test_a_subclass_that_forgets_to_call_init_crashes_nothing() -> None:
+    """Whatever its methods do then, the interpreter goes on."""
+    code = """
+        import weald, weald._core as core
+        import weald._core.watchers as watchers
+        from weald.http.exchange import Common, Exchange
+        from weald.http.protocol import HeadParser, Request, RequestStream
+        from weald.pywsgi import WSGIHandler
+        classes = [c for module in (core, watchers) for c in vars(module).values() if isinstance(c, type)]
+        classes += [Common, Exchange, HeadParser, Request, RequestStream, WSGIHandler]
+        tried = 0
+        for base in {c: None for c in classes if not issubclass(c, BaseException)}:
+            try:
+                derived = type("Derived", (base,), {"__init__": lambda *_: None, "__del__": lambda *_: None})
+                made = derived()
+            except TypeError:
+                continue
+            for name in dir(made):
+                if name.startswith("_") and name != "__repr__" or name in ("switch", "throw"):
+                    continue
+                for args in ((), (1,), (None,), (len,), (b"x",)):
+                    try:
+                        with weald.Timeout(0.02):
+                            method = getattr(made, name)
+                            tried += 1
+                            method(*args) if callable(method) else None
+                    except (Exception, weald.Timeout, weald.GreenletExit, SystemExit):
+                        pass
+        print(tried > 500)
+    """
+    assert python(code, stderr=None).splitlines()[-1] == "True"
 
 
 def test_no_descriptor_for_an_accepted_connection() -> None:

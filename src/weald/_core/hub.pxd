@@ -132,6 +132,7 @@ cdef class Hub(greenlet):
     cdef object heap_pop(self)
     cdef double next_deadline(self) noexcept
     cdef int fire_timers(self, bint here) except -1
+    cdef int check_made(self) except -1
     cdef int turn(self, double deadline) except -1
     cdef int poll(self, double deadline) except -1
     cdef int wake_idlers(self) except -1

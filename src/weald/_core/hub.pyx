@@ -749,9 +749,15 @@ cdef class Hub(greenlet):
 
     # -------------------------------------------------------------- the loop
 
+    cdef int check_made(self) except -1:
+        if self.backend is None:
+            raise RuntimeError("a hub that has not been made: a subclass's __init__ must call Hub's")
+        return 0
+
     def run(self):
         """The hub greenlet's body; ends when `destroy` asks for it."""
         cdef double deadline
+        self.check_made()
         self.running = True
         while not self.stopping:
             self.run_batch()
@@ -791,6 +797,7 @@ cdef class Hub(greenlet):
         cdef double deadline
         if <PyObject *>self == weald_hub:
             raise RuntimeError("this thread's own loop runs by itself: wait for something instead")
+        self.check_made()
         self.stopping = False
         while not self.stopping:
             self.run_batch()
@@ -892,6 +899,7 @@ cdef class Hub(greenlet):
         """Wait until nothing is left to run or to wait for.  True if that came to be in `timeout` seconds."""
         cdef Waiter waiter
         cdef WakeTimer timer = None
+        self.check_made()
         if self.backend.destroyed:
             return True
         waiter = self.waiter()

@@ -1,3 +1,4 @@
+# cython: nonecheck=True
 """Watchers: callbacks on descriptors, timers, signals, children and the loop's own turns.
 
 For users and libraries that drive the event loop themselves (`get_hub().loop.io(fd, READ)` and so on);

@@ -1,3 +1,4 @@
+# cython: nonecheck=True
 """What every request costs, compiled: waiting for it, its environment, the application, the response's head and body.
 
 Called by: handler.py, whose WSGIHandler is derived from `Exchange`; http2.py replaces how a stream sends.

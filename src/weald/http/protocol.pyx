@@ -1,3 +1,4 @@
+# cython: nonecheck=True
 """HTTP/1.1 requests without I/O, compiled: bytes in, requests and pieces of bodies out.
 
 Called by: exchange.pyx, handler.py, http2.py, compat/_pywsgi.py.
