@@ -16,16 +16,19 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import Certificate, require_program
 from helpers import run_patched, wait_until
 
+from weald.http.environ import NoopLog
+from weald.http.exchange import Common, Exchange
 from weald.http.limits import Limits
 from weald.serve.accesslog import FORMATS
 from weald.serve.config import Config, ConfigError, load_application, parse_bind, parse_limits
-from weald.serve.metrics import Metrics
+from weald.serve.metrics import BUCKETS, Metrics
 from weald.serve.supervisor import refuse_newcomers
 
 APP = """
@@ -678,14 +681,30 @@ def test_nobody_keeps_the_port_of_the_metrics(folder: Path) -> None:
 
 def test_the_histogram_is_cumulative() -> None:
     metrics = Metrics(2)
-    for slot, seconds in ((0, 0.001), (1, 0.002), (0, 99.0)):
-        Metrics.count(metrics.row(slot), 200, seconds)
+    commons = [Common(Limits()) for _ in range(2)]
+    for slot, common in enumerate(commons):
+        common.count_in(metrics.row(slot), BUCKETS)
+    codes: list[int | None] = [200, -204, 404, None, 999]
+    for slot, seconds, code in zip((0, 1, 0, 1, 0), (0.001, 0.002, 99.0, -1.0, 0.0), codes, strict=True):
+        exchange = Exchange()
+        exchange._common, exchange.server = commons[slot], SimpleNamespace(log=NoopLog())
+        exchange.time_start, exchange.time_finish, exchange.code = 0.0, seconds, code
+        exchange._finish()
+    assert [common.served for common in commons] == [3, 2]
     text = metrics.text()
-    assert 'bucket{le="0.001"} 1\n' in text
-    assert 'bucket{le="0.0025"} 2\n' in text
-    assert 'bucket{le="10"} 2\n' in text
-    assert 'bucket{le="+Inf"} 3\n' in text
+    assert 'requests_total{code="2xx"} 2\n' in text
+    assert 'requests_total{code="4xx"} 1\n' in text
+    assert 'bucket{le="0.001"} 3\n' in text
+    assert 'bucket{le="0.0025"} 4\n' in text
+    assert 'bucket{le="10"} 4\n' in text
+    assert 'bucket{le="+Inf"} 5\n' in text
     assert "seconds_sum 99.003000\n" in text
+
+
+@pytest.mark.parametrize("row", [bytearray(1000), b"x" * 1000, memoryview(bytearray(64)).cast("d")], ids=type)
+def test_what_cannot_be_counted_in(row: Any) -> None:
+    with pytest.raises((ValueError, BufferError)):
+        Common(Limits()).count_in(row, BUCKETS)
 
 
 # ---------------------------------------------------------------- systemd

@@ -15,7 +15,8 @@ Invariants:
 Long because each step of a request stands here twice: as a method, and in C.
 """
 
-from cpython.buffer cimport PyObject_CheckBuffer
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer)
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromFormat, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_Update
@@ -37,6 +38,9 @@ from weald.http.environ import NoopLog
 from weald.http.fields import date, field_name, field_value, names, status_line, statuses, values
 from weald.http.protocol import ProtocolError, tokens
 from weald.socket import socket as plain_socket
+
+cdef enum:
+    CLASSES = 6  # of statuses: 0xx, 1xx, …, 5xx
 
 cdef Py_ssize_t BUFFER = 65536  # bytes that are received at once
 cdef Py_ssize_t JOIN_BELOW = 65536  # bytes: copying less than this into one buffer is cheaper than a vector
@@ -137,8 +141,12 @@ cdef class Common:
     cdef readonly HeadParser parser
     cdef readonly bytearray buffer  # what comes is received into it, and copied before anything else runs
     cdef public bint draining  # is whoever is served told to connect anew?
+    cdef readonly long served  # responses that were counted
     cdef long requests
     cdef double head_timeout, keep_alive_timeout, write_timeout
+    cdef Py_buffer row
+    cdef double *counters  # what is in `row`; NULL: nobody counts
+    cdef list edges
 
     def __init__(self, limits):
         self.parser = HeadParser(limits)
@@ -147,6 +155,38 @@ cdef class Common:
         self.head_timeout = limits.head_timeout
         self.keep_alive_timeout = limits.keep_alive_timeout
         self.write_timeout = limits.write_timeout
+
+    def __dealloc__(self):
+        if self.counters != NULL:
+            PyBuffer_Release(&self.row)
+
+    def count_in(self, row, edges):
+        """Count responses in `row`, a writable buffer of doubles.
+
+        These are: how many there were of the classes 0xx (none was sent) to 5xx, their seconds, and how many took up to
+        edges[0], edges[1], …, and more than the last.
+        """
+        cdef list numbers = [float(edge) for edge in edges]
+        if self.counters != NULL:
+            raise ValueError("responses are counted already")
+        PyObject_GetBuffer(row, &self.row, PyBUF_WRITABLE | PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
+        if self.row.format == NULL or self.row.format != b"d" or self.row.len < 8 * (CLASSES + 2 + len(numbers)):
+            PyBuffer_Release(&self.row)
+            raise ValueError(f"to count, a buffer of at least {CLASSES + 2 + len(numbers)} doubles is needed")
+        self.edges = numbers
+        self.counters = <double *>self.row.buf
+
+    cdef int count(self, long code, double seconds) except -1:
+        cdef Py_ssize_t kind = abs(code) // 100
+        cdef Py_ssize_t i = 0
+        cdef Py_ssize_t last = len(self.edges)
+        self.served += 1
+        self.counters[kind if kind < CLASSES else 0] += 1
+        self.counters[CLASSES] += max(seconds, 0.0)  # clocks are set back now and then
+        while i < last and seconds > <double>self.edges[i]:
+            i += 1
+        self.counters[CLASSES + 1 + i] += 1
+        return 0
 
 
 cdef class Exchange:
@@ -454,10 +494,7 @@ cdef class Exchange:
             raise
         finally:
             self.time_finish = time()
-            if self.replaced & LOG_REQUEST:
-                self.log_request()
-            else:
-                self.do_log_request()
+            self.finish()
         return 0
 
     def run_application(self):
@@ -516,6 +553,19 @@ cdef class Exchange:
             # The client would take the next response for the rest of this one.
             self.close_connection = True
             self.log_error("the application sent %d bytes less than its Content-Length", self._left)
+        return 0
+
+    def _finish(self):
+        """The response has gone, or will not: count and log it."""
+        self.finish()
+
+    cdef int finish(self) except -1:
+        if self._common.counters != NULL:
+            self._common.count(self.code or 0, self.time_finish - self.time_start if self.time_finish else 0.0)
+        if self.replaced & LOG_REQUEST:
+            self.log_request()
+        else:
+            self.do_log_request()
         return 0
 
     def log_request(self):

@@ -82,14 +82,14 @@ class WSGIHandler(Exchange):
             result = self._handle_requests()
             if result is not None:
                 self.status, response = result
-                self.code = None
+                self.code = int(self.status[:3])
                 if self._request is None:  # what was read is no request, and the one before was another
                     self.requestline = self.command = self.path = self.request_version = None
                     self.time_start = time()
                 self._send(response)
                 self.response_length = len(response)
                 self.time_finish = time()
-                self.log_request()
+                self._finish()
         except OSError as error:
             if error.errno not in self.ignored_socket_errors and not isinstance(error, TimeoutError):
                 raise

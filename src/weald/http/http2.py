@@ -191,8 +191,9 @@ class _Http2Handler:
     def log_refusal(self: Any, error: ProtocolError) -> None:
         """For a request that was none."""
         self.status = self._handle_client_error(error)[0]
+        self.code = int(self.status[:3])
         self.time_start = self.time_finish = time()
-        self.log_request()
+        self._finish()
 
     def _body_piece(self: Any) -> bytes:
         stream, limits = self._stream, self._stream.limits

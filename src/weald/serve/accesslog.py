@@ -12,7 +12,7 @@ from weald import threadpool
 from weald._core import Lock, sleep, spawn
 from weald.serve.config import ConfigError
 
-__all__ = ["FORMATS", "LogFile", "code"]
+__all__ = ["FORMATS", "LogFile"]
 
 _unsafe = re.compile(r'["\\\x00-\x1f\x7f-\x9f]')
 
@@ -30,16 +30,12 @@ def _address(handler: Any) -> str:
 def _common(handler: Any) -> str:
     when = strftime("%d/%b/%Y:%H:%M:%S %z", localtime(handler.time_start))
     line = _quoted(handler.requestline or "-")
-    return f'{_address(handler)} - - [{when}] "{line}" {code(handler)} {handler.response_length or "-"}'
+    return f'{_address(handler)} - - [{when}] "{line}" {_code(handler)} {handler.response_length or "-"}'
 
 
-def code(handler: Any) -> int:
+def _code(handler: Any) -> int:
     """The status's code; 0 if there is none."""
-    if handler.code:
-        return abs(int(handler.code))
-    status = handler.status or "0"
-    text = status.decode("latin-1") if isinstance(status, bytes) else status
-    return int(text[:3]) if text[:3].isdigit() else 0
+    return abs(int(handler.code or 0))
 
 
 def _field(handler: Any, key: str) -> str:
@@ -60,7 +56,7 @@ def _json(handler: Any) -> str:
             "target": handler.path,
             "protocol": handler.request_version,
             "host": _field(handler, "HTTP_HOST"),
-            "status": code(handler),
+            "status": _code(handler),
             "bytes": handler.response_length,
             "seconds": round(max(handler.time_finish - handler.time_start, 0), 6),
             "referer": _field(handler, "HTTP_REFERER"),

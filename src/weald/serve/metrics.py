@@ -1,13 +1,13 @@
 """Numbers of all workers in one piece of shared memory, and their text for Prometheus.
 
-Called by: worker (counts), supervisor (makes the memory), the process that serves /metrics.
+Called by: supervisor (makes the memory), worker (its servers count in it: `http.exchange.Common.count_in`), the process
+that serves /metrics.
 
 Each worker slot has a row of doubles that only its worker of the moment writes.  A row outlives its worker, so that
 counters never fall; while a worker is replaced two write to it, and then a count may get lost, never more.
 """
 
 import mmap
-from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,14 +33,6 @@ class Metrics:
     def row(self, slot: int) -> Any:
         """A slot's row, writable."""
         return self._values[slot * _WIDTH : (slot + 1) * _WIDTH]
-
-    @staticmethod
-    def count(row: Any, code: int, seconds: float) -> None:
-        """One response."""
-        kind = code // 100
-        row[kind if 0 <= kind < _CLASSES else 0] += 1
-        row[_SECONDS] += max(seconds, 0.0)  # clocks are set back now and then
-        row[_BUCKET + bisect_left(BUCKETS, seconds)] += 1
 
     def text(self) -> str:
         """The exposition format."""

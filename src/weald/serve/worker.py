@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 
 from weald.serve.config import Config, ConfigError, load_application
-from weald.serve.metrics import CONNECTIONS, LAG, LAG_MAX, MEMORY, STARTS, Metrics
+from weald.serve.metrics import BUCKETS, CONNECTIONS, LAG, LAG_MAX, MEMORY, STARTS, Metrics
 
 __all__ = ["run", "serve_metrics"]
 
@@ -63,26 +63,24 @@ class Worker:
         from weald import socket as cooperative
         from weald._core import Event
         from weald.pywsgi import WSGIHandler, WSGIServer
-        from weald.serve.accesslog import FORMATS, LogFile, code
+        from weald.serve.accesslog import FORMATS, LogFile
 
         self.config = config
         self.row = row
-        self.served = 0
         self.stopping = Event()
         self.parent = cooperative.socket(fileno=parent.detach())
         self.retire_at = config.max_requests + random.randint(0, config.max_requests_jitter)
-        self.log = None if config.access_log == "off" else LogFile(config.access_log_file)
-        line = FORMATS.get(config.access_log)
-        worker = self
-        log = self.log
+        self.log: LogFile | None = None
+        handler_class = WSGIHandler
+        if config.access_log != "off":
+            self.log = log = LogFile(config.access_log_file)
+            line = FORMATS[config.access_log]
 
-        class Handler(WSGIHandler):
-            def log_request(self) -> None:
-                worker.served += 1
-                Metrics.count(row, code(self), self.time_finish - self.time_start if self.time_finish else 0.0)
-                if log is not None and line is not None:
+            class Logging(WSGIHandler):
+                def log_request(self) -> None:
                     log.write(line(self))
 
+            handler_class = Logging
         options: dict[str, Any] = {}
         context = tls_context(config)
         if context is not None:
@@ -95,7 +93,7 @@ class Worker:
                 listener,
                 application,
                 log=None,
-                handler_class=Handler,
+                handler_class=handler_class,
                 environ=dict(many),
                 limits=config.limits,
                 http2=http2,
@@ -104,6 +102,7 @@ class Worker:
             for listener in listeners
         ]
         for server in self.servers:
+            server._common.count_in(row, BUCKETS)
             # With listeners of their own, workers need not leave connections to others.
             server.max_accept = 100
 
@@ -118,6 +117,10 @@ class Worker:
         self.parent.sendall(b"r")
         spawn(self._watch_parent)
         spawn(self._watch_self)
+
+    def served(self) -> int:
+        """Responses so far."""
+        return sum(server._common.served for server in self.servers)
 
     def reopen(self) -> None:
         if self.log is not None:
@@ -147,7 +150,7 @@ class Worker:
             row[LAG], row[LAG_MAX] = lag, max(worst)
             row[CONNECTIONS] = sum(len(server._connections) for server in self.servers)
             row[MEMORY] = memory = resident(statm)
-            old = (config.max_requests and self.served >= self.retire_at) or (
+            old = (config.max_requests and self.served() >= self.retire_at) or (
                 config.max_memory and memory > config.max_memory
             )
             try:
