@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from time import localtime, strftime
 from typing import Any
 
@@ -27,8 +28,13 @@ def _address(handler: Any) -> str:
     return str(address[0]) if isinstance(address, tuple) else "-"
 
 
+@lru_cache(maxsize=1)
+def _when(second: int) -> str:
+    return strftime("%d/%b/%Y:%H:%M:%S %z", localtime(second))
+
+
 def _common(handler: Any) -> str:
-    when = strftime("%d/%b/%Y:%H:%M:%S %z", localtime(handler.time_start))
+    when = _when(int(handler.time_start))
     line = _quoted(handler.requestline or "-")
     return f'{_address(handler)} - - [{when}] "{line}" {_code(handler)} {handler.response_length or "-"}'
 
