@@ -866,6 +866,24 @@ def test_a_body_that_is_no_bytes(wrong: Any) -> None:
         assert [error[1] for error in errors] == [TypeError]
 
 
+def test_a_body_where_none_may_be() -> None:
+    """Bytes or not, it is refused as gevent refuses it."""
+    caught = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        write = start_response("304 Not Modified", [])
+        for body in ("text", b"bytes"):
+            try:
+                write(body)
+            except AssertionError as error:
+                caught.append(str(error))
+        return []
+
+    with serving(app) as server:
+        assert one(server, LAST).status == 304
+    assert caught == ["The 304 response must have no body"] * 2
+
+
 @pytest.mark.parametrize("where", ["call", "first", "later", "close", "nothing"])
 def test_an_application_that_fails(where: str) -> None:
     class Result:
