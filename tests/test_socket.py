@@ -286,6 +286,36 @@ def test_peek_leaves_the_data(pair: Pair) -> None:
     assert a.recv(10) == b"abc"
 
 
+def test_receiving_nothing_needs_no_waiting(pair: Pair) -> None:
+    a, b = pair
+    with Timeout(10):
+        assert a.recv(0) == b""
+        assert a.recv_into(bytearray()) == 0
+        b.send(b"abc")
+        assert a.recv(10) == b"abc"  # after which the socket is known to be drained
+        assert a.recv(0) == b""
+
+
+def test_receiving_nothing_leaves_a_datagram() -> None:
+    a, b = socket.socketpair(type=socket.SOCK_DGRAM)
+    with a, b:
+        b.send(b"abc")
+        assert a.recv(0) == b""
+        assert a.recv_into(bytearray()) == 0
+        assert a.recv(10) == b"abc"
+
+
+@pytest.mark.parametrize("size", [3, 10_000])
+def test_the_length_of_a_datagram_that_is_cut(size: int) -> None:
+    a, b = socket.socketpair(type=socket.SOCK_DGRAM)
+    with a, b:
+        data = bytes(range(1, 251)) * 200
+        b.send(data)
+        for flags in (socket.MSG_PEEK, 0):
+            got = a.recv(size, flags | socket.MSG_TRUNC)
+            assert got == data[:size] + bytes(len(data) - size)  # the rest is nobody's memory
+
+
 def test_bad_arguments(pair: Pair) -> None:
     a, _ = pair
     with pytest.raises(ValueError, match="negative"):
@@ -816,6 +846,12 @@ def fake_resolver(monkeypatch: pytest.MonkeyPatch) -> FakeResolver:
     fake = FakeResolver("127.0.0.1")
     monkeypatch.setattr(resolver, "current", lambda: fake)
     return fake
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_a_host_of_bytes(listener: socket.socket, kind: type[bytes]) -> None:
+    with socket.socket() as client:
+        client.connect((kind(b"127.0.0.1"), listener.getsockname()[1]))
 
 
 def test_names_go_through_the_resolver(listener: socket.socket, fake_resolver: FakeResolver) -> None:

@@ -311,7 +311,8 @@ class socket(_stdlib.socket):
             else:
                 return address
         try:
-            found = resolver.current().getaddrinfo(host, None, family)[0][4]
+            name = bytes(host) if isinstance(host, bytearray) else host
+            found = resolver.current().getaddrinfo(name, None, family)[0][4]
         except UnicodeError:
             return address  # no name: C refuses it in its own words, without asking anybody
         # What the caller says of flow and scope counts; else a scope in the name ("fe80::1%eth0") does.

@@ -241,17 +241,22 @@ cdef FdEntry entry_for(Hub hub, int fd):
 cdef object receive_new(int fd, Py_ssize_t size, int flags, ssize_t *n):
     """recv(2) of up to `size` bytes into a new bytes object; None, with `n` below 0 and errno set, if it fails.
 
-    It never parks: its large frame would be copied with the greenlet's stack.
+    It never parks: its large frame would be copied with the greenlet's stack.  With MSG_TRUNC the system may
+    return the length of a datagram that is longer: zeros stand for what was cut.
     """
     cdef char[RECEIVE_ON_STACK] buffer
     cdef int error
     if size <= RECEIVE_ON_STACK:
         n[0] = c_recv(fd, buffer, size, flags)
+        if n[0] > size:
+            return PyBytes_FromStringAndSize(buffer, size) + bytes(n[0] - size)
         return PyBytes_FromStringAndSize(buffer, n[0]) if n[0] >= 0 else None
     made = PyBytes_FromStringAndSize(NULL, size)
     n[0] = c_recv(fd, PyBytes_AS_STRING(made), size, flags)
     if n[0] == size:
         return made
+    if n[0] > size:
+        return made + bytes(n[0] - size)
     if n[0] < 0:
         error = errno  # freeing may change it
         made = None
@@ -393,6 +398,8 @@ cdef class Descriptor:
         cdef ssize_t n
         cdef int error
         cdef double end = -1.0
+        if size == 0:  # nothing is asked of the system, as the standard library has it
+            return b"" if buffer == NULL else 0
         if self.number < 0:
             raise closed_error()
         if self.drained and self.limit != 0.0 and not flags:
