@@ -1,5 +1,6 @@
 """weald.fileobject: files, pipes, sockets and terminals as file objects whose calls let others run."""
 
+import _socket
 import errno
 import gc
 import io
@@ -7,6 +8,7 @@ import os
 import pty
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -580,6 +582,24 @@ print(len(read[0]), child.wait())
 def test_fdopen_is_the_stdlibs_but_lets_others_run() -> None:
     """Patched and not, the same comes of it; if a read blocked everything, it would wait for ever."""
     assert run_patched(FDOPEN) == python(FDOPEN)
+
+
+def test_nothing_to_read_or_write_needs_no_waiting(pipe: Ends) -> None:
+    r, w = pipe
+    with Timeout(10), open_shared(r, "rb", 0, closefd=False) as empty:
+        assert empty.read(0) == b""
+        assert empty.readinto(bytearray()) == 0
+    fill(w)
+    with Timeout(10), open_shared(w, "wb", 0, closefd=False) as full:
+        assert full.write(b"") == 0
+
+
+@pytest.mark.parametrize("kind", ["SOCK_DGRAM", "SOCK_SEQPACKET"])
+def test_a_shared_file_writes_a_message_as_one(kind: str) -> None:
+    a, b = _socket.socketpair(_socket.AF_UNIX, getattr(_socket, kind))
+    with closing(a), closing(b), open_shared(a.fileno(), "wb", 0, closefd=False) as file:
+        assert file.write(bytes(10_000)) == 10_000
+        assert b.recv(20_000) == bytes(10_000)
 
 
 def test_fdopen_of_a_socket() -> None:

@@ -1,8 +1,11 @@
 """weald.os: children are waited for, descriptors read and written, while others run."""
 
+import _socket
 import os as stdlib
 import sys
+from _socket import AF_UNIX, socketpair
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +257,30 @@ def test_read_and_write_of_what_never_waits(pipe: tuple[int, int], tmp_path: Pat
         os.read(blocking[1], 1)
     for fd in blocking:
         stdlib.close(fd)
+
+
+def test_nothing_to_read_or_write_needs_no_waiting(pipe: tuple[int, int]) -> None:
+    r, w = pipe
+    with weald.Timeout(10):
+        assert os.read(r, 0) == b""
+        stdlib.set_blocking(w, False)
+        for size in (65536, 1):
+            with suppress(BlockingIOError):
+                while True:
+                    stdlib.write(w, bytes(size))
+        stdlib.set_blocking(w, True)
+        assert os.write(w, b"") == 0
+
+
+@pytest.mark.parametrize("kind", ["SOCK_DGRAM", "SOCK_SEQPACKET"])
+def test_a_message_is_written_as_one(kind: str) -> None:
+    a, b = socketpair(AF_UNIX, getattr(_socket, kind))
+    try:
+        assert os.write(a.fileno(), bytes(10_000)) == 10_000
+        assert b.recv(20_000) == bytes(10_000)
+    finally:
+        a.close()
+        b.close()
 
 
 def test_read_in_a_native_thread_without_a_hub(pipe: tuple[int, int]) -> None:

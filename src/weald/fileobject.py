@@ -26,7 +26,7 @@ from weald._config import config
 from weald._core import Descriptor, DummySemaphore, RLock, Semaphore, get_hub, wait_read
 from weald._missing import gevent_names
 from weald.monkey import get_original
-from weald.os import make_nonblocking
+from weald.os import is_stream, make_nonblocking
 from weald.threadpool import ThreadPool
 
 __all__ = ["FileObject", "FileObjectBlock", "FileObjectPosix", "FileObjectThread"]
@@ -98,7 +98,7 @@ class _LoopIO(io.FileIO):
         if self._shared:
             self._await_shared(select.POLLOUT, self._descriptor.wait_write)
             # What a pipe that is ready for writing has room for (POSIX, "poll" and PIPE_BUF).
-            data = memoryview(data).cast("B")[: select.PIPE_BUF]
+            data = memoryview(data).cast("B")[: select.PIPE_BUF if is_stream(self.fileno()) else None]
         while (count := super().write(data)) is None:
             self._descriptor.wait_write()
         return count
@@ -374,6 +374,8 @@ class SharedIO(io.FileIO):
             wait()
 
     def readinto(self, buffer: Any) -> int:
+        if not memoryview(buffer).nbytes:
+            return super().readinto(buffer)  # which never waits
         while True:
             self._await(select.POLLIN, self._descriptor.wait_read)
             got = super().readinto(buffer)
@@ -383,6 +385,8 @@ class SharedIO(io.FileIO):
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
             return self.readall()
+        if not size:
+            return super().read(size)
         while True:
             self._await(select.POLLIN, self._descriptor.wait_read)
             data = super().read(size)
@@ -398,16 +402,22 @@ class SharedIO(io.FileIO):
     def write(self, data: Any) -> int:
         """All of it, as a blocking write does; less only if there is an error, which the next call will have."""
         sent = 0
+        stream = is_stream(self.fileno())
         with memoryview(data) as view, view.cast("B") as rest:
+            if stream and not rest.nbytes:
+                return super().write(rest)
             while True:
                 try:
                     self._await(select.POLLOUT, self._descriptor.wait_write)
                     # A pipe that is ready for writing has room for this much (POSIX, "poll" and PIPE_BUF).
-                    sent += super().write(rest[sent : sent + select.PIPE_BUF]) or 0
+                    done = super().write(rest[sent : sent + select.PIPE_BUF] if stream else rest)
                 except OSError:
                     if not sent:
                         raise
                     return sent
+                if not stream and done is not None:
+                    return done
+                sent += done or 0
                 if sent >= rest.nbytes:
                     return sent
 

@@ -10,6 +10,7 @@ Invariants:
 - Nothing here handles SIGCHLD.
 """
 
+import _socket
 import os as _stdlib
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from fcntl import F_GETFL, fcntl
 from os import O_ACCMODE, O_NONBLOCK, O_RDONLY, O_WRONLY
 from select import POLLIN, POLLOUT
 from select import poll as _poll
-from stat import S_ISREG
+from stat import S_ISFIFO, S_ISSOCK
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenlet import getcurrent
@@ -192,7 +193,7 @@ _PIPE_BUF = 4096
 
 def read(fd: int, length: int, /) -> bytes:
     """os.read(); while a blocking pipe, terminal or socket has nothing to read, others run."""
-    if isinstance(length, int) and 0 <= length <= sys.maxsize:  # else the system's call will say what is wrong
+    if isinstance(length, int) and 0 < length <= sys.maxsize:  # else the system's call will say what is wrong
         _wait_until_ready(fd, POLLIN, O_WRONLY, wait_read)
     return _read(fd, length)
 
@@ -204,9 +205,11 @@ def write(fd: int, data: Any, /) -> int:
     except TypeError:
         return _write(fd, data)  # says what is wrong
     with view:
+        if not view.nbytes and is_stream(fd):  # which never waits
+            return _write(fd, data)
         if not _wait_until_ready(fd, POLLOUT, O_RDONLY, wait_write):
             return _write(fd, data)
-        if view.nbytes <= _PIPE_BUF or S_ISREG(_stdlib.fstat(fd).st_mode) or not _stdlib.get_blocking(fd):
+        if view.nbytes <= _PIPE_BUF or not is_stream(fd) or not _stdlib.get_blocking(fd):
             return _write(fd, data)
         # All of it at once would block until a reader has taken all but the last bufferful.
         sent = 0
@@ -220,6 +223,18 @@ def write(fd: int, data: Any, /) -> int:
                         raise
                     break  # as the system does: the next call will have the error
         return sent
+
+
+def is_stream(fd: int) -> bool:
+    """Is it a pipe, terminal or socket to which it is all one whether bytes are written together or in parts?"""
+    mode = _stdlib.fstat(fd).st_mode
+    if not S_ISSOCK(mode):
+        return S_ISFIFO(mode) or _stdlib.isatty(fd)
+    sock = _socket.socket(-1, _socket.SOCK_NONBLOCK, -1, fd)  # which leaves the descriptor's flags alone
+    try:
+        return sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_TYPE) == _socket.SOCK_STREAM
+    finally:
+        sock.detach()
 
 
 def _wait_until_ready(fd: int, mask: int, unfit: int, wait: Callable[[int], None]) -> bool:
