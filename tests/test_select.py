@@ -251,6 +251,41 @@ def test_select_refuses_what_the_stdlib_refuses(arguments: tuple[Any, ...], erro
             module.select(*arguments)
 
 
+class Index:
+    """An integer, as numpy's are."""
+
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def __index__(self) -> int:
+        return self._value
+
+
+def poll_call(module: Any, timeout: Any) -> Any:
+    return module.poll().poll(timeout)
+
+
+def epoll_call(module: Any, timeout: Any) -> Any:
+    with module.epoll() as poller:
+        return poller.poll(timeout)
+
+
+def select_call(module: Any, timeout: Any) -> Any:
+    return module.select([], [], [], timeout)
+
+
+@pytest.mark.parametrize("call", [select_call, poll_call, epoll_call])
+def test_timeouts_are_what_the_stdlib_takes(call: Callable[[Any, Any], Any]) -> None:
+    with Timeout(10):
+        for timeout in (0, 0.0, 0.001, True, Index(0), Index(1), 1e-12):
+            assert not any(call(select, timeout))
+        for timeout in ("1", b"1", [], 1j, float("nan"), float("inf"), 1e30, 2**70):
+            with pytest.raises(Exception) as theirs:
+                call(stdlib, timeout)
+            with pytest.raises(theirs.type):
+                call(select, timeout)
+
+
 # -------------------------------------------------------------------- poll
 
 

@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from weald._core import READ, WRITE, Descriptor, poll_fds, sleep
+from weald.time import to_seconds
 
 __implements__ = ["epoll", "poll", "select"]
 __imports__ = [name for name in vars(_stdlib) if not name.startswith("_") and name not in __implements__]
@@ -105,6 +106,13 @@ def _fileno(file: Any) -> int:
     return fd
 
 
+def _to_seconds(timeout: Any) -> float:
+    try:
+        return to_seconds(timeout)
+    except TypeError:
+        raise TypeError("timeout must be a number or None") from None
+
+
 def select(
     rlist: Iterable[Any], wlist: Iterable[Any], xlist: Iterable[Any], timeout: float | None = None, /
 ) -> tuple[list[Any], list[Any], list[Any]]:
@@ -113,9 +121,8 @@ def select(
     Raises OSError(EBADF) if one is not open.
     """
     if timeout is not None:
-        if not isinstance(timeout, int | float):
-            raise TypeError("timeout must be a float or None")
-        if timeout < 0:
+        timeout = _to_seconds(timeout)
+        if timeout < 0.0:
             raise ValueError("timeout must be non-negative")
     masks: dict[int, int] = {}
     wanted = []
@@ -163,8 +170,7 @@ class poll:
         """
         seconds = None
         if timeout is not None:
-            if not isinstance(timeout, int | float):
-                raise TypeError("timeout must be an integer or None")
+            timeout = _to_seconds(timeout)
             if timeout > _LONGEST_POLL:
                 raise OverflowError("timeout is too large")
             if timeout >= 0:
@@ -235,7 +241,7 @@ class epoll:
 
     def poll(self, timeout: float | None = None, maxevents: int = -1) -> list[tuple[int, int]]:
         """(descriptor, events) of those that are ready, after at most `timeout` seconds; None, <0: no limit."""
-        if timeout is not None and timeout < 0:
+        if timeout is not None and (timeout := _to_seconds(timeout)) < 0.0:
             timeout = None
         deadline = None if timeout is None else monotonic() + timeout
         found = self._epoll.poll(0, maxevents)
