@@ -162,6 +162,20 @@ def test_a_name_with_a_nul_is_refused(lookups: Any, server: Server, host: Any) -
     assert not server.asked
 
 
+def test_names_in_a_bytearray(lookups: Any) -> None:
+    for host in (b"four.test", b"127.0.0.1"):
+        for call in (lookups.gethostbyname, lookups.gethostbyname_ex):
+            assert call(bytearray(host)) == call(host)
+    assert lookups.gethostbyaddr(bytearray(b"10.0.0.4")) == lookups.gethostbyaddr(b"10.0.0.4")
+
+
+@pytest.mark.parametrize("host", [None, 5, memoryview(b"127.0.0.1")])
+@pytest.mark.parametrize("name", ["gethostbyname", "gethostbyname_ex", "gethostbyaddr"])
+def test_a_host_of_another_type(lookups: Any, name: str, host: Any) -> None:
+    with pytest.raises(TypeError):
+        getattr(lookups, name)(host)
+
+
 def test_wrong_types(lookups: Any) -> None:
     for args in [(1, 80), (("x",), 80), ("four.test", 1.5), ("four.test", 80, "x")]:
         with pytest.raises((TypeError, OSError)) as caught:

@@ -157,11 +157,13 @@ class DnsResolver:
         return self._lookups.start((name.lower(), kind), self.query, name, kind)
 
     def gethostbyname(self, hostname: Host) -> str:
+        hostname = _unchanging(hostname)
         if _needs_no_server(hostname):
             return _socket.gethostbyname(hostname)  # type: ignore[arg-type]
         return str(self.getaddrinfo(hostname, None, _socket.AF_INET, _socket.SOCK_STREAM)[0][4][0])
 
     def gethostbyname_ex(self, hostname: Host) -> HostEntry:
+        hostname = _unchanging(hostname)
         if _needs_no_server(hostname):
             return _socket.gethostbyname_ex(hostname)  # type: ignore[arg-type]
         refuse_cut_name(hostname)
@@ -174,7 +176,9 @@ class DnsResolver:
     # ---------------------------------------------------------------- addresses to names
 
     def gethostbyaddr(self, ip_address: Host) -> HostEntry:
-        address = self.getaddrinfo(ip_address, None, 0, _socket.SOCK_STREAM)[0][4][0]
+        if not isinstance(ip_address, str | bytes | bytearray):
+            return _socket.gethostbyaddr(ip_address)  # which says what is wrong
+        address = self.getaddrinfo(_unchanging(ip_address), None, 0, _socket.SOCK_STREAM)[0][4][0]
         try:
             name, *aliases = self._names(address)
         except DnsFailure as failure:
@@ -206,6 +210,11 @@ class DnsResolver:
             return entry.names
         answer: Answer = self._lookups.outcome(self._start(ip_address(address).reverse_pointer, "PTR"))
         return answer.values
+
+
+def _unchanging(host: Host) -> str | bytes:
+    """`host`, of which getaddrinfo, other than its kin, takes no bytearray."""
+    return bytes(host) if isinstance(host, bytearray) else host
 
 
 def _needs_no_server(host: Host) -> bool:
