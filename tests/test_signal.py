@@ -246,3 +246,30 @@ def test_a_handler_that_parks_while_the_hub_is_made() -> None:
         """
     )
     assert out == "handled\nTrue\n"
+
+
+def test_whether_a_full_wakeup_descriptor_is_reported_stays_as_said() -> None:
+    out = case(
+        """
+        import sys
+        sys.unraisablehook = lambda report: log.append(type(report.exc_value))
+        r, w = os.pipe()
+        os.set_blocking(w, False)
+        for size in (65536, 1):
+            try:
+                while True:
+                    os.write(w, bytes(size))
+            except BlockingIOError:
+                pass
+        signal.signal(signal.SIGUSR1, lambda *args: None)
+        for warns in (False, True):
+            stdlib.set_wakeup_fd(w, warn_on_full_buffer=warns)
+            weald.sleep(0.001)  # the loop waits, with a descriptor of its own
+            send()
+            weald.sleep(0.001)
+            log.append(warns)
+        stdlib.set_wakeup_fd(-1)
+        print(log)
+        """
+    )
+    assert out == "[False, <class 'BlockingIOError'>, True]\n"

@@ -23,6 +23,7 @@ from weald._core.hub import set_signal_watch
 
 cdef object original_set_wakeup_fd = signal.set_wakeup_fd
 cdef int foreign_wakeup_fd = -1
+cdef bint foreign_warns = True  # if its buffer is full
 
 
 cdef class Announcements(Target):
@@ -68,7 +69,7 @@ cdef class Signals(SignalWatch):
 
     cdef int after_wait(self) except -1:
         if foreign_wakeup_fd >= 0:
-            original_set_wakeup_fd(foreign_wakeup_fd)
+            original_set_wakeup_fd(foreign_wakeup_fd, warn_on_full_buffer=foreign_warns)
         return 0
 
     cdef int close(self, bint in_main_thread) except -1:
@@ -82,9 +83,9 @@ cdef class Signals(SignalWatch):
 
 def set_wakeup_fd(fd, *, warn_on_full_buffer=True):
     """signal.set_wakeup_fd(): set the descriptor signals are announced on, return the one before."""
-    global foreign_wakeup_fd
+    global foreign_wakeup_fd, foreign_warns
     original_set_wakeup_fd(fd, warn_on_full_buffer=warn_on_full_buffer)
-    previous, foreign_wakeup_fd = foreign_wakeup_fd, fd
+    previous, foreign_wakeup_fd, foreign_warns = foreign_wakeup_fd, fd, warn_on_full_buffer
     if fd < 0 and has_hub() and current_hub().signals is not None:
         original_set_wakeup_fd((<Signals>current_hub().signals).write_fd, warn_on_full_buffer=False)
     return previous
