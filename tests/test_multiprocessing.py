@@ -101,3 +101,48 @@ def test_a_lock_that_another_process_holds_lets_others_run():
         """
     )
     assert out == "False False True True\n"
+
+
+def test_a_recursive_lock_is_its_greenlets():
+    from helpers import run_patched
+
+    out = run_patched(
+        """
+        import multiprocessing, weald
+        context = multiprocessing.get_context("fork")
+        lock = context.RLock()
+
+        def other():
+            try:
+                lock.release()
+            except AssertionError as error:
+                log.append(str(error))
+            log.append(lock.acquire(False))
+            log.append(lock.acquire(timeout=0.01))
+            with lock, lock:
+                log.append("other")
+
+        log = []
+        with lock:
+            with lock:
+                greenlet = weald.spawn(other)
+                weald.sleep(0.05)
+            log.append("main")
+            weald.sleep(0.02)
+            log.append("main")
+        greenlet.get(timeout=10)
+        condition = context.Condition(lock)
+        with condition:
+            waiting = [condition.wait(0.01), lock.acquire(False)]
+            lock.release()
+        process = context.Process(target=lock.acquire, args=(True, 5))
+        with lock:
+            process.start()
+        process.join()
+        print(log, waiting, process.exitcode)
+        """
+    )
+    assert out == (
+        "['attempt to release recursive lock not owned by thread', False, False, 'main', 'main', 'other']"
+        " [False, True] 0\n"
+    )

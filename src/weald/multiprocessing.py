@@ -10,32 +10,61 @@ import _multiprocessing  # type: ignore[import-not-found]
 from time import monotonic
 from typing import Any
 
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 from weald._core import get_hub_if_exists, sleep
 
 __implements__ = ["SemLock"]
 
+_RECURSIVE = 0  # the kind of multiprocessing's RLock
 _LONGEST_PAUSE = 0.01  # seconds between two looks
 
 
 class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
     """What multiprocessing's Lock, Semaphore, Condition, Event, Queue and Pool are made of."""
 
+    _owner: greenlet | None = None  # of a recursive one, which to C is its native thread's
+
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
         """Take it; others run meanwhile.  False if it could not be had (in `timeout` seconds)."""
         hub = get_hub_if_exists()
-        if not block or hub is None or getcurrent() is hub:
-            return super().acquire(block, timeout)  # type: ignore[no-any-return]
+        if not block:
+            return self._try()
+        if hub is None or getcurrent() is hub:
+            got: bool = super().acquire(block, timeout)
+            if got and self.kind == _RECURSIVE and super()._count() == 1:
+                self._owner = getcurrent()
+            return got
         end = None if timeout is None else monotonic() + timeout
         pause = 0.0
-        while not super().acquire(False):
+        while not self._try():
             left = _LONGEST_PAUSE if end is None else end - monotonic()
             if left <= 0.0:
                 return False
             sleep(min(pause, left))
             pause = min(pause * 2 or 0.0005, _LONGEST_PAUSE)
         return True
+
+    def _try(self) -> bool:
+        if self.kind != _RECURSIVE:
+            return super().acquire(False)  # type: ignore[no-any-return]
+        if super()._is_mine() and self._owner is not getcurrent():
+            return False
+        if not super().acquire(False):
+            return False
+        self._owner = getcurrent()
+        return True
+
+    def release(self) -> None:
+        if self.kind == _RECURSIVE:
+            if not self._is_mine():
+                raise AssertionError("attempt to release recursive lock not owned by thread")
+            if super()._count() == 1:
+                self._owner = None
+        super().release()
+
+    def _is_mine(self) -> bool:
+        return super()._is_mine() and (self.kind != _RECURSIVE or self._owner is getcurrent())
 
     def __enter__(self) -> bool:
         return self.acquire()
