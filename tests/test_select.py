@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import select as stdlib
 import socket as stdlib_socket
 from collections.abc import Callable, Iterator
@@ -330,6 +331,22 @@ def test_poll_times_out_in_milliseconds(pair: Pair) -> None:
         asking.kill()
     with pytest.raises(TypeError):
         poller.poll("1")
+
+
+def test_poll_of_urgent_data_without_a_descriptor_to_spare(pair: Pair) -> None:
+    a, b = pair
+    poller = select.poll()
+    poller.register(a)
+    poller.modify(a, select.POLLIN | select.POLLPRI)
+    weald.sleep(0)  # the hub has its descriptors
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        assert poller.poll(1) == []
+        weald.spawn_later(0.001, b.send, b"x")
+        assert poller.poll(10_000) == [(a.fileno(), select.POLLIN)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_poll_of_unknown_descriptors(pair: Pair) -> None:

@@ -50,6 +50,7 @@ _poll = _stdlib.poll
 _epoll = _stdlib.epoll
 
 _LONGEST_POLL = 2**31 - 1  # milliseconds: poll(2) takes an int
+_PAUSE = 0.01  # seconds between two looks, where there is no descriptor to wait with
 _DEFAULT_MASK = POLLIN | POLLPRI | POLLOUT
 _READABLE = POLLIN | POLLHUP | POLLERR
 _WRITABLE = POLLOUT | POLLERR
@@ -63,7 +64,14 @@ def _wait(masks: dict[int, int], seconds: float | None) -> None:
         return
     # The loop knows readable and writable only, but an epoll object, which knows all of poll's events,
     # is itself readable when something in it is ready.
-    with _epoll() as inner:
+    try:
+        made = _epoll()
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        sleep(_PAUSE if seconds is None else min(seconds, _PAUSE))
+        return
+    with made as inner:
         for fd, mask in masks.items():
             # A regular file cannot be registered, nor would its state ever change.
             with suppress(PermissionError):
