@@ -92,7 +92,8 @@ class Worker:
         self.notes = redis.Redis.from_url(self.notes_url)
         self.log = log
         if queue is not None:
-            args = ("-Q", queue, *args)
+            # A name of its own: another worker of that name would be refused the queue for remote control.
+            args = ("-Q", queue, "-n", f"{queue}@%h", *args)
             settings["task_default_queue"] = queue
         lean = ["--without-mingle", "--without-gossip", "-l", "INFO"]
         self.arguments = ["-A", "celery_proj", "worker", *lean, *args, "-c", str(concurrency)]

@@ -95,6 +95,7 @@ cdef class Hub(greenlet):
     cdef Py_ssize_t batch_owed  # items that were ready when the batch began: all of them run
     cdef Py_ssize_t batch_extra  # how many more may run before the next poll
     cdef long batch_tick
+    cdef bint timeless  # the loop's clock is no real one: nothing may depend on how long something took
     cdef Py_ssize_t calls  # of give_way since the last switch
     # timers
     cdef HeapItem *heap

@@ -379,6 +379,7 @@ cdef class Hub(greenlet):
         self.main = main_greenlet()
         PyGreenlet_SetParent(<void *>self, <void *>self.main)
         self.backend = loop if isinstance(loop, Loop) else make_loop(loop)
+        self.timeless = self.backend.name == "virtual"
         self.loop_time = self.backend.time()
         self.batch_tick = tick()
         self.idlers = []
@@ -449,7 +450,7 @@ cdef class Hub(greenlet):
         if self.batch_owed > 0:
             self.batch_owed -= 1
             return True
-        if self.batch_extra > 0 and tick() == self.batch_tick:
+        if self.batch_extra > 0 and (tick() == self.batch_tick or self.timeless):
             self.batch_extra -= 1
             return True
         return False

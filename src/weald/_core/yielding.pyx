@@ -84,7 +84,9 @@ cdef int give_way(bint asks) except -1:
         return 0
     hub = current_hub()
     hub.calls += 1
-    if hub.calls < MANY_CALLS and (not asks or hub.calls & 7 or tick() - hub.batch_tick <= LONG_TURN):
+    if hub.calls < MANY_CALLS and (
+        not asks or hub.calls & 7 or tick() - hub.batch_tick <= LONG_TURN or hub.timeless
+    ):
         return 0
     return let_others_run()
 
