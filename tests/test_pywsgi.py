@@ -866,6 +866,16 @@ def test_a_body_that_is_no_bytes(wrong: Any) -> None:
         assert [error[1] for error in errors] == [TypeError]
 
 
+def test_an_empty_text_sends_the_head() -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        write = start_response("200 OK", [("Content-Length", "5")])
+        write("")
+        return [b"hello"]
+
+    with serving(app) as server:
+        assert one(server, LAST).body == b"hello"
+
+
 def test_a_body_where_none_may_be() -> None:
     """Bytes or not, it is refused as gevent refuses it."""
     caught = []

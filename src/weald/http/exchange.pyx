@@ -714,9 +714,12 @@ cdef class Exchange:
         self.do_write_with_headers(data)
 
     cdef int do_write_with_headers(self, data) except -1:
-        if type(data) is not bytes and not PyObject_CheckBuffer(data) and self.code not in (204, 304):
-            # While the client can still be told that something went wrong.
-            raise TypeError(f"a response's body must be bytes, not {type(data).__name__}")
+        if type(data) is not bytes and not PyObject_CheckBuffer(data):
+            if not data:
+                data = b""  # gevent-websocket sends the head by write("")
+            elif self.code != 204 and self.code != 304:
+                # While the client can still be told that something went wrong.
+                raise TypeError(f"a response's body must be bytes, not {type(data).__name__}")
         self.finish_head()
         cdef Py_ssize_t size = len(data)
         left = self._left
