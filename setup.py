@@ -43,24 +43,26 @@ def extension(source: str) -> Extension:
     )
 
 
-setup(
-    ext_modules=cythonize(
-        [
-            extension(source)
-            for room in ROOMS
-            for source in sorted(glob(f"src/weald/{room}/*.pyx"))
-            if Path(source).stem not in LEFT_OUT
-        ],
-        nthreads=2,
-        include_path=["src"],
-        # One for each Python: Cython's own declarations, in each environment anew, would make the C code look old.
-        build_dir=f"build/cython-{sys.version_info.major}.{sys.version_info.minor}",
-        compiler_directives={
-            "language_level": 3,
-            "annotation_typing": False,
-            "initializedcheck": False,
-            "cdivision": True,
-            "binding": True,
-        },
+# cythonize's processes import this file again where processes are not forked (Python 3.14 and later).
+if __name__ == "__main__":
+    setup(
+        ext_modules=cythonize(
+            [
+                extension(source)
+                for room in ROOMS
+                for source in sorted(glob(f"src/weald/{room}/*.pyx"))
+                if Path(source).stem not in LEFT_OUT
+            ],
+            nthreads=2,
+            include_path=["src"],
+            # One for each Python: Cython's own declarations, in each environment anew, would make the C code look old.
+            build_dir=f"build/cython-{sys.version_info.major}.{sys.version_info.minor}",
+            compiler_directives={
+                "language_level": 3,
+                "annotation_typing": False,
+                "initializedcheck": False,
+                "cdivision": True,
+                "binding": True,
+            },
+        )
     )
-)
