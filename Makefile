@@ -1,7 +1,7 @@
 # The commands; scripts/ has what they do.  PYTHON=python3.13 picks another interpreter.
-.PHONY: help run test check bench build clean
+.PHONY: help run test check bench build wheels clean
 help:
-	@echo "make run | test | check | bench | build | clean"
+	@echo "make run | test | check | bench | build | wheels | clean"
 build:
 	scripts/bootstrap
 run:
@@ -12,5 +12,9 @@ check:
 	scripts/check
 bench:
 	benchmarks/run all
+wheels:
+	scripts/wheels
 clean:
-	rm -rf build .venv-* src/weald/_core/*.so
+	rm -rf build dist .venv-* .bench-* .celery-tests .*_cache .hypothesis src/*.egg-info
+	find src \( -name '*.so' -o -name '*.c' \) -delete
+	find . -name __pycache__ -prune -exec rm -rf {} +

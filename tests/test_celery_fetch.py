@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from weald.compat import _distribution
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -18,12 +20,10 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
-def environment():
-    """The name gevent from the source tree, so that nothing need be installed for it; and a mark of this run's own."""
-    return {
-        **os.environ, "TASKS": "40", "DELAY": "2", "PYTHONPATH": str(ROOT / "compat/gevent"),
-        "WEALD_TEST": uuid.uuid4().hex,
-    }
+def environment(tmp_path):
+    """The name gevent from a folder, so that nothing need be installed for it; and a mark of this run's own."""
+    _distribution.write(tmp_path)
+    return {**os.environ, "TASKS": "40", "DELAY": "2", "PYTHONPATH": str(tmp_path), "WEALD_TEST": uuid.uuid4().hex}
 
 
 def left_over(environment):

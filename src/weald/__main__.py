@@ -8,9 +8,36 @@ from typing import Any
 import click
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
-    """Run programs on weald."""
+def _version() -> str:
+    """weald's version, the event loop that new hubs get, and the interpreter, in one line."""
+    import platform
+
+    import greenlet
+
+    from weald import __version__, get_hub
+
+    return (
+        f"weald {__version__} ({get_hub().loop.name}, greenlet {greenlet.__version__}, "
+        f"{platform.python_implementation()} {platform.python_version()})"
+    )
+
+
+def _show_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(_version())
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version,
+    help="Show the version and the event loop, and end.",
+)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Run programs on weald: blocking-style networking on greenlets."""
+    if context.invoked_subcommand is None:
+        click.echo(f"{_version()}\n\n{context.get_help()}")
 
 
 @main.command(
@@ -71,6 +98,33 @@ def serve(application: str, check: bool, **options: Any) -> None:
         raise SystemExit(run(config))
     except (ConfigError, ModuleNotFoundError) as error:
         raise click.ClickException(str(error)) from None
+
+
+@main.command("install-gevent")
+def install_gevent() -> None:
+    """Have `import gevent`, pip and dependants find weald in this environment.
+
+    Programs that ask for gevent, such as `celery -A proj worker -P gevent`, then run on weald without a change.
+    """
+    from weald.compat._distribution import VERSION, DistributionError, install
+
+    try:
+        folder = install()
+    except DistributionError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"gevent {VERSION} is in {folder}: import gevent gives weald there")
+
+
+@main.command("uninstall-gevent")
+def uninstall_gevent() -> None:
+    """Undo install-gevent; `pip uninstall gevent` does the same."""
+    from weald.compat._distribution import DistributionError, uninstall
+
+    try:
+        folders = uninstall()
+    except (DistributionError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"removed from {', '.join(map(str, folders))}")
 
 
 if __name__ == "__main__":

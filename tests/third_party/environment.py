@@ -3,7 +3,7 @@
 Called by: test_gevent_programs.py.  It is made once, under build/, and made anew when what should be in it changes.
 
 What weald's own tests have installed is seen in it, too, so that only the rest has to be fetched.  pip finds gevent in
-it, because compat/gevent is installed, and leaves it alone.
+it, because weald's distribution of that name is installed, and leaves it alone.
 """
 
 import fcntl
@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import weald
+from weald.compat import _distribution
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ["gunicorn", "pyzmq", "psycopg2-binary", "psycogreen", "sentry-sdk", "gipc", "django", "flask"]
@@ -37,8 +38,7 @@ def python() -> str:
 
 def _make() -> Path:
     key = hashlib.sha256(repr([sys.version, sysconfig.get_path("purelib"), PROGRAMS]).encode())
-    for path in sorted((ROOT / "compat/gevent").rglob("*.[pt][yo]*")):
-        key.update(path.read_bytes())
+    key.update(Path(_distribution.__file__).read_bytes())
     folder = ROOT / "build" / f"programs-{sys.version_info[0]}.{sys.version_info[1]}-{key.hexdigest()[:12]}"
     interpreter = folder / "bin" / "python"
     folder.parent.mkdir(exist_ok=True)
@@ -57,12 +57,11 @@ def _fill(folder: Path, interpreter: Path) -> None:
     metadata = site / f"weald-{weald.__version__}.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: weald\nVersion: {weald.__version__}\n")
-    wheels = folder / "wheels"
+    _distribution.write(site)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-    _run(*pip, "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", str(wheels), str(ROOT / "compat/gevent"))
     into = (*pip, "--python", str(interpreter), "install", "-q", "--no-compile")
     # Those without wheels are built with the setuptools that is here.
-    _run(*into, "--no-build-isolation", *map(str, wheels.glob("*.whl")), *PROGRAMS)
+    _run(*into, "--no-build-isolation", *PROGRAMS)
     _run(str(interpreter), "-c", "import gevent, weald.pool, gevent.pool; assert gevent.pool is weald.pool")
     (folder / "complete").touch()
 

@@ -1,0 +1,132 @@
+"""`weald install-gevent` and `uninstall-gevent` in an environment of their own, judged by pip; `weald --version`."""
+
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import weald
+
+SOURCE = Path(weald.__file__).parents[1]
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+
+
+class Environment:
+    """A virtual environment that finds weald and what it needs, and has neither pip nor gevent."""
+
+    def __init__(self, folder: Path) -> None:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=300)
+        self.python = folder / "bin" / "python"
+        self.site = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+        (self.site / "weald.pth").write_text(f"{SOURCE}\n{sysconfig.get_path('purelib')}\n")
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([str(self.python), *arguments], capture_output=True, text=True, timeout=300)
+
+    def weald(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return self.run("-m", "weald", *arguments)
+
+    def pip(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [*PIP, "--python", str(self.python), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.site.iterdir() if path.name.startswith("gevent"))
+
+    def add_foreign(self, version: str | None) -> None:
+        """A gevent that is not weald's; without a version, one that pip knows nothing of."""
+        (self.site / "gevent").mkdir()
+        (self.site / "gevent" / "__init__.py").write_text("real = True\n")
+        if version is not None:
+            info = self.site / f"gevent-{version}.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: gevent\nVersion: {version}\n")
+
+
+@pytest.fixture
+def environment(tmp_path):
+    return Environment(tmp_path / "environment")
+
+
+def test_pip_lists_it_and_dependants_are_satisfied(environment):
+    done = environment.weald("install-gevent")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert str(environment.site) in done.stdout
+    assert re.search(r"^gevent +26\.9\.0\+weald$", environment.pip("list").stdout, re.MULTILINE)
+    # pip looks nothing up: what is asked for is there.
+    done = environment.pip("install", "--no-index", "gevent>=24", "gevent==26.9.0", "gevent[recommended]")
+    assert done.returncode == 0 and "extra" not in done.stderr, done.stderr
+    assert environment.pip("check").returncode == 0
+
+
+def test_gevent_is_weald_there(environment):
+    environment.weald("install-gevent")
+    code = "import gevent, gevent.pool, weald.pool; print(gevent.pool is weald.pool, gevent.spawn is weald.spawn)"
+    assert environment.run("-c", code).stdout == "True True\n"
+    done = environment.run("-m", "gevent.monkey", "-m", "this")
+    assert done.returncode == 0 and "Zen of Python" in done.stdout
+
+
+def test_without_weald_importing_gevent_says_what_to_do(environment):
+    environment.weald("install-gevent")
+    (environment.site / "weald.pth").unlink()
+    done = environment.run("-c", "import gevent")
+    assert done.returncode == 1 and "pip install weald, or pip uninstall gevent" in done.stderr
+
+
+@pytest.mark.parametrize("by", ["weald", "pip"])
+def test_it_can_be_removed(environment, by):
+    environment.weald("install-gevent")
+    assert environment.run("-c", "import gevent").returncode == 0  # leaves byte code
+    if by == "weald":
+        done = environment.weald("uninstall-gevent")
+    else:
+        done = environment.pip("uninstall", "-y", "gevent")
+    assert done.returncode == 0, done.stderr
+    assert environment.names() == []
+    done = environment.weald("uninstall-gevent")
+    assert done.returncode == 1 and done.stderr == "Error: weald's gevent is not installed here\n"
+
+
+def test_installing_again_replaces_an_older_one(environment):
+    (environment.site / "gevent").mkdir()
+    (environment.site / "gevent" / "__init__.py").write_text("__weald__ = 'old'\n")
+    older = environment.site / "gevent-24.1.1+weald.dist-info"
+    older.mkdir()
+    (older / "METADATA").write_text("Metadata-Version: 2.1\nName: gevent\nVersion: 24.1.1+weald\n")
+    for _ in range(2):
+        assert environment.weald("install-gevent").returncode == 0
+        assert environment.names() == ["gevent", "gevent-26.9.0+weald.dist-info"]
+    assert "old" not in (environment.site / "gevent" / "__init__.py").read_text()
+
+
+@pytest.mark.parametrize("version", ["24.2.1", None])
+def test_a_gevent_of_its_own_is_left_alone(environment, version):
+    environment.add_foreign(version)
+    before = environment.names()
+    for command in ("install-gevent", "uninstall-gevent"):
+        done = environment.weald(command)
+        assert done.returncode == 1 and done.stdout == ""
+        advice = "pip uninstall gevent" if version else "remove it" if command == "install-gevent" else "not installed"
+        assert advice in done.stderr, done.stderr
+        assert environment.names() == before
+        assert environment.run("-c", "import gevent; print(gevent.real)").stdout == "True\n"
+
+
+def test_a_folder_that_cannot_be_written_is_named(environment):
+    blocker = environment.site / "gevent"
+    blocker.write_text("")  # a file where the package has to be: not even root can write into it
+    done = environment.weald("install-gevent")
+    assert done.returncode == 1 and str(environment.site) in done.stderr and "Traceback" not in done.stderr
+
+
+def test_weald_names_its_version_and_loop(environment):
+    line = rf"weald {re.escape(weald.__version__)} \(libuv, greenlet \S+, CPython {sys.version.split()[0]}\)\n"
+    done = environment.weald("--version")
+    assert (done.returncode, done.stderr) == (0, "") and re.fullmatch(line, done.stdout)
+    done = environment.weald()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(line, done.stdout) and "install-gevent" in done.stdout and "serve" in done.stdout
