@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """README's Celery worker, `celery -A proj worker -P gevent -c 1000`, inside a bare Debian folder.
 
-Called by: scripts/test-packages, as `try_worker.py FOLDER`, where /venv in FOLDER has weald, Celery and the name gevent.
+Called by: scripts/test-packages, as `try_worker.py FOLDER`, where FOLDER's /venv has weald, Celery and gevent's name.
 Redis runs outside the folder, on a private port.  A hundred tasks of half a second each must not wait for each other:
 the worker is asked how many it ran at once.
 """
