@@ -42,9 +42,6 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_send "send"(int, const void *, size_t, int)
     int c_accept4 "accept4"(int, void *, void *, int)
 
-cdef enum:
-    RECEIVE_ON_STACK = 8192  # bytes asked for up to which they are received on the stack, then copied
-
 cdef extern from "<fcntl.h>" nogil:
     int fcntl(int, int, ...)
     int F_GETFD
@@ -52,6 +49,7 @@ cdef extern from "<fcntl.h>" nogil:
 cdef extern from *:
     """
     #include <errno.h>
+    #include <sys/socket.h>
     #include <structmember.h>  /* PyMemberDef, which Python.h has from 3.12 on */
     static void weald_set_errno(int value) { errno = value; }
 
@@ -62,7 +60,24 @@ cdef extern from *:
             return -1;
         return ((PyMemberDescrObject *)member)->d_member->offset;
     }
+
+    /* Up to so many bytes are received on the stack, then copied. */
+    enum { WEALD_RECEIVE_ON_STACK = 8192 };
+
+    /* recv(2) of up to WEALD_RECEIVE_ON_STACK bytes into a new bytes object; None, with `n` below 0, if it fails.
+     * Inlined, its frame would be its callers', who park: greenlet would copy it at each switch. */
+    static __attribute__((noinline)) PyObject *weald_receive_small(int fd, Py_ssize_t size, int flags, ssize_t *n)
+    {
+        char buffer[WEALD_RECEIVE_ON_STACK];
+        *n = recv(fd, buffer, (size_t)size, flags);
+        if (*n < 0)
+            Py_RETURN_NONE;
+        return PyBytes_FromStringAndSize(buffer, *n < size ? *n : size);
+    }
     """
+    enum:
+        RECEIVE_ON_STACK "WEALD_RECEIVE_ON_STACK"
+    object receive_small "weald_receive_small"(int, Py_ssize_t, int, ssize_t *)
     void set_errno "weald_set_errno"(int)
     Py_ssize_t slot_offset "weald_slot_offset"(object)
 
@@ -241,16 +256,12 @@ cdef FdEntry entry_for(Hub hub, int fd):
 cdef object receive_new(int fd, Py_ssize_t size, int flags, ssize_t *n):
     """recv(2) of up to `size` bytes into a new bytes object; None, with `n` below 0 and errno set, if it fails.
 
-    It never parks: its large frame would be copied with the greenlet's stack.  With MSG_TRUNC the system may
-    return the length of a datagram that is longer: zeros stand for what was cut.
+    With MSG_TRUNC the system may return the length of a datagram that is longer: zeros stand for what was cut.
     """
-    cdef char[RECEIVE_ON_STACK] buffer
     cdef int error
     if size <= RECEIVE_ON_STACK:
-        n[0] = c_recv(fd, buffer, size, flags)
-        if n[0] > size:
-            return PyBytes_FromStringAndSize(buffer, size) + bytes(n[0] - size)
-        return PyBytes_FromStringAndSize(buffer, n[0]) if n[0] >= 0 else None
+        made = receive_small(fd, size, flags, n)
+        return made + bytes(n[0] - size) if n[0] > size else made
     made = PyBytes_FromStringAndSize(NULL, size)
     n[0] = c_recv(fd, PyBytes_AS_STRING(made), size, flags)
     if n[0] == size:
