@@ -75,8 +75,9 @@ def load(side: Side, app: str, options: argparse.Namespace, folder: Path, cores:
         port = int(server.answer(timeout=30))
         wait_for(port, side.label, bool(files))
         command = [
-            *("wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds}s"),
+            *("wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "--timeout", "30s"),
             *(("-s", str(folder / "post.lua")) if app == "post" else ()),
+            *(("-H", "Connection: close") if options.close else ()),
             f"{'https' if files else 'http'}://127.0.0.1:{port}/",
         ]
         pin = (lambda: os.sched_setaffinity(0, {cores[1]})) if cores[1] >= 0 else None
@@ -120,6 +121,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--apps", default=",".join(APPS), help="(default: %(default)s)")
     parser.add_argument("--connections", type=int, default=100, help="(default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=2, help="a measurement (default: %(default)s)")
+    parser.add_argument("--close", action="store_true", help="a connection for each request")
     options = parser.parse_args(arguments)
     if not shutil.which("wrk"):
         raise BenchError("the load generator is wrk: apt-get install wrk")

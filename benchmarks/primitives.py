@@ -115,7 +115,7 @@ def main(arguments: Sequence[str]) -> None:
     chosen = options.rows.split(",") if options.rows else [row.name for row in ROWS]
     if unknown := set(chosen) - {row.name for row in ROWS}:
         raise BenchError(f"no such row: {', '.join(sorted(unknown))}; see --help")
-    if options.scale:
+    if options.scale or options.waiters:
         scale.main(options)
         return
     rows = [row for row in ROWS if row.name in chosen]

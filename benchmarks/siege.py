@@ -66,18 +66,21 @@ def percentiles(took: Sequence[float]) -> tuple[float, float]:
     return ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
 
 
+def idle_bytes(side: Side, count: int, cores: tuple[int, int]) -> float:
+    """Bytes of memory that each of `count` connections takes which have asked once and stay."""
+    with Child(side, "http_servers.py", side.kind, str(cores[0]), "hello") as server:
+        port = int(server.answer(timeout=30))
+        with Clients(cores[1], "keep", port, 100, 0) as first:  # what is made once is made
+            first.answer()
+            before = resident(server.process.pid)
+            with Clients(cores[1], "keep", port, count, 0) as crowd:
+                crowd.answer()
+                return (resident(server.process.pid) - before) / count
+
+
 def idle(sides: Sequence[Side], count: int, cores: tuple[int, int]) -> str:
     """Bytes of memory a connection."""
-    used: dict[str, float] = {}
-    for side in sides:
-        with Child(side, "http_servers.py", side.kind, str(cores[0]), "hello") as server:
-            port = int(server.answer(timeout=30))
-            with Clients(cores[1], "keep", port, 100, 0) as first:  # what is made once is made
-                first.answer()
-                before = resident(server.process.pid)
-                with Clients(cores[1], "keep", port, count, 0) as crowd:
-                    crowd.answer()
-                    used[side.label] = (resident(server.process.pid) - before) / count
+    used = {side.label: idle_bytes(side, count, cores) for side in sides}
     ours = used[sides[0].label]
     body = [
         [side.label, number(used[side.label])]

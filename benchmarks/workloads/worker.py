@@ -1,7 +1,7 @@
 """Child process of one side: says it is ready, then answers each name of a row (or curve) it reads with a line of JSON.
 
 Started by `primitives` and `scale` with the side's own interpreter: `worker.py KIND PACKAGE CORE SECONDS`, KIND
-being `rows` or `curves:N`; CORE -1 pins to no core.  Ends with its standard input.
+being `rows`, `curves:N` or `waiters:N`; CORE -1 pins to no core.  Ends with its standard input.
 """
 
 import json
@@ -32,14 +32,22 @@ def main() -> None:
     kind, package, core, seconds = sys.argv[1:]
     if int(core) >= 0:
         os.sched_setaffinity(0, {int(core)})
+    kind, _, count = kind.partition(":")
     if kind == "rows":
         rows = import_module(MODULES.get(package, "greenlets")).rows(package)
+    elif kind == "curves":
+        curves = import_module("crowd").curves(package)
     else:
-        curves, count = import_module("crowd").curves(package), int(kind.partition(":")[2])
+        waiters = import_module("waiters").curves(package)
     print("ready", flush=True)
     for line in sys.stdin:
         name = line.strip()
-        answer = row(rows, name, float(seconds)) if kind == "rows" else {"cpu": curves[name](count, float(seconds))}
+        if kind == "rows":
+            answer = row(rows, name, float(seconds))
+        elif kind == "curves":
+            answer = {"cpu": curves[name](int(count), float(seconds))}
+        else:
+            answer = {"cpu": waiters[name](int(count))}
         print(json.dumps(answer), flush=True)
 
 
