@@ -296,6 +296,27 @@ def test_locks_made_before_still_exclude() -> None:
     assert out == "1 True\n"
 
 
+def test_locks_that_are_defaults_of_functions() -> None:
+    out = run_patched(
+        """
+        import weald.lock
+        Lock, RLock = weald.lock.Lock, weald.lock.RLock
+        print(type(f.__defaults__[0]) is RLock, f.__defaults__[1] is lock, type(lock) is Lock, f.__defaults__[2])
+        print(f.__defaults__ is g.__defaults__, type(h.__defaults__[0]) is Lock, h.__defaults__ is kept)
+        print(type(threading._active_limbo_lock) is RLock)  # a default, too, from 3.14 on
+        """,
+        before="""
+        import threading, types
+        lock = threading.Lock()
+        def f(first=threading.RLock(), second=lock, third=3): ...
+        g = types.FunctionType(f.__code__, {}, "g", f.__defaults__)
+        def h(x=threading.Lock()): ...
+        kept = h.__defaults__
+        """,
+    )
+    assert out.splitlines() == ["True True True 3", "True False True", "True"]
+
+
 def test_a_lock_that_cannot_be_replaced_everywhere_is_replaced_nowhere() -> None:
     out = run_patched(
         """
@@ -616,6 +637,100 @@ def test_a_module_imported_afresh_is_patched_again() -> None:
         """
     )
     assert out.splitlines() == ["True", "True True", "True", "_frozen_importlib_external True"]
+
+
+def test_a_coroutine_that_blocks_stops_its_own_loop_only() -> None:
+    out = run_patched(
+        """
+        import asyncio, threading
+
+        blocks, go = threading.Event(), threading.Event()
+
+        async def first():
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            loops.append((loop, task))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            blocks.set()
+            assert go.wait(20)
+            assert asyncio.Future().get_loop() is loop and asyncio.current_task() is task
+            await asyncio.sleep(0)
+            assert asyncio.current_task() is task
+            print("first")
+
+        async def second():
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            assert blocks.wait(20)
+            for _ in range(3):
+                await asyncio.sleep(0)
+                assert asyncio.Future().get_loop() is loop and asyncio.current_task() is task
+            their_loop, their_task = loops[0]
+            assert asyncio.current_task(their_loop) is their_task and their_loop is not loop
+            print("second")
+            go.set()
+
+        loops = []
+        threads = [threading.Thread(target=asyncio.run, args=(main(),)) for main in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        """
+    )
+    assert out == "second\nfirst\n"
+
+
+def test_a_signal_handler_that_parks_in_a_coroutine() -> None:
+    """The coroutine goes on meanwhile, as the same task of the same loop."""
+    out = run_patched(
+        """
+        import asyncio, signal, threading
+
+        go, done = threading.Event(), threading.Event()
+
+        def handler(signum, frame):
+            go.wait(20)
+            print("handled")
+            done.set()
+
+        async def main():
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            signal.raise_signal(signal.SIGUSR1)
+            assert asyncio.Future().get_loop() is loop and asyncio.current_task() is task
+            await asyncio.sleep(0)
+            print("goes on")
+            go.set()
+            done.wait(20)
+            assert asyncio.Future().get_loop() is loop and asyncio.current_task() is task
+
+        signal.signal(signal.SIGUSR1, handler)
+        asyncio.run(main())
+        """
+    )
+    assert out == "goes on\nhandled\n"
+
+
+def test_a_coroutine_that_patches() -> None:
+    out = python(
+        """
+        import asyncio, weald.monkey
+        async def main():
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            weald.monkey.patch_all()
+            from time import sleep
+            sleep(0.001)
+            await asyncio.sleep(0.001)
+            assert asyncio.get_running_loop() is loop and asyncio.current_task() is task
+            print(asyncio.Future().get_loop() is loop)
+        asyncio.run(main())
+        asyncio.run(asyncio.sleep(0))
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError as error:
+            print(error)
+        """
+    )
+    assert out == "True\nno running event loop\n"
 
 
 def test_asyncio_loops_in_threads() -> None:

@@ -1,21 +1,21 @@
 """`asyncio` in threads that are greenlets: each greenlet has a running loop of its own.
 
-Called by: `weald.monkey.patch_thread` (whenever asyncio is imported), selectors.py.
+Called by: `weald.monkey.patch_thread` (whenever asyncio is imported).
 
-asyncio keeps "the running loop" per native thread, in C.  Here Python code gets the greenlet's.  What asyncio
-does in C (Future() and Task() without a loop) goes on reading the thread's slot, so whoever runs a loop puts it
-there when it starts and whenever its `select` returns, and puts back what was there when it parks or ends.  So
-it does around a switch in the midst of a callback that seems to wait by asking again and again.
+asyncio keeps "the running loop" per native thread, in C, and from Python 3.14 on its current task, too.  Here Python
+code gets the greenlet's.  What asyncio does in C (steps of tasks, Future() without a loop) goes on reading the thread's,
+so a greenlet that runs a loop puts both aside whenever it parks, and takes them back when it goes on: the core does
+that, while there are loops.
 """
 
 import _asyncio
 import asyncio.events as _events
 import asyncio.tasks as _tasks
 import os
+import sys
 from typing import Any
 
-from weald import selectors
-from weald._core import around_giving_way, local
+from weald._core import count_loops, local, put_loop_aside, take_loop_back, use_asyncio
 
 __implements__ = ["_get_running_loop", "_set_running_loop", "get_event_loop", "get_running_loop"]
 __all__ = ["current_task", "get_event_loop", "get_running_loop"]
@@ -23,6 +23,9 @@ __all__ = ["current_task", "get_event_loop", "get_running_loop"]
 _get_slot = _asyncio._get_running_loop
 _set_slot = _asyncio._set_running_loop
 _current_task = _tasks.current_task
+_tasks_aside = use_asyncio(
+    _get_slot, _set_slot, _asyncio._swap_current_task if sys.version_info >= (3, 14) else None  # type: ignore[attr-defined]
+)
 
 # asyncio's own in Python: these ask the functions here, and warnings name who called.
 get_event_loop = _events._py_get_event_loop  # type: ignore[attr-defined]
@@ -30,7 +33,7 @@ get_event_loop = _events._py_get_event_loop  # type: ignore[attr-defined]
 
 class _Running(local):
     loop: Any = None
-    before: Any = None  # what the thread's slot held
+    before: Any = None  # what was running in the thread, and was put aside
 
 
 _running = _Running()
@@ -43,12 +46,14 @@ def _get_running_loop() -> Any:
 
 def _set_running_loop(loop: Any) -> None:
     running = _running
-    if loop is None:
-        _set_slot(running.before)
+    if running.loop is None and loop is not None:
+        count_loops(1)
+        running.before = put_loop_aside()
+    _set_slot(loop)
+    if running.loop is not None and loop is None:
+        take_loop_back(running.before)
         running.before = None
-    else:
-        running.before = _get_slot()
-        _set_slot(loop)
+        count_loops(-1)
     running.loop = loop
 
 
@@ -62,32 +67,21 @@ def get_running_loop() -> Any:
 
 def current_task(loop: Any = None) -> Any:
     """The task that `loop` (None: the one this greenlet runs) is in, or None."""
-    return _current_task(get_running_loop() if loop is None else loop)
-
-
-def _leave_slot() -> bool:
-    """This greenlet's loop is about to park; whether there is one."""
-    running = _running
-    if running.loop is None:
-        return False
-    _set_slot(running.before)
-    return True
-
-
-def _retake_slot() -> None:
-    """This greenlet's loop goes on."""
-    running = _running
-    running.before = _get_slot()
-    _set_slot(running.loop)
+    if loop is None:
+        loop = get_running_loop()
+    return _current_task(loop) or _tasks_aside.get(loop)
 
 
 def _after_fork_in_child() -> None:
     """A loop runs in the process that started it."""
     running = _running
     running.loop = running.before = None
-    _set_slot(None)
+    put_loop_aside()
+    count_loops(0)
+    _tasks_aside.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-selectors.parking = _leave_slot, _retake_slot
-around_giving_way(_leave_slot, _retake_slot)
+if (_loop := _get_slot()) is not None:  # patched by a coroutine
+    _running.loop = _loop
+    count_loops(1)

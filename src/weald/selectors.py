@@ -4,7 +4,6 @@ Called by: users, `weald.monkey`.
 """
 
 import selectors as _stdlib
-from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
 from typing import TYPE_CHECKING
 
@@ -26,32 +25,15 @@ __all__ = [
 ]
 
 
-# Called as a selector parks and as it goes on again, if the first returns true: asyncio.py's.
-parking: tuple[Callable[[], bool], Callable[[], None]] = (lambda: False, lambda: None)
-
-
-class _Parking(BaseSelector):
-    """A selector of the stdlib over weald's calls."""
-
-    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
-        before, after = parking
-        if not before():
-            return super().select(timeout)
-        try:
-            return super().select(timeout)
-        finally:
-            after()
-
-
-class SelectSelector(_Parking, _stdlib.SelectSelector):
+class SelectSelector(_stdlib.SelectSelector):
     _select = staticmethod(select.select)
 
 
-class PollSelector(_Parking, _stdlib.PollSelector):
+class PollSelector(_stdlib.PollSelector):
     _selector_cls = select.poll
 
 
-class EpollSelector(_Parking, _stdlib.EpollSelector):
+class EpollSelector(_stdlib.EpollSelector):
     _selector_cls = select.epoll
 
 

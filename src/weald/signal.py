@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from weald._core import asked_in_vain, get_hub, helper_idle, prepare_hub
+from weald._core import asked_in_vain, get_hub, helper_idle, prepare_hub, put_loop_aside, take_loop_back
 
 if TYPE_CHECKING:
 
@@ -64,9 +64,11 @@ class _InGreenlet:
         resume = None if interrupted is hub else hub.run_callback(interrupted.switch)
         runner = greenlet(self._run, interrupted)
         runner.gr_context = copy_context()
+        loop = put_loop_aside()
         try:
             runner.switch(hub, interrupted, signum, frame)
         finally:
+            take_loop_back(loop)
             if resume is not None:
                 resume.stop()
             if not runner.dead:

@@ -49,6 +49,7 @@ from weald._core.queue import (
     SimpleQueue,
 )
 from weald._core.raw import spawn_raw
+from weald._core.running_loop import count_loops, put_loop_aside, take_loop_back, use_asyncio
 from weald._core.sync import (
     AsyncResult,
     BoundedSemaphore,
@@ -62,7 +63,7 @@ from weald._core.sync import (
 from weald._core.timeout import Timeout, with_timeout
 from weald._core.waiters import Linkable
 from weald._core.watchers import EVENTS, EventLoop, Watcher
-from weald._core.yielding import around_giving_way, asked_in_vain, idle, sleep
+from weald._core.yielding import asked_in_vain, idle, sleep
 
 # A free-threaded interpreter takes the GIL back on importing the above, unless it was told not to.
 if not getattr(_sys, "_is_gil_enabled", lambda: True)():

@@ -174,8 +174,21 @@ def prepare_hub() -> None:
 def asked_in_vain() -> None:
     """For calls that found nothing changed: lets others run if the caller seems to ask again and again."""
 
-def around_giving_way(before: Callable[[], bool], after: Callable[[], object]) -> None:
-    """Have `before()` called ahead of switches a greenlet did not ask for, `after()` behind them if it was true."""
+def use_asyncio(
+    get_running_loop: Callable[[], Any],
+    set_running_loop: Callable[[Any], object],
+    swap_current_task: Callable[[Any, Any], Any] | None,
+) -> dict[Any, Any]:
+    """Have asyncio's C functions; returns the current tasks of loops that are put aside, by loop."""
+
+def count_loops(change: int) -> None:
+    """So many asyncio loops more (or fewer) are run by greenlets; 0: none is."""
+
+def put_loop_aside() -> Any:
+    """Put asyncio's running loop and current task aside: the loop, for `take_loop_back`."""
+
+def take_loop_back(loop: Any) -> None:
+    """Undo `put_loop_aside`, which returned `loop`."""
 
 def helper_idle(change: int) -> None:
     """A thread of weald's own begins (1) or ends (-1) waiting for work: it will not wake anybody."""

@@ -30,7 +30,7 @@ from libc.math cimport isnan
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
 
-from weald._core cimport arena
+from weald._core cimport arena, running_loop
 from weald._core.c_greenlet cimport *
 from weald._core.loop cimport Loop
 
@@ -535,6 +535,7 @@ cdef class Hub(greenlet):
         cdef PyObject *result
         cdef void *target = <void *>self
         cdef WaiterState state
+        cdef object loop = None  # asyncio's, that this greenlet runs
         if <void *>waiter.parked == <void *>self:
             raise BlockingSwitchOutError(
                 f"cannot wait for {what} in an event loop callback: it would stop the loop; "
@@ -568,6 +569,8 @@ cdef class Hub(greenlet):
         if self.parked_head != NULL:
             (<Waiter>self.parked_head).hub_prev = <void *>waiter
         self.parked_head = <void *>waiter
+        if running_loop.loops > 0:
+            loop = running_loop.put_aside()
         result = PyGreenlet_Switch(<void *>target)
         self.calls = 0
         if waiter.hub_prev != NULL:
@@ -580,9 +583,16 @@ cdef class Hub(greenlet):
         if result == NULL:
             waiter.lost = state == READY
             waiter.state = DONE
-            raise_current()
+            if loop is None:
+                raise_current()
+            try:
+                raise_current()
+            finally:
+                running_loop.take_back(loop)
         Py_DECREF(<object>result)
         waiter.state = DONE
+        if loop is not None:
+            running_loop.take_back(loop)
         if state != RUNNING:
             raise InvalidSwitchError(
                 f"Invalid switch into {waiter.parked!r}, which waits for {what}: only its waker may do that; "

@@ -61,17 +61,6 @@ def idle(priority=0):
 
 # ------------------------------------------------------------------ busy waits
 
-# Called around a switch that the greenlet did not ask for, if the first returns true: asyncio.py's.
-cdef object before_giving_way = None
-cdef object after_giving_way = None
-
-
-def around_giving_way(before, after):
-    """See that `before()` is called ahead of `give_way`'s switches and, where it returned true, `after()` behind."""
-    global before_giving_way, after_giving_way
-    before_giving_way, after_giving_way = before, after
-
-
 cdef int give_way(bint asks) except -1:
     """For a call that could have had to wait and need not: others run now and then, if the caller seems to wait
     by calling again and again.
@@ -100,13 +89,7 @@ cdef int let_others_run() except -1:
     hub.calls = 0
     if current_greenlet() is hub:
         return 0
-    if before_giving_way is None or not before_giving_way():
-        return sleep_for(0.0, True)
-    try:
-        sleep_for(0.0, True)
-    finally:
-        after_giving_way()
-    return 0
+    return sleep_for(0.0, True)
 
 
 def asked_in_vain():

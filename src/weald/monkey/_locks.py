@@ -5,8 +5,8 @@ Called by: `weald.monkey.patch_thread`.
 A native lock blocks the loop when a greenlet waits for it, and a native RLock does not even exclude greenlets
 of one thread from each other.  So every lock that is free is replaced wherever it is held.
 
-Invariant: a lock of which one reference cannot be replaced (a local variable's, a tuple's, C code's, weald's
-own) stays what it is everywhere: two locks in place of one would exclude nobody.
+Invariant: a lock of which one reference cannot be replaced (a local variable's, a tuple's other than a function's
+defaults, C code's, weald's own) stays what it is everywhere: two locks in place of one would exclude nobody.
 """
 
 import _thread
@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 from weald import _core
@@ -72,6 +73,11 @@ def _places(found: dict[int, Any]) -> dict[int, list[_Place]]:
             for name, value in holder.items():
                 if id(value) in found:
                     places[id(value)].append((partial(setattr, classes[id(holder)], name), 1))
+        elif type(holder) is tuple:
+            functions = _functions_with(holder, holders)
+            for index, value in enumerate(holder if functions else ()):
+                if id(value) in found:
+                    places[id(value)].append((partial(_put_default, functions, index), 1))
         else:
             attributes = holder if type(holder) is dict else getattr(holder, "__dict__", None)
             if type(attributes) is dict:
@@ -97,6 +103,24 @@ def _classes_of(dicts: list[Any]) -> dict[int, type]:
         for attributes in gc.get_referents(owner)
         if type(attributes) is dict
     }
+
+
+def _functions_with(defaults: tuple[Any, ...], holders: list[Any]) -> list[FunctionType]:
+    """The functions that have these defaults; none if anything else has this tuple, but for `holders`."""
+    functions: list[FunctionType] = []
+    for owner in gc.get_referrers(defaults):  # no comprehension, whose own reference would be found
+        if type(owner) is FunctionType and owner.__defaults__ is defaults:
+            functions.append(owner)
+        elif owner is not holders:
+            return []
+    return functions
+
+
+def _put_default(functions: list[FunctionType], index: int, lock: Any) -> None:
+    defaults = functions[0].__defaults__ or ()
+    defaults = (*defaults[:index], lock, *defaults[index + 1 :])
+    for function in functions:
+        function.__defaults__ = defaults
 
 
 def _put_method(lists: list[list[Any]], method: Any, lock: Any) -> None:
