@@ -3,6 +3,7 @@
 Each case in an interpreter of its own, which must end with status 0 and print no complaint.
 """
 
+import sys
 import threading as stdlib
 
 import pytest
@@ -671,3 +672,28 @@ def test_asyncio_keeps_its_loop_across_such_a_switch() -> None:
         """
     )
     assert out == "[]\n"
+
+
+def test_threads_do_not_name_the_process() -> None:
+    """From 3.14 on a thread gives the native thread that runs it its name: here it is the whole process's."""
+    out = run_patched(
+        """
+        import threading
+        def name():
+            with open("/proc/self/comm") as comm:
+                return comm.read().strip()
+        before, names = name(), []
+        def run():
+            names.append(name())
+            threading.current_thread().name = "another"
+            names.append(name())
+        thread = threading.Thread(target=run, name="one of many")
+        thread.start()
+        thread.join()
+        print(names == [before] * 2, thread.name, before == name())
+        threading.main_thread().name = "main"
+        print(name())
+        """
+    )
+    named = "main" if sys.version_info >= (3, 14) else "python"
+    assert out.splitlines() == ["True another True", named]

@@ -46,6 +46,8 @@ if sys.version_info >= (3, 13):
     __implements__ += ["_ThreadHandle", "_make_thread_handle", "lock", "start_joinable_thread"]
 else:
     __implements__ += ["_set_sentinel"]
+if hasattr(_thread, "set_name"):  # from 3.14 on, where the system's threads have names
+    __implements__ += ["set_name"]
 
 __all__ = [name for name in __implements__ + __imports__ if not name.startswith("_")]
 
@@ -146,6 +148,20 @@ def exit() -> None:
 
 
 exit_thread = exit
+
+
+_native_set_name: Callable[[str], None] = getattr(_thread, "set_name", lambda name: None)
+
+
+def set_name(name: str) -> None:
+    """Name the native thread, if that is who calls.  Other greenlets have no name that the system could show.
+
+    `threading` calls it in each thread that it starts: without this, the process would be called like the last one.
+    """
+    if getcurrent().parent is None:
+        _native_set_name(name)
+    elif not isinstance(name, str):
+        raise TypeError(f"set_name() argument 'name' must be str, not {type(name).__name__}")
 
 
 class _EndLock:

@@ -34,6 +34,12 @@ else:
     _start_new_thread = start_new_thread
     __implements__ += ["_set_sentinel", "_start_new_thread"]
 
+if hasattr(threading, "_set_name"):  # from 3.14 on; None where the system's threads have no names
+    from weald.thread import set_name
+
+    _set_name = set_name if threading._set_name is not None else None
+    __implements__ += ["_set_name"]
+
 __all__ = [
     "Barrier",
     "BoundedSemaphore",
@@ -85,6 +91,7 @@ class _DummyThread(threading._DummyThread):
         ident = get_ident()
         self.__dict__.update(
             _args=(),
+            _context=None,
             _daemonic=True,
             _ident=ident,
             _initialized=True,
