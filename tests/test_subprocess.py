@@ -17,7 +17,7 @@ from helpers import Thread, python, run_patched, settle, wait_until
 import weald
 from weald import os, socket, subprocess
 from weald._core import AsyncResult, spawn
-from weald.fileobject import FileObjectPosix
+from weald.fileobject import FileObjectPosix, read_shared
 from weald.subprocess import DEVNULL, PIPE, Popen
 
 # What a child of these tests runs: quick to start.
@@ -86,13 +86,27 @@ def test_functions_use_what_the_stdlibs_module_says_now(monkeypatch: pytest.Monk
     fork_exec = stdlib._fork_exec  # type: ignore[attr-defined]
 
     def spy(*args: Any) -> Any:
-        seen.append(args[-1])
+        seen.append(args[0])
         return fork_exec(*args)
 
     monkeypatch.setattr(stdlib, "_fork_exec", spy)
-    monkeypatch.setattr(stdlib, "_USE_VFORK", False)
     subprocess.run(["true"], close_fds=True, cwd="/", check=True)
-    assert seen == [False]
+    assert seen == [["true"]]
+
+
+def test_functions_that_the_stdlibs_functions_call_do_not_block_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 3.15 on communicate() reads in a function of the module's."""
+    seen = []
+
+    def spy(fd: int, size: int) -> bytes:
+        seen.append(fd)
+        return read_shared(fd, size)
+
+    said = b"x" * 100_000
+    with Popen(["cat"], stdin=PIPE, stdout=PIPE, stderr=PIPE) as child:
+        monkeypatch.setitem(subprocess._globals, "os", subprocess._Over(stdlib_os, read=spy))
+        assert child.communicate(said) == (said, b"")
+    assert seen
 
 
 def test_pipes_are_of_ios_classes() -> None:

@@ -63,10 +63,14 @@ class _Over:
 
 
 class _Globals(dict[str, Any]):
-    """What the stdlib's functions see here as global names: ours, else the stdlib's as it is at that moment."""
+    """What the stdlib's functions see here as global names: ours, else the stdlib's as it is at that moment.
+
+    Its functions that they call, such as `_communicate_io_posix` from 3.15 on, see these names, too.
+    """
 
     def __missing__(self, name: str) -> Any:
-        return vars(_stdlib)[name]
+        found = vars(_stdlib)[name]
+        return _over_ours(found) if getattr(found, "__globals__", None) is vars(_stdlib) else found
 
 
 _globals = _Globals(
