@@ -218,6 +218,21 @@ def test_read_and_write_of_blocking_pipes(pipe: tuple[int, int]) -> None:
     assert stdlib.get_blocking(r)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="new in Python 3.14")
+def test_readinto_of_blocking_pipes(pipe: tuple[int, int]) -> None:
+    r, w = pipe
+    buffer = bytearray(10)
+    reader = weald.spawn(os.readinto, r, memoryview(buffer)[2:])
+    settle()
+    assert not reader.ready()
+    os.write(w, b"data")
+    assert reader.get() == 4 and bytes(buffer) == b"\0\0data\0\0\0\0"
+    assert os.readinto(r, bytearray()) == 0
+    for bad in (b"read only", "text", None):
+        with pytest.raises(TypeError):
+            os.readinto(r, bad)
+
+
 def test_a_write_whose_reader_goes_away_midway(pipe: tuple[int, int]) -> None:
     r, w = pipe
     writer = weald.spawn(os.write, w, bytes(1_000_000))

@@ -1,6 +1,9 @@
 """weald.time: sleep parks, and refuses what time.sleep refuses."""
 
+import sys
 import time as stdlib
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -8,6 +11,8 @@ from helpers import VIRTUAL, takes, tick
 
 import weald
 from weald import time
+from weald.select import select
+from weald.socket import socket
 
 
 def test_names() -> None:
@@ -62,3 +67,19 @@ def test_what_counts_as_a_number(loop_name: str) -> None:
 
     with takes(1):
         time.sleep(Index())  # type: ignore[arg-type]
+
+
+@VIRTUAL
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="numbers were ints and floats")
+def test_any_real_number_is_one(loop_name: str) -> None:
+    class Real:
+        def __float__(self) -> float:
+            return 1000.0
+
+    for number in (Decimal(1000), Fraction(1000), Real()):
+        with takes(1):
+            time.sleep(number)  # type: ignore[arg-type]
+    with socket() as sock:
+        sock.settimeout(Fraction(1, 2))  # type: ignore[arg-type]
+        assert sock.gettimeout() == 0.5
+    assert select([], [], [], Decimal("0.001")) == ([], [], [])

@@ -14,6 +14,7 @@ import _socket
 import os as _stdlib
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from fcntl import F_GETFL, fcntl
 from os import O_ACCMODE, O_NONBLOCK, O_RDONLY, O_WRONLY
 from select import POLLIN, POLLOUT
@@ -39,6 +40,8 @@ else:
     __getattr__ = gevent_names(__name__)
 
 __implements__ = ["fdopen", "popen", "read", "wait", "wait3", "wait4", "waitid", "waitpid", "write"]
+if sys.version_info >= (3, 14):
+    __implements__ += ["readinto"]
 __extensions__ = ["make_nonblocking", "nb_read", "nb_write", "tp_read", "tp_write"]
 __imports__ = [name for name in _stdlib.__all__ if name not in __implements__]
 __all__ = sorted([*__implements__, *__extensions__, *__imports__])
@@ -196,6 +199,17 @@ def read(fd: int, length: int, /) -> bytes:
     if isinstance(length, int) and 0 < length <= sys.maxsize:  # else the system's call will say what is wrong
         _wait_until_ready(fd, POLLIN, O_WRONLY, wait_read)
     return _read(fd, length)
+
+
+if sys.version_info >= (3, 14):
+    _readinto = _stdlib.readinto
+
+    def readinto(fd: int, buffer: Any, /) -> int:
+        """os.readinto(); while a blocking pipe, terminal or socket has nothing to read, others run."""
+        with suppress(TypeError), memoryview(buffer) as view:  # the system's call will say what is wrong
+            if view.nbytes and not view.readonly:
+                _wait_until_ready(fd, POLLIN, O_WRONLY, wait_read)
+        return _readinto(fd, buffer)
 
 
 def write(fd: int, data: Any, /) -> int:

@@ -3,7 +3,9 @@
 Called by: users, `weald.monkey`; socket.py.
 """
 
+import sys
 import time as _stdlib
+from math import ldexp
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +27,13 @@ __imports__ = [name for name in vars(_stdlib) if not name.startswith("_") and na
 __all__ = sorted([*__implements__, *__imports__])
 
 
+# From 3.15 on any real number (a Decimal, a Fraction) is a duration: what C takes for a float.
+_ANY_REAL = sys.version_info >= (3, 15)
+
+
 def to_seconds(value: float) -> float:
-    """An int or float as C code takes a duration, with its errors; it may be negative."""
-    seconds = value if isinstance(value, float) else float(index(value))
+    """A number as C code takes a duration, with its errors; it may be negative."""
+    seconds = value if isinstance(value, float) else ldexp(value, 0) if _ANY_REAL else float(index(value))
     if seconds != seconds:
         raise ValueError("Invalid value NaN (not a number)")
     if abs(seconds) > 2**63 / 1e9:

@@ -22,7 +22,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 
-from weald._core.hub cimport Hub, Waiter, WakeTimer, current_hub, current_hub_or_none
+from weald._core.hub cimport Hub, Waiter, WakeTimer, current_hub, has_hub
 from weald._core.loop cimport READ_EVENT, WRITE_EVENT, Target
 from weald._core.waiters cimport WaitList, append, park_listed, remove, seconds, wake_all
 from weald._core.yielding cimport give_way
@@ -387,9 +387,10 @@ cdef class Descriptor:
         self.number = -1
         entries, self.others = [self.entry, *(self.others or ())], None
         self.entry = None
-        hub = current_hub_or_none()
-        if hub is not None and number < len(hub.fds):
-            entries.append(hub.fds[number])  # `select` waits for the number, without us
+        if has_hub():
+            hub = current_hub()
+            if number < len(hub.fds):
+                entries.append(hub.fds[number])  # `select` waits for the number, without us
         for entry in entries:
             if entry is None or entry.gone:
                 continue

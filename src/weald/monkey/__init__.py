@@ -241,6 +241,7 @@ def patch_queue() -> None:
 
 def patch_select(aggressive: bool = True) -> None:
     """select and selectors.  `aggressive` is taken for compatibility: nothing is removed here."""
+    import_module("selectors")  # first, for its classes to be tried out with the originals
     _patch_module("select")
     patch_selectors(aggressive)
     _mend_psycopg()
