@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import run_patched
 
 PROGRAM = """
 import sys
@@ -146,3 +147,25 @@ def test_a_recursive_lock_is_its_greenlets():
         "['attempt to release recursive lock not owned by thread', False, False, 'main', 'main', 'other']"
         " [False, True] 0\n"
     )
+
+
+@pytest.mark.parametrize("before", ["", "import multiprocessing.connection"])
+def test_a_connection_on_a_sockets_descriptor(before):
+    """As the fork server's is, from Python 3.14 on.  It waits, in both directions, while others run."""
+    out = run_patched(
+        """
+        import socket, weald
+        from multiprocessing.connection import Connection
+        here, there = socket.socketpair()
+        ours, theirs = (Connection(sock.fileno()) for sock in (here, there))
+        got = weald.spawn(ours.recv)
+        theirs.send("small")
+        print(got.get())
+        sent = weald.spawn(ours.send_bytes, bytes(3_000_000))
+        print(theirs.recv_bytes() == bytes(3_000_000), sent.get())
+        for connection in (ours, theirs):
+            connection._handle = None
+        """,
+        before=before,
+    )
+    assert out.splitlines() == ["small", "True None"]

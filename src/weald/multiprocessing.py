@@ -1,6 +1,7 @@
 """`multiprocessing` on greenlets: its semaphores, on which everything in it waits, let others run.
 
-Called by: `weald.monkey.patch_thread`, which puts SemLock into the module `_multiprocessing`.
+Called by: `weald.monkey`: `patch_thread` puts SemLock into the module `_multiprocessing`, `patch_socket` has
+`connections_wait` called.
 
 A semaphore that processes share cannot be waited for through a descriptor, so it is looked at again and
 again, at least 100 times a second.
@@ -12,7 +13,8 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from weald._core import get_hub_if_exists, sleep
+from weald import os
+from weald._core import get_hub_if_exists, sleep, wait_read, wait_write
 
 __implements__ = ["SemLock"]
 
@@ -71,3 +73,29 @@ class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
 
     def __exit__(self, *exc_info: Any) -> None:
         self.release()
+
+
+def _read(fd: int, size: int) -> bytes:
+    while True:
+        try:
+            return os.read(fd, size)
+        except BlockingIOError:
+            wait_read(fd)
+
+
+def _write(fd: int, data: Any) -> int:
+    while True:
+        try:
+            return os.write(fd, data)
+        except BlockingIOError:
+            wait_write(fd)
+
+
+def connections_wait(connection: Any) -> None:
+    """Have the Connections of the module `multiprocessing.connection` wait on non-blocking descriptors, too.
+
+    A patched socket's is one, whatever its timeout: what starts a process by the fork server (from 3.14 on) puts a
+    Connection on a socket's descriptor.
+    """
+    connection.Connection._recv.__defaults__ = (_read,)
+    connection.Connection._send.__defaults__ = (_write,)

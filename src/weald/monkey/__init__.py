@@ -299,6 +299,10 @@ def patch_socket(dns: bool = True, aggressive: bool = True) -> None:
         return super(original, cls).__new__(ours.socket if cls is original else cls)
 
     original.__new__ = produce
+    with suppress(ImportError):  # a Python built without multiprocessing
+        from weald.multiprocessing import connections_wait
+
+        _imports.whenever_imported("multiprocessing.connection", connections_wait)
 
 
 def patch_dns() -> None:
