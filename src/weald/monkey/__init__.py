@@ -332,6 +332,8 @@ def patch_thread(
 ) -> None:
     """_thread and threading: threads are greenlets, locks are weald's; multiprocessing's let others run.
 
+    So do calls of other interpreters (`concurrent.interpreters`).
+
     With `existing_locks`, locks made earlier are replaced, too, those of `logging` among them: `logging` is
     taken for compatibility.
     """
@@ -353,6 +355,8 @@ def patch_thread(
         patch_item(import_module("_threading_local"), "local", _core.local)
     with suppress(ImportError):  # a Python built without it
         _patch_module("_multiprocessing")
+    with suppress(ImportError):  # Python before 3.13
+        _patch_module("_interpreters")
     if existing_locks:
         _locks.replace()
     _mend_executors()

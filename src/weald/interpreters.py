@@ -1,0 +1,50 @@
+"""`_interpreters` on greenlets: while another interpreter is at work, the calling greenlet parks and others run.
+
+Called by: `weald.monkey.patch_thread`.  What users see of the module is `concurrent.interpreters` and
+`concurrent.futures.InterpreterPoolExecutor`, both from Python 3.14 on.
+
+Each interpreter has a GIL of its own, so it works in a native thread beside the loop's: one for each call that is under
+way, kept for a while for the next.  weald itself cannot be imported there, for greenlet cannot.
+"""
+
+import _interpreters as _stdlib
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from greenlet import getcurrent
+
+from weald._core import get_hub_if_exists
+from weald.monkey import get_original
+from weald.threadpool import ThreadPool
+
+__target__ = "_interpreters"
+__implements__ = [name for name in ("call", "exec", "run_func", "run_string") if hasattr(_stdlib, name)]
+__all__ = __implements__
+
+_MOST_CALLS = 1000  # at the same time, of one hub
+_IDLE = 10.0  # seconds after which a thread without a call ends
+
+_of_thread = get_original("_thread", "_local")()
+
+
+def _pool() -> ThreadPool:
+    pool: ThreadPool | None = getattr(_of_thread, "pool", None)
+    if pool is None or pool.hub is not get_hub_if_exists():
+        pool = _of_thread.pool = ThreadPool(_MOST_CALLS, idle_task_timeout=_IDLE)
+    return pool
+
+
+def _parking(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def parks(*args: Any, **kwargs: Any) -> Any:
+        hub = get_hub_if_exists()
+        if hub is None or getcurrent() is hub:
+            return function(*args, **kwargs)
+        return _pool().apply(function, args, kwargs)
+
+    return parks
+
+
+for _name in __implements__:
+    globals()[_name] = _parking(getattr(_stdlib, _name))
