@@ -697,3 +697,112 @@ def test_threads_do_not_name_the_process() -> None:
     )
     named = "main" if sys.version_info >= (3, 14) else "python"
     assert out.splitlines() == ["True another True", named]
+
+
+JOINS_OF_THE_MAIN_THREAD = """
+    import threading, time, weald
+    main, told = threading.main_thread(), []
+    def watch():
+        main.join(0.01)
+        told.append(main.is_alive())
+        main.join(0)
+        main.join()
+        print("ended", main.is_alive(), told)
+    threads = [threading.Thread(target=watch) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while len(told) < 2:
+        time.sleep(0.001)
+    try:
+        main.join()
+    except RuntimeError as error:
+        print(str(error).lower())
+    print("main", main.is_alive())
+"""
+
+
+def test_the_main_thread_may_be_joined() -> None:
+    expected = "cannot join current thread\nmain True\n" + "ended False [True, True]\n" * 2
+    assert run_patched(JOINS_OF_THE_MAIN_THREAD) == expected
+    assert run_patched(JOINS_OF_THE_MAIN_THREAD, before="import threading; threading.current_thread()") == expected
+
+
+def test_a_greenlet_and_a_native_thread_join_the_main_thread() -> None:
+    out = run_patched(
+        """
+        import threading, weald
+        from weald.monkey import get_original
+        main, told = threading.main_thread(), []
+        waits = weald.spawn(main.join)
+        get_original("_thread", "start_new_thread")(lambda: (main.join(0.01), told.append(main.is_alive())), ())
+        while not told:
+            weald.sleep(0.001)
+        print(waits.ready(), told)
+        """
+    )
+    assert out == "False [True]\n"
+
+
+def test_a_forked_childs_thread_joins_its_main_thread() -> None:
+    out = run_patched(
+        """
+        import os, sys, threading
+        def watch():
+            threading.main_thread().join()
+            print("the child has ended", flush=True)
+        def fork():
+            pid = os.fork()
+            if pid:
+                print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                return
+            assert threading.main_thread() is threading.current_thread()
+            threading.Thread(target=watch).start()
+            if threading.current_thread() is not before:
+                threading._shutdown()
+                os._exit(3)
+            sys.exit(3)
+        before = threading.main_thread()
+        fork()
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+        """
+    )
+    assert out == "the child has ended\n3\n" * 2
+
+
+def test_threads_made_before() -> None:
+    """Started or not: who waits for them lets others run, at the end of the program, too."""
+    out = run_patched(
+        """
+        import time, weald
+        ticks = []
+        def tick():
+            for n in range(3):
+                time.sleep(0.01)
+                ticks.append(n)
+            go.set()
+        weald.spawn(tick)
+        native.join(0.001)
+        print(native.is_alive(), daemon.is_alive(), ticks)
+        later.start()
+        later.join()
+        native.join()
+        daemon.join()
+        native.join()
+        print(native.is_alive(), daemon.is_alive(), later.is_alive(), ticks, len(ended))
+        weald.spawn(lambda: (time.sleep(0.02), last_go.set()))
+        """,
+        before="""
+            import threading
+            go, last_go, ended = threading.Event(), threading.Event(), []
+            def work(event):
+                event.wait()
+                ended.append(1)
+            native, later, last = (threading.Thread(target=work, args=(event,)) for event in (go, go, last_go))
+            daemon = threading.Thread(target=work, args=(go,), daemon=True)
+            for thread in native, daemon, last:
+                thread.start()
+        """,
+    )
+    assert out == "True True []\nFalse False False [0, 1, 2] 3\n"

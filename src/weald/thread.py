@@ -6,7 +6,8 @@ Invariants:
 - A thread is a Greenlet; its ident is the greenlet's `id`.  Native threads that `threading` knew before
   patching, the main thread first of all, keep their native ident in their main greenlet, so that
   everything already filed under it stays valid.
-- What waits for a thread's end waits for an Event or for something built on one, never for an OS lock.
+- What waits for a thread's end waits for an Event or for something built on one, never for an OS lock.  That goes for
+  threads that began natively, the main thread among them: `threading` is given ends of ours for them when it is patched.
 """
 
 import _thread
@@ -15,12 +16,13 @@ import sys
 import weakref
 from collections.abc import Callable
 from contextvars import Context
+from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from weald._core import Event, Greenlet, Lock, RLock, local
+from weald._core import Event, Greenlet, Lock, RLock, get_hub_if_exists, local, sleep
 from weald._missing import gevent_names
 
 # What the stdlib's module has from Python 3.12 on.
@@ -63,6 +65,7 @@ allocate = allocate_lock = lock = LockType = Lock
 _local = local
 
 _native_ident = _thread.get_ident
+_native_start = _thread.start_new_thread
 _known_native_idents: set[int] = set()  # filled when `threading` is patched
 
 
@@ -208,6 +211,94 @@ def _set_sentinel() -> Any:
 _native_set_sentinel: Callable[[], Any] = getattr(_thread, "_set_sentinel", lambda: None)
 
 
+class _NativeEnd:
+    """The end of a thread that began natively before patching: greenlets wait for it, too.
+
+    `finished(timeout)`, in seconds or -1 for no limit, waits for the end natively and tells whether it has come.
+    """
+
+    def __init__(self, finished: Callable[[float], bool]) -> None:
+        self._finished = finished
+        self._ended: Event | None = None  # set by the native thread that waits, once somebody wants to know
+
+    def wait(self, timeout: float = -1) -> bool:
+        """Wait up to `timeout` seconds, below 0: without limit.  Whether the thread has ended."""
+        if self._finished(0):
+            return True
+        if timeout == 0:
+            return False
+        if get_hub_if_exists() is None:
+            return self._finished(timeout)  # a thread without greenlets
+        if self._ended is None:
+            ended = self._ended = Event()
+            try:
+                _native_start(self._watch, (ended,))
+            except RuntimeError:  # no more threads
+                self._ended = None
+                return self._ask_now_and_then(timeout)
+        return self._ended.wait(None if timeout < 0 else timeout)
+
+    def _watch(self, ended: Event) -> None:
+        self._finished(-1)
+        ended.set()
+
+    def _ask_now_and_then(self, timeout: float) -> bool:
+        deadline = monotonic() + timeout
+        while not self._finished(0):
+            if 0 <= timeout and deadline <= monotonic():
+                return False
+            sleep(0.01)
+        return True
+
+
+class _NativeEndLock(_NativeEnd):
+    """`_NativeEnd` as a lock: what `threading` (before 3.13) knows a thread by."""
+
+    def __init__(self, lock: Any) -> None:
+        super().__init__(self._has_ended)
+        self._lock = lock
+        self._at_fork_reinit = lock._at_fork_reinit  # called by the child's only thread, this one
+        self.locked = lock.locked
+        self.release = lock.release
+
+    def _has_ended(self, timeout: float) -> bool:
+        if not self._lock.acquire(timeout != 0, timeout or -1):
+            return False
+        self._lock.release()
+        return True
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if not self.wait(timeout if blocking else 0):
+            return False
+        return self._lock.acquire()  # at most, somebody else looks
+
+
+class _NativeHandle(_NativeEnd):
+    """`_NativeEnd` as a handle: what `threading` (from 3.13) knows a thread by."""
+
+    def __init__(self, handle: Any) -> None:
+        super().__init__(self._has_ended)
+        self._handle = handle
+        self.is_done = handle.is_done
+        self._set_done = handle._set_done
+
+    @property
+    def ident(self) -> int:
+        return self._handle.ident  # type: ignore[no-any-return]
+
+    def _has_ended(self, timeout: float) -> bool:
+        if timeout != 0:
+            self._handle.join(timeout)
+        return self._handle.is_done()  # type: ignore[no-any-return]
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait up to `timeout` seconds for the thread's end; None and -1: for ever."""
+        self.wait(-1 if timeout is None else timeout)
+
+    def __repr__(self) -> str:
+        return repr(self._handle)
+
+
 class _ThreadHandle:
     """What `threading` (from 3.13) knows a thread by."""
 
@@ -242,7 +333,7 @@ class _ThreadHandle:
 
 
 _running: set[_ThreadHandle] = set()
-_awaited_at_exit: set[_ThreadHandle] = set()
+_awaited_at_exit: set[_ThreadHandle | _NativeHandle] = set()
 
 
 def _make_thread_handle(ident: int) -> _ThreadHandle:
@@ -280,13 +371,16 @@ _native_shutdown: Callable[[], None] = getattr(_thread, "_shutdown", lambda: Non
 def _shutdown() -> None:
     """At the interpreter's exit (from 3.13): wait for the threads that are not daemons."""
     while _awaited_at_exit:
-        next(iter(_awaited_at_exit))._ended.wait()
+        handle = next(iter(_awaited_at_exit))
+        handle.join()
+        _awaited_at_exit.discard(handle)
     _native_shutdown()
 
 
 def _after_fork_in_child() -> None:
     """Only the thread that forked lives on."""
     current = get_ident()
+    _awaited_at_exit.difference_update([handle for handle in _awaited_at_exit if isinstance(handle, _NativeHandle)])
     for handle in list(_running):
         if handle._ident != current:
             handle._ended = Event()  # the other's waiters stayed behind

@@ -23,13 +23,13 @@ from weald.thread import allocate_lock, get_ident, start_new_thread
 
 __implements__ = ["Event", "Lock", "RLock", "_CRLock", "_DummyThread", "_allocate_lock", "get_ident", "local"]
 if sys.version_info >= (3, 13):
-    from weald.thread import _make_thread_handle, _ThreadHandle
+    from weald.thread import _awaited_at_exit, _make_thread_handle, _NativeHandle, _ThreadHandle
     from weald.thread import _shutdown as _thread_shutdown
     from weald.thread import start_joinable_thread as _start_joinable_thread
 
     __implements__ += ["_ThreadHandle", "_make_thread_handle", "_start_joinable_thread", "_thread_shutdown"]
 else:
-    from weald.thread import _set_sentinel
+    from weald.thread import _EndLock, _NativeEndLock, _set_sentinel
 
     _start_new_thread = start_new_thread
     __implements__ += ["_set_sentinel", "_start_new_thread"]
@@ -64,6 +64,38 @@ _HANDLE = "_os_thread_handle" if hasattr(threading.main_thread(), "_os_thread_ha
 
 _started = threading.Event()
 _started.set()
+
+
+def adopt_threads() -> None:
+    """Give the threads that there are, the main thread first of all, ends that greenlets can wait for."""
+    for thread in list(threading._dangling):  # type: ignore[attr-defined]
+        if sys.version_info >= (3, 13):
+            _adopt_handle(thread)
+        elif (lock := thread._tstate_lock) is not None:  # it has been started and has not ended
+            ours: Any = _NativeEndLock(lock)
+            if thread is threading.main_thread():
+                ours = _EndLock()  # `threading` itself releases it, at exit
+                ours.acquire()
+            thread._tstate_lock = ours
+            locks = threading._shutdown_locks  # type: ignore[attr-defined]
+            if lock in locks:
+                locks.discard(lock)
+                locks.add(ours)
+
+
+if sys.version_info >= (3, 13):
+
+    def _adopt_handle(thread: Any) -> None:
+        handle = getattr(thread, _HANDLE)
+        if thread is threading.main_thread():
+            setattr(thread, _HANDLE, _make_thread_handle(thread.ident))
+        elif not thread._started.is_set():
+            setattr(thread, _HANDLE, _ThreadHandle())
+        elif not handle.is_done():
+            ours = _NativeHandle(handle)
+            setattr(thread, _HANDLE, ours)
+            if not thread.daemon:
+                _awaited_at_exit.add(ours)
 
 
 class Event(_core.Event):

@@ -351,6 +351,7 @@ def patch_thread(
     skip = set() if Event else {"Event"}
     if not _patch_module("threading", [name for name in ours_threading.__implements__ if name not in skip]):
         return
+    ours_threading.adopt_threads()
     if _threading_local:
         patch_item(import_module("_threading_local"), "local", _core.local)
     with suppress(ImportError):  # a Python built without it
