@@ -169,3 +169,25 @@ def test_a_connection_on_a_sockets_descriptor(before):
         before=before,
     )
     assert out.splitlines() == ["small", "True None"]
+
+
+def test_a_process_started_in_a_greenlet_that_has_asked_for_its_thread() -> None:
+    """As logging does: what stood for the greenlet is the child's main thread."""
+    out = run_patched(
+        """
+        import multiprocessing, threading, weald
+        def work(queue):
+            queue.put((threading.current_thread().name, threading.current_thread() is threading.main_thread()))
+        def start():
+            threading.current_thread()
+            context = multiprocessing.get_context("fork")
+            queue = context.Queue()
+            process = context.Process(target=work, args=(queue,))
+            process.start()
+            print(queue.get())
+            process.join()
+            print(process.exitcode)
+        weald.spawn(start).get()
+        """
+    )
+    assert out == "('MainThread', True)\n0\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Thread, python, recorded_errors, settle
+from helpers import Thread, python, recorded_errors, run_patched, settle
 
 import weald
 from weald import os
@@ -303,3 +303,97 @@ def test_read_in_a_native_thread_without_a_hub(pipe: tuple[int, int]) -> None:
     reader = Thread(os.read, r, 10)
     assert os.write(w, b"data") == 4
     assert reader.result() == b"data"
+
+
+CHILD_OF_A_GREENLET = """
+    import atexit, os, signal, sys, time, threading, weald
+    atexit.register(print, "at exit", flush=True)
+    def fork(how):
+        pid = os.fork()
+        if pid:
+            if how == "signal":
+                ready.recv(1)
+                os.kill(pid, signal.SIGTERM)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+            return
+        if how == "return":
+            print("in the child")
+        elif how == "exit":
+            sys.exit(4)
+        elif how == "text":
+            sys.exit("why")
+        elif how == "thread exits":
+            weald.spawn(sys.exit, 5)
+            weald.sleep(10)
+        elif how == "thread":
+            threading.Thread(target=lambda: (time.sleep(0.01), print("inner"))).start()
+        elif how == "signal":
+            told.send(b"x")
+            weald.sleep(10)
+        elif how == "deadlock":
+            try:
+                threading.Event().wait()
+            except BaseException:
+                os._exit(6)
+    def main():
+        try:
+            if sys.argv[1:] == ["thread"]:
+                thread = threading.Thread(target=fork, args=(HOW,))
+                thread.start()
+                thread.join()
+            else:
+                running = weald.spawn(fork, HOW)
+                while running:
+                    weald.sleep(0.01)
+        finally:
+            print("the main greenlet ends")
+    import socket
+    ready, told = socket.socketpair()
+    if HOW == "signal":
+        signal.signal(signal.SIGTERM, lambda *args: sys.exit(7))
+    main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "thread", "output"),
+    [
+        ("return", True, "in the child\n0\n"),
+        ("thread", True, "inner\n0\n"),
+        ("exit", True, "0\n"),  # a thread's SystemExit ends just the thread
+        ("signal", True, "0\n"),
+        ("deadlock", True, "6\n"),
+        ("return", False, "in the child\n0\n"),
+        ("exit", False, "at exit\n4\n"),
+        ("text", False, "at exit\n1\n"),
+        ("thread exits", False, "at exit\n5\n"),
+        ("thread", False, "inner\n0\n"),
+        ("signal", False, "at exit\n7\n"),
+        ("deadlock", False, "6\n"),
+    ],
+)
+def test_a_child_forked_in_a_greenlet_has_it_as_its_main_line(how: str, thread: bool, output: str) -> None:
+    """The parent's main greenlet, which waits there, does not go on in the child, whatever ends it."""
+    out = run_patched(
+        CHILD_OF_A_GREENLET.replace("HOW", repr(how)),
+        before=f"import sys; sys.argv[1:] = {['thread'] if thread else []}",
+        stderr=None if how == "text" else "",
+    )
+    assert out == output + "the main greenlet ends\nat exit\n"
+
+
+def test_a_child_forked_in_a_signals_handler_goes_on_with_the_main_greenlet() -> None:
+    out = python(
+        """
+        import os, weald, weald.signal as signal
+        children = []
+        signal.signal(signal.SIGALRM, lambda *args: children.append(os.fork()))
+        weald.spawn(lambda: None).join()
+        signal.raise_signal(signal.SIGALRM)
+        if not children[0]:
+            weald.sleep(0)
+            os._exit(9)
+        print(os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
+        """
+    )
+    assert out == "9\n"

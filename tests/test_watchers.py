@@ -177,6 +177,7 @@ def test_nobody_waits_for_what_only_an_unreferenced_watcher_could_bring():
 
 def test_an_active_watcher_lives_and_a_stopped_one_is_freed(virtual):
     timer, seen = virtual.loop.timer(1), []
+
     class Call:
         def __call__(self):
             seen.append(1)
@@ -469,3 +470,24 @@ def test_a_timer_that_is_over_holds_on_to_nothing(loop_name):
     assert done.wait(5)
     weald.sleep(0)
     assert calls == [again] * 3 and timer.callback is None
+
+
+def test_a_child_watcher_stays_behind_in_a_fork() -> None:
+    python(
+        """
+        import os, weald
+        hub = weald.get_hub()
+        running = os.fork()
+        if not running:
+            weald.sleep(10)
+        watcher = hub.loop.child(running)
+        watcher.start(lambda: None)
+        weald.sleep(0)
+        pid = os.fork()
+        if not pid:
+            weald.sleep(0.01)
+            os._exit(3 if watcher.active else 0)
+        assert os.waitpid(pid, 0)[1] == 0
+        os.kill(running, 9)
+        """
+    )

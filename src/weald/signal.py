@@ -6,10 +6,9 @@ A handler starts at once, in the midst of the greenlet that the signal interrupt
 parks, that greenlet goes on.  What it raises reaches the main greenlet: the program's main line, whichever
 greenlet the signal came upon.
 
-Invariant: while there are handlers, nobody is told that nothing could wake him: to the core they are one more thread.
+Invariant: no deadlock is reported while there are handlers: a signal may wake somebody.
 """
 
-import os
 import signal as _stdlib
 import sys
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from weald._core import asked_in_vain, get_hub, helper_idle, prepare_hub, put_loop_aside, take_loop_back
+from weald._core import asked_in_vain, get_hub, prepare_hub, put_loop_aside, signals_may_wake, take_loop_back
 
 if TYPE_CHECKING:
 
@@ -91,21 +90,12 @@ def signal(signalnum: int, handler: Handler, /) -> Handler:
     asked_in_vain()
     prepare_hub()
     before = _unwrapped(_signal(signalnum, _InGreenlet(handler) if callable(handler) else handler))
-    were = bool(_handled)
     if callable(handler) and handler is not _stdlib.default_int_handler:  # which is always there, and ends waits
         _handled.add(signalnum)
     else:
         _handled.discard(signalnum)
-    helper_idle(were - bool(_handled))
+    signals_may_wake(bool(_handled))
     return before
-
-
-def _after_fork_in_child() -> None:
-    """The core has begun to count anew, the handlers are still there."""
-    helper_idle(-bool(_handled))
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def raise_signal(signalnum: int, /) -> None:

@@ -6,8 +6,8 @@ Invariants:
 - A thread is a Greenlet; its ident is the greenlet's `id`.  Native threads that `threading` knew before
   patching, the main thread first of all, keep their native ident in their main greenlet, so that
   everything already filed under it stays valid.
-- What waits for a thread's end waits for an Event or for something built on one, never for an OS lock.  That goes for
-  threads that began natively, the main thread among them: `threading` is given ends of ours for them when it is patched.
+- What waits for a thread's end waits for an Event or for something built on one, never for an OS lock.
+- The ends of threads that began natively, the main one's too, become ours when `threading` is patched.
 """
 
 import _thread

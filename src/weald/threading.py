@@ -144,6 +144,26 @@ class _DummyThread(threading._DummyThread):
             current.rawlink(self._forget)
         threading._active[ident] = self  # type: ignore[attr-defined]
 
+    def _become_main(self) -> None:
+        """In a child that this thread has forked."""
+        self.__class__ = threading._MainThread  # type: ignore[assignment, attr-defined]
+        self.__dict__.update(_name="MainThread", _daemonic=False)
+
+    if sys.version_info >= (3, 13):
+
+        def _after_fork(self, new_ident: int | None = None) -> None:
+            if new_ident is not None:
+                self._become_main()
+            Thread._after_fork(self, new_ident)  # type: ignore[attr-defined]
+
+    else:
+
+        def _reset_internal_locks(self, is_alive: bool) -> None:
+            if is_alive:
+                self._become_main()
+                self.__dict__["_tstate_lock"] = _EndLock()
+            Thread._reset_internal_locks(self, is_alive)  # type: ignore[attr-defined]
+
     def _forget(self, source: Any) -> None:
         active = threading._active  # type: ignore[attr-defined]
         ident = self.__dict__["_ident"]

@@ -34,6 +34,7 @@ from weald._core.hub import (
     set_event_loop_class,
     set_hub,
     set_hub_class,
+    signals_may_wake,
 )
 from weald._core.local import local
 from weald._core.loop import READ, WRITE

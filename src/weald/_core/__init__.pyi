@@ -190,6 +190,9 @@ def put_loop_aside() -> Any:
 def take_loop_back(loop: Any) -> None:
     """Undo `put_loop_aside`, which returned `loop`."""
 
+def signals_may_wake(handled: bool) -> None:
+    """Whether the program has handlers of signals: no deadlock is reported then, for one may wake a greenlet."""
+
 def helper_idle(change: int) -> None:
     """A thread of weald's own begins (1) or ends (-1) waiting for work: it will not wake anybody."""
 

@@ -82,7 +82,7 @@ cdef struct HeapItem:
 cdef class Hub(greenlet):
     cdef Loop backend
     cdef Watched watched  # what users see as `hub.loop`; None until somebody looks
-    cdef readonly greenlet main
+    cdef readonly greenlet main  # the main line: the thread's main greenlet; in a fork's child who has forked
     cdef readonly unsigned long thread_ident
     cdef public object threadpool
     cdef public object resolver
@@ -140,6 +140,9 @@ cdef class Hub(greenlet):
     cdef int watch_signals(self) except -1
     cdef int close_signals(self) except -1
     cdef int report_deadlock(self) except -1
+    cdef greenlet forking(self)
+    cdef bint main_goes_on(self) noexcept
+    cdef int end_child(self, object exception, object traceback) except -1
     cdef int forked(self) except -1
     cdef object park(self, Waiter waiter, object what)
     cdef bint turn_here(self, Waiter waiter) except -1

@@ -39,10 +39,12 @@ import os
 import sys
 import threading
 import traceback as tracebacks
+from functools import partial
 from greenlet import GreenletExit, getcurrent
 
 from weald._core import arena as _arena
 from weald._core.backends import make_loop
+from weald._core.ending import end_process
 
 cdef extern from * nogil:
     """
@@ -90,6 +92,7 @@ cdef object hub_class = None  # set_hub_class
 cdef object default_hub_class = lambda: Hub  # set_default_hub_class
 cdef set hubs = set()  # all live hubs; guarded by the GIL (no Python code runs while it changes)
 cdef Py_ssize_t idle_helpers = 0  # own threads that wait for work and so will not wake anybody
+cdef bint signals_handled = False  # by handlers of the program's, which may wake somebody
 cdef bint exiting = False
 cdef bint forked = False  # in a fork's child, and the hubs do not know it yet
 
@@ -192,6 +195,8 @@ cdef class Throw(Runnable):
             return 0
         if not PyGreenlet_ACTIVE(<void *>target):
             if PyGreenlet_STARTED(<void *>target):
+                if target is hub.main:
+                    hub.end_child(self.exception, self.traceback)
                 return 0  # dead
             PyGreenlet_SetParent(<void *>target, <void *>hub)  # where it will leave the exception
         exception = self.exception
@@ -782,7 +787,7 @@ cdef class Hub(greenlet):
                     if self.idlers:
                         self.wake_idlers()
                         continue
-                    if not other_threads_may_wake():
+                    if not other_threads_may_wake() and not (signals_handled and self.main_goes_on()):
                         self.report_deadlock()
                         continue
             self.turn(deadline)
@@ -936,7 +941,7 @@ cdef class Hub(greenlet):
         if self.backend.destroyed:
             return
         self.stopping = True
-        if current_greenlet() is self.main and PyGreenlet_ACTIVE(<void *>self):
+        if current_greenlet() is self.main and self.parent is self.main and PyGreenlet_ACTIVE(<void *>self):
             result = PyGreenlet_Switch(<void *>self)
             if result == NULL:
                 raise_current()
@@ -966,6 +971,30 @@ cdef class Hub(greenlet):
             self.signals = None
         return 0
 
+    cdef greenlet forking(self):
+        """In a fork's child: the main line from now on, which is the greenlet that has forked.
+
+        The main greenlet stays it if it is waiting for that one, as greenlets do for their children.
+        """
+        cdef greenlet g = current_greenlet()
+        if g is self:
+            return self.main
+        while g.parent is not None and g.parent is not self:
+            g = g.parent
+        return g
+
+    cdef bint main_goes_on(self) noexcept:
+        """False if the main line has ended; a thread's main greenlet ends with the thread only."""
+        return PyGreenlet_ACTIVE(<void *>self.main) or not PyGreenlet_STARTED(<void *>self.main)
+
+    cdef int end_child(self, object exception, object traceback) except -1:
+        """The main line of a fork's child has ended, with `exception` or, if that is None, because nothing is left.
+
+        The process ends as if it had been the main greenlet.  That one is the parent's: it must not go on here.
+        """
+        self.push_first(greenlet(partial(end_process, exception, traceback), self))
+        return 0
+
     cdef int forked(self) except -1:
         """In a fork's child: keep nothing of what the parent had scheduled.
 
@@ -986,6 +1015,8 @@ cdef class Hub(greenlet):
         self.threadpool = None
         self.resolver = None
         self.idlers = []
+        if <PyObject *>self == weald_hub:
+            self.main = self.forking()
         self.backend.forked()
         for entry in self.fds:
             if entry is not None:
@@ -1044,6 +1075,8 @@ cdef class Hub(greenlet):
     cdef int report_deadlock(self) except -1:
         """Nothing can ever wake anybody: tell the main greenlet who waits for what."""
         cdef PyObject *result
+        if not self.main_goes_on():
+            return self.end_child(None, None)
         error = LoopExit(deadlock_report(self))
         result = PyGreenlet_Throw(<void *>self.main, <PyObject *>LoopExit, <PyObject *>error, NULL)
         self.switched(result, self.main)
@@ -1277,6 +1310,12 @@ def helper_idle(int change):
     count as somebody who may yet wake a greenlet."""
     global idle_helpers
     idle_helpers += change
+
+
+def signals_may_wake(bint handled):
+    """Whether the program has handlers of signals: a signal may then wake a greenlet that nothing else can wake."""
+    global signals_handled
+    signals_handled = handled
 
 
 def _after_fork_in_child():

@@ -738,9 +738,12 @@ cdef class EventLoop(Watched):
                 if watcher.is_ref:
                     self.hub.refs += 1
                 post(watcher)
-                continue
-            watcher.is_active = watcher.is_pending = False
-            watcher.disarm()
+            else:
+                watcher.is_active = watcher.is_pending = False
+        # Behind that, for some have others, which then are not disarmed twice.
+        for watcher in actives:
+            if not watcher.is_active:
+                watcher.disarm()
         self.turns = []
         self.busy = bool(self.actives)
         return 0

@@ -1,0 +1,53 @@
+"""How the child of a fork ends whose main line was a greenlet.
+
+Called by: hub.pyx.
+"""
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, NoReturn
+
+__all__ = ["end_process"]
+
+
+def end_process(error: Any, tb: TracebackType | None) -> NoReturn:
+    """End this process as the interpreter does after `error`, an exception or its class, in the main thread.
+
+    Without an error it ends as a program does in which a thread has forked and its function returns in the child:
+    with status 0 and nothing else done.
+    """
+    status = 0
+    if error is not None:
+        if isinstance(error, type):
+            error = error()
+        status = _status(error, tb)
+        for thread in threading.enumerate():
+            if not thread.daemon and thread is not threading.main_thread():
+                thread.join()
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    if isinstance(error, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(status)
+
+
+def _status(error: BaseException, tb: TracebackType | None) -> int:
+    """The exit status that `error` stands for; what there is to say of it is printed."""
+    if not isinstance(error, SystemExit):
+        traceback.print_exception(type(error), error, tb)
+        return 1
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
