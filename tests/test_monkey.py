@@ -259,7 +259,8 @@ HOLD = """
 
 def test_locks_made_before_still_exclude() -> None:
     out = run_patched(
-        HOLD + """
+        HOLD
+        + """
     for lock in (module_lock, module_rlock, Holder.of_class, holder.lock, holder.condition, holder.rlock, handler.lock,
                  logging._lock, by_key["lock"], queue.mutex, queue.not_full):
         check(lock)
@@ -341,7 +342,8 @@ def test_a_lock_that_cannot_be_replaced_everywhere_is_replaced_nowhere() -> None
 
 def test_a_native_thread_from_before_and_greenlets_share_a_lock() -> None:
     out = run_patched(
-        HOLD + """
+        HOLD
+        + """
     asked.set()  # a native event's lock, replaced under the waiting thread's feet
     for _ in range(200):
         with lock:
@@ -476,7 +478,8 @@ def test_others_run_while_a_child_process_does(call: str) -> None:
 
 def test_a_child_process_that_takes_too_long() -> None:
     run_patched(
-        SUBPROCESS + """
+        SUBPROCESS
+        + """
     for call in (subprocess.run, lambda c, timeout: subprocess.Popen(c).wait(timeout)):
         before = len(ticks)
         begin = time.monotonic()
@@ -828,3 +831,45 @@ def test_a_running_loop_stays_behind_in_a_fork() -> None:
         stderr=None,
     )
     assert out == "7\n"
+
+
+def test_asynchronous_generators_of_loops_in_two_threads() -> None:
+    """Their hooks are a thread's: a loop that ends must not end another's generators, nor leave its hooks."""
+    out = run_patched(
+        """
+        import asyncio, gc, sys, threading
+        ended = []
+        async def rows(count, tag=None):
+            try:
+                for row in range(count):
+                    yield row
+            finally:
+                ended.append((tag, asyncio.get_running_loop()))
+        async def read(tag, turns, before):
+            got, own = [], asyncio.get_running_loop()
+            asyncio.get_running_loop().set_debug(tag == "a")
+            for _ in range(before):
+                await asyncio.sleep(0.01)
+            async for row in rows(turns):
+                got.append(row)
+                await asyncio.sleep(0.02)
+            async for row in rows(5, tag):
+                break  # left to the loop's hook, or to its end
+            gc.collect()
+            await asyncio.sleep(0)
+            results[tag] = got
+            loops[tag] = own
+        results, loops = {}, {}
+        threads = [threading.Thread(target=lambda args=args: asyncio.run(read(*args)))
+                   for args in (("a", 8, 3), ("b", 2, 0), ("c", 5, 1))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print(sorted(results.items()))
+        print(all(loop is loops[tag] for tag, loop in ended if tag), len([tag for tag, _ in ended if tag]))
+        print(tuple(sys.get_asyncgen_hooks()), sys.get_coroutine_origin_tracking_depth())
+        """
+    )
+    rows = [(tag, list(range(count))) for tag, count in (("a", 8), ("b", 2), ("c", 5))]
+    assert out == f"{rows}\nTrue 3\n(None, None) 0\n"

@@ -1,18 +1,28 @@
-"""What asyncio keeps for a native thread, in C: the running loop and, from Python 3.14 on, its current task.
+"""What asyncio keeps for a native thread: the running loop and, from Python 3.14 on, its current task, in C; in `sys` the
+hooks of asynchronous generators and how deep the origins of coroutines are tracked.
 
 Here each greenlet has its own.  They are put aside when it parks and taken back when it goes on, wherever in a callback or
-coroutine that is: without that, the next greenlet to run a loop would be told that a task of another loop is being run.
+coroutine that is: without that, the next greenlet to run a loop would be told that a task of another loop is being run,
+and with the hooks of another loop, which ends, `async for` would end early.
 
 Called by: hub.pyx (around each park), weald.asyncio (whenever a loop begins or ends), weald.signal.
 Invariants: nothing here runs Python code, for `Hub.park` allows none: asyncio's functions are builtins.  While no
 greenlet runs a loop (`loops` is 0) nobody asks.
 """
 
+from sys import (
+    get_asyncgen_hooks,
+    get_coroutine_origin_tracking_depth,
+    set_asyncgen_hooks,
+    set_coroutine_origin_tracking_depth,
+)
+
 cdef Py_ssize_t loops = 0
 cdef object get_loop = None  # asyncio's, of the native thread
 cdef object set_loop = None
 cdef object swap_task = None  # None before 3.14, where the tasks are kept by loop
 cdef dict tasks = {}  # by loop: the task that its greenlet has parked in
+cdef dict settings = {}  # by loop, while its greenlet is parked: the hooks and the depth
 
 
 def use_asyncio(get_running_loop, set_running_loop, swap_current_task):
@@ -29,6 +39,8 @@ def count_loops(Py_ssize_t change):
     """So many loops more (or fewer) are run by greenlets; 0: none is, as in a fork's child."""
     global loops
     loops = loops + change if change else 0
+    if not change:
+        settings.clear()
 
 
 cdef object put_aside():
@@ -40,6 +52,9 @@ cdef object put_aside():
         task = swap_task(loop, None)
         if task is not None:
             tasks[loop] = task
+    settings[loop] = get_asyncgen_hooks(), get_coroutine_origin_tracking_depth()
+    set_asyncgen_hooks(None, None)
+    set_coroutine_origin_tracking_depth(0)
     set_loop(None)
     return loop
 
@@ -47,6 +62,11 @@ cdef object put_aside():
 cdef int take_back(object loop) except -1:
     """Undo `put_aside`, which returned `loop`."""
     set_loop(loop)
+    found = settings.pop(loop, None)
+    if found is not None:
+        hooks, depth = found
+        set_asyncgen_hooks(*hooks)
+        set_coroutine_origin_tracking_depth(depth)
     if tasks and loop is not None:
         task = tasks.pop(loop, None)
         if task is not None:
