@@ -274,3 +274,59 @@ def test_whether_a_full_wakeup_descriptor_is_reported_stays_as_said() -> None:
         stderr=None,  # Python 3.11 says a part of it there
     )
     assert out == "[False, <class 'BlockingIOError'>, True]\n"
+
+
+def test_only_the_main_thread_may_set_handlers() -> None:
+    """Programs find out by that whether they are in the main thread."""
+    out = run_patched(
+        """
+        import os, signal, threading, time, weald
+        weald.sleep(0)
+        def work():
+            for call in (
+                lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
+                lambda: signal.signal(signal.SIGUSR1, lambda *args: None),
+                lambda: signal.set_wakeup_fd(-1),
+            ):
+                try:
+                    call()
+                except ValueError as error:
+                    print(error)
+            print(signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL)
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        weald.spawn(signal.signal, signal.SIGUSR1, signal.SIG_IGN).get()  # a greenlet that is no thread may
+        def fork():
+            pid = os.fork()
+            if not pid:
+                signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+                os._exit(3)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+        """
+    )
+    told = "signal only works in main thread of the main interpreter\n"
+    assert out == told * 2 + "set_" + told.replace("signal", "wakeup_fd") + "True\n3\n"
+
+
+def test_a_signal_for_a_thread() -> None:
+    out = run_patched(
+        """
+        import signal, threading, time
+        told, go = [], threading.Event()
+        signal.signal(signal.SIGUSR1, lambda *args: told.append(args[0]))
+        thread = threading.Thread(target=go.wait)
+        thread.start()
+        signal.pthread_kill(thread.ident, signal.SIGUSR1)
+        signal.pthread_kill(threading.get_ident(), 0)
+        while not told:
+            time.sleep(0.001)
+        go.set()
+        thread.join()
+        print(told == [signal.SIGUSR1])
+        """
+    )
+    assert out == "True\n"

@@ -11,6 +11,7 @@ Invariant: no deadlock is reported while there are handlers: a signal may wake s
 
 import signal as _stdlib
 import sys
+import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from types import FrameType
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent, greenlet
 
 from weald._core import asked_in_vain, get_hub, prepare_hub, put_loop_aside, signals_may_wake, take_loop_back
+from weald.monkey import get_original
+from weald.thread import ThreadGreenlet
 
 if TYPE_CHECKING:
 
@@ -31,7 +34,7 @@ else:
 
     __getattr__ = gevent_names(__name__)
 
-__implements__ = ["getsignal", "raise_signal", "signal"]
+__implements__ = ["getsignal", "pthread_kill", "raise_signal", "set_wakeup_fd", "signal"]
 __imports__ = [name for name in vars(_stdlib) if not name.startswith("_") and name not in __implements__]
 __all__ = sorted([*__implements__, *__imports__])
 
@@ -45,6 +48,9 @@ _handled: set[int] = set()  # signals with a user's handler
 _signal = _stdlib.signal
 _getsignal = _stdlib.getsignal
 _raise_signal = _stdlib.raise_signal
+_pthread_kill = _stdlib.pthread_kill
+_set_wakeup_fd = _stdlib.set_wakeup_fd  # the core's
+_get_ident = get_original("_thread", "get_ident")
 
 
 class _InGreenlet:
@@ -85,8 +91,24 @@ class _InGreenlet:
             hub.handle_system_error(*sys.exc_info())
 
 
+def _check_main_thread(what: str) -> None:
+    """As the interpreter refuses other threads, refuse those that are greenlets.  Others of a program's may do it."""
+    if isinstance(getcurrent(), ThreadGreenlet) and threading.current_thread() is not threading.main_thread():
+        raise ValueError(what)
+
+
+def set_wakeup_fd(fd: int, /, *, warn_on_full_buffer: bool = True) -> int:
+    """signal.set_wakeup_fd(); raises ValueError outside of the main thread."""
+    _check_main_thread("set_wakeup_fd only works in main thread of the main interpreter")
+    return _set_wakeup_fd(fd, warn_on_full_buffer=warn_on_full_buffer)
+
+
 def signal(signalnum: int, handler: Handler, /) -> Handler:
-    """signal.signal(): set the handler, return the one before; `handler` may block."""
+    """signal.signal(): set the handler, return the one before; `handler` may block.
+
+    Raises ValueError outside of the main thread.
+    """
+    _check_main_thread("signal only works in main thread of the main interpreter")
     asked_in_vain()
     prepare_hub()
     before = _unwrapped(_signal(signalnum, _InGreenlet(handler) if callable(handler) else handler))
@@ -104,6 +126,13 @@ def raise_signal(signalnum: int, /) -> None:
     asked_in_vain()
 
 
+def pthread_kill(thread_id: int, signalnum: int, /) -> None:
+    """signal.pthread_kill(); to the native thread of a thread that is a greenlet."""
+    if thread_id in threading._active and thread_id not in sys._current_frames():  # type: ignore[attr-defined]
+        thread_id = _get_ident()  # the greenlet's ident is no pthread_t: the C library would crash
+    _pthread_kill(thread_id, signalnum)
+
+
 def getsignal(signalnum: int, /) -> Handler:
     return _unwrapped(_getsignal(signalnum))
 
@@ -113,5 +142,5 @@ def _unwrapped(handler: Handler) -> Handler:
 
 
 # As the stdlib's own have it, for pydoc, which takes these for the module's once patched.
-for _function in (signal, getsignal, raise_signal):
+for _function in (signal, getsignal, raise_signal, pthread_kill, set_wakeup_fd):
     _function.__module__ = "signal"

@@ -16,13 +16,12 @@ import sys
 import weakref
 from collections.abc import Callable
 from contextvars import Context
-from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from weald._core import Event, Greenlet, Lock, RLock, get_hub_if_exists, local, sleep
+from weald._core import Event, Greenlet, Lock, RLock, get_hub_if_exists, local, monotonic, sleep
 from weald._missing import gevent_names
 
 # What the stdlib's module has from Python 3.12 on.
@@ -78,11 +77,11 @@ def get_ident(gr: greenlet | None = None) -> int:
     return id(gr)
 
 
-class _ThreadGreenlet(Greenlet):
+class ThreadGreenlet(Greenlet):
     """A greenlet that plays a thread."""
 
 
-_alive: weakref.WeakSet[_ThreadGreenlet] = weakref.WeakSet()
+_alive: weakref.WeakSet[ThreadGreenlet] = weakref.WeakSet()
 
 
 def _count() -> int:
@@ -133,7 +132,7 @@ def _start(function: Callable[..., object], args: tuple[Any, ...], kwargs: Any) 
         raise TypeError("2nd arg must be a tuple")
     if kwargs is not None and not isinstance(kwargs, dict):
         raise TypeError("optional 3rd arg must be a dictionary")
-    greenlet = _ThreadGreenlet.spawn(_run_thread, function, args, kwargs or {})
+    greenlet = ThreadGreenlet.spawn(_run_thread, function, args, kwargs or {})
     greenlet.gr_context = Context()  # a thread inherits nothing
     _alive.add(greenlet)  # type: ignore[arg-type]
     return greenlet
@@ -145,7 +144,7 @@ def exit() -> None:
     There a SystemExit would end the process.
     """
     current = getcurrent()
-    if isinstance(current, Greenlet) and not isinstance(current, _ThreadGreenlet):
+    if isinstance(current, Greenlet) and not isinstance(current, ThreadGreenlet):
         raise GreenletExit
     raise SystemExit
 
@@ -270,7 +269,8 @@ class _NativeEndLock(_NativeEnd):
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if not self.wait(timeout if blocking else 0):
             return False
-        return self._lock.acquire()  # at most, somebody else looks
+        self._lock.acquire()  # at most, somebody else looks
+        return True
 
 
 class _NativeHandle(_NativeEnd):
