@@ -397,3 +397,62 @@ def test_a_child_forked_in_a_signals_handler_goes_on_with_the_main_greenlet() ->
         """
     )
     assert out == "9\n"
+
+
+@pytest.mark.parametrize("loop", ["libuv", "libev"])
+@pytest.mark.parametrize("how", ["closerange", "close"])
+def test_who_closes_all_descriptors_gets_a_fresh_loop(loop: str, how: str) -> None:
+    """As daemons do: waits, threads, signals and children go on; who waits for what is closed hears of it."""
+    if (loop, how) == ("libev", "close"):
+        pytest.skip("libev does not tell which descriptors are its own")
+    out = run_patched(
+        f"""
+        import os, signal, socket, subprocess, threading, time, weald
+        how = {how!r}
+        """
+        """
+        inside, outside = socket.socketpair(), socket.socketpair()
+        kept = []
+        for sock in outside:
+            os.dup2(sock.fileno(), 300 + len(kept))
+            kept.append(socket.socket(fileno=300 + len(kept)))
+            sock.close()
+        def wait():
+            try:
+                inside[0].recv(1)
+            except OSError as error:
+                print("inside:", type(error).__name__, error.errno)
+        if how == "closerange":
+            closed = weald.spawn(wait)
+        heard = weald.spawn(kept[0].recv, 1)
+        time.sleep(0.01)
+        if how == "closerange":
+            os.closerange(3, 256)
+        else:
+            for fd in range(3, 256):
+                try:
+                    os.close(fd)
+                except OSError:
+                    pass
+        for sock in inside:
+            sock.detach()
+        time.sleep(0.01)
+        kept[1].send(b"x")
+        print(heard.get())
+        if how == "closerange":
+            closed.get()
+        native = __import__("weald.threadpool").threadpool.ThreadPool(1)
+        print(native.apply(lambda: "from a thread"))
+        told = threading.Event()
+        signal.signal(signal.SIGALRM, lambda *args: told.set())
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        print(told.wait(10))
+        print(subprocess.run(["echo", "child"], capture_output=True).stdout)
+        os.closerange(5, 3)
+        os.closerange(-5, 0)
+        """,
+        before=f"import os; os.environ['WEALD_LOOP'] = {loop!r}",
+    )
+    inside = "inside: OSError 9\n" if how == "closerange" else ""
+    expected = inside + "b'x'\nfrom a thread\nTrue\nb'child\\n'\n"
+    assert sorted(out.splitlines()) == sorted(expected.splitlines())

@@ -2,14 +2,16 @@
 
 import errno
 import os
+import re
 import resource
 import select as stdlib
 import socket as stdlib_socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Thread, settle
+from helpers import Thread, run_patched, settle
 
 import weald
 from weald import Timeout, select, socket
@@ -447,3 +449,73 @@ def test_a_dropped_epoll_closes_its_descriptor(io_loop: str) -> None:
     del poller
     with pytest.raises(OSError):
         os.fstat(fd)
+
+
+# ---------------------------------------------------------------- clocks that programs replace
+
+
+def test_timeouts_end_on_a_frozen_clock() -> None:
+    """As freezegun freezes it: every module's global that is one of the clocks stands still."""
+    out = run_patched(
+        """
+        import gc, http.server, os, select, selectors, socket, ssl, subprocess, sys, threading, time
+        import multiprocessing, weald.http.http2, weald.multiprocessing, weald.socket, weald.ssl
+        weald.sleep(0)
+        clocks = {id(clock): clock for clock in (time.time, time.monotonic, time.perf_counter)}
+        for module in list(sys.modules.values()):
+            if module is sys.modules["__main__"]:
+                continue
+            for name, value in list(vars(module).items()):
+                if id(value) in clocks:
+                    setattr(module, name, lambda: 1.5e9)
+        one, other = socket.socketpair()
+        print(select.select([one], [], [], 0.01))
+        poll = select.poll()
+        poll.register(one, select.POLLIN)
+        print(poll.poll(10), poll.poll(0))
+        with select.epoll() as epoll:
+            epoll.register(one, select.EPOLLIN)
+            print(epoll.poll(0.01))
+        for kind in selectors.SelectSelector, selectors.PollSelector, selectors.EpollSelector:
+            with kind() as selector:
+                selector.register(one, selectors.EVENT_READ)
+                print(selector.select(0.01))
+        server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        server.shutdown()
+        thread.join()
+        one.settimeout(0.01)
+        for wait in (lambda: one.recv(1), lambda: one.sendall(bytes(10**8)),
+                     lambda: subprocess.run(["sleep", "5"], timeout=0.05),
+                     lambda: subprocess.run(["sleep", "5"], timeout=0.05, capture_output=True)):
+            try:
+                wait()
+            except (TimeoutError, subprocess.TimeoutExpired) as error:
+                print(type(error).__name__)
+        lock = multiprocessing.get_context("spawn").Lock()
+        lock.acquire()
+        print(lock.acquire(timeout=0.05))
+        """
+    )
+    assert out.splitlines() == [
+        "([], [], [])",
+        "[] []",
+        *["[]"] * 4,
+        "TimeoutError",
+        "TimeoutError",
+        "TimeoutExpired",
+        "TimeoutExpired",
+        "False",
+    ]
+
+
+def test_no_module_waits_by_a_clock_that_can_be_replaced() -> None:
+    root = Path(weald.__file__).parent
+    users = [
+        str(path.relative_to(root))
+        for path in sorted(root.rglob("*.py"))
+        if re.search(r"from time import .*\bmonotonic\b|\btime\.monotonic\(", path.read_text())
+    ]
+    # A supervisor runs nothing of a program's, and compat hands the name on.
+    assert set(users) <= {"compat/_compat.py", "serve/supervisor.py"}

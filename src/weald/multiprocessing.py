@@ -8,13 +8,12 @@ again, at least 100 times a second.
 """
 
 import _multiprocessing  # type: ignore[import-not-found]
-from time import monotonic
 from typing import Any
 
 from greenlet import getcurrent, greenlet
 
 from weald import os
-from weald._core import get_hub_if_exists, sleep, wait_read, wait_write
+from weald._core import get_hub_if_exists, monotonic, sleep, wait_read, wait_write
 
 __implements__ = ["SemLock"]
 

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from fcntl import F_GETFL, fcntl
+from functools import partial
+from operator import index
 from os import O_ACCMODE, O_NONBLOCK, O_RDONLY, O_WRONLY
 from select import POLLIN, POLLOUT
 from select import poll as _poll
@@ -39,7 +41,19 @@ else:
 
     __getattr__ = gevent_names(__name__)
 
-__implements__ = ["fdopen", "popen", "read", "wait", "wait3", "wait4", "waitid", "waitpid", "write"]
+__implements__ = [
+    "close",
+    "closerange",
+    "fdopen",
+    "popen",
+    "read",
+    "wait",
+    "wait3",
+    "wait4",
+    "waitid",
+    "waitpid",
+    "write",
+]
 if sys.version_info >= (3, 14):
     __implements__ += ["readinto"]
 __extensions__ = ["make_nonblocking", "nb_read", "nb_write", "tp_read", "tp_write"]
@@ -51,6 +65,7 @@ _T = TypeVar("_T")
 _waitpid, _wait4, _waitid = _stdlib.waitpid, _stdlib.wait4, _stdlib.waitid
 _read = _stdlib.read
 _write = _stdlib.write
+_close, _closerange = _stdlib.close, _stdlib.closerange
 _start_new_thread = get_original("_thread", "start_new_thread")
 
 # -------------------------------------------------------------------- children
@@ -189,6 +204,26 @@ def fdopen(fd: int, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: 
 
 
 # -------------------------------------------------------------------- descriptors
+
+
+def close(fd: int) -> None:
+    """os.close(); of libuv's own descriptors, too: the loop opens others.  (libev does not tell which are its own.)"""
+    hub = get_hub_if_exists()
+    if hub is not None and type(fd) is int and 0 <= fd < 2**31 and hub.owns(fd):
+        hub.close_range(partial(_close, fd), fd, fd + 1)
+    else:
+        _close(fd)
+
+
+def closerange(fd_low: int, fd_high: int, /) -> None:
+    """os.closerange(), which daemons call; the loop opens its own descriptors anew, those in the range are closed."""
+    hub = get_hub_if_exists()
+    first, end = (min(max(index(fd), 0), 2**31 - 1) for fd in (fd_low, fd_high))
+    if hub is None or hub.loop.name == "virtual" or first >= end:
+        _closerange(fd_low, fd_high)
+    else:
+        hub.close_range(partial(_closerange, fd_low, fd_high), first, end)
+
 
 # A pipe that is writable at all takes this much (pipe(7)).
 _PIPE_BUF = 4096

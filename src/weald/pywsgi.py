@@ -10,11 +10,10 @@ order.
 import sys
 from functools import cached_property
 from socket import AF_UNIX, IPPROTO_TCP, SHUT_RD, TCP_NODELAY
-from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from weald import __version__, socket
-from weald._core import sleep, spawn
+from weald._core import monotonic, sleep, spawn
 from weald._missing import gevent_names
 from weald.http.body import FileWrapper
 from weald.http.environ import Environ, LoggingLogAdapter, NoopLog, SecureEnviron, WSGISecureEnviron

@@ -24,11 +24,10 @@ from select import (
     POLLOUT,
     POLLPRI,
 )
-from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from weald._core import READ, WRITE, Descriptor, poll_fds, sleep
+from weald._core import READ, WRITE, Descriptor, monotonic, poll_fds, sleep
 from weald.time import to_seconds
 
 __implements__ = ["epoll", "poll", "select"]

@@ -44,12 +44,11 @@ from socket import (  # type: ignore[attr-defined]
 from socket import EAGAIN as EAGAIN
 from socket import EBADF as EBADF
 from socket import EWOULDBLOCK as EWOULDBLOCK
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from weald import _core, resolver
 from weald._config import config
-from weald._core import Descriptor, sleep
+from weald._core import Descriptor, monotonic, sleep
 from weald._core import wait_read as wait_read
 from weald._core import wait_readwrite as wait_readwrite
 from weald._core import wait_write as wait_write
@@ -488,9 +487,7 @@ def create_server(
     dualstack_ipv6: bool = False,
 ) -> socket:
     """socket.create_server()"""
-    sock = _create_server(
-        address, family=family, backlog=backlog, reuse_port=reuse_port, dualstack_ipv6=dualstack_ipv6
-    )
+    sock = _create_server(address, family=family, backlog=backlog, reuse_port=reuse_port, dualstack_ipv6=dualstack_ipv6)
     if isinstance(sock, socket):
         return sock
     return socket(sock.family, sock.type, sock.proto, sock.detach())

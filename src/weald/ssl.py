@@ -29,11 +29,10 @@ from ssl import (
     VerifyMode,
 )
 from ssl import SSLSocket as _BlockingSSLSocket
-from time import monotonic
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from weald._core import Lock, asked_in_vain
+from weald._core import Lock, asked_in_vain, monotonic
 from weald.socket import create_connection, socket
 
 __implements__ = [
@@ -109,9 +108,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
             except (SSLWantReadError, SSLWantWriteError) as error:
                 deadline = self._wait_for_ssl(doing, timeout, deadline, error)
 
-    def _wait_for_ssl(
-        self, doing: str, timeout: float | None, deadline: float | None, error: SSLError
-    ) -> float | None:
+    def _wait_for_ssl(self, doing: str, timeout: float | None, deadline: float | None, error: SSLError) -> float | None:
         """Wait for what OpenSSL wants, as `error` says; until when, which is set by the first wait."""
         reading = isinstance(error, SSLWantReadError)
         if timeout == 0.0:

@@ -20,11 +20,10 @@ from subprocess import CompletedProcess as CompletedProcess
 from subprocess import SubprocessError as SubprocessError
 from subprocess import TimeoutExpired as TimeoutExpired
 from subprocess import list2cmdline as list2cmdline
-from time import monotonic
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, AnyStr
 
-from weald._core import AsyncResult, asked_in_vain, spawn
+from weald._core import AsyncResult, asked_in_vain, monotonic, spawn
 from weald._missing import gevent_names
 from weald.fileobject import FileObjectPosix, SharedText, open_shared, read_shared
 from weald.os import await_end

@@ -146,7 +146,7 @@ class _DummyThread(threading._DummyThread):
 
     def _become_main(self) -> None:
         """In a child that this thread has forked."""
-        self.__class__ = threading._MainThread  # type: ignore[assignment, attr-defined]
+        self.__class__ = threading._MainThread  # type: ignore[attr-defined]
         self.__dict__.update(_name="MainThread", _daemonic=False)
 
     if sys.version_info >= (3, 13):

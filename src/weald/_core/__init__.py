@@ -37,7 +37,7 @@ from weald._core.hub import (
     signals_may_wake,
 )
 from weald._core.local import local
-from weald._core.loop import READ, WRITE
+from weald._core.loop import READ, WRITE, monotonic
 from weald._core.queue import (
     Channel,
     Empty,

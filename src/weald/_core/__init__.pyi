@@ -125,6 +125,13 @@ class Hub(greenlet):
     """The greenlet that runs a thread's event loop."""
 
     @property
+    def owns(self, fd: int) -> bool:
+        """Whether descriptor `fd` is one of the hub's own: of its loop, or of how signals wake it."""
+    def close_range(self, close: Callable[[], object], first: int, end: int) -> None:
+        """Call `close()`, which closes the descriptors from `first` up to, not including, `end`, the hub's own perhaps.
+
+        Those are then opened anew.  Who waits for one of the others gets OSError(EBADF).
+        """
     def loop(self) -> EventLoop: ...
     main: greenlet
     thread_ident: int
@@ -170,6 +177,9 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
 
 def prepare_hub() -> None:
     """Import what hubs are made of: a signal may come in the midst of making the first."""
+
+def monotonic() -> float:
+    """time.monotonic(), which programs (their tests) cannot replace: what weald waits by."""
 
 def asked_in_vain() -> None:
     """For calls that found nothing changed: lets others run if the caller seems to ask again and again."""

@@ -1,7 +1,10 @@
 # libuv: the part loop_uv.pyx calls.
 cdef extern from "uv.h" nogil:
+    ctypedef struct uv__io_t:
+        int fd
     ctypedef struct uv_loop_t:
         void *data
+        uv__io_t async_io_watcher
     ctypedef struct uv_handle_t:
         void *data
         uv_loop_t *loop

@@ -213,6 +213,15 @@ cdef class FdEntry(Target):
         for listener in self.listeners or ():
             listener.ready(listener.events)
 
+    def reopen(self):
+        """The loop has lost its descriptors: be watched anew."""
+        cdef int events
+        if self.watch is not None:
+            events = self.watch.events
+            self.leave()
+            self.watch = self.hub.backend.watch(self.fd, self)
+            self.watch.update(events)
+
     def abandon(self):
         """In a fork's child: leave the loop, wake nobody."""
         self.gone = True

@@ -29,6 +29,7 @@ cdef class Watched:
 cdef class SignalWatch:
     cdef int before_wait(self) except -1
     cdef int after_wait(self) except -1
+    cdef bint owns(self, int fd) noexcept
     cdef int close(self, bint in_main_thread) except -1
 
 cdef class Runnable:

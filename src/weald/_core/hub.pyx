@@ -322,6 +322,9 @@ cdef class SignalWatch:
     cdef int after_wait(self) except -1:
         return 0
 
+    cdef bint owns(self, int fd) noexcept:
+        return False
+
     cdef int close(self, bint in_main_thread) except -1:
         """Signals shall end the hub's wait no more."""
         return 0
@@ -964,6 +967,33 @@ cdef class Hub(greenlet):
         if weald_hub == <PyObject *>self:
             weald_hub = NULL
             drop_keeper()
+
+    def owns(self, int fd):
+        """Whether descriptor `fd` is one of the hub's own: of its loop, or of how signals wake it."""
+        return self.backend.owns(fd) or self.signals is not None and self.signals.owns(fd)
+
+    def close_range(self, close, int first, int end):
+        """Call `close()`, which closes the descriptors from `first` up to, not including, `end`, the hub's own perhaps.
+
+        Those are then opened anew.  Who waits for one of the others gets OSError(EBADF).
+        """
+        signals = self.signals is not None
+        for entry in self.fds[first:end]:
+            if entry is not None:
+                entry.close()
+        self.close_signals()
+        resolver, self.resolver = self.resolver, None  # it has sockets
+        if resolver is not None:
+            resolver.close()
+        try:
+            close()
+        finally:
+            self.backend.reopened()
+            for entry in self.fds:
+                if entry is not None:
+                    entry.reopen()
+            if signals:
+                self.watch_signals()
 
     cdef int close_signals(self) except -1:
         if self.signals is not None:

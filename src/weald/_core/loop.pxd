@@ -39,7 +39,9 @@ cdef class Loop:
     cdef int dispatch(self) except -1
     cdef int close(self) except -1
     cdef int forked(self) except -1
+    cdef int reopened(self) except -1
+    cdef bint owns(self, int fd) noexcept
     cdef void forget(self, FdWatch watch) noexcept
     cdef int check_changed(self) except -1
 
-cdef double monotonic() noexcept nogil
+cpdef double monotonic() noexcept nogil

@@ -27,8 +27,8 @@ READ = READ_EVENT
 WRITE = WRITE_EVENT
 
 
-cdef double monotonic() noexcept nogil:
-    """Seconds on CLOCK_MONOTONIC."""
+cpdef double monotonic() noexcept nogil:
+    """Seconds on CLOCK_MONOTONIC.  Unlike time.monotonic, programs (their tests) cannot replace it."""
     cdef timespec ts
     clock_gettime(CLOCK_MONOTONIC, &ts)
     return ts.tv_sec + ts.tv_nsec * 1e-9
@@ -141,6 +141,14 @@ cdef class Loop:
         """In a fork's child: become a fresh loop without watches."""
         self.fired.count = 0
         return 0
+
+    cdef int reopened(self) except -1:
+        """The program has closed descriptors of the loop's own: open new ones.  It has no watches then."""
+        return self.forked()
+
+    cdef bint owns(self, int fd) noexcept:
+        """Whether descriptor `fd` is one of the loop's own, as far as its library tells (libev does not)."""
+        return False
 
     def __repr__(self):
         return f"<{type(self).__name__} {'destroyed' if self.destroyed else 'at'} {id(self):#x}>"

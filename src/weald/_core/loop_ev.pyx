@@ -163,6 +163,12 @@ cdef class EvLoop(Loop):
             self.state.armed = 0.0
         return 0
 
+    cdef int reopened(self) except -1:
+        self.forked()
+        if self.loop != NULL:
+            ev_run(self.loop, EVRUN_NOWAIT)  # now: it closes the old numbers, which others may have next
+        return 0
+
     def __dealloc__(self):
         if self.loop != NULL:
             self.free_loop()

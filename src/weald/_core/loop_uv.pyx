@@ -198,6 +198,9 @@ cdef class UvLoop(Loop):
             self.state.armed = 0.0
         return 0
 
+    cdef bint owns(self, int fd) noexcept:
+        return self.loop != NULL and (fd == uv_backend_fd(self.loop) or fd == self.loop.async_io_watcher.fd)
+
     def __dealloc__(self):
         if self.loop != NULL:
             uv_walk(self.loop, close_handle, NULL)

@@ -10,7 +10,7 @@ Invariants: main thread only.  Handlers may block, so they run in a greenlet, wh
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from posix.unistd cimport read, write
+from posix.unistd cimport close as close_fd, read, write
 
 from weald._core.hub cimport Hub, SignalWatch, current_hub, has_hub
 from weald._core.loop cimport READ_EVENT, FdWatch, Target
@@ -72,12 +72,16 @@ cdef class Signals(SignalWatch):
             original_set_wakeup_fd(foreign_wakeup_fd, warn_on_full_buffer=foreign_warns)
         return 0
 
+    cdef bint owns(self, int fd) noexcept:
+        return fd == self.read_fd or fd == self.write_fd
+
     cdef int close(self, bint in_main_thread) except -1:
         self.watch.close()
         if foreign_wakeup_fd < 0 and in_main_thread:
             original_set_wakeup_fd(-1)
-        os.close(self.read_fd)
-        os.close(self.write_fd)
+        # Not by os.close, which programs replace, and weald, too.
+        close_fd(self.read_fd)
+        close_fd(self.write_fd)
         return 0
 
 

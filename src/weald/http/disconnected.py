@@ -10,12 +10,11 @@ system refuses it.
 
 import errno
 from select import POLLERR, POLLHUP, POLLIN, POLLNVAL
-from time import monotonic
 from typing import Any
 
 from greenlet import getcurrent
 
-from weald._core import get_hub, sleep, spawn
+from weald._core import get_hub, monotonic, sleep, spawn
 from weald.select import _poll
 
 __all__ = ["Disconnected"]

@@ -26,11 +26,11 @@ from datetime import datetime
 from io import BufferedRandom, BufferedReader, FileIO
 from socket import MSG_MORE, SHUT_WR
 from tempfile import _TemporaryFileWrapper
-from time import monotonic, time
+from time import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from weald import get_hub
-from weald._core import GreenletExit
+from weald._core import GreenletExit, monotonic
 from weald.http.body import FileWrapper, Input, InvalidClientInput, Raw
 from weald.http.environ import Headers
 from weald.http.exchange import Exchange

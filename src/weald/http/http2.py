@@ -18,10 +18,10 @@ import re
 from collections import deque
 from select import POLLHUP, POLLIN
 from socket import SHUT_WR
-from time import monotonic, time
+from time import time
 from typing import Any
 
-from weald._core import Event, Greenlet, Lock, spawn
+from weald._core import Event, Greenlet, Lock, monotonic, spawn
 from weald.http.body import InvalidClientInput
 from weald.http.disconnected import Disconnected
 from weald.http.fields import field_name, field_value

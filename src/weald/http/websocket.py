@@ -23,11 +23,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from socket import SHUT_RD
-from time import monotonic
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from weald._core import Lock, sleep
+from weald._core import Lock, monotonic, sleep
 from weald.http.protocol import tokens
 
 try:

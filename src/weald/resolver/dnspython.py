@@ -23,7 +23,6 @@ from collections.abc import Coroutine
 from functools import cached_property
 from io import StringIO
 from struct import Struct
-from time import monotonic
 from typing import Any
 
 import dns._asyncbackend
@@ -37,7 +36,7 @@ import dns.rdatatype
 import dns.resolver
 
 from weald._config import config
-from weald._core import Empty, Hub, SimpleQueue, sleep, spawn
+from weald._core import Empty, Hub, SimpleQueue, monotonic, sleep, spawn
 from weald.resolver._dns import Answer, DnsFailure, DnsResolver, parse_nameservers
 from weald.socket import socket
 

@@ -13,9 +13,9 @@ import ssl
 import sys
 import traceback
 from importlib.util import find_spec
-from time import monotonic
 from typing import Any
 
+from weald._core import monotonic
 from weald.serve.config import Config, ConfigError, load_application
 from weald.serve.metrics import BUCKETS, CONNECTIONS, LAG, LAG_MAX, MEMORY, STARTS, Metrics
 

@@ -15,7 +15,6 @@ import signal
 import weakref
 from collections.abc import Callable
 from functools import wraps
-from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from celery.exceptions import SoftTimeLimitExceeded, WorkerShutdown, WorkerTermi
 from celery.utils.log import get_logger
 from greenlet import getcurrent
 
-from weald._core import Greenlet, Timer, get_hub, spawn_raw
+from weald._core import Greenlet, Timer, get_hub, monotonic, spawn_raw
 from weald.integrations.celery import coroutines
 
 if TYPE_CHECKING:
@@ -230,10 +229,12 @@ def _lost(error: BaseException) -> Any:
 
 # -------------------------------------------------------------------- the body
 
+
 def wrap_body(run: Callable[..., Any]) -> Callable[..., Any]:
     """The body of a task (`Task.run`), for jobs: marks when they are inside, runs coroutines, and turns exceptions
     that are not an Exception, which Celery's tracing would not record, into one of the same name.
     """
+
     @wraps(run)
     def body(*args: Any, **kwargs: Any) -> Any:
         job = getcurrent()
@@ -311,5 +312,3 @@ def job_of(frame: Any) -> Job | None:
             return job if isinstance(job, Job) else None
         frame = frame.f_back
     return None
-
-

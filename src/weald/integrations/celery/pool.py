@@ -15,7 +15,6 @@ import signal
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from time import monotonic
 from typing import Any
 
 from celery import beat, platforms, signals
@@ -24,7 +23,7 @@ from celery.concurrency.base import BasePool
 from celery.utils.log import get_logger
 from celery.worker import state
 
-from weald._core import Event, spawn_raw
+from weald._core import Event, monotonic, spawn_raw
 from weald.integrations.celery import consumer, results
 from weald.integrations.celery.job import Job, wrap_body
 from weald.integrations.celery.timer import Timer
@@ -297,5 +296,3 @@ def _resident_kib() -> int:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
     except OSError:
         return 0
-
-

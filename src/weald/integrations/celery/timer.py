@@ -7,13 +7,12 @@ Invariants:
 - Each firing has a greenlet of its own, so an entry that waits holds up no other.
 """
 
-from time import monotonic
 from typing import Any
 
 from kombu.asynchronous import timer as kombu_timer
 
 from weald._core import Timer as HubTimer
-from weald._core import get_hub, spawn_raw
+from weald._core import get_hub, monotonic, spawn_raw
 
 __all__ = ["Timer"]
 

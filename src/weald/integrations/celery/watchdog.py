@@ -22,14 +22,13 @@ import signal
 import sys
 import threading
 import traceback
-from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from celery.utils.log import get_logger
 from greenlet import getcurrent
 
-from weald._core import Timer, get_hub, helper_idle, sleep
+from weald._core import Timer, get_hub, helper_idle, monotonic, sleep
 from weald.integrations.celery.job import SIGNAL, TIME_LIMIT, Job, body_frame, job_of
 from weald.monkey import get_original
 
@@ -47,8 +46,19 @@ GRACE = 0.5  # seconds past its hard limit until a job that is still in C is nam
 
 # In their midst a greenlet is not made to wait: they share state between greenlets without locks.
 _ATOMIC = frozenset(
-    ("weald", "celery", "kombu", "amqp", "vine", "billiard", "redis", "threading", "importlib", "_frozen_importlib",
-     "_frozen_importlib_external")
+    (
+        "weald",
+        "celery",
+        "kombu",
+        "amqp",
+        "vine",
+        "billiard",
+        "redis",
+        "threading",
+        "importlib",
+        "_frozen_importlib",
+        "_frozen_importlib_external",
+    )
 )
 
 _signal = get_original("signal", "signal")
@@ -176,7 +186,12 @@ class Watchdog:
         # In a thread of its own: the stuck greenlet may hold a lock of logging.
         logger.critical(
             "%s[%s] is still in C code %.1f s after its hard limit (%ss); the process is replaced in %.0f s:\n%s",
-            job.task_name, job.task_id, job.overdue(monotonic()), job.hard, self.stuck_timeout, stack,
+            job.task_name,
+            job.task_id,
+            job.overdue(monotonic()),
+            job.hard,
+            self.stuck_timeout,
+            stack,
         )
 
     # ---------------------------------------------------------------- faulthandler, for C code that keeps the GIL
