@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
 from helpers import python, run_patched
 
 from weald import signal
@@ -330,3 +331,56 @@ def test_a_signal_for_a_thread() -> None:
         """
     )
     assert out == "True\n"
+
+
+def test_signals_while_the_first_hub_is_made() -> None:
+    for delay in range(12):
+        out = run_patched(
+            f"""
+            import signal, time
+            signal.signal(signal.SIGALRM, lambda *args: time.sleep(0))
+            signal.setitimer(signal.ITIMER_REAL, {0.0001 + 0.0001 * delay}, 0.0002)
+            time.sleep(0.01)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            print("ok")
+            """
+        )
+        assert out == "ok\n"
+
+
+@pytest.mark.parametrize("loop", ["libuv", "libev"])
+def test_no_descriptors_are_left_for_the_first_hub(loop: str) -> None:
+    """OSError, and the next wait, with descriptors again, has a whole hub: one that signals wake."""
+    out = run_patched(
+        """
+        import os, resource, signal, time
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        def use_up():
+            kept = []
+            try:
+                while True:
+                    kept.append(os.dup(0))
+            except OSError:
+                return kept
+        result = None
+        for free in range(10):
+            kept = use_up()
+            for _ in range(free):
+                os.close(kept.pop())
+            try:
+                time.sleep(0.001)
+                result = "slept"
+            except OSError as error:
+                assert error.errno == 24
+            for fd in kept:
+                os.close(fd)
+            if result:
+                break
+        print(result)
+        signal.signal(signal.SIGALRM, lambda *args: print("woken", flush=True))
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        time.sleep(0.1)
+        """,
+        before=f"import os; os.environ['WEALD_LOOP'] = {loop!r}",
+    )
+    assert out == "slept\nwoken\n"

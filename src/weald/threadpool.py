@@ -413,7 +413,10 @@ def default() -> ThreadPool:
     pool: ThreadPool | None = hub.threadpool
     if pool is None:
         make = config.threadpool
-        pool = hub.threadpool = make(config.threadpool_size, hub, config.threadpool_idle_task_timeout)
+        made = make(config.threadpool_size, hub, config.threadpool_idle_task_timeout)
+        if hub.threadpool is None:  # else a signal's handler has made one meanwhile
+            hub.threadpool = made
+        pool = hub.threadpool
     return pool
 
 

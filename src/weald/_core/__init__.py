@@ -5,6 +5,7 @@ import sys as _sys
 from greenlet import GreenletExit, getcurrent
 
 from weald._core import signals as _signals  # for its effect: signals end the main hub's wait
+from weald._core.backends import load_loop as _load_loop
 from weald._core.backends import loop_names, set_loop_factory
 from weald._core.descriptor import (
     Descriptor,
@@ -65,6 +66,8 @@ from weald._core.timeout import Timeout, with_timeout
 from weald._core.waiters import Linkable
 from weald._core.watchers import EVENTS, EventLoop, Watcher
 from weald._core.yielding import asked_in_vain, idle, sleep
+
+_load_loop()
 
 # A free-threaded interpreter takes the GIL back on importing the above, unless it was told not to.
 if not getattr(_sys, "_is_gil_enabled", lambda: True)():

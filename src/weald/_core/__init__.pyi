@@ -125,13 +125,6 @@ class Hub(greenlet):
     """The greenlet that runs a thread's event loop."""
 
     @property
-    def owns(self, fd: int) -> bool:
-        """Whether descriptor `fd` is one of the hub's own: of its loop, or of how signals wake it."""
-    def close_range(self, close: Callable[[], object], first: int, end: int) -> None:
-        """Call `close()`, which closes the descriptors from `first` up to, not including, `end`, the hub's own perhaps.
-
-        Those are then opened anew.  Who waits for one of the others gets OSError(EBADF).
-        """
     def loop(self) -> EventLoop: ...
     main: greenlet
     thread_ident: int
@@ -153,6 +146,13 @@ class Hub(greenlet):
         """Wait until nothing is left to run or wait for.  True if that came to be."""
     def run_loop(self, nowait: bool = False, once: bool = False) -> None: ...
     def break_loop(self) -> None: ...
+    def owns(self, fd: int) -> bool:
+        """Whether descriptor `fd` is one of the hub's own: of its loop, or of how signals wake it."""
+    def close_range(self, close: Callable[[], object], first: int, end: int) -> None:
+        """Call `close()`, which closes the descriptors from `first` up to, not including, `end`, the hub's own perhaps.
+
+        Those are then opened anew.  Who waits for one of the others gets OSError(EBADF).
+        """
     def destroy(self, destroy_loop: bool = True) -> None: ...
     def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None:
         """Where uncaught exceptions go: SYSTEM_ERROR to the main greenlet, NOT_ERROR nowhere, the rest printed."""

@@ -1,13 +1,15 @@
 """The event loops there are, by name; which one new hubs get.
 
-Called by: hub.pyx (`make_loop`), the package's settings.  Backends are imported when asked for: each links a library.
+Called by: hub.pyx (`make_loop`), the package's settings.  Other backends than the default are imported when
+asked for: each links a library.
 """
 
 import os
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-__all__ = ["BACKENDS", "loop_names", "make_loop", "set_loop_factory"]
+__all__ = ["BACKENDS", "load_loop", "loop_names", "make_loop", "set_loop_factory"]
 
 BACKENDS = {
     "libuv": ("weald._core.loop_uv", "UvLoop"),
@@ -43,7 +45,21 @@ def set_loop_factory(name: str | None) -> None:
 
 def make_loop(name: str | None) -> Any:
     """A new loop of the backend named; None: of the one that new hubs get."""
-    return _loop_class(name or _chosen or os.environ.get("WEALD_LOOP") or "libuv")()
+    return _loop_class(name or _name())()
+
+
+def _name() -> str:
+    return _chosen or os.environ.get("WEALD_LOOP") or "libuv"
+
+
+def load_loop() -> None:
+    """Import the backend that new hubs get, if there is such a one.
+
+    Else the first wait would, in which a signal's handler may wait in turn: an import that interrupts itself fails.
+    Nor can anything be imported when there are no descriptors left.
+    """
+    with suppress(ValueError):
+        _loop_class(_name())
 
 
 def _loop_class(name: str) -> Any:

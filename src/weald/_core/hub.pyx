@@ -43,7 +43,7 @@ from functools import partial
 from greenlet import GreenletExit, getcurrent
 
 from weald._core import arena as _arena
-from weald._core.backends import make_loop
+from weald._core.backends import load_loop, make_loop
 from weald._core.ending import end_process
 
 cdef extern from * nogil:
@@ -875,7 +875,9 @@ cdef class Hub(greenlet):
     def loop(self):
         """The loop as users see it: its clock, its name, watchers (an `EventLoop`)."""
         if self.watched is None:
-            self.watched = event_loop_class(self)
+            made = event_loop_class(self)
+            if self.watched is None:  # else a signal's handler has made one meanwhile
+                self.watched = made
         return self.watched
 
     def switch(self):
@@ -1222,7 +1224,11 @@ cdef Hub make_hub():
     weald_hub = <PyObject *>hub
     hubs.add(hub)
     if hub.thread_ident == main_thread_ident:
-        hub.watch_signals()
+        try:
+            hub.watch_signals()
+        except BaseException:  # no descriptors are left, say: the next call tries again
+            hub.destroy()
+            raise
     return hub
 
 
@@ -1280,6 +1286,7 @@ def get_hub():
 
 def prepare_hub():
     """Import what hubs are made of, so that one can be made wherever it is needed: in a signal's handler, say."""
+    load_loop()
     if hub_class is None:
         default_hub_class()
 

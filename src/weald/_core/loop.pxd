@@ -45,3 +45,4 @@ cdef class Loop:
     cdef int check_changed(self) except -1
 
 cpdef double monotonic() noexcept nogil
+cdef int check_room(int count) except -1

@@ -19,9 +19,17 @@ Called by: hub.pyx (poll, dispatch, wake, time), descriptor.pyx (watch).
 Invariants: all but `wake` is called by the owning thread.  A closed watch is never dispatched.
 """
 
+from libc.errno cimport errno
 from libc.stdlib cimport free, realloc
 from posix.fcntl cimport F_GETFD, fcntl
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.unistd cimport close as close_fd
+
+import os
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd(unsigned int, int)
+    int EFD_CLOEXEC
 
 READ = READ_EVENT
 WRITE = WRITE_EVENT
@@ -32,6 +40,23 @@ cpdef double monotonic() noexcept nogil:
     cdef timespec ts
     clock_gettime(CLOCK_MONOTONIC, &ts)
     return ts.tv_sec + ts.tv_nsec * 1e-9
+
+
+cdef int check_room(int count) except -1:
+    """Raise OSError unless `count` more descriptors, at most 16, can be had, as a loop that is about to be made needs."""
+    cdef int[16] fds
+    cdef int i, opened = 0, error = 0
+    while opened < count:
+        fds[opened] = eventfd(0, EFD_CLOEXEC)
+        if fds[opened] < 0:
+            error = errno
+            break
+        opened += 1
+    for i in range(opened):
+        close_fd(fds[i])
+    if error:
+        raise OSError(error, f"cannot make an event loop: {os.strerror(error)}")
+    return 0
 
 
 cdef int report(FiredList *fired, void *watch, int events) noexcept nogil:

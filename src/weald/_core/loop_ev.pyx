@@ -13,7 +13,7 @@ from posix.fcntl cimport F_GETFD, fcntl
 
 from weald._core.c_ev cimport *
 from weald._core.loop cimport (
-    DISARMED_EVENT, READ_EVENT, WRITE_EVENT, FdWatch, FiredList, Loop, Target, monotonic, report)
+    DISARMED_EVENT, READ_EVENT, WRITE_EVENT, FdWatch, FiredList, Loop, Target, check_room, monotonic, report)
 
 import os
 
@@ -82,6 +82,10 @@ cdef class EvWatch(FdWatch):
             free(self.watcher)
 
 
+cdef enum:
+    ROOM = 4  # an epoll, an eventfd, and the pipe of signals.pyx
+
+
 cdef class EvLoop(Loop):
     """libev: epoll, one native timer, one async watcher."""
 
@@ -93,6 +97,7 @@ cdef class EvLoop(Loop):
 
     def __cinit__(self):
         self.state.fired = &self.fired
+        check_room(ROOM)  # libev would abort the process
         self.loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV)
         if self.loop == NULL:
             raise OSError(errno, f"cannot make an event loop: {os.strerror(errno)}")

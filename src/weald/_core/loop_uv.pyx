@@ -13,9 +13,12 @@ from posix.fcntl cimport F_GETFL, F_SETFL, O_NONBLOCK, fcntl
 
 from weald._core.c_uv cimport *
 from weald._core.loop cimport (
-    DISARMED_EVENT, READ_EVENT, WRITE_EVENT, FdWatch, FiredList, Loop, Target, monotonic, report)
+    DISARMED_EVENT, READ_EVENT, WRITE_EVENT, FdWatch, FiredList, Loop, Target, check_room, monotonic, report)
 
 import os
+
+cdef enum:
+    ROOM = 8  # an epoll, an eventfd, libuv's two pipes, and the pipe of signals.pyx
 
 
 cdef struct State:
@@ -110,6 +113,7 @@ cdef class UvLoop(Loop):
 
     cdef int open(self) except -1:
         cdef int error
+        check_room(ROOM)  # libuv would abort the process
         self.state.fired = &self.fired
         self.state.armed = 0.0
         self.loop = <uv_loop_t *>calloc(1, sizeof(uv_loop_t))

@@ -44,7 +44,12 @@ def current() -> Resolver:
     hub = get_hub()
     resolver: Resolver | None = hub.resolver
     if resolver is None:
-        resolver = hub.resolver = cast(Callable[[Hub], Resolver], config.resolver)(hub)
+        made = cast(Callable[[Hub], Resolver], config.resolver)(hub)
+        if hub.resolver is None:
+            hub.resolver = made
+        else:  # a signal's handler has made one meanwhile
+            made.close()
+        resolver = hub.resolver
     return resolver
 
 
