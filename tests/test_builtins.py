@@ -40,7 +40,7 @@ class Program:
         self.stdout = self.process.stdout
 
     def reads(self, text: str) -> None:
-        assert self.stdout.read(len(text)).decode() == text
+        assert self.stdout.read(len(text.encode())).decode() == text
 
     def ends(self, text: str) -> None:
         assert self.stdout.read().decode() == text
@@ -151,3 +151,17 @@ def test_what_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (builtins.input(), builtins.input()) == ("one", "two")
     with pytest.raises(EOFError):
         builtins.input()
+
+
+def test_a_character_that_comes_in_pieces(pipe: list[int]) -> None:
+    """The first of them behind a line's end, too, where sys.stdin's buffer has it already."""
+    program = Program(pipe[0])
+    program.reads("first None\nprompt> " + OTHERS)
+    os.write(pipe[1], b"caf\xc3")
+    assert program.process.poll() is None
+    os.write(pipe[1], b"\xa9\nna\xc3")
+    program.reads("line 'caf\N{LATIN SMALL LETTER E WITH ACUTE}'\n")
+    os.write(pipe[1], b"\xafve\r\n")
+    program.reads("line 'na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve'\n")
+    os.close(pipe[1])
+    program.ends("end EOF when reading a line\n")

@@ -9,10 +9,12 @@ import select
 import sys
 from builtins import *  # noqa: F403, UP029
 from builtins import __import__ as __import__
-from collections.abc import Iterator
+from codecs import getincrementaldecoder
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from stat import S_ISFIFO
-from typing import Any
+from typing import Any, TypeVar
 
 from weald._core import Semaphore, wait_read
 from weald.monkey import get_original
@@ -25,6 +27,7 @@ __all__: list[Any] = ["input"]
 _input = _stdlib.input
 _poll = get_original("select", "poll")
 _turn = Semaphore()
+_Line = TypeVar("_Line", str, bytes)
 
 
 def input(prompt: object = "", /) -> str:  # type: ignore[no-redef]
@@ -59,19 +62,59 @@ def _line(fd: int, prompt: object) -> str:
     sys.stderr.flush()
     sys.stdout.write(str(prompt))
     sys.stdout.flush()
+    stdin: Any = sys.stdin
     line = ""
-    while True:
-        was_ready = _is_ready(fd)
-        with _reads_do_not_wait(fd):
-            part = sys.stdin.readline()
-        line += part
-        if line.endswith("\n") or (was_ready and not part):
-            break
-        wait_read(fd)
+    if not isinstance(stdin, TextIOWrapper):  # a program's own
+        line = _by_lines(fd, stdin.readline, "")
+    else:
+        with _nothing_to_read(fd):
+            if not _ends_within_character(stdin.buffer.peek(1), stdin.encoding):
+                line = stdin.readline()
+        if not line.endswith("\n"):
+            # By bytes: the text's layer takes "nothing yet" for the end, and what there is of a character for an error.
+            rest = _by_lines(fd, stdin.buffer.readline, b"")
+            line += rest.decode(stdin.encoding, stdin.errors or "strict").replace("\r\n", "\n")
     sys.audit("builtins.input/result", line)
     if not line:
         raise EOFError("EOF when reading a line")
     return line.removesuffix("\n")
+
+
+def _by_lines(fd: int, readline: Callable[[], _Line | None], line: _Line) -> _Line:
+    """The next line of a file on `fd`, with its end; what there is at the end of the file.  `line` is an empty one."""
+    end = "\n" if isinstance(line, str) else b"\n"
+    while True:
+        was_ready = _is_ready(fd)
+        with _reads_do_not_wait(fd):
+            part = readline()
+        if part:
+            line += part
+        if line.endswith(end) or (was_ready and not part):
+            return line
+        wait_read(fd)
+
+
+def _ends_within_character(data: bytes, encoding: str) -> bool:
+    decoder = getincrementaldecoder(encoding)("replace")
+    decoder.decode(data)
+    return bool(decoder.getstate()[0])
+
+
+@contextmanager
+def _nothing_to_read(fd: int) -> Iterator[None]:
+    """For a block that does not park: `fd` is a pipe in which there is nothing yet."""
+    empty, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    inheritable = os.get_inheritable(fd)
+    shared = os.dup(fd)
+    try:
+        os.dup2(empty, fd, inheritable)
+        try:
+            yield
+        finally:
+            os.dup2(shared, fd, inheritable)
+    finally:
+        for other in (empty, writer, shared):
+            os.close(other)
 
 
 @contextmanager
