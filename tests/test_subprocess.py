@@ -486,3 +486,14 @@ def test_ctrl_c_reaches_parent_and_child() -> None:
         """
     )
     assert out == "interrupted -2\n"
+
+
+@pytest.mark.parametrize("options", [{}, {"text": True}, {"stderr": subprocess.PIPE}, {"stdin": subprocess.PIPE}])
+def test_communicate_cut_short_loses_nothing(options: dict[str, Any]) -> None:
+    child = Popen(["sh", "-c", "printf abc; exec sleep 60"], stdout=PIPE, **options)
+    running = weald.spawn(child.communicate)
+    wait_until(lambda: getattr(child, "_fileobj2output", None) and any(child._fileobj2output.values()))
+    running.kill()
+    child.kill()
+    assert child.communicate()[0] == ("abc" if "text" in options else b"abc")
+    assert child.wait() == -9

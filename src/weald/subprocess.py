@@ -75,6 +75,7 @@ class _Globals(dict[str, Any]):
 _globals = _Globals(
     __name__=__name__,
     _PopenSelector=PollSelector,
+    _time=monotonic,
     io=_Over(_stdlib.io, open=open_shared, TextIOWrapper=SharedText),  # type: ignore[attr-defined]
     os=_Over(_os, read=read_shared),
 )
@@ -105,6 +106,22 @@ class Popen(_stdlib.Popen[AnyStr]):
         __init__ = _over_ours(_stdlib.Popen.__init__)
         _execute_child = _over_ours(_stdlib.Popen._execute_child)
         _communicate = _over_ours(_stdlib.Popen._communicate)
+        _stdlibs_communicate = _over_ours(_stdlib.Popen.communicate)
+        _remaining_time = _over_ours(_stdlib.Popen._remaining_time)
+        _check_timeout = _over_ours(_stdlib.Popen._check_timeout)
+
+    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
+        """subprocess.Popen.communicate(); cut short, by a kill say, it keeps what it has read for the next call."""
+        started: bool = self._communication_started  # type: ignore[has-type]
+        if timeout is not None or started or not (self.stdin or self.stdout or self.stderr):
+            return self._stdlibs_communicate(input, timeout)  # type: ignore[attr-defined, no-any-return]
+        # With one pipe the stdlib's would read that to its end, and keep nothing of it until then.
+        try:
+            found: tuple[Any, Any] = self._communicate(input, None, None)  # type: ignore[attr-defined]
+        finally:
+            self._communication_started = True
+        self.wait()
+        return found
 
     def poll(self) -> int | None:
         """The return code, None if the child has not ended; who asks again and again lets others run."""
