@@ -519,3 +519,36 @@ def test_no_module_waits_by_a_clock_that_can_be_replaced() -> None:
     ]
     # A supervisor runs nothing of a program's, and compat hands the name on.
     assert set(users) <= {"compat/_compat.py", "serve/supervisor.py"}
+
+
+def test_what_is_closed_while_another_thread_waits_for_it() -> None:
+    """An epoll object or a selector: nothing, once the time is up."""
+    out = run_patched(
+        """
+        import select, selectors, socket, threading, time
+        def wait(function, close):
+            thread = threading.Thread(target=lambda: results.append(function()))
+            thread.start()
+            time.sleep(0.01)
+            close()
+            thread.join()
+        for registered in False, True:
+            results = []
+            one, other = socket.socketpair()
+            epoll = select.epoll()
+            if registered:
+                epoll.register(one, select.EPOLLIN)
+            wait(lambda: epoll.poll(0.05), epoll.close)
+            selector = selectors.DefaultSelector()
+            if registered:
+                selector.register(one, selectors.EVENT_READ)
+            wait(lambda: selector.select(0.05), selector.close)
+            print(results)
+        results = []
+        poll = select.poll()
+        poll.register(other, select.POLLIN)
+        wait(lambda: poll.poll(10000)[0][1] == select.POLLNVAL, other.close)
+        print(results)
+        """
+    )
+    assert out == "[[], []]\n[[], []]\n[True]\n"

@@ -212,7 +212,7 @@ class epoll:
             self.close()
 
     def close(self) -> None:
-        """Whoever waits in `poll` gets OSError(EBADF)."""
+        """Whoever waits in `poll` finds nothing when its time is up; without a limit it gets OSError(EBADF)."""
         self._descriptor.close()
         self._epoll.close()
 
@@ -260,6 +260,11 @@ class epoll:
                 self._descriptor.wait_read(timeout)
             except TimeoutError:
                 return self._epoll.poll(0, maxevents)
+            except OSError:
+                if deadline is None or not self.closed:
+                    raise
+                sleep(max(deadline - monotonic(), 0.0))
+                return []
             found = self._epoll.poll(0, maxevents)
             if deadline is not None:
                 timeout = max(deadline - monotonic(), 0.0)

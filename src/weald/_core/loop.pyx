@@ -43,7 +43,7 @@ cpdef double monotonic() noexcept nogil:
 
 
 cdef int check_room(int count) except -1:
-    """Raise OSError unless `count` more descriptors, at most 16, can be had, as a loop that is about to be made needs."""
+    """Raise OSError unless `count` more descriptors, at most 16, can be had, as a loop that is made needs."""
     cdef int[16] fds
     cdef int i, opened = 0, error = 0
     while opened < count:
