@@ -873,3 +873,43 @@ def test_asynchronous_generators_of_loops_in_two_threads() -> None:
     )
     rows = [(tag, list(range(count))) for tag, count in (("a", 8), ("b", 2), ("c", 5))]
     assert out == f"{rows}\nTrue 3\n(None, None) 0\n"
+
+
+@pytest.mark.parametrize("hub", ["with", "without"])
+def test_what_runs_while_the_interpreter_ends_waits_as_ever(hub: str) -> None:
+    """Handlers registered ahead of weald's own; finalizers that run when no greenlet switches any more."""
+    code = """
+        import select, socket, threading, queue, os
+        class Late:
+            def __del__(self):
+                for call in (
+                    lambda: time.sleep(0.001),
+                    lambda: threading.Event().wait(0.001),
+                    lambda: self.queue.put(1) or self.queue.get(),
+                    lambda: select.select([self.one], [], [], 0.001),
+                    lambda: os.read(self.pipe, 1),
+                    lambda: self.one.close(),
+                    lambda: logging.getLogger("late").warning("late"),
+                ):
+                    call()
+                print("late ends")
+        late = Late()
+        late.one, late.other = socket.socketpair()
+        late.pipe, end = os.pipe()
+        late.queue = queue.Queue()
+        os.write(end, b"x")
+        left = socket.socket(), socket.socketpair()
+        weakref.finalize(late.other, lambda: print("finalized", end, time.sleep(0.001)))
+        """
+    if hub == "with":
+        code += "time.sleep(0)\n"
+    before = """
+        import atexit, logging, time, weakref
+        def first():
+            time.sleep(0.001)
+            print("first ends")
+        atexit.register(first)
+        logging.basicConfig(level=logging.CRITICAL)
+        """
+    out = run_patched(code, before=before)
+    assert {line.split()[0] for line in out.splitlines()} == {"finalized", "first", "late"}, out

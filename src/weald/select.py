@@ -27,7 +27,7 @@ from select import (
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from weald._core import READ, WRITE, Descriptor, monotonic, poll_fds, sleep
+from weald._core import READ, WRITE, Descriptor, monotonic, poll_fds, sleep, waits_natively
 from weald.time import to_seconds
 
 __implements__ = ["epoll", "poll", "select"]
@@ -57,6 +57,12 @@ _WRITABLE = POLLOUT | POLLERR
 
 def _wait(masks: dict[int, int], seconds: float | None) -> None:
     """Park until one of `masks` (descriptor: POLLIN…) may be ready, or for `seconds`."""
+    if waits_natively():
+        poller = _poll()
+        for fd, mask in masks.items():
+            poller.register(fd, mask)
+        poller.poll(None if seconds is None else ceil(max(seconds, 0.0) * 1000.0))
+        return
     if all(mask and not mask & ~(POLLIN | POLLOUT) for mask in masks.values()):
         wanted = {fd: (READ if mask & POLLIN else 0) | (WRITE if mask & POLLOUT else 0) for fd, mask in masks.items()}
         poll_fds(wanted, seconds)

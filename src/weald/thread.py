@@ -71,7 +71,10 @@ _known_native_idents: set[int] = set()  # filled when `threading` is patched
 def get_ident(gr: greenlet | None = None) -> int:
     """A number that is this greenlet's own as long as it lives."""
     if gr is None:
-        gr = getcurrent()
+        try:
+            gr = getcurrent()
+        except RuntimeError:  # the interpreter is too far gone
+            return _native_ident()
         if gr.parent is None and (ident := _native_ident()) in _known_native_idents:
             return ident
     return id(gr)

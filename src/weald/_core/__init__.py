@@ -36,6 +36,7 @@ from weald._core.hub import (
     set_hub,
     set_hub_class,
     signals_may_wake,
+    waits_natively,
 )
 from weald._core.local import local
 from weald._core.loop import READ, WRITE, monotonic

@@ -178,6 +178,9 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
 def prepare_hub() -> None:
     """Import what hubs are made of: a signal may come in the midst of making the first."""
 
+def waits_natively() -> bool:
+    """Whether the interpreter is ending and this thread can have no hub any more."""
+
 def monotonic() -> float:
     """time.monotonic(), which programs (their tests) cannot replace: what weald waits by."""
 

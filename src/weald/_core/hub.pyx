@@ -23,6 +23,7 @@ Long because it is one thing: ring, heap and switching share their state in hot 
 """
 
 cimport cython
+from cpython.exc cimport PyErr_Clear
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_free_lock, PyThread_get_thread_ident, PyThread_release_lock
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -1242,13 +1243,24 @@ cdef Hub current_hub():
 cdef Hub current_hub_or_none():
     """This thread's hub; None in a thread that has none and need not have one.
 
-    The main thread always has one: that is where deadlocks are found and signals arrive.
+    The main thread always has one: that is where deadlocks are found and signals arrive.  When the interpreter ends it
+    makes none any more, and what it has is of no use once greenlets do not switch: finalizers then wait as threads do.
     """
     if weald_hub != NULL:
-        return <Hub>weald_hub
-    if in_main_thread():
+        return None if exiting and not greenlets_switch() else <Hub>weald_hub
+    if in_main_thread() and not exiting:
         return make_hub()
     return None
+
+
+cdef bint greenlets_switch() noexcept:
+    """False when the interpreter is too far gone."""
+    cdef PyObject *current = PyGreenlet_GetCurrent()
+    if current == NULL:
+        PyErr_Clear()
+        return False
+    Py_DECREF(<object>current)
+    return True
 
 
 cdef bint has_hub() noexcept:
@@ -1293,9 +1305,14 @@ def prepare_hub():
 
 def get_hub_if_exists():
     """This thread's hub, or None."""
-    if weald_hub != NULL:
+    if weald_hub != NULL and not (exiting and not greenlets_switch()):
         return <Hub>weald_hub
     return None
+
+
+def waits_natively():
+    """Whether the interpreter is ending and this thread can have no hub any more."""
+    return exiting and current_hub_or_none() is None
 
 
 def set_hub(Hub hub):
