@@ -396,8 +396,9 @@ def test_each_thread_has_a_default_pool() -> None:
 
 def test_a_job_keeps_the_loop_waiting_for_it() -> None:
     """Else the main greenlet would be told of a deadlock."""
-    assert python(
-        """
+    assert (
+        python(
+            """
         import time
         from weald.threadpool import ThreadPool, ThreadPoolExecutor
         pool = ThreadPool(1)
@@ -405,7 +406,9 @@ def test_a_job_keeps_the_loop_waiting_for_it() -> None:
         with ThreadPoolExecutor(1) as executor:
             print(executor.submit(lambda: time.sleep(0.1) or 8).result())
         """
-    ) == "7\n8\n"
+        )
+        == "7\n8\n"
+    )
 
 
 def test_waiting_for_what_no_job_will_bring_is_a_deadlock() -> None:
@@ -430,8 +433,9 @@ def test_waiting_for_what_no_job_will_bring_is_a_deadlock() -> None:
 @pytest.mark.parametrize("make", ["ThreadPool(2)", "ThreadPoolExecutor(2)"])
 def test_the_interpreter_exits_while_workers_are_busy(make: str) -> None:
     spawn = "spawn" if make.startswith("ThreadPool(") else "submit"
-    assert python(
-        f"""
+    assert (
+        python(
+            f"""
         import threading, time
         from weald.threadpool import ThreadPool, ThreadPoolExecutor
         pool = {make}
@@ -439,12 +443,15 @@ def test_the_interpreter_exits_while_workers_are_busy(make: str) -> None:
         pool.{spawn}(int)
         print("leaving")
         """
-    ) == "leaving\n"
+        )
+        == "leaving\n"
+    )
 
 
 def test_a_forks_child_begins_with_no_workers() -> None:
-    assert python(
-        """
+    assert (
+        python(
+            """
         import os, threading, warnings, weald
         from weald.threadpool import ThreadPool, ThreadPoolExecutor
         warnings.simplefilter("ignore")  # of forking with threads
@@ -459,12 +466,15 @@ def test_a_forks_child_begins_with_no_workers() -> None:
         gate.set()
         print(jobs[0].get(timeout=20), jobs[1].result(timeout=20))
         """
-    ) == "0\nTrue True\n"
+        )
+        == "0\nTrue True\n"
+    )
 
 
 def test_workers_stay_native_when_threading_is_patched() -> None:
-    assert run_patched(
-        """
+    assert (
+        run_patched(
+            """
         import threading, time, weald
         from weald.threadpool import ThreadPool, ThreadPoolExecutor
         blocking_sleep = weald.monkey.get_original("time", "sleep")
@@ -475,7 +485,9 @@ def test_workers_stay_native_when_threading_is_patched() -> None:
         with ThreadPoolExecutor(1) as executor:
             print(executor.submit(int, "7").result())
         """
-    ) == "20\n7\n"
+        )
+        == "20\n7\n"
+    )
 
 
 # -------------------------------------------------------------------- ThreadPoolExecutor
@@ -700,3 +712,22 @@ def test_nothing_is_kept_of_a_job_that_has_ended(pool: ThreadPool, call: Callabl
     pool.apply(time.sleep, (0,))
     gc.collect()
     assert gone() is None
+
+
+def test_an_executors_callbacks_run_where_the_loop_does() -> None:
+    """And may spawn and wait there; they have run when the executor has shut down."""
+    ran: list[Any] = []
+
+    def called(future: Any) -> None:
+        weald.sleep(0)
+        spawned.append(weald.spawn(ran.append, (threading.get_ident(), future.result())))
+
+    spawned: list[Any] = []
+    with ThreadPoolExecutor(2) as executor:
+        futures = [executor.submit(lambda n=n: n) for n in range(5)]
+        for future in futures:
+            future.add_done_callback(called)
+        futures[0].result()
+    wait_until(lambda: len(spawned) == 5)
+    weald.joinall(spawned)
+    assert sorted(ran) == [(threading.get_ident(), n) for n in range(5)]

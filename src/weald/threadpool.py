@@ -24,7 +24,17 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from weald._config import config
-from weald._core import AsyncResult, Condition, Event, Hub, Semaphore, get_hub, get_hub_if_exists, helper_idle
+from weald._core import (
+    AsyncResult,
+    Condition,
+    Event,
+    Hub,
+    Semaphore,
+    begin_raw,
+    get_hub,
+    get_hub_if_exists,
+    helper_idle,
+)
 from weald._missing import gevent_names
 from weald.exceptions import InvalidThreadUseError
 from weald.monkey import get_original
@@ -429,6 +439,18 @@ class _Future(concurrent.futures.Future[_T]):
         self._condition = Condition()  # type: ignore[assignment]
         self._waiters = _Waiters()
         self._links: Event | None = None
+        self._hub: Any = None  # whose thread calls back; None: whichever ends the future
+
+    def _invoke_callbacks(self) -> None:
+        """Call what `add_done_callback` was given: in a greenlet of the caller's hub, where it may spawn and wait."""
+        hub = self._hub
+        if hub is None or hub is get_hub_if_exists() or hub.loop.destroyed:
+            super()._invoke_callbacks()  # type: ignore[misc]
+        else:
+            hub.run_callback_threadsafe(begin_raw, _Future._call_back, self)
+
+    def _call_back(self) -> None:
+        super()._invoke_callbacks()  # type: ignore[misc]
 
     def rawlink(self, callback: Callable[["_Future[_T]"], object]) -> None:
         """Call `callback(self)` in this thread's hub once the future is done."""
@@ -487,7 +509,7 @@ class _ExecutorJob(_Job):
         self.future = future
         self._func, self._args, self._kwargs = func, args, kwargs
         self._context = copy_context()
-        self._hub = get_hub()
+        self._hub = future._hub = get_hub()
         self._hub.ref()
 
     def run(self) -> None:
@@ -540,9 +562,7 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
     def _reset(self) -> None:
         self._lock = _allocate_lock()
 
-    def submit(
-        self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any
-    ) -> concurrent.futures.Future[_T]:
+    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[_T]:
         """Run `fn(*args, **kwargs)` in a worker; never blocks."""
         with self._lock:
             if self._error is not None:

@@ -51,7 +51,7 @@ from weald._core.queue import (
     ShutDown,
     SimpleQueue,
 )
-from weald._core.raw import spawn_raw
+from weald._core.raw import begin_raw, spawn_raw
 from weald._core.running_loop import count_loops, put_loop_aside, take_loop_back, use_asyncio
 from weald._core.sync import (
     AsyncResult,

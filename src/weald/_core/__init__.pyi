@@ -178,6 +178,9 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
 def prepare_hub() -> None:
     """Import what hubs are made of: a signal may come in the midst of making the first."""
 
+def begin_raw(function: Callable[[Any], object], argument: Any) -> None:
+    """Run `function(argument)` in a new plain greenlet: at once if called in the hub, else as `spawn_raw` does."""
+
 def waits_natively() -> bool:
     """Whether the interpreter is ending and this thread can have no hub any more."""
 
