@@ -141,7 +141,7 @@ def test_signal_and_getsignal_speak_of_the_users_handlers() -> None:
     assert out.splitlines() == ["True True", "True", "True", "True", "ValueError", "TypeError", "OSError"]
 
 
-def test_a_handler_sees_the_context_of_the_interrupted() -> None:
+def test_a_handler_runs_in_the_context_of_the_main_thread() -> None:
     out = case(
         """
         import contextvars
@@ -152,7 +152,7 @@ def test_a_handler_sees_the_context_of_the_interrupted() -> None:
         print(log, var.get())
         """
     )
-    assert out == "['main'] main\n"
+    assert out == "['main'] handler\n"
 
 
 def test_patched() -> None:
@@ -384,3 +384,44 @@ def test_no_descriptors_are_left_for_the_first_hub(loop: str) -> None:
         before=f"import os; os.environ['WEALD_LOOP'] = {loop!r}",
     )
     assert out == "slept\nwoken\n"
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_handler_runs_as_the_main_thread(waits: bool) -> None:
+    """It is the current thread, holds its locks, and what it sets in the context stays; it may wait all the same."""
+    out = run_patched(
+        """
+        import contextvars, signal, threading, time
+        lock, told, variable = threading.RLock(), threading.Event(), contextvars.ContextVar("v", default=0)
+        def handler(*args):
+            if WAITS:
+                time.sleep(0.001)
+            with lock:
+                with lock:
+                    variable.set(variable.get() + 1)
+                    local.count += 1
+                    seen.append((threading.current_thread(), threading.get_ident(), lock._is_owned()))
+            if WAITS:
+                time.sleep(0.001)
+            told.set()
+        seen, local = [], threading.local()
+        local.count = 0
+        signal.signal(signal.SIGALRM, handler)
+        for busy in False, True:
+            told.clear()
+            with lock:
+                signal.setitimer(signal.ITIMER_REAL, 0.01)
+                while busy and not told.is_set():
+                    if WAITS:
+                        time.sleep(0)
+                assert told.wait(10)
+            with lock:
+                pass
+        thread = threading.Thread(target=lambda: print(lock.acquire(timeout=5)))
+        thread.start()
+        thread.join()
+        main = threading.main_thread()
+        print(seen == [(main, main.ident, True)] * 2, variable.get(), local.count, threading.enumerate() == [main])
+        """.replace("WAITS", repr(waits))
+    )
+    assert out == "True\nTrue 2 2 True\n"

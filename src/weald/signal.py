@@ -13,15 +13,23 @@ import signal as _stdlib
 import sys
 import threading
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from weald._core import asked_in_vain, get_hub, prepare_hub, put_loop_aside, signals_may_wake, take_loop_back
+from weald._core import (
+    asked_in_vain,
+    get_hub,
+    prepare_hub,
+    put_loop_aside,
+    set_handler_class,
+    signals_may_wake,
+    take_loop_back,
+)
 from weald.monkey import get_original
-from weald.thread import ThreadGreenlet
+from weald.thread import ThreadGreenlet, set_handler_of_main
 
 if TYPE_CHECKING:
 
@@ -53,6 +61,16 @@ _set_wakeup_fd = _stdlib.set_wakeup_fd  # the core's
 _get_ident = get_original("_thread", "get_ident")
 
 
+class _Handler(greenlet):
+    """A handler's greenlet: to `threading` it is the main thread, `main`."""
+
+    main: greenlet
+
+
+set_handler_class(_Handler)
+set_handler_of_main(_Handler)
+
+
 class _InGreenlet:
     """What the interpreter calls for a user's handler."""
 
@@ -67,8 +85,12 @@ class _InGreenlet:
         # If the handler parks, the hub comes to this and the interrupted greenlet goes on.  The hub
         # itself needs no waking: whoever parks falls back on it.
         resume = None if interrupted is hub else hub.run_callback(interrupted.switch)
-        runner = greenlet(self._run, interrupted)
-        runner.gr_context = copy_context()
+        runner = _Handler(self._run, interrupted)
+        main = runner.main = hub.main
+        # Not a copy: what the handler sets is set for the main thread.
+        if main.gr_context is None:
+            main.gr_context = Context()
+        runner.gr_context = main.gr_context
         loop = put_loop_aside()
         try:
             runner.switch(hub, interrupted, signum, frame)

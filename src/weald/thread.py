@@ -68,6 +68,15 @@ _native_start = _thread.start_new_thread
 _known_native_idents: set[int] = set()  # filled when `threading` is patched
 
 
+_handler_of_main: type | None = None
+
+
+def set_handler_of_main(cls: type[greenlet]) -> None:
+    """Greenlets of class `cls` are handlers of signals, on behalf of the greenlet that is their attribute `main`."""
+    global _handler_of_main
+    _handler_of_main = cls
+
+
 def get_ident(gr: greenlet | None = None) -> int:
     """A number that is this greenlet's own as long as it lives."""
     if gr is None:
@@ -75,6 +84,8 @@ def get_ident(gr: greenlet | None = None) -> int:
             gr = getcurrent()
         except RuntimeError:  # the interpreter is too far gone
             return _native_ident()
+        if type(gr) is _handler_of_main:
+            gr = gr.main  # type: ignore[attr-defined]
         if gr.parent is None and (ident := _native_ident()) in _known_native_idents:
             return ident
     return id(gr)

@@ -27,7 +27,9 @@ if sys.version_info >= (3, 13):
     from weald.thread import _shutdown as _thread_shutdown
     from weald.thread import start_joinable_thread as _start_joinable_thread
 
+    _get_main_thread_ident = get_ident  # called for a greenlet that has forked, which is the child's main thread
     __implements__ += ["_ThreadHandle", "_make_thread_handle", "_start_joinable_thread", "_thread_shutdown"]
+    __implements__ += ["_get_main_thread_ident"]
 else:
     from weald.thread import _EndLock, _NativeEndLock, _set_sentinel
 

@@ -33,6 +33,7 @@ from weald._core.hub import (
     prepare_hub,
     set_default_hub_class,
     set_event_loop_class,
+    set_handler_class,
     set_hub,
     set_hub_class,
     signals_may_wake,

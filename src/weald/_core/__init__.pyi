@@ -181,6 +181,9 @@ def prepare_hub() -> None:
 def begin_raw(function: Callable[[Any], object], argument: Any) -> None:
     """Run `function(argument)` in a new plain greenlet: at once if called in the hub, else as `spawn_raw` does."""
 
+def set_handler_class(cls: type[greenlet]) -> None:
+    """Signals' handlers run in greenlets of class `cls`; what is their attribute `main`'s, is theirs."""
+
 def waits_natively() -> bool:
     """Whether the interpreter is ending and this thread can have no hub any more."""
 

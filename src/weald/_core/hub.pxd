@@ -152,6 +152,7 @@ cdef class Hub(greenlet):
     cdef int throw_into_main(self, object exception, object traceback) except -1
 
 cdef greenlet current_greenlet()
+cdef greenlet acting_greenlet()
 cdef Hub current_hub()
 cdef Hub current_hub_or_none()
 cdef bint in_main_thread() noexcept

@@ -1205,6 +1205,29 @@ cdef greenlet current_greenlet():
     return g
 
 
+cdef object handler_class = None
+
+
+def set_handler_class(cls):
+    """Signals' handlers run in greenlets of class `cls`, on behalf of the greenlet that is their attribute `main`.
+
+    What is that one's, its locks and its locals, is theirs, too, as with a handler that the interpreter runs.
+    """
+    global handler_class
+    handler_class = cls
+
+
+cdef greenlet acting_greenlet():
+    """The current greenlet or, of a signal's handler, the one on whose behalf it runs; None if there is none left."""
+    cdef PyObject *current = PyGreenlet_GetCurrent()
+    if current == NULL:
+        PyErr_Clear()
+        return None
+    g = <greenlet>current
+    Py_DECREF(g)
+    return g.main if handler_class is not None and type(g) is handler_class else g
+
+
 cdef greenlet main_greenlet():
     """This thread's main greenlet."""
     g = getcurrent()

@@ -10,7 +10,7 @@ the arguments the object was made with.
 from cpython.object cimport PyObject_GenericGetAttr, PyObject_GenericSetAttr
 
 from weald._core.c_greenlet cimport greenlet
-from weald._core.hub cimport current_greenlet
+from weald._core.hub cimport acting_greenlet, current_greenlet
 
 import weakref
 
@@ -35,6 +35,7 @@ cdef class Spaces:
         cdef greenlet current = current_greenlet()
         if <void *>current == self.last:
             return self.last_dict
+        current = acting_greenlet()
         entry = self.by_id.get(id(current))
         if entry is None:
             return self.make(owner, current)
@@ -70,7 +71,7 @@ cdef class Spaces:
         return space
 
     def __del__(self):
-        for current_ref, _, forget in self.by_id.values():
+        for current_ref, _, forget in list(self.by_id.values()):  # greenlets end meanwhile
             current = current_ref()
             if isinstance(current, Greenlet):
                 current.unlink(forget)

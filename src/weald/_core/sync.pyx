@@ -11,7 +11,7 @@ Invariants:
 Long because it holds ten primitives, each short, that share the handing over and passing on.
 """
 
-from weald._core.hub cimport Waiter, current_greenlet, current_hub
+from weald._core.hub cimport Waiter, acting_greenlet, current_greenlet, current_hub
 from weald._core.waiters cimport (
     Linkable, WaitList, append, clear, first, made_hub, new_waiter, park, park_listed, seconds, wake_all, wake_one)
 from weald._core.yielding cimport give_way, let_others_run
@@ -556,7 +556,7 @@ cdef class RLock(Linkable):
         `timeout` seconds (-1: wait for ever)."""
         cdef double limit = -1.0 if timeout is None else lock_timeout(blocking, timeout)
         me = holder()
-        if self.owner is me:
+        if self.owner is me or self.owner is not None and acting_greenlet() is self.owner:
             self.count += 1
             return True
         # Who takes locks in a loop, or asks for one again and again, lets others run.
@@ -599,7 +599,7 @@ cdef class RLock(Linkable):
 
     def release(self):
         """Undo one acquire.  RuntimeError if this greenlet does not hold the lock."""
-        if self.owner is not holder():
+        if not self._is_owned():
             raise RuntimeError("cannot release un-acquired lock")
         self.count -= 1
         if self.count == 0:
@@ -618,10 +618,10 @@ cdef class RLock(Linkable):
         self.release()
 
     def _is_owned(self):
-        return self.owner is holder()
+        return self.owner is holder() or self.owner is not None and acting_greenlet() is self.owner
 
     def _recursion_count(self):
-        return self.count if self.owner is holder() else 0
+        return self.count if self._is_owned() else 0
 
     def _release_save(self):
         if self.owner is None:
