@@ -6,8 +6,9 @@ Asking this package for TaskPool patches the standard library and tells kombu th
 worker processes only; a program that merely sends tasks does not import it.
 
 `pool` keeps the slots, `job` runs one task within its limits, `watchdog` interrupts tasks that do not wait,
-`consumer` is the worker's main loop and its end, `timer` its timers, `results` its result backend, `coroutines`
-its asyncio loop.
+`coroutines` runs `async def` tasks, `replacement` replaces the process.  `consumer` is the worker's main loop, `fetch`
+takes messages off Redis, `timer` fires timers.  `results` arranges the result backend, `batches` shares round trips to
+Redis among tasks.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""The worker's main loop on weald, and how a worker process is replaced.
+"""The worker's main loop on weald.
 
 Called by: Celery (`LoopStep` is one of its consumer's bootsteps), pool.py.
 
@@ -7,13 +7,10 @@ for, frames on a connection that several greenlets write to are written one afte
 worker's state twice a second.
 """
 
-import atexit
-import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
-from celery import bootsteps, platforms
+from celery import bootsteps
 from celery.utils.log import get_logger
 from celery.worker import state
 from kombu import Connection
@@ -22,23 +19,21 @@ from weald._core import RLock, Semaphore
 from weald.integrations.celery.batches import batch_acknowledgements
 from weald.integrations.celery.fetch import fetcher
 
-__all__ = ["LoopStep", "replace_at_exit", "replace_now", "replacements"]
+__all__ = ["LoopStep", "loop"]
 
 logger = get_logger("celery.pool")
 
 LOOK = 0.5  # seconds between looks at the worker's state
 TRIM = 2.0  # seconds after the start until connections that only the start needed are closed
-_REPLACEMENTS = "WEALD_CELERY_REPLACEMENTS"
 
 
 class LoopStep(bootsteps.Step):
-    """Gives the consumer our loop, if its pool is ours."""
+    """Gives the consumer the loop of its pool, if that has one (`consumer_loop`)."""
 
     def __init__(self, c: Any, **kwargs: Any) -> None:
-        from weald.integrations.celery.pool import TaskPool
-
-        if isinstance(c.pool, TaskPool):
-            c.loop = loop
+        pool_loop = getattr(c.pool, "consumer_loop", None)
+        if pool_loop is not None:
+            c.loop = pool_loop
             if hasattr(c, "call_soon_ack"):
                 c.call_soon_ack = _bounded(c.call_soon_ack)
             else:
@@ -185,30 +180,3 @@ def trim_connections(c: Any) -> None:
             for pool in getattr(channel, "_pool", None), getattr(channel, "_async_pool", None):
                 if pool is not None:
                     pool.disconnect(inuse_connections=False)
-
-
-# -------------------------------------------------------------------- replacing the process
-
-def give_back(c: Any) -> None:
-    """Of Redis's messages, put those back that are not acknowledged; other brokers do so as the connection ends."""
-    qos: Any = c.task_consumer and getattr(c.task_consumer.channel, "qos", None)
-    if hasattr(qos, "restore_by_tag"):
-        for tag in list(qos._delivered):
-            qos.restore_by_tag(tag)
-
-
-def replacements() -> int:
-    """How often this worker has replaced its process."""
-    return int(os.environ.get(_REPLACEMENTS, "0"))
-
-
-def replace_now() -> None:
-    """Run the same command in this process anew, with the same process id."""
-    os.environ[_REPLACEMENTS] = str(replacements() + 1)
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def replace_at_exit() -> None:
-    """Shut the worker down warmly, then run the same command anew."""
-    atexit.register(replace_now)
-    state.should_stop = platforms.EX_OK

@@ -1,6 +1,6 @@
 """A job: the greenlet that runs one task for the pool, and ends it when its time is over.
 
-Called by: pool.py, which makes jobs; Celery, which calls the wrapped body of a task (`wrap_body`).
+Called by: pool.py, which makes jobs; watchdog.py; Celery, which calls the wrapped body of a task (`wrap_body`).
 
 Invariants:
 - Exceptions are raised only in the task's own body (`inside`), never in Celery's bookkeeping around it: an
@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable
 from functools import wraps
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
@@ -26,9 +26,6 @@ from greenlet import getcurrent
 
 from weald._core import Greenlet, Timer, get_hub, monotonic, spawn_raw
 from weald.integrations.celery import coroutines
-
-if TYPE_CHECKING:
-    from weald.integrations.celery.pool import TaskPool
 
 __all__ = ["Ended", "Job", "wrap_body"]
 
@@ -56,11 +53,13 @@ class _Rearm(weakref.ref[Ended]):
 
 
 class Job(Greenlet):
-    """Runs `target` (Celery's tracing of one task) in a slot of `pool`; limits are in seconds or None."""
+    """Runs `target` (Celery's tracing of one task); limits are in seconds or None.
+
+    `on_limit` is called with "soft" or "hard" when a limit is applied, `on_end` with the job when it has ended.
+    """
 
     def __init__(
         self,
-        pool: "TaskPool",
         number: int,
         target: Callable[..., Any],
         args: tuple[Any, ...],
@@ -68,13 +67,15 @@ class Job(Greenlet):
         soft: float | None,
         hard: float | None,
         callbacks: dict[str, Callable[..., Any]],
+        on_limit: Callable[[str], None],
+        on_end: Callable[["Job"], None],
     ) -> None:
         super().__init__()
-        self.pool = pool
         self.number = number
         self.target, self.target_args, self.target_kwargs = target, args, kwargs
         self.soft, self.hard = soft, hard
         self.callbacks = callbacks
+        self._on_limit, self._on_end = on_limit, on_end
         self.began = 0.0  # monotonic
         self.inside = False  # in the task's body?
         self.ended: str | None = None  # why: TIME_LIMIT or KILLED
@@ -105,7 +106,7 @@ class Job(Greenlet):
             for timer in self._timers:
                 timer.cancel()
             self._timers = []
-            self.pool._job_ended(self)
+            self._on_end(self)
 
     def _work(self) -> None:
         accept = self.callbacks.get("accept_callback")
@@ -128,13 +129,14 @@ class Job(Greenlet):
         if self.ended is KILLED:
             return
         if self.ended is TIME_LIMIT:
-            self._call("timeout_callback", False, self.hard)
+            self.call("timeout_callback", False, self.hard)
         elif failure is not None:
-            self._call("error_callback", failure)
+            self.call("error_callback", failure)
         else:
-            self._call("callback", result)
+            self.call("callback", result)
 
-    def _call(self, name: str, *args: Any) -> None:
+    def call(self, name: str, *args: Any) -> None:
+        """Call one of Celery's callbacks, if it was given."""
         callback = self.callbacks.get(name)
         if callback is not None:
             callback(*args)
@@ -148,7 +150,6 @@ class Job(Greenlet):
             self._timers.append(Timer(hub, self.soft, run, self._soft_limit))
         if self.hard is not None:
             self._timers.append(Timer(hub, self.hard, run, self._hard_limit))
-            self.pool.watchdog.limit_starts(self.hard)
 
     def _soft_limit(self) -> None:
         error = self.soften()
@@ -164,8 +165,8 @@ class Job(Greenlet):
         if self.softened or self.ended is not None or not self.inside:
             return None
         self.softened = True
-        self.pool.limits_hit["soft"] += 1
-        spawn_raw(self._call, "timeout_callback", True, self.soft)
+        self._on_limit("soft")
+        spawn_raw(self.call, "timeout_callback", True, self.soft)
         error: BaseException = SoftTimeLimitExceeded(self.soft)
         return error
 
@@ -175,7 +176,7 @@ class Job(Greenlet):
             if why is TIME_LIMIT:
                 if not self.inside:
                     return False  # not begun, or done: the outcome is on its way
-                self.pool.limits_hit["hard"] += 1
+                self._on_limit("hard")
             self.ended = why
         return self.inside and getcurrent() is not self
 

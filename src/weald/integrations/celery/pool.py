@@ -10,7 +10,6 @@ Invariants:
 """
 
 import itertools
-import os
 import signal
 from collections import deque
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 
 from weald._core import Event, monotonic, spawn_raw
-from weald.integrations.celery import consumer, results
+from weald.integrations.celery import consumer, replacement, results
 from weald.integrations.celery.job import Job, wrap_body
 from weald.integrations.celery.timer import Timer
 from weald.integrations.celery.watchdog import Watchdog
@@ -41,7 +40,6 @@ DEFAULTS: dict[str, Any] = {
     "weald_result_connections": 2,
 }
 COLD_PATIENCE = 5.0  # seconds that ended tasks get for their `finally` clauses
-STUCK_PATIENCE = 5.0  # seconds for recording and giving back, before a stuck process is replaced
 MEMORY_LOOK = 1.0
 
 _workers: dict[Any, Any] = {}  # app to its worker
@@ -62,6 +60,7 @@ class TaskPool(BasePool):
     signal_safe = False
     is_green = True
     task_join_will_block = False
+    consumer_loop = staticmethod(consumer.loop)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -80,7 +79,13 @@ class TaskPool(BasePool):
         self._empty.set()
         self._recycling = False
         self._memory_looked = 0.0
-        self.watchdog = Watchdog(self, self._setting("weald_preempt_after"), self._setting("weald_stuck_timeout"))
+        self.watchdog = Watchdog(
+            self.running.values,
+            self._on_beat,
+            self._on_stuck,
+            self._setting("weald_preempt_after"),
+            self._setting("weald_stuck_timeout"),
+        )
         if self.app is not None:
             self.app.steps["consumer"].add(consumer.LoopStep)
 
@@ -146,7 +151,6 @@ class TaskPool(BasePool):
         **callbacks: Any,
     ) -> Job:
         job = Job(
-            self,
             next(self._numbers),
             target,
             tuple(args or ()),
@@ -154,6 +158,8 @@ class TaskPool(BasePool):
             self.soft_timeout if soft_timeout is None else soft_timeout,
             self.timeout if timeout is None else timeout,
             callbacks,
+            self._on_limit,
+            self._job_ended,
         )
         if self._state in (self.CLOSE, self.TERMINATE):
             return job  # never to run; the broker has it back when the connection closes
@@ -172,7 +178,7 @@ class TaskPool(BasePool):
         job.gr_context = self._context.copy()
         self.running[job.number] = job
         self._empty.clear()
-        self.watchdog.job_starts()
+        self.watchdog.job_starts(job.hard)
         job.start()
 
     def _prepare(self, name: str) -> None:
@@ -186,6 +192,9 @@ class TaskPool(BasePool):
             hostname = worker.hostname if worker is not None else None
             task.__trace__ = build_tracer(name, task, self.app.loader, hostname, app=self.app)
         self._prepared.add(name)
+
+    def _on_limit(self, kind: str) -> None:
+        self.limits_hit[kind] += 1
 
     def _job_ended(self, job: Job) -> None:
         self.running.pop(job.number, None)
@@ -229,41 +238,29 @@ class TaskPool(BasePool):
         if not self._recycling:
             self._recycling = True
             logger.warning("the process is replaced once its running tasks have ended: %s", why)
-            consumer.replace_at_exit()
+            replacement.at_exit()
 
     def _on_beat(self, now: float) -> None:
         if self.max_memory and now - self._memory_looked >= MEMORY_LOOK:
             self._memory_looked = now
-            used = _resident_kib()
+            used = replacement.resident_kib()
             if used > self.max_memory:
                 self.recycle(f"it uses {used} KiB")
 
-    def replace_stuck(self, stuck: Job) -> None:
-        """In the watchdog's thread, while the hub is stuck in `stuck`: record what is lost and replace the process.
+    def _on_stuck(self, job: Job) -> None:
+        """In the watchdog's thread, while the hub is stuck in `job`: record what is lost and replace the process.
 
         Of a worker that was told to stop only the end is left to do.
         """
-        from weald.integrations.celery.watchdog import _native_sleep, _start_new_thread
-
-        done = []
 
         def record() -> None:
-            try:
-                stuck._call("timeout_callback", False, stuck.hard)
-                worker = _workers.get(self.app)
-                if worker is not None:
-                    consumer.give_back(worker.consumer)
-            finally:
-                done.append(True)
+            job.call("timeout_callback", False, job.hard)
+            worker = _workers.get(self.app)
+            if worker is not None:
+                replacement.give_back(worker.consumer)
 
-        _start_new_thread(record, ())
-        deadline = monotonic() + STUCK_PATIENCE
-        while not done and monotonic() < deadline:
-            _native_sleep(0.05)
         stopping = state.should_stop is not None or state.should_terminate is not None
-        if stopping and not self._recycling:
-            os._exit(platforms.EX_FAILURE)
-        consumer.replace_now()
+        replacement.after_recording(record, for_good=stopping and not self._recycling)
 
     # ---------------------------------------------------------------- for people
 
@@ -281,18 +278,9 @@ class TaskPool(BasePool):
             "worst-loop-lag": round(self.watchdog.worst_lag, 4),
             "preempted": self.watchdog.preempted,
             "limits-hit": dict(self.limits_hit),
-            "recycles": consumer.replacements(),
+            "recycles": replacement.count(),
             "timers": len(_workers[self.app].timer) if self.app in _workers else 0,
             "tasks-run": self._ended_jobs,
             "max-tasks-per-child": self.max_tasks or "N/A",
             "timeouts": (self.soft_timeout or 0, self.timeout or 0),
         }
-
-
-def _resident_kib() -> int:
-    """This process's resident memory in KiB; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
-    except OSError:
-        return 0

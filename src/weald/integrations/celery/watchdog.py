@@ -22,8 +22,9 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Collection
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery.utils.log import get_logger
 from greenlet import getcurrent
@@ -31,9 +32,6 @@ from greenlet import getcurrent
 from weald._core import Timer, get_hub, helper_idle, monotonic, sleep
 from weald.integrations.celery.job import SIGNAL, TIME_LIMIT, Job, body_frame, job_of
 from weald.monkey import get_original
-
-if TYPE_CHECKING:
-    from weald.integrations.celery.pool import TaskPool
 
 __all__ = ["Watchdog"]
 
@@ -68,10 +66,22 @@ _allocate_lock = get_original("_thread", "allocate_lock")
 
 
 class Watchdog:
-    """Interrupts jobs of `pool` that keep the hub from beating; `preempt_after`, `stuck_timeout`: seconds."""
+    """Interrupts jobs that keep the hub from beating.
 
-    def __init__(self, pool: "TaskPool", preempt_after: float | None, stuck_timeout: float) -> None:
-        self.pool = pool
+    `running()` gives the jobs that run.  `on_beat(now)` is called in the hub with each beat, `on_stuck(job)` in the
+    watchdog's thread when a job does not leave C code.  `preempt_after` and `stuck_timeout` are seconds.
+    """
+
+    def __init__(
+        self,
+        running: Callable[[], Collection[Job]],
+        on_beat: Callable[[float], None],
+        on_stuck: Callable[[Job], None],
+        preempt_after: float | None,
+        stuck_timeout: float,
+    ) -> None:
+        self._jobs = running
+        self._on_beat, self._on_stuck = on_beat, on_stuck
         self.preempt_after = preempt_after
         self.stuck_timeout = stuck_timeout
         self.lag = 0.0  # how late the hub's last beat was, seconds
@@ -106,29 +116,31 @@ class Watchdog:
             self._wake()
         self._disarm()
 
-    def job_starts(self) -> None:
-        """Beat from now on, as long as jobs run."""
+    def job_starts(self, hard: float | None) -> None:
+        """A job with a hard limit of `hard` seconds starts: beat from now on, as long as jobs run."""
         if not self._active:
             self._active = True
             self._beat = monotonic()
-            self._timer = Timer(get_hub(), TICK, self._on_beat, ref=False)
+            self._timer = Timer(get_hub(), TICK, self._beats, ref=False)
             self._wake()
+        if hard is not None:
+            self._arm(monotonic() + hard + self.stuck_timeout + SPARE)
 
     def _wake(self) -> None:
         if self._idle.locked():
             self._idle.release()
 
-    def _on_beat(self) -> None:
+    def _beats(self) -> None:
         now = monotonic()
         self.lag = max(now - self._beat - TICK, 0.0)
         self.worst_lag = max(self.worst_lag, self.lag)
         self._beat = now
-        if self.pool.running:
-            self._timer = Timer(get_hub(), TICK, self._on_beat, ref=False)
+        if self._jobs():
+            self._timer = Timer(get_hub(), TICK, self._beats, ref=False)
         else:
             self._active = False
             self._disarm()
-        self.pool._on_beat(now)
+        self._on_beat(now)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Between two bytecodes of the greenlet that runs."""
@@ -180,7 +192,7 @@ class Watchdog:
             _start_new_thread(self._name, (job, "".join(traceback.format_stack(frame, 12))))
         if job.overdue(now) >= self.stuck_timeout:
             self._running = False
-            self.pool.replace_stuck(job)
+            self._on_stuck(job)
 
     def _name(self, job: Job, stack: str) -> None:
         # In a thread of its own: the stuck greenlet may hold a lock of logging.
@@ -195,10 +207,6 @@ class Watchdog:
         )
 
     # ---------------------------------------------------------------- faulthandler, for C code that keeps the GIL
-
-    def limit_starts(self, hard: float) -> None:
-        """A job with a hard limit of `hard` seconds starts."""
-        self._arm(monotonic() + hard + self.stuck_timeout + SPARE)
 
     def _arm(self, when: float) -> None:
         """Have the process end at `when` (monotonic), unless somebody gets the GIL before and thinks better of it."""
@@ -215,7 +223,7 @@ class Watchdog:
         """The GIL is to be had: whatever is overdue, it is no case for faulthandler."""
         if self._fault_at is not None and self._fault_at - now < SPARE / 2:
             self._disarm()
-            overdue = max((job.overdue(now) for job in list(self.pool.running.values())), default=float("-inf"))
+            overdue = max((job.overdue(now) for job in list(self._jobs())), default=float("-inf"))
             if overdue > float("-inf"):
                 self._arm(now + max(self.stuck_timeout - overdue, 0.0) + SPARE)
 

@@ -1,0 +1,84 @@
+"""How a worker's process is replaced by a new one with the same command and process id, or ends.
+
+Called by: pool.py.
+
+Invariants:
+- Whoever replaces the process has given back, or gives back, what is not acknowledged: `at_exit` by a warm shutdown,
+  `after_recording` by hand, because the hub is stuck.
+"""
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from celery import platforms
+from celery.worker import state
+
+from weald.monkey import get_original
+
+__all__ = ["after_recording", "at_exit", "count", "give_back", "resident_kib"]
+
+PATIENCE = 5.0  # seconds for recording and giving back, before a stuck process is replaced
+LOOK = 0.05  # seconds between looks whether that is done
+_COUNT = "WEALD_CELERY_REPLACEMENTS"
+
+_native_sleep = get_original("time", "sleep")
+_start_new_thread = get_original("_thread", "start_new_thread")
+
+
+def count() -> int:
+    """How often this worker has replaced its process."""
+    return int(os.environ.get(_COUNT, "0"))
+
+
+def at_exit() -> None:
+    """Shut the worker down warmly, then run the same command anew."""
+    atexit.register(_now)
+    state.should_stop = platforms.EX_OK
+
+
+def after_recording(record: Callable[[], None], for_good: bool) -> None:
+    """Replace the process although its hub is stuck, once `record` has run in another thread, or `PATIENCE` is over.
+
+    With `for_good` the process ends instead, with status 1.  Called in a native thread; does not return.
+    """
+    done = []
+
+    def run() -> None:
+        try:
+            record()
+        finally:
+            done.append(True)
+
+    _start_new_thread(run, ())
+    deadline = monotonic() + PATIENCE
+    while not done and monotonic() < deadline:
+        _native_sleep(LOOK)
+    if for_good:
+        os._exit(platforms.EX_FAILURE)
+    _now()
+
+
+def _now() -> None:
+    os.environ[_COUNT] = str(count() + 1)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def give_back(consumer: Any) -> None:
+    """Of Redis's messages, put those back that are not acknowledged; other brokers do so as the connection ends."""
+    qos: Any = consumer.task_consumer and getattr(consumer.task_consumer.channel, "qos", None)
+    if hasattr(qos, "restore_by_tag"):
+        for tag in list(qos._delivered):
+            qos.restore_by_tag(tag)
+
+
+def resident_kib() -> int:
+    """This process's resident memory in KiB; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+    except OSError:
+        return 0
