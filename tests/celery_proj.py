@@ -323,3 +323,78 @@ def version():
     import reloaded
 
     return reloaded.version()
+
+
+# -------------------------------------------------------------------- time that is spent outside of the body
+
+def spend(task_id, args, place):
+    """Spend ten minutes at `place` of a task's run, in the way its arguments say."""
+    if args[0] != place or task_id in spent:
+        return
+    spent.add(task_id)
+    note(f"{task_id}:there")
+    if args[1] == "wait":
+        time.sleep(600)
+    elif args[1] == "compute":
+        end = time.monotonic() + 600
+        while time.monotonic() < end:
+            pass
+    else:
+        while True:
+            try:
+                time.sleep(600)
+            except BaseException:
+                pass
+
+
+spent = set()
+
+
+class Phased(app.Task):
+    abstract = True
+
+    def __call__(self, *args):
+        spend(self.request.id, args, "__call__")
+        return super().__call__(*args)
+
+    def before_start(self, task_id, args, kwargs):
+        spend(task_id, args, "before_start")
+
+    def on_success(self, retval, task_id, args, kwargs):
+        spend(task_id, args, "on_success")
+
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        spend(task_id, args, "on_failure")
+
+    def on_retry(self, exc, task_id, args, kwargs, einfo):
+        spend(task_id, args, "on_retry")
+
+    def after_return(self, status, retval, task_id, args, kwargs, einfo):
+        spend(task_id, args, "after_return")
+
+
+def be_phased(self, place, how):
+    """Spends time at `place`, and ends in the way that leads there."""
+    spend(self.request.id, (place, how), "body")
+    if place in ("on_failure", "task_failure"):
+        raise ValueError("on purpose")
+    if place in ("on_retry", "task_retry"):
+        raise self.retry(countdown=0)
+    return "done"
+
+
+for late in False, True:
+    name = "phased_late" if late else "phased"
+    app.task(name=name, bind=True, base=Phased, acks_late=late)(be_phased)
+
+
+def spend_at(signal, name):
+    @signal.connect(weak=False)
+    def handler(sender=None, task_id=None, args=None, **_):
+        if getattr(sender, "name", None) in ("phased", "phased_late"):
+            request = sender.request
+            spend(task_id or request.id, args or request.args, name)
+
+
+for at in "task_prerun", "task_postrun", "task_success", "task_failure", "task_retry":
+    spend_at(getattr(signals, at), at)

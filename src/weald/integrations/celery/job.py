@@ -3,46 +3,59 @@
 Called by: pool.py, which makes jobs; watchdog.py; Celery, which calls the wrapped body of a task (`wrap_body`).
 
 Invariants:
-- Exceptions are raised only in the task's own body (`inside`), never in Celery's bookkeeping around it: an
-  acknowledgement or a result under way is not torn apart.
-- `ended` is set once.  From then on whatever the body returns or raises is dropped, so the outcome is recorded
+- A job is `open` while Celery's tracing runs, from the first signal handler to the last hook.  A limit, a revoke and a
+  cold stop raise exceptions there, but not while the job is `busy`: an acknowledgement or a result under way is not
+  torn apart.
+- `ended` is set once.  From then on whatever the task returns or raises is dropped, so the outcome is recorded
   once: as time limit exceeded, or, for a revoked or cancelled task, by whoever asked for it.
 - One of Celery's callbacks is called per job, none for one that was revoked or cancelled, or has expired.
 """
 
 import _thread
+import os
 import signal
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
-from types import CoroutineType
+from types import CoroutineType, FrameType
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
-from celery.exceptions import SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
+from celery import signals
+from celery.exceptions import Reject, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
 from celery.utils.log import get_logger
 from greenlet import getcurrent
 
 from weald._core import Greenlet, Timer, get_hub, monotonic, spawn_raw
 from weald.integrations.celery import coroutines
 
-__all__ = ["Ended", "Job", "wrap_body"]
+__all__ = ["Ended", "Job", "JobPid", "recording", "wrap_body"]
 
 logger = get_logger("celery.pool")
 
 TIME_LIMIT = "time limit"
 KILLED = "killed"
 SIGNAL: Any = signal.SIGRTMIN + 5  # simulated; see watchdog.py
-AGAIN = 0.05  # seconds until a body that went on after `Ended` is struck again
+AGAIN = 0.05  # seconds until a job that went on after `Ended` is struck again
+PUT_OFF = 4  # Ended is raised up to so many bytecodes later, less one
+POSTRUN = 2.0  # seconds that handlers of `task_postrun` get after `Ended`
+HOOKS = 5.0  # seconds that the hooks get which Celery calls for a task that has hit its hard limit
 
 
 class Ended(BaseException):
-    """Raised in a task's body to end it.  Not to be caught; a body that does is struck again."""
+    """Raised in a task to end it.  Not to be caught: if code does, it is raised again after the `except` clause."""
+
+    def __init__(self, job: "Job") -> None:
+        super().__init__()
+        job.rearm = _Rearm(self, _thread.interrupt_main)  # type: ignore[arg-type]
+        job.put_off = job.raised % PUT_OFF
+        job.raised += 1
 
 
-class _Rearm(weakref.ref[Ended]):
-    """Calls interrupt_main(SIGNAL) when its Ended is dropped, so that the watchdog's handler raises the next one.
+class _Rearm(weakref.ref[Any]):
+    """Calls interrupt_main(SIGNAL) when its object (an Ended) dies, so that the watchdog's handler raises the next one.
 
     No Python code may run between that call and the body's next bytecode, or the handler would be called there:
     so the callback is interrupt_main itself, and the reference that it is called with is the number it wants.
@@ -50,6 +63,17 @@ class _Rearm(weakref.ref[Ended]):
 
     def __index__(self) -> int:
         return int(SIGNAL)
+
+
+class JobPid(int):
+    """The process id, which Celery is told as the process of a job; it also knows the job."""
+
+    job: "Job"
+
+    def __new__(cls, job: "Job") -> "JobPid":
+        self = super().__new__(cls, os.getpid())
+        self.job = job
+        return self
 
 
 class Job(Greenlet):
@@ -77,12 +101,16 @@ class Job(Greenlet):
         self.callbacks = callbacks
         self._on_limit, self._on_end = on_limit, on_end
         self.began = 0.0  # monotonic
+        self.open = False  # in Celery's tracing?
+        self.busy = 0  # how many of its calls record something
         self.inside = False  # in the task's body?
+        self.spared = 0.0  # monotonic: not to be struck before
         self.ended: str | None = None  # why: TIME_LIMIT or KILLED
         self.softened = False  # has the soft limit been raised?
-        self.strikes = 0
-        self._timers: list[Timer] = []
-        self._rearm: _Rearm | None = None
+        self._timers: dict[Callable[[], None], Timer] = {}  # by what they call
+        self.raised = 0  # how often Ended was
+        self.put_off = 0
+        self.rearm: _Rearm | None = None
 
     @property
     def task_name(self) -> str:
@@ -103,9 +131,9 @@ class Job(Greenlet):
         except BaseException as error:
             logger.critical("the pool failed on task %s[%s]: %r", self.task_name, self.task_id, error, exc_info=True)
         finally:
-            for timer in self._timers:
+            for timer in self._timers.values():
                 timer.cancel()
-            self._timers = []
+            self._timers = {}
             self._on_end(self)
 
     def _work(self) -> None:
@@ -113,27 +141,48 @@ class Job(Greenlet):
         if _called_off(accept):
             return
         if accept is not None:
-            accept(self.number, self.began)
-        if self.soft is not None or self.hard is not None:
-            self._start_timers()
+            accept(JobPid(self), self.began)
         failure: Any = None
         result: Any = None
+        self.open = True
+        if self.soft is not None or self.hard is not None:
+            self._start_timers()
         try:
-            result = self.target(*self.target_args, **self.target_kwargs)
+            try:
+                result = self.target(*self.target_args, **self.target_kwargs)
+            finally:
+                self.open = False  # no call between this and the end of `target`: nothing is raised there
         except Ended:
             pass
         except (WorkerShutdown, WorkerTerminate):
             raise
+        except Reject:
+            failure = ExceptionInfo()
         except BaseException as error:
             failure = _lost(error)
         if self.ended is KILLED:
             return
         if self.ended is TIME_LIMIT:
-            self.call("timeout_callback", False, self.hard)
+            self._report_hard_limit()
         elif failure is not None:
             self.call("error_callback", failure)
         else:
             self.call("callback", result)
+
+    def _report_hard_limit(self) -> None:
+        """Celery records the limit, then calls hooks of the task, which get `HOOKS` seconds."""
+        self.spared = monotonic() + HOOKS
+        self.open = True
+        self._strike()
+        try:
+            try:
+                self.call("timeout_callback", False, self.hard)
+            finally:
+                self.open = False
+        except Ended:
+            logger.error("hooks of %s[%s] are cut short: its hard limit (%ss) was %s s ago",
+                         self.task_name, self.task_id, self.hard, HOOKS)
+            _settle(self.callbacks.get("timeout_callback"))
 
     def call(self, name: str, *args: Any) -> None:
         """Call one of Celery's callbacks, if it was given."""
@@ -144,25 +193,33 @@ class Job(Greenlet):
     # ---------------------------------------------------------------- limits
 
     def _start_timers(self) -> None:
-        hub = get_hub()
-        run = hub.run_callback
         if self.soft is not None:
-            self._timers.append(Timer(hub, self.soft, run, self._soft_limit))
+            self._later(self._soft_limit, self.soft)
         if self.hard is not None:
-            self._timers.append(Timer(hub, self.hard, run, self._hard_limit))
+            self._later(self._hard_limit, self.hard)
+
+    def _later(self, function: Callable[[], None], seconds: float = AGAIN) -> None:
+        """Call `function` in the hub after `seconds`, if the job still runs then."""
+        hub = get_hub()
+        self._timers[function] = Timer(hub, seconds, hub.run_callback, function)
 
     def _soft_limit(self) -> None:
+        if self.busy:
+            self._later(self._soft_limit)
+            return
         error = self.soften()
         if error is not None:
             self.throw(error)
 
     def _hard_limit(self) -> None:
-        if self.end(TIME_LIMIT):
+        if self.busy:
+            self._later(self._hard_limit)
+        elif self.end(TIME_LIMIT):
             self._strike()
 
     def soften(self) -> BaseException | None:
-        """The exception to raise in the body now that its soft limit has passed; None if it is too late for that."""
-        if self.softened or self.ended is not None or not self.inside:
+        """The exception to raise now that its soft limit has passed; None if it is too late for that."""
+        if self.softened or self.ended is not None or not self.may_be_struck(0.0):
             return None
         self.softened = True
         self._on_limit("soft")
@@ -171,14 +228,18 @@ class Job(Greenlet):
         return error
 
     def end(self, why: str) -> bool:
-        """Mark it as ended; whether its body has to be struck for that."""
+        """Mark it as ended; whether it has to be struck for that."""
         if self.ended is None:
             if why is TIME_LIMIT:
-                if not self.inside:
+                if not self.open or self.busy:
                     return False  # not begun, or done: the outcome is on its way
                 self._on_limit("hard")
             self.ended = why
-        return self.inside and getcurrent() is not self
+        return self.open and getcurrent() is not self
+
+    def may_be_struck(self, now: float) -> bool:
+        """Whether an exception may be raised in it now (monotonic)."""
+        return self.open and not self.busy and not now < self.spared
 
     def kill(self, exception: Any = None, block: bool = False, timeout: float | None = None) -> None:
         """End it as revoked or cancelled: nothing is recorded."""
@@ -189,19 +250,25 @@ class Job(Greenlet):
         """Celery calls this after `TaskPool.terminate_job`, which has done it."""
 
     def _strike(self) -> None:
-        """In the hub: raise Ended in the body, and again as long as it goes on."""
-        if not self.inside or self.dead:
+        """In the hub: raise Ended in the task, and again as long as it goes on."""
+        if not self.open or self.dead:
             return
-        self.strikes += 1
-        self._timers.append(Timer(get_hub(), AGAIN, get_hub().run_callback, self._strike))
-        del self._timers[:-3]
-        self.throw(self.make_ended())
+        self._later(self._strike)
+        if getcurrent() is not self and self.may_be_struck(monotonic()):
+            self.throw(Ended, self)  # made there, so that nobody here keeps it alive
 
-    def make_ended(self) -> Ended:
-        """An Ended that, should the body catch it, is raised again at the next bytecode after the `except`."""
-        error = Ended()
-        self._rearm = _Rearm(error, _thread.interrupt_main)  # type: ignore[arg-type]
-        return error
+    def puts_off(self) -> object:
+        """None, or, if an Ended that is raised again has to come later than now, what brings that about when it dies.
+
+        CPython counts the jump back to a loop's head to the instruction before that head.  If this is the last one of a
+        `try` block, what is raised there is caught by its `except`, again and again.
+        """
+        if not self.put_off:
+            return None
+        self.put_off -= 1
+        token: set[Any] = set()
+        self.rearm = _Rearm(token, _thread.interrupt_main)  # type: ignore[arg-type]
+        return token
 
     def overdue(self, now: float) -> float:
         """Seconds since its hard limit, negative before; minus infinity without one."""
@@ -218,6 +285,40 @@ def _called_off(accept: Any) -> bool:
     """
     revoked = getattr(getattr(accept, "__self__", None), "revoked", None)
     return callable(revoked) and bool(revoked())
+
+
+def _settle(callback: Any) -> None:
+    """Acknowledge or give back the message of a task that has hit its hard limit, as Celery's request would have."""
+    request = getattr(callback, "__self__", None)
+    task = getattr(request, "task", None)
+    if request is None or not getattr(task, "acks_late", False):
+        return
+    if getattr(task, "acks_on_timeout", getattr(task, "acks_on_failure_or_timeout", True)):
+        request.acknowledge()
+    else:
+        request.reject(requeue=True)
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """While this lasts, nothing is raised in the job that runs, if one does."""
+    job = getcurrent()
+    if not isinstance(job, Job):
+        yield
+        return
+    job.busy += 1
+    try:
+        yield
+    finally:
+        job.busy -= 1
+
+
+@signals.task_postrun.connect(weak=False)
+def _postrun_begins(**kwargs: Any) -> None:
+    """The first handler, because Celery imports pools before apps: those of the app get their time."""
+    job = getcurrent()
+    if isinstance(job, Job) and job.ended is not None:
+        job.spared = monotonic() + POSTRUN
 
 
 def _lost(error: BaseException) -> Any:
@@ -244,7 +345,7 @@ def wrap_body(run: Callable[..., Any]) -> Callable[..., Any]:
             value = run(*args, **kwargs)
             return coroutines.run(value) if type(value) is CoroutineType else value
         if job.ended is not None:
-            raise job.make_ended()
+            raise Ended(job)
         job.inside = True
         try:
             value = run(*args, **kwargs)
@@ -254,17 +355,19 @@ def wrap_body(run: Callable[..., Any]) -> Callable[..., Any]:
         except Exception:
             job.inside = False
             if job.ended is not None:
-                raise job.make_ended() from None
+                raise Ended(job) from None
             raise
         except BaseException as error:
             job.inside = False
+            if isinstance(error, Ended):
+                raise
             if job.ended is not None:
-                raise job.make_ended() from None
+                raise Ended(job) from None
             if isinstance(error, (SystemExit, KeyboardInterrupt, MemoryError)):
                 raise
             raise _as_exception(error).with_traceback(error.__traceback__) from None
         if job.ended is not None:
-            raise job.make_ended()
+            raise Ended(job)
         return value
 
     body.weald_body = True  # type: ignore[attr-defined]
@@ -294,11 +397,9 @@ def _as_exception(error: BaseException) -> Exception:
     return made
 
 
-def body_frame(frame: Any) -> Any:
-    """The frame of the body that `frame` was called from, or None."""
-    while frame is not None and frame.f_code is not _BODY_CODE:
-        frame = frame.f_back
-    return frame
+def is_body(frame: FrameType) -> bool:
+    """Is it the frame of a wrapped body?"""
+    return frame.f_code is _BODY_CODE
 
 
 _BODY_CODE = wrap_body(lambda: None).__code__

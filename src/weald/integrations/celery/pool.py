@@ -17,14 +17,14 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from celery import beat, platforms, signals
-from celery.app.trace import build_tracer
+from celery.app import trace
 from celery.concurrency.base import BasePool
 from celery.utils.log import get_logger
 from celery.worker import state
 
 from weald._core import Event, monotonic, spawn_raw
 from weald.integrations.celery import consumer, replacement, results
-from weald.integrations.celery.job import Job, wrap_body
+from weald.integrations.celery.job import Job, JobPid, wrap_body
 from weald.integrations.celery.timer import Timer
 from weald.integrations.celery.watchdog import Watchdog
 
@@ -98,7 +98,7 @@ class TaskPool(BasePool):
         self._context = copy_context()
         self.watchdog.start()
         if self.app is not None:
-            results.share_backend(self.app, self._setting("weald_result_connections"))
+            results.arrange_backend(self.app, self._setting("weald_result_connections"))
         self._take_over_hangup()
 
     def _take_over_hangup(self) -> None:
@@ -190,7 +190,7 @@ class TaskPool(BasePool):
             task.run = wrap_body(task.run)
             worker = _workers.get(self.app)
             hostname = worker.hostname if worker is not None else None
-            task.__trace__ = build_tracer(name, task, self.app.loader, hostname, app=self.app)
+            task.__trace__ = trace.build_tracer(name, task, self.app.loader, hostname, app=self.app)
         self._prepared.add(name)
 
     def _on_limit(self, kind: str) -> None:
@@ -206,10 +206,9 @@ class TaskPool(BasePool):
             self.recycle(f"{self._ended_jobs} tasks have run")
 
     def terminate_job(self, pid: int, signum: Any = None) -> None:
-        """End job number `pid`."""
-        job = self.running.get(pid)
-        if job is not None:
-            job.kill()
+        """End the job that Celery was told `pid` of."""
+        if isinstance(pid, JobPid):
+            pid.job.kill()
 
     # ---------------------------------------------------------------- size
 

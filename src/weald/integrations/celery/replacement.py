@@ -11,12 +11,12 @@ import atexit
 import os
 import sys
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 from celery import platforms
 from celery.worker import state
 
+from weald._core import monotonic
 from weald.monkey import get_original
 
 __all__ = ["after_recording", "at_exit", "count", "give_back", "resident_kib"]

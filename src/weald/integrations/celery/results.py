@@ -1,20 +1,49 @@
-"""The worker's result backend: one for all greenlets, with few connections, and who awaits results.
+"""The worker's result backend: who shares it, how results are stored while the store is away, who awaits results.
 
 Called by: pool.py.
 
-Celery keeps a backend per thread, here per task: a connection for each result.  One backend is shared instead
-(`result_backend_thread_safe`); its Redis connections are bounded, and results share round trips.
+Celery keeps a backend per thread, here per task: a connection for each result.  One backend is shared instead where
+that is safe (`SHARED`); its Redis connections are bounded, and results share round trips.
+
+Invariants:
+- Nothing is raised in a job while its outcome is being stored (`job.recording`).
+- An outcome that could not be stored because the store is away is stored when it is back, as long as the worker runs.
 """
 
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
+from time import monotonic
 from typing import Any
 
 from celery.backends.asynchronous import greenletDrainer, register_drainer
+from celery.utils.log import get_logger
+from celery.utils.time import get_exponential_backoff_interval
+from celery.worker import state
+from kombu.utils.imports import symbol_by_name
 
 from weald._core import Event, Greenlet, sleep, spawn
 from weald.integrations.celery.batches import batch_results
+from weald.integrations.celery.job import recording
 
-__all__ = ["share_backend"]
+__all__ = ["arrange_backend"]
+
+logger = get_logger("celery.pool")
+
+# Backends that greenlets may share; others are one per greenlet, as Celery has them.
+SHARED = (
+    "celery.backends.redis:RedisBackend",
+    "celery.backends.database:DatabaseBackend",
+    "celery.backends.filesystem:FilesystemBackend",
+)
+# Celery's names for recording an outcome, and those of them that are tried again.
+RECORDING = (
+    "mark_as_started", "mark_as_done", "mark_as_failure", "mark_as_retry", "mark_as_revoked", "process_cleanup",
+)
+PERSISTENT = ("store_result", "on_chord_part_return")
+
+FEWEST = 2  # connections to Redis: one awaits results, one stores and reads them
+WAIT = 60.0  # seconds until a greenlet that waits for a connection to Redis fails
+STOPPING = 30.0  # seconds that a worker which was told to stop goes on trying to store an outcome
 
 
 @register_drainer("weald")
@@ -30,18 +59,113 @@ class _Drainer(greenletDrainer):
         return Event()
 
 
-def share_backend(app: Any, connections: int) -> None:
-    """Make `app` use one result backend for all greenlets, with at most `connections` connections to Redis."""
-    if not app.conf.get("result_backend_thread_safe"):
-        app.conf.result_backend_thread_safe = True
-        vars(app._local).pop("backend", None)
-    backend = app.backend
+def arrange_backend(app: Any, connections: int) -> None:
+    """Have all backends that `app` makes record safely; a shared one to Redis has at most `connections` connections."""
+    make = app._get_backend
+    away = _Outage()
+
+    def get_backend() -> Any:
+        backend = make()
+        if app.conf.get("result_backend_thread_safe") is not True:
+            backend.thread_safe = _may_be_shared(backend)
+        _bound_redis(backend, connections, away)
+        for name in PERSISTENT:
+            setattr(backend, name, _persistent(backend, getattr(backend, name), away))
+        for name in RECORDING:
+            setattr(backend, name, _recording(getattr(backend, name)))
+        return backend
+
+    app._get_backend = get_backend
+    app._backend_cache = None
+    vars(app._local).pop("backend", None)
+
+
+def _may_be_shared(backend: Any) -> bool:
+    for name in SHARED:
+        try:
+            if isinstance(backend, symbol_by_name(name)):
+                return True
+        except ImportError:
+            pass
+    return False
+
+
+def _bound_redis(backend: Any, connections: int, away: "_Outage") -> None:
     try:
         from celery.backends.redis import RedisBackend
     except ImportError:
         return
-    if isinstance(backend, RedisBackend) and type(backend)._get_pool is RedisBackend._get_pool:
-        backend.connparams["max_connections"] = backend.max_connections or connections
-        backend._ConnectionPool = partial(backend.redis.BlockingConnectionPool, timeout=None)
-        vars(backend).pop("client", None)
-        batch_results(backend)
+    if not isinstance(backend, RedisBackend) or type(backend)._get_pool is not RedisBackend._get_pool:
+        return
+    limit = backend.max_connections or connections
+    if limit < FEWEST:
+        logger.warning("results need %d connections to Redis, not %d: one of them awaits results", FEWEST, limit)
+        limit = FEWEST
+    backend.connparams["max_connections"] = limit
+    backend._ConnectionPool = partial(backend.redis.BlockingConnectionPool, timeout=WAIT)
+    vars(backend).pop("client", None)
+    batch_results(backend)
+
+    def on_connection_error(max_retries: int, error: Exception, intervals: Any, retries: int) -> float:
+        away.begins(error)
+        return float(next(intervals))
+
+    backend.on_connection_error = on_connection_error  # Celery's logs a line for each task and try
+
+
+# -------------------------------------------------------------------- recording an outcome
+
+class _Outage:
+    """Says once that the store is away, and once that it is back."""
+
+    def __init__(self) -> None:
+        self.lasts = False
+
+    def begins(self, error: BaseException) -> None:
+        if not self.lasts:
+            self.lasts = True
+            logger.error("the result store is away, results are stored when it is back: %r", error)
+
+    def ends(self) -> None:
+        if self.lasts:
+            self.lasts = False
+            logger.warning("the result store is back")
+
+
+def _recording(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def record(*args: Any, **kwargs: Any) -> Any:
+        with recording():
+            return function(*args, **kwargs)
+
+    return record
+
+
+def _persistent(backend: Any, function: Callable[..., Any], away: _Outage) -> Callable[..., Any]:
+    """`function`, tried again with the delays that Celery's settings give, while the store is away."""
+    conf = backend.app.conf
+    first, longest = (conf[f"result_backend_{name}_sleep_between_retries_ms"] for name in ("base", "max"))
+
+    @wraps(function)
+    def persist(*args: Any, **kwargs: Any) -> Any:
+        tries = 0
+        given_up_at: float | None = None
+        with recording():
+            while True:
+                try:
+                    value = function(*args, **kwargs)
+                except Exception as error:
+                    if not backend.exception_safe_to_retry(error):
+                        raise
+                    if given_up_at is None and state.should_stop is not None:
+                        given_up_at = monotonic() + STOPPING
+                    if state.should_terminate is not None or given_up_at is not None and monotonic() > given_up_at:
+                        raise
+                    away.begins(error)
+                else:
+                    away.ends()
+                    return value
+                tries = min(tries + 1, 30)
+                sleep(get_exponential_backoff_interval(first, tries, longest, True) / 1000)
+
+    return persist

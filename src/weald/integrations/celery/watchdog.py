@@ -30,7 +30,7 @@ from celery.utils.log import get_logger
 from greenlet import getcurrent
 
 from weald._core import Timer, get_hub, helper_idle, monotonic, sleep
-from weald.integrations.celery.job import SIGNAL, TIME_LIMIT, Job, body_frame, job_of
+from weald.integrations.celery.job import SIGNAL, TIME_LIMIT, Ended, Job, is_body, job_of
 from weald.monkey import get_original
 
 __all__ = ["Watchdog"]
@@ -58,6 +58,8 @@ _ATOMIC = frozenset(
         "_frozen_importlib_external",
     )
 )
+# What calls the application's code: bodies, hooks, signal handlers.
+_CALLERS = frozenset(("celery.app.trace", "celery.utils.dispatch.signal"))
 
 _signal = get_original("signal", "signal")
 _native_sleep = get_original("time", "sleep")
@@ -146,12 +148,15 @@ class Watchdog:
         """Between two bytecodes of the greenlet that runs."""
         now = self._handled = monotonic()
         job = getcurrent()
-        if not isinstance(job, Job) or not job.inside:
+        if not isinstance(job, Job) or not job.may_be_struck(now):
             return
         if job.ended is None and job.overdue(now) >= 0.0:
             job.end(TIME_LIMIT)
         if job.ended is not None:
-            raise job.make_ended()
+            again = job.puts_off()  # noqa: F841  its death, when this returns, calls this again a little later
+            if again is None:
+                raise Ended(job)
+            return
         if job.soft is not None and now - job.began >= job.soft:
             error = job.soften()
             if error is not None:
@@ -235,11 +240,14 @@ def _stderr() -> Any:
 
 def _may_pause(frame: FrameType | None) -> bool:
     """Is it the task's own code that runs, and no library's in which other greenlets may not interfere?"""
-    body = body_frame(frame)
-    if body is None:
-        return False
-    while frame is not body and frame is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] in _ATOMIC:
+    first = frame
+    while frame is not None:
+        if is_body(frame):
+            return True
+        name = frame.f_globals.get("__name__", "")
+        if name in _CALLERS:
+            return frame is not first
+        if name.partition(".")[0] in _ATOMIC:
             return False
         frame = frame.f_back
-    return True
+    return False
