@@ -1,6 +1,6 @@
-"""Environments that have more than the tests', or other versions of it: Celery's releases, what instruments it, backends.
+"""Environments with more than the tests', or other versions of it: Celery's releases, what instruments it, backends.
 
-Used by: test_integrations_celery_*.py.  Each is made once, under build/, and made anew when what should be in it changes.
+Used by: test_integrations_celery_*.py.  Each is made once, under build/, and anew when what should be in it changes.
 What weald's own tests have installed is seen in it, too, unless it has another version of that.
 """
 

@@ -48,7 +48,7 @@ def newrelic():
     def record_transaction(self, data):
         tags = {attribute.name: attribute.value for attribute in data.user_attributes}
         seen("transaction", data.name, tags.get("n"))
-        for error in data.errors:
+        for _ in data.errors:
             seen("event", data.name, tags.get("n"))
         return record(self, data)
 

@@ -1,4 +1,4 @@
-"""weald's Celery pool under what instruments Celery: Sentry, New Relic, Datadog, OpenTelemetry, each the real package."""
+"""weald's Celery pool under what instruments Celery: Sentry, New Relic, Datadog, OpenTelemetry: the real packages."""
 
 import json
 from collections import Counter
@@ -38,7 +38,7 @@ def test_each_task_is_seen(start, tmp_path, name):
         lines = [json.loads(line) for line in sink.read_text().splitlines()]
         return Counter((kind, task.rpartition("/")[2], tag) for kind, task, tag in lines)
 
-    expected = Counter({("transaction", task, str(number)): 1 for task in ("works", "fails") for number in range(COUNT)})
+    expected = Counter({("transaction", task, str(n)): 1 for task in ("works", "fails") for n in range(COUNT)})
     expected.update({("event", "fails", str(number)): 1 for number in range(COUNT)})
     wait_for(lambda: sum(seen().values()) >= sum(expected.values()), what="what was seen")
     assert seen() == expected

@@ -60,4 +60,5 @@ def test_a_pool_of_interpreters() -> None:
                 print(error)
         """
     )
-    assert out.splitlines() == ["[1.0, 2.0, 3.0]", "b'x' [None, None, None]", "invalid literal for int() with base 10: 'x'"]
+    error = "invalid literal for int() with base 10: 'x'"
+    assert out.splitlines() == ["[1.0, 2.0, 3.0]", "b'x' [None, None, None]", error]

@@ -3,9 +3,10 @@
 Called by: `weald.monkey.patch_thread` (whenever asyncio is imported).
 
 asyncio keeps "the running loop" per native thread, in C, and from Python 3.14 on its current task, too.  Here Python
-code gets the greenlet's.  What asyncio does in C (steps of tasks, Future() without a loop) goes on reading the thread's,
-so a greenlet that runs a loop puts both aside whenever it parks, and takes them back when it goes on: the core does
-that, while there are loops.
+code gets the greenlet's.  What asyncio does in C (steps of tasks, Future() without a loop) goes on reading the
+thread's, so a greenlet that runs a loop puts both aside whenever it parks, and takes them back when it goes on.  So it
+does with what a loop sets with `sys`, per thread, too: the hooks of asynchronous generators, and how deep the origins
+of coroutines are tracked.  The core does that (running_loop.pyx), while there are loops.
 """
 
 import _asyncio

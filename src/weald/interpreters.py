@@ -7,11 +7,11 @@ Each interpreter has a GIL of its own, so it works in a native thread beside the
 way, kept for a while for the next.  weald itself cannot be imported there, for greenlet cannot.
 """
 
-import _interpreters as _stdlib
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import _interpreters as _stdlib
 from greenlet import getcurrent
 
 from weald._core import get_hub_if_exists

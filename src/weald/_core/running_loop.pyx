@@ -1,9 +1,9 @@
-"""What asyncio keeps for a native thread: the running loop and, from Python 3.14 on, its current task, in C; in `sys` the
-hooks of asynchronous generators and how deep the origins of coroutines are tracked.
+"""What asyncio keeps for a native thread, but here is each greenlet's.
 
-Here each greenlet has its own.  They are put aside when it parks and taken back when it goes on, wherever in a callback or
-coroutine that is: without that, the next greenlet to run a loop would be told that a task of another loop is being run,
-and with the hooks of another loop, which ends, `async for` would end early.
+That is the running loop and, from Python 3.14 on, its current task, both in C; and in `sys` the hooks of asynchronous
+generators and how deep the origins of coroutines are tracked.  They are put aside when a greenlet parks and taken back
+when it goes on, wherever in a callback or coroutine that is: without that, the next greenlet to run a loop would be
+told that a task of another loop is being run, and `async for` would end early when another loop ends.
 
 Called by: hub.pyx (around each park), weald.asyncio (whenever a loop begins or ends), weald.signal.
 Invariants: nothing here runs Python code, for `Hub.park` allows none: asyncio's functions are builtins.  While no
