@@ -107,7 +107,8 @@ class Popen(_stdlib.Popen[AnyStr]):
         _execute_child = _over_ours(_stdlib.Popen._execute_child)
         _communicate = _over_ours(_stdlib.Popen._communicate)
         _stdlibs_communicate = _over_ours(_stdlib.Popen.communicate)
-        _remaining_time = _over_ours(_stdlib.Popen._remaining_time)
+        if hasattr(_stdlib.Popen, "_remaining_time"):  # Python 3.15 has a function instead
+            _remaining_time = _over_ours(_stdlib.Popen._remaining_time)
         _check_timeout = _over_ours(_stdlib.Popen._check_timeout)
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
