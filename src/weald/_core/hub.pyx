@@ -973,6 +973,7 @@ cdef class Hub(greenlet):
 
     def owns(self, int fd):
         """Whether descriptor `fd` is one of the hub's own: of its loop, or of how signals wake it."""
+        self.check_made()
         return self.backend.owns(fd) or self.signals is not None and self.signals.owns(fd)
 
     def close_range(self, close, int first, int end):
@@ -980,6 +981,7 @@ cdef class Hub(greenlet):
 
         Those are then opened anew.  Who waits for one of the others gets OSError(EBADF).
         """
+        self.check_made()
         signals = self.signals is not None
         for entry in self.fds[first:end]:
             if entry is not None:

@@ -12,7 +12,6 @@ Invariants:
 
 from collections.abc import Callable
 from functools import partial, wraps
-from time import monotonic
 from typing import Any
 
 from celery.backends.asynchronous import greenletDrainer, register_drainer
@@ -21,7 +20,7 @@ from celery.utils.time import get_exponential_backoff_interval
 from celery.worker import state
 from kombu.utils.imports import symbol_by_name
 
-from weald._core import Event, Greenlet, sleep, spawn
+from weald._core import Event, Greenlet, monotonic, sleep, spawn
 from weald.integrations.celery.batches import batch_results
 from weald.integrations.celery.job import recording
 
