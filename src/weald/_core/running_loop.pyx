@@ -87,7 +87,7 @@ cdef int take_settings_back(object loop) except -1:
         return 0
     first, final, depth = found
     # Usually nothing: others may have left theirs.  They are freed once all is in its place.
-    others = taken(&state.async_gen_firstiter), taken(&state.async_gen_finalizer)
+    _others = taken(&state.async_gen_firstiter), taken(&state.async_gen_finalizer)
     if first is not None:
         Py_INCREF(first)
         state.async_gen_firstiter = <PyObject *>first
