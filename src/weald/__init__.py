@@ -8,6 +8,7 @@ queue, pool, threadpool, local and timeout hold the primitives by subject.
 from importlib import import_module
 from typing import Any
 
+import weald._cpython  # noqa: F401  (first: it refuses interpreters that the compiled part would crash on)
 from weald import _core
 from weald._alias import GEVENT_ONLY, Loop, find_compat_modules, hub_class, install_as_gevent
 from weald._config import config

@@ -1,0 +1,82 @@
+"""What weald relies on in CPython besides its documented interface, and the versions on which that was checked.
+
+Called by: weald/__init__.py, before anything compiled is loaded: importing this raises ImportError on an interpreter
+that weald does not know.  A newer one may lay the same things out differently, and what would follow is a crash.
+To admit a new version: go through INTERNALS with its source, run all tests there, then raise NEWEST.
+Invariants: a name of Python's in INTERNALS exists in the versions its row gives (tests/test_cpython.py).
+"""
+
+import sys
+from typing import NamedTuple
+
+__all__ = ["INTERNALS", "NEWEST", "OLDEST", "Internal"]
+
+OLDEST = (3, 11)
+NEWEST = (3, 15)
+
+
+class Internal(NamedTuple):
+    """One thing that CPython does not promise.  `first` and `last` are the versions in which weald uses it."""
+
+    name: str  # a name of Python's with its module before a colon, or another thing in words
+    used_by: str  # file below src/weald
+    why: str
+    first: tuple[int, int] = OLDEST
+    last: tuple[int, int] = NEWEST
+
+
+INTERNALS = (
+    # In C.
+    Internal(
+        "PyThreadState.datastack_chunk, _top, _limit; struct _PyStackChunk",
+        "_core/arena.pyx",
+        "a greenlet's first frames lie in a chunk of 1 KiB instead of 16 KiB",
+    ),
+    Internal("DATA_STACK_CHUNK_SIZE is 16 KiB", "_core/arena.pyx", "which allocations the arena cache keeps"),
+    Internal("PyObject_SetArenaAllocator serves frame stacks", "_core/arena.pyx", "the cache sits behind it"),
+    Internal(
+        "PyThreadState.async_gen_firstiter, async_gen_finalizer, coroutine_origin_tracking_depth",
+        "_core/running_loop.pyx",
+        "each greenlet that runs an asyncio loop has its own",
+    ),
+    Internal("PyMemberDescrObject.d_member->offset", "_core/descriptor.pyx", "a socket's slot is read at its place"),
+    # In Python.
+    Internal("threading:_active", "threading.py", "greenlets are threads to `threading`"),
+    Internal("threading:_dangling", "threading.py", "threads that began before patching can be joined"),
+    Internal("threading:_DummyThread", "threading.py", "what stands for a greenlet that nobody started as a thread"),
+    Internal("threading:_MainThread", "threading.py", "a forked child's main thread"),
+    Internal("threading:_newname", "threading.py", "names of greenlets' stand-ins"),
+    Internal("threading:_shutdown_locks", "threading.py", "threads that are joined at exit", last=(3, 12)),
+    Internal("threading:_shutdown", "monkey/__init__.py", "threads end before the interpreter does"),
+    Internal("threading:_set_name", "threading.py", "greenlets do not name the process", first=(3, 14)),
+    Internal("a thread's attributes _started and, to 3.12, _tstate_lock", "threading.py", "which threads have begun"),
+    Internal("threading:Thread._reset_internal_locks", "threading.py", "a forked child's threads", last=(3, 12)),
+    Internal("threading:Thread._after_fork", "threading.py", "a forked child's threads", first=(3, 13)),
+    Internal("_thread:_ThreadHandle", "thread.py", "greenlets are started and joined as threads", first=(3, 13)),
+    Internal("asyncio.events:_py_get_event_loop", "asyncio.py", "asyncio's own, over the greenlet's running loop"),
+    Internal("_asyncio:_get_running_loop", "asyncio.py", "the native thread's loop is put aside"),
+    Internal("_asyncio:_set_running_loop", "asyncio.py", "and taken back"),
+    Internal("_asyncio:_swap_current_task", "asyncio.py", "so is the current task", first=(3, 14)),
+    Internal("concurrent.futures:ThreadPoolExecutor._adjust_thread_count", "threadpool.py", "patched executors"),
+    Internal("concurrent.futures:Future._invoke_callbacks", "threadpool.py", "callbacks run in the caller's loop"),
+    Internal("subprocess:Popen._execute_child", "subprocess.py", "runs over other globals"),
+    Internal("subprocess:Popen._communicate", "subprocess.py", "runs over other globals"),
+    Internal("subprocess:Popen._check_timeout", "subprocess.py", "runs over other globals"),
+    Internal("subprocess:Popen._get_handles", "subprocess.py", "pipes that greenlets wait for"),
+    Internal("ssl:SSLSocket._create", "ssl.py", "sockets on contexts that the standard library made"),
+    Internal("ssl:_create_unverified_context", "ssl.py", "makes cooperative contexts, too"),
+    Internal("os:_wrap_close", "os.py", "os.popen's result"),
+    Internal("multiprocessing.connection:Connection._recv", "multiprocessing.py", "reads of pipes that wait"),
+    Internal("multiprocessing.connection:Connection._send", "multiprocessing.py", "writes to pipes that wait"),
+)
+
+
+def _version(pair: tuple[int, int]) -> str:
+    return ".".join(map(str, pair))
+
+
+if sys.implementation.name != "cpython" or not OLDEST <= sys.version_info[:2] <= NEWEST:
+    raise ImportError(
+        f"weald runs on CPython {_version(OLDEST)} to {_version(NEWEST)}, this is {sys.implementation.name} "
+        f"{_version(sys.version_info[:2])}: use one of those, or a weald that knows this one (pip install -U weald)"
+    )
