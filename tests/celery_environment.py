@@ -13,14 +13,15 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from helpers import PROGRAMS_REASON, PROGRAMS_RUN
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def python(*packages):
     """The interpreter of an environment with `packages`; the test is skipped without it, and fails where CI=true."""
-    if os.environ.get("WEALD_PROGRAMS") == "no":
-        pytest.skip("WEALD_PROGRAMS=no: another Python runs them")
+    if not PROGRAMS_RUN:
+        pytest.skip(PROGRAMS_REASON)
     try:
         return str(make(packages))
     except (subprocess.CalledProcessError, OSError) as error:

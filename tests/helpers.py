@@ -19,6 +19,10 @@ import pytest
 import weald
 from weald import _core
 
+# Whether programs of others that need packages of their own run: not all of them can be had for Python 3.14 and later.
+PROGRAMS_RUN = os.environ.get("WEALD_PROGRAMS", "yes" if sys.version_info < (3, 14) else "no") != "no"
+PROGRAMS_REASON = "not all of these programs run on Python 3.14, or WEALD_PROGRAMS=no: another Python runs them"
+
 VIRTUAL = pytest.mark.parametrize("loop_name", ["virtual"], indirect=True)
 REAL = pytest.mark.parametrize("loop_name", ["libuv"], indirect=True)
 

@@ -3,7 +3,7 @@
 Celery's `-P gevent` is in test_celery_fetch.py; the calls of uWSGI's loop, which takes minutes to build, are in
 test_compat_third_party.py.
 
-They run under one interpreter of a run over several: `.ci/run` sets WEALD_PROGRAMS=no for all but the newest.
+They run under one interpreter of a run over several: `.ci/run` sets WEALD_PROGRAMS=no for all but 3.13.
 """
 
 import json
@@ -23,13 +23,14 @@ from typing import Any
 import environment
 import pytest
 import servers
+from helpers import PROGRAMS_REASON, PROGRAMS_RUN
 from test_integrations_gunicorn import APP, Gunicorn
 from test_serve import Load
 from websockets.sync.client import connect as websocket_connect
 
 pytestmark = [
     pytest.mark.timeout(300),  # the environment and a server's package may have to be installed first
-    pytest.mark.skipif(os.environ.get("WEALD_PROGRAMS") == "no", reason="WEALD_PROGRAMS=no: another Python runs them"),
+    pytest.mark.skipif(not PROGRAMS_RUN, reason=PROGRAMS_REASON),
 ]
 
 COUNT = 50

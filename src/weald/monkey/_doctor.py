@@ -10,6 +10,7 @@ What was there before the script began is none of its doing and is left out.
 import _thread
 import ast
 import gc
+import selectors  # noqa: F401  (patching imports it: it is none of the script's doing, whatever has imported it before)
 import sys
 import threading
 from collections.abc import Iterator, Sequence

@@ -23,6 +23,12 @@ __all__ = ["run", "serve_metrics"]
 
 _PAGE = resource.getpagesize()
 
+# From Python 3.15 on traceback imports what it prints with when it first prints: too late without a descriptor to spare.
+try:
+    raise RuntimeError
+except RuntimeError:
+    traceback.format_exc()
+
 
 def run(config: Config, listeners: list[socket.socket], parent: socket.socket, metrics: Metrics, slot: int) -> int:
     """Serve until told to stop; the process's exit status."""
