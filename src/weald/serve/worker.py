@@ -23,7 +23,7 @@ __all__ = ["run", "serve_metrics"]
 
 _PAGE = resource.getpagesize()
 
-# From Python 3.15 on traceback imports what it prints with when it first prints: too late without a descriptor to spare.
+# From Python 3.15 on traceback imports what it prints with when it first prints; that needs a descriptor to spare.
 try:
     raise RuntimeError
 except RuntimeError:
