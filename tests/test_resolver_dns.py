@@ -581,3 +581,20 @@ def test_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert order(monkeypatch, {}, "10.0.0.2", "10.0.0.1") == ["10.0.0.2", "10.0.0.1"], "the server's order stays"
     loopback = {"::1": "::1", "127.0.0.1": "127.0.0.1"}
     assert order(monkeypatch, loopback, "127.0.0.1", "::1") == ["::1", "127.0.0.1"]
+
+
+def test_ares_is_told_no_path_of_the_file_that_it_reads_anyway(monkeypatch):
+    """pycares may free the text before c-ares reads it, and c-ares then asks 127.0.0.1, not the file's servers."""
+    pycares = pytest.importorskip("pycares")
+    from weald.resolver import ares
+
+    given = []
+    channel = pycares.Channel
+
+    def make(**options):
+        given.append(options)
+        return channel(**options)
+
+    monkeypatch.setattr(pycares, "Channel", make)
+    ares.Resolver().close()
+    assert given and not any("resolvconf_path" in options for options in given)

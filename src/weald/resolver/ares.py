@@ -34,6 +34,7 @@ _REASONS = {
 # Of pycares.Channel, for which there is a setting.
 _OPTIONS = {"timeout": float, "tries": int, "ndots": int, "flags": int, "udp_port": int, "tcp_port": int}
 
+_RESOLV_CONF = "/etc/resolv.conf"
 _MOST_QUESTIONS = 100  # a channel waits for at once
 _LONGEST_PAUSE = 1.0  # seconds between two looks for questions that got no answer
 
@@ -49,11 +50,14 @@ class Resolver(DnsResolver):
         hub: Hub | None = None,
         use_environ: bool = True,
         hosts: str = "/etc/hosts",
-        resolv_conf: str = "/etc/resolv.conf",
+        resolv_conf: str = _RESOLV_CONF,
         **options: Any,
     ) -> None:
         super().__init__(hub, hosts, resolv_conf)
-        options = {**(_configured() if use_environ else {}), **options, "resolvconf_path": resolv_conf}
+        options = {**(_configured() if use_environ else {}), **options}
+        # pycares may free the path before c-ares reads it, which then asks 127.0.0.1: none for the file it takes anyway.
+        if resolv_conf != _RESOLV_CONF:
+            options["resolvconf_path"] = resolv_conf
         if servers := parse_nameservers(options.pop("servers", None)):
             options["servers"] = [
                 f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for address, port in servers
