@@ -55,7 +55,7 @@ class Resolver(DnsResolver):
     ) -> None:
         super().__init__(hub, hosts, resolv_conf)
         options = {**(_configured() if use_environ else {}), **options}
-        # pycares may free the path before c-ares reads it, which then asks 127.0.0.1: none for the file it takes anyway.
+        # pycares may free the path before c-ares reads it, which then asks 127.0.0.1: none for the usual file.
         if resolv_conf != _RESOLV_CONF:
             options["resolvconf_path"] = resolv_conf
         if servers := parse_nameservers(options.pop("servers", None)):
