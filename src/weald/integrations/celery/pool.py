@@ -100,6 +100,7 @@ class TaskPool(BasePool):
         if self.app is not None:
             results.arrange_backend(self.app, self._setting("weald_result_connections"))
         self._take_over_hangup()
+        signals.worker_process_init.send(sender=None)  # this process is the one that runs tasks, as with `-P solo`
 
     def _take_over_hangup(self) -> None:
         """Celery's handler of SIGHUP runs sys.argv anew, which is not always a command."""
