@@ -80,6 +80,13 @@ def choose_core(wanted: int | None) -> int:
     return wanted
 
 
+def choose_cores(wanted: int | None) -> tuple[int, int]:
+    """`choose_core`, and another one for the other end; -1 where there is none."""
+    core = choose_core(wanted)
+    others = os.sched_getaffinity(0) - {core} if core >= 0 else set()
+    return core, max(others) if others else -1
+
+
 def resolve(options: argparse.Namespace, kinds: Sequence[str]) -> list[Side]:
     """The sides asked for, each with an interpreter that imports its package; BenchError if one cannot be had."""
     labels = [label for label in options.sides.split(",") if label]

@@ -8,7 +8,6 @@ connections is printed as OVER.
 
 import argparse
 import json
-import os
 import resource
 import shutil
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 import echo
 import http_server
 import siege
-from _env import BenchError, Side, add_options, choose_core, headline, resolve
+from _env import BenchError, Side, add_options, choose_cores, headline, resolve
 from _report import chart, median, number, table
 
 SIDES = ("weald", "weald@libev", "gevent", "uvloop-protocol")
@@ -66,9 +65,7 @@ def main(arguments: Sequence[str]) -> None:
     if counts[-1] + SPARE > most:
         raise BenchError(f"{counts[-1]:,} connections need more descriptors than the {most:,} allowed: ulimit -Hn")
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the servers inherit it
-    core = choose_core(options.core)
-    others = os.sched_getaffinity(0) - {core} if core >= 0 else set()
-    options.cores = (core, max(others) if others else -1)
+    options.cores = choose_cores(options.core)
     sides = resolve(options, KINDS)
     print(headline(sides) + f"; server on core {options.cores[0]}, client on {options.cores[1]}", flush=True)
     costs: Costs = {part: {side.label: {} for side in sides} for part in parts}

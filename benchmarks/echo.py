@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from _env import HERE, BenchError, Child, Side, add_options, choose_core, headline, resolve
+from _env import HERE, BenchError, Child, Side, add_options, choose_cores, headline, resolve
 from _report import against, number, ratio, table
 
 DEFAULT = ("weald", "gevent", "uvloop-protocol", "uvloop-streams", "asyncio-protocol")
@@ -92,10 +92,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="a measurement, at most 60 (default: %(default)s)")
     options = parser.parse_args(arguments)
     counts = [int(count) for count in options.connections.split(",")]
-    core = choose_core(options.core)
+    cores = choose_cores(options.core)
     sides = resolve(options, SIDES)
-    others = os.sched_getaffinity(0) - {core} if core >= 0 else set()
-    cores = (core, max(others) if others else -1)
     print(headline(sides) + f"; server on core {cores[0]}, client on {cores[1]}", flush=True)
     results: Results = {side.label: {count: [] for count in counts} for side in sides}
     with tempfile.TemporaryDirectory() as directory:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from _env import BenchError, Child, Side, add_options, choose_core, headline, resolve
+from _env import BenchError, Child, Side, add_options, choose_cores, headline, resolve
 from _report import against, number, ratio, table
 
 SIDES = ("weald", "gevent", "granian", "bjoern")
@@ -128,10 +128,8 @@ def main(arguments: Sequence[str]) -> None:
     apps = options.apps.split(",")
     if unknown := set(apps) - set(APPS):
         raise BenchError(f"no application {', '.join(unknown)}; there are: {', '.join(APPS)}")
-    core = choose_core(options.core)
+    cores = choose_cores(options.core)
     sides = resolve(options, (*SIDES, *WORKERS))
-    others = os.sched_getaffinity(0) - {core} if core >= 0 else set()
-    cores = (core, max(others) if others else -1)
     print(headline(sides) + f"; server on core {cores[0]}, wrk on {cores[1]}", flush=True)
     results: Results = {side.label: {app: [] for app in apps} for side in sides}
     with tempfile.TemporaryDirectory() as directory:

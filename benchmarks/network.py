@@ -7,7 +7,6 @@ is missed is printed as OVER.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from _env import BenchError, Child, Side, add_options, choose_core, headline, resolve
+from _env import BenchError, Child, Side, add_options, choose_cores, headline, resolve
 from _report import against, median, ratio, table
 
 SIDES = ("weald", "gevent")
@@ -114,9 +113,7 @@ def main(arguments: Sequence[str]) -> None:
     if unknown := chosen - names:
         raise BenchError(f"no such row: {', '.join(sorted(unknown))}; there are: {', '.join(sorted(names))}")
     rows = [row for row in ROWS if row.name in chosen]
-    core = choose_core(options.core)
-    others = os.sched_getaffinity(0) - {core} if core >= 0 else set()
-    cores = (core, max(others) if others else -1)
+    cores = choose_cores(options.core)
     sides = resolve(options, SIDES)
     print(headline(sides) + f"; measured on core {cores[0]}, the other end on {cores[1]}", flush=True)
     with tempfile.TemporaryDirectory() as directory:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from _env import HERE, BenchError, Child, Side, add_options, choose_core, headline, resolve
+from _env import HERE, BenchError, Child, Side, add_options, choose_cores, headline, resolve
 from _report import against, number, table
 from http_server import cpu
 
@@ -147,10 +147,8 @@ def main(arguments: Sequence[str]) -> None:
         if hard < needed:
             raise BenchError(f"{needed} open files are needed, {hard} are allowed: ulimit -n, as root")
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-    core = choose_core(options.core)
+    cores = choose_cores(options.core)
     sides = resolve(options, SIDES)
-    others = os.sched_getaffinity(0) - {core} if core >= 0 else set()
-    cores = (core, max(others) if others else -1)
     print(headline(sides) + f"; server on core {cores[0]}, clients on {cores[1]}", flush=True)
     for _ in range(options.rounds):
         if "idle" in parts:

@@ -98,9 +98,9 @@ def _woken(api: Any) -> dict[str, Crowd]:
 
 
 def _killed(api: Any) -> dict[str, Crowd]:
-    def killing(make: Callable[[], Callable[..., Any]]) -> Crowd:
+    def killing(make: Callable[[], Callable[..., Any]], *arguments: Any) -> Crowd:
         def crowd(n: int) -> Callable[[], object]:
-            greenlets = _parked(api, n, make())
+            greenlets = _parked(api, n, make(), *arguments)
             mixed = _shuffled(greenlets)
 
             def go() -> None:
@@ -116,6 +116,7 @@ def _killed(api: Any) -> dict[str, Crowd]:
         "Event: waiters killed in random order": killing(lambda: api.Event().wait),
         "Semaphore: waiters killed in random order": killing(lambda: api.Semaphore(0).acquire),
         "Queue: getters killed in random order": killing(lambda: api.Queue().get),
+        "sleep: n killed in random order": killing(lambda: api.sleep, FAR),
     }
 
 
@@ -222,15 +223,4 @@ def _timers(api: Any) -> dict[str, Crowd]:
 
         return go
 
-    def sleepers(n: int) -> Callable[[], object]:
-        greenlets = _parked(api, n, api.sleep, FAR)
-        mixed = _shuffled(greenlets)
-
-        def go() -> None:
-            for greenlet in mixed:
-                greenlet.kill(block=False)
-            api.joinall(greenlets)
-
-        return go
-
-    return {"Timeout: n cancelled in random order": cancelled, "sleep: n killed in random order": sleepers}
+    return {"Timeout: n cancelled in random order": cancelled}
