@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+INSIDE = Path(__file__).with_name("inside")
 PROJECT = '''
 import os, time
 from celery import Celery
@@ -50,11 +51,7 @@ def main(root: Path) -> int:
     project.mkdir(exist_ok=True)
     (project / "proj.py").write_text(PROJECT)
     (project / "client.py").write_text(CLIENT)
-    inside = [
-        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--", "sh", "-c"),
-        'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"',
-        *(str(root), "/bin/sh", "-c", 'cd /project && exec "$@"', "sh"),
-    ]
+    inside = [str(INSIDE), str(root), "/bin/sh", "-c", 'cd /project && exec "$@"', "sh"]
     environ = {
         "PATH": "/venv/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": "/root", "C_FORCE_ROOT": "1",
         "BROKER": f"redis://127.0.0.1:{port}/0",
