@@ -1,7 +1,8 @@
 """What asyncio keeps for a native thread, in C: the running loop and, from Python 3.14 on, its current task.
 
-Here each greenlet has its own.  They are put aside when it parks and taken back when it goes on, wherever in a callback or
-coroutine that is: without that, the next greenlet to run a loop would be told that a task of another loop is being run.
+Here each greenlet has its own.  They are put aside when it parks and taken back when it goes on, wherever in a
+callback or coroutine that is: without that, the next greenlet to run a loop would be told that a task of another loop
+is being run.
 
 Called by: hub.pyx (around each park), weald.asyncio (whenever a loop begins or ends), weald.signal.
 Invariants: nothing here runs Python code, for `Hub.park` allows none: asyncio's functions are builtins.  While no

@@ -12,9 +12,11 @@ Invariants: main thread only.  Handlers may block, so they run in a greenlet, wh
 from cpython.exc cimport PyErr_CheckSignals
 from posix.unistd cimport read, write
 
-from weald._core.hub cimport Hub, SignalWatch, current_hub, has_hub
-from weald._core.loop cimport READ_EVENT, FdWatch, Target
+from weald._core.hooks cimport SignalWatch
+from weald._core.hub cimport Hub
+from weald._core.loops.contract cimport READ_EVENT, FdWatch, Target
 from weald._core.raw cimport new_raw
+from weald._core.threads cimport current_hub, has_hub, in_main_thread
 
 import os
 import signal
@@ -72,9 +74,9 @@ cdef class Signals(SignalWatch):
             original_set_wakeup_fd(foreign_wakeup_fd, warn_on_full_buffer=foreign_warns)
         return 0
 
-    cdef int close(self, bint in_main_thread) except -1:
+    cdef int close(self) except -1:
         self.watch.close()
-        if foreign_wakeup_fd < 0 and in_main_thread:
+        if foreign_wakeup_fd < 0 and in_main_thread():
             original_set_wakeup_fd(-1)
         os.close(self.read_fd)
         os.close(self.write_fd)

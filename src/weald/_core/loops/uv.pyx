@@ -1,4 +1,4 @@
-"""The libuv backend; loop.pyx has the contract.
+"""The libuv backend; contract.pyx has the contract.
 
 Called by: hub.pyx (makes one per hub).
 Invariants: native handles are malloc'ed and freed by libuv's close callback, so that they live as
@@ -11,8 +11,8 @@ from libc.math cimport ceil, isinf
 from libc.stdlib cimport calloc, free
 from posix.fcntl cimport F_GETFL, F_SETFL, O_NONBLOCK, fcntl
 
-from weald._core.c_uv cimport *
-from weald._core.loop cimport (
+from weald._core.loops.c_uv cimport *
+from weald._core.loops.contract cimport (
     DISARMED_EVENT, READ_EVENT, WRITE_EVENT, FdWatch, FiredList, Loop, Target, monotonic, report)
 
 import os
