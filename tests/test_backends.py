@@ -1,8 +1,15 @@
 """Which event loops there are, and which one new hubs get."""
 
+import os
+import resource
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from conftest import require_program
 from helpers import python
 
 import weald
@@ -86,3 +93,107 @@ def test_the_descriptor_to_wait_on_from_outside() -> None:
 def test_a_backend_knows_the_version_of_its_library(library: object) -> None:
     version: str = library.version()  # type: ignore[attr-defined]
     assert all(part.isdigit() for part in version.split("."))
+
+
+# ------------------------------------------------------------------ many descriptors
+
+MANY = 1_100  # more than the 1,024 events that libuv takes from the kernel at a time
+CROWD = f"""
+    import os, resource, socket, sys
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    import weald
+    from weald import _core
+
+    pairs = [socket.socketpair() for _ in range({MANY})]
+    watched = [_core.Descriptor(server.fileno()) for _, server in pairs]
+    answered = 0
+
+    def serve(descriptor, rounds):
+        global answered
+        for _ in range(rounds):
+            descriptor.wait_read()
+            os.write(descriptor.fd, os.read(descriptor.fd, 100))
+            answered += 1
+
+    def go(rounds):
+        global answered
+        answered = 0
+        greenlets = [weald.spawn(serve, descriptor, rounds) for descriptor in watched]
+        for turn in range(1, rounds + 1):
+            weald.sleep(0)
+            for client, _ in pairs:
+                client.send(b"x")
+            while answered < turn * len(pairs):
+                weald.sleep(0)
+            assert b"".join(client.recv(100) for client, _ in pairs) == b"x" * len(pairs)
+        weald.joinall(greenlets, raise_error=True)
+"""
+
+
+@pytest.fixture
+def descriptors() -> None:
+    """Needs two descriptors for each of MANY connections."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < 2 * MANY + 200:
+        pytest.skip(f"only {most} descriptors are allowed: ulimit -Hn")
+
+
+def calls_for_rounds(loop: str, rounds: int, folder: Path) -> int:
+    """How many epoll_ctl calls it takes to wait for MANY descriptors that are all ready, so many times."""
+    strace = require_program("strace", "strace")
+    code = textwrap.dedent(CROWD) + f"\ngo({rounds})\n"
+    done = subprocess.run(
+        [strace, "-f", "-c", "-e", "trace=epoll_ctl", "-o", str(folder / "calls"), sys.executable, "-c", code],
+        env={**os.environ, "WEALD_LOOP": loop},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    if "ptrace" in done.stderr:
+        pytest.skip("strace may not trace here")
+    assert done.returncode == 0, done.stderr
+    # Columns: % time, seconds, usecs/call, calls, errors if there are any, syscall.
+    lines = [line.split() for line in (folder / "calls").read_text().splitlines()]
+    return next(int(line[3]) for line in lines if line[-1:] == ["epoll_ctl"])
+
+
+@pytest.mark.usefixtures("descriptors")
+@pytest.mark.parametrize("name", ["libuv", "libev"])
+def test_descriptors_that_are_read_again_and_again_stay_watched(name: str, tmp_path: Path) -> None:
+    """However many there are: each is reported once, and is told to the kernel once."""
+    few, many = (calls_for_rounds(name, rounds, tmp_path) for rounds in (2, 6))
+    assert few >= MANY
+    assert many - few < MANY, "each of four more rounds told the kernel of descriptors that it knew"
+
+
+@pytest.mark.usefixtures("descriptors")
+@pytest.mark.parametrize("name", ["libuv", "libev"])
+def test_many_descriptors_in_a_fork_and_to_the_end(name: str) -> None:
+    code = f"""
+        os.environ["WEALD_LOOP"] = {name!r}
+        go(2)
+        child = os.fork()
+        if not child:
+            go(2)
+            for descriptor in watched:
+                descriptor.close()
+            again = _core.Descriptor(pairs[0][1].fileno())
+            pairs[0][0].send(b"x")
+            again.wait_read()
+            os._exit(7 if pairs[0][1].recv(100) == b"x" else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        go(2)
+        for descriptor in watched[::2]:
+            descriptor.close()
+        watched[::2] = [_core.Descriptor(server.fileno()) for _, server in pairs[::2]]
+        go(2)
+        for descriptor in watched:
+            descriptor.close()
+        weald.get_hub().destroy()
+        left = {{os.path.realpath(f"/proc/self/fd/{{fd}}") for fd in os.listdir("/proc/self/fd")}}
+        assert not [each for each in left if "anon_inode" in each], left
+        print("done")
+    """
+    assert python(textwrap.dedent(CROWD) + textwrap.dedent(code)) == "done\n"
