@@ -1197,10 +1197,16 @@ cdef int end_of_thread(Hub hub) except -1:
     return 0
 
 
+cdef greenlet last_greenlet = None  # the one that ran when the interpreter began to end
+
+
 cdef greenlet current_greenlet():
-    """The greenlet that runs; RuntimeError when the interpreter is too far gone to say."""
+    """The greenlet that runs; while the interpreter ends, when greenlet no longer says, the one that is left."""
     cdef PyObject *current = PyGreenlet_GetCurrent()
     if current == NULL:
+        if exiting and last_greenlet is not None and in_main_thread():
+            PyErr_Clear()
+            return last_greenlet
         raise_current()
     g = <greenlet>current
     Py_DECREF(g)
@@ -1415,7 +1421,8 @@ def _after_fork_in_child():
 
 def _at_exit():
     """Nothing of weald runs in a half-dead interpreter."""
-    global exiting
+    global exiting, last_greenlet
+    last_greenlet = current_greenlet()
     exiting = True
 
 
