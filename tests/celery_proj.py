@@ -13,7 +13,7 @@ import threading
 import time
 
 import redis
-from celery import Celery, signals
+from celery import Celery, group, signals
 from celery.exceptions import SoftTimeLimitExceeded
 
 from weald.monkey import get_original
@@ -398,3 +398,18 @@ def spend_at(signal, name):
 
 for at in "task_prerun", "task_postrun", "task_success", "task_failure", "task_retry":
     spend_at(getattr(signals, at), at)
+
+
+@app.task(name="wait_for_others")
+def wait_for_others():
+    """Waits for the results of three tasks, and for one of them on its own."""
+    several = group(nap.s(0.1) for _ in range(3)).apply_async()
+    one = nap.delay(0.2)
+    options = {"disable_sync_subtasks": False, "timeout": 50}
+    return several.get(**options), one.get(**options)
+
+
+@app.task(name="hold_and_fail")
+def hold_and_fail(key):
+    hold.run(key)
+    raise ValueError("on purpose")

@@ -73,3 +73,25 @@ def test_a_local_leaves_nothing_in_a_greenlet_that_outlives_it(loop_name):
 def test_a_local_that_dies_last_is_silent():
     """The one in click lives until the interpreter has cleared weald's modules."""
     assert run_patched("import click.globals") == ""
+
+
+def test_objects_that_die_with_the_interpreter():
+    """What their `__del__` uses still works: locals, locks, the current thread."""
+    assert run_patched("""
+        import builtins
+        import threading
+
+        class Holder:
+            def __init__(self):
+                self.local = threading.local()
+                self.local.value = 5
+                self.locks = threading.Lock(), threading.RLock(), threading.Semaphore()
+
+            def __del__(self):
+                self.local.other = self.local.value + 1
+                for lock in self.locks:
+                    with lock:
+                        print(self.local.value, self.local.other, threading.current_thread().name)
+
+        builtins.holder = Holder()  # builtins are cleared last of all
+        """) == "5 6 MainThread\n" * 3

@@ -101,6 +101,7 @@ cdef class Hub(greenlet):
     cdef int throw_into(self, greenlet target, object exception, object traceback) except -1
     cdef int throw_into_main(self, object exception, object traceback) except -1
 
+cdef int keep_last() except -1
 cdef greenlet current_greenlet()
 cdef greenlet acting_greenlet()
 cdef long tick() noexcept

@@ -842,10 +842,25 @@ cdef int raise_current() except -1:
     return -1
 
 
+cdef greenlet last_greenlet = None  # `keep_last` has noted it
+cdef unsigned long last_thread = 0  # and its thread
+
+
+cdef int keep_last() except -1:
+    """The interpreter begins to end: when greenlet no longer says which one runs, it is the one that runs now."""
+    global last_greenlet, last_thread
+    last_greenlet = current_greenlet()
+    last_thread = PyThread_get_thread_ident()
+    return 0
+
+
 cdef greenlet current_greenlet():
-    """The greenlet that runs; RuntimeError when the interpreter is too far gone to say."""
+    """The greenlet that runs; while the interpreter ends, when greenlet no longer says, the one that is left."""
     cdef PyObject *current = PyGreenlet_GetCurrent()
     if current == NULL:
+        if last_greenlet is not None and PyThread_get_thread_ident() == last_thread:
+            PyErr_Clear()
+            return last_greenlet
         raise_current()
     g = <greenlet>current
     Py_DECREF(g)

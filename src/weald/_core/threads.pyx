@@ -15,7 +15,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 
 from weald._core.c_greenlet cimport *
-from weald._core.hub cimport Hub
+from weald._core.hub cimport Hub, keep_last
 
 import atexit
 import threading
@@ -241,6 +241,7 @@ cdef list adopt_process():
 def _at_exit():
     """Nothing of weald runs in a half-dead interpreter."""
     global exiting
+    keep_last()
     exiting = True
 
 

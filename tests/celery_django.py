@@ -1,0 +1,10 @@
+"""Django's settings for test_integrations_celery_backends.py: results in the SQLite database DATABASE."""
+
+import os
+
+SECRET_KEY = "no secret"
+INSTALLED_APPS = ["django.contrib.contenttypes", "django_celery_results"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["DATABASE"],
+                         "OPTIONS": {"timeout": 60}}}
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
