@@ -1,4 +1,4 @@
-"""Build of what is compiled, the core and the hot path of HTTP; everything else is in pyproject.toml.
+"""Build of what is compiled: the core, `_base`'s waiting and the hot path of HTTP; the rest is in pyproject.toml.
 
 Called by: pip and scripts/bootstrap.  One extension per .pyx.  It needs code because greenlet.h
 lies in the installed greenlet package and because a missing header must stop the build with the
@@ -14,7 +14,7 @@ import greenlet
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-ROOMS = ("_core", "http")
+ROOMS = ("_base", "_core", "http")
 # Backend (a module of _core/loops): what it links, the header that must be there, Debian's package with it.
 BACKENDS = {"uv": ("uv", "uv.h", "libuv1-dev"), "ev": ("ev", "ev.h", "libev-dev")}
 # A backend is left out only by name: WEALD_BUILD_WITHOUT=libev

@@ -5,8 +5,7 @@ its own.  The programs themselves run in third_party/test_gevent_programs.py.
 import textwrap
 
 import pytest
-
-from tests.helpers import python
+from helpers import python
 
 PRELUDE = "import weald; weald.install_as_gevent()\nimport gevent, gevent.hub, gevent.pool\n"
 

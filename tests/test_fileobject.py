@@ -17,7 +17,8 @@ from helpers import Thread, is_open, python, recorded_errors, run_patched, settl
 
 import weald
 from weald import Timeout, socket
-from weald.fileobject import FileObject, FileObjectBlock, FileObjectPosix, FileObjectThread, open_shared
+from weald._base.pipes import open_shared
+from weald.fileobject import FileObject, FileObjectBlock, FileObjectPosix, FileObjectThread
 from weald.threadpool import ThreadPool
 
 Ends = tuple[int, int]

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from tests.helpers import python
+from helpers import python
+
 from weald.compat.__main__ import EVENTLET
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "migrating.md").read_text()

@@ -17,7 +17,7 @@ import pytest
 from helpers import Thread, is_open, run_patched, settle
 
 from weald import resolver, socket
-from weald._config import config
+from weald._base.config import config
 from weald._core import Timeout, joinall, sleep, spawn
 
 Pair = tuple[socket.socket, socket.socket]

@@ -16,8 +16,9 @@ from helpers import Thread, python, run_patched, settle, wait_until
 
 import weald
 from weald import os, socket, subprocess
+from weald._base.pipes import read_shared
 from weald._core import AsyncResult, spawn
-from weald.fileobject import FileObjectPosix, read_shared
+from weald.fileobject import FileObjectPosix
 from weald.subprocess import DEVNULL, PIPE, Popen
 
 # What a child of these tests runs: quick to start.

@@ -1,11 +1,14 @@
 """The command `weald`, also `python -m weald`: programs that run on weald.
 
-Called by: people.  Each command imports what it needs when it is called, and patches before that if it has to.
+Called by: people.  Each command imports what it needs when it is called, and patches before that if it has to.  The
+commands of weald/compat are added at the end.
 """
 
 from typing import Any
 
 import click
+
+from weald.compat import _commands
 
 
 def _version() -> str:
@@ -100,31 +103,8 @@ def serve(application: str, check: bool, **options: Any) -> None:
         raise click.ClickException(str(error)) from None
 
 
-@main.command("install-gevent")
-def install_gevent() -> None:
-    """Have `import gevent`, pip and dependants find weald in this environment.
-
-    Programs that ask for gevent, such as `celery -A proj worker -P gevent`, then run on weald without a change.
-    """
-    from weald.compat._distribution import VERSION, DistributionError, install
-
-    try:
-        folder = install()
-    except DistributionError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(f"gevent {VERSION} is in {folder}: import gevent gives weald there")
-
-
-@main.command("uninstall-gevent")
-def uninstall_gevent() -> None:
-    """Undo install-gevent; `pip uninstall gevent` does the same."""
-    from weald.compat._distribution import DistributionError, uninstall
-
-    try:
-        folders = uninstall()
-    except (DistributionError, OSError) as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(f"removed from {', '.join(map(str, folders))}")
+for _command in _commands.ALL:
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

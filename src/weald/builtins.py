@@ -1,23 +1,23 @@
 """`builtins` on greenlets: `input` parks the calling greenlet; everything else is Python's own.
 
-Called by: users, `weald.monkey`.
+Called by: users, weald.monkey.
 """
 
 import builtins as _stdlib
 import os
-import select
 import sys
 from builtins import *  # noqa: F403, UP029
 from builtins import __import__ as __import__
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from io import TextIOWrapper
 from stat import S_ISFIFO
 from typing import Any, TypeVar
 
+from weald._base.waiting import POLLIN, is_ready, wait_until_ready
 from weald._core import Semaphore, wait_read
-from weald.monkey import get_original
 
 __target__ = "builtins"
 __implements__ = ["input"]
@@ -25,7 +25,6 @@ __imports__: list[str] = []
 __all__: list[Any] = ["input"]
 
 _input = _stdlib.input
-_poll = get_original("select", "poll")
 _turn = Semaphore()
 _Line = TypeVar("_Line", str, bytes)
 
@@ -45,19 +44,12 @@ def input(prompt: object = "", /) -> str:  # type: ignore[no-redef]
             return _line(fd, prompt)
         sys.stdout.write(str(prompt))
         sys.stdout.flush()
-        while not _is_ready(fd):  # a terminal is when a line is complete
-            wait_read(fd)
+        wait_until_ready(fd, POLLIN, partial(wait_read, fd))  # a terminal is ready when a line is complete
         return _input()
 
 
-def _is_ready(fd: int) -> bool:
-    poller = _poll()
-    poller.register(fd, select.POLLIN)
-    return bool(poller.poll(0))
-
-
 def _line(fd: int, prompt: object) -> str:
-    """The next line of sys.stdin, which may have some of it in its buffers, from a pipe, a socket or a file."""
+    """Return the next line of sys.stdin, a pipe, a socket or a file; its buffers may hold a part of it."""
     sys.audit("builtins.input", prompt)
     sys.stderr.flush()
     sys.stdout.write(str(prompt))
@@ -84,7 +76,7 @@ def _by_lines(fd: int, readline: Callable[[], _Line | None], line: _Line) -> _Li
     """The next line of a file on `fd`, with its end; what there is at the end of the file.  `line` is an empty one."""
     end = "\n" if isinstance(line, str) else b"\n"
     while True:
-        was_ready = _is_ready(fd)
+        was_ready = is_ready(fd, POLLIN)
         with _reads_do_not_wait(fd):
             part = readline()
         if part:
@@ -119,10 +111,10 @@ def _nothing_to_read(fd: int) -> Iterator[None]:
 
 @contextmanager
 def _reads_do_not_wait(fd: int) -> Iterator[None]:
-    """For a block that does not park.
+    """Make reads of `fd` return at once, for a block that does not park.
 
-    A pipe may be other processes' standard input, too, which a flag of their common description would reach.  So
-    `fd` is another description of the same pipe meanwhile.
+    Other processes may have the same pipe as standard input, and a flag of the description they share would reach them.
+    So `fd` stands for another description of the pipe meanwhile.
     """
     own = -1
     if S_ISFIFO(os.fstat(fd).st_mode):

@@ -1,9 +1,12 @@
-"""The standard library's context variables: greenlets carry their own context, so nothing is replaced."""
+"""The standard library's context variables: greenlets carry their own context, so nothing is replaced.
+
+Called by: users, weald.monkey.
+"""
 
 from contextvars import Context, ContextVar, Token, copy_context
 from typing import TYPE_CHECKING
 
-from weald._missing import gevent_names
+from weald._base.names import more_names
 
 __all__ = ["Context", "ContextVar", "Token", "copy_context"]
 
@@ -12,4 +15,4 @@ __imports__ = __all__
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

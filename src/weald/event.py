@@ -1,12 +1,15 @@
-"""Event and AsyncResult: one greenlet or thread tells others that something happened."""
+"""Event and AsyncResult: one greenlet or thread tells others that something happened.
+
+Called by: users.
+"""
 
 from typing import TYPE_CHECKING
 
+from weald._base.names import more_names
 from weald._core import AsyncResult, Event
-from weald._missing import gevent_names
 
 __all__ = ["AsyncResult", "Event"]
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

@@ -1,19 +1,18 @@
-"""The exceptions weald raises on its own account; everything else is the standard library's.
+"""The exceptions that weald raises on its own account; all others are the standard library's.
 
-Used by every module above `_core`, which defines the first three itself.
+Called by: users, weald.threadpool, weald.compat.
+
+`_core` defines BlockingSwitchOutError, InvalidSwitchError and LoopExit, which it raises; they are here, too, for users.
 """
 
 from typing import TYPE_CHECKING
 
-from greenlet import GreenletExit
-
+from weald._base.names import more_names
 from weald._core import BlockingSwitchOutError, InvalidSwitchError, LoopExit
-from weald._missing import gevent_names
 
 __all__ = [
     "BlockingSwitchOutError",
     "ConcurrentObjectUseError",
-    "HubDestroyed",
     "InvalidSwitchError",
     "InvalidThreadUseError",
     "LoopExit",
@@ -28,13 +27,5 @@ class InvalidThreadUseError(RuntimeError):
     """An object that belongs to one thread's hub was used from another thread."""
 
 
-class HubDestroyed(GreenletExit):
-    """Thrown into a hub that is being destroyed; not for users to raise."""
-
-    def __init__(self, destroy_loop: bool = True) -> None:
-        super().__init__(destroy_loop)
-        self.destroy_loop = destroy_loop
-
-
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

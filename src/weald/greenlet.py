@@ -1,11 +1,14 @@
-"""Greenlet, the unit of concurrency, and the functions that start, join and kill many of them."""
+"""Greenlet, the unit of concurrency, and the functions that start, join and kill many of them.
+
+Called by: users.
+"""
 
 from typing import TYPE_CHECKING
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from weald._base.names import more_names
 from weald._core import Greenlet, iwait, joinall, killall, spawn, spawn_later, spawn_raw, wait
-from weald._missing import gevent_names
 
 __all__ = [
     "Greenlet",
@@ -32,4 +35,4 @@ def kill(greenlet: greenlet, exception: type[BaseException] | BaseException = Gr
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

@@ -1,6 +1,6 @@
 """`_interpreters` on greenlets: while another interpreter is at work, the calling greenlet parks and others run.
 
-Called by: `weald.monkey.patch_thread`.  What users see of the module is `concurrent.interpreters` and
+Called by: weald.monkey (`patch_thread`).  What users see of the module is `concurrent.interpreters` and
 `concurrent.futures.InterpreterPoolExecutor`, both from Python 3.14 on.
 
 Each interpreter has a GIL of its own, so it works in a native thread beside the loop's: one for each call that is under
@@ -14,8 +14,8 @@ from typing import Any
 import _interpreters as _stdlib
 from greenlet import getcurrent
 
+from weald._base.originals import get_original
 from weald._core import get_hub_if_exists
-from weald.monkey import get_original
 from weald.threadpool import ThreadPool
 
 __target__ = "_interpreters"

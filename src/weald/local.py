@@ -1,9 +1,12 @@
-"""local: attributes that each greenlet sees its own values of."""
+"""local: attributes that each greenlet sees its own values of.
+
+Called by: users; weald.compat, for what is in the locals of a greenlet.
+"""
 
 from typing import TYPE_CHECKING, Any
 
+from weald._base.names import more_names
 from weald._core import living, local
-from weald._missing import gevent_names
 
 __all__ = ["local"]
 
@@ -19,4 +22,4 @@ def all_local_dicts_for_greenlet(greenlet: Any) -> list[tuple[tuple[type, int], 
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

@@ -1,12 +1,15 @@
-"""Semaphores and locks; fair (first come, first served) and usable between threads."""
+"""Semaphores and locks; fair (first come, first served) and usable between threads.
+
+Called by: users.
+"""
 
 from typing import TYPE_CHECKING
 
+from weald._base.names import more_names
 from weald._core import BoundedSemaphore, Condition, DummySemaphore, Lock, RLock, Semaphore
-from weald._missing import gevent_names
 
 __all__ = ["BoundedSemaphore", "Condition", "DummySemaphore", "Lock", "RLock", "Semaphore"]
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

@@ -1,6 +1,6 @@
 """`multiprocessing` on greenlets: its semaphores, on which everything in it waits, let others run.
 
-Called by: `weald.monkey`: `patch_thread` puts SemLock into the module `_multiprocessing`, `patch_socket` has
+Called by: weald.monkey: `patch_thread` puts SemLock into the module `_multiprocessing`, `patch_socket` has
 `connections_wait` called.
 
 A semaphore that processes share cannot be waited for through a descriptor, so it is looked at again and
@@ -8,11 +8,13 @@ again, at least 100 times a second.
 """
 
 import _multiprocessing  # type: ignore[import-not-found]
+from functools import partial
 from typing import Any
 
 from greenlet import getcurrent, greenlet
 
 from weald import os
+from weald._base.waiting import retry
 from weald._core import get_hub_if_exists, monotonic, sleep, wait_read, wait_write
 
 __implements__ = ["SemLock"]
@@ -57,6 +59,7 @@ class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
         return True
 
     def release(self) -> None:
+        """Give it back.  Raises AssertionError if another greenlet or thread has this RLock."""
         if self.kind == _RECURSIVE:
             if not self._is_mine():
                 raise AssertionError("attempt to release recursive lock not owned by thread")
@@ -75,19 +78,19 @@ class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
 
 
 def _read(fd: int, size: int) -> bytes:
-    while True:
-        try:
-            return os.read(fd, size)
-        except BlockingIOError:
-            wait_read(fd)
+    try:
+        return os.read(fd, size)
+    except BlockingIOError:
+        pass
+    return retry(partial(wait_read, fd), None, os.read, fd, size)
 
 
 def _write(fd: int, data: Any) -> int:
-    while True:
-        try:
-            return os.write(fd, data)
-        except BlockingIOError:
-            wait_write(fd)
+    try:
+        return os.write(fd, data)
+    except BlockingIOError:
+        pass
+    return retry(partial(wait_write, fd), None, os.write, fd, data)
 
 
 def connections_wait(connection: Any) -> None:

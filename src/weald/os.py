@@ -1,16 +1,12 @@
 """`os` on greenlets: waiting for children, and reading and writing pipes, parks the calling greenlet.
 
-Called by: users, `weald.monkey`, subprocess.py, fileobject.py.
+Called by: users, weald.monkey, multiprocessing.py, weald.compat.
 
 `fork` and `posix_spawn` are the stdlib's: the core gives every fork's child a fresh loop.
 
-Invariants:
-- A child is reaped only by the call that asked for it, with WNOHANG.  What tells when to ask again reaps
-  nothing: a pidfd in the loop or, where there is none, a native thread in waitid(2) with WNOWAIT.
-- Nothing here handles SIGCHLD.
+Invariant: a child is reaped only by the call that asked for it, with WNOHANG; see _base/children.py.
 """
 
-import _socket
 import os as _stdlib
 import sys
 from collections.abc import Callable
@@ -19,16 +15,16 @@ from fcntl import F_GETFL, fcntl
 from functools import partial
 from operator import index
 from os import O_ACCMODE, O_NONBLOCK, O_RDONLY, O_WRONLY
-from select import POLLIN, POLLOUT
-from select import poll as _poll
-from stat import S_ISFIFO, S_ISSOCK
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenlet import getcurrent
 
 from weald import threadpool
-from weald._core import Event, asked_in_vain, get_hub, get_hub_if_exists, helper_idle, sleep, wait_read, wait_write
-from weald.monkey import get_original
+from weald._base import pipes
+from weald._base.children import await_change
+from weald._base.pipes import PIPE_BUF, is_stream
+from weald._base.waiting import POLLIN, POLLOUT, is_ready, retry
+from weald._core import asked_in_vain, get_hub_if_exists, wait_read, wait_write
 
 if TYPE_CHECKING:
 
@@ -37,9 +33,9 @@ if TYPE_CHECKING:
 else:
     from os import *  # noqa: F403
 
-    from weald._missing import gevent_names
+    from weald._base.names import more_names
 
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)
 
 __implements__ = [
     "close",
@@ -66,7 +62,9 @@ _waitpid, _wait4, _waitid = _stdlib.waitpid, _stdlib.wait4, _stdlib.waitid
 _read = _stdlib.read
 _write = _stdlib.write
 _close, _closerange = _stdlib.close, _stdlib.closerange
-_start_new_thread = get_original("_thread", "start_new_thread")
+
+fdopen = pipes.fdopen
+make_nonblocking = pipes.make_nonblocking
 
 # -------------------------------------------------------------------- children
 
@@ -74,7 +72,7 @@ _start_new_thread = get_original("_thread", "start_new_thread")
 def waitpid(pid: int, options: int, /) -> tuple[int, int]:
     """os.waitpid(); raises ChildProcessError if there is no such child."""
     while not (found := _waitpid(pid, options | _stdlib.WNOHANG))[0] and not options & _stdlib.WNOHANG:
-        _await_change(*_as_waitid(pid, options))
+        await_change(*_as_waitid(pid, options))
     if not found[0]:
         asked_in_vain()
     return found
@@ -88,7 +86,7 @@ def wait() -> tuple[int, int]:
 def wait4(pid: int, options: int) -> tuple[int, int, Any]:
     """os.wait4()"""
     while not (found := _wait4(pid, options | _stdlib.WNOHANG))[0] and not options & _stdlib.WNOHANG:
-        _await_change(*_as_waitid(pid, options))
+        await_change(*_as_waitid(pid, options))
     return found
 
 
@@ -100,7 +98,7 @@ def wait3(options: int) -> tuple[int, int, Any]:
 def waitid(idtype: int, id: int, options: int, /) -> "_stdlib.waitid_result | None":
     """os.waitid()"""
     while (found := _waitid(idtype, id, options | _stdlib.WNOHANG)) is None and not options & _stdlib.WNOHANG:
-        _await_change(idtype, id, options & ~_stdlib.WNOWAIT)
+        await_change(idtype, id, options & ~_stdlib.WNOWAIT)
     return found
 
 
@@ -112,72 +110,6 @@ def _as_waitid(pid: int, options: int) -> tuple[int, int, int]:
     if pid == -1:
         return _stdlib.P_ALL, 0, events
     return _stdlib.P_PGID, -pid or _stdlib.getpgrp(), events
-
-
-def await_end(pid: int, timeout: float | None = None) -> bool:
-    """Park until child `pid` has ended, without reaping it; False after `timeout` seconds.
-
-    May come back early: only the caller's own waitpid() with WNOHANG tells.
-    """
-    return _await_change(_stdlib.P_PID, pid, _stdlib.WEXITED, timeout)
-
-
-def _await_change(idtype: int, id: int, options: int, timeout: float | None = None) -> bool:
-    """Park until waitid(idtype, id, options) may find something; False after `timeout` seconds."""
-    if options == _stdlib.WEXITED and idtype == _stdlib.P_PID:
-        try:
-            fd = _stdlib.pidfd_open(id)
-        except (AttributeError, OSError):  # an old kernel or C library, a sandbox, too many open files
-            pass
-        else:
-            try:
-                wait_read(fd, timeout)
-            except TimeoutError:
-                return False
-            finally:
-                _stdlib.close(fd)
-            return True
-    return _await_change_in_thread((idtype, id, options), timeout)
-
-
-_Question = tuple[int, int, int]  # arguments of waitid()
-_asked: dict[_Question, Event] = {}  # those a thread waits for an answer to
-
-
-def _await_change_in_thread(question: _Question, timeout: float | None) -> bool:
-    """As `_await_change`; one thread a question, however many ask it, which lives until it is answered."""
-    changed = _asked.get(question)
-    if changed is None:
-        changed = _asked[question] = Event()
-        try:
-            _start_new_thread(_ask, (question, changed))
-        except RuntimeError:  # no more threads
-            del _asked[question]
-            sleep(0.05 if timeout is None else min(0.05, timeout))
-            return True
-    hub = get_hub()
-    hub.ref()
-    try:
-        return changed.wait(timeout)
-    finally:
-        hub.unref()
-
-
-def _ask(question: _Question, changed: Event) -> None:
-    idtype, id, options = question
-    helper_idle(1)  # who waits for the answer has counted it: `ref`
-    try:
-        _waitid(idtype, id, options | _stdlib.WNOWAIT)
-    except OSError:
-        pass  # there is no such child any more: whoever asked will find that out
-    finally:
-        helper_idle(-1)
-        if _asked.get(question) is changed:
-            del _asked[question]
-        changed.set()
-
-
-_stdlib.register_at_fork(after_in_child=_asked.clear)
 
 
 def popen(cmd: str, mode: str = "r", buffering: int = -1) -> Any:
@@ -194,13 +126,6 @@ def popen(cmd: str, mode: str = "r", buffering: int = -1) -> Any:
     pipe: dict[str, Any] = {which: PIPE}
     child: Any = Popen(cmd, shell=True, text=True, bufsize=buffering, **pipe)
     return _stdlib._wrap_close(getattr(child, which), child)
-
-
-def fdopen(fd: int, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any) -> Any:
-    """os.fdopen(); a file on a blocking pipe, socket or terminal lets others run while it has to wait."""
-    from weald import fileobject
-
-    return fileobject.fdopen(fd, mode, buffering, *args, **kwargs)
 
 
 # -------------------------------------------------------------------- descriptors
@@ -223,10 +148,6 @@ def closerange(fd_low: int, fd_high: int, /) -> None:
         _closerange(fd_low, fd_high)
     else:
         hub.close_range(partial(_closerange, fd_low, fd_high), first, end)
-
-
-# A pipe that is writable at all takes this much (pipe(7)).
-_PIPE_BUF = 4096
 
 
 def read(fd: int, length: int, /) -> bytes:
@@ -258,15 +179,16 @@ def write(fd: int, data: Any, /) -> int:
             return _write(fd, data)
         if not _wait_until_ready(fd, POLLOUT, O_RDONLY, wait_write):
             return _write(fd, data)
-        if view.nbytes <= _PIPE_BUF or not is_stream(fd) or not _stdlib.get_blocking(fd):
+        if view.nbytes <= PIPE_BUF or not is_stream(fd) or not _stdlib.get_blocking(fd):
             return _write(fd, data)
-        # All of it at once would block until a reader has taken all but the last bufferful.
+        # All of it at once would block until a reader has taken all but the last bufferful.  A pipe that is ready has
+        # room for PIPE_BUF bytes (pipe(7)).
         sent = 0
         with view.cast("B") as rest:
             while sent < rest.nbytes:
                 try:
                     _wait_until_ready(fd, POLLOUT, O_RDONLY, wait_write)
-                    sent += _write(fd, rest[sent : sent + _PIPE_BUF])
+                    sent += _write(fd, rest[sent : sent + PIPE_BUF])
                 except OSError:
                     if not sent:
                         raise
@@ -274,62 +196,43 @@ def write(fd: int, data: Any, /) -> int:
         return sent
 
 
-def is_stream(fd: int) -> bool:
-    """Is it a pipe, terminal or socket to which it is all one whether bytes are written together or in parts?"""
-    mode = _stdlib.fstat(fd).st_mode
-    if not S_ISSOCK(mode):
-        return S_ISFIFO(mode) or _stdlib.isatty(fd)
-    sock = _socket.socket(-1, _socket.SOCK_NONBLOCK, -1, fd)  # which leaves the descriptor's flags alone
-    try:
-        return sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_TYPE) == _socket.SOCK_STREAM
-    finally:
-        sock.detach()
+def _wait_until_ready(fd: int, event: int, unfit: int, wait: Callable[[int, float | None], None]) -> bool:
+    """Park until a blocking `fd` is ready for `event`; not if its access mode is `unfit` for the call.
 
-
-def _wait_until_ready(fd: int, mask: int, unfit: int, wait: Callable[[int], None]) -> bool:
-    """Park until a blocking `fd`, unless its access mode is `unfit`, is ready.
-
-    False where nobody else could run meanwhile, or the call shall fail.
+    Return False where no other greenlet could run meanwhile, or the call is going to fail.
     """
     hub = get_hub_if_exists()
     if hub is None or hub is getcurrent() or not isinstance(fd, int) or not 0 <= fd < 2**31:
         return False
-    poller = _poll()
-    poller.register(fd, mask)
-    # A regular file, and whatever else always is, is ready here already.
-    while not poller.poll(0):
-        flags = fcntl(fd, F_GETFL)
-        if flags & O_NONBLOCK or flags & O_ACCMODE == unfit:
-            break
-        wait(fd)
+    if not _returns_at_once(fd, event, unfit):
+        retry(partial(wait, fd), None, _returns_at_once, fd, event, unfit)
     return True
 
 
-def make_nonblocking(fd: int) -> bool:
-    """Make `fd` non-blocking, for all that share its description.  True if it was not before."""
-    was_blocking = _stdlib.get_blocking(fd)
-    if was_blocking:
-        _stdlib.set_blocking(fd, False)
-    return was_blocking
+def _returns_at_once(fd: int, event: int, unfit: int) -> bool | None:
+    """Return True if a call on `fd` would not wait, which a regular file's never does; else None."""
+    if is_ready(fd, event):
+        return True
+    flags = fcntl(fd, F_GETFL)
+    return True if flags & O_NONBLOCK or flags & O_ACCMODE == unfit else None
 
 
 def nb_read(fd: int, n: int) -> bytes:
     """os.read(fd, n) of a non-blocking descriptor, parking until there is something to read."""
-    return _cooperate(wait_read, fd, _read, n)
+    return _cooperate(wait_read, _read, fd, n)
 
 
 def nb_write(fd: int, buf: Any) -> int:
-    """os.write(fd, buf) to a non-blocking descriptor, parking until there is room; the bytes written."""
-    return _cooperate(wait_write, fd, _write, buf)
+    """os.write(fd, buf) to a non-blocking descriptor, parking until there is room.  Return the bytes written."""
+    return _cooperate(wait_write, _write, fd, buf)
 
 
-def _cooperate(wait: Callable[[int], None], fd: int, call: Callable[..., _T], argument: Any) -> _T:
-    while True:
-        try:
-            return call(fd, argument)
-        except BlockingIOError:
-            pass
-        wait(fd)
+def _cooperate(wait: Callable[[int, float | None], None], call: Callable[..., _T], fd: int, argument: Any) -> _T:
+    try:
+        return call(fd, argument)
+    except BlockingIOError:
+        pass
+    return retry(partial(wait, fd), None, call, fd, argument)
 
 
 def tp_read(fd: int, n: int) -> bytes:

@@ -1,5 +1,7 @@
 """Group and Pool: track running greenlets, and limit how many there are.
 
+Called by: users, server.py, threadpool.py, weald.compat.
+
 A greenlet leaves its group through a link when it ends.  `threadpool` shares the mapping methods.
 
 Invariants:
@@ -14,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from weald._base.names import more_names
 from weald._core import DummySemaphore, Event, Greenlet, Semaphore, SimpleQueue, Timeout, joinall, killall, sleep
-from weald._missing import gevent_names
 from weald.queue import Full
 
 __all__ = ["Group", "Pool", "PoolFull"]
@@ -35,6 +37,7 @@ class GroupMappingMixin:
     """
 
     def spawn(self, *args: Any, **kwargs: Any) -> Any:
+        """Start a call; see the class."""
         raise NotImplementedError
 
     def _apply_immediately(self) -> bool:
@@ -341,9 +344,11 @@ class Pool(Group):
         self._semaphore: Semaphore | DummySemaphore = DummySemaphore() if size is None else Semaphore(size)
 
     def wait_available(self, timeout: float | None = None) -> int:
+        """Wait up to `timeout` seconds for room.  Return how many greenlets could be spawned at once."""
         return self._semaphore.wait(timeout)
 
     def full(self) -> bool:
+        """Return whether `spawn` would wait."""
         return self.free_count() <= 0
 
     def free_count(self) -> int:
@@ -377,4 +382,4 @@ class Pool(Group):
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

@@ -13,8 +13,8 @@ from socket import AF_UNIX, IPPROTO_TCP, SHUT_RD, TCP_NODELAY
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from weald import __version__, socket
+from weald._base.names import more_names
 from weald._core import monotonic, sleep, spawn
-from weald._missing import gevent_names
 from weald.http.body import FileWrapper
 from weald.http.environ import Environ, LoggingLogAdapter, NoopLog, SecureEnviron, WSGISecureEnviron
 from weald.http.exchange import Common
@@ -272,4 +272,4 @@ def _make_log(log: Any, level: int) -> Any:
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

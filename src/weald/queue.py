@@ -1,8 +1,12 @@
-"""Queues between greenlets and threads, with the standard library's methods and exceptions."""
+"""Queues between greenlets and threads, with the standard library's methods and exceptions.
+
+Called by: users, weald.monkey, pool.py, weald.compat.
+"""
 
 import queue as _stdlib
 from typing import TYPE_CHECKING
 
+from weald._base.names import more_names
 from weald._core import (
     Channel,
     Empty,
@@ -14,7 +18,6 @@ from weald._core import (
     ShutDown,
     SimpleQueue,
 )
-from weald._missing import gevent_names
 
 __all__ = [
     "Channel",
@@ -34,4 +37,4 @@ __extensions__ = [name for name in __all__ if not hasattr(_stdlib, name)]
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

@@ -1,6 +1,6 @@
 """`select` on greenlets: select, poll and epoll that park the calling greenlet.
 
-Called by: users, `weald.monkey`, selectors.py.
+Called by: users, weald.monkey, selectors.py, weald.http.disconnected.
 
 What is ready is always asked of the operating system, with the stdlib's own poll and epoll objects and
 no timeout; the loop only says when it is worth asking again.  So results, errors and every kind of
@@ -12,6 +12,7 @@ import os
 import select as _stdlib
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from math import ceil
 from select import (
     EPOLLIN,
@@ -27,6 +28,7 @@ from select import (
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from weald._base.waiting import until
 from weald._core import READ, WRITE, Descriptor, monotonic, poll_fds, sleep, waits_natively
 from weald.time import to_seconds
 
@@ -41,9 +43,9 @@ if TYPE_CHECKING:
 else:
     from select import *  # noqa: F403
 
-    from weald._missing import gevent_names
+    from weald._base.names import more_names
 
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)
 
 _poll = _stdlib.poll
 _epoll = _stdlib.epoll
@@ -55,6 +57,13 @@ _READABLE = POLLIN | POLLHUP | POLLERR
 _WRITABLE = POLLOUT | POLLERR
 
 
+def _loop_events(masks: dict[int, int]) -> dict[int, int] | None:
+    """Return what the loop calls these events (POLLIN…) of descriptors; None if it does not know them all."""
+    if any(not mask or mask & ~(POLLIN | POLLOUT) for mask in masks.values()):
+        return None
+    return {fd: (READ if mask & POLLIN else 0) | (WRITE if mask & POLLOUT else 0) for fd, mask in masks.items()}
+
+
 def _wait(masks: dict[int, int], seconds: float | None) -> None:
     """Park until one of `masks` (descriptor: POLLIN…) may be ready, or for `seconds`."""
     if waits_natively():
@@ -63,12 +72,11 @@ def _wait(masks: dict[int, int], seconds: float | None) -> None:
             poller.register(fd, mask)
         poller.poll(None if seconds is None else ceil(max(seconds, 0.0) * 1000.0))
         return
-    if all(mask and not mask & ~(POLLIN | POLLOUT) for mask in masks.values()):
-        wanted = {fd: (READ if mask & POLLIN else 0) | (WRITE if mask & POLLOUT else 0) for fd, mask in masks.items()}
+    wanted = _loop_events(masks)
+    if wanted is not None:
         poll_fds(wanted, seconds)
         return
-    # The loop knows readable and writable only, but an epoll object, which knows all of poll's events,
-    # is itself readable when something in it is ready.
+    # An epoll object, which knows all of poll's events, is itself readable when something in it is ready.
     try:
         made = _epoll()
     except OSError as error:
@@ -84,22 +92,20 @@ def _wait(masks: dict[int, int], seconds: float | None) -> None:
         poll_fds({inner.fileno(): READ}, seconds)
 
 
-def _ready(poller: "_stdlib.poll", masks: dict[int, int], seconds: float | None) -> list[tuple[int, int]]:
-    """What `poller` finds, as soon as it finds anything, or after `seconds`; `masks` is what it looks for."""
+def _ready(
+    poller: "_stdlib.poll", masks: dict[int, int], seconds: float | None, changes: bool
+) -> list[tuple[int, int]]:
+    """Return what `poller` finds, as soon as it finds anything, or after `seconds`.
+
+    `masks` is what it looks for; `changes`, whether others may change that meanwhile.
+    """
     found = poller.poll(0)
     if found or seconds == 0.0:
         sleep(0)
         return found
-    deadline = None if seconds is None else monotonic() + seconds
-    while True:
-        _wait(masks, seconds)
-        found = poller.poll(0)
-        if found:
-            return found
-        if deadline is not None:
-            seconds = deadline - monotonic()
-            if seconds <= 0.0:
-                return found
+    wanted = None if changes or waits_natively() else _loop_events(masks)
+    wait = partial(_wait, masks) if wanted is None else partial(poll_fds, wanted)
+    return until(wait, seconds, poller.poll, 0) or []
 
 
 def _fileno(file: Any) -> int:
@@ -147,7 +153,7 @@ def select(
     poller = _poll()
     for fd, mask in masks.items():
         poller.register(fd, mask)
-    found = dict(_ready(poller, masks, timeout))
+    found = dict(_ready(poller, masks, timeout, changes=False))
     if any(events & POLLNVAL for events in found.values()):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     r, w, x = ([file for fd, file in numbered if found.get(fd, 0) & ready] for numbered, ready in wanted)
@@ -163,6 +169,7 @@ class poll:
         self._polling = False
 
     def register(self, fd: Any, eventmask: int = _DEFAULT_MASK, /) -> None:
+        """Look for `eventmask` (POLLIN, …) of `fd`, a number or an object with `fileno`."""
         self._poller.register(fd, eventmask)
         self._masks[_fileno(fd)] = eventmask
 
@@ -192,7 +199,7 @@ class poll:
             raise RuntimeError("concurrent poll() invocation")
         self._polling = True
         try:
-            return _ready(self._poller, self._masks, seconds)
+            return _ready(self._poller, self._masks, seconds, changes=True)
         finally:
             self._polling = False
 
@@ -209,6 +216,7 @@ class epoll:
 
     @classmethod
     def fromfd(cls, fd: int, /) -> Self:
+        """Return an object for the epoll descriptor `fd`."""
         self = cls.__new__(cls)
         self._open(_epoll.fromfd(fd))
         return self
@@ -218,12 +226,13 @@ class epoll:
             self.close()
 
     def close(self) -> None:
-        """Whoever waits in `poll` finds nothing when its time is up; without a limit it gets OSError(EBADF)."""
+        """Close.  Greenlets that wait in `poll` find nothing when their time is up; without limit they get OSError."""
         self._descriptor.close()
         self._epoll.close()
 
     @property
     def closed(self) -> bool:
+        """Whether `close` was called."""
         return self._epoll.closed
 
     def __enter__(self) -> Self:
@@ -241,37 +250,37 @@ class epoll:
         self.close()
 
     def fileno(self) -> int:
+        """Return the number of the epoll descriptor."""
         return self._epoll.fileno()
 
     def register(self, fd: Any, eventmask: int = EPOLLIN | EPOLLPRI | EPOLLOUT) -> None:
+        """Look for `eventmask` (EPOLLIN, …) of `fd`.  Raises FileExistsError if it is registered already."""
         self._epoll.register(fd, eventmask)
 
     def modify(self, fd: Any, eventmask: int) -> None:
+        """Change what is looked for.  Raises FileNotFoundError if `fd` is not registered."""
         self._epoll.modify(fd, eventmask)
 
     def unregister(self, fd: Any) -> None:
+        """Look at `fd` no more.  Raises FileNotFoundError if it is not registered."""
         self._epoll.unregister(fd)
 
     def poll(self, timeout: float | None = None, maxevents: int = -1) -> list[tuple[int, int]]:
         """(descriptor, events) of those that are ready, after at most `timeout` seconds; None, <0: no limit."""
         if timeout is not None and (timeout := _to_seconds(timeout)) < 0.0:
             timeout = None
-        deadline = None if timeout is None else monotonic() + timeout
         found = self._epoll.poll(0, maxevents)
         if found or timeout == 0:
             sleep(0)
             return found
-        while not found:
-            try:
-                self._descriptor.wait_read(timeout)
-            except TimeoutError:
-                return self._epoll.poll(0, maxevents)
-            except OSError:
-                if deadline is None or not self.closed:
-                    raise
-                sleep(max(deadline - monotonic(), 0.0))
-                return []
-            found = self._epoll.poll(0, maxevents)
-            if deadline is not None:
-                timeout = max(deadline - monotonic(), 0.0)
+        deadline = None if timeout is None else monotonic() + timeout
+        try:
+            found = until(self._descriptor.wait_read, timeout, self._epoll.poll, 0, maxevents) or []
+        except TimeoutError:
+            return self._epoll.poll(0, maxevents)
+        except OSError:
+            if deadline is None or not self.closed:
+                raise
+            sleep(max(deadline - monotonic(), 0.0))
+            return []
         return found

@@ -1,6 +1,6 @@
 """StreamServer and DatagramServer: accept connections or datagrams, handle each in a greenlet.
 
-Called by: users, http servers, gunicorn's worker.
+Called by: users, pywsgi.py, weald.compat.
 
 Invariants:
 - One greenlet per server accepts, `max_accept` connections at a time; it survives every error of accept
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from greenlet import getcurrent
 
 from weald import ssl
+from weald._base.names import more_names
 from weald._core import Event, Greenlet, get_hub, sleep, spawn_raw
-from weald._missing import gevent_names
 from weald.pool import Pool
 from weald.socket import fromfd, socket
 
@@ -108,6 +108,7 @@ class BaseServer:
     # ---------------------------------------------------------------- set-up
 
     def set_listener(self, listener: Any) -> None:
+        """Take a bound socket, or the address to bind at `start`.  Raises TypeError for a TLS socket."""
         if hasattr(listener, "accept"):
             if hasattr(listener, "do_handshake"):
                 raise TypeError(f"a server needs a plain socket and ssl arguments, not {listener!r}")
@@ -118,6 +119,7 @@ class BaseServer:
             self.family, self.address = parse_address(listener)
 
     def set_spawn(self, spawn: Any) -> None:
+        """Choose what runs handlers; see the class."""
         if spawn == "default":
             self._spawn: Callable[..., Any] | None = Greenlet.spawn
         elif spawn == "raw":
@@ -129,6 +131,7 @@ class BaseServer:
             self._spawn = self.pool.spawn
 
     def set_handle(self, handle: Callable[..., Any] | None) -> None:
+        """Choose the handler.  Raises TypeError if there is none."""
         if handle is not None:
             self.handle = handle
         if not hasattr(self, "handle"):
@@ -158,15 +161,17 @@ class BaseServer:
 
     @property
     def loop(self) -> Any:
-        """The event loop, as gevent's servers have it."""
+        """This thread's event loop."""
         return get_hub().loop
 
     @property
     def started(self) -> bool:
+        """Whether it accepts."""
         return not self._stopped.is_set()
 
     @property
     def closed(self) -> bool:
+        """Whether it has no listener."""
         return "socket" not in self.__dict__
 
     def start(self) -> None:
@@ -219,6 +224,7 @@ class BaseServer:
     # ---------------------------------------------------------------- accepting
 
     def start_accepting(self) -> None:
+        """Accept from now on; `start` calls it."""
         if self._greenlet is None:
             listener = self.socket
             if not isinstance(listener, socket):
@@ -229,6 +235,7 @@ class BaseServer:
             self._greenlet = Greenlet.spawn(self._accept_forever)
 
     def stop_accepting(self) -> None:
+        """Accept no more, and keep the listener."""
         greenlet, self._greenlet = self._greenlet, None
         if greenlet is not None and greenlet is not getcurrent():
             greenlet.kill(block=False)
@@ -346,10 +353,12 @@ class StreamServer(BaseServer):
             self.wrap_socket = ssl.wrap_socket if context is None else ssl.cooperative(context).wrap_socket
 
     def init_socket(self) -> None:
+        """Bind unless there is a socket already, and choose TLS or plain text."""
         super().init_socket()
         self._handle = self.wrap_socket_and_handle if self.ssl_enabled else self.handle
 
     def set_listener(self, listener: Any) -> None:
+        """As the base class's.  Raises TypeError for a socket for datagrams."""
         super().set_listener(listener)
         if not self.closed and listener.type == SOCK_DGRAM:
             raise TypeError(f"a socket for datagrams accepts no connections: {listener!r}")
@@ -365,6 +374,7 @@ class StreamServer(BaseServer):
         return sock
 
     def do_read(self) -> tuple[Any, Any] | None:
+        """Accept one connection: its socket and address, None if there is none."""
         try:
             fd, address = _accept(self._acceptor)
         except BlockingIOError:
@@ -372,9 +382,11 @@ class StreamServer(BaseServer):
         return socket(*self._kind, fd), address
 
     def do_close(self, sock: Any, *args: Any) -> None:
+        """Close the connection's socket."""
         sock.close()
 
     def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
+        """Call the handler with a TLS connection on `client_socket`."""
         with self.wrap_socket(client_socket, **self.ssl_args) as wrapped:
             self.handle(wrapped, address)
 
@@ -391,6 +403,7 @@ class DatagramServer(BaseServer):
         return _bound_socket(address, family, SOCK_DGRAM, cls.reuse_addr, cls.reuse_port)
 
     def do_read(self) -> tuple[Any, Any] | None:
+        """Receive one datagram: its data and address, None if there is none."""
         try:
             return _recvfrom(self._acceptor, _LARGEST_DATAGRAM)
         except BlockingIOError:
@@ -449,4 +462,4 @@ def parse_address(address: Any) -> tuple[int, tuple[Any, ...]]:
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

@@ -1,12 +1,12 @@
 """`signal` on greenlets: handlers run in greenlets of their own, so that they may block.
 
-Called by: users, `weald.monkey`.
+Called by: users, weald.monkey, weald.compat.
 
 A handler starts at once, in the midst of the greenlet that the signal interrupted, as the stdlib's do.  If it
 parks, that greenlet goes on.  What it raises reaches the main greenlet: the program's main line, whichever
 greenlet the signal came upon.
 
-Invariant: no deadlock is reported while there are handlers: a signal may wake somebody.
+Invariant: no deadlock is reported while there are handlers: a signal may wake a greenlet.
 """
 
 import signal as _stdlib
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
+from weald._base.originals import get_original
 from weald._core import (
     asked_in_vain,
     get_hub,
@@ -28,7 +29,6 @@ from weald._core import (
     signals_may_wake,
     take_loop_back,
 )
-from weald.monkey import get_original
 from weald.thread import ThreadGreenlet, set_handler_of_main
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 else:
     from signal import *  # noqa: F403
 
-    from weald._missing import gevent_names
+    from weald._base.names import more_names
 
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)
 
 __implements__ = ["getsignal", "pthread_kill", "raise_signal", "set_wakeup_fd", "signal"]
 __imports__ = [name for name in vars(_stdlib) if not name.startswith("_") and name not in __implements__]
@@ -48,7 +48,7 @@ __all__ = sorted([*__implements__, *__imports__])
 
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
-# Who hears of what a signal's handler raises, instead of the main greenlet: `(hub, handler, exc_info)`.
+# By signal: called with `(hub, handler, exc_info)` when its handler raises; else the main greenlet gets the exception.
 reporters: dict[int, Callable[..., object]] = {}
 
 _handled: set[int] = set()  # signals with a user's handler
@@ -83,7 +83,7 @@ class _InGreenlet:
         hub = get_hub()
         interrupted = getcurrent()
         # If the handler parks, the hub comes to this and the interrupted greenlet goes on.  The hub
-        # itself needs no waking: whoever parks falls back on it.
+        # itself needs no waking: a greenlet that parks switches to it.
         resume = None if interrupted is hub else hub.run_callback(interrupted.switch)
         runner = _Handler(self._run, interrupted)
         main = runner.main = hub.main
@@ -143,7 +143,7 @@ def signal(signalnum: int, handler: Handler, /) -> Handler:
 
 
 def raise_signal(signalnum: int, /) -> None:
-    """signal.raise_signal(); who does it again and again lets others run."""
+    """signal.raise_signal(); raising again and again lets others run."""
     _raise_signal(signalnum)
     asked_in_vain()
 
@@ -156,6 +156,7 @@ def pthread_kill(thread_id: int, signalnum: int, /) -> None:
 
 
 def getsignal(signalnum: int, /) -> Handler:
+    """signal.getsignal(): the handler as it was set."""
     return _unwrapped(_getsignal(signalnum))
 
 

@@ -1,13 +1,14 @@
 """`socket` on greenlets: what blocks there parks the calling greenlet here.
 
-Called by: users, `weald.monkey` (which puts `__implements__` into the stdlib's module), ssl.py, server.py.
+Called by: users, weald.monkey (which puts `__implements__` into the stdlib's module), weald.ssl, weald.server,
+weald.pywsgi, weald.http, weald.serve, weald.resolver.dnspython, weald.compat.
 
 Invariants:
 - The OS descriptor is always non-blocking, also for whatever shares its open file description; `detach`
   makes it blocking again where the stdlib's would be.  The timeout of the C-level base class is always 0.0;
   the user's is `_descriptor.timeout`.
 - recv, recv_into, send and sendall go straight to compiled code (`_core`); every other method tries the
-  stdlib's, parks while that would block, and tries again, all within the timeout.
+  stdlib's, parks while that would block, and tries again, all within the timeout (_base/waiting.py).
 - `_descriptor` leaves the loop before the number is closed or given away, which wakes whoever waits
   on it with OSError(EBADF).
 - No name is looked up in C: the hub's resolver does it first.
@@ -47,7 +48,8 @@ from socket import EWOULDBLOCK as EWOULDBLOCK
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from weald import _core, resolver
-from weald._config import config
+from weald._base.config import config
+from weald._base.waiting import retry
 from weald._core import Descriptor, monotonic, sleep
 from weald._core import wait_read as wait_read
 from weald._core import wait_readwrite as wait_readwrite
@@ -61,9 +63,9 @@ if TYPE_CHECKING:
 else:
     from socket import *  # noqa: F403
 
-    from weald._missing import gevent_names
+    from weald._base.names import more_names
 
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)
 
 __implements__ = [
     "create_connection",
@@ -130,7 +132,7 @@ class socket(_stdlib.socket):
         _close(self)
 
     def detach(self) -> int:
-        """Give the descriptor away, blocking if there is no timeout; whoever waits on it gets OSError(EBADF)."""
+        """Give the descriptor away, blocking if there is no timeout; greenlets that wait on it get OSError(EBADF)."""
         blocking = self._descriptor.timeout is None
         self._descriptor.close()
         fd = super().detach()
@@ -143,12 +145,15 @@ class socket(_stdlib.socket):
 
     @property
     def timeout(self) -> float | None:
+        """Seconds, as `gettimeout` returns them."""
         return self._descriptor.timeout
 
     def gettimeout(self) -> float | None:
+        """Return the timeout in seconds; None: no limit."""
         return self._descriptor.timeout
 
     def getblocking(self) -> bool:
+        """Return whether calls wait: the timeout is not 0.0."""
         return self._descriptor.timeout != 0.0
 
     def settimeout(self, value: float | None, /) -> None:
@@ -161,6 +166,7 @@ class socket(_stdlib.socket):
         self._descriptor.timeout = timeout
 
     def setblocking(self, flag: bool, /) -> None:
+        """Wait for ever, or never."""
         self.settimeout(None if flag else 0.0)
 
     # ---------------------------------------------------------------- calls that may wait
@@ -171,37 +177,32 @@ class socket(_stdlib.socket):
     sendall = _core.sendall
 
     def _cooperate(self, wait: Callable[[float | None], None], flags: int, call: Callable[..., _T], *args: Any) -> _T:
-        """`call(self, *args)`, again after each `wait(seconds)` while it would block, within the timeout."""
-        deadline = None
-        while True:
-            try:
-                return call(self, *args)
-            except BlockingIOError:
-                timeout = self._descriptor.timeout
-                if timeout == 0.0 or (flags & _NEVER_WAITS and timeout is None):
-                    _core.asked_in_vain()
-                    raise
-            if timeout is not None:
-                now = monotonic()
-                if deadline is None:
-                    deadline = now + timeout
-                timeout = deadline - now
-                if timeout <= 0.0:
-                    raise TimeoutError("timed out")
-            wait(timeout)
+        """Return `call(self, *args)`, tried again after each `wait(seconds)` while it would block, by the timeout."""
+        try:
+            return call(self, *args)
+        except BlockingIOError:
+            timeout = self._descriptor.timeout
+            if timeout == 0.0 or (flags & _NEVER_WAITS and timeout is None):
+                _core.asked_in_vain()
+                raise
+        return retry(wait, timeout, call, self, *args)
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+        """Receive up to `bufsize` bytes: the data and the sender's address."""
         return self._cooperate(self._descriptor.wait_read, flags, _Base.recvfrom, bufsize, flags)
 
     def recvfrom_into(self, buffer: _Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+        """Receive into `buffer`: the number of bytes and the sender's address."""
         return self._cooperate(self._descriptor.wait_read, flags, _Base.recvfrom_into, buffer, nbytes, flags)
 
     def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
+        """Receive data and ancillary data: (data, ancillary data, flags, address)."""
         return self._cooperate(self._descriptor.wait_read, flags, _Base.recvmsg, bufsize, ancbufsize, flags)
 
     def recvmsg_into(
         self, buffers: Iterable[_Buffer], ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[int, list[Any], int, Any]:
+        """Receive into `buffers`: (number of bytes, ancillary data, flags, address)."""
         buffers = _repeatable(buffers)
         return self._cooperate(self._descriptor.wait_read, flags, _Base.recvmsg_into, buffers, ancbufsize, flags)
 
@@ -220,6 +221,7 @@ class socket(_stdlib.socket):
         address: _Address = None,
         /,
     ) -> int:
+        """Send buffers and ancillary data; the number of bytes sent."""
         buffers, ancdata, address = _repeatable(buffers), _repeatable(ancdata), self._resolved(address)
         return self._cooperate(self._descriptor.wait_write, flags, _Base.sendmsg, buffers, ancdata, flags, address)
 
@@ -232,6 +234,7 @@ class socket(_stdlib.socket):
         return socket(_family(self), _type(self), self.proto, fd), address
 
     def bind(self, address: _Address, /) -> None:
+        """Bind to `address`, whose host is looked up without blocking the loop."""
         super().bind(self._resolved(address))
 
     def connect(self, address: _Address, /) -> None:
@@ -339,6 +342,7 @@ class socket(_stdlib.socket):
                 try:
                     done = os.sendfile(fd, source, offset + sent, size)
                 except BlockingIOError:
+                    # The timeout is for each part, as the standard library has it.
                     self._descriptor.wait_write(timeout)
                     continue
                 except OSError as error:
@@ -367,6 +371,7 @@ def fromfd(fd: int, family: int, type: int, proto: int = 0) -> socket:
 
 
 def socketpair(family: int | None = None, type: int = SOCK_STREAM, proto: int = 0) -> tuple[socket, socket]:
+    """socket.socketpair()"""
     a, b = _socketpair(AF_UNIX if family is None else family, type, proto)
     return socket(a.family, type, a.proto, a.detach()), socket(b.family, type, b.proto, b.detach())
 
@@ -504,6 +509,7 @@ def getaddrinfo(
     proto: int = 0,
     flags: int = 0,
 ) -> list[tuple[AddressFamily, SocketKind, int, str, Any]]:
+    """socket.getaddrinfo(), by the hub's resolver."""
     return [
         (_intenum_converter(family, AddressFamily), _intenum_converter(kind, SocketKind), proto, canonname, address)
         for family, kind, proto, canonname, address in resolver.current().getaddrinfo(
@@ -513,18 +519,22 @@ def getaddrinfo(
 
 
 def gethostbyname(hostname: str, /) -> str:
+    """socket.gethostbyname(), by the hub's resolver."""
     return resolver.current().gethostbyname(hostname)
 
 
 def gethostbyname_ex(hostname: str, /) -> tuple[str, list[str], list[str]]:
+    """socket.gethostbyname_ex(), by the hub's resolver."""
     return resolver.current().gethostbyname_ex(hostname)
 
 
 def gethostbyaddr(ip_address: str, /) -> tuple[str, list[str], list[str]]:
+    """socket.gethostbyaddr(), by the hub's resolver."""
     return resolver.current().gethostbyaddr(ip_address)
 
 
 def getnameinfo(sockaddr: tuple[Any, ...], flags: int, /) -> tuple[str, str]:
+    """socket.getnameinfo(), by the hub's resolver."""
     return resolver.current().getnameinfo(sockaddr, flags)
 
 
@@ -544,7 +554,7 @@ def getfqdn(name: str = "") -> str:
 
 
 def cancel_wait(sock: socket) -> None:
-    """Wake whoever waits on `sock` with OSError(EBADF), leaving it open."""
+    """Wake the greenlets that wait on `sock` with OSError(EBADF), and leave it open."""
     descriptor = sock._descriptor
     sock._descriptor = Descriptor(sock.fileno(), descriptor.timeout)
     descriptor.close()

@@ -1,6 +1,6 @@
 """`ssl` on greenlets: handshakes, reads and writes park the calling greenlet.
 
-Called by: users, `weald.monkey`, server.py.
+Called by: users, weald.monkey, weald.server.
 
 Patching sets `ssl.SSLContext.sslsocket_class`, which a context reads whenever it wraps a socket, so that
 contexts made earlier make cooperative sockets as well.  `ssl.SSLContext` itself stays what it is: its
@@ -8,7 +8,7 @@ setters find their base class through the module's global of that name, and woul
 if that were a subclass.  The subclass here is for programs that are not patched.
 
 Invariant: to C the socket is non-blocking (see socket.py), so OpenSSL reports what it waits for as
-SSLWantReadError or SSLWantWriteError; `_cooperate_ssl` is the one place that does the waiting.
+SSLWantReadError or SSLWantWriteError; `_wait_wanted` makes a wait of that.
 """
 
 import ssl as _stdlib
@@ -32,6 +32,7 @@ from ssl import SSLSocket as _BlockingSSLSocket
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from weald._base.waiting import retry_as_wanted
 from weald._core import Lock, asked_in_vain, monotonic
 from weald.socket import create_connection, socket
 
@@ -58,11 +59,16 @@ if TYPE_CHECKING:
 
 else:
     globals().update({name: getattr(_stdlib, name) for name in __imports__ if name not in globals()})
-    from weald._missing import gevent_names
+    from weald._base.names import more_names
 
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)
 
 _T = TypeVar("_T")
+
+
+def _late(error: TimeoutError, doing: str) -> TimeoutError:
+    """Return what to raise for `error`: in ssl's words if a wait has ended it, and not the connection."""
+    return TimeoutError(f"The {doing} operation timed out") if error.errno is None else error
 
 
 class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
@@ -100,60 +106,55 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         return self
 
     def _cooperate_ssl(self, doing: str, timeout: float | None, call: Callable[..., _T], *args: Any) -> _T:
-        """`call(*args)`, again after waiting for what OpenSSL wants, within `timeout` seconds."""
-        deadline = None
-        while True:
-            try:
-                return call(*args)
-            except (SSLWantReadError, SSLWantWriteError) as error:
-                deadline = self._wait_for_ssl(doing, timeout, deadline, error)
-
-    def _wait_for_ssl(self, doing: str, timeout: float | None, deadline: float | None, error: SSLError) -> float | None:
-        """Wait for what OpenSSL wants, as `error` says; until when, which is set by the first wait."""
-        reading = isinstance(error, SSLWantReadError)
-        if timeout == 0.0:
-            if reading:
-                asked_in_vain()
-            raise error
-        wait = self._descriptor.wait_read if reading else self._descriptor.wait_write
-        if timeout is None:
-            wait()
-            return None
-        now = monotonic()
-        if deadline is None:
-            deadline = now + timeout
+        """Return `call(*args)`, tried again after waiting for what OpenSSL wants, within `timeout` seconds."""
         try:
-            if deadline <= now:
-                raise TimeoutError
-            wait(deadline - now)
-        except TimeoutError:
-            raise TimeoutError(f"The {doing} operation timed out") from None
-        return deadline
+            return call(*args)
+        except SSLError as error:
+            wait = self._wait_wanted(error, timeout)
+        try:
+            return retry_as_wanted(self._wait_wanted, wait, timeout, call, *args)
+        except TimeoutError as error:
+            raise _late(error, doing) from None
+
+    def _wait_wanted(self, error: Exception, timeout: float | None = None) -> Callable[[float | None], None]:
+        """Return the wait for what OpenSSL wants, as `error` says.
+
+        Raises `error` if OpenSSL wants nothing, or if the timeout is 0.
+        """
+        if isinstance(error, SSLWantReadError):
+            if timeout != 0.0:
+                return self._descriptor.wait_read
+            asked_in_vain()
+        elif isinstance(error, SSLWantWriteError) and timeout != 0.0:
+            return self._descriptor.wait_write
+        raise error
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
-        """Up to `len` bytes, b"" at the end; with a `buffer`, their number."""
+        """Return up to `len` bytes, b"" at the end; with a `buffer`, the number of bytes put into it."""
         timeout = self._descriptor.timeout
-        if self._drained and timeout != 0.0:
-            self._drained = False
-            try:
+        try:
+            if self._drained and timeout != 0.0:
+                self._drained = False
                 self._descriptor.wait_read(timeout)
-            except TimeoutError:
-                raise TimeoutError("The read operation timed out") from None
-        deadline = None
-        while True:
             # As the standard library's, without the calls that it takes.
             sslobj = self._sslobj
             if sslobj is None:
                 return super().read(len, buffer)  # raises
+            wait = None
             try:
                 result = sslobj.read(len) if buffer is None else sslobj.read(len, buffer)
-                break
-            except (SSLWantReadError, SSLWantWriteError) as error:
-                deadline = self._wait_for_ssl("read", timeout, deadline, error)
             except SSLError as error:
-                if error.args[0] == SSL_ERROR_EOF and self.suppress_ragged_eofs:
-                    return b"" if buffer is None else 0
-                raise
+                wait = self._wait_wanted(error, timeout)
+            if wait is not None and buffer is None:
+                result = retry_as_wanted(self._wait_wanted, wait, timeout, sslobj.read, len)
+            elif wait is not None:
+                result = retry_as_wanted(self._wait_wanted, wait, timeout, sslobj.read, len, buffer)
+        except SSLError as error:
+            if error.args[0] == SSL_ERROR_EOF and self.suppress_ragged_eofs:
+                return b"" if buffer is None else 0
+            raise
+        except TimeoutError as error:
+            raise _late(error, "read") from None
         got = result.__len__() if buffer is None else result
         # Nothing is left in OpenSSL, which reads record by record, so whatever comes wakes the loop.
         self._drained = 0 < got < len and not sslobj.pending()

@@ -1,20 +1,21 @@
 """`subprocess` on greenlets: starting, talking to and waiting for children parks the calling greenlet.
 
-Called by: users, `weald.monkey`, os.py.
+Called by: users, weald.monkey, weald.os (`popen`).
 
 Popen is the stdlib's class; only what blocks is replaced.  Where the stdlib's text is right and merely calls
 what blocks (`run`, `Popen.__init__`, `_communicate`, …), its functions run here over other globals: `_Globals`.
 
 Invariants:
-- A child is reaped by whoever waits for that child, by its process id, and never while somebody parks: not by
-  a signal handler, nor in the name of all children.
-- Pipes stay blocking descriptors (see fileobject.SharedIO), so that a pipe may be given to another child.
+- A child is reaped only by a call that waits for that child, by its process id, and never while a greenlet parks: no
+  signal handler reaps, and nothing waits for any child there is.
+- Pipes stay blocking descriptors (see _base/pipes.py), so that a pipe may be given to another child.
 """
 
 import os as _os
 import subprocess as _stdlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from subprocess import CalledProcessError as CalledProcessError
 from subprocess import CompletedProcess as CompletedProcess
 from subprocess import SubprocessError as SubprocessError
@@ -23,10 +24,12 @@ from subprocess import list2cmdline as list2cmdline
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, AnyStr
 
+from weald._base.children import await_end
+from weald._base.names import more_names
+from weald._base.pipes import SharedText, open_shared, read_shared
+from weald._base.waiting import until
 from weald._core import AsyncResult, asked_in_vain, monotonic, spawn
-from weald._missing import gevent_names
-from weald.fileobject import FileObjectPosix, SharedText, open_shared, read_shared
-from weald.os import await_end
+from weald.fileobject import FileObjectPosix
 from weald.selectors import PollSelector
 
 if TYPE_CHECKING:
@@ -125,34 +128,36 @@ class Popen(_stdlib.Popen[AnyStr]):
         return found
 
     def poll(self) -> int | None:
-        """The return code, None if the child has not ended; who asks again and again lets others run."""
+        """Return the return code, None if the child has not ended; asking again and again lets others run."""
         if self.returncode is None:
             asked_in_vain()
         return super().poll()
 
     def _wait(self, timeout: float | None) -> int:
-        """The return code; TimeoutExpired after `timeout` seconds."""
-        deadline = None if timeout is None else monotonic() + timeout
-        lock: Any = self._waitpid_lock  # type: ignore[attr-defined]
-        while True:
-            # Whoever else holds it, in another thread, asks with WNOHANG, too.
-            if lock.acquire(False):
-                try:
-                    if self.returncode is None:
-                        pid, status = self._try_wait(_os.WNOHANG)  # type: ignore[attr-defined]
-                        if pid == self.pid:
-                            self._handle_exitstatus(status)  # type: ignore[attr-defined]
-                finally:
-                    lock.release()
-            if self.returncode is not None:
-                return self.returncode
-            remaining = None if deadline is None else deadline - monotonic()
-            if remaining is not None and remaining <= 0.0:
-                assert timeout is not None
-                raise TimeoutExpired(self.args, timeout)
-            await_end(self.pid, remaining)
+        """Return the return code.  Raises TimeoutExpired after `timeout` seconds."""
+        code = self._reap()
+        if code is None:
+            code = until(partial(await_end, self.pid), timeout, self._reap)
+        if code is None:
+            assert timeout is not None
+            raise TimeoutExpired(self.args, timeout)
+        return code
 
-    # ---------------------------------------------------------------- gevent's extras
+    def _reap(self) -> int | None:
+        """Return the return code, of a child that ends just now, too; None if it has not ended."""
+        lock: Any = self._waitpid_lock  # type: ignore[attr-defined]
+        # Another thread that holds the lock reaps without waiting, too.
+        if lock.acquire(False):
+            try:
+                if self.returncode is None:
+                    pid, status = self._try_wait(_os.WNOHANG)  # type: ignore[attr-defined]
+                    if pid == self.pid:
+                        self._handle_exitstatus(status)  # type: ignore[attr-defined]
+            finally:
+                lock.release()
+        return self.returncode
+
+    # ---------------------------------------------------------------- waiting for it as for other objects
 
     @property
     def result(self) -> AsyncResult[int]:
@@ -177,7 +182,7 @@ class Popen(_stdlib.Popen[AnyStr]):
 
 
 def _make_blocking(stream: Any) -> None:
-    """A child does not expect a standard stream that says EAGAIN."""
+    """Make a child's standard stream blocking: programs do not expect EAGAIN there."""
     if isinstance(stream, FileObjectPosix):
         stream.share()
     elif stream is not None and stream not in (_stdlib.PIPE, _stdlib.STDOUT, _stdlib.DEVNULL):
@@ -210,4 +215,4 @@ for _name in ("call", "check_call", "check_output", "getoutput", "getstatusoutpu
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

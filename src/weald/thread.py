@@ -1,6 +1,8 @@
 """`_thread` on greenlets: what `weald.monkey.patch_thread` puts into the modules `_thread` and `threading`.
 
-For users: to start greenlets, `weald.spawn` is the better way.
+Called by: weald.monkey, signal.py, threading.py; users.
+
+To start greenlets, `weald.spawn` is the better way.
 
 Invariants:
 - A thread is a Greenlet; its ident is the greenlet's `id`.  Native threads that `threading` knew before
@@ -21,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from weald._base.names import more_names
 from weald._core import Event, Greenlet, Lock, RLock, get_hub_if_exists, local, monotonic, sleep
-from weald._missing import gevent_names
 
 # What the stdlib's module has from Python 3.12 on.
 _NEW_IN_3_12 = [name for name in ("daemon_threads_allowed",) if hasattr(_thread, name)]
@@ -351,7 +353,7 @@ _awaited_at_exit: set[_ThreadHandle | _NativeHandle] = set()
 
 
 def _make_thread_handle(ident: int) -> _ThreadHandle:
-    """The handle of the current thread, which nobody started here."""
+    """Return a handle for the current thread, which was not started here."""
     handle = _ThreadHandle()
     handle._ident = ident
     return handle
@@ -405,4 +407,4 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

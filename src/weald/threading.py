@@ -1,5 +1,7 @@
 """`threading` on greenlets: what `weald.monkey.patch_thread` puts into the module `threading`.
 
+Called by: weald.monkey; users.
+
 Patching changes what `threading.Thread`, Condition, Semaphore, Barrier and Timer are built on, not these
 classes themselves, so that they are here as they are there.  Unpatched, they start native threads.
 
@@ -17,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent
 
 from weald import _core
+from weald._base.names import more_names
 from weald._core import Greenlet, Lock, RLock, local
-from weald._missing import gevent_names
 from weald.thread import allocate_lock, get_ident, start_new_thread
 
 __implements__ = ["Event", "Lock", "RLock", "_CRLock", "_DummyThread", "_allocate_lock", "get_ident", "local"]
@@ -104,6 +106,7 @@ class Event(_core.Event):
     """threading.Event."""
 
     def isSet(self) -> bool:
+        """The deprecated name of `is_set`."""
         warnings.warn("isSet() is deprecated, use is_set() instead", DeprecationWarning, stacklevel=2)
         return self.is_set()
 
@@ -111,7 +114,7 @@ class Event(_core.Event):
         return f"<threading.Event at {id(self):#x}: {'set' if self.is_set() else 'unset'}>"
 
     def _at_fork_reinit(self) -> None:
-        """`threading` calls this in a fork's child for its threads' events, which nobody waits for there."""
+        """`threading` calls this in a fork's child for its threads' events, which have no waiters there."""
 
 
 class _DummyThread(threading._DummyThread):
@@ -174,4 +177,4 @@ class _DummyThread(threading._DummyThread):
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

@@ -1,6 +1,7 @@
 """Native threads for calls that would block the loop: ThreadPool, ThreadPoolExecutor.
 
-The resolver and file objects use `default()`; users make pools of their own.
+Called by: users, who make pools of their own; weald.fileobject, weald.os and weald.resolver.thread, which use
+`default()`; weald.monkey, which looks for executors; weald.interpreters, weald.serve.accesslog.
 
 Invariants:
 - Worker threads are native even when `threading` is patched, and share nothing with greenlets but
@@ -23,7 +24,9 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from weald._config import config
+from weald._base.config import config
+from weald._base.names import more_names
+from weald._base.originals import get_original
 from weald._core import (
     AsyncResult,
     Condition,
@@ -35,9 +38,7 @@ from weald._core import (
     get_hub_if_exists,
     helper_idle,
 )
-from weald._missing import gevent_names
 from weald.exceptions import InvalidThreadUseError
-from weald.monkey import get_original
 from weald.pool import GroupMappingMixin
 
 __all__ = ["ThreadPool", "ThreadPoolExecutor", "default"]
@@ -120,7 +121,7 @@ class _Workers:
                 with self._lock:
                     self.threads -= missing - started
                 if not self.threads:
-                    raise  # nobody would ever run the job
+                    raise  # no thread would ever run the job
                 break
         self.stop(surplus)
 
@@ -180,7 +181,7 @@ class _Workers:
             self.pending -= 1
 
     def worker_failed(self) -> None:
-        """A thread ends that nobody asked to; others take its place while there are jobs."""
+        """A thread ends that was not told to; others take its place while there are jobs."""
         with self._lock:
             self._thread_ends()
         if self.pending:
@@ -282,7 +283,7 @@ class ThreadPool(GroupMappingMixin):
         self._workers = _Workers(maxsize, idle_task_timeout)
         self._reset()
         _pools.add(self)
-        # The workers know only `_workers`, so a pool nobody uses any more can go, and they with it.
+        # The workers know only `_workers`, so a pool that is not used any more is freed, and they end.
         weakref.finalize(self, _stop_all, self._workers).atexit = False
 
     def _reset(self) -> None:
@@ -383,6 +384,7 @@ class ThreadPool(GroupMappingMixin):
         return self._spawn(func, tuple(args or ()), dict(kwds or {}), report=False).get()
 
     def map(self, func: Callable[[Any], Any], iterable: Any) -> list[Any]:
+        """Return `[func(item) for item in iterable]`, called in workers.  Raises what the first that failed raised."""
         tasks = [self._spawn(func, (item,), {}, report=False) for item in iterable]
         return [task.get() for task in tasks]
 
@@ -641,4 +643,4 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

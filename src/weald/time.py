@@ -1,6 +1,6 @@
 """`time` on greenlets: `sleep` parks the calling greenlet; everything else is the stdlib's.
 
-Called by: users, `weald.monkey`; socket.py.
+Called by: users, weald.monkey, select.py, socket.py.
 """
 
 import sys
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 else:
     from time import *  # noqa: F403
 
-    from weald._missing import gevent_names
+    from weald._base.names import more_names
 
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)
 
 __implements__ = ["sleep"]
 __imports__ = [name for name in vars(_stdlib) if not name.startswith("_") and name not in __implements__]

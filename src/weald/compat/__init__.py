@@ -1,35 +1,13 @@
-"""What exists only so that gevent's names keep working.
+"""The gevent room: all that exists for gevent's names alone.
 
-`weald.__getattr__` looks here for top-level names.  A module here is `weald.x` as well, the same object: for gevent's
-public ones there is a file `weald/x.py` that says so, the rest is found by a finder (see _alias.py).
-Nothing else in weald imports it.
+Called by: weald/__init__.py, for `install_as_gevent`.
+
+`_door.py` is the way in: it fills the hooks that weald's other modules offer, finds `gevent.x`, and finds the modules
+here as `weald.x`, the same objects.  Nothing else in weald imports anything from here.
 """
 
-from importlib import import_module
-from sys import getswitchinterval, setswitchinterval
-from typing import Any
+from weald._base.names import more_names
 
-from greenlet import GreenletExit, greenlet
+__all__: list[str] = []
 
-from weald import _core
-from weald._alias import GEVENT_ONLY
-
-__all__ = sorted(GEVENT_ONLY)
-
-
-def kill(greenlet: greenlet, exception: Any = GreenletExit) -> None:
-    """Have `exception` raised in `greenlet`, without waiting for its end (`Greenlet.kill` can)."""
-    if isinstance(greenlet, _core.Greenlet):
-        greenlet.kill(exception, block=False)
-    else:
-        _core.killall([greenlet], exception, block=False)
-
-
-def __getattr__(name: str) -> Any:
-    # These live in modules that import much more.
-    if name == "fork":
-        return import_module("weald.compat._fork").fork
-    if name in ("reinit", "signal_handler"):
-        hub = import_module("weald.compat.hub")
-        return hub.reinit if name == "reinit" else hub.signal
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = more_names(__name__)  # gevent's top-level names

@@ -1,6 +1,8 @@
 """`python -m weald.compat --check PACKAGE_OR_DIR`: which names of gevent and eventlet a code base uses, and whether
 weald has them.
 
+Called by: people who move a program from gevent or eventlet.
+
 It reads the source, it does not run it: `from gevent.x import y`, `import gevent.x`, and attributes of what such
 imports bind.  The exit status is 1 if there are names that weald does not have.
 """
@@ -181,6 +183,7 @@ def check(where: str) -> int:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(prog="python -m weald.compat", description=__doc__)
     parser.add_argument("--check", required=True, metavar="PACKAGE_OR_DIR", help="a package, a directory or a file")
     sys.exit(1 if check(parser.parse_args().check) else 0)

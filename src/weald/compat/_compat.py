@@ -1,4 +1,7 @@
-"""gevent._compat: which Python this is, and names for what differed between Pythons once."""
+"""gevent._compat: which Python this is, and names for what differed between Pythons once.
+
+Called by: users, as gevent._compat; _monitor.py.
+"""
 
 import io
 import os
@@ -8,7 +11,7 @@ from os import PathLike, fsdecode, fsencode, fspath
 from time import get_clock_info, monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
-from weald._missing import gevent_names
+from weald._base.names import more_names
 
 PYPY = False
 WIN = False
@@ -66,6 +69,7 @@ __all__ = [
 
 
 def reraise(t: type[BaseException], value: BaseException, tb: Any = None) -> None:
+    """Raise `value` with the traceback `tb`."""
     raise value.with_traceback(tb)
 
 
@@ -83,4 +87,4 @@ def get_this_psutil_process() -> Any:
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names("weald._compat")
+    __getattr__ = more_names("weald._compat")

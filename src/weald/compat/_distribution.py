@@ -1,6 +1,7 @@
-"""The distribution `gevent`: weald under that name, for pip, for dependants and for whoever imports gevent first.
+"""The distribution `gevent`: weald under that name, for pip, for dependants and for programs that import gevent first.
 
-Called by: the commands `weald install-gevent` and `weald uninstall-gevent`, tests/third_party/environment.py.
+Called by: _commands.py; tests/third_party/environment.py.
+
 Invariants:
 - It is a package of one module, with the metadata that pip writes for any other: pip lists it, counts it as what
   `gevent>=...` asks for, and removes it.
@@ -15,7 +16,7 @@ from importlib.machinery import PathFinder
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions
 from pathlib import Path
 
-from weald._alias import GEVENT_VERSION
+from weald.compat._door import GEVENT_VERSION
 
 __all__ = ["DistributionError", "VERSION", "install", "uninstall", "write"]
 

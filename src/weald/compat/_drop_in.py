@@ -1,8 +1,8 @@
 """What weald does differently once gevent's name leads to it.
 
-Imported by: _alias.py, when gevent has been imported.  Importing it is all: it happens once in a process.
+Called by: _door.py, once gevent has been imported.  Importing this changes weald's hooks, once in a process.
 
-Only what keeps weald's promises: `docs/migrating.md` tells what stays as weald has it.
+`docs/migrating.md` tells what stays as weald has it.
 """
 
 import os as stdlib_os
@@ -20,7 +20,7 @@ def _print(hub: Any, handler: object, exc_info: tuple[Any, ...]) -> None:
     hub.handle_error(handler, *exc_info)
 
 
-# gevent calls a handler of SIGCHLD in its hub's stead: what it raises is printed.
+# gevent prints what a handler of SIGCHLD raises.
 signal.reporters[stdlib_signal.SIGCHLD] = _print
 
 # gevent patches these two with functions of its own.

@@ -1,5 +1,7 @@
 """gevent.os's forks, written in Python and able to watch the child they make.
 
+Called by: _drop_in.py; _names.py, for names of gevent.os.
+
 They return at once in parent and child, as os.fork does: a child's hub begins afresh by itself.  Watching takes the
 child's status when it ends; weald.os.waitpid asks the system itself and needs no watching.
 """

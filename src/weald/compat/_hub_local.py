@@ -1,9 +1,12 @@
-"""gevent._hub_local: this thread's hub."""
+"""gevent._hub_local: this thread's hub.
+
+Called by: users, as gevent._hub_local; _names.py.
+"""
 
 from typing import TYPE_CHECKING, Any
 
+from weald._base.names import more_names
 from weald._core import get_hub, get_hub_if_exists, set_hub
-from weald._missing import gevent_names
 from weald.compat.hub import get_hub_class, set_default_hub_class
 
 __all__ = [
@@ -25,4 +28,4 @@ def get_loop() -> Any:
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names("weald._hub_local")
+    __getattr__ = more_names("weald._hub_local")

@@ -1,11 +1,14 @@
-"""gevent._hub_primitives: waiting."""
+"""gevent._hub_primitives: waiting.
+
+Called by: users, as gevent._hub_primitives.
+"""
 
 from typing import TYPE_CHECKING
 
+from weald._base.names import more_names
 from weald._core import iwait as iwait_on_objects
 from weald._core import wait as wait_on_objects
 from weald._core import wait_read, wait_readwrite, wait_write
-from weald._missing import gevent_names
 from weald.compat.hub import Hub as WaitOperationsGreenlet
 
 __all__ = [
@@ -19,4 +22,4 @@ __all__ = [
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names("weald._hub_primitives")
+    __getattr__ = more_names("weald._hub_primitives")

@@ -1,10 +1,13 @@
-"""gevent._ident: small numbers for objects."""
+"""gevent._ident: small numbers for objects.
+
+Called by: users, as gevent._ident; hub.py.
+"""
 
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from weald._missing import gevent_names
+from weald._base.names import more_names
 
 __all__ = ["IdentRegistry"]
 
@@ -34,4 +37,4 @@ class IdentRegistry:
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names("weald._ident")
+    __getattr__ = more_names("weald._ident")

@@ -1,5 +1,7 @@
 """gevent's monitoring thread: a native thread that reports greenlets which do not switch, and memory.
 
+Called by: hub.py; users, as gevent._monitor.
+
 Made by Hub.start_periodic_monitoring_thread; `config.monitor_thread` and its neighbours say what it does.
 """
 
@@ -13,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
 
-from weald import monkey
-from weald._config import config
-from weald._missing import gevent_names
+from weald._base.config import config
+from weald._base.names import more_names
+from weald._base.originals import get_original
 from weald.compat._compat import get_this_psutil_process
 from weald.compat._tracer import GreenletTracer
 from weald.compat.events import (
@@ -31,8 +33,8 @@ from weald.compat.events import (
 
 __all__ = ["PeriodicMonitoringThread"]
 
-_get_ident, _start_new_thread = monkey.get_original("_thread", ["get_ident", "start_new_thread"])
-_sleep = monkey.get_original("time", "sleep")
+_get_ident, _start_new_thread = get_original("_thread", ["get_ident", "start_new_thread"])
+_sleep = get_original("time", "sleep")
 
 
 class MonitorWarning(RuntimeWarning):
@@ -72,12 +74,14 @@ class PeriodicMonitoringThread:
 
     @property
     def hub(self) -> Any:
+        """The hub that is watched; None once it is gone."""
         return self._hub()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {id(self):#x} in thread {self.monitor_thread_ident:#x} for {self.hub!r}>"
 
     def monitoring_functions(self) -> list[_Entry]:
+        """The functions that are called, and how often."""
         self._monitoring_functions[0].period = config.max_blocking_time
         return self._monitoring_functions
 
@@ -97,6 +101,7 @@ class PeriodicMonitoringThread:
             self._monitoring_functions = [*entries, _Entry(function, period)]
 
     def calculate_sleep_time(self) -> float:
+        """Return the seconds to sleep before the next look: the shortest period."""
         shortest = min((entry.period for entry in self._monitoring_functions if entry.period), default=0)
         return max(shortest, self.min_sleep_time) if shortest > 0 else self.inactive_sleep_time
 
@@ -159,15 +164,19 @@ class PeriodicMonitoringThread:
         return greenlet, report
 
     def ignore_current_greenlet_blocking(self) -> None:
+        """Do not report the greenlet that runs now."""
         self._greenlet_tracer.ignore_current_greenlet_blocking()
 
     def monitor_current_greenlet_blocking(self) -> None:
+        """Report the greenlet that runs now if it does not switch."""
         self._greenlet_tracer.monitor_current_greenlet_blocking()
 
     def can_monitor_memory_usage(self) -> bool:
+        """Return whether psutil is installed."""
         return get_this_psutil_process() is not None
 
     def install_monitor_memory_usage(self) -> None:
+        """Watch memory, too, if psutil is installed; warn if it is not."""
         if not self.can_monitor_memory_usage():
             warnings.warn("Unable to monitor memory usage. Install psutil.", MonitorWarning, stacklevel=2)
             return
@@ -203,4 +212,4 @@ def start(hub: Any) -> None:
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names("weald._monitor")
+    __getattr__ = more_names("weald._monitor")

@@ -1,6 +1,14 @@
-"""Names that gevent has in a module where weald has none: where weald keeps them, or what to use instead."""
+"""Names that gevent has in a module where weald has none: where weald keeps them, or what to use instead.
 
-# Room, then name: "room:name" in weald.
+Called by: _door.py, when a module of weald is asked for a name that it does not have.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["find", "module_advice"]
+
+# Module, then name: "module:name" in weald.
 HOMES: dict[str, dict[str, str]] = {
     "_hub_primitives": {"Waiter": "compat._waiter:Waiter", "getcurrent": "_core:getcurrent"},
     "_imap": {"Greenlet": "_core:Greenlet", "Semaphore": "_core:Semaphore", "UnboundQueue": "queue:SimpleQueue"},
@@ -19,7 +27,7 @@ HOMES: dict[str, dict[str, str]] = {
         "_tcp_listener": "compat._sockets:tcp_listener",
         "get_hub": "_core:get_hub",
     },
-    "core": {"config": "_config:config", "getswitchinterval": "compat:getswitchinterval"},
+    "core": {"config": "_base.config:config", "getswitchinterval": "compat._top_level:getswitchinterval"},
     "event": {"AbstractLinkable": "_core:Linkable"},
     "greenlet": {
         "FailureSpawnedLink": "_core.greenlet:_FailureLink",
@@ -28,10 +36,12 @@ HOMES: dict[str, dict[str, str]] = {
         "Waiter": "compat._waiter:Waiter",
         "get_hub": "_core:get_hub",
         "get_hub_noargs": "_core:get_hub",
-        "config": "_config:config",
+        "config": "_base.config:config",
     },
     "hub": {"RawGreenlet": "_core.hub:greenlet", "get_loop": "compat._hub_local:get_loop"},
+    "exceptions": {"HubDestroyed": "compat.hub:HubDestroyed"},
     "local": {},
+    "monkey": {"main": "monkey.__main__:main"},
     "lock": {},
     "os": {
         "fork_and_watch": "compat._fork:fork_and_watch",
@@ -118,8 +128,21 @@ MODULES: dict[str, str] = {
 }
 
 
+def find(module: str, name: str) -> Any:
+    """Return what gevent has as `name` in its module of the same name as `module` ("weald.x").
+
+    Raises AttributeError, with a hint where there is one.
+    """
+    room = module.removeprefix("weald.")
+    home = HOMES.get(room, {}).get(name)
+    if home is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}{advice(room, name)}")
+    where, _, what = home.partition(":")
+    return getattr(import_module(f"weald.{where}"), what)
+
+
 def module_advice(name: str) -> str:
-    """A hint for who imports gevent's module `name` ("gevent.x.y")."""
+    """Return a hint for programs that import gevent's module `name` ("gevent.x.y")."""
     parts = name.split(".")[1:]
     known = MODULES.get(parts[0]) if parts else None
     if known is None and parts[0].startswith("_gevent_c"):

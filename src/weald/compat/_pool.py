@@ -1,4 +1,7 @@
-"""gevent.pool's leftovers."""
+"""gevent.pool's leftovers.
+
+Called by: _names.py, for names of gevent.pool.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,7 @@
-"""gevent.selectors.GeventSelector."""
+"""gevent.selectors.GeventSelector.
+
+Called by: _names.py, for names of gevent.selectors.
+"""
 
 from typing import Any
 
@@ -16,6 +19,7 @@ class GeventSelector(DefaultSelector):
         self.hub = get_hub() if hub is None else hub
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> SelectorKey:
+        """As DefaultSelector's.  Raises ValueError if the descriptor is not open."""
         try:
             return super().register(fileobj, events, data)
         except OSError as error:

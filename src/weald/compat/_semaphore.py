@@ -1,12 +1,15 @@
-"""gevent._semaphore."""
+"""gevent._semaphore.
+
+Called by: users, as gevent._semaphore.
+"""
 
 from typing import TYPE_CHECKING
 
+from weald._base.names import more_names
 from weald._core import BoundedSemaphore, Semaphore
-from weald._missing import gevent_names
 
 __all__ = ["BoundedSemaphore", "Semaphore"]
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names("weald._semaphore")
+    __getattr__ = more_names("weald._semaphore")

@@ -1,11 +1,14 @@
-"""gevent._socketcommon: what gevent's socket modules shared; here it is all in weald.socket."""
+"""gevent._socketcommon: what gevent's socket modules shared; here it is all in weald.socket.
+
+Called by: users, as gevent._socketcommon; _names.py, for names of gevent.socket.
+"""
 
 from errno import EAGAIN, EALREADY, EBADF, ECONNREFUSED, EHOSTUNREACH, EINPROGRESS, EINVAL, EISCONN, EWOULDBLOCK
 from typing import TYPE_CHECKING, Any
 
 from weald import socket as _socket
+from weald._base.names import more_names
 from weald._core import Timeout, get_hub
-from weald._missing import gevent_names
 from weald.exceptions import ConcurrentObjectUseError
 from weald.socket import *
 from weald.socket import __dns__, __extensions__, __implements__, __imports__, cancel_wait
@@ -25,4 +28,4 @@ def wait(io: Any, timeout: float | None = None, timeout_exc: Any = None) -> None
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names("weald._socketcommon")
+    __getattr__ = more_names("weald._socketcommon")

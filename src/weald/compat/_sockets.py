@@ -1,4 +1,7 @@
-"""gevent.server's makers of listeners."""
+"""gevent.server's makers of listeners.
+
+Called by: _names.py, for names of gevent.server.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""gevent.threadpool.ThreadResult: hands what a native thread has computed to the hub of another."""
+"""gevent.threadpool.ThreadResult: hands what a native thread has computed to the hub of another.
+
+Called by: _names.py, for names of gevent.threadpool.
+"""
 
 import sys
 from collections.abc import Callable
@@ -24,16 +27,20 @@ class ThreadResult:
 
     @property
     def exception(self) -> BaseException | None:
+        """The exception of the call, or None."""
         return self.exc_info[1] if self.exc_info else None
 
     def successful(self) -> bool:
+        """Return whether the call raised nothing."""
         return self.exception is None
 
     def set(self, value: Any) -> None:
+        """Hand over the result of the call."""
         self.value = value
         self.hub.loop.run_callback_threadsafe(self._soon)
 
     def handle_error(self, context: Any, exc_info: Any) -> None:
+        """Hand over what the call raised, which is reported as of `context`."""
         self.context = context
         self.exc_info = exc_info
         self.hub.loop.run_callback_threadsafe(self._soon)
@@ -56,4 +63,4 @@ class ThreadResult:
 
 
 def _nobody(result: Any) -> None:
-    """The receiver of a result that nobody wants."""
+    """The receiver of a result that is not wanted."""

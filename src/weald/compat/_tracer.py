@@ -1,5 +1,7 @@
 """Watching switches with greenlet's trace function: who runs, and since when.  For _monitor and util.
 
+Called by: util.py, _monitor.py; users, as gevent._tracer.
+
 A tracer works in the thread that made it; it calls the trace function that was set before it.
 """
 
@@ -10,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, settrace
 
-from weald._missing import gevent_names
+from weald._base.names import more_names
+from weald.compat._run_info import format_run_info
 from weald.compat._util import gmctime
-from weald.compat.util import format_run_info
 
 __all__ = ["GreenletTracer", "HubSwitchTracer", "MaxSwitchTracer"]
 
@@ -52,9 +54,11 @@ class GreenletTracer:
         return True, active
 
     def ignore_current_greenlet_blocking(self) -> None:
+        """Do not report the greenlet that runs now."""
         self.active_greenlet = None
 
     def monitor_current_greenlet_blocking(self) -> None:
+        """Watch the greenlet that runs now, though no switch to it was seen."""
         self.active_greenlet = getcurrent()
 
     def did_block_hub_report(self, hub: Any, active_greenlet: Any, format_kwargs: dict[str, Any]) -> list[str]:
@@ -97,6 +101,7 @@ class HubSwitchTracer(_HubTracer):
             self.last_entered_hub = perf_counter()
 
     def did_block_hub(self, hub: Any) -> Any:
+        """Return (True, greenlet) if the hub has not run for too long, else False."""
         if perf_counter() - self.last_entered_hub > self.max_blocking_time:
             return True, self.active_greenlet
         return False
@@ -119,6 +124,7 @@ class MaxSwitchTracer(_HubTracer):
         self.last_switch = now
 
     def did_block_hub(self, hub: Any) -> Any:
+        """Return (True, greenlet) if a greenlet has run for too long, else False."""
         if self.max_blocking == 0:
             self.max_blocking = perf_counter() - self.last_switch
         if self.max_blocking > self.max_blocking_time:
@@ -127,4 +133,4 @@ class MaxSwitchTracer(_HubTracer):
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names("weald._tracer")
+    __getattr__ = more_names("weald._tracer")

@@ -1,11 +1,14 @@
-"""gevent._util: helpers that programs have borrowed from gevent."""
+"""gevent._util: helpers that programs have borrowed from gevent.
+
+Called by: users, as gevent._util; hub.py, _tracer.py.
+"""
 
 import time
 from collections.abc import Callable, Iterable
 from functools import WRAPPER_ASSIGNMENTS, WRAPPER_UPDATES, update_wrapper
 from typing import TYPE_CHECKING, Any
 
-from weald._missing import gevent_names
+from weald._base.names import more_names
 
 __all__ = ["Lazy", "LazyOnClass", "copy_globals", "gmctime", "readproperty", "update_wrapper"]
 
@@ -85,4 +88,4 @@ def gmctime() -> str:
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names("weald._util")
+    __getattr__ = more_names("weald._util")

@@ -1,5 +1,7 @@
 """gevent's Waiter: one greenlet waits in `get` until somebody calls `switch` or `throw`.
 
+Called by: hub.py; users, as gevent._waiter; _names.py, for names of several modules of gevent's.
+
 For code written for gevent.  weald's own primitives are events, AsyncResults and queues.
 """
 
@@ -8,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
+from weald._base.names import more_names
 from weald._core import get_hub
-from weald._missing import gevent_names
 from weald.exceptions import ConcurrentObjectUseError
 
 __all__ = ["Waiter"]
@@ -30,6 +32,7 @@ class Waiter:
         self.clear()
 
     def clear(self) -> None:
+        """Forget the value or the exception: it can be waited for anew."""
         self.greenlet: greenlet | None = None
         self.value: Any = None
         self._exception: Any = _NONE  # None: there is a value; a tuple: what `throw` was called with
@@ -63,6 +66,7 @@ class Waiter:
             self._resume(self.greenlet.switch, value)
 
     def switch_args(self, *args: Any) -> None:
+        """`switch` to the tuple of the arguments."""
         self.switch(args)
 
     def throw(self, *throw_args: Any) -> None:
@@ -112,10 +116,12 @@ class MultipleWaiter(Waiter):
         self._values: list[Any] = []
 
     def switch(self, value: Any) -> None:
+        """Add a value, and wake the greenlet that waits."""
         self._values.append(value)
         super().switch(True)
 
     def get(self) -> Any:
+        """Return the first of the values, waiting for one if there is none."""
         if not self._values:
             super().get()
             self.clear()
@@ -123,4 +129,4 @@ class MultipleWaiter(Waiter):
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names("weald._waiter")
+    __getattr__ = more_names("weald._waiter")

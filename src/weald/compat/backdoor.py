@@ -1,6 +1,8 @@
 """gevent.backdoor: a Python prompt into the running process, over TCP.
 
-Whoever can connect can do all that the process can: bind to 127.0.0.1.
+Called by: users, as gevent.backdoor.
+
+A client can do all that the process can, so bind to 127.0.0.1.
 
 Invariant: while a session's greenlet runs, and only then, sys.stdin, stdout and stderr are the session's.
 """
@@ -11,8 +13,8 @@ from code import InteractiveConsole
 from socket import SOL_TCP, TCP_NODELAY
 from typing import TYPE_CHECKING, Any
 
+from weald._base.names import more_names
 from weald._core import Greenlet, getcurrent
-from weald._missing import gevent_names
 from weald.pool import Pool
 from weald.server import StreamServer
 
@@ -165,4 +167,4 @@ if __name__ == "__main__":
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names("weald.backdoor")
+    __getattr__ = more_names("weald.backdoor")

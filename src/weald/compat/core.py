@@ -1,15 +1,17 @@
 """gevent.core: the event loop's class, with the names that only gevent's loops have, and what else was there.
 
-Importing it, which making a hub does, makes the loops of hubs be of that class.
+Called by: users (gevent.core, weald.core), hub.py; _door.py, for `weald.config.loop`.
+
+Once this is imported, the loops of hubs are of this class.
 """
 
 from time import time
 from typing import TYPE_CHECKING, Any
 
 from weald import _core
+from weald._base.names import more_names
 from weald._core import EVENTS, READ, WRITE, EventLoop, get_hub
 from weald._core import Callback as callback
-from weald._missing import gevent_names
 
 __all__ = [
     "EVENTS",
@@ -57,6 +59,7 @@ class loop(EventLoop):
 
     @property
     def WatcherType(self) -> type:
+        """The base class of the watchers."""
         return _core.Watcher
 
     def verify(self) -> None:
@@ -91,10 +94,12 @@ def supported_backends() -> list[str]:
 
 
 def recommended_backends() -> list[str]:
+    """Return what the loop is built on."""
     return ["epoll"]
 
 
 def embeddable_backends() -> list[str]:
+    """Return nothing: no backend can be embedded."""
     return []
 
 
@@ -104,8 +109,9 @@ def get_version() -> str:
 
 
 def get_header_version() -> str:
+    """Return the same as `get_version`."""
     return get_version()
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names("weald.core")
+    __getattr__ = more_names("weald.core")

@@ -1,5 +1,7 @@
 """gevent.events: what happens to the process, told to subscribers and to plug-ins.
 
+Called by: users, as gevent.events; _monitor.py.
+
 A subscriber is a callable in `subscribers`; it gets the event.  Plug-ins are the entry points of the groups that
 the event classes name.  With zope.event installed `subscribers` is its list; with zope.interface the `I…` classes
 are its interfaces, else plain ones.
@@ -13,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from weald import monkey
-from weald._missing import gevent_names
+from weald._base.names import more_names
 
 try:
     from zope.event import notify, subscribers
@@ -101,6 +103,8 @@ class IPeriodicMonitorThreadStartedEvent(Interface):  # type: ignore[misc]
 
 @implementer(IPeriodicMonitorThreadStartedEvent)
 class PeriodicMonitorThreadStartedEvent:
+    """See IPeriodicMonitorThreadStartedEvent."""
+
     ENTRY_POINT_NAME: ClassVar[str] = "gevent.plugins.hub.periodic_monitor_thread_started"
 
     def __init__(self, monitor: Any) -> None:
@@ -118,6 +122,8 @@ class IEventLoopBlocked(Interface):  # type: ignore[misc]
 
 @implementer(IEventLoopBlocked)
 class EventLoopBlocked:
+    """See IEventLoopBlocked."""
+
     def __init__(self, greenlet: Any, blocking_time: float, info: list[str], *, hub: Any = None) -> None:
         self.greenlet = greenlet
         self.blocking_time = blocking_time
@@ -172,12 +178,16 @@ class MemoryUsageUnderThreshold(_MemoryEvent):
 
 
 class IGeventPatchEvent(Interface):  # type: ignore[misc]
+    """Something is patched."""
+
     source = Attribute("where the replacements are")
     target = Attribute("what is patched")
 
 
 @implementer(IGeventPatchEvent)
 class GeventPatchEvent:
+    """See IGeventPatchEvent."""
+
     def __init__(self, source: Any, target: Any) -> None:
         self.source = source
         self.target = target
@@ -196,7 +206,7 @@ class DoNotPatch(BaseException):
 
 @implementer(IGeventWillPatchEvent)
 class GeventWillPatchEvent(GeventPatchEvent):
-    pass
+    """See IGeventWillPatchEvent."""
 
 
 class IGeventDidPatchEvent(IGeventPatchEvent):
@@ -205,7 +215,7 @@ class IGeventDidPatchEvent(IGeventPatchEvent):
 
 @implementer(IGeventDidPatchEvent)
 class GeventDidPatchEvent(GeventPatchEvent):
-    pass
+    """See IGeventDidPatchEvent."""
 
 
 class IGeventWillPatchModuleEvent(IGeventWillPatchEvent):
@@ -217,6 +227,8 @@ class IGeventWillPatchModuleEvent(IGeventWillPatchEvent):
 
 @implementer(IGeventWillPatchModuleEvent)
 class GeventWillPatchModuleEvent(GeventWillPatchEvent):
+    """See IGeventWillPatchModuleEvent."""
+
     ENTRY_POINT_NAME: ClassVar[str] = "gevent.plugins.monkey.will_patch_module"
 
     def __init__(self, module_name: str, source: Any, target: Any, items: Any) -> None:
@@ -233,6 +245,8 @@ class IGeventDidPatchModuleEvent(IGeventDidPatchEvent):
 
 @implementer(IGeventDidPatchModuleEvent)
 class GeventDidPatchModuleEvent(GeventDidPatchEvent):
+    """See IGeventDidPatchModuleEvent."""
+
     ENTRY_POINT_NAME: ClassVar[str] = "gevent.plugins.monkey.did_patch_module"
 
     def __init__(self, module_name: str, source: Any, target: Any) -> None:
@@ -270,9 +284,12 @@ class _PatchAll:
 
 @implementer(IGeventWillPatchAllEvent)
 class GeventWillPatchAllEvent(_PatchAll, GeventWillPatchEvent):
+    """See IGeventWillPatchAllEvent."""
+
     ENTRY_POINT_NAME: ClassVar[str] = "gevent.plugins.monkey.will_patch_all"
 
     def will_patch_module(self, module_name: str) -> Any:
+        """Return whether that module will be patched; None if `patch_all` does not know it."""
         return self.patch_all_arguments.get(module_name)
 
 
@@ -285,6 +302,8 @@ class IGeventDidPatchBuiltinModulesEvent(IGeventDidPatchEvent):
 
 @implementer(IGeventDidPatchBuiltinModulesEvent)
 class GeventDidPatchBuiltinModulesEvent(_PatchAll, GeventDidPatchEvent):
+    """See IGeventDidPatchBuiltinModulesEvent."""
+
     ENTRY_POINT_NAME: ClassVar[str] = "gevent.plugins.monkey.did_patch_builtins"
 
 
@@ -294,6 +313,8 @@ class IGeventDidPatchAllEvent(IGeventDidPatchEvent):
 
 @implementer(IGeventDidPatchAllEvent)
 class GeventDidPatchAllEvent(_PatchAll, GeventDidPatchEvent):
+    """See IGeventDidPatchAllEvent."""
+
     ENTRY_POINT_NAME: ClassVar[str] = "gevent.plugins.monkey.did_patch_all"
 
 
@@ -326,4 +347,4 @@ monkey.listeners.append(_Listener())
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names("weald.events")
+    __getattr__ = more_names("weald.events")

@@ -1,5 +1,8 @@
 """gevent.hub: the Hub with all that gevent's has, and what else is in that module.
 
+Called by: users (gevent.hub, weald.hub); _door.py, when a hub is asked for what only gevent's have; _drop_in.py,
+_hub_local.py, _hub_primitives.py.
+
 Once this is imported, hubs are of this class unless `set_default_hub_class` chooses another, and those that there
 are become so.
 """
@@ -15,18 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from weald import _alias, _core
-from weald._config import config
+from weald import _core
+from weald._base.config import config
+from weald._base.names import more_names
 from weald._core import Greenlet, get_hub, get_hub_if_exists, idle, iwait, set_hub, sleep, spawn_raw, wait
-from weald._missing import gevent_names
 from weald.compat import (
+    _plain,
     core,  # gives loops gevent's names
-    kill,
 )
 from weald.compat._ident import IdentRegistry
+from weald.compat._top_level import kill
 from weald.compat._util import readproperty
 from weald.compat._waiter import Waiter
-from weald.exceptions import BlockingSwitchOutError, HubDestroyed, InvalidSwitchError, LoopExit
+from weald.exceptions import BlockingSwitchOutError, InvalidSwitchError, LoopExit
 
 __all__ = [
     "GreenletExit",
@@ -49,6 +53,14 @@ _counter = count(1)
 _UNSET = object()
 
 
+class HubDestroyed(GreenletExit):
+    """gevent throws it into a hub that is being destroyed; weald does not."""
+
+    def __init__(self, destroy_loop: bool = True) -> None:
+        super().__init__(destroy_loop)
+        self.destroy_loop = destroy_loop
+
+
 class Hub(_core.Hub):
     """The greenlet that runs a thread's event loop."""
 
@@ -69,10 +81,12 @@ class Hub(_core.Hub):
 
     @property
     def loop_class(self) -> Any:
+        """The class of loops."""
         return config.loop
 
     @property
     def backend(self) -> Any:
+        """What `config.libev_backend` says; without effect here."""
         return config.libev_backend
 
     @property
@@ -82,10 +96,12 @@ class Hub(_core.Hub):
 
     @property
     def resolver_class(self) -> Any:
+        """The class of resolvers, `config.resolver`."""
         return config.resolver
 
     @property
     def threadpool_class(self) -> Any:
+        """The class of thread pools, `config.threadpool`."""
         return config.threadpool
 
     @property
@@ -159,6 +175,7 @@ class Hub(_core.Hub):
     def cancel_waits_close_and_then(
         self, watchers: Any, exc_kind: Any, then: Callable[..., object], *then_args: Any
     ) -> None:
+        """Soon, raise `exc_kind` in those that wait for `watchers`, close these, and call `then(*then_args)`."""
         deferred = [watcher for watcher in watchers if watcher is not None]
         self.loop.run_callback(self._cancel_waits, deferred, exc_kind, then, then_args)
 
@@ -253,10 +270,12 @@ class Hub(_core.Hub):
         return self.periodic_monitoring_thread
 
     def run(self) -> None:
+        """Run the event loop; the hub's greenlet does so."""
         self.start_periodic_monitoring_thread()
         super().run()
 
     def destroy(self, destroy_loop: bool | None = None) -> None:
+        """End the hub and its loop."""
         if self.periodic_monitoring_thread is not None:
             self.periodic_monitoring_thread.kill()
             self.periodic_monitoring_thread = None
@@ -280,6 +299,7 @@ class signal:
 
     @property
     def ref(self) -> bool:
+        """Whether the program waits for the signal rather than end."""
         return bool(self.watcher.ref)
 
     @ref.setter
@@ -287,6 +307,7 @@ class signal:
         self.watcher.ref = value
 
     def cancel(self) -> None:
+        """Leave the signal alone from now on."""
         if self.watcher is not None:
             self.watcher.stop()
             self.watcher.close()
@@ -296,6 +317,7 @@ class signal:
         self.greenlet_class(self.handle).switch()
 
     def handle(self) -> None:
+        """Call the handler; what it raises ends the program."""
         hub = self.hub
         try:
             self.handler(*self.args, **self.kwargs)
@@ -307,17 +329,9 @@ def reinit(hub: Any = None) -> None:
     """Nothing is left to do in a fork's child: its hub has begun afresh by itself."""
 
 
-def _adopt_hubs() -> None:
-    """Make gevent's hubs and loops of those that there are."""
-    for loop in _core.living(_alias.Loop):
-        loop.__class__ = core.loop  # type: ignore[assignment]
-    for hub in _core.living(_alias.Hub):
-        hub.__class__ = Hub  # type: ignore[assignment]
-        hub._adopted()
-
-
 _hub_class: type[_core.Hub] = Hub  # of hubs made from now on
-_adopt_hubs()
+for _hub in _plain.become(Hub, core.loop):
+    _hub._adopted()
 
 
 def set_default_hub_class(hubtype: type[_core.Hub]) -> None:
@@ -334,4 +348,4 @@ def get_hub_class() -> type[_core.Hub]:
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names("weald.hub")
+    __getattr__ = more_names("weald.hub")

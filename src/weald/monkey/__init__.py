@@ -1,7 +1,10 @@
 """Monkey patching: make the standard library, and what is built on it, cooperative.
 
 Called by: users, as early as they can, though the order does not matter: what already holds an original
-(`from time import sleep`, a module-level lock) is found and mended. `python -m weald.monkey` patches first.
+(`from time import sleep`, a module-level lock) is found and mended; weald.monkey.__main__ (`python -m weald.monkey`
+patches first); weald.serve, weald.integrations, weald.compat.
+
+What was replaced, and who listens, is kept in _base/originals.py, so that every module may ask for originals.
 
 Invariants:
 - `saved[module][name]` is the original of everything that was replaced, kept once and for all.
@@ -15,15 +18,26 @@ import gc
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weald import _core
-from weald._alias import enter_compat
+from weald._base import originals
+from weald._base.names import more_names
+from weald._base.originals import (
+    Listener,
+    MonkeyPatchWarning,
+    get_original,
+    is_anything_patched,
+    is_module_patched,
+    is_object_patched,
+    listeners,
+    saved,
+    warn,
+)
 from weald.monkey import _imports, _locks, _names
 
 __all__ = [
@@ -34,7 +48,6 @@ __all__ = [
     "is_module_patched",
     "is_object_patched",
     "listeners",
-    "main",
     "patch_all",
     "patch_builtins",
     "patch_contextvars",
@@ -56,79 +69,9 @@ __all__ = [
     "saved",
 ]
 
-saved: dict[str, dict[str, Any]] = {}
-
 _MISSING = object()
-# In `saved`, beside the modules: the arguments of patch_all's calls, true if they were in any of them.
-_ARGUMENTS = "_gevent_saved_patch_all_module_settings"
 _mended: list[tuple[str, Any]] = []  # besides the globals in `saved`: where an original was, and which
 _to_mend: list[tuple[Any, Any]] | None = None  # gathered while patch_all runs: one search instead of many
-
-
-class MonkeyPatchWarning(RuntimeWarning):
-    """Something about patching is not as it should be."""
-
-
-class Listener:
-    """Somebody who wants to know what is patched: override methods and append an instance to `listeners`.
-
-    The `will_` methods may return False: leave that alone.
-    """
-
-    def will_patch_all(self, arguments: dict[str, Any], extra: dict[str, Any]) -> bool:
-        """`patch_all` was called with `arguments`, and with `extra` ones that it does not know."""
-        return True
-
-    def will_patch_module(self, source: Any, target: ModuleType, items: list[str]) -> bool:
-        """`items`, which may be changed, of module `target` will be replaced with those of `source`."""
-        return True
-
-    def did_patch_module(self, source: Any, target: ModuleType) -> None: ...
-
-    def did_patch_all(self, arguments: dict[str, Any], extra: dict[str, Any]) -> None: ...
-
-
-listeners: list[Listener] = []
-
-
-def get_original(mod_name: str | Iterable[str], item_name: str | Iterable[str]) -> Any:
-    """The unpatched `item_name` of module `mod_name`; a list of them for an iterable of names.
-
-    Of several module names the first that can be imported counts.
-    """
-    if not isinstance(mod_name, str):
-        return get_original(_first_importable(mod_name), item_name)
-    if not isinstance(item_name, str):
-        return [get_original(mod_name, name) for name in item_name]
-    originals = saved.get(mod_name, {})
-    return originals[item_name] if item_name in originals else getattr(import_module(mod_name), item_name)
-
-
-def _first_importable(names: Iterable[str]) -> str:
-    error: ImportError | None = None
-    for name in names:
-        try:
-            import_module(name)
-        except ImportError as failed:
-            error = failed
-        else:
-            return name
-    raise error or ImportError("no module name was given")
-
-
-def is_module_patched(mod_name: str) -> bool:
-    """Whether anything of that module has been replaced."""
-    return mod_name in saved
-
-
-def is_anything_patched() -> bool:
-    """Whether anything at all has been replaced."""
-    return bool(saved)
-
-
-def is_object_patched(mod_name: str, item_name: str) -> bool:
-    """Whether that object has been replaced."""
-    return item_name in saved.get(mod_name, {})
 
 
 def patch_item(module: ModuleType, attr: str, newitem: object) -> None:
@@ -151,8 +94,7 @@ def remove_item(module: ModuleType, attr: str) -> None:
 def patch_module(target_module: ModuleType, source_module: Any, items: Iterable[str] | None = None) -> bool:
     """Replace `items` of `target_module` with those of `source_module`; False if a listener forbids it.
 
-    Without `items`, `source_module.__implements__` names them.  `_gevent_will_monkey_patch(target_module, items,
-    warn)` and `_gevent_did_monkey_patch` of the source, if there are such functions, are called before and after.
+    Without `items`, `source_module.__implements__` names them; raises AttributeError if it has no such list.
     Modules that imported an original by name get the new one too.
     """
     if items is None:
@@ -160,9 +102,6 @@ def patch_module(target_module: ModuleType, source_module: Any, items: Iterable[
         if items is None:
             raise AttributeError(f"{source_module!r} does not say in __implements__ what it has for others")
     names = list(items)
-    will, did = (getattr(source_module, f"_gevent_{when}_monkey_patch", None) for when in ("will", "did"))
-    if will is not None:
-        will(target_module, names, _warn)
     if not all([listener.will_patch_module(source_module, target_module, names) for listener in listeners]):
         return False
     replaced = []
@@ -173,15 +112,15 @@ def patch_module(target_module: ModuleType, source_module: Any, items: Iterable[
             patch_item(target_module, attr, new)
             replaced.append((old, new))
     _mend(replaced)
-    if did is not None:
-        did(target_module, names, _warn)
     for listener in listeners:
         listener.did_patch_module(source_module, target_module)
     return True
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, MonkeyPatchWarning, stacklevel=3)
+def _begin() -> None:
+    """Before anything of weald's that may be put in place is looked up."""
+    for prepare in originals.before_patching:
+        prepare()
 
 
 def _patch_module(name: str, items: Iterable[str] | None = None) -> bool:
@@ -189,7 +128,7 @@ def _patch_module(name: str, items: Iterable[str] | None = None) -> bool:
 
     What this Python's module lacks is left out.
     """
-    enter_compat()
+    _begin()
     source = import_module(f"weald.{name.lstrip('_')}")
     target = import_module(name)
     names = source.__implements__ if items is None else items
@@ -248,9 +187,9 @@ def patch_select(aggressive: bool = True) -> None:
 
 
 def _mend_psycopg() -> None:
-    """psycopg's C code waits in poll(2) unless it is told to wait in Python; psycopg itself only knows gevent.
+    """Have psycopg wait in Python: its C code waits in poll(2) otherwise, and it does not know that weald has patched.
 
-    By its `wait_select`, which every version has, and which ours has no limit of 1024 descriptors in.
+    It waits by its `wait_select`, which every version has; weald's select has no limit of 1024 descriptors.
     """
     os.environ.setdefault("PSYCOPG_WAIT_FUNC", "wait_select")
     waiting = sys.modules.get("psycopg.waiting")
@@ -439,15 +378,15 @@ def patch_all(
     Further arguments are for `listeners`.  False if one of them forbids it.
     """
     arguments = {name: value for name, value in locals().items() if name != "kwargs"}
-    before = saved.get(_ARGUMENTS)
+    before = saved.get(originals.arguments_key)
     if before and before != arguments:
-        _warn("patch_all was called more than once, with other arguments: all that was true in either call is patched")
+        warn("patch_all was called more than once, with other arguments: all that was true in either call is patched")
     if before and not any(value and not before[name] for name, value in arguments.items()):
         return True
-    enter_compat()
+    _begin()
     if not all([listener.will_patch_all(arguments, kwargs) for listener in listeners]):
         return False
-    saved[_ARGUMENTS] = {name: value or bool(before and before[name]) for name, value in arguments.items()}
+    saved[originals.arguments_key] = {name: value or bool(before and before[name]) for name, value in arguments.items()}
     global _to_mend
     _to_mend = []
     try:
@@ -485,8 +424,5 @@ def patch_all(
     return True
 
 
-def main() -> None:
-    """`python -m weald.monkey`."""
-    from weald.monkey.__main__ import main
-
-    main()
+if not TYPE_CHECKING:
+    __getattr__ = more_names(__name__)

@@ -1,5 +1,7 @@
 """`python -m weald.monkey [--no-PART …] SCRIPT|-m MODULE ARGS…`: patch, then run the program as __main__.
 
+Called by: people; weald.compat, which has `main` as a name of the package.
+
 With `--doctor` the program is not patched before: what it imports before it patches itself is reported.
 """
 

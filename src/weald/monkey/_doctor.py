@@ -1,6 +1,6 @@
 """`python -m weald.monkey --doctor SCRIPT`: what a program imports too early, by which line, and what came of it.
 
-Called by: `weald.monkey.__main__`.
+Called by: weald.monkey.__main__.
 
 The script runs as it is and patches when it does.  Imports are recorded until then; right after, or at the
 end if it patches piece by piece, one look through the interpreter's objects shows what still holds originals.
@@ -59,6 +59,7 @@ class Doctor(MetaPathFinder, monkey.Listener):
         return None
 
     def will_patch_module(self, source: Any, target: ModuleType, items: list[str]) -> bool:
+        """Record what is patched, and the line that began it."""
         self.targets.setdefault(target.__name__, []).extend(items)
         if not self.patched_by:
             self.patched_by = _lines()
@@ -67,6 +68,7 @@ class Doctor(MetaPathFinder, monkey.Listener):
         return True
 
     def did_patch_all(self, arguments: dict[str, Any], extra: dict[str, Any]) -> None:
+        """Look at what came of it."""
         self.examine()
 
     # -- what came of it

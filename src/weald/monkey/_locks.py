@@ -1,12 +1,12 @@
 """Locks that were made before patching: replace them by weald's, in all places or in none.
 
-Called by: `weald.monkey.patch_thread`.
+Called by: weald.monkey (`patch_thread`).
 
 A native lock blocks the loop when a greenlet waits for it, and a native RLock does not even exclude greenlets
 of one thread from each other.  So every lock that is free is replaced wherever it is held.
 
 Invariant: a lock of which one reference cannot be replaced (a local variable's, a tuple's other than a function's
-defaults, C code's, weald's own) stays what it is everywhere: two locks in place of one would exclude nobody.
+defaults, C code's, weald's own) stays what it is everywhere: two locks in place of one would exclude no one.
 """
 
 import _thread
@@ -48,7 +48,7 @@ def replace() -> int:
 
 
 def _free(lock: Any) -> bool:
-    """Whether nobody holds this native lock."""
+    """Return whether this native lock is free."""
     owned = getattr(lock, "_is_owned", None)
     if (owned is not None and owned()) or not lock.acquire(False):
         return False

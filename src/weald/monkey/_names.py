@@ -1,9 +1,9 @@
 """What holds an original by another name: module globals, attributes of classes, defaults of functions.
 
-Called by: `weald.monkey`, after it has replaced something.
+Called by: weald.monkey, after it has replaced something.
 
 Invariant: only exact matches are replaced; weald's own modules and the import system's are left alone, and so is
-the module that defines an original (`_socket`, say), where whoever wants the original finds it.
+the module that defines an original (`_socket`, say), where the original can be found.
 """
 
 import gc
@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-_OURS = frozenset({"weald", "gevent", "greenlet", "importlib", "_thread"})
+from weald._base.originals import left_alone
 
 
 def is_foreign(module: object) -> bool:
-    """Whether what the module of this name defines may be mended."""
+    """Return whether what the module of this name defines may be mended."""
     top = module.partition(".")[0] if isinstance(module, str) else ""
-    return bool(top) and top not in _OURS and not top.startswith("_frozen")
+    return bool(top) and top not in left_alone and not top.startswith("_frozen")
 
 
 def mend_modules(

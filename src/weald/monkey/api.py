@@ -1,4 +1,7 @@
-"""gevent.monkey.api: the part of weald.monkey that plug-ins use."""
+"""The part of weald.monkey that plug-ins use: replacing names, and getting at what was there.
+
+Called by: users.
+"""
 
 from weald.monkey import get_original, patch_item, patch_module, remove_item
 

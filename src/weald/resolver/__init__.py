@@ -1,16 +1,16 @@
 """Host names to addresses and back: the contract of a resolver, and the choice of one.
 
-Called by: socket.py.  Every hub has its own, made at first use as `config.resolver` says
-(environment variable WEALD_RESOLVER).
+Called by: weald.socket, and the modules of weald.resolver, which follow the contract.  A hub has a resolver of its own,
+made at first use as `config.resolver` says (environment variable WEALD_RESOLVER).
 """
 
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from weald._config import config
+from weald._base.config import config
+from weald._base.names import more_names
 from weald._core import Hub, get_hub, get_hub_if_exists
-from weald._missing import gevent_names
 
 __all__ = __extensions__ = ["Resolver", "current"]
 
@@ -30,11 +30,16 @@ class Resolver(Protocol):
         type: int = 0,
         proto: int = 0,
         flags: int = 0,
-    ) -> list[AddressInfo]: ...
-    def gethostbyname(self, hostname: Host) -> str: ...
-    def gethostbyname_ex(self, hostname: Host) -> HostEntry: ...
-    def gethostbyaddr(self, ip_address: Host) -> HostEntry: ...
-    def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int) -> tuple[str, str]: ...
+    ) -> list[AddressInfo]:
+        """socket.getaddrinfo(), with plain numbers for families and kinds."""
+    def gethostbyname(self, hostname: Host) -> str:
+        """socket.gethostbyname()"""
+    def gethostbyname_ex(self, hostname: Host) -> HostEntry:
+        """socket.gethostbyname_ex()"""
+    def gethostbyaddr(self, ip_address: Host) -> HostEntry:
+        """socket.gethostbyaddr()"""
+    def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int) -> tuple[str, str]:
+        """socket.getnameinfo()"""
     def close(self) -> None:
         """Free what the resolver holds; its hub calls this at its end."""
 
@@ -64,4 +69,4 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 if not TYPE_CHECKING:
-    __getattr__ = gevent_names(__name__)
+    __getattr__ = more_names(__name__)

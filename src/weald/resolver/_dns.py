@@ -48,10 +48,12 @@ class DnsFailure(Exception):
         self.reason = reason
 
     def gaierror(self) -> _socket.gaierror:
+        """Return the error of getaddrinfo and gethostbyname that says this."""
         number, text, _ = self._ERRORS[self.reason]
         return _socket.gaierror(number, text)
 
     def herror(self) -> _socket.herror:
+        """Return the error of gethostbyaddr that says this."""
         return _socket.herror(self.reason, self._ERRORS[self.reason][2])
 
 
@@ -92,6 +94,7 @@ class DnsResolver:
         proto: int = 0,
         flags: int = 0,
     ) -> list[AddressInfo]:
+        """socket.getaddrinfo(), with plain numbers for families and kinds."""
         refuse_cut_name(host)
         numeric = (flags | _socket.AI_NUMERICHOST) & ~_socket.AI_CANONNAME
         try:
@@ -157,12 +160,14 @@ class DnsResolver:
         return self._lookups.start((name.lower(), kind), self.query, name, kind)
 
     def gethostbyname(self, hostname: Host) -> str:
+        """socket.gethostbyname()"""
         hostname = _unchanging(hostname)
         if _needs_no_server(hostname):
             return _socket.gethostbyname(hostname)  # type: ignore[arg-type]
         return str(self.getaddrinfo(hostname, None, _socket.AF_INET, _socket.SOCK_STREAM)[0][4][0])
 
     def gethostbyname_ex(self, hostname: Host) -> HostEntry:
+        """socket.gethostbyname_ex()"""
         hostname = _unchanging(hostname)
         if _needs_no_server(hostname):
             return _socket.gethostbyname_ex(hostname)  # type: ignore[arg-type]
@@ -176,6 +181,7 @@ class DnsResolver:
     # ---------------------------------------------------------------- addresses to names
 
     def gethostbyaddr(self, ip_address: Host) -> HostEntry:
+        """socket.gethostbyaddr()"""
         if not isinstance(ip_address, str | bytes | bytearray):
             return _socket.gethostbyaddr(ip_address)  # which says what is wrong
         address = self.getaddrinfo(_unchanging(ip_address), None, 0, _socket.SOCK_STREAM)[0][4][0]
@@ -186,6 +192,7 @@ class DnsResolver:
         return name, aliases, [address]
 
     def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int) -> tuple[str, str]:
+        """socket.getnameinfo()"""
         wanted = isinstance(flags, int) and not flags & _socket.NI_NUMERICHOST
         if not wanted:
             return _socket.getnameinfo(sockaddr, flags)

@@ -153,6 +153,7 @@ class HostsFile(_File):
         self._by_address: dict[str, HostEntry] = {}
 
     def parse(self, lines: list[list[str]]) -> None:
+        """Take the file's lines, split into words."""
         self._by_name, self._by_address = {}, {}
         for address, *names in lines:
             try:
@@ -167,10 +168,12 @@ class HostsFile(_File):
                 self._by_name.setdefault(name, []).append(entry)
 
     def by_name(self, name: str) -> list[HostEntry]:
+        """Return the entries that have this name, in the file's order."""
         self.refresh()
         return self._by_name.get(name.lower().removesuffix("."), [])
 
     def by_address(self, address: str) -> HostEntry | None:
+        """Return the first entry of this address, or None."""
         self.refresh()
         return self._by_address.get(str(ip_address(address)))
 
@@ -184,6 +187,7 @@ class ResolvConf(_File):
         self.ndots = 1
 
     def parse(self, lines: list[list[str]]) -> None:
+        """Take the file's lines, split into words."""
         hostname = _socket.gethostname()
         self.search, self.ndots = _domains([hostname.partition(".")[2]]), 1
         for keyword, *values in lines:

@@ -1,5 +1,7 @@
 """A resolver on c-ares, through pycares (WEALD_RESOLVER=ares; install weald[ares]).
 
+Called by: weald._base.config, when the resolver is chosen; weald.compat.
+
 c-ares keeps its own sockets, retries, timeouts and a cache that obeys the records' lifetimes.
 
 Invariants:
@@ -14,7 +16,7 @@ from typing import Any
 
 import pycares
 
-from weald._config import config
+from weald._base.config import config
 from weald._core import READ, WRITE, AsyncResult, Descriptor, Hub, Timer, get_hub, spawn
 from weald.resolver._dns import Answer, DnsFailure, DnsResolver, parse_nameservers
 
@@ -66,10 +68,12 @@ class Resolver(DnsResolver):
         self._channels = [_Channel(options)]
 
     def close(self) -> None:
+        """Close the channels; open questions fail."""
         for channel in self._channels:
             channel.close()
 
     def query(self, name: str, kind: str) -> Answer:
+        """Ask c-ares; see DnsResolver."""
         wanted = _KINDS[kind]
         result, error = self._channel().ask(name, wanted)
         if error is not None:
@@ -125,7 +129,7 @@ class _Channel:
             self.questions -= 1
 
     def _watch(self, fd: int, readable: bool, writable: bool) -> None:
-        """c-ares wants to hear when `fd` is readable, writable; of neither: it closes it next."""
+        """Watch `fd` as c-ares asks: for reading, for writing; for neither: c-ares closes it next."""
         if self._closed:  # this is another thread then, which ends the channel
             return
         wanted = (READ if readable else 0) | (WRITE if writable else 0)

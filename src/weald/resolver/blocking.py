@@ -1,5 +1,7 @@
 """The resolver that blocks the loop: the C library's functions, called where they are asked for.
 
+Called by: weald._base.config, when the resolver is chosen.
+
 For tests and for programs with a hosts file; `config.resolver = "block"` chooses it.
 """
 
@@ -22,16 +24,21 @@ class Resolver:
         """Nothing to free."""
 
     def getaddrinfo(self, *args: Any, **kwargs: Any) -> list[AddressInfo]:
+        """_socket.getaddrinfo()"""
         return _socket.getaddrinfo(*args, **kwargs)
 
     def gethostbyname(self, hostname: Host) -> str:
+        """_socket.gethostbyname()"""
         return _socket.gethostbyname(hostname)  # type: ignore[arg-type]
 
     def gethostbyname_ex(self, hostname: Host) -> HostEntry:
+        """_socket.gethostbyname_ex()"""
         return _socket.gethostbyname_ex(hostname)  # type: ignore[arg-type]
 
     def gethostbyaddr(self, ip_address: Host) -> HostEntry:
+        """_socket.gethostbyaddr()"""
         return _socket.gethostbyaddr(ip_address)  # type: ignore[arg-type]
 
     def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int) -> tuple[str, str]:
+        """_socket.getnameinfo()"""
         return _socket.getnameinfo(sockaddr, flags)

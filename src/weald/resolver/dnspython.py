@@ -1,5 +1,7 @@
 """A resolver on dnspython (WEALD_RESOLVER=dnspython; install weald[dnspython]).
 
+Called by: weald._base.config, when the resolver is chosen.
+
 Name servers, retries, truncated answers and what makes an answer one to the question are dnspython's.  Its
 asynchronous resolver is given a `Backend` whose coroutines never suspend: where asyncio's would, the greenlet
 parks.  So one step runs each of them to its end.
@@ -35,7 +37,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.resolver
 
-from weald._config import config
+from weald._base.config import config
 from weald._core import Empty, Hub, SimpleQueue, monotonic, sleep, spawn
 from weald.resolver._dns import Answer, DnsFailure, DnsResolver, parse_nameservers
 from weald.socket import socket
@@ -82,6 +84,7 @@ class Resolver(DnsResolver):
         return bytes(request.to_wire())
 
     def query(self, name: str, kind: str) -> Answer:
+        """Ask the first server from here, then let dnspython ask; see DnsResolver."""
         start, own, request = monotonic(), self._resolver, self._requests[kind]
         labels = [bytes((len(label),)) + label for label in name.encode().split(b".")]
         wire = b"".join((os.urandom(2), request[2:12], *labels, request[12:]))

@@ -1,5 +1,7 @@
 """The default resolver: the C library's functions in the hub's thread pool.
 
+Called by: weald._base.config, when the resolver is chosen; weald.compat.
+
 It answers exactly as a program without weald would see it (hosts file, nsswitch, search domains).
 
 Invariant: numeric addresses, which need no look-up, never go through the pool.
@@ -38,22 +40,27 @@ class Resolver:
         proto: int = 0,
         flags: int = 0,
     ) -> list[AddressInfo]:
+        """_socket.getaddrinfo(), in the pool unless `host` is an address."""
         if host is None or is_numeric(host):
             return _socket.getaddrinfo(host, port, family, type, proto, flags)  # type: ignore[arg-type]
         return self._look_up(_socket.getaddrinfo, host, port, family, type, proto, flags)  # type: ignore[no-any-return]
 
     def gethostbyname(self, hostname: Host) -> str:
+        """_socket.gethostbyname(), in the pool unless `hostname` is an address."""
         if is_numeric(hostname):
             return _socket.gethostbyname(hostname)  # type: ignore[arg-type]
         return self._look_up(_socket.gethostbyname, hostname)  # type: ignore[no-any-return]
 
     def gethostbyname_ex(self, hostname: Host) -> HostEntry:
+        """_socket.gethostbyname_ex(), in the pool."""
         return self._look_up(_socket.gethostbyname_ex, hostname)  # type: ignore[no-any-return]
 
     def gethostbyaddr(self, ip_address: Host) -> HostEntry:
+        """_socket.gethostbyaddr(), in the pool."""
         return self._look_up(_socket.gethostbyaddr, ip_address)  # type: ignore[no-any-return]
 
     def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int) -> tuple[str, str]:
+        """_socket.getnameinfo(), in the pool."""
         return self._look_up(_socket.getnameinfo, sockaddr, flags)  # type: ignore[no-any-return]
 
     def _look_up(self, function: Callable[..., Any], *args: Any) -> Any:

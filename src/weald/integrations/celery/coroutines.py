@@ -15,8 +15,8 @@ from typing import Any
 
 from celery._state import _task_stack
 
+from weald._base.originals import get_original
 from weald._core import AsyncResult, Lock, Timeout, get_hub
-from weald.monkey import get_original
 
 __all__ = ["run"]
 

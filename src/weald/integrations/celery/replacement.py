@@ -16,8 +16,8 @@ from typing import Any
 from celery import platforms
 from celery.worker import state
 
+from weald._base.originals import get_original
 from weald._core import monotonic
-from weald.monkey import get_original
 
 __all__ = ["after_recording", "at_exit", "count", "give_back", "resident_kib"]
 

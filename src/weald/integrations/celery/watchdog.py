@@ -29,9 +29,9 @@ from typing import Any
 from celery.utils.log import get_logger
 from greenlet import getcurrent
 
+from weald._base.originals import get_original
 from weald._core import Timer, get_hub, helper_idle, monotonic, sleep
 from weald.integrations.celery.job import SIGNAL, TIME_LIMIT, Ended, Job, is_body, job_of
-from weald.monkey import get_original
 
 __all__ = ["Watchdog"]
 

@@ -1,0 +1,123 @@
+"""Waiting for a descriptor: the one loop "wait, try again, until a deadline".
+
+Called by: pipes.py, weald.builtins, weald.fileobject, weald.multiprocessing, weald.os, weald.select, weald.socket,
+weald.ssl, weald.subprocess.
+
+The hot calls of sockets (recv, send, sendall) have a loop of their own: _core/descriptor.pyx.
+
+Invariants:
+- The deadline is for the whole call, however often it is tried.
+- Time is the system's monotonic clock, not a name that programs may replace.
+
+Compiled, because a Python frame between a call and its wait costs more than the loop: a parked greenlet's first frames
+lie in a small chunk, which one frame more overflows.
+"""
+
+__all__ = ["POLLIN", "POLLOUT", "is_ready", "retry", "retry_as_wanted", "until", "wait_until_ready"]
+
+from select import POLLIN, POLLOUT
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int c_poll "poll"(pollfd *, unsigned long, int)
+
+cdef extern from "<time.h>" nogil:
+    ctypedef long time_t
+    struct timespec:
+        time_t tv_sec
+        long tv_nsec
+    int clock_gettime(int, timespec *)
+    enum:
+        CLOCK_MONOTONIC
+
+cdef object LATE = object()
+
+
+cdef double now() noexcept:
+    cdef timespec at
+    clock_gettime(CLOCK_MONOTONIC, &at)
+    return at.tv_sec + at.tv_nsec * 1e-9
+
+
+cdef object wait_and_try(object choose, object wait, object timeout, object call, tuple args):
+    """Wait and `call(*args)` until it has a result; LATE after `timeout` seconds.
+
+    Without `choose`, None, [] and BlockingIOError say that the call would block still.  With it, an exception of which
+    `choose` makes the next wait.
+    """
+    cdef double deadline = 0.0
+    cdef bint limited = timeout is not None
+    if limited:
+        deadline = now() + <double>timeout
+    while True:
+        if limited and timeout <= 0.0:
+            return LATE
+        wait(timeout)
+        try:
+            result = call(*args)
+            if choose is not None or not (result is None or type(result) is list and not result):
+                return result
+        except Exception as error:
+            if choose is not None:
+                wait = choose(error)
+            elif not isinstance(error, BlockingIOError):
+                raise
+        if limited:
+            timeout = deadline - now()
+
+
+def until(wait, timeout, call, *args):
+    """Wait, then return `call(*args)`; for callers whose own first try would have blocked.
+
+    While the call would block still (it raises BlockingIOError, or returns None or []) it is tried again, each time
+    after `wait(seconds)`.  The seconds are what is left of `timeout`; None: no limit.  Returns None when `timeout`
+    seconds have passed.  Raises what `wait` and `call` raise.
+    """
+    result = wait_and_try(None, wait, timeout, call, args)
+    return None if result is LATE else result
+
+
+def retry(wait, timeout, call, *args):
+    """As `until`, but raises TimeoutError("timed out") when `timeout` seconds have passed."""
+    result = wait_and_try(None, wait, timeout, call, args)
+    if result is LATE:
+        raise TimeoutError("timed out")
+    return result
+
+
+def retry_as_wanted(choose, wait, timeout, call, *args):
+    """As `retry`, for a call that says by its exceptions what it has to wait for.
+
+    `choose(exception)` returns the wait for it, or raises it if it is no such exception.  `wait` is the one for the
+    first try, which has failed.  None is a result like any other.
+    """
+    result = wait_and_try(choose, wait, timeout, call, args)
+    if result is LATE:
+        raise TimeoutError("timed out")
+    return result
+
+
+cpdef bint is_ready(int fd, short event) except -1:
+    """Return whether a call on descriptor `fd` would not block; `event` is POLLIN or POLLOUT.
+
+    An error or the other side's end counts as ready, and so does what is no open descriptor: the call will say so.
+    """
+    cdef pollfd asked
+    if fd < 0:
+        return True
+    asked.fd = fd
+    asked.events = event
+    asked.revents = 0
+    return c_poll(&asked, 1, 0) != 0
+
+
+def wait_until_ready(int fd, short event, wait):
+    """Call `wait(None)` until descriptor `fd` is ready for `event` (POLLIN or POLLOUT).
+
+    For blocking descriptors.  The system is asked anew after each wait: another greenlet may have been faster.
+    """
+    while not is_ready(fd, event):
+        wait(None)

@@ -1,0 +1,364 @@
+"""The shape of `src/weald`: who imports whom, who may speak of gevent, whether each header names its callers.
+
+Everything is read from the source; nothing of weald is imported.
+
+An import counts wherever it stands: at the top of a file, in a function, under TYPE_CHECKING, a `cimport`, and
+`import_module` of a literal name.  `from weald import socket` is an import of `weald.socket`, not of `weald`.
+
+A header's "Called by: …", up to the end of the sentence, is held against that:
+- Each module or file that it names imports this module, or the package that gathers its names (`weald._core`), or
+  imports by names that it computes.  A package stands for all that is in it.
+- Each module that imports this one is named, or lies in a package that is named, unless the header says "every".
+"""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent / "src"
+SUFFIXES = (".py", ".pyx", ".pxd")
+
+# What is still to be mended.  Nothing may be added; a module that is mended must go.
+STILL_IN_A_CIRCLE = {
+    "weald.http.handler",
+    "weald.pywsgi",
+}
+STILL_SAY_GEVENT = {
+    "weald._core",
+    "weald._core.watchers",
+    "weald.http.environ",
+    "weald.http.exchange",
+    "weald.http.handler",
+    "weald.http.protocol",
+    "weald.integrations.celery_command",
+    "weald.pywsgi",
+}
+HEADERS_STILL_WRONG = {
+    "weald._core.arena",
+    "weald._core.descriptor",
+    "weald._core.greenlet",
+    "weald._core.local",
+    "weald._core.loop",
+    "weald._core.loop_ev",
+    "weald._core.loop_uv",
+    "weald._core.loop_virtual",
+    "weald._core.signals",
+    "weald._core.waiters",
+    "weald._core.yielding",
+    "weald.http.body",
+    "weald.http.disconnected",
+    "weald.http.environ",
+    "weald.http.exchange",
+    "weald.http.limits",
+    "weald.http.protocol",
+    "weald.integrations.celery",
+    "weald.integrations.celery.job",
+    "weald.integrations.celery.timer",
+    "weald.pywsgi",
+    "weald.serve.accesslog",
+    "weald.serve.config",
+}
+HEADERS_STILL_MISSING = {"weald._core", "weald.http", "weald.integrations", "weald.serve"}
+
+STILL_WITHOUT_DOCSTRINGS = {
+    "weald.http.body",
+    "weald.http.environ",
+    "weald.integrations.celery.job",
+    "weald.integrations.celery.pool",
+    "weald.integrations.celery.timer",
+    "weald.integrations.gunicorn",
+    "weald.pywsgi",
+    "weald.serve.accesslog",
+    "weald.serve.supervisor",
+    "weald.serve.worker",
+}
+
+DOOR = "weald"  # weald/__init__.py: `install_as_gevent`
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of a source file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def sources() -> dict[str, list[Path]]:
+    """Every module of weald, and its files: a .pyx and its .pxd are one module."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(ROOT.rglob("*")):
+        if path.suffix in SUFFIXES and "__pycache__" not in path.parts:
+            found.setdefault(module_of(path), []).append(path)
+    return found
+
+
+def python_imports(text: str, package: str) -> set[str]:
+    """Dotted names that a .py file imports; "a.b" for `from a import b`, which may be a module or not."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if name in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                found.add(node.args[0].value)
+    return found
+
+
+CYTHON_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+)?c?import[ \t]+(\([^)]*\)|[^\n#]+)", re.MULTILINE)
+
+
+def cython_imports(text: str) -> set[str]:
+    """The same of a .pyx or .pxd file, by the look of its lines."""
+    found = set()
+    for base, names in CYTHON_IMPORT.findall(text):
+        for name in names.strip("()").split(","):
+            word = name.split()[0] if name.split() else ""
+            if word:
+                found.add(f"{base}.{word}" if base else word)
+    return found
+
+
+def computes_imports(module: str) -> bool:
+    """Does it import modules by names that it computes, so that no reader of the source can tell which?"""
+    texts = [path.read_text(encoding="utf-8") for path in sources()[module]]
+    return any(re.search(r"import_module\((?!['\"])", text) for text in texts)
+
+
+@cache
+def imports() -> dict[str, set[str]]:
+    """The import graph: each module of weald, and the modules of weald it imports."""
+    graph = {}
+    for module, paths in sources().items():
+        package = module if any(path.stem == "__init__" for path in paths) else module.rpartition(".")[0]
+        named: set[str] = set()
+        for path in paths:
+            text = path.read_text(encoding="utf-8")
+            named |= python_imports(text, package) if path.suffix == ".py" else cython_imports(text)
+        targets = set()
+        for name in named:
+            while name and name not in sources():
+                name = name.rpartition(".")[0]
+            if name and name != module:
+                targets.add(name)
+        graph[module] = targets
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """One circle of each set of modules that import each other, as a path that ends where it began."""
+    reached: dict[str, dict[str, str]] = {}  # from each module: what it reaches, and through which module
+    for start in graph:
+        through = reached[start] = {}
+        todo = [start]
+        while todo:
+            module = todo.pop()
+            for target in sorted(graph[module]):
+                if target not in through:
+                    through[target] = module
+                    todo.append(target)
+    found, seen = [], set()
+    for start in sorted(graph):
+        if start in reached[start] and start not in seen:
+            seen |= {module for module in reached[start] if start in reached[module]}
+            found.append(shortest_circle(graph, start))
+    return found
+
+
+def in_circles(graph: dict[str, set[str]]) -> set[str]:
+    """The modules that reach themselves."""
+    found = set()
+    for start in graph:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            new = graph[todo.pop()] - seen
+            seen |= new
+            todo += new
+        if start in seen:
+            found.add(start)
+    return found
+
+
+def shortest_circle(graph: dict[str, set[str]], start: str) -> list[str]:
+    """A shortest way from `start` back to it."""
+    ways = [[start]]
+    while ways:
+        way = ways.pop(0)
+        for target in sorted(graph[way[-1]]):
+            if target == start:
+                return [*way, start]
+            if target not in way:
+                ways.append([*way, target])
+    raise AssertionError(start)
+
+
+def test_no_circle_of_imports():
+    graph = imports()
+    assert len(graph) > 80 and "weald._core.hub" in graph["weald._core.waiters"] | graph["weald._core"]
+    found = circles(graph)
+    left = [circle for circle in found if not STILL_IN_A_CIRCLE.issuperset(circle)]
+    assert not left, "modules import each other:\n" + "\n".join(" -> ".join(circle) for circle in left)
+    assert STILL_IN_A_CIRCLE <= in_circles(graph), "mended: take them off the list"
+
+
+def test_a_circle_is_found():
+    graph = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set(), "e": {"a"}}
+    assert circles(graph) == [["a", "b", "c", "a"]]
+    assert python_imports("def f():\n    from weald import socket\n", "weald") == {"weald.socket"}
+    assert python_imports("from . import x\nimport_module('weald.y')", "weald.http") == {"weald.http.x", "weald.y"}
+    assert cython_imports("from weald.a cimport (B,\n  C)\nimport os\n") == {"weald.a.B", "weald.a.C", "os"}
+
+
+def says_gevent(module: str) -> bool:
+    stubs = [path.with_suffix(".pyi") for path in sources()[module]]
+    files = {path for path in [*sources()[module], *stubs] if path.exists()}
+    return any("gevent" in path.read_text(encoding="utf-8").lower() for path in files)
+
+
+def test_only_compat_and_the_one_door_know_of_gevent():
+    speaking = {name for name in sources() if name.split(".")[1:2] != ["compat"] and says_gevent(name)} - {DOOR}
+    assert speaking - STILL_SAY_GEVENT == set()
+    assert STILL_SAY_GEVENT - speaking == set(), "mended: take them off the list"
+
+
+def test_weald_itself_speaks_of_gevent_at_its_door_only():
+    text = (ROOT / "weald" / "__init__.py").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if "gevent" in line.lower().replace("install_as_gevent", "")]
+    assert lines == []
+
+
+# -------------------------------------------------------------------- headers
+
+
+def header(module: str) -> str:
+    """What the module's header says behind "Called by:", up to the end of that sentence; empty if it does not."""
+    for path in sources()[module]:
+        if path.suffix != ".pxd":
+            text = path.read_text(encoding="utf-8")
+            found = re.match(r'(?:#[^\n]*\n)*"""(.*?)"""', text, re.DOTALL)
+            doc = " ".join(found.group(1).split()) if found else ""
+            said = re.search(r"Called by: (.*?)(?:\.(?= +[A-Z`\d])|\.$|$)", doc)
+            return said.group(1) if said else ""
+    return ""
+
+
+def named_callers(module: str, said: str) -> set[str]:
+    """Modules that a header names: `weald.x.y`, or the name of a file, of the same folder first.
+
+    Files outside of src (tests/conftest.py) are none of ours.
+    """
+    found = set()
+    for word in re.findall(r"(?<![\w./])weald(?:\.\w+)*(?:/\w+)*(?:\.py)?", said):
+        name = word.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        while name not in sources():
+            name = name.rpartition(".")[0]
+        found.add(name)
+    package = module.rpartition(".")[0]
+    for word in re.findall(r"(?<![\w.])((?:\w+/)*\w+)\.pyx?\b", said):
+        name = word.replace("/", ".")
+        if name.startswith("weald.") or any((ROOT.parent / f"{word}{suffix}").exists() for suffix in SUFFIXES):
+            continue
+        candidates = [f"{package}.{name}", f"{module}.{name}", f"weald.{name}"]
+        ends = [other for other in sources() if other.endswith("." + name)]
+        found.add(next((c for c in [*candidates, *ends] if c in sources()), f"no such file: {word}"))
+    return found
+
+
+def is_importer(caller: str, module: str) -> bool:
+    """Does `caller` import `module`, or the package that gathers its names?  A package stands for what is in it."""
+    callers = [name for name in imports() if name == caller or name.startswith(caller + ".")]
+    package = module.rpartition(".")[0]
+    gathered = package if module in imports().get(package, ()) else module
+
+    def imports_it(name: str) -> bool:
+        return any(target in (module, gathered) or target.startswith(module + ".") for target in imports()[name])
+
+    return any(imports_it(name) or computes_imports(name) for name in callers if name != module)
+
+
+def unnamed_importers(module: str, said: str) -> set[str]:
+    """Modules that import `module` though its header names neither them nor a package they lie in."""
+    if re.search(r"\b(everybody|every)\b", said):
+        return set()
+    named = named_callers(module, said)
+    words = set(re.findall(r"\w+", said))
+    return {
+        importer
+        for importer, targets in imports().items()
+        if module in targets
+        and not module.startswith(importer + ".")  # a package's __init__, which gathers it
+        and not any(importer == name or (name != "weald" and importer.startswith(name + ".")) for name in named)
+        and importer.rpartition(".")[2] not in words
+    }
+
+
+def wrong_headers() -> dict[str, list[str]]:
+    """What is wrong with the headers, by module."""
+    found: dict[str, list[str]] = {}
+    for module in sources():
+        said = header(module)
+        if said:
+            named = named_callers(module, said)
+            wrong = [f"{name} does not import it" for name in named if not is_importer(name, module)]
+            wrong += [f"{name} is not named" for name in unnamed_importers(module, said)]
+            if wrong:
+                found[module] = sorted(wrong)
+    return found
+
+
+def test_headers_name_their_callers():
+    wrong = wrong_headers()
+    lines = [f"{module}: {', '.join(said)}" for module, said in wrong.items() if module not in HEADERS_STILL_WRONG]
+    assert not lines, "headers ('Called by: …') that the imports contradict:\n" + "\n".join(lines)
+    assert HEADERS_STILL_WRONG - set(wrong) == set(), "mended: take them off the list"
+
+
+def test_every_module_names_its_callers():
+    missing = {module for module, paths in sources().items() if paths[0].suffix != ".pxd" and not header(module)}
+    assert missing - HEADERS_STILL_MISSING == set()
+    assert HEADERS_STILL_MISSING - missing == set(), "mended: take them off the list"
+
+
+@pytest.mark.parametrize("said, named", [("users, hub.pyx (polls), weald.http", {"weald._core.hub", "weald.http"})])
+def test_headers_are_understood(said, named):
+    assert named_callers("weald._core.loop", said) == named
+
+
+# -------------------------------------------------------------------- docstrings
+
+
+def public(node: ast.stmt) -> bool:
+    """Is it a function or class of a public name, and no setter or overload of one?"""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
+        return False
+    decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+    return not any(text == "overload" or text.endswith((".setter", ".deleter")) for text in decorators)
+
+
+def without_docstring(module: str) -> list[str]:
+    """Public functions, classes and methods of a Python module that have no docstring."""
+    found = []
+    for path in sources()[module]:
+        tree = ast.parse(path.read_text(encoding="utf-8")) if path.suffix == ".py" else ast.Module([], [])
+        for node in filter(public, tree.body):
+            inner = list(filter(public, node.body)) if isinstance(node, ast.ClassDef) else []
+            found += [node.name] if not ast.get_docstring(node) else []
+            found += [f"{node.name}.{method.name}" for method in inner if not ast.get_docstring(method)]
+    return found
+
+
+def test_public_names_have_docstrings():
+    missing = {module: names for module in sources() if (names := without_docstring(module))}
+    left = {module: names for module, names in missing.items() if module not in STILL_WITHOUT_DOCSTRINGS}
+    assert left == {}
+    assert STILL_WITHOUT_DOCSTRINGS - set(missing) == set(), "mended: take them off the list"
