@@ -1,6 +1,6 @@
 """What the hub calls of rooms that lie above it: interfaces, which those rooms implement.
 
-Called by: hub.pyx; implemented by watchers/loop.pyx (`Watched`) and signals.pyx (`SignalWatch`).
+Called by: hub.pyx; implemented by watchers/base.pyx (`Watched`) and signals.pyx (`SignalWatch`).
 """
 
 

@@ -1,6 +1,6 @@
 """Deadlocks and uncaught exceptions: when to report them, and what to say.
 
-Called by: hub.pyx; those who have threads that wake nobody (`helper_idle`).
+Called by: hub.pyx, forks.pyx; those who have threads that wake nobody (`helper_idle`).
 Invariants: a deadlock is reported only while no other thread could wake a greenlet.  Helper threads of weald's own
 that wait for work cannot; they say so by `helper_idle`.
 """

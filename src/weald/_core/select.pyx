@@ -1,6 +1,6 @@
 """Waiting for several descriptors at once.
 
-Called by: weald.select, weald.selectors, users (`wait_readwrite`).
+Called by: weald.select, users (`wait_readwrite`).
 """
 
 from weald._core.descriptor cimport FdEntry, Listener, check_fd, entry_for

@@ -4,7 +4,7 @@
 For users and libraries that drive the event loop themselves (`get_hub().loop.io(fd, READ)` and so on); weald's own
 rooms do not use them.  Names and arguments are those of gevent's loops.
 
-Called by: the other modules of this package, each of which has one kind of watcher.
+Called by: every other module of this package; each has one kind of watcher.
 Invariants:
 - A callback runs in the hub, after the poll in which its event came up, so it must not block.  Callbacks that are due
   at the same time run by priority, then in the order of their events.
