@@ -4,15 +4,18 @@ import _socket
 import socket as stdlib
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import settle, wait_until
 
 import weald
+import weald.fileobject
 from weald import resolver, socket
 from weald._core import joinall, spawn
 from weald.resolver import thread
+from weald.resolver._files import HostsFile
 
 
 @pytest.fixture
@@ -173,6 +176,81 @@ def test_killing_who_asked_first_leaves_the_others_their_answer(
     first.kill()
     gate.open.set()
     assert second.get() == "10.0.0.1"
+
+
+def test_a_look_up_whose_callers_have_all_left_does_not_begin(
+    lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that have begun end in their threads; a hundred others wait for one, and are given up."""
+    gate = Gate(lambda: "10.0.0.1")
+    monkeypatch.setattr(_socket, "gethostbyname", gate)
+    callers = [spawn(socket.gethostbyname, f"host{i}.name") for i in range(100)]
+    wait_until(lambda: len(gate.calls) == weald.config.threadpool_size)
+    begun = list(gate.calls)
+    weald.killall(callers)
+    assert "lookups=0" in repr(lookups)
+    healthy = spawn(socket.gethostbyname, "healthy.name")
+    settle()
+    gate.open.set()
+    assert healthy.get() == "10.0.0.1"
+    assert gate.calls == [*begun, ("healthy.name",)]
+
+
+def test_one_caller_of_two_leaves(lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(lambda: "10.0.0.1")
+    monkeypatch.setattr(_socket, "gethostbyname", gate)
+    busy = [spawn(socket.gethostbyname, f"host{i}.name") for i in range(weald.config.threadpool_size)]
+    same = [spawn(socket.gethostbyname, "some.name") for _ in range(2)]
+    wait_until(lambda: len(gate.calls) == len(busy))
+    settle()
+    same[0].kill()
+    gate.open.set()
+    assert same[1].get() == "10.0.0.1"
+    joinall(busy)
+
+
+def test_what_needs_no_server_does_not_wait_for_those_that_do(
+    lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Names of the hosts file, numeric addresses, files; while more look-ups hang than there are threads."""
+    (tmp_path / "hosts").write_text("10.9.9.9 nick\n127.0.0.1 localhost\n")
+    monkeypatch.setattr(lookups, "_hosts", HostsFile(str(tmp_path / "hosts")))
+    gate = Gate(lambda: [])
+    monkeypatch.setattr(_socket, "getaddrinfo", gate)
+    monkeypatch.setattr(_socket, "gethostbyaddr", gate)
+    slow = [spawn(lookups.getaddrinfo, f"host{i}.name", 80) for i in range(2 * weald.config.threadpool_size)]
+    wait_until(lambda: len(gate.calls) == weald.config.threadpool_size)
+    known = spawn(lookups.getaddrinfo, "NICK", 80)
+    by_address = spawn(lookups.gethostbyaddr, "10.9.9.9")
+    wait_until(lambda: len(gate.calls) == weald.config.threadpool_size + 2)
+    assert socket.gethostbyname("localhost") == "127.0.0.1"
+    assert socket.getnameinfo(("10.1.2.3", 80), stdlib.NI_NUMERICHOST) == ("10.1.2.3", "http")
+    with weald.fileobject.FileObjectThread(open(tmp_path / "hosts", "rb")) as file:
+        assert file.readline() == b"10.9.9.9 nick\n"
+    gate.open.set()
+    joinall([*slow, known, by_address])
+
+
+class Odd(str):
+    """A host whose repr is another's."""
+
+    def __repr__(self) -> str:
+        return "'some.name'"
+
+
+def test_only_look_ups_of_the_same_are_shared(lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(lambda: [])
+    monkeypatch.setattr(_socket, "getaddrinfo", gate)
+    families = (stdlib.AF_INET, int(stdlib.AF_INET))
+    same = [spawn(lookups.getaddrinfo, "some.name", 80, family) for family in families]
+    others = [spawn(lookups.getaddrinfo, host, 80, 2) for host in (Odd("other.name"), Odd("third.name"), b"some.name")]
+    others.append(spawn(lookups.getaddrinfo, "some.name", "80", 2))
+    wait_until(lambda: len(gate.calls) == 5)
+    settle()
+    gate.open.set()
+    joinall([*same, *others])
+    assert len(gate.calls) == 5
+    assert {str(call[0]) for call in gate.calls} == {"some.name", "other.name", "third.name", "b'some.name'"}
 
 
 def test_numeric_hosts_need_no_thread(lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,6 +159,23 @@ def test_a_timeout_around_a_call(pool: ThreadPool) -> None:
     pool.join()
 
 
+def test_what_nobody_waits_for_any_more_does_not_begin(pool: ThreadPool) -> None:
+    """Whether it waited for a thread or for its turn to wait for one; and whoever comes next is served."""
+    gate, begun = Gate(), list[str]()
+    busy = [weald.spawn(pool.apply, gate.pass_through) for _ in range(3)]
+    wait_until(lambda: gate.inside == 3)
+    left = [weald.spawn(pool.apply, begun.append, (f"left {i}",)) for i in range(5)]
+    left.append(weald.spawn(pool.map, begun.append, ["left by map", "twice"]))
+    settle()
+    weald.killall(left)
+    stays = weald.spawn(pool.apply, begun.append, ("stays",))
+    gate.open()
+    weald.joinall([*busy, stays])
+    pool.join()
+    assert begun == ["stays"]
+    assert len(pool) == 0
+
+
 def test_join_waits_for_all(pool: ThreadPool) -> None:
     gate = Gate()
     for _ in range(4):

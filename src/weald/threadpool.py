@@ -1,7 +1,7 @@
 """Native threads for calls that would block the loop: ThreadPool, ThreadPoolExecutor, Proxy.
 
-Called by: users, who make pools of their own; weald.fileobject, weald.os and weald.resolver.thread, which use
-`default()`; weald.monkey, which looks for executors; weald.interpreters, weald.serve.accesslog.
+Called by: users, who make pools of their own; weald.fileobject and weald.os, which use `default()`;
+weald.resolver.thread; weald.monkey, which looks for executors; weald.interpreters, weald.serve.accesslog.
 
 Invariants:
 - Worker threads are native even when `threading` is patched, and share nothing with greenlets but
@@ -9,6 +9,7 @@ Invariants:
 - A result travels to the thread that asked for it: its hub delivers it, counts the job as a thing that
   can still wake somebody (`ref`), and frees the pool's slot.
 - Workers never keep the interpreter from exiting; a fork's child begins with no workers and no jobs.
+- A call that nobody waits for any more does not begin.
 
 Long because the executor, the pool and the proxies share the workers.
 """
@@ -227,7 +228,7 @@ def _call_with_hooks(function: Callable[..., _T], args: tuple[Any, ...], kwargs:
 class _PoolJob(_Job):
     """A call for a ThreadPool; runs in a copy of its caller's context."""
 
-    __slots__ = ("_args", "_context", "_error", "_func", "_kwargs", "_pool", "_report", "_result", "_value")
+    __slots__ = ("_args", "_context", "_error", "_func", "_kwargs", "_lock", "_pool", "_report", "_result", "_value")
 
     def __init__(
         self, pool: "ThreadPool", func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], report: bool
@@ -240,12 +241,27 @@ class _PoolJob(_Job):
         self._result: AsyncResult[Any] = AsyncResult()
         self._value: Any = None
         self._error: BaseException | None = None
+        self._lock = _allocate_lock()  # whoever gets it decides whether the job begins
 
     @property
     def result(self) -> AsyncResult[Any]:
         return self._result
 
+    def get(self) -> Any:
+        """What the function returns or raises.  It does not begin any more once the caller has left."""
+        try:
+            return self._result.get()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Nobody waits for the job any more: it does not run, unless it has begun."""
+        if self._lock.acquire(False):
+            self._func, self._args, self._kwargs, self._context = None, (), {}, None
+
     def run(self) -> None:
+        if not self._lock.acquire(False):
+            return
         assert self._context is not None
         try:
             self._value = self._context.run(_call_with_hooks, self._func, self._args, self._kwargs)  # type: ignore[arg-type]
@@ -349,11 +365,11 @@ class ThreadPool(GroupMappingMixin):
 
         Raises InvalidThreadUseError in a thread other than that of `hub`.
         """
-        return self._spawn(func, args, kwargs, report=True)
+        return self._spawn(func, args, kwargs, report=True).result
 
     def _spawn(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], report: bool
-    ) -> AsyncResult[Any]:
+    ) -> _PoolJob:
         hub = self.hub
         if get_hub_if_exists() is not hub:
             raise InvalidThreadUseError(
@@ -369,7 +385,7 @@ class ThreadPool(GroupMappingMixin):
             hub.unref()
             slots.release()
             raise
-        return job.result
+        return job
 
     def _job_delivered(self) -> None:
         self.hub.unref()
@@ -380,6 +396,7 @@ class ThreadPool(GroupMappingMixin):
     def apply(self, func: Callable[..., Any], args: Any = None, kwds: Any = None) -> Any:
         """Run `func(*args, **kwds)` in a worker and wait for what it returns or raises.
 
+        If the caller is killed, or a Timeout ends its waiting, before a worker has begun the call, it never begins.
         Called in another thread than that of `hub`, say by a job of this pool, it simply calls `func`.
         """
         if self._apply_immediately():
@@ -387,9 +404,18 @@ class ThreadPool(GroupMappingMixin):
         return self._spawn(func, tuple(args or ()), dict(kwds or {}), report=False).get()
 
     def map(self, func: Callable[[Any], Any], iterable: Any) -> list[Any]:
-        """Return `[func(item) for item in iterable]`, called in workers.  Raises what the first that failed raised."""
-        tasks = [self._spawn(func, (item,), {}, report=False) for item in iterable]
-        return [task.get() for task in tasks]
+        """Return `[func(item) for item in iterable]`, called in workers.  Raises what the first that failed raised.
+
+        As with `apply`, no call begins any more when the caller has left.
+        """
+        jobs: list[_PoolJob] = []
+        try:
+            for item in iterable:
+                jobs.append(self._spawn(func, (item,), {}, report=False))
+            return [job.get() for job in jobs]
+        finally:
+            for job in jobs:
+                job.abandon()
 
     def join(self) -> None:
         """Wait until every job has ended."""

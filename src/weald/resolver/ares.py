@@ -2,49 +2,66 @@
 
 Called by: weald._base.config, when the resolver is chosen; weald.compat.
 
-c-ares keeps its own sockets, retries, timeouts and a cache that obeys the records' lifetimes.
+Whom to ask, and for how long, `_dns` says.  c-ares keeps its own sockets, asks again sooner than others when a server
+is known as fast, and has a cache that obeys the records' lifetimes.
 
 Invariants:
-- A channel asks a server through one UDP socket, whose buffer holds a few hundred answers at most systems'
-  default.  So there are as many channels as it takes for none to wait for more.
+- c-ares is given no text in its options (`lookups`, `domains`, `resolvconf_path`): pycares may free it before c-ares
+  reads it.  It is told everything that it would read from files.
+- A channel has one server, so that c-ares goes on listening to it when the next one is asked.  It asks through one UDP
+  socket, whose buffer holds a few hundred answers at most systems' default.  So there are as many channels as it
+  takes for none to wait for more.
+- When nobody waits for any of a channel's questions any more, they are cancelled.
 - c-ares says which of its descriptors it wants watched: for each there is a greenlet that waits and then lets
   it work.  It says so, too, before it closes one; the loop has left that one when it does.
 - While questions are open, a timer lets c-ares look for those that got no answer in time.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import pycares
 
 from weald._base.config import config
-from weald._core import READ, WRITE, AsyncResult, Descriptor, Hub, Timer, get_hub, spawn
-from weald.resolver._dns import Answer, DnsFailure, DnsResolver, parse_nameservers
+from weald._core import READ, WRITE, Descriptor, Empty, Hub, SimpleQueue, Timer, get_hub, spawn_raw
+from weald.resolver._dns import (
+    Answer,
+    DnsFailure,
+    DnsResolver,
+    Rejection,
+    Server,
+    parse_nameservers,
+    read_answer,
+)
+from weald.resolver._files import domains_of
 
 __all__ = ["Resolver"]
 
 _KINDS = {"A": pycares.QUERY_TYPE_A, "AAAA": pycares.QUERY_TYPE_AAAA, "PTR": pycares.QUERY_TYPE_PTR}
 
-_REASONS = {
-    pycares.errno.ARES_ENOTFOUND: DnsFailure.NOT_FOUND,
-    pycares.errno.ARES_EBADNAME: DnsFailure.NOT_FOUND,
-    pycares.errno.ARES_ENODATA: DnsFailure.NO_DATA,
-    pycares.errno.ARES_EREFUSED: DnsFailure.FAILED,
-    pycares.errno.ARES_ENOTIMP: DnsFailure.FAILED,
-    pycares.errno.ARES_EFORMERR: DnsFailure.FAILED,
+# What a server has said; of everything else it is no matter why it gave no answer.
+_FAILURES = {
+    pycares.errno.ARES_ENOTFOUND: DnsFailure(DnsFailure.NOT_FOUND),
+    pycares.errno.ARES_EBADNAME: DnsFailure(DnsFailure.NOT_FOUND),
+    pycares.errno.ARES_ENODATA: DnsFailure(DnsFailure.NO_DATA),
+    pycares.errno.ARES_EFORMERR: DnsFailure(DnsFailure.FAILED),
+    pycares.errno.ARES_ESERVFAIL: Rejection(servfail=True),
 }
 
 # Of pycares.Channel, for which there is a setting.
 _OPTIONS = {"timeout": float, "tries": int, "ndots": int, "flags": int, "udp_port": int, "tcp_port": int}
 
-_RESOLV_CONF = "/etc/resolv.conf"
 _MOST_QUESTIONS = 100  # a channel waits for at once
 _LONGEST_PAUSE = 1.0  # seconds between two looks for questions that got no answer
+
+_Heard = SimpleQueue[tuple[Server, Any, int | None]]  # server, pycares.DNSResult or None, an error of pycares.errno
 
 
 class Resolver(DnsResolver):
     """Asks the name servers of resolv.conf, or those of `config.ares_servers` or `config.resolver_nameservers`.
 
     `options` are those of pycares.Channel; they win over `config`, which with `use_environ` false does not count.
+    `timeout`, `tries`, `ndots`, `domains` and `rotate` replace what resolv.conf says; `lookups` has no effect.
     """
 
     def __init__(
@@ -52,55 +69,140 @@ class Resolver(DnsResolver):
         hub: Hub | None = None,
         use_environ: bool = True,
         hosts: str = "/etc/hosts",
-        resolv_conf: str = _RESOLV_CONF,
+        resolv_conf: str = "/etc/resolv.conf",
         **options: Any,
     ) -> None:
-        super().__init__(hub, hosts, resolv_conf)
         options = {**(_configured() if use_environ else {}), **options}
-        # pycares may free the path before c-ares reads it, which then asks 127.0.0.1: none for the usual file.
-        if resolv_conf != _RESOLV_CONF:
-            options["resolvconf_path"] = resolv_conf
-        if servers := parse_nameservers(options.pop("servers", None)):
-            options["servers"] = [
-                f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for address, port in servers
-            ]
+        super().__init__(hub, hosts, options.pop("resolvconf_path", None) or resolv_conf)
+        self._servers = parse_nameservers(options.pop("servers", None), options.get("udp_port", 53))
+        if not use_environ:
+            self._lifetime = None
+        self._timeout: float | None = options.pop("timeout", None)
+        self._attempts: int | None = options.pop("tries", None)
+        options.pop("lookups", None)
+        self._conf.override(
+            ndots=options.pop("ndots", None),
+            search=domains_of(options.pop("domains", None)),
+            rotate=options.pop("rotate", None),
+        )
         self._options = options
-        self._channels = [_Channel(options)]
+        self._channels: list[_Channel] = []
+        self._channel(self.servers()[0])  # so that an option that pycares does not take is an error here
 
     def close(self) -> None:
         """Close the channels; open questions fail."""
         for channel in self._channels:
             channel.close()
 
-    def query(self, name: str, kind: str) -> Answer:
-        """Ask c-ares; see DnsResolver."""
-        wanted = _KINDS[kind]
-        result, error = self._channel().ask(name, wanted)
-        if error is not None:
-            raise DnsFailure(_REASONS.get(error, DnsFailure.TRY_AGAIN))
-        names, values = [name], []
-        for record in result.answer:
-            if record.type == wanted:
-                values.append(record.data.dname if kind == "PTR" else record.data.addr)
-            elif record.type == pycares.QUERY_TYPE_CNAME:
-                names.append(record.data.cname)
-        if not values:
-            raise DnsFailure(DnsFailure.NO_DATA)
-        return Answer(names, values)
+    @property
+    def patience(self) -> float:
+        """Seconds for the first server's answer."""
+        return super().patience if self._timeout is None else self._timeout
 
-    def _channel(self) -> "_Channel":
+    @property
+    def attempts(self) -> int:
+        """How often each server is asked."""
+        return super().attempts if self._attempts is None else self._attempts
+
+    def open(self, name: str, kind: str) -> "_Question":
+        """Return the question, not asked yet; see DnsResolver."""
+        return _Question(self, name, kind)
+
+    def _channel(self, server: Server) -> "_Channel":
+        """One that can take a question to `server`."""
+        key = (server, self.patience, self._conf.use_vc)
+        if not self._channels or self._channels[0].key != key:
+            self._drop_others()
         for channel in self._channels:
-            if channel.questions < _MOST_QUESTIONS:
+            if channel.key == key and channel.waited_for < _MOST_QUESTIONS:
                 return channel
-        self._channels.append(_Channel(self._options))
-        return self._channels[-1]
+        made = _Channel(key, self._channel_options(server))
+        self._channels.append(made)
+        return made
+
+    def _drop_others(self) -> None:
+        """Close the channels that nobody needs: resolv.conf has changed."""
+        servers = self.servers()
+        for channel in list(self._channels):
+            server, patience, use_vc = channel.key
+            current = server in servers and (patience, use_vc) == (self.patience, self._conf.use_vc)
+            if not current and not channel.waited_for:
+                self._channels.remove(channel)
+                channel.close()
+
+    def _channel_options(self, server: Server) -> dict[str, Any]:
+        address, port = server
+        # A server known as fast is asked again after a quarter of a second, then after longer and longer: this often,
+        # the question is open for at least as long as somebody waits for that server.
+        tries = 4 + int(self.patience / 2.5)
+        flags = self._options.get("flags", pycares.ARES_FLAG_EDNS) | pycares.ARES_FLAG_NOCHECKRESP
+        return {
+            **self._options,
+            "flags": flags | (pycares.ARES_FLAG_USEVC if self._conf.use_vc else 0),
+            "servers": [f"[{address}]:{port}" if ":" in address else f"{address}:{port}"],
+            "timeout": self.patience,
+            "tries": tries,
+        }
+
+
+class _Question:
+    """See `weald.resolver._dns.Question`."""
+
+    def __init__(self, resolver: Resolver, name: str, kind: str) -> None:
+        self._resolver, self._name, self._kind = resolver, name, kind
+        self._channels: dict[Server, _Channel] = {}
+        self._heard: _Heard = SimpleQueue()
+
+    def ask(self, server: Server, patience: float) -> None:
+        if server in self._channels:
+            return  # c-ares asks again by itself
+        try:
+            channel = self._resolver._channel(server)
+            channel.ask(server, self._name, _KINDS[self._kind], self._heard)
+        except pycares.AresError as refused:
+            self._heard.put((server, None, refused.args[0]))
+        else:
+            self._channels[server] = channel
+
+    def hear(self, timeout: float) -> tuple[Server, Answer | DnsFailure] | None:
+        try:
+            server, result, error = self._heard.get(timeout=timeout)
+        except Empty:
+            return None
+        channel = self._channels.pop(server, None)
+        if channel is not None:
+            channel.leave()
+        if error is not None:
+            return server, _FAILURES.get(error) or Rejection()
+        try:
+            return server, read_answer(self._name, self._kind, _records(result))
+        except DnsFailure as failure:
+            return server, failure
+
+    def close(self) -> None:
+        for channel in self._channels.values():
+            channel.leave()
+
+
+def _records(result: Any) -> Iterator[tuple[str, str, str]]:
+    for record in result.answer:
+        if record.record_class != pycares.QUERY_CLASS_IN:
+            continue
+        if record.type == pycares.QUERY_TYPE_CNAME:
+            yield record.name, "CNAME", record.data.cname
+        elif record.type == pycares.QUERY_TYPE_PTR:
+            yield record.name, "PTR", record.data.dname
+        elif record.type in (pycares.QUERY_TYPE_A, pycares.QUERY_TYPE_AAAA):
+            yield record.name, "A" if record.type == pycares.QUERY_TYPE_A else "AAAA", record.data.addr
 
 
 class _Channel:
     """A pycares.Channel in the loop of the hub that makes it."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
-        self.questions = 0  # open ones
+    def __init__(self, key: tuple[Server, float, bool], options: dict[str, Any]) -> None:
+        self.key = key
+        self.waited_for = 0  # questions that somebody waits for
+        self._open = 0  # questions
         self._hub = get_hub()
         self._watched: dict[int, _Watched] = {}
         self._timer: Timer | None = None
@@ -115,18 +217,26 @@ class _Channel:
             self._timer.cancel()
         self._inner.close()
 
-    def ask(self, name: str, kind: int) -> tuple[Any, int | None]:
-        """(the DNSResult, None) or (None, an error of pycares.errno)"""
-        outcome: AsyncResult[tuple[Any, int | None]] = AsyncResult()
-        self.questions += 1
+    def ask(self, server: Server, name: str, kind: int, heard: _Heard) -> None:
+        """Put what comes in `heard`; then, or when nobody waits for it any more, `leave` is to be called."""
+
+        def came(result: Any, error: int | None) -> None:
+            self._open -= 1
+            heard.put((server, result, error))
+
+        self._open += 1
         try:
-            self._inner.query(name, kind, callback=lambda result, error: outcome.set((result, error)))
-            self._arm()
-            return outcome.get()
-        except pycares.AresError as refused:
-            return None, refused.args[0]
-        finally:
-            self.questions -= 1
+            self._inner.query(name, kind, callback=came)
+        except pycares.AresError:
+            self._open -= 1
+            raise
+        self.waited_for += 1
+        self._arm()
+
+    def leave(self) -> None:
+        self.waited_for -= 1
+        if not self.waited_for and self._open and not self._closed:
+            self._inner.cancel()
 
     def _watch(self, fd: int, readable: bool, writable: bool) -> None:
         """Watch `fd` as c-ares asks: for reading, for writing; for neither: c-ares closes it next."""
@@ -144,7 +254,7 @@ class _Channel:
         for event in (READ, WRITE):
             if event & wanted & ~watched.served:
                 watched.served |= event
-                spawn(self._serve, fd, watched, event)
+                spawn_raw(self._serve, fd, watched, event)
 
     def _serve(self, fd: int, watched: "_Watched", event: int) -> None:
         descriptor = watched.descriptor
@@ -161,7 +271,7 @@ class _Channel:
             watched.served &= ~event
 
     def _arm(self) -> None:
-        if self.questions and (self._timer is None or not self._timer.pending):
+        if self._open and (self._timer is None or not self._timer.pending):
             pause = min(self._inner.timeout() or _LONGEST_PAUSE, _LONGEST_PAUSE)  # type: ignore[no-untyped-call]
             self._timer = Timer(self._hub, pause, self._look, ref=False)
 
@@ -190,7 +300,4 @@ def _configured() -> dict[str, Any]:
         value = getattr(config, f"ares_{name}")
         if value is not None:
             found[name] = convert(value)
-    if config.resolver_timeout is not None and "timeout" not in found:
-        # Tries are made after one timeout, two and so on: so the second ends in time.
-        found |= {"timeout": config.resolver_timeout / 3, "tries": found.get("tries", 2)}
     return found

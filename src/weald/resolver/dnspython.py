@@ -1,45 +1,33 @@
-"""A resolver on dnspython (WEALD_RESOLVER=dnspython; install weald[dnspython]).
+"""A resolver that asks by itself and reads with dnspython (WEALD_RESOLVER=dnspython; install weald[dnspython]).
 
 Called by: weald._base.config, when the resolver is chosen.
 
-Name servers, retries, truncated answers and what makes an answer one to the question are dnspython's.  Its
-asynchronous resolver is given a `Backend` whose coroutines never suspend: where asyncio's would, the greenlet
-parks.  So one step runs each of them to its end.
-
-That costs half a millisecond a look-up.  So the first question is asked from here, and an answer of addresses and
-nothing else is read here.  Any other answer, an error or silence is handed to dnspython, as if it had asked.
+Whom to ask, and for how long, `_dns` says.  Messages are dnspython's, who also judges whether one is an answer to the
+question.  That costs half a millisecond; so an answer of addresses and nothing else is read here.
 
 Invariants:
 - What is read here is what dnspython would take, and says the same.
 - Many questions share a UDP socket, so that a thousand look-ups do not take a thousand descriptors; it is
   connected, so that the kernel drops what others send and reports a server that is not there.
 - A socket with nothing to wait for is closed: the next question comes from another port.
+- A question keeps its id and its sockets until it is closed, so that an answer to an earlier try is heard, too.
 """
 
-import copy
 import os
-import random
 import re
 import socket as _stdlib
-from collections.abc import Coroutine
-from functools import cached_property
-from io import StringIO
+from collections.abc import Iterator
 from struct import Struct
 from typing import Any
 
-import dns._asyncbackend
-import dns.asyncresolver
 import dns.exception
-import dns.inet
+import dns.flags
 import dns.message
-import dns.nameserver
 import dns.rcode
 import dns.rdatatype
-import dns.resolver
 
-from weald._base.config import config
-from weald._core import Empty, Hub, SimpleQueue, monotonic, sleep, spawn
-from weald.resolver._dns import Answer, DnsFailure, DnsResolver, parse_nameservers
+from weald._core import Empty, Hub, SimpleQueue, Timeout, monotonic, spawn_raw
+from weald.resolver._dns import Answer, DnsFailure, DnsResolver, Rejection, Server, read_answer
 from weald.socket import socket
 
 __all__ = ["Resolver"]
@@ -54,6 +42,8 @@ _RECORDS = {
     "AAAA": (Struct("!HHHIH16s"), (0xC00C, 28, 1, 16), _stdlib.AF_INET6),
 }
 _PLAIN_EDNS = re.compile(rb"\0\0\x29..\0\0..\0\0", re.DOTALL)  # no error, no options
+_REJECTIONS = (dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED)
+_READ = ("A", "AAAA", "PTR", "CNAME")
 
 
 class Resolver(DnsResolver):
@@ -64,62 +54,140 @@ class Resolver(DnsResolver):
     ) -> None:
         super().__init__(hub, hosts, resolv_conf)
         self._ports: list[_Port] = []
-        self._resolver = dns.asyncresolver.Resolver(configure=False)
-        try:
-            self._resolver.read_resolv_conf(_usable(resolv_conf))
-        except dns.resolver.NoResolverConfiguration:
-            self._resolver.nameservers = ["127.0.0.1"]  # as the C library has it
-        servers = parse_nameservers(config.resolver_nameservers)
-        self._servers = [_Server(*server) for server in servers or [(str(a), 53) for a in self._resolver.nameservers]]
-        if config.resolver_timeout is not None:
-            self._resolver.lifetime = config.resolver_timeout
-            self._resolver.timeout = min(self._resolver.timeout, config.resolver_timeout / 2)
-        self._requests = {kind: self._request(kind) for kind in ("A", "AAAA", "PTR")}
+        self._requests: dict[tuple[str, bool], bytes] = {}
 
-    def _request(self, kind: str) -> bytes:
-        """What dnspython asks when it wants the root's records of this kind."""
-        own = self._resolver
-        request = dns.message.make_query(".", kind)
-        request.use_edns(own.edns, own.ednsflags, own.payload, options=own.ednsoptions)
-        return bytes(request.to_wire())
+    def open(self, name: str, kind: str) -> "_Question":
+        """Return the question, not asked yet; see DnsResolver."""
+        self._conf.refresh()
+        return _Question(self, name, kind, self._conf.edns0, self._conf.use_vc)
 
-    def query(self, name: str, kind: str) -> Answer:
-        """Ask the first server from here, then let dnspython ask; see DnsResolver."""
-        start, own, request = monotonic(), self._resolver, self._requests[kind]
+    def wire(self, name: str, kind: str, edns: bool) -> bytes:
+        """The question as a message; all but the name is the same for all of a kind."""
+        request = self._requests.get((kind, edns))
+        if request is None:
+            request = dns.message.make_query(".", kind, use_edns=0 if edns else -1, payload=1232).to_wire()
+            self._requests[kind, edns] = request
         labels = [bytes((len(label),)) + label for label in name.encode().split(b".")]
-        wire = b"".join((os.urandom(2), request[2:12], *labels, request[12:]))
-        servers = random.sample(self._servers, len(self._servers)) if own.rotate else self._servers
-        question = _Question(self._ports, servers[0].family)
+        return b"".join((os.urandom(2), request[2:12], *labels, request[12:]))
+
+    def port(self, server: Server, id: bytes) -> "_Port":
+        """A socket for a question with this id."""
+        for port in self._ports:
+            if port.server == server and len(port.questions) < _MOST_QUESTIONS and id not in port.questions:
+                return port
+        return _Port(self._ports, server)
+
+
+class _Question:
+    """See `weald.resolver._dns.Question`."""
+
+    def __init__(self, resolver: Resolver, name: str, kind: str, edns: bool, tcp: bool) -> None:
+        self._resolver, self._name, self._kind = resolver, name, kind
+        self._edns, self._tcp = edns, tcp
+        self._wire = resolver.wire(name, kind, edns)
+        self._ports: dict[Server, _Port] = {}
+        self._heard: SimpleQueue[tuple[Server, bytes | OSError]] = SimpleQueue()
+        self._patience = 0.0
+
+    def ask(self, server: Server, patience: float) -> None:
+        self._patience = patience
+        if self._tcp:
+            self._heard.put((server, self._by_tcp(server)))
+            return
         try:
+            port = self._ports.get(server)
+            if port is None:
+                port = self._ports[server] = self._resolver.port(server, self._wire[:2])
+        except OSError as error:  # no route, no descriptor
+            self._heard.put((server, error))
+        else:
+            port.ask(self._wire, self._heard)
+
+    def hear(self, timeout: float) -> tuple[Server, Answer | DnsFailure] | None:
+        end = monotonic() + timeout
+        while True:
             try:
-                question.ask(wire, servers[0].destination)
-                heard: Any = question.hear(min(own.timeout, own.lifetime))
-            except (OSError, dns.exception.Timeout) as error:
-                heard = error
-            else:
-                if addresses := _addresses(heard, wire, kind):
-                    return Answer([name], addresses)
-            question.heard.append(heard)
-            own = copy.copy(own)
-            own.nameservers, own.rotate, own.lifetime = servers, False, own.lifetime - (monotonic() - start)
-            return _resolve(own, _Backend(self._ports, question), name, kind)
-        finally:
-            question.forget()
+                server, message = self._heard.get(timeout=max(end - monotonic(), 0))
+            except Empty:
+                return None
+            if isinstance(message, OSError):
+                return server, Rejection()
+            said = self._read(server, message)
+            if said is not None:
+                return server, said
+
+    def close(self) -> None:
+        for port in self._ports.values():
+            port.forget(self._wire[:2])
+
+    def _read(self, server: Server, message: bytes) -> Answer | DnsFailure | None:
+        """What a server's message says; None if it is no answer to the question, or if one is yet to come."""
+        if addresses := _addresses(message, self._wire, self._kind):
+            return Answer([self._name], addresses)
+        try:
+            answer = dns.message.from_wire(message, ignore_trailing=False)
+            if not dns.message.from_wire(self._wire).is_response(answer):
+                return None
+        except dns.exception.DNSException:
+            return None
+        if answer.flags & dns.flags.TC and not self._tcp:
+            self._heard.put((server, self._by_tcp(server)))
+            return None
+        code = answer.rcode()
+        if code in _REJECTIONS or _is_referral(answer):
+            return Rejection(servfail=code == dns.rcode.SERVFAIL)
+        if code == dns.rcode.FORMERR and self._edns:  # an old server
+            self.close()
+            self._ports.clear()
+            self._edns, self._wire = False, self._resolver.wire(self._name, self._kind, False)
+            self.ask(server, self._patience)
+            return None
+        if code != dns.rcode.NOERROR:
+            return DnsFailure(DnsFailure.NOT_FOUND if code == dns.rcode.NXDOMAIN else DnsFailure.FAILED)
+        try:
+            return read_answer(self._name, self._kind, _records(answer))
+        except DnsFailure as failure:
+            return failure
+
+    def _by_tcp(self, server: Server) -> bytes | OSError:
+        """Ask `server` on a connection: its answer, or why there is none."""
+        family, address = _address(server)
+        try:
+            with Timeout(self._patience, TimeoutError("the name server takes too long")), socket(family) as sock:
+                sock.connect(address)
+                sock.sendall(len(self._wire).to_bytes(2) + self._wire)
+                with sock.makefile("rb") as stream:
+                    size = int.from_bytes(stream.read(2))
+                    answer = stream.read(size)
+                if not size or len(answer) < size:
+                    return ConnectionError("the name server has hung up")
+                return answer
+        except OSError as error:
+            return error
 
 
-def _usable(resolv_conf: str) -> StringIO:
-    """What a resolv.conf says of servers and how to ask them, without what dnspython raises for."""
-    try:
-        with open(resolv_conf, encoding="utf-8", errors="replace") as file:
-            lines = [line.split() for line in file]
-    except OSError:
-        lines = []
-    kept = [
-        words[:2] if words[0] == "nameserver" else words
-        for words in lines
-        if words[:1] == ["options"] or (words[:1] == ["nameserver"] and dns.inet.is_address("".join(words[1:2])))
-    ]
-    return StringIO("\n".join(map(" ".join, kept)))
+def _is_referral(answer: Any) -> bool:
+    """Is it another server's business, and this one does not ask that?"""
+    return not (
+        answer.rcode() or answer.answer or answer.additional or answer.flags & (dns.flags.AA | dns.flags.RA)
+    )
+
+
+def _records(answer: Any) -> Iterator[tuple[str, str, str]]:
+    for rrset in answer.answer:
+        if rrset.rdclass == 1 and (type := dns.rdatatype.to_text(rrset.rdtype)) in _READ:
+            for record in rrset:
+                yield _text(rrset.name), type, record.address if type in _RECORDS else _text(record.target)
+
+
+def _text(name: Any) -> str:
+    return str(name.to_text(omit_final_dot=True))
+
+
+def _address(server: Server) -> tuple[int, Any]:
+    """Family and address of its sockets."""
+    found = _stdlib.getaddrinfo(*server, 0, _stdlib.SOCK_DGRAM, 0, _stdlib.AI_NUMERICHOST | _stdlib.AI_NUMERICSERV)
+    return found[0][0], found[0][4]
 
 
 def _addresses(answer: bytes, question: bytes, kind: str) -> list[str]:
@@ -144,209 +212,47 @@ def _addresses(answer: bytes, question: bytes, kind: str) -> list[str]:
     return list(found)
 
 
-def _resolve(resolver: dns.asyncresolver.Resolver, backend: "_Backend", name: str, kind: str) -> Answer:
-    """The whole of what dnspython does."""
-    try:
-        answer = _run(resolver.resolve(f"{name}.", kind, search=False, backend=backend))
-    except dns.resolver.NXDOMAIN:
-        raise DnsFailure(DnsFailure.NOT_FOUND) from None
-    except (dns.resolver.NoAnswer, dns.resolver.YXDOMAIN):
-        raise DnsFailure(DnsFailure.NO_DATA) from None
-    except dns.resolver.NoNameservers as error:
-        raise DnsFailure(_reason(error)) from None
-    except (dns.exception.Timeout, OSError):
-        raise DnsFailure(DnsFailure.TRY_AGAIN) from None
-    except dns.exception.DNSException:
-        raise DnsFailure(DnsFailure.FAILED) from None
-    names = [_text(cname.name) for cname in answer.chaining_result.cnames]
-    values = [_text(record.target) if kind == "PTR" else record.address for record in answer]
-    return Answer([*names, _text(answer.canonical_name)], values)
-
-
-def _text(name: Any) -> str:
-    return str(name.to_text(omit_final_dot=True))
-
-
-def _reason(error: Any) -> int:
-    """Why no server has answered, by what the last one said."""
-    response = error.kwargs["errors"][-1][4] if error.kwargs.get("errors") else None
-    refusals = (dns.rcode.REFUSED, dns.rcode.NOTIMP, dns.rcode.FORMERR)
-    return DnsFailure.FAILED if response is not None and response.rcode() in refusals else DnsFailure.TRY_AGAIN
-
-
-def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """The result of a coroutine that never suspends."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    coroutine.close()
-    raise RuntimeError("dnspython waits for something that is not weald's")
-
-
-class _Server(dns.nameserver.Do53Nameserver):
-    """A name server, and where its socket is."""
-
-    @cached_property
-    def family(self) -> int:
-        return dns.inet.af_for_address(self.address)
-
-    @cached_property
-    def destination(self) -> Any:
-        return dns.inet.low_level_address_tuple((self.address, self.port), self.family)
-
-
 class _Port:
     """A UDP socket connected to one server, and the questions it waits for an answer to."""
 
-    def __init__(self, ports: list["_Port"], family: int, destination: Any) -> None:
-        self.destination = destination
-        self.questions: dict[bytes, SimpleQueue[Any]] = {}  # by message id
+    def __init__(self, ports: list["_Port"], server: Server) -> None:
+        self.server = server
+        self.questions: dict[bytes, SimpleQueue[tuple[Server, bytes | OSError]]] = {}  # by message id
         self._ports = ports
+        family, address = _address(server)
         self._socket = socket(family, _stdlib.SOCK_DGRAM)
         try:
-            self._socket.connect(destination)
+            self._socket.connect(address)
         except BaseException:
             self._socket.close()
             raise
         ports.append(self)
-        self._reader = spawn(self._read)
+        spawn_raw(self._read)
 
-    def ask(self, wire: bytes, answers: SimpleQueue[Any]) -> None:
-        self.questions[wire[:2]] = answers
-        self._socket.send(wire)
+    def ask(self, wire: bytes, heard: SimpleQueue[tuple[Server, bytes | OSError]]) -> None:
+        self.questions[wire[:2]] = heard
+        try:
+            self._socket.send(wire)
+        except OSError as error:  # also what an earlier question has met with, of which its reader hears nothing then
+            self._fail(error)
 
     def _read(self) -> None:
-        while True:
+        while self in self._ports:
             try:
-                data: Any = self._socket.recv(65535)
+                message = self._socket.recv(65535)
             except OSError as error:
-                if self not in self._ports:
-                    return
-                for answers in self.questions.values():
-                    answers.put(error)
-                continue
-            found = self.questions.get(data[:2])
-            if found is not None:
-                found.put(data)
+                self._fail(error)
+            else:
+                found = self.questions.get(message[:2])
+                if found is not None:
+                    found.put((self.server, message))
+
+    def _fail(self, error: OSError) -> None:
+        for heard in self.questions.values():
+            heard.put((self.server, error))
 
     def forget(self, id: bytes) -> None:
         self.questions.pop(id, None)
         if not self.questions and self in self._ports:
             self._ports.remove(self)
             self._socket.close()
-
-
-class _Question(dns._asyncbackend.DatagramSocket):
-    """One question's part in a `_Port`, and what dnspython takes for a UDP socket.
-
-    If dnspython sends what has been asked already, to the same server, nothing is sent: it hears the answers to
-    that, under its own id.
-    """
-
-    def __init__(self, ports: list[_Port], family: int) -> None:
-        super().__init__(family, _stdlib.SOCK_DGRAM)
-        self.heard: list[Any] = []  # bytes or exceptions, to be heard again
-        self._ports = ports
-        self._port: _Port | None = None
-        self._asked = b""
-        self._answers: SimpleQueue[Any] = SimpleQueue()
-
-    def ask(self, wire: bytes, destination: Any) -> None:
-        for port in self._ports:
-            if port.destination == destination and len(port.questions) < _MOST_QUESTIONS:
-                if wire[:2] not in port.questions:
-                    break
-        else:
-            port = _Port(self._ports, self.family, destination)
-        self._port, self._asked = port, wire
-        port.ask(wire, self._answers)
-
-    def hear(self, timeout: float | None) -> bytes:
-        try:
-            answer = self._answers.get(timeout=timeout)
-        except Empty:
-            raise dns.exception.Timeout(timeout=timeout) from None  # type: ignore[no-untyped-call]
-        if isinstance(answer, OSError):
-            raise answer
-        return answer  # type: ignore[no-any-return]
-
-    def forget(self) -> None:
-        if self._port is not None:
-            self._port.forget(self._asked[:2])
-            self._port = None
-
-    async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:
-        if self._port is None or self._port.destination != destination or self._asked[2:] != what[2:]:
-            self.forget()
-            self.heard.clear()
-            self.ask(what, destination)
-        self._id = what[:2]
-        return len(what)
-
-    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, Any]:
-        answer = self.heard.pop() if self.heard else self.hear(timeout)
-        if isinstance(answer, Exception):
-            raise answer
-        return self._id + answer[2:], self._port and self._port.destination
-
-    async def close(self) -> None:
-        self.forget()
-
-
-class _Stream(dns._asyncbackend.StreamSocket):
-    """A TCP connection."""
-
-    def __init__(self, sock: socket) -> None:
-        super().__init__(sock.family, _stdlib.SOCK_STREAM)
-        self._socket = sock
-
-    async def sendall(self, what: bytes, timeout: float | None) -> None:
-        self._socket.settimeout(timeout)
-        self._socket.sendall(what)
-
-    async def recv(self, size: int, timeout: float | None) -> bytes:
-        self._socket.settimeout(timeout)
-        return self._socket.recv(size)
-
-    async def close(self) -> None:
-        self._socket.close()
-
-    async def getpeername(self) -> Any:
-        return self._socket.getpeername()
-
-
-class _Backend(dns._asyncbackend.Backend):
-    """dnspython's I/O on greenlets."""
-
-    def __init__(self, ports: list[_Port], question: _Question) -> None:
-        self._ports = ports
-        self._questions = [question]  # asked already
-
-    def name(self) -> str:
-        return "weald"
-
-    async def make_socket(
-        self,
-        af: int,
-        socktype: int,
-        proto: int = 0,
-        source: Any = None,
-        destination: Any = None,
-        timeout: float | None = None,
-        ssl_context: Any = None,
-        server_hostname: str | None = None,
-    ) -> _Question | _Stream:
-        if socktype == _stdlib.SOCK_DGRAM:
-            return self._questions.pop() if self._questions else _Question(self._ports, af)
-        sock = socket(af, socktype, proto)
-        try:
-            sock.settimeout(timeout)
-            sock.connect(destination)
-        except BaseException:
-            sock.close()
-            raise
-        return _Stream(sock)
-
-    async def sleep(self, interval: float) -> None:
-        sleep(interval)

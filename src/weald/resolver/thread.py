@@ -1,35 +1,47 @@
-"""The default resolver: the C library's functions in the hub's thread pool.
-
-Called by: weald._base.config, when the resolver is chosen; weald.compat.
+"""The default resolver: the C library's functions in native threads.
 
 It answers exactly as a program without weald would see it (hosts file, nsswitch, search domains).
 
-Invariant: numeric addresses, which need no look-up, never go through the pool.
+Called by: weald._base.config, when the resolver is chosen; weald.compat.
+
+Invariants:
+- What is numeric never goes through a thread.
+- What the hosts file says does not wait behind what a name server is asked: it has threads of its own, and so do the
+  look-ups beside the hub's pool, which files use.
+- A look-up that nobody waits for any more does not begin.
 """
 
 import _socket
-from collections.abc import Callable
 from typing import Any
 
-from weald import threadpool
+from weald._base.config import config
 from weald._core import Hub
 from weald.resolver import AddressInfo, Host, HostEntry
-from weald.resolver._shared import Lookups, is_numeric, refuse_cut_name
+from weald.resolver._files import HostsFile
+from weald.resolver._lookups import Lookups
+from weald.resolver._names import is_numeric, refuse_cut_name, to_name
+from weald.threadpool import ThreadPool
 
 __all__ = ["Resolver"]
 
 
 class Resolver:
-    """Looks names up with `_socket` in native threads."""
+    """Looks names up with `_socket` in native threads; `config.threadpool_size` says how many at once."""
 
-    def __init__(self, hub: Hub | None = None) -> None:
+    def __init__(self, hub: Hub | None = None, hosts: str = "/etc/hosts") -> None:
         self._lookups = Lookups()
+        self._hosts = HostsFile(hosts)
+        size, idle_timeout = config.threadpool_size, config.threadpool_idle_task_timeout
+        self._asking = ThreadPool(size, hub, idle_timeout)  # threads that may wait for a name server
+        self._reading = ThreadPool(size, hub, idle_timeout)  # and those that find what they want in the hosts file
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__} at {id(self):#x} lookups={len(self._lookups)}>"
 
     def close(self) -> None:
-        """Nothing to free: the pool is the hub's."""
+        """End the threads once they have done what they are at."""
+        self._asking.kill()
+        self._reading.kill()
 
     def getaddrinfo(
         self,
@@ -40,31 +52,54 @@ class Resolver:
         proto: int = 0,
         flags: int = 0,
     ) -> list[AddressInfo]:
-        """_socket.getaddrinfo(), in the pool unless `host` is an address."""
+        """_socket.getaddrinfo(), in a thread unless `host` is an address."""
         if host is None or is_numeric(host):
             return _socket.getaddrinfo(host, port, family, type, proto, flags)  # type: ignore[arg-type]
-        return self._look_up(_socket.getaddrinfo, host, port, family, type, proto, flags)  # type: ignore[no-any-return]
+        return self._look_up("getaddrinfo", family, host, port, family, type, proto, flags)  # type: ignore[no-any-return]
 
     def gethostbyname(self, hostname: Host) -> str:
-        """_socket.gethostbyname(), in the pool unless `hostname` is an address."""
+        """_socket.gethostbyname(), in a thread unless `hostname` is an address."""
         if is_numeric(hostname):
             return _socket.gethostbyname(hostname)  # type: ignore[arg-type]
-        return self._look_up(_socket.gethostbyname, hostname)  # type: ignore[no-any-return]
+        return self._look_up("gethostbyname", _socket.AF_INET, hostname)  # type: ignore[no-any-return]
 
     def gethostbyname_ex(self, hostname: Host) -> HostEntry:
-        """_socket.gethostbyname_ex(), in the pool."""
-        return self._look_up(_socket.gethostbyname_ex, hostname)  # type: ignore[no-any-return]
+        """_socket.gethostbyname_ex(), in a thread unless `hostname` is an address."""
+        if is_numeric(hostname):
+            return _socket.gethostbyname_ex(hostname)  # type: ignore[arg-type]
+        return self._look_up("gethostbyname_ex", _socket.AF_INET, hostname)  # type: ignore[no-any-return]
 
     def gethostbyaddr(self, ip_address: Host) -> HostEntry:
-        """_socket.gethostbyaddr(), in the pool."""
-        return self._look_up(_socket.gethostbyaddr, ip_address)  # type: ignore[no-any-return]
+        """_socket.gethostbyaddr(), in a thread."""
+        return self._look_up("gethostbyaddr", _socket.AF_UNSPEC, ip_address)  # type: ignore[no-any-return]
 
     def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int) -> tuple[str, str]:
-        """_socket.getnameinfo(), in the pool."""
-        return self._look_up(_socket.getnameinfo, sockaddr, flags)  # type: ignore[no-any-return]
+        """_socket.getnameinfo(), in a thread unless only numbers are wanted."""
+        if isinstance(flags, int) and flags & _socket.NI_NUMERICHOST and is_numeric(_host_of(sockaddr)):
+            return _socket.getnameinfo(sockaddr, flags)
+        return self._look_up("getnameinfo", _socket.AF_UNSPEC, sockaddr, flags)  # type: ignore[no-any-return]
 
-    def _look_up(self, function: Callable[..., Any], *args: Any) -> Any:
-        """`function(*args)` in the pool, or the outcome of the same call that is under way already."""
+    def _look_up(self, name: str, family: int, *args: Any) -> Any:
+        """`_socket`'s function `name` of these arguments, or the outcome of the same call that is under way already."""
         refuse_cut_name(args[0])
-        job = self._lookups.start(f"{function.__name__}{args!r}", threadpool.default().apply, function, args)
-        return self._lookups.outcome(job)
+        [outcome] = self._lookups.ask((self._call, name, family, *args))
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def _call(self, name: str, family: int, *args: Any) -> Any:
+        pool = self._reading if self._is_in_hosts(_host_of(args[0]), family) else self._asking
+        return pool.apply(getattr(_socket, name), args)
+
+    def _is_in_hosts(self, host: Any, family: int) -> bool:
+        """Does the hosts file answer?  A guess: what the C library does depends on nsswitch.conf, too."""
+        try:
+            if is_numeric(host):
+                return self._hosts.by_address(host.partition("%")[0]) is not None
+            return bool(self._hosts.by_name(to_name(host), family))
+        except (OSError, TypeError, UnicodeError, ValueError):  # the C library says what is wrong with it
+            return False
+
+
+def _host_of(sockaddr: Any) -> Any:
+    return sockaddr[0] if isinstance(sockaddr, tuple) and sockaddr else sockaddr

@@ -1,0 +1,108 @@
+"""Look-ups under way: equal ones share a job.
+
+Called by: thread.py, _dns.py.
+
+Invariant: a job ends when it is done or its last caller has left; each caller gets a result or an exception of its
+own.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from greenlet import greenlet
+
+from weald._core import AsyncResult, killall, spawn_raw
+
+__all__ = ["Lookups"]
+
+
+class Lookups:
+    """Jobs under way, by what is asked."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[Hashable, _Job] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def ask(self, *questions: tuple[Callable[..., Any], *tuple[Any, ...]]) -> list[Any]:
+        """The outcomes of calls `function(*args)`, all at once: of each a copy of its result or of its exception.
+
+        Who asks what is being asked already waits for that.  A call that nobody waits for any more is ended.
+        """
+        jobs: list[_Job] = []
+        try:
+            for function, *args in questions:
+                jobs.append(self._join(function, args))
+            return [job.outcome() for job in jobs]
+        finally:
+            for job in jobs:
+                self._leave(job)
+
+    def _join(self, function: Callable[..., Any], args: list[Any]) -> "_Job":
+        key = _key((function.__name__, *args))
+        job = self._jobs.get(key)
+        if job is None:
+            job = self._jobs[key] = _Job(key)
+            # A greenlet of its own: the caller may be killed while others wait for the same answer.
+            job.greenlet = spawn_raw(self._run, job, function, args)
+        job.waiting += 1
+        return job
+
+    def _leave(self, job: "_Job") -> None:
+        job.waiting -= 1
+        if not job.waiting and not job.result.ready():
+            self._end(job)
+            killall([job.greenlet], block=False)
+
+    def _run(self, job: "_Job", function: Callable[..., Any], args: list[Any]) -> None:
+        try:
+            job.result.set((None, function(*args)))
+        except BaseException as error:
+            job.result.set((error, None))
+        finally:
+            self._end(job)
+
+    def _end(self, job: "_Job") -> None:
+        if self._jobs.get(job.key) is job:
+            del self._jobs[job.key]
+
+
+class _Job:
+    """A call, and how many wait for it."""
+
+    greenlet: greenlet
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        self.result: AsyncResult[tuple[Any, Any]] = AsyncResult()
+        self.waiting = 0
+
+    def outcome(self) -> Any:
+        error, result = self.result.get()
+        return _copy(result) if error is None else type(error)(*error.args)
+
+
+def _key(arguments: tuple[Any, ...]) -> Hashable:
+    """Equal for arguments that mean the same to C; what is not of the usual types equals nothing else."""
+    return tuple(_part(argument) for argument in arguments)
+
+
+def _part(argument: Any) -> Hashable:
+    if isinstance(argument, tuple):
+        return _key(argument)
+    if isinstance(argument, int):
+        return int.__index__(argument)  # of an enumeration, say
+    if argument is None or type(argument) in (str, bytes):
+        return type(argument), argument
+    return bytes(argument) if type(argument) is bytearray else object()
+
+
+def _copy(value: Any) -> Any:
+    """A copy of what look-ups return: text and numbers in tuples and lists.  Much faster than copy.deepcopy."""
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    if isinstance(value, tuple):
+        copies = map(_copy, value)
+        return type(value)._make(copies) if hasattr(value, "_make") else tuple(copies)
+    return value

@@ -1,0 +1,51 @@
+"""Host names: what may be one, in which form it is asked for.  Called by: thread.py, _dns.py, _files.py."""
+
+import _socket
+from typing import Any
+
+from weald.resolver import Host
+
+__all__ = ["is_numeric", "refuse_cut_name", "to_name"]
+
+
+def is_numeric(host: Host) -> bool:
+    """Is it an IPv4 or IPv6 address?"""
+    if not isinstance(host, str) or not host or not (host[0].isdigit() or ":" in host):
+        return False
+    for family in (_socket.AF_INET, _socket.AF_INET6):
+        try:
+            _socket.inet_pton(family, host)
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
+
+
+def refuse_cut_name(host: Any) -> None:
+    """The C library sees a name up to its first NUL only: that would be another host's address."""
+    if (isinstance(host, str) and "\0" in host) or (isinstance(host, bytes | bytearray) and b"\0" in host):
+        raise _unknown()
+
+
+def to_name(host: Host) -> str:
+    """`host` in ASCII, non-ASCII labels as IDNA has them.
+
+    gaierror(EAI_NONAME) for what no name can be: RFC 1035 section 2.3.4 allows labels of 1 to 63 octets and, the
+    lengths included, 255 octets in all.
+    """
+    try:
+        name = bytes(host).decode("ascii") if not isinstance(host, str) else host
+        if not name.isascii():
+            name = name.encode("idna").decode("ascii")
+    except UnicodeDecodeError:
+        raise _unknown() from None
+    labels = name.removesuffix(".").split(".")
+    if not all(0 < len(label) < 64 for label in labels) or sum(len(label) + 1 for label in labels) > 254:
+        raise _unknown()
+    if not name.isprintable() or " " in name or "\\" in name:
+        raise _unknown()
+    return name
+
+
+def _unknown() -> _socket.gaierror:
+    return _socket.gaierror(_socket.EAI_NONAME, "Name or service not known")
