@@ -13,6 +13,7 @@ from itertools import count
 from typing import Any
 
 from conftest import require_program
+from helpers import PATIENCE
 from websockets.sync.client import ClientConnection, connect
 
 OPTIONS = (
@@ -34,7 +35,7 @@ class Page:
         number = next(self.numbers)
         self.connection.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
-            answer = json.loads(self.connection.recv(timeout=30))
+            answer = json.loads(self.connection.recv(timeout=PATIENCE))
             if answer.get("id") == number:
                 assert "error" not in answer, answer
                 result: dict[str, Any] = answer["result"]
@@ -46,7 +47,7 @@ class Page:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def wait_for(self, script: str, seconds: float = 40) -> Any:
+    def wait_for(self, script: str, seconds: float = PATIENCE) -> Any:
         """The expression's value, once it is true."""
         deadline = time.monotonic() + seconds
         while not (value := self.run(script)):
@@ -77,9 +78,9 @@ class Browser:
         """A page, once it is complete."""
         request = urllib.request.Request(f"http://{self.address}/json/new?{url}", method="PUT")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=40) as response:
+        with opener.open(request, timeout=PATIENCE) as response:
             target = json.load(response)["webSocketDebuggerUrl"]
-        page = Page(self.stack.enter_context(connect(target, max_size=None, proxy=None, open_timeout=40)))
+        page = Page(self.stack.enter_context(connect(target, max_size=None, proxy=None, open_timeout=PATIENCE)))
         page.wait_for("document.readyState == 'complete' && location.href != 'about:blank'")
         return page
 
@@ -105,7 +106,7 @@ def chromium() -> Iterator[Browser]:
         finally:
             process.terminate()
             try:
-                process.communicate(timeout=20)
+                process.communicate(timeout=PATIENCE)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()

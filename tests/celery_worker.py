@@ -23,9 +23,9 @@ import pytest
 import redis
 from celery import Celery
 from conftest import require_program
+from helpers import PATIENCE
 
 HERE = Path(__file__).parent
-PATIENCE = 60  # seconds for anything that is going to happen
 TRIES = 25
 databases = itertools.count(1)  # of redis_url's Redis
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from helpers import PATIENCE
 
 from weald import _core
 
@@ -91,6 +92,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
         ],
         check=True,
         capture_output=True,
-        timeout=50,
+        timeout=PATIENCE,
     )
     return made

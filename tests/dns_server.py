@@ -13,6 +13,7 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
+from helpers import PATIENCE
 
 # Records by name and type.  TTL 0: nobody may keep them.
 ZONE: dict[str, dict[str, list[str]]] = {
@@ -103,7 +104,7 @@ class Server:
 
     def _later(self, query: Any, peer: Any) -> None:
         response = self.respond(query)
-        self.gate.wait(20)
+        self.gate.wait(PATIENCE)
         with suppress(OSError):  # the test is over
             self._udp.sendto(response.to_wire(), peer)
 

@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from helpers import PATIENCE
+
 import weald
 from weald.event import Event
 from weald.lock import BoundedSemaphore, RLock, Semaphore
@@ -198,11 +200,11 @@ def kills(seconds: float, greenlets: int = 300) -> str:
     assert queue.unfinished_tasks <= greenlets + killed  # a killed taker need not have said task_done
     for primitive in (semaphore, bounded, lock, rlock):
         if primitive is not rlock:
-            with weald.Timeout(5):
+            with weald.Timeout(PATIENCE):
                 primitive.acquire()
     woken = Event()
     weald.spawn(woken.set)
-    assert woken.wait(5)
+    assert woken.wait(PATIENCE)
     return f"{greenlets} greenlets, {killed:,} kills, {done:,} operations"
 
 
@@ -229,7 +231,7 @@ def forks(seconds: float, greenlets: int = 50, at_most: int = 10_000) -> str:
         pid = os.fork()
         if not pid:
             try:
-                with weald.Timeout(20):
+                with weald.Timeout(PATIENCE):
                     results = weald.joinall([weald.spawn(lambda n=n: (weald.sleep(0.001), n)[1]) for n in range(5)])
                 os._exit(0 if sorted(g.value for g in results) == list(range(5)) else 3)
             except BaseException:
@@ -241,7 +243,7 @@ def forks(seconds: float, greenlets: int = 50, at_most: int = 10_000) -> str:
         weald.sleep(0)
     stop.append(True)
     weald.killall(crowd)
-    helper.join(10)
+    helper.join(PATIENCE)
     return f"{count:,} forks with {greenlets} greenlets and a second thread running"
 
 

@@ -4,11 +4,12 @@ import subprocess
 import sys
 
 import pytest
+from helpers import PATIENCE
 
 
 def run(code, *arguments):
     done = subprocess.run(
-        [sys.executable, *arguments, *(["-c", code] if code else [])], capture_output=True, text=True, timeout=50
+        [sys.executable, *arguments, *(["-c", code] if code else [])], capture_output=True, text=True, timeout=PATIENCE
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -183,7 +184,7 @@ def test_a_handler_of_sigchld_that_fails_is_printed():
         "def handler(*_): came.set(); raise KeyError('handler')\n"
         "signal.signal(signal.SIGCHLD, handler)\n"
         "weald.spawn_later(0.001, os.kill, os.getpid(), signal.SIGCHLD)\n"
-        "came.wait(20); weald.sleep(0.01); print('on')"
+        "came.wait(100); weald.sleep(0.01); print('on')"
     )
     status, out, err = run(code % "weald.install_as_gevent(); import gevent")
     assert (status, out) == (0, "on\n") and "KeyError: 'handler'" in err

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from helpers import PATIENCE
 
 PROGRAM = """
 import weald.monkey; weald.monkey.patch_all()
@@ -45,7 +46,7 @@ class Program:
     def ends(self, text: str) -> None:
         assert self.stdout.read().decode() == text
         self.stdout.close()
-        assert self.process.wait(20) == 0
+        assert self.process.wait(PATIENCE) == 0
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_a_terminal() -> None:
     reads("line 'again'")
     os.write(outer, b"\x04")  # the end
     reads("end")
-    assert process.wait(20) == 0
+    assert process.wait(PATIENCE) == 0
     os.close(outer)
 
 

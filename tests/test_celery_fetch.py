@@ -16,9 +16,6 @@ from weald.compat import _distribution
 ROOT = Path(__file__).parents[1]
 
 
-pytestmark = pytest.mark.timeout(300)
-
-
 @pytest.fixture
 def environment(tmp_path):
     """The name gevent from a folder, so that nothing need be installed for it; and a mark of this run's own."""

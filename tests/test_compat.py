@@ -389,7 +389,7 @@ def test_the_monitoring_thread_reports_a_greenlet_that_blocks():
 
         events.subscribers.append(subscriber)
         weald.sleep(0.001)
-        assert told.wait(20)  # blocks: nothing is patched
+        assert told.wait(100)  # blocks: nothing is patched
         hub.periodic_monitoring_thread.kill()
         assert seen[0].hub is hub and seen[0].greenlet is weald.getcurrent()
         while "appears to be blocked" not in hub.exception_stream.getvalue():

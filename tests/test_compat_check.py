@@ -3,10 +3,12 @@
 import subprocess
 import sys
 
+from helpers import PATIENCE
+
 
 def check(where):
     done = subprocess.run(
-        [sys.executable, "-m", "weald.compat", "--check", str(where)], capture_output=True, text=True, timeout=50
+        [sys.executable, "-m", "weald.compat", "--check", str(where)], capture_output=True, text=True, timeout=PATIENCE
     )
     return done.returncode, done.stdout, done.stderr
 

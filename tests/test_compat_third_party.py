@@ -202,7 +202,7 @@ def test_a_child_puts_its_hub_away_as_gipc_does():
             came = event.Event()
             signal.signal(signal.SIGALRM, lambda *_: came.set())
             signal.setitimer(signal.ITIMER_REAL, 0.01)
-            os._exit(0 if came.wait(20) and gevent.spawn(int).get() == 0 else 1)
+            os._exit(0 if came.wait(100) and gevent.spawn(int).get() == 0 else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         """
     )
@@ -223,7 +223,7 @@ def test_hubs_are_put_away_and_back():
         came = gevent.event.Event()
         signal.signal(signal.SIGALRM, lambda *_: came.set())
         signal.setitimer(signal.ITIMER_REAL, 0.01)
-        assert came.wait(20)
+        assert came.wait(100)
         refused = []
 
         def other():
@@ -263,7 +263,7 @@ def test_watchers_as_servers_in_c_use_them():
         waits = gevent.spawn(hub.wait, hub.loop.io(one.fileno(), 1))
         gevent.sleep(0)
         two.send(b"y")
-        waits.get(timeout=20)
+        waits.get(timeout=100)
         """
     )
 

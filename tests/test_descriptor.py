@@ -5,6 +5,7 @@ import socket as stdlib
 import threading
 
 import pytest
+from helpers import PATIENCE
 
 import weald
 from weald import _core
@@ -27,7 +28,7 @@ def test_wait_read_parks_until_data():
         weald.sleep(0)
         assert not g.ready()
         a.send(b"x")
-        g.get(timeout=20)
+        g.get(timeout=PATIENCE)
         with pytest.raises(TimeoutError):
             _core.wait_read(a.fileno(), 0.01)
 
@@ -112,7 +113,7 @@ def test_a_number_closed_before_the_loop_has_told_the_kernel(wait):
         weald.sleep(0)
         fd = b.detach()
         os.close(fd)
-        g.join(timeout=20)
+        g.join(timeout=PATIENCE)
         assert g.ready()  # the caller's system call says what is wrong
 
 
@@ -130,5 +131,5 @@ def test_closing_a_descriptor_wakes_who_waits_for_its_number(wait):
         assert not g.ready()
         d.close()
         b.close()
-        g.join(timeout=20)
+        g.join(timeout=PATIENCE)
         assert g.ready()

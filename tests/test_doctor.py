@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers import PATIENCE
+
 PROGRAM = """\
 import socket, threading, time
 from time import sleep
@@ -50,7 +52,7 @@ def doctor(folder: Path, program: str, status: int = 0) -> tuple[str, dict[str, 
     (folder / "library.py").write_text(LIBRARY)
     done = subprocess.run(
         [sys.executable, "-m", "weald.monkey", "--doctor", str(script), "argument"],
-        capture_output=True, text=True, timeout=50, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == status, done.stderr
     report: dict[str, list[str]] = {}

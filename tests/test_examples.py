@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from browser import BODY, chromium
 from conftest import Certificate, require_program
+from helpers import PATIENCE
 from websockets.sync.client import connect as websocket_connect
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -54,12 +55,12 @@ def running(name: str, *arguments: str, gevent: bool = False) -> Iterator[int]:
         assert process.poll() is None
     finally:
         process.kill()
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert errors == ""
 
 
 def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=20)
+    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
 
 
 def read_all(sock: Any) -> bytes:
@@ -81,7 +82,7 @@ def web(tmp_path: Path) -> Iterator[str]:
     assert process.stdout is not None
     yield f"127.0.0.1:{int(process.stdout.readline())}"
     process.kill()
-    process.wait(20)
+    process.wait(PATIENCE)
     process.stdout.close()
 
 
@@ -96,7 +97,7 @@ def test_echo_server(gevent: bool) -> None:
 @pytest.mark.parametrize("gevent", [False, True])
 def test_udp_server(gevent: bool) -> None:
     with running("udp_server.py", "127.0.0.1:0", gevent=gevent) as port, socket.socket(type=socket.SOCK_DGRAM) as sock:
-        sock.settimeout(20)
+        sock.settimeout(PATIENCE)
         sock.sendto(b"hello", ("127.0.0.1", port))
         assert sock.recv(100) == b"5 bytes\n"
 
@@ -119,14 +120,14 @@ def test_tls_server(certificate: Certificate, own: bool) -> None:
 def test_port_forwarder(web: str, gevent: bool) -> None:
     with running("port_forwarder.py", "127.0.0.1:0", web, gevent=gevent) as port:
         for _ in range(3):
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/page", timeout=20) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/page", timeout=PATIENCE) as response:
                 assert response.read() == b"page" * 100_000
 
 
 @pytest.mark.parametrize("gevent", [False, True])
 def test_fetch_many(web: str, gevent: bool) -> None:
     urls = [f"http://{web}/page?{number}" for number in range(5)] + [f"http://{web}/none", "http://127.0.0.1:1/"]
-    done = subprocess.run([*command("fetch_many.py", gevent), *urls], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([*command("fetch_many.py", gevent), *urls], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stderr == ""
     lines = sorted(done.stdout.splitlines())
     assert lines[:5] == [f"200 400000 {url}" for url in urls[:5]]
@@ -140,7 +141,7 @@ def test_run_many(tmp_path: Path, gevent: bool) -> None:
     # The first ends only once the second has begun.
     commands = [f"read line <{fifo}; echo $line", f"echo told >{fifo}; exit 3"]
     run = [*command("run_many.py", gevent), "2", *commands]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(run, capture_output=True, text=True, timeout=PATIENCE)
     expected = f"$ {commands[0]}\ntold\n$ {commands[1]}\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, expected, "")
 
@@ -150,7 +151,7 @@ def test_http_proxy(web: str) -> None:
     with running("http_proxy.py", "127.0.0.1:0") as port:
         for tunnel in ((), ("--proxytunnel",)):
             command = [curl, "-sS", "--max-time", "30", "--noproxy", "", "-x", f"127.0.0.1:{port}", *tunnel]
-            done = subprocess.run([*command, f"http://{web}/page"], capture_output=True, timeout=40)
+            done = subprocess.run([*command, f"http://{web}/page"], capture_output=True, timeout=PATIENCE)
             assert done.stdout == b"page" * 100_000, done.stderr
         with connect(port) as sock:
             sock.sendall(b"GET http:// HTTP/1.1\r\n\r\n")
@@ -162,15 +163,15 @@ def test_http_proxy(web: str) -> None:
 
 def test_websocket_chat() -> None:
     with running("websocket_chat.py", "127.0.0.1:0") as port:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE) as response:
             assert b"new WebSocket" in response.read()
         url, origin = f"ws://127.0.0.1:{port}/chat", f"http://127.0.0.1:{port}"
         with websocket_connect(url, origin=origin) as one, websocket_connect(url, origin=origin) as two:
             one.send("first")  # comes back only once it is in
-            assert one.recv(timeout=20) == "first"
+            assert one.recv(timeout=PATIENCE) == "first"
             two.send("hello ä")
-            assert two.recv(timeout=20) in ("first", "hello ä")
-            assert one.recv(timeout=20) == "hello ä"
+            assert two.recv(timeout=PATIENCE) in ("first", "hello ä")
+            assert one.recv(timeout=PATIENCE) == "hello ä"
 
 
 @pytest.mark.timeout(600)  # the browser may have to be installed first
@@ -214,10 +215,10 @@ def test_upload(tmp_path: Path) -> None:
     data = os.urandom(5_000_000)
     with running("upload.py", "127.0.0.1:0", str(tmp_path)) as port:
         base = f"http://127.0.0.1:{port}/"
-        with urllib.request.urlopen(base + "progress", timeout=20) as events:
+        with urllib.request.urlopen(base + "progress", timeout=PATIENCE) as events:
             assert events.readline() == b"data: {}\n"
             request = urllib.request.Request(base + "big.bin", data=data, method="PUT")
-            with urllib.request.urlopen(request, timeout=20) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
                 assert (response.status, response.read()) == (201, b"big.bin: 5000000 bytes\n")
             state = {}
             while not state.get("big.bin", {}).get("done"):
@@ -229,7 +230,8 @@ def test_upload(tmp_path: Path) -> None:
         with connect(port) as sock:
             sock.sendall(b"PUT /cut HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
         with pytest.raises(urllib.error.HTTPError, match="400"):
-            urllib.request.urlopen(urllib.request.Request(base + "..%2Fevil", data=b"x", method="PUT"), timeout=20)
+            evil = urllib.request.Request(base + "..%2Fevil", data=b"x", method="PUT")
+            urllib.request.urlopen(evil, timeout=PATIENCE)
         while (tmp_path / ".cut.part").exists():
             pass
         assert sorted(path.name for path in tmp_path.iterdir()) == ["big.bin"]

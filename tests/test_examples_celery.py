@@ -7,6 +7,7 @@ import sys
 from urllib.request import Request, urlopen
 
 import pytest
+from helpers import PATIENCE
 
 pytest.importorskip("flask")
 
@@ -15,7 +16,6 @@ from pathlib import Path  # noqa: E402
 from celery_worker import free_port, redis_url, wait_for  # noqa: E402, F401
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def example(redis_url, tmp_path):
     yield start
     for child in children:
         child.terminate()
-        assert child.wait(60) == 0
+        assert child.wait(PATIENCE) == 0
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def site():
     child = subprocess.Popen(command, cwd=EXAMPLES, stdout=subprocess.PIPE, text=True)
     yield child.stdout.readline().strip()
     child.terminate()
-    child.wait(60)
+    child.wait(PATIENCE)
     child.stdout.close()
 
 
@@ -55,7 +55,7 @@ def test_urlopen(example, site):
     environ = example("celery_urlopen")
     command = [sys.executable, "bulk_task_producer.py", site, "60"]
     done = subprocess.run(
-        command, cwd=EXAMPLES / "celery_urlopen", env=environ, capture_output=True, text=True, timeout=120
+        command, cwd=EXAMPLES / "celery_urlopen", env=environ, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "60 of 60 pages" in done.stdout
@@ -65,7 +65,7 @@ def test_crawler(example, site):
     environ = example("celery_crawler")
     command = [sys.executable, "crawl.py", f"{site}page/0"]
     done = subprocess.run(
-        command, cwd=EXAMPLES / "celery_crawler", env=environ, capture_output=True, text=True, timeout=120
+        command, cwd=EXAMPLES / "celery_crawler", env=environ, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "60 of 60 pages" in done.stdout
@@ -83,7 +83,7 @@ def test_flask(example):
     def submit():
         try:
             body = json.dumps({"numbers": [1, 2, 3.5]}).encode()
-            return urlopen(Request(f"{base}/sums", body, {"Content-Type": "application/json"}), timeout=60)
+            return urlopen(Request(f"{base}/sums", body, {"Content-Type": "application/json"}), timeout=PATIENCE)
         except ConnectionError:
             return None
         except OSError as error:
@@ -97,10 +97,10 @@ def test_flask(example):
             where = json.load(answer)["poll"]
 
         def poll():
-            with urlopen(base + where, timeout=60) as answer:
+            with urlopen(base + where, timeout=PATIENCE) as answer:
                 return json.load(answer) if answer.status == 200 else None
 
         assert wait_for(poll) == {"state": "SUCCESS", "sum": 6.5}
     finally:
         server.terminate()
-        server.wait(60)
+        server.wait(PATIENCE)

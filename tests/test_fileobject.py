@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Thread, is_open, python, recorded_errors, run_patched, settle
+from helpers import PATIENCE, Thread, is_open, python, recorded_errors, run_patched, settle
 
 import weald
 from weald import Timeout, socket
@@ -50,7 +50,7 @@ def fill(fd: int) -> int:
 
 
 def failure(greenlet: Any) -> Any:
-    greenlet.join(20)
+    greenlet.join(PATIENCE)
     assert greenlet.exception is not None, greenlet
     return greenlet.exception
 
@@ -71,7 +71,7 @@ def test_reading_parks_until_something_comes(pipe: Ends, kind: Any) -> None:
         settle()
         assert not reading.ready()
         os.write(write, b"x")
-        assert reading.get(timeout=20) == b"x"
+        assert reading.get(timeout=PATIENCE) == b"x"
     assert not is_open(read)
 
 
@@ -85,7 +85,7 @@ def test_writing_parks_until_there_is_room(pipe: Ends, kind: Any) -> None:
         assert not writing.ready()
         with FileObjectPosix(read, "rb") as other:
             assert other.read(total) == bytes(total)
-            assert writing.get(timeout=20) == 3
+            assert writing.get(timeout=PATIENCE) == 3
             assert other.read(3) == b"end"
 
 
@@ -100,7 +100,7 @@ def test_more_than_a_pipe_holds(pipe: Ends, kind: Any) -> None:
     writing = weald.spawn(write)
     with kind(pipe[0], "rb") as file:
         assert file.read() == data and file.read() == b""
-    writing.get(timeout=20)
+    writing.get(timeout=PATIENCE)
 
 
 @kinds
@@ -175,9 +175,9 @@ def test_greenlets_read_and_write_in_turn(pipe: Ends, kind: Any) -> None:
         count = 200 if kind is FileObjectThread else len(ordered)
         readers = [weald.spawn(read) for _ in range(2)]
         writers = [weald.spawn(write, ordered[start:count:3]) for start in range(3)]
-        weald.joinall(writers, timeout=30, raise_error=True)
+        weald.joinall(writers, timeout=PATIENCE, raise_error=True)
         out.close()
-        weald.joinall(readers, timeout=30, raise_error=True)
+        weald.joinall(readers, timeout=PATIENCE, raise_error=True)
     assert sorted(got) == ordered[:count]
 
 
@@ -261,7 +261,7 @@ def test_closing_parks_while_there_is_no_room_for_what_is_buffered(pipe: Ends) -
     assert not closing.ready() and is_open(pipe[1])
     with FileObjectPosix(pipe[0], "rb") as other:
         assert other.read() == bytes(total) + b"end"
-    closing.get(timeout=20)
+    closing.get(timeout=PATIENCE)
 
 
 @kinds
@@ -343,8 +343,8 @@ def test_a_shared_file_is_blocking_for_others_and_parks_here(pipe: Ends) -> None
     settle()
     assert not reading.ready()
     writing = weald.spawn(write)
-    assert reading.get(timeout=20) == data
-    writing.get(timeout=20)
+    assert reading.get(timeout=PATIENCE) == data
+    writing.get(timeout=PATIENCE)
     reader.close()
 
 
@@ -368,7 +368,7 @@ def test_a_socket(io_loop: str) -> None:
         reading = weald.spawn(file.readline)
         settle()
         a.sendall(b"line\n")
-        assert reading.get(timeout=20) == b"line\n"
+        assert reading.get(timeout=PATIENCE) == b"line\n"
     assert b.fileno() == -1
 
 
@@ -379,7 +379,7 @@ def test_a_terminal(io_loop: str) -> None:
         reading = weald.spawn(mine.read, 100)
         settle()
         file.write("line\n")  # line-buffered, as it is a terminal
-        assert reading.get(timeout=20) == b"line\r\n"
+        assert reading.get(timeout=PATIENCE) == b"line\r\n"
 
 
 # -------------------------------------------------------------------- regular files
@@ -448,7 +448,7 @@ class SlowFile(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self.entered += 1
         self.thread = threading.get_ident()
-        assert self.go.wait(20), "the loop was blocked"
+        assert self.go.wait(PATIENCE), "the loop was blocked"
         return super().read(size)
 
 
@@ -466,7 +466,7 @@ def test_one_call_at_a_time_is_made_on_a_file_in_a_thread() -> None:
     weald.sleep(0.02)
     assert slow.entered == 1
     slow.go.set()
-    weald.joinall(reading, timeout=20, raise_error=True)
+    weald.joinall(reading, timeout=PATIENCE, raise_error=True)
     assert [greenlet.value for greenlet in reading] == [b"da", b"ta"]
 
 
@@ -490,7 +490,7 @@ def test_shared_ends_stay_blocking(pipe: Ends) -> None:
         with open_shared(write, "wb") as out:
             out.write(b"line\n")  # type: ignore[attr-defined]
             out.flush()
-            assert reading.get(timeout=20) == b"line\n" and os.get_blocking(write)
+            assert reading.get(timeout=PATIENCE) == b"line\n" and os.get_blocking(write)
     assert not is_open(read) and not is_open(write)
 
 
@@ -511,7 +511,7 @@ def test_more_than_a_shared_pipe_holds(pipe: Ends, kind: str) -> None:
     writing = weald.spawn(write)
     with open_shared(pipe[0], "rb", 0 if kind == "raw" else -1) as file:
         assert file.read() == data  # type: ignore[attr-defined]
-    writing.get(timeout=20)
+    writing.get(timeout=PATIENCE)
 
 
 # -------------------------------------------------------------------- os.fdopen
@@ -587,11 +587,11 @@ def test_fdopen_is_the_stdlibs_but_lets_others_run() -> None:
 
 def test_nothing_to_read_or_write_needs_no_waiting(pipe: Ends) -> None:
     r, w = pipe
-    with Timeout(10), open_shared(r, "rb", 0, closefd=False) as empty:
+    with Timeout(PATIENCE), open_shared(r, "rb", 0, closefd=False) as empty:
         assert empty.read(0) == b""
         assert empty.readinto(bytearray()) == 0
     fill(w)
-    with Timeout(10), open_shared(w, "wb", 0, closefd=False) as full:
+    with Timeout(PATIENCE), open_shared(w, "wb", 0, closefd=False) as full:
         assert full.write(b"") == 0
 
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from helpers import recorded_errors
+from helpers import PATIENCE, recorded_errors
 from test_http_http2 import talking
 from test_pywsgi import GET, LAST, Response, connect, one, serving
 
@@ -43,14 +43,14 @@ def test_waiting_for_a_client_to_leave(more: bytes) -> None:
         if not started.is_set():  # else it is the further request, which nobody waits for
             before = gone.is_set()
             started.set()
-            outcome.set((before, gone.wait(20), gone.is_set()))
+            outcome.set((before, gone.wait(PATIENCE), gone.is_set()))
         return answer(environ, start_response)
 
     with serving(app) as server:
         with closing(connect(server)) as sock:
             sock.sendall(GET + more)
-            assert started.wait(20)
-        assert outcome.get(timeout=20) == (False, True, True)
+            assert started.wait(PATIENCE)
+        assert outcome.get(timeout=PATIENCE) == (False, True, True)
 
 
 def test_the_body_is_read_while_somebody_watches() -> None:
@@ -88,8 +88,8 @@ def test_a_block_is_interrupted() -> None:
     with recorded_errors() as errors, serving(app, error_log=log) as server:
         with closing(connect(server)) as sock:
             sock.sendall(GET)
-            assert started.wait(20)
-        assert isinstance(outcome.get(timeout=20), ConnectionResetError)
+            assert started.wait(PATIENCE)
+        assert isinstance(outcome.get(timeout=PATIENCE), ConnectionResetError)
     assert not errors
     assert log.getvalue() == ""
 
@@ -102,8 +102,8 @@ def test_nothing_is_raised_behind_the_block() -> None:
             with environ["weald.disconnected"].interrupt():
                 weald.sleep(0)
             started.set()
-            assert left.wait(20)
-            outcome.set(environ["weald.disconnected"].wait(20))
+            assert left.wait(PATIENCE)
+            outcome.set(environ["weald.disconnected"].wait(PATIENCE))
         except BaseException as error:
             outcome.set_exception(error)
         return answer(environ, start_response)
@@ -111,9 +111,9 @@ def test_nothing_is_raised_behind_the_block() -> None:
     with serving(app) as server:
         with closing(connect(server)) as sock:
             sock.sendall(GET)
-            assert started.wait(20)
+            assert started.wait(PATIENCE)
         left.set()
-        assert outcome.get(timeout=20) is True
+        assert outcome.get(timeout=PATIENCE) is True
 
 
 def test_a_stream_of_http_2_that_is_reset() -> None:
@@ -123,15 +123,15 @@ def test_a_stream_of_http_2_that_is_reset() -> None:
         gone = environ["weald.disconnected"]
         before = gone.is_set()
         started.set()
-        outcome.set((before, gone.wait(20)))
+        outcome.set((before, gone.wait(PATIENCE)))
         return answer(environ, start_response)
 
     with talking(app) as client:
         stream = client.ask("/")
-        assert started.wait(20)
+        assert started.wait(PATIENCE)
         client.h2.reset_stream(stream)
         client.flush()
-        assert outcome.get(timeout=20) == (False, True)
+        assert outcome.get(timeout=PATIENCE) == (False, True)
 
 
 def test_it_stays_set_once_the_connection_is_closed() -> None:

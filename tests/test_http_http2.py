@@ -24,7 +24,7 @@ from h2.events import (
     TrailersReceived,
 )
 from h2.settings import SettingCodes
-from helpers import recorded_errors, run_patched, settle, wait_until
+from helpers import PATIENCE, recorded_errors, run_patched, settle, wait_until
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -175,7 +175,7 @@ def test_h2load(path: str) -> None:
     count = 1000 if not path else 50
     with serving(app, http2=True) as server:
         command = [require_program("h2load", "nghttp2-client"), "-n", str(count), "-c", "5", "-m", "20"]
-        done = subprocess.run([*command, url(server) + path], capture_output=True, timeout=40)
+        done = subprocess.run([*command, url(server) + path], capture_output=True, timeout=PATIENCE)
     assert f"{count} succeeded, 0 failed, 0 errored, 0 timeout" in done.stdout.decode(), done
 
 
@@ -208,7 +208,7 @@ def test_httpx(certificate: Certificate) -> None:
         server = WSGIServer(("127.0.0.1", 0), app, log=None, http2=True, ssl_context=context)
         server.start()
         trust = ssl.create_default_context(cafile={certificate.cert!r})
-        with httpx.Client(http2=True, verify=trust, timeout=20) as client:
+        with httpx.Client(http2=True, verify=trust, timeout=100) as client:
             def ask(i):
                 return client.post(f"https://127.0.0.1:{{server.server_port}}/", content=str(i)).text
             jobs = [weald.spawn(ask, i) for i in range(30)]
@@ -224,7 +224,7 @@ def test_streams_run_side_by_side() -> None:
 
     def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         if environ["PATH_INFO"] == "/first":
-            assert first.wait(20)
+            assert first.wait(PATIENCE)
         else:
             first.set()
         start_response("200 OK", [])
@@ -532,7 +532,7 @@ def test_floods(kind: str) -> None:
         attacker, other = Client(server), Client(server)
         answers: list[bytes] = []
         reader = weald.spawn(lambda: answers.extend(iter(lambda: attacker.sock.recv(65536), b"")))
-        deadline = time.monotonic() + 60  # for a hang: however much is sent until then, the server has to mind
+        deadline = time.monotonic() + PATIENCE  # for a hang: however much is sent until then, the server has to mind
         try:
             for sent, frame in enumerate(flood(attacker, kind), 1):
                 attacker.sock.sendall(frame)
@@ -543,20 +543,19 @@ def test_floods(kind: str) -> None:
                     assert time.monotonic() < deadline, "nobody minds"
         except (BrokenPipeError, ConnectionResetError):
             pass
-        reader.join(60)
+        reader.join(PATIENCE)
         assert reader.ready()
         assert most <= 100 + 1
         wait_until(lambda: not running)
-        if reader.successful():  # else what it was told got lost with the connection
-            kinds, code = [], -1
-            for number, payload in frames_in(b"".join(answers)):
-                kinds.append(number)
-                code = int.from_bytes(payload[4:8], "big")  # of a GOAWAY
-            assert kinds[-1] == GoAwayFrame.type, kinds[-10:]
-            wanted = {ErrorCodes.ENHANCE_YOUR_CALM}
-            if kind in ("continuation", "empty continuation", "headers"):
-                wanted.add(ErrorCodes.PROTOCOL_ERROR)  # h2's own limit of frames
-            assert code in wanted
+        kinds, code = [], -1
+        for number, payload in frames_in(b"".join(answers)):
+            kinds.append(number)
+            code = int.from_bytes(payload[4:8], "big")  # of a GOAWAY
+        assert kinds[-1] == GoAwayFrame.type, kinds[-10:]
+        wanted = {ErrorCodes.ENHANCE_YOUR_CALM}
+        if kind in ("continuation", "empty continuation", "headers"):
+            wanted.add(ErrorCodes.PROTOCOL_ERROR)  # h2's own limit of frames
+        assert code in wanted
         for client in (attacker, other):
             client.sock.close()
 
@@ -582,8 +581,8 @@ def test_a_client_that_leaves_before_the_response_is_nobodys_error(how: str) -> 
 
     def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         begun.set()
-        assert environ["weald.disconnected"].wait(20)
-        assert left.wait(20)
+        assert environ["weald.disconnected"].wait(PATIENCE)
+        assert left.wait(PATIENCE)
         answered.set()
         start_response("200 OK", [])
         return []
@@ -592,7 +591,7 @@ def test_a_client_that_leaves_before_the_response_is_nobodys_error(how: str) -> 
         client = Client(server)
         with closing(client.sock):
             stream = client.ask()
-            assert begun.wait(20)
+            assert begun.wait(PATIENCE)
             if how == "closes":
                 client.sock.close()
                 wait_until(lambda: not server._connections)
@@ -601,7 +600,7 @@ def test_a_client_that_leaves_before_the_response_is_nobodys_error(how: str) -> 
                 client.h2.reset_stream(stream)
                 client.flush()
             left.set()
-            assert answered.wait(20)
+            assert answered.wait(PATIENCE)
             settle()
     assert errors == []
 
@@ -613,7 +612,7 @@ def test_streams_that_the_client_has_reset_count_while_they_run() -> None:
 
     def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         running.append(1)
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE)
         running.pop()
         return list(app(environ, start_response))
 
@@ -718,10 +717,10 @@ def test_what_is_no_request_does_not_keep_a_connection_open() -> None:
             client.sock.sendall(raw(1, 5, 1, bytes(10_000))[:9] if data == b"\0" else b"")
             reader = weald.spawn(client.until_closed)
             with pytest.raises(OSError):
-                for _ in range(5000):
+                while True:
                     client.sock.sendall(data)
                     weald.sleep(0.02)
-            reader.join(20)
+            reader.join(PATIENCE)
             assert reader.ready()
 
 
@@ -732,7 +731,7 @@ def test_draining_an_idle_connection() -> None:
         draining = weald.spawn(server.drain, 20, 0.0)
         client.until_closed()
         assert client.goaway == ErrorCodes.NO_ERROR
-        assert draining.get(timeout=20) is True
+        assert draining.get(timeout=PATIENCE) is True
         client.sock.close()
 
 
@@ -741,19 +740,19 @@ def test_draining() -> None:
 
     def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         entered.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE)
         return list(app(environ, start_response))
 
     with serving(waits, http2=True) as server:
         client = Client(server)
         stream = client.ask()
-        assert entered.wait(20)
+        assert entered.wait(PATIENCE)
         draining = weald.spawn(server.drain, 20, 0.1)
         wait_until(lambda: server.closed)
         go_on.set()
         assert client.body(stream) == b"GET / 0"
         client.until_closed()
-        assert draining.get(timeout=20) is True
+        assert draining.get(timeout=PATIENCE) is True
         client.sock.close()
 
 
@@ -764,7 +763,7 @@ def test_draining_lets_in_what_is_under_way() -> None:
 
     def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         entered.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE)
         return list(app(environ, start_response))
 
     def hear(frame: GoAwayFrame) -> tuple[list[Any], list[Any]]:
@@ -775,7 +774,7 @@ def test_draining_lets_in_what_is_under_way() -> None:
         client = Client(server)
         client.h2._frame_dispatch_table[GoAwayFrame] = hear
         streams = [client.ask("/1")]
-        assert entered.wait(20)
+        assert entered.wait(PATIENCE)
         draining = weald.spawn(server.drain, 20, 20)
         wait_until(lambda: server.closed)
         streams += [client.ask("/2")]
@@ -789,7 +788,7 @@ def test_draining_lets_in_what_is_under_way() -> None:
         client.until_closed()
         assert told == [2**31 - 1, streams[-1]]
         assert client.resets == {late: ErrorCodes.REFUSED_STREAM}
-        assert draining.get(timeout=20) is True
+        assert draining.get(timeout=PATIENCE) is True
         client.sock.close()
 
 

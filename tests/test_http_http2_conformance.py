@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from h2.errors import ErrorCodes
+from helpers import PATIENCE
 from hpack import Decoder, Encoder
 from test_pywsgi import connect, serving
 
@@ -134,7 +135,7 @@ def talking(preface: bytes = PREFACE + frame(SETTINGS)) -> Iterator[tuple[Client
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/wait":
-            assert go_on.wait(20)
+            assert go_on.wait(PATIENCE)
         body = environ["wsgi.input"].read()
         served.append(path)
         start_response("200 OK", [])

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
-from helpers import recorded_errors, run_patched
+from helpers import PATIENCE, recorded_errors, run_patched
 from test_pywsgi import LAST, Response, connect, serving, talk
 
 import weald
@@ -531,7 +531,7 @@ def test_a_receive_with_a_timeout() -> None:
     def handler(ws: WebSocket) -> None:
         with pytest.raises(TimeoutError):
             ws.receive(timeout=0.05)
-        ws.send(ws.receive(timeout=20))
+        ws.send(ws.receive(timeout=PATIENCE))
 
     with talking(handler) as client:
         weald.sleep(0.1)
@@ -601,8 +601,8 @@ def test_an_independent_client() -> None:
                 for message in ("hello", b"hello", "x" * 300_000, "ä" * 1000, ["in ", "three ", "parts"]):
                     client.send(message)
                     wanted = "".join(message) if isinstance(message, list) else message
-                    assert client.recv(timeout=20) == wanted
-                client.ping().wait(20)
+                    assert client.recv(timeout=100) == wanted
+                client.ping().wait(100)
             assert client.protocol.close_code == 1000
         server.stop()
         """
@@ -630,7 +630,7 @@ def test_a_server_that_ends_says_so(answers: bool) -> None:
         if answers:
             client.send(frame(CLOSE, b"\x03\xe9"))
         assert client.file.read() == b""
-        assert draining.get(10)
+        assert draining.get(PATIENCE)
         client.sock.close()
     assert ended == ["last words", 1001]
 
@@ -641,5 +641,5 @@ def test_a_server_that_stops_says_so() -> None:
         stopping = weald.spawn(server.stop, 20)
         assert client.receive() == (CLOSE, b"\x03\xe9")
         client.send(frame(CLOSE, b"\x03\xe9"))
-        stopping.get(10)
+        stopping.get(PATIENCE)
         client.sock.close()

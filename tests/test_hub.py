@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from helpers import HubMakingTime, python
+from helpers import PATIENCE, HubMakingTime, python
 
 import weald
 from weald import _core
@@ -109,7 +109,7 @@ def test_a_greenlet_that_turns_the_loop_is_killed_from_another_thread(loop_name)
     polling = threading.Event()
 
     def kill():
-        polling.wait(20)
+        polling.wait(PATIENCE)
         g.kill(block=False)
 
     def work():
@@ -225,7 +225,7 @@ def test_signal_ends_a_blocking_poll():
         child = subprocess.Popen(
             [sys.executable, "-c", f"import os, time; time.sleep(0.2); os.kill({os.getpid()}, {int(signal.SIGUSR1)})"]
         )
-        with weald.Timeout(20):  # nothing else to wake the loop for that long
+        with weald.Timeout(PATIENCE):  # nothing else to wake the loop for that long
             arrived.wait()
         child.wait()
     finally:
@@ -243,7 +243,7 @@ def test_what_a_signal_handler_raises_comes_up_in_the_main_greenlet():
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.02)
         with pytest.raises(Late):
-            Event().wait(20)
+            Event().wait(PATIENCE)
         signal.setitimer(signal.ITIMER_REAL, 0.02)
         with pytest.raises(Late):  # also where another greenlet runs then
             weald.spawn(Event().wait, 20).join()
@@ -325,9 +325,9 @@ def test_a_child_forked_by_a_thread_leaves_the_greenlets_of_the_others_alone():
 def test_exit_with_running_greenlets_is_silent(code):
     program = (
         "import weald\nweald.spawn(weald.sleep, 100)\nweald.spawn_later(100, print)\n"
-        f"weald.Timeout(50).start()\nweald.sleep(0)\n{code}\n"
+        f"weald.Timeout(100).start()\nweald.sleep(0)\n{code}\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stdout, done.stderr) == (3 if code else 0, "", "")
 
 
@@ -371,7 +371,7 @@ def test_greenlets_of_an_ended_thread_end_too():
     thread.join()
     ident, greenlet, ended_in = seen
     assert ended_in == ident
-    assert isinstance(greenlet.get(timeout=20), weald.GreenletExit)
+    assert isinstance(greenlet.get(timeout=PATIENCE), weald.GreenletExit)
 
 
 def test_greenlets_that_an_ended_thread_had_not_begun_end_too():
@@ -387,7 +387,7 @@ def test_greenlets_that_an_ended_thread_had_not_begun_end_too():
     thread.start()
     thread.join()
     for greenlet in left:
-        assert isinstance(greenlet.get(timeout=20), weald.GreenletExit)
+        assert isinstance(greenlet.get(timeout=PATIENCE), weald.GreenletExit)
 
 
 def test_a_greenlet_that_blocks_while_its_thread_ends_does_not_keep_it():
@@ -400,7 +400,7 @@ def test_a_greenlet_that_blocks_while_its_thread_ends_does_not_keep_it():
 
     thread = threading.Thread(target=lambda: (weald.spawn(stubborn), weald.sleep(0)))
     thread.start()
-    thread.join(20)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 
@@ -412,7 +412,7 @@ def test_a_hub_made_while_another_is_being_made(io_loop):
     with HubMakingTime(lambda: inner.extend([weald.get_hub(), weald.spawn(sum, [1, 2])])):
         outer = weald.get_hub()
     assert outer is inner[0]
-    assert inner[1].get(timeout=10) == 3
+    assert inner[1].get(timeout=PATIENCE) == 3
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 

@@ -19,8 +19,6 @@ from celery_worker import PATIENCE, TRIES, Events, crew, redis_url, wait_for, wi
 
 from weald.integrations.celery_command import arrange  # noqa: E402
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def shared(crew, narrow):

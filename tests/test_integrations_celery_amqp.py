@@ -13,8 +13,6 @@ pytest.importorskip("redis")
 
 from celery_worker import PATIENCE, Proxy, RabbitMQ, crew, redis_url, start, wait_for, worker  # noqa: E402, F401
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def rabbitmq(request, tmp_path_factory):

@@ -14,8 +14,6 @@ from kombu import Connection, Consumer, Queue  # noqa: E402
 
 from weald.integrations.celery import fetch  # noqa: E402
 
-pytestmark = pytest.mark.timeout(300)
-
 
 class Taking:
     """A kombu consumer and its Fetcher; what they take is in `bodies`."""

@@ -10,8 +10,6 @@ pytest.importorskip("redis")
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded  # noqa: E402
 from celery_worker import PATIENCE, crew, redis_url, start, wait_for, worker  # noqa: E402, F401
 
-pytestmark = pytest.mark.timeout(300)
-
 BEFORE = ["task_prerun", "before_start", "__call__", "body"]  # what comes before the outcome is known
 FAILED = ["on_failure", "task_failure", "on_retry", "task_retry"]
 DONE = ["on_success", "task_success", "after_return", "task_postrun"]  # the outcome is stored: it stays

@@ -12,8 +12,6 @@ pytest.importorskip("redis")
 from celery.exceptions import TimeLimitExceeded  # noqa: E402
 from celery_worker import PATIENCE, crew, redis_url, start, wait_for, worker  # noqa: E402, F401
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def value(result):
     return result.get(timeout=PATIENCE)

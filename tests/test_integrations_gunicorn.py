@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import PATIENCE
 from test_serve import Load
 
 APP = """
@@ -37,12 +38,12 @@ class Gunicorn:
 
     def get(self, path: str = "/", **headers: str) -> str:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             body: bytes = response.read()
         return body.decode()
 
     def wait_for(self, pattern: str, count: int = 1) -> None:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + PATIENCE
         while len(re.findall(pattern, self.log.read_text())) < count:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
@@ -72,11 +73,11 @@ def gunicorn(
         running.wait_for("Booting worker")
         yield running
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 0, log.read_text()
+        assert process.wait(PATIENCE) == 0, log.read_text()
     finally:
         if process.poll() is None:
             process.kill()
-            process.wait(20)
+            process.wait(PATIENCE)
 
 
 def test_it_serves_and_logs(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_it_serves_and_logs(tmp_path: Path) -> None:
         assert running.get(**{"X-Forwarded-Proto": "https"}).split()[2] == "https"
         with pytest.raises(urllib.error.HTTPError, match="500"):
             running.get("/fail")
-        with socket.create_connection(("127.0.0.1", running.port), timeout=30) as sock:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE) as sock:
             sock.sendall(b"nonsense\r\n\r\n")
             assert sock.recv(1000).startswith(b"HTTP/1.1 400 ")
         running.wait_for(r'"GET / HTTP/1\.1" 200 \d+ "-" "Python-urllib')

@@ -28,7 +28,7 @@ def test_others_run_while_an_interpreter_does(before: str) -> None:
         queue = interpreters.create_queue()
         interpreter.prepare_main(queue=queue)
         threading.Timer(0.001, queue.put, ("item",)).start()
-        interpreter.exec("print(queue.get(timeout=20), flush=True)")
+        interpreter.exec("print(queue.get(timeout=100), flush=True)")
         try:
             interpreter.exec("1 / 0")
         except interpreters.ExecutionFailed as error:

@@ -8,6 +8,7 @@ from collections import Counter
 
 import psutil
 import pytest
+from helpers import PATIENCE
 
 import weald
 import weald.socket
@@ -38,7 +39,7 @@ def time_out():
         with weald.Timeout(0.0001, False):
             block()
     for _ in range(100):
-        with weald.Timeout(10):
+        with weald.Timeout(PATIENCE):
             pass
 
 

@@ -8,14 +8,16 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from helpers import python, run_patched
+from helpers import PATIENCE, python, run_patched
 
-SLOW_SERVER = """
+# It answers nobody before {count} ask at the same time.
+GATHERING_SERVER = """
 import weald
+from weald.event import Event
 from weald.server import StreamServer
 
 def answer(sock, address):
-    global now, most
+    global now
     data = b""
     while b"\\r\\n\\r\\n" not in data:
         piece = sock.recv(4096)
@@ -23,31 +25,27 @@ def answer(sock, address):
             return
         data += piece
     now += 1
-    most = max(most, now)
-    weald.sleep(0.5)
-    now -= 1
+    if now == {count}:
+        all_there.set()
+    all_there.wait()
     sock.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\nConnection: close\\r\\n\\r\\nhello")
 
-now = most = 0
+now, all_there = 0, Event()
 server = StreamServer(("127.0.0.1", 0), answer, backlog=500)
 server.start()
-url = f"http://127.0.0.1:{server.server_port}/"
+url = f"http://127.0.0.1:{{server.server_port}}/"
 """
 
 # ---------------------------------------------------------------- what it is for
 
 
-def test_two_hundred_downloads_take_about_the_time_of_one() -> None:
-    seconds, most = run_patched(
-        SLOW_SERVER + "import time, requests\n"
-        "begin = time.monotonic()\n"
-        "downloads = [weald.spawn(lambda: requests.get(url, timeout=30).text) for _ in range(200)]\n"
+def test_two_hundred_downloads_at_once() -> None:
+    run_patched(
+        GATHERING_SERVER.format(count=200) + "import requests\n"
+        "downloads = [weald.spawn(lambda: requests.get(url, timeout=100).text) for _ in range(200)]\n"
         "weald.joinall(downloads, raise_error=True)\n"
         "assert {download.value for download in downloads} == {'hello'}\n"
-        "print(time.monotonic() - begin, most)"
-    ).split()
-    assert float(seconds) < 200 * 0.5 / 4
-    assert int(most) > 20, "the server never had many requests at a time"
+    )
 
 
 def test_a_program_written_for_threads() -> None:
@@ -73,7 +71,7 @@ def test_a_program_written_for_threads() -> None:
         serving.start()
         url = "http://127.0.0.1:%d/" % server.server_address[1]
         def fetch(n):
-            return int(urllib.request.urlopen(url + str(n), timeout=20).read()[1:])
+            return int(urllib.request.urlopen(url + str(n), timeout=100).read()[1:])
         with concurrent.futures.ThreadPoolExecutor(20) as pool:
             assert list(pool.map(fetch, range(40))) == list(range(40))
         server.shutdown()
@@ -115,12 +113,15 @@ def test_sleep_imported_before_lets_others_run() -> None:
     out = run_patched(
         """
         import weald
-        begin = monotonic()
-        weald.joinall([weald.spawn(sleep, 0.3) for _ in range(50)])
-        assert monotonic() - begin < 5
+        there = []
+        def work():
+            there.append(1)
+            while len(there) < 50:
+                sleep(0.001)
+        weald.joinall([weald.spawn(work) for _ in range(50)], raise_error=True)
         print("fine")
         """,
-        before="from time import monotonic, sleep",
+        before="from time import sleep",
     )
     assert out == "fine\n"
 
@@ -203,13 +204,12 @@ sys.exit(grow([]))
 """
 
 
-@pytest.mark.timeout(300)
 def test_all_import_orders() -> None:
     """Each in a process of its own, but for orders that differ in imports that have no effect any more."""
     check = textwrap.dedent(USE_THEM).replace('print("fine")', "")
     done = subprocess.run(
         [sys.executable, "-c", f"check = {check!r}\n" + ALL_ORDERS % NAMES],
-        capture_output=True, text=True, timeout=290, check=False,
+        capture_output=True, text=True, timeout=800, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert set(done.stderr.splitlines()) == {"y"}
@@ -230,15 +230,16 @@ def test_imports_after() -> None:
 
 def test_contexts_and_sessions_made_before_are_cooperative() -> None:
     out = run_patched(
-        SLOW_SERVER + "downloads = [weald.spawn(session.get, url, timeout=30) for _ in range(20)]\n"
+        GATHERING_SERVER.format(count=20)
+        + "downloads = [weald.spawn(session.get, url, timeout=100) for _ in range(20)]\n"
         "weald.joinall(downloads, raise_error=True)\n"
         "import weald.ssl\n"
-        "print(most, context.sslsocket_class is weald.ssl.SSLSocket)",
+        "print(context.sslsocket_class is weald.ssl.SSLSocket)",
         before="import requests, ssl\nsession = requests.Session()\n"
         "session.mount('http://', requests.adapters.HTTPAdapter(pool_maxsize=20))\n"
         "context = ssl.create_default_context()",
     )
-    assert out == "20 True\n"
+    assert out == "True\n"
 
 
 # ---------------------------------------------------------------- locks made before
@@ -431,8 +432,8 @@ def test_asyncio_runs_patched() -> None:
             print((await loop.getaddrinfo("127.0.0.1", 80))[0][4])
             print(await asyncio.to_thread(max, 1, 2))
             before = len(ticks)
-            await asyncio.sleep(0.2)
-            print(len(ticks) - before > 2)
+            while len(ticks) - before < 3:
+                await asyncio.sleep(0.01)
             server.close()
 
         async def serve(reader, writer):
@@ -443,53 +444,64 @@ def test_asyncio_runs_patched() -> None:
         ticker.kill()
         """
     )
-    assert out.splitlines() == ["b'QUESTION'", "3", "('127.0.0.1', 80)", "2", "True"]
+    assert out.splitlines() == ["b'QUESTION'", "3", "('127.0.0.1', 80)", "2"]
 
 
+# The child waits for others of the parent.
 SUBPROCESS = """
-    import subprocess, sys, time, weald
-    ticks = []
-    def tick():
-        while True:
-            ticks.append(1)
-            weald.sleep(0.01)
-    ticker = weald.spawn(tick)
+    import os, subprocess, sys, time, weald
+    r, w = os.pipe()
+    def others():
+        for _ in range(5):
+            weald.sleep(0.001)
+        ran.append(1)
+        os.write(w, b"x")
+    ran = []
+    weald.spawn(others)
     def command(code):
-        return [sys.executable, "-S", "-c", code]
+        return [sys.executable, "-S", "-c", f"import os, sys, time; os.read({r}, 1); " + code]
 """
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        "subprocess.run(command('import time; time.sleep(0.3)'))",
-        "subprocess.run(command('import time; time.sleep(0.3)'), timeout=30)",
-        "subprocess.run(command('import time; time.sleep(0.3); print(1)'), capture_output=True, timeout=30)",
-        "subprocess.run(command('import time; time.sleep(0.3); print(1)'), capture_output=True)",
-        "subprocess.Popen(command('import time; time.sleep(0.3)')).wait()",
-        "subprocess.Popen(command('import time; time.sleep(0.3)')).wait(30)",
-        "subprocess.Popen(command('import sys, time; time.sleep(0.3); sys.stdout.write(sys.stdin.read())'),"
-        " stdin=-1, stdout=-1, stderr=-1).communicate(b'x', 30)",
+        "subprocess.run(command(''), pass_fds=[r])",
+        "subprocess.run(command(''), timeout=100, pass_fds=[r])",
+        "subprocess.run(command('print(1)'), capture_output=True, timeout=100, pass_fds=[r])",
+        "subprocess.run(command('print(1)'), capture_output=True, pass_fds=[r])",
+        "subprocess.Popen(command(''), pass_fds=[r]).wait()",
+        "subprocess.Popen(command(''), pass_fds=[r]).wait(100)",
+        "subprocess.Popen(command('sys.stdout.write(sys.stdin.read())'), pass_fds=[r],"
+        " stdin=-1, stdout=-1, stderr=-1).communicate(b'x', 100)",
     ],
 )
 def test_others_run_while_a_child_process_does(call: str) -> None:
-    run_patched(SUBPROCESS + f"    {call}\n    assert len(ticks) > 5, len(ticks)")
+    run_patched(SUBPROCESS + f"    {call}\n    assert ran")
 
 
 def test_a_child_process_that_takes_too_long() -> None:
     run_patched(
-        SUBPROCESS
-        + """
-    for call in (subprocess.run, lambda c, timeout: subprocess.Popen(c).wait(timeout)):
-        before = len(ticks)
-        begin = time.monotonic()
-        try:
-            call(command("import os, time; os.close(1); os.close(2); time.sleep(4)"), timeout=0.3)
-        except subprocess.TimeoutExpired:
-            assert 0.3 <= time.monotonic() - begin < 3 and len(ticks) - before > 5
-        else:
-            raise AssertionError("no TimeoutExpired")
-    """
+        """
+        import os, subprocess, sys, time, weald
+        def tick():
+            while True:
+                ticks.append(1)
+                weald.sleep(0.01)
+        ticks = []
+        weald.spawn(tick)
+        endless = [sys.executable, "-S", "-c", "import os, sys; os.close(1); os.close(2); sys.stdin.read()"]
+        stdin, end = os.pipe()
+        for call in (subprocess.run, lambda c, timeout, **pipes: subprocess.Popen(c, **pipes).wait(timeout)):
+            before = len(ticks)
+            begin = time.monotonic()
+            try:
+                call(endless, timeout=0.3, stdin=stdin)
+            except subprocess.TimeoutExpired:
+                assert time.monotonic() - begin >= 0.3 and len(ticks) > before
+            else:
+                raise AssertionError("no TimeoutExpired")
+        """
     )
 
 
@@ -559,9 +571,8 @@ def test_parts_can_be_left_out() -> None:
 
 
 def weald_monkey(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "weald.monkey", *arguments], capture_output=True, text=True, timeout=40, check=False
-    )
+    command = [sys.executable, "-m", "weald.monkey", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_a_script_runs_patched(tmp_path: Path) -> None:
@@ -655,7 +666,7 @@ def test_a_coroutine_that_blocks_stops_its_own_loop_only() -> None:
             for _ in range(3):
                 await asyncio.sleep(0)
             blocks.set()
-            assert go.wait(20)
+            assert go.wait(100)
             assert asyncio.Future().get_loop() is loop and asyncio.current_task() is task
             await asyncio.sleep(0)
             assert asyncio.current_task() is task
@@ -663,7 +674,7 @@ def test_a_coroutine_that_blocks_stops_its_own_loop_only() -> None:
 
         async def second():
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
-            assert blocks.wait(20)
+            assert blocks.wait(100)
             for _ in range(3):
                 await asyncio.sleep(0)
                 assert asyncio.Future().get_loop() is loop and asyncio.current_task() is task
@@ -692,7 +703,7 @@ def test_a_signal_handler_that_parks_in_a_coroutine() -> None:
         go, done = threading.Event(), threading.Event()
 
         def handler(signum, frame):
-            go.wait(20)
+            go.wait(100)
             print("handled")
             done.set()
 
@@ -703,7 +714,7 @@ def test_a_signal_handler_that_parks_in_a_coroutine() -> None:
             await asyncio.sleep(0)
             print("goes on")
             go.set()
-            done.wait(20)
+            done.wait(100)
             assert asyncio.Future().get_loop() is loop and asyncio.current_task() is task
 
         signal.signal(signal.SIGUSR1, handler)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Thread, python, recorded_errors, run_patched, settle
+from helpers import PATIENCE, Thread, python, recorded_errors, run_patched, settle
 
 import weald
 from weald import os
@@ -276,7 +276,7 @@ def test_read_and_write_of_what_never_waits(pipe: tuple[int, int], tmp_path: Pat
 
 def test_nothing_to_read_or_write_needs_no_waiting(pipe: tuple[int, int]) -> None:
     r, w = pipe
-    with weald.Timeout(10):
+    with weald.Timeout(PATIENCE):
         assert os.read(r, 0) == b""
         stdlib.set_blocking(w, False)
         for size in (65536, 1):
@@ -446,7 +446,7 @@ def test_who_closes_all_descriptors_gets_a_fresh_loop(loop: str, how: str) -> No
         told = threading.Event()
         signal.signal(signal.SIGALRM, lambda *args: told.set())
         signal.setitimer(signal.ITIMER_REAL, 0.01)
-        print(told.wait(10))
+        print(told.wait(100))
         print(subprocess.run(["echo", "child"], capture_output=True).stdout)
         os.closerange(5, 3)
         os.closerange(-5, 0)

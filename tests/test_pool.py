@@ -5,7 +5,7 @@ from typing import Any
 
 import greenlet as greenlet_module
 import pytest
-from helpers import recorded_errors, settle
+from helpers import PATIENCE, recorded_errors, settle
 
 import weald
 from weald import Greenlet, GreenletExit, Timeout
@@ -426,7 +426,7 @@ def test_a_killed_imap_ends_its_reader(name: str, when: str) -> None:
         settle()
     reader = weald.spawn(drain_until_exit, results)
     results.kill()
-    assert isinstance(reader.get(timeout=100)[-1], GreenletExit)
+    assert isinstance(reader.get(timeout=PATIENCE)[-1], GreenletExit)
 
 
 def drain_until_exit(results: Iterator[Any]) -> list[Any]:

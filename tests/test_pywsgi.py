@@ -14,13 +14,12 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from socket import IPPROTO_TCP, SO_RCVBUF, SOL_SOCKET, TCP_NODELAY
-from time import monotonic
 from typing import Any
 from wsgiref.validate import validator
 
 import pytest
 from conftest import Certificate, require_program
-from helpers import recorded_errors, run_patched, settle, wait_until
+from helpers import PATIENCE, recorded_errors, run_patched, settle, wait_until
 from test_http_protocol import BAD_CHUNKS, BAD_HEADS
 
 import weald
@@ -69,7 +68,7 @@ def serving(app: App, **options: Any) -> Iterator[WSGIServer]:
 
 
 def connect(server: WSGIServer) -> Any:
-    sock = socket.create_connection(("127.0.0.1", server.server_port), timeout=20)
+    sock = socket.create_connection(("127.0.0.1", server.server_port), timeout=PATIENCE)
     return sock
 
 
@@ -292,7 +291,7 @@ def test_chunks_go_out_one_by_one() -> None:
     def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [])
         yield b"first"
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE)
         yield b"second"
 
     with serving(app) as server, closing(connect(server)) as sock:
@@ -522,28 +521,25 @@ def test_the_servers_environment_may_be_changed_and_made_otherwise() -> None:
 def test_a_head_that_does_not_come_in_time() -> None:
     with serving(hello, limits=replace(QUICK, head_timeout=0.2)) as server:
         with closing(connect(server)) as sock:
-            start = monotonic()
             sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n")
             with closing(sock.makefile("rb")) as file:
                 assert Response(file).status == 408
-            assert monotonic() - start < 10
         with closing(connect(server)) as silent:
             assert read_all(silent) == b""
 
 
 def test_dribbling_does_not_prolong_a_head() -> None:
     with serving(hello, limits=replace(QUICK, head_timeout=0.3)) as server, closing(connect(server)) as sock:
-        answers: list[bytes] = []
-        reader = weald.spawn(lambda: answers.append(read_all(sock)))
+        answer = bytearray()
+        reader = weald.spawn(lambda: [answer.extend(piece) for piece in iter(lambda: sock.recv(4096), b"")])
         with pytest.raises(OSError) as caught:
             sock.sendall(b"GET / HTTP/1.1\r\nX: ")
-            for _ in range(1000):
+            while True:
                 sock.sendall(b"a")
                 weald.sleep(0.02)
         assert caught.value.errno in (errno.EPIPE, errno.ECONNRESET)
-        reader.join(20)
-        if reader.successful():
-            assert answers[0].startswith(b"HTTP/1.1 408 ")
+        reader.join(PATIENCE)
+        assert answer.startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_connection_leaves_nothing_to_the_collector() -> None:
@@ -601,7 +597,7 @@ def test_a_client_that_takes_nothing_is_cut_off() -> None:
             sock.setsockopt(SOL_SOCKET, SO_RCVBUF, 4096)
             sock.connect(("127.0.0.1", server.server_port))
             sock.sendall(GET)
-            assert ended.wait(20)
+            assert ended.wait(PATIENCE)
 
 
 def test_a_head_beyond_the_limit() -> None:
@@ -640,7 +636,7 @@ def test_connections_at_once() -> None:
             second.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 second.recv(1000)
-            second.settimeout(20)
+            second.settimeout(PATIENCE)
             first.close()
             assert read_all(second).endswith(b"hello")
 
@@ -957,7 +953,7 @@ def test_a_client_that_leaves_is_nobodys_error() -> None:
                 sock.sendall(data)
                 if data is GET:
                     assert sock.recv(100)
-            assert closed.wait(20)
+            assert closed.wait(PATIENCE)
             closed.clear()
         wait_until(lambda: not server._connections)
     assert errors == []
@@ -1002,12 +998,12 @@ def test_stop_lets_responses_finish_and_says_so() -> None:
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         entered.set()
-        go_on.wait(20)
+        go_on.wait(PATIENCE)
         return hello(environ, start_response)
 
     with serving(app, spawn=10) as server, closing(connect(server)) as sock:
         sock.sendall(GET)
-        assert entered.wait(20)
+        assert entered.wait(PATIENCE)
         stopping = weald.spawn(server.stop, 20)
         wait_until(lambda: server.closed)
         go_on.set()
@@ -1015,7 +1011,7 @@ def test_stop_lets_responses_finish_and_says_so() -> None:
             response = Response(file)
             assert (response.body, response.fields["connection"]) == (b"hello", "close")
             assert file.read() == b""
-        stopping.join(20)
+        stopping.join(PATIENCE)
         assert stopping.ready()
 
 
@@ -1137,9 +1133,8 @@ def url(server: WSGIServer, scheme: str = "http") -> str:
 
 
 def curl(*arguments: str, stdin: bytes = b"") -> str:
-    done = subprocess.run(
-        [require_program("curl"), "-sS", "--max-time", "30", *arguments], input=stdin, capture_output=True, timeout=40
-    )
+    command = [require_program("curl"), "-sS", "--max-time", "100", *arguments]
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     output: bytes = done.stdout
     return output.decode()
@@ -1254,12 +1249,12 @@ def test_requests_and_flask_in_a_patched_program() -> None:
         server.start()
         url = f"http://127.0.0.1:{server.server_port}"
         with requests.Session() as session:
-            assert session.post(url + "/json", json={"number": 21}, timeout=20).json() == {"twice": 42}
-            assert session.get(url + "/stream", timeout=20).text == "".join(map(str, range(1000)))
+            assert session.post(url + "/json", json={"number": 21}, timeout=100).json() == {"twice": 42}
+            assert session.get(url + "/stream", timeout=100).text == "".join(map(str, range(1000)))
             chunks = (b"x" * 1000 for _ in range(10))
-            assert session.post(url + "/json", data=chunks, timeout=20).status_code == 415
-            assert session.post(url + "/upload", files={"file": b"y" * 300_000}, timeout=20).text == "300000"
-            assert session.get(url + "/none", timeout=20).status_code == 404
+            assert session.post(url + "/json", data=chunks, timeout=100).status_code == 415
+            assert session.post(url + "/upload", files={"file": b"y" * 300_000}, timeout=100).text == "300000"
+            assert session.get(url + "/none", timeout=100).status_code == 404
         server.stop()
         """
     )
@@ -1298,7 +1293,7 @@ def test_draining_serves_who_connects_while_others_begin() -> None:
             first.sendall(GET.replace(b"/ ", b"/first "))
             assert server.drain(5)
             for sock in (first, late):
-                sock.settimeout(20)
+                sock.settimeout(PATIENCE)
                 answer = sock.recv(4096)
                 assert answer.startswith(b"HTTP/1.1 200 OK") and b"Connection: close" in answer
 
@@ -1313,7 +1308,7 @@ def test_draining_serves_who_is_at_the_tls_handshake(certificate: Certificate) -
             with context.wrap_socket(sock, server_hostname="localhost") as wrapped:
                 wrapped.sendall(GET)
                 assert b"Connection: close" in read_all(wrapped)
-        assert draining.get(timeout=20)
+        assert draining.get(timeout=PATIENCE)
 
 
 def test_draining_does_not_wait_for_who_says_nothing_at_the_tls_handshake(certificate: Certificate) -> None:
@@ -1340,7 +1335,7 @@ def test_draining_while_accepting_fails(number: int) -> None:
             late.connect(("127.0.0.1", server.server_port))
             late.sendall(GET)
             assert server.drain(5)
-            late.settimeout(20)
+            late.settimeout(PATIENCE)
             assert late.recv(4096).startswith(b"HTTP/1.1 200 OK")
 
 
@@ -1350,7 +1345,7 @@ def test_draining_serves_or_refuses_who_connects() -> None:
 
     def connect_another() -> None:
         sock = stdlib_socket.socket()
-        sock.settimeout(20)
+        sock.settimeout(PATIENCE)
         try:
             sock.connect(address)
         except ConnectionRefusedError:

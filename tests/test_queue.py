@@ -4,7 +4,7 @@ import threading
 import weakref
 
 import pytest
-from helpers import HubMakingTime, settle
+from helpers import PATIENCE, HubMakingTime, settle
 
 import weald
 from weald.queue import Channel, Empty, Full, LifoQueue, PriorityQueue, Queue, ShutDown, SimpleQueue
@@ -123,7 +123,7 @@ def test_between_threads():
     threads = [threading.Thread(target=produce) for _ in range(4)]
     for thread in threads:
         thread.start()
-    got = sorted(q.get(timeout=20) for _ in range(2000))
+    got = sorted(q.get(timeout=PATIENCE) for _ in range(2000))
     for thread in threads:
         thread.join()
     assert got == sorted(list(range(500)) * 4)

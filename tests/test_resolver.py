@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import settle, wait_until
+from helpers import PATIENCE, settle, wait_until
 
 import weald
 import weald.fileobject
@@ -43,7 +43,7 @@ class Gate:
 
     def __call__(self, *args: Any) -> Any:
         self.calls.append(args)
-        assert self.open.wait(20)
+        assert self.open.wait(PATIENCE)
         return self.outcome()
 
 

@@ -11,7 +11,7 @@ import dns.message
 import dns.resolver
 import pytest
 from dns_server import Server
-from helpers import python, settle, wait_until
+from helpers import PATIENCE, python, settle, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -401,7 +401,7 @@ def test_a_thousand_at_once_take_few_descriptors(lookups: Any) -> None:
 def test_nothing_is_waited_for_afterwards(lookups: Any) -> None:
     """No greenlet, no timer keeps a program that has looked something up from seeing that nothing is left."""
     socket.gethostbyname("four.test")
-    assert weald.get_hub().join(20)
+    assert weald.get_hub().join(PATIENCE)
 
 
 # ---------------------------------------------------------------- dnspython's answers that are read without it

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Thread, run_patched, settle
+from helpers import PATIENCE, Thread, run_patched, settle
 
 import weald
 from weald import Timeout, select, socket
@@ -76,14 +76,14 @@ def test_parks_until_something_can_be_read(pair: Pair, ask: Callable[..., Any]) 
     settle()
     assert not asking.ready()
     b.send(b"x")
-    assert asking.get(timeout=20) == [a.fileno()]
+    assert asking.get(timeout=PATIENCE) == [a.fileno()]
     assert ask([a.fileno(), b.fileno()], None) == [a.fileno()]
 
 
 @readable
 def test_times_out(pair: Pair, ask: Callable[..., Any]) -> None:
     a, _ = pair
-    with Timeout(20):
+    with Timeout(PATIENCE):
         assert ask([a.fileno()], 0) == []
         assert ask([a.fileno()], 0.01) == []
 
@@ -107,7 +107,7 @@ def test_end_of_file_can_be_read(io_loop: str, pipe: tuple[int, int], ask: Calla
     asking = weald.spawn(ask, [read], None)
     settle()
     os.close(write)
-    assert asking.get(timeout=20) == [read]
+    assert asking.get(timeout=PATIENCE) == [read]
 
 
 @readable
@@ -140,7 +140,7 @@ def test_several_wait_for_the_same(pair: Pair, ask: Callable[..., Any]) -> None:
     asking = [weald.spawn(ask, [a.fileno()], None) for _ in range(3)]
     settle()
     b.send(b"x")
-    weald.joinall(asking, timeout=20)
+    weald.joinall(asking, timeout=PATIENCE)
     assert [greenlet.value for greenlet in asking] == [[a.fileno()]] * 3
 
 
@@ -152,7 +152,7 @@ def test_descriptors_above_1023(io_loop: str, ask: Callable[..., Any]) -> None:
         asking = weald.spawn(ask, [high], None)
         settle()
         b.send(b"x")
-        assert asking.get(timeout=20) == [high]
+        assert asking.get(timeout=PATIENCE) == [high]
     finally:
         os.close(high)
         a.close()
@@ -180,7 +180,7 @@ def test_select_parks_until_something_can_be_written(pair: Pair) -> None:
     assert not asking.ready()
     while select.select([b], [], [], 0)[0]:
         b.recv(65536)
-    assert asking.get(timeout=20) == ([], [a], [])
+    assert asking.get(timeout=PATIENCE) == ([], [a], [])
 
 
 def test_select_finds_urgent_data(io_loop: str) -> None:
@@ -191,7 +191,7 @@ def test_select_finds_urgent_data(io_loop: str) -> None:
             asking = weald.spawn(select.select, [], [], [server])
             settle()
             client.send(b"!", stdlib_socket.MSG_OOB)
-            assert asking.get(timeout=20) == ([], [], [server])
+            assert asking.get(timeout=PATIENCE) == ([], [], [server])
 
 
 def test_select_gives_back_what_it_was_given(pair: Pair) -> None:
@@ -234,7 +234,7 @@ def test_a_socket_closed_during_select(pair: Pair) -> None:
     settle()
     a.close()
     with pytest.raises(OSError) as caught:
-        asking.get(timeout=20)
+        asking.get(timeout=PATIENCE)
     assert caught.value.errno == errno.EBADF
 
 
@@ -279,7 +279,7 @@ def select_call(module: Any, timeout: Any) -> Any:
 
 @pytest.mark.parametrize("call", [select_call, poll_call, epoll_call])
 def test_timeouts_are_what_the_stdlib_takes(call: Callable[[Any, Any], Any]) -> None:
-    with Timeout(10):
+    with Timeout(PATIENCE):
         for timeout in (0, 0.0, 0.001, True, Index(0), Index(1), 1e-12):
             assert not any(call(select, timeout))
         for timeout in ("1", b"1", [], 1j, float("nan"), float("inf"), 1e30, 2**70):
@@ -315,7 +315,7 @@ def test_poll_reports_hangup_and_nonsense_unasked(io_loop: str, pipe: tuple[int,
     settle()
     assert not asking.ready()
     os.close(write)
-    assert asking.get(timeout=20) == [(read, select.POLLHUP)]
+    assert asking.get(timeout=PATIENCE) == [(read, select.POLLHUP)]
     os.close(read)
     assert poller.poll() == [(read, select.POLLNVAL)]
 
@@ -324,7 +324,7 @@ def test_poll_times_out_in_milliseconds(pair: Pair) -> None:
     a, _ = pair
     poller = select.poll()
     poller.register(a, select.POLLIN)
-    with Timeout(20):
+    with Timeout(PATIENCE):
         assert poller.poll(10) == [] and poller.poll(0.5) == [] and poller.poll(0) == []
     for forever in (None, -1, -0.5):
         asking = weald.spawn(poller.poll, forever)
@@ -391,7 +391,7 @@ def test_epoll_hears_of_what_is_registered_while_it_waits(pair: Pair) -> None:
         settle()
         poller.register(a, select.EPOLLIN)
         b.send(b"x")
-        assert asking.get(timeout=20) == [(a.fileno(), select.EPOLLIN)]
+        assert asking.get(timeout=PATIENCE) == [(a.fileno(), select.EPOLLIN)]
 
 
 def test_epoll_edge_triggered_and_one_shot(pair: Pair) -> None:
@@ -408,7 +408,7 @@ def test_epoll_edge_triggered_and_one_shot(pair: Pair) -> None:
             b.send(b"x")
             if flag == select.EPOLLONESHOT:
                 poller.modify(a, select.EPOLLIN)
-            assert again.get(timeout=20) == [(a.fileno(), select.EPOLLIN)]
+            assert again.get(timeout=PATIENCE) == [(a.fileno(), select.EPOLLIN)]
 
 
 def test_epoll_maxevents(pair: Pair) -> None:
@@ -439,7 +439,7 @@ def test_closing_an_epoll_wakes_who_polls(pair: Pair) -> None:
     settle()
     poller.close()
     with pytest.raises(OSError) as caught:
-        asking.get(timeout=20)
+        asking.get(timeout=PATIENCE)
     assert caught.value.errno == errno.EBADF
 
 

@@ -4,7 +4,7 @@ import selectors as stdlib
 from collections.abc import Iterator
 
 import pytest
-from helpers import settle
+from helpers import PATIENCE, settle
 
 import weald
 from weald import selectors, socket
@@ -42,7 +42,7 @@ def test_select_parks_until_something_is_ready(pair: Pair, selector: selectors.B
     settle()
     assert not waiting.ready()
     b.send(b"x")
-    assert waiting.get(timeout=20) == [(key, EVENT_READ)]
+    assert waiting.get(timeout=PATIENCE) == [(key, EVENT_READ)]
 
 
 def test_both_events(pair: Pair, selector: selectors.BaseSelector) -> None:
@@ -72,7 +72,7 @@ def test_the_end_of_the_peer_can_be_read(pair: Pair, selector: selectors.BaseSel
     waiting = weald.spawn(selector.select)
     settle()
     b.close()
-    assert [events for _, events in waiting.get(timeout=20)] == [EVENT_READ]
+    assert [events for _, events in waiting.get(timeout=PATIENCE)] == [EVENT_READ]
 
 
 def test_a_server_in_the_manner_of_asyncio(io_loop: str, selector: selectors.BaseSelector) -> None:
@@ -95,8 +95,8 @@ def test_a_server_in_the_manner_of_asyncio(io_loop: str, selector: selectors.Bas
             assert sock.recv(100) == b"%d" % number
 
     server = weald.spawn(serve)
-    weald.joinall([weald.spawn(use, theirs) for _, theirs in pairs], timeout=20, raise_error=True)
-    server.get(timeout=20)
+    weald.joinall([weald.spawn(use, theirs) for _, theirs in pairs], timeout=PATIENCE, raise_error=True)
+    server.get(timeout=PATIENCE)
     for both in pairs:
         for sock in both:
             sock.close()

@@ -19,9 +19,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from conftest import Certificate, require_program
-from helpers import run_patched, wait_until
+from helpers import PATIENCE, run_patched, wait_until
 
 from weald.http.environ import NoopLog
 from weald.http.exchange import Common, Exchange
@@ -68,7 +69,7 @@ class Served:
         self.process = process
         self.lines = lines
 
-    def wait_for(self, pattern: str, count: int = 1, seconds: float = 40) -> Any:
+    def wait_for(self, pattern: str, count: int = 1, seconds: float = PATIENCE) -> Any:
         """The `count`th line of standard error that has `pattern`."""
         deadline = time.monotonic() + seconds
         while True:
@@ -83,7 +84,7 @@ class Served:
         return int(self.wait_for(r"workers? at https?://[^:]+:(\d+)")[1])
 
     def get(self, path: str = "/") -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE) as response:
             body: bytes = response.read()
         return body.decode()
 
@@ -92,8 +93,11 @@ class Served:
 
     def end(self) -> int:
         self.signal(signal.SIGTERM)
-        status: int = self.process.wait(40)
+        status: int = self.process.wait(PATIENCE)
         return status
+
+
+PATIENT = ("--limit", "body_timeout=1000")  # with somebody who never sends a body
 
 
 def command(*arguments: str) -> list[str]:
@@ -124,8 +128,8 @@ def serving(folder: Path, *arguments: str, bind: str = "127.0.0.1:0", **options:
     finally:
         if process.poll() is None:
             process.kill()
-        process.wait(20)
-        reader.join(20)
+        process.wait(PATIENCE)
+        reader.join(PATIENCE)
         process.stderr.close()
         process.stdout.close()
 
@@ -145,7 +149,7 @@ class Load:
     def run(self) -> None:
         try:
             while not self.stop:
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
                 try:
                     connection.connect()
                 except ConnectionRefusedError:
@@ -164,15 +168,12 @@ class Load:
     def wait_for(self, number: int, what: Callable[[str], bool] = lambda body: True) -> None:
         """Until `number` more responses like that have come."""
         start = len(self.bodies)
-        deadline = time.monotonic() + 40
-        while sum(map(what, self.bodies[start:])) < number and not self.failures:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: self.failures or sum(map(what, self.bodies[start:])) >= number)
 
     def end(self) -> None:
         self.stop = True
         for thread in self.threads:
-            thread.join(40)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
         assert self.failures == []
 
@@ -209,13 +210,13 @@ def test_tls(folder: Path, certificate: Certificate) -> None:
     options = ("--certfile", certificate.cert, "--keyfile", certificate.key, "--workers", "1")
     with serving(folder, *options) as served:
         url = f"https://127.0.0.1:{served.port}/"
-        with urllib.request.urlopen(url, timeout=30, context=certificate.client_context()) as response:
+        with urllib.request.urlopen(url, timeout=PATIENCE, context=certificate.client_context()) as response:
             assert b" https " in response.read()
         done = subprocess.run(
             [require_program("curl"), "-sS", "--cacert", certificate.cert, "-w", "|%{http_version}", url],
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=PATIENCE,
         )
         assert done.stdout.endswith("|2"), done.stderr
 
@@ -280,41 +281,38 @@ def test_who_comes_to_a_listener_that_is_about_to_end(family: int, host: str) ->
 
 
 def test_a_stop_ends_idle_connections_and_what_takes_too_long(folder: Path) -> None:
-    with serving(folder, "--workers", "1", "--graceful-timeout", "2") as served:
-        idle = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+    with serving(folder, "--workers", "1", "--graceful-timeout", "2", *PATIENT) as served:
+        idle = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
         idle.request("GET", "/")
         assert idle.getresponse().read()
-        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as stuck:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as stuck:
             stuck.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
-            start = time.monotonic()
             assert served.end() == 0
-            assert time.monotonic() - start < 20
         assert idle.sock.recv(100) == b""
         idle.close()
 
 
 def test_what_is_under_way_at_one_address_costs_the_others_nothing(folder: Path) -> None:
     path = str(folder / "sock")
-    with serving(folder, "--workers", "1", "--bind", f"unix:{path}", "--graceful-timeout", "2") as served:
+    with serving(folder, "--workers", "1", "--bind", f"unix:{path}", "--graceful-timeout", "1000", *PATIENT) as served:
         with (
-            socket.create_connection(("127.0.0.1", served.port), timeout=30) as stuck,
+            socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as stuck,
             socket.socket(socket.AF_UNIX) as idle,
         ):
             stuck.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
-            idle.settimeout(30)
+            idle.settimeout(PATIENCE)
             idle.connect(path)
             idle.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert idle.recv(1000).startswith(b"HTTP/1.1 200 OK")
             served.signal(signal.SIGTERM)
-            start = time.monotonic()
             assert idle.recv(1000) == b""
-            assert time.monotonic() - start < 1.8
-            served.process.wait(30)
+            assert served.process.poll() is None
+        assert served.process.wait(PATIENCE) == 0
 
 
 def refuses(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=30).close()
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
     except ConnectionRefusedError:
         return True
     return False
@@ -322,12 +320,12 @@ def refuses(port: int) -> bool:
 
 def test_ctrl_c_twice_does_not_wait(folder: Path) -> None:
     with serving(folder, "--workers", "1", "--graceful-timeout", "300") as served:
-        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as stuck:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as stuck:
             stuck.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n")
             served.signal(signal.SIGINT)
             wait_until(lambda: refuses(served.port))
             served.signal(signal.SIGINT)
-            served.process.wait(30)
+            served.process.wait(PATIENCE)
 
 
 @contextmanager
@@ -342,10 +340,10 @@ def wrk(port: int, path: str = "/") -> Iterator[Any]:
         assert process.poll() is None
     finally:
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=40)
+        said, _ = process.communicate(timeout=PATIENCE)
     found = re.search(r"(\d+) requests in", said)
     assert found, said
-    assert int(found[1]) > 500
+    assert int(found[1]) > 0
     assert "Socket errors" not in said, said
     assert "Non-2xx" not in said, said
 
@@ -353,12 +351,9 @@ def wrk(port: int, path: str = "/") -> Iterator[Any]:
 def test_a_reload_under_wrk_fails_no_request(folder: Path) -> None:
     with serving(folder, "--workers", "2") as served, wrk(served.port):
         for version in (2, 3):
-            before = served.get()
             (folder / "site_app.py").write_text(APP.format(version=version))
             served.signal(signal.SIGHUP)
-            deadline = time.monotonic() + 40
-            while (now := served.get()) == before or not now.startswith(f"{version} "):
-                assert time.monotonic() < deadline
+            wait_until(lambda version=version: served.get().startswith(f"{version} "))
 
 
 def test_a_stop_under_wrk_fails_no_request(folder: Path) -> None:
@@ -368,10 +363,10 @@ def test_a_stop_under_wrk_fails_no_request(folder: Path) -> None:
             port = listener.getsockname()[1]
             with wrk(port) as load:
                 for _ in range(50):
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as response:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE) as response:
                         assert response.read().startswith(b"1 ")
                 process.send_signal(signal.SIGTERM)
-                assert process.wait(40) == 0
+                assert process.wait(PATIENCE) == 0
                 assert load.poll() is None
 
 
@@ -401,9 +396,9 @@ def test_a_worker_without_descriptors_is_no_worker_that_hangs(folder: Path) -> N
 
     with serving(folder, "--workers", "1", "--timeout", "2.5", preexec_fn=few_descriptors) as served:
         before = served.get()
-        crowd = [socket.create_connection(("127.0.0.1", served.port), timeout=30) for _ in range(80)]
+        crowd = [socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) for _ in range(80)]
         served.wait_for("Too many open files")
-        time.sleep(5)
+        time.sleep(5)  # in twice its time nothing must come about
         for sock in crowd:
             sock.close()
         assert served.get() == before
@@ -424,33 +419,36 @@ def test_a_worker_is_replaced_in_the_end_if_its_successor_did_not_start(folder: 
         assert served.get().startswith("1 ")
         served.wait_for("the old one goes on")
         (folder / "site_app.py").write_text(APP.format(version=2))
-        deadline = time.monotonic() + 40
-        while not served.get().startswith("2 "):
-            assert time.monotonic() < deadline
+        wait_until(lambda: served.get().startswith("2 "))
 
 
 def test_workers_end_with_their_parent(folder: Path) -> None:
     with serving(folder, "--workers", "1") as served:
         pid = int(served.get().split()[1])
         served.process.kill()
-        served.process.wait(20)
-        deadline = time.monotonic() + 30
-        while os.path.exists(f"/proc/{pid}") and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2:3]:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        served.process.wait(PATIENCE)
+        # A zombie has ended; so has one whose folder goes while it is read.
+        wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
 def test_workers_that_die_again_and_again_are_not_replaced_at_once(folder: Path) -> None:
+    """They note when they begin and when they die."""
+    notes = folder / "notes"
     (folder / "site_app.py").write_text(
-        "import os, threading\n"
-        "threading.Timer(0.7, os._exit, (7,)).start()\n"
-        "def app(environ, start_response): raise AssertionError\n"
+        "import os, time\n"
+        "def note():\n"
+        f"    with open({str(notes)!r}, 'a') as file: print(time.monotonic(), file=file)\n"
+        "note()\n"
+        "def app(environ, start_response): note(); os._exit(7)\n"
     )
     with serving(folder, "--workers", "1") as served:
-        served.wait_for("died", 3)
-        start = time.monotonic()
-        served.wait_for("died", 4)
-        assert time.monotonic() - start > 0.7 + 1.0
+        for count in range(1, 4):
+            with pytest.raises((OSError, http.client.HTTPException)):
+                served.get()
+            served.wait_for("died", count)
+        wait_until(lambda: len(notes.read_text().splitlines()) == 7)
+    times = [float(line) for line in notes.read_text().splitlines()]
+    assert all(start - death >= 1.0 for death, start in zip(times[1::2], times[2::2], strict=True))
 
 
 # ---------------------------------------------------------------- what goes wrong at the start
@@ -483,7 +481,7 @@ def test_a_bad_start(folder: Path, arguments: list[str], message: str, check: bo
         command("--app-dir", str(folder), *arguments, "--workers", "1", *binds, *(["--check"] if check else [])),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 1
@@ -498,7 +496,7 @@ def test_an_address_in_use(folder: Path) -> None:
             command("site_app:app", "--app-dir", str(folder), "--bind", bind),
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=PATIENCE,
         )
     assert done.returncode == 1
     assert f"cannot bind to {bind}" in done.stderr
@@ -509,7 +507,7 @@ def test_an_address_that_other_workers_share(folder: Path) -> None:
         again = command(
             "site_app:app", "--app-dir", str(folder), "--workers", "2", "--bind", f"127.0.0.1:{served.port}"
         )
-        done = subprocess.run(again, capture_output=True, text=True, timeout=50)
+        done = subprocess.run(again, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert f"cannot bind to 127.0.0.1:{served.port}" in done.stderr
 
@@ -521,7 +519,7 @@ def test_a_file_where_the_socket_is_to_be_is_left_alone(folder: Path) -> None:
         command("site_app:app", "--app-dir", str(folder), "--bind", f"unix:{file}"),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
     )
     assert done.returncode == 1
     assert f"cannot bind to unix:{file}" in done.stderr
@@ -548,7 +546,7 @@ def test_files_are_where_the_command_was_given(folder: Path, certificate: Certif
     options = ("--certfile", "cert", "--keyfile", "key", "--access-log", "json", "--access-log-file", "log")
     with serving(Path("site"), *options, "--workers", "1", cwd=folder) as served:
         url = f"https://127.0.0.1:{served.port}/"
-        with urllib.request.urlopen(url, timeout=30, context=certificate.client_context()) as response:
+        with urllib.request.urlopen(url, timeout=PATIENCE, context=certificate.client_context()) as response:
             assert response.read()
     assert json.loads((folder / "log").read_text())["status"] == 200
 
@@ -561,11 +559,11 @@ def test_access_log_and_rotation(folder: Path) -> None:
     options = ("--workers", "1", "--access-log", "json", "--access-log-file", str(log))
 
     def lines(path: Path, count: int) -> list[Any]:
-        deadline = time.monotonic() + 30
-        while len(found := path.read_text().splitlines() if path.exists() else []) < count:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        return [json.loads(line) for line in found]
+        def found() -> list[str]:
+            return path.read_text().splitlines() if path.exists() else []
+
+        wait_until(lambda: len(found()) >= count)
+        return [json.loads(line) for line in found()]
 
     with serving(folder, *options) as served:
         served.get("/one?two")
@@ -573,10 +571,7 @@ def test_access_log_and_rotation(folder: Path) -> None:
         assert (entry["method"], entry["target"], entry["status"]) == ("GET", "/one?two", 200)
         log.rename(folder / "access.log.1")
         served.signal(signal.SIGUSR1)
-        deadline = time.monotonic() + 30
-        while not log.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(log.exists)
         served.get("/three")
         assert lines(log, 1)[0]["target"] == "/three"
         served.get("/last")
@@ -586,11 +581,11 @@ def test_access_log_and_rotation(folder: Path) -> None:
 def test_requests_that_were_none_are_logged_and_counted_as_such(folder: Path) -> None:
     options = ("--workers", "1", "--access-log", "json", "--metrics", "127.0.0.1:0")
     with serving(folder, *options) as served:
-        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as sock:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as sock:
             sock.sendall(b"GET /good HTTP/1.1\r\nHost: a\r\n\r\nGET /bad HTTP/1.1\r\n\r\n")
             while sock.recv(1000):
                 pass
-        with urllib.request.urlopen(served.wait_for(r"metrics at (\S+)")[1], timeout=30) as response:
+        with urllib.request.urlopen(served.wait_for(r"metrics at (\S+)")[1], timeout=PATIENCE) as response:
             text = response.read().decode()
         assert 'weald_requests_total{code="2xx"} 1\n' in text
         assert 'weald_requests_total{code="4xx"} 1\n' in text
@@ -646,37 +641,40 @@ def test_metrics(folder: Path) -> None:
             served.get()
         with pytest.raises(urllib.error.HTTPError):
             served.get("/fail")
-        deadline = time.monotonic() + 30
-        while True:  # a response is counted just after it has been sent
-            text = urllib.request.urlopen(where, timeout=30).read().decode()
-            values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-            if values["weald_request_duration_seconds_count"] == "4" or time.monotonic() > deadline:
-                break
+
+        def measured() -> dict[str, str]:
+            text = urllib.request.urlopen(where, timeout=PATIENCE).read().decode()
+            return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+
+        # A response is counted just after it has been sent.
+        wait_until(lambda: measured()["weald_request_duration_seconds_count"] == "4")
+        values = measured()
         assert values['weald_requests_total{code="2xx"}'] == "3"
         assert values['weald_requests_total{code="5xx"}'] == "1"
         assert values["weald_request_duration_seconds_count"] == "4"
         assert values['weald_request_duration_seconds_bucket{le="+Inf"}'] == "4"
         assert values['weald_worker_starts_total{worker="1"}'] == "1"
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(where.replace("/metrics", "/"), timeout=30)
+            urllib.request.urlopen(where.replace("/metrics", "/"), timeout=PATIENCE)
 
 
 def test_nobody_keeps_the_port_of_the_metrics(folder: Path) -> None:
-    with serving(folder, "--workers", "1", "--metrics", "127.0.0.1:0", "--graceful-timeout", "3") as served:
+    options = ("--workers", "1", "--metrics", "127.0.0.1:0", "--graceful-timeout", "1000", *PATIENT)
+    with serving(folder, *options) as served:
         address = ("127.0.0.1", int(served.wait_for(r"metrics at http://127.0.0.1:(\d+)")[1]))
-        with socket.create_connection(("127.0.0.1", served.port), timeout=30) as stuck:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as stuck:
             stuck.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
             served.signal(signal.SIGTERM)
             while True:
                 try:
-                    socket.create_connection(address, timeout=30).close()
+                    socket.create_connection(address, timeout=PATIENCE).close()
                 except ConnectionResetError:
                     pass  # just then
                 except ConnectionRefusedError:
                     break
                 assert served.process.poll() is None
             assert served.process.poll() is None
-            served.process.wait(30)
+        assert served.process.wait(PATIENCE) == 0
 
 
 def test_the_histogram_is_cumulative() -> None:
@@ -730,7 +728,7 @@ def activated(listener: socket.socket, *arguments: str, cwd: Path, **environ: st
     finally:
         if process.poll() is None:
             process.kill()
-            process.wait(20)
+            process.wait(PATIENCE)
 
 
 def test_socket_activation_and_notification(folder: Path) -> None:
@@ -739,12 +737,12 @@ def test_socket_activation_and_notification(folder: Path) -> None:
         socket.create_server(("127.0.0.1", 0)) as listener,
     ):
         notified.bind(str(folder / "notify"))
-        notified.settimeout(40)
+        notified.settimeout(PATIENCE)
         port = listener.getsockname()[1]
         options = ("site_app:app", "--workers", "2")
         with activated(listener, *options, cwd=folder, NOTIFY_SOCKET=str(folder / "notify")) as process:
             assert notified.recv(1000).decode().split("\n") == ["READY=1", f"MAINPID={process.pid}"]
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE) as response:
                 assert response.read().startswith(b"1 ")
             process.send_signal(signal.SIGHUP)
             reloading = notified.recv(1000).decode().split("\n")
@@ -754,7 +752,7 @@ def test_socket_activation_and_notification(folder: Path) -> None:
             process.send_signal(signal.SIGTERM)
             while (message := notified.recv(1000)) != b"STOPPING=1":
                 assert message.startswith(b"READY=1")
-            assert process.wait(40) == 0
+            assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("count", ["x", "9"])
@@ -768,7 +766,7 @@ def test_sockets_that_are_none(folder: Path, count: str) -> None:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
     )
     assert done.returncode == 1
     assert "the sockets from systemd cannot be used" in done.stderr
@@ -779,7 +777,7 @@ def test_a_datagram_socket_is_no_listener(folder: Path) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         with activated(sock, "site_app:app", "--workers", "1", cwd=folder) as process:
-            assert process.wait(40) == 1
+            assert process.wait(PATIENCE) == 1
 
 
 # ---------------------------------------------------------------- small things

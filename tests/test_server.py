@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import Certificate
-from helpers import python, recorded_errors, settle, wait_until
+from helpers import PATIENCE, python, recorded_errors, settle, wait_until
 
 import weald
 from weald import Greenlet, Timeout, server, socket, ssl
@@ -74,7 +74,7 @@ def connect(made: Any) -> socket.socket:
         sock.connect(made.address)
         return sock
     host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
-    return socket.create_connection((host, made.server_port), timeout=20)
+    return socket.create_connection((host, made.server_port), timeout=PATIENCE)
 
 
 def answer(made: Any, data: bytes = b"hello") -> bytes:
@@ -139,7 +139,7 @@ def test_echo_at(address: Any) -> None:
 def test_a_port_alone_serves_both_families() -> None:
     with running(StreamServer(0, echo)) as made:
         for host in ("127.0.0.1", "::1"):
-            with socket.create_connection((host, made.server_port), timeout=20) as sock:
+            with socket.create_connection((host, made.server_port), timeout=PATIENCE) as sock:
                 sock.sendall(b"x")
                 assert sock.recv(1) == b"x"
 
@@ -342,7 +342,7 @@ def test_while_the_pool_is_full_others_on_the_listener_accept() -> None:
             first = connect(made)
             wait_until(lambda: held.inside == 1)
             second = connect(made)
-            listener.settimeout(20)
+            listener.settimeout(PATIENCE)
             mine.append(listener.accept()[0])
             held.go.set()
             assert read_all(first) == b"done"
@@ -388,7 +388,7 @@ def test_a_thousand_connections() -> None:
     try:
         with running(StreamServer(LOCAL, echo, backlog=1024)) as made:
             clients = [weald.spawn(client, made, number) for number in range(count)]
-            done = weald.joinall(clients, timeout=40, raise_error=True)
+            done = weald.joinall(clients, timeout=PATIENCE, raise_error=True)
             assert len(done) == count
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -451,7 +451,7 @@ def test_emfile_does_not_end_the_server() -> None:
     server.start()
     clients = [socket.socket() for _ in range(3)]
     for client in clients:
-        client.settimeout(20)
+        client.settimeout(100)
     weald.sleep(0)
     hoard = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -478,7 +478,7 @@ def test_emfile_does_not_end_the_server() -> None:
 
 @pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK])
 def test_a_listener_that_is_gone_ends_the_server(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    with recorded_errors() as errors, Timeout(20):
+    with recorded_errors() as errors, Timeout(PATIENCE):
         made = failing_server([OSError(number, "gone")])
         made.serve_forever()
     assert made.closed and not made.started
@@ -502,14 +502,14 @@ def test_stop_lets_connections_finish_in_time() -> None:
     with running(StreamServer(LOCAL, held, spawn=5)) as made:
         with connect(made) as sock:
             wait_until(lambda: held.inside)
-            stopping = weald.spawn(made.stop, timeout=20)
+            stopping = weald.spawn(made.stop, timeout=PATIENCE)
             settle()
             assert made.closed and not stopping.ready()
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(made.address)
             held.go.set()
             assert read_all(sock) == b"done"
-            stopping.get(timeout=20)
+            stopping.get(timeout=PATIENCE)
     assert held.ended == 1 and not held.killed
 
 
@@ -568,7 +568,7 @@ def test_what_was_accepted_begins_before_the_listener_is_closed() -> None:
     address = listener.getsockname()
     with socket.create_connection(address) as sock:
         assert sock.recv(100) == b"done"
-    weald.joinall(closing, timeout=20)
+    weald.joinall(closing, timeout=PATIENCE)
     assert names == [address] and running.closed
 
 
@@ -601,7 +601,7 @@ def test_accepting_can_pause() -> None:
             with pytest.raises(TimeoutError):
                 sock.recv(1)
             made.start_accepting()
-            sock.settimeout(20)
+            sock.settimeout(PATIENCE)
             assert sock.recv(1) == b"x"
 
 
@@ -611,7 +611,7 @@ def test_serve_forever_until_stopped() -> None:
     wait_until(lambda: made.started)
     assert answer(made) == b"hello" and not serving.ready()
     made.stop()
-    serving.get(timeout=20)
+    serving.get(timeout=PATIENCE)
     assert made.closed
 
 
@@ -635,7 +635,7 @@ def test_a_handler_may_stop_its_server() -> None:
     wait_until(lambda: made.started)
     with connect(made) as sock:
         assert read_all(sock) == b""
-    serving.get(timeout=20)
+    serving.get(timeout=PATIENCE)
 
 
 def test_no_descriptor_is_left() -> None:
@@ -669,7 +669,7 @@ def test_a_forked_worker_shares_the_listener() -> None:
         children.append(pid)
     seen = set()
     for _ in range(10):
-        with socket.create_connection(server.address, timeout=20) as sock:
+        with socket.create_connection(server.address, timeout=100) as sock:
             seen.add(int(sock.recv(100)))
     assert seen and seen <= set(children), (seen, children)
     for pid in children:
@@ -757,7 +757,7 @@ def test_tls_arguments_that_make_no_server(certificate: Certificate) -> None:
 
 def udp_client(made: Any) -> socket.socket:
     sock = socket.socket(made.family, socket.SOCK_DGRAM)
-    sock.settimeout(20)
+    sock.settimeout(PATIENCE)
     sock.connect(("::1" if made.family == socket.AF_INET6 else "127.0.0.1", made.server_port))
     return sock
 
@@ -783,7 +783,7 @@ def test_datagrams_on_a_unix_socket(tmp_path: Path) -> None:
         sock.bind(str(tmp_path / "client"))
         sock.connect(str(tmp_path / "server"))
         sock.send(b"abc")
-        sock.settimeout(20)
+        sock.settimeout(PATIENCE)
         assert sock.recv(10) == b"cba"
         assert made.server_port is None
 
@@ -801,7 +801,7 @@ def test_answers_wait_for_a_client_that_is_slow(module: Any, tmp_path: Path) -> 
         made = DatagramServer(listener, answer_often)
         with running(made), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             client.bind(there)
-            client.settimeout(20)
+            client.settimeout(PATIENCE)
             client.sendto(b"go", here)
             for _ in range(1000):
                 assert client.recv(10) == b"x"

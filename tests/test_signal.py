@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 import pytest
-from helpers import python, run_patched
+from helpers import PATIENCE, python, run_patched
 
 from weald import signal
 
@@ -54,7 +54,7 @@ def test_a_handler_wakes_a_loop_that_waits() -> None:
         done = Event()
         signal.signal(signal.SIGALRM, lambda signum, frame: (weald.sleep(0.01), done.set()))
         signal.setitimer(signal.ITIMER_REAL, 0.05)
-        print(done.wait(20))
+        print(done.wait(100))
         """
     )
     assert out == "True\n"
@@ -165,7 +165,7 @@ def test_patched() -> None:
             done.set()
         signal.signal(signal.SIGTERM, handler)
         threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        print(done.wait(20))
+        print(done.wait(100))
         """
     )
     assert out == "True\n"
@@ -217,7 +217,7 @@ time.sleep(30)
     ) as child:
         assert child.stdout and child.stdout.readline() == "ready\n"
         child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=20)
+        _, err = child.communicate(timeout=PATIENCE)
     assert err.rstrip().endswith("KeyboardInterrupt") and err.count("Traceback") == 1, err
     assert child.returncode == -signal.SIGINT
 
@@ -414,10 +414,10 @@ def test_a_handler_runs_as_the_main_thread(waits: bool) -> None:
                 while busy and not told.is_set():
                     if WAITS:
                         time.sleep(0)
-                assert told.wait(10)
+                assert told.wait(100)
             with lock:
                 pass
-        thread = threading.Thread(target=lambda: print(lock.acquire(timeout=5)))
+        thread = threading.Thread(target=lambda: print(lock.acquire(timeout=100)))
         thread.start()
         thread.join()
         main = threading.main_thread()

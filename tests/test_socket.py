@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from helpers import Thread, is_open, run_patched, settle
+from helpers import PATIENCE, Thread, is_open, run_patched, settle
 
 from weald import resolver, socket
 from weald._base.config import config
@@ -288,7 +288,7 @@ def test_peek_leaves_the_data(pair: Pair) -> None:
 
 def test_receiving_nothing_needs_no_waiting(pair: Pair) -> None:
     a, b = pair
-    with Timeout(10):
+    with Timeout(PATIENCE):
         assert a.recv(0) == b""
         assert a.recv_into(bytearray()) == 0
         b.send(b"abc")
@@ -515,7 +515,7 @@ def test_accept_and_connect(listener: socket.socket) -> None:
 
 
 def test_accepted_socket_has_the_default_timeout(listener: socket.socket) -> None:
-    listener.settimeout(5)
+    listener.settimeout(PATIENCE)
     socket.setdefaulttimeout(2)
     try:
         client, server = connected(listener)
@@ -573,7 +573,7 @@ def test_connect_non_blocking() -> None:
             assert caught.value.errno == errno.EINPROGRESS
             assert client.connect_ex(full.getsockname()) == errno.EALREADY
             # Asked in blocking mode, it waits for the attempt under way.
-            client.settimeout(20)
+            client.settimeout(PATIENCE)
             full.accept()[0].close()
             client.connect(full.getsockname())
             client.sendall(b"x")
@@ -761,10 +761,10 @@ def test_bad_descriptors() -> None:
 
 def test_dup_and_fromfd(pair: Pair) -> None:
     a, b = pair
-    a.settimeout(5)
+    a.settimeout(PATIENCE)
     with a.dup() as twin, socket.fromfd(a.fileno(), a.family, a.type) as third:
         assert type(twin) is type(third) is socket.socket
-        assert twin.gettimeout() == 5
+        assert twin.gettimeout() == PATIENCE
         assert len({a.fileno(), twin.fileno(), third.fileno()}) == 3
         a.close()
         b.send(b"xy")
@@ -884,9 +884,9 @@ def test_numbers_and_nonsense_do_not_go_through_the_resolver(
 def test_create_connection_tries_each_address(listener: socket.socket, fake_resolver: FakeResolver) -> None:
     port = listener.getsockname()[1]
     fake_resolver.addresses = ("127.0.0.2", "127.0.0.1")
-    with socket.create_connection(("some.name", port), timeout=5, source_address=("127.0.0.1", 0)) as client:
+    with socket.create_connection(("some.name", port), timeout=PATIENCE, source_address=("127.0.0.1", 0)) as client:
         assert client.getpeername() == ("127.0.0.1", port)
-        assert client.gettimeout() == 5
+        assert client.gettimeout() == PATIENCE
 
 
 def test_create_connection_fails(listener: socket.socket, fake_resolver: FakeResolver) -> None:
@@ -931,9 +931,9 @@ def test_happy_eyeballs(
         before = len(os.listdir("/proc/self/fd"))
         start = time.monotonic()
         monkeypatch.setattr(config, "happy_eyeballs_delay", 0.05)
-        with socket.create_connection(("some.name", port), timeout=50) as client:
+        with socket.create_connection(("some.name", port), timeout=PATIENCE) as client:
             assert client.getpeername() == ("127.0.0.1", port)
-            assert client.gettimeout() == 50
+            assert client.gettimeout() == PATIENCE
             assert 0.05 <= time.monotonic() - start < 40
             assert len(os.listdir("/proc/self/fd")) == before + 1
         fake_resolver.addresses = ("127.0.0.3", "127.0.0.2", "127.0.0.4")
@@ -983,7 +983,7 @@ def test_wait_functions(pair: Pair) -> None:
 
 def test_cancel_wait_leaves_the_socket_open(pair: Pair) -> None:
     a, b = pair
-    a.settimeout(20)
+    a.settimeout(PATIENCE)
     receiver = spawn(a.recv, 1)
     settle()
     socket.cancel_wait(a)
@@ -991,7 +991,7 @@ def test_cancel_wait_leaves_the_socket_open(pair: Pair) -> None:
     assert isinstance(receiver.exception, OSError)
     assert receiver.exception.errno == errno.EBADF
     b.send(b"x")
-    assert (a.recv(1), a.gettimeout()) == (b"x", 20)
+    assert (a.recv(1), a.gettimeout()) == (b"x", PATIENCE)
 
 
 def test_a_forked_sharer_may_hold_the_description(listener: socket.socket) -> None:

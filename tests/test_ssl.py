@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Certificate, require_program
-from helpers import Thread, settle, wait_until
+from helpers import PATIENCE, Thread, settle, wait_until
 
 import weald
 from weald import Timeout, socket, ssl
@@ -41,7 +41,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
         ],
         check=True,
         capture_output=True,
-        timeout=50,
+        timeout=PATIENCE,
     )
     return made
 
@@ -69,13 +69,13 @@ def connection(
     """A TLS connection, both ends in this process; times out after 20 seconds of silence."""
     client, server = make()
     for sock in (client, server):
-        sock.settimeout(20)
+        sock.settimeout(PATIENCE)
     client_arguments.setdefault("server_hostname", "localhost")
     ends = [
         spawn(client_context.wrap_socket, client, **client_arguments),
         spawn(server_context.wrap_socket, server, server_side=True),
     ]
-    joinall(ends, timeout=20, raise_error=True)
+    joinall(ends, timeout=PATIENCE, raise_error=True)
     with ends[0].get() as a, ends[1].get() as b:
         yield a, b
 
@@ -116,13 +116,13 @@ def fill(sock: Any) -> int:
     with contextlib.suppress(ssl.SSLWantWriteError):
         while True:
             total += sock.send(RECORD)
-    sock.settimeout(20)
+    sock.settimeout(PATIENCE)
     return total
 
 
 def failure(greenlet: Any) -> Any:
     """What `greenlet` raised."""
-    greenlet.join(20)
+    greenlet.join(PATIENCE)
     assert greenlet.exception is not None, greenlet
     return greenlet.exception
 
@@ -156,7 +156,7 @@ def test_the_socket_is_ours_and_the_stdlibs(pair: Pair) -> None:
     for sock in pair:
         assert isinstance(sock, stdlib.SSLSocket) and isinstance(sock, socket.socket)
         assert isinstance(sock, stdlib_socket.socket) and type(sock) is ssl.SSLSocket
-        assert not os.get_blocking(sock.fileno()) and sock.gettimeout() == 20
+        assert not os.get_blocking(sock.fileno()) and sock.gettimeout() == PATIENCE
         with pytest.raises(NotImplementedError):
             sock.dup()
         with pytest.raises(NotImplementedError):
@@ -182,7 +182,7 @@ def test_both_ends_talk(pair: Pair, version: Any) -> None:
         settle()
         assert not receiving.ready()
         assert a.send(b"hello") == 5
-        assert receiving.get(timeout=20) == b"hello"
+        assert receiving.get(timeout=PATIENCE) == b"hello"
 
 
 def test_every_way_to_read(pair: Pair) -> None:
@@ -202,7 +202,7 @@ def test_every_way_to_read(pair: Pair) -> None:
     receiving = spawn(server.recv_into, buffer)
     settle()
     client.sendall(b"later")
-    assert receiving.get(timeout=20) == 4 and buffer == b"late"
+    assert receiving.get(timeout=PATIENCE) == 4 and buffer == b"late"
     with server.makefile("rwb") as file:
         client.sendall(b"st\nline\n")
         assert file.readline() == b"rst\n" and file.readline() == b"line\n"
@@ -216,7 +216,7 @@ def test_much_data_both_ways_at_once(pair: Pair) -> None:
     data = os.urandom(1_000_000)
     senders = [spawn(sock.sendall, data) for sock in pair]
     readers = [spawn(read_exactly, sock, len(data)) for sock in pair]
-    joinall([*senders, *readers], timeout=20, raise_error=True)
+    joinall([*senders, *readers], timeout=PATIENCE, raise_error=True)
     assert [reader.get() for reader in readers] == [data, data]
 
 
@@ -238,7 +238,7 @@ def test_sendfile(pair: Pair, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(data)
     with (tmp_path / "file").open("rb") as file:
         sending = spawn(client.sendfile, file)
-        assert read_exactly(server, len(data)) == data and sending.get(timeout=20) == len(data)
+        assert read_exactly(server, len(data)) == data and sending.get(timeout=PATIENCE) == len(data)
 
 
 def test_send_parks_until_there_is_room(unix_pair: Pair) -> None:
@@ -248,7 +248,7 @@ def test_send_parks_until_there_is_room(unix_pair: Pair) -> None:
     settle()
     assert not sending.ready()
     assert read_exactly(server, total + len(RECORD) + 3)[-4:] == b"\0end"
-    sending.get(timeout=20)
+    sending.get(timeout=PATIENCE)
 
 
 def test_several_greenlets_send_on_one_connection(unix_pair: Pair) -> None:
@@ -260,7 +260,7 @@ def test_several_greenlets_send_on_one_connection(unix_pair: Pair) -> None:
     settle()
     assert not any(sender.ready() for sender in senders)
     data = read_exactly(server, size // 2 + len(RECORD) + 3 * size)
-    joinall(senders, timeout=20, raise_error=True)
+    joinall(senders, timeout=PATIENCE, raise_error=True)
     assert [data.count(bytes([n])) for n in range(1, 4)] == [size] * 3
 
 
@@ -280,7 +280,7 @@ def test_several_greenlets_receive_on_one_connection(pair: Pair) -> None:
     readers = [spawn(server.recv, 1) for _ in range(5)]
     settle()
     client.sendall(b"abcde")
-    joinall(readers, timeout=20, raise_error=True)
+    joinall(readers, timeout=PATIENCE, raise_error=True)
     assert sorted(reader.get() for reader in readers) == [b"a", b"b", b"c", b"d", b"e"]
 
 
@@ -322,7 +322,7 @@ def test_others_run_during_a_handshake(certificate: Certificate) -> None:
     wrapping = spawn(client_context.wrap_socket, client, server_hostname="localhost")
     settle()
     assert not wrapping.ready()
-    with server_context.wrap_socket(server, server_side=True) as b, wrapping.get(timeout=20) as a:
+    with server_context.wrap_socket(server, server_side=True) as b, wrapping.get(timeout=PATIENCE) as a:
         a.sendall(b"x")
         assert b.recv(1) == b"x"
 
@@ -338,7 +338,7 @@ def test_a_handshake_of_ones_own(certificate: Certificate, version: Any) -> None
             client.do_handshake()
         other = spawn(server.do_handshake)
         client.do_handshake(block=True)
-        other.get(timeout=20)
+        other.get(timeout=PATIENCE)
         assert client.gettimeout() == 0.0 and client.version() == server.version()
 
 
@@ -349,7 +349,7 @@ def test_connect_after_wrapping(certificate: Certificate) -> None:
             accepting = spawn(listener.accept)
             with client_context.wrap_socket(socket.socket(), server_hostname="localhost") as client:
                 assert not getattr(client, connect)(listener.getsockname())
-                server, address = accepting.get(timeout=20)
+                server, address = accepting.get(timeout=PATIENCE)
                 with server:
                     assert isinstance(server, ssl.SSLSocket) and address == client.getsockname()
                     server.sendall(b"hello")
@@ -368,17 +368,17 @@ def test_a_listener_survives_a_client_that_speaks_no_tls(certificate: Certificat
         accepting = spawn(listener.accept)
         plain = socket.create_connection(listener.getsockname())
         with client_context.wrap_socket(plain, server_hostname="localhost"):
-            accepting.get(timeout=20)[0].close()
+            accepting.get(timeout=PATIENCE)[0].close()
 
 
 def test_wrapping_a_socket_of_the_stdlib(certificate: Certificate) -> None:
     client_context, server_context = contexts(certificate)
     a, b = stdlib_socket.socketpair()
-    a.settimeout(15)
+    a.settimeout(PATIENCE)
     fd = a.fileno()
     server = spawn(server_context.wrap_socket, b, server_side=True)
-    with client_context.wrap_socket(a, server_hostname="localhost") as client, server.get(timeout=20) as other:
-        assert client.fileno() == fd and a.fileno() == -1 and client.gettimeout() == 15
+    with client_context.wrap_socket(a, server_hostname="localhost") as client, server.get(timeout=PATIENCE) as other:
+        assert client.fileno() == fd and a.fileno() == -1 and client.gettimeout() == PATIENCE
         assert other.gettimeout() is None
         client.sendall(b"x")
         assert other.recv(1) == b"x"
@@ -402,7 +402,7 @@ def test_a_peer_that_dribbles_has_one_timeout_for_the_whole_handshake(certificat
     client, server = plain_pair()
     client.settimeout(0.1)
     wrapping = spawn(client_context.wrap_socket, client, server_hostname="localhost")
-    with server, Timeout(20), contextlib.suppress(OSError):
+    with server, Timeout(PATIENCE), contextlib.suppress(OSError):
         server.sendall(b"\x16\x03\x03\x40\x00")  # a long handshake record
         while not wrapping.ready():
             server.sendall(b"\x02")
@@ -417,7 +417,7 @@ def test_killed_during_the_handshake(certificate: Certificate) -> None:
     settle()
     wrapping.kill()
     with server:
-        server.settimeout(20)
+        server.settimeout(PATIENCE)
         while server.recv(65536):  # what was begun, and then the end: the socket is closed
             pass
 
@@ -472,7 +472,7 @@ def test_plain_text_is_not_data_when_the_handshake_is_put_off(certificate: Certi
     mine, evil = plain_pair()
     with evil, server_context.wrap_socket(mine, server_side=True, do_handshake_on_connect=False) as server:
         evil.sendall(b"DELETE / HTTP/1.0\r\n\r\n")
-        server.settimeout(20)
+        server.settimeout(PATIENCE)
         with pytest.raises(ssl.SSLError):
             server.recv(100)
         with pytest.raises(OSError):
@@ -486,7 +486,7 @@ def test_starttls_does_not_read_ahead(certificate: Certificate) -> None:
     wrapping = spawn(client_context.wrap_socket, client, server_hostname="localhost")
     settle()
     assert read_exactly(server, 10) == b"STARTTLS\r\n"
-    with server_context.wrap_socket(server, server_side=True) as b, wrapping.get(timeout=20) as a:
+    with server_context.wrap_socket(server, server_side=True) as b, wrapping.get(timeout=PATIENCE) as a:
         b.sendall(b"ready")
         assert a.recv(10) == b"ready"
 
@@ -498,7 +498,7 @@ def refused(client_context: Any, server_context: Any, hostname: str = "localhost
     """What the two ends of a failing handshake (or the first read after it) raise."""
     client, server = plain_pair()
     for sock in (client, server):
-        sock.settimeout(20)
+        sock.settimeout(PATIENCE)
 
     def talk(context: Any, sock: Any, **arguments: Any) -> None:
         with context.wrap_socket(sock, **arguments) as wrapped:
@@ -509,7 +509,7 @@ def refused(client_context: Any, server_context: Any, hostname: str = "localhost
         spawn(talk, client_context, client, server_hostname=hostname),
         spawn(talk, server_context, server, server_side=True),
     ]
-    joinall(ends, timeout=20)
+    joinall(ends, timeout=PATIENCE)
     return ends[0].exception, ends[1].exception
 
 
@@ -669,7 +669,7 @@ def test_a_read_times_out(pair: Pair, read: Callable[[Any], Any]) -> None:
         with pytest.raises(TimeoutError, match="read operation timed out"):
             read(server)
         client.sendall(b"x")
-        server.settimeout(20)
+        server.settimeout(PATIENCE)
         assert read(server) in (b"x", 1)  # whole, and the next waits before it tries
         server.settimeout(0.02)
 
@@ -691,7 +691,7 @@ def test_a_write_times_out(unix_pair: Pair, call: str) -> None:
     client.settimeout(0.02)
     with pytest.raises(TimeoutError, match="write operation timed out"):
         getattr(client, call)(RECORD)
-    client.settimeout(20)
+    client.settimeout(PATIENCE)
     assert read_exactly(server, total) == bytes(total)
     getattr(client, call)(RECORD)
     assert read_exactly(server, len(RECORD)) == RECORD
@@ -722,13 +722,13 @@ def test_unwrap_and_go_on_in_plain_text(pair: Pair) -> None:
     assert server.recv(100) == b"secret"
     other = spawn(server.unwrap)
     plain = client.unwrap()
-    other_plain = other.get(timeout=20)
+    other_plain = other.get(timeout=PATIENCE)
     assert isinstance(plain, socket.socket) and plain.fileno() == client.fileno()
     for a, b in ((plain, other_plain), (other_plain, plain)):
         receiving = spawn(b.recv, 100)
         settle()
         a.sendall(b"open")
-        assert receiving.get(timeout=20) == b"open"
+        assert receiving.get(timeout=PATIENCE) == b"open"
     with pytest.raises(ValueError, match="No SSL wrapper"):
         client.unwrap()
     with pytest.raises(ValueError):
@@ -742,7 +742,7 @@ def test_a_reader_sees_the_peers_unwrap_as_the_end(pair: Pair) -> None:
     assert server.recv(100) == b"last" and server.recv(100) == b"" and server.recv(100) == b""
     assert not unwrapping.ready()
     server.unwrap()
-    unwrapping.get(timeout=20)
+    unwrapping.get(timeout=PATIENCE)
 
 
 def test_half_close(pair: Pair) -> None:
@@ -774,7 +774,7 @@ def test_an_end_without_close_notify(certificate: Certificate, version: Any, sup
         settle()
         server.close()
         if suppress:
-            assert reading.get(timeout=20) == b""
+            assert reading.get(timeout=PATIENCE) == b""
         else:
             assert isinstance(failure(reading), ssl.SSLEOFError)
 
@@ -784,7 +784,7 @@ def test_a_reset_connection(pair: Pair) -> None:
     reading = spawn(client.recv, 10)
     settle()
     reset(server)
-    reading.join(20)
+    reading.join(PATIENCE)
     # Older OpenSSL bindings take it for an end without close_notify.
     assert reading.value == b"" or isinstance(reading.exception, ConnectionResetError)
     with pytest.raises(OSError):
@@ -846,7 +846,7 @@ def test_wrap_socket_of_the_module(certificate: Certificate) -> None:
     server = spawn(
         ssl.wrap_socket, plain[1], server_side=True, certfile=certificate.cert, keyfile=certificate.key
     )
-    with ssl.wrap_socket(plain[0]) as client, server.get(timeout=20) as other:
+    with ssl.wrap_socket(plain[0]) as client, server.get(timeout=PATIENCE) as other:
         client.sendall(b"x")
         assert other.recv(1) == b"x"
     with pytest.raises(ValueError, match="certfile"):
@@ -866,11 +866,11 @@ def test_get_server_certificate(certificate: Certificate, stranger: Certificate)
         serving = spawn(serve)
         address = listener.getsockname()
         expected = Path(certificate.cert).read_text()
-        assert ssl.get_server_certificate(address, timeout=20) == expected
-        assert ssl.get_server_certificate(address, ca_certs=certificate.cert, timeout=20) == expected
+        assert ssl.get_server_certificate(address, timeout=PATIENCE) == expected
+        assert ssl.get_server_certificate(address, ca_certs=certificate.cert, timeout=PATIENCE) == expected
         with pytest.raises(ssl.SSLError):
-            ssl.get_server_certificate(address, ca_certs=stranger.cert, timeout=20)
-        serving.get(timeout=20)
+            ssl.get_server_certificate(address, ca_certs=stranger.cert, timeout=PATIENCE)
+        serving.get(timeout=PATIENCE)
 
 
 def test_against_openssl_s_server(certificate: Certificate, version: Any) -> None:
@@ -886,10 +886,10 @@ def test_against_openssl_s_server(certificate: Certificate, version: Any) -> Non
         stdout=subprocess.DEVNULL,
     )
     try:
-        with Timeout(20):
+        with Timeout(PATIENCE):
             while True:
                 try:
-                    plain = socket.create_connection(("127.0.0.1", port), timeout=20)
+                    plain = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
                     break
                 except ConnectionRefusedError:
                     weald.sleep(0.01)

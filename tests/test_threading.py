@@ -74,7 +74,7 @@ def test_join() -> None:
         thread.start()
         begin = time.monotonic()
         thread.join(0.05)
-        assert 0.04 <= time.monotonic() - begin < 5 and thread.is_alive()
+        assert time.monotonic() - begin >= 0.04 and thread.is_alive()
         thread.join(0)
         thread.join(timeout=-1)
         waiters = [threading.Thread(target=thread.join) for _ in range(3)]
@@ -82,7 +82,7 @@ def test_join() -> None:
             waiter.start()
         go.set()
         for waiter in waiters:
-            waiter.join(5)
+            waiter.join(100)
             assert not waiter.is_alive()
         assert not thread.is_alive()
         thread.join()
@@ -214,7 +214,7 @@ def test_synchronisation() -> None:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(10)
+                thread.join(100)
                 assert not thread.is_alive()
 
         barrier = threading.Barrier(3)
@@ -275,7 +275,7 @@ def test_synchronisation() -> None:
 
         event = threading.Event()
         assert event.wait(0.01) is False
-        together(3, lambda n: event.wait(10) if n < 2 else event.set())
+        together(3, lambda n: event.wait(100) if n < 2 else event.set())
         print("fine")
         """
     )
@@ -358,7 +358,7 @@ def test_queue_made_before() -> None:
         q.put(1)
         assert thread.is_alive()
         q.put(2)
-        thread.join(5)
+        thread.join(100)
         print(thread.is_alive(), q.get())
         """,
         before="import queue\nq = queue.Queue(1)",
@@ -371,16 +371,17 @@ def test_executor() -> None:
         """
         import concurrent.futures, threading, time, weald
         from concurrent.futures import ThreadPoolExecutor, as_completed, wait
-        begin = time.monotonic()
         with ThreadPoolExecutor(30, initializer=lambda: names.append(threading.current_thread().name)) as pool:
-            names = []
-            jobs = {pool.submit(lambda n: (time.sleep(0.2), n)[1], n): n for n in range(30)}
-            for job in as_completed(jobs, timeout=20):
+            names, all_there = [], threading.Barrier(30)
+            jobs = {pool.submit(lambda n: (all_there.wait(), n)[1], n): n for n in range(30)}
+            for job in as_completed(jobs, timeout=100):
                 assert job.result() == jobs[job]
             assert len(set(names)) == 30
             failing = pool.submit(lambda: 1 / 0)
-            assert isinstance(failing.exception(10), ZeroDivisionError)
-            done, rest = wait([pool.submit(time.sleep, 0.01), pool.submit(time.sleep, 10000)], 0.1)
+            assert isinstance(failing.exception(100), ZeroDivisionError)
+            done, rest = wait([pool.submit(time.sleep, 0.01), pool.submit(time.sleep, 10000)], None, "FIRST_COMPLETED")
+            assert (len(done), len(rest)) == (1, 1)
+            done, rest = wait([*done, *rest], 0.01)
             assert (len(done), len(rest)) == (1, 1)
             # From many greenlets at once.
             greenlets = [weald.spawn(lambda n: pool.submit(int, n).result(), n) for n in range(20)]
@@ -391,7 +392,6 @@ def test_executor() -> None:
             for g in gc.get_objects():
                 if isinstance(g, weald.Greenlet) and g.gr_frame is not None:
                     g.kill()
-        assert time.monotonic() - begin < 5
         print("fine")
         """,
         stderr=None,
@@ -402,14 +402,14 @@ def test_executor() -> None:
 def test_executor_made_before_and_left_running() -> None:
     out = run_patched(
         """
-        print(pool.submit(sum, (1, 2)).result(10))
+        print(pool.submit(sum, (1, 2)).result(100))
         import weald
         import time
         greenlets = [weald.spawn(lambda: pool.submit(time.sleep, 0.01).result()) for _ in range(4)]
         weald.joinall(greenlets, raise_error=True)
-        begin = time.monotonic()
-        list(unused.map(time.sleep, [0.2] * 20))
-        assert time.monotonic() - begin < 2
+        from weald.threading import Barrier
+        all_there = Barrier(20)
+        assert sorted(unused.map(lambda n: all_there.wait(), range(20))) == list(range(20))
         """,
         before="from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(2)\n"
         "assert pool.submit(int, 1).result() == 1\nunused = ThreadPoolExecutor(20)",
@@ -450,7 +450,7 @@ def test_native_threads_still_work() -> None:
         def work():
             ident = threading.get_ident()
             assert ident == threading.current_thread().ident
-            event.wait(10)
+            event.wait(100)
             with lock:
                 queue.put(1)
             return ident

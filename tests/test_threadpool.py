@@ -13,7 +13,7 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, 
 from typing import Any
 
 import pytest
-from helpers import Thread, python, recorded_errors, run_patched, settle, wait_until
+from helpers import PATIENCE, Thread, python, recorded_errors, run_patched, settle, wait_until
 
 import weald
 from weald import Timeout, threadpool
@@ -35,7 +35,7 @@ class Gate:
         with self._lock:
             self.inside += 1
             self.most = max(self.most, self.inside)
-        assert self._open.wait(20), "the gate was never opened: did the loop block?"
+        assert self._open.wait(PATIENCE), "the gate was never opened: did the loop block?"
         with self._lock:
             self.inside -= 1
             self.passed += 1
@@ -114,7 +114,7 @@ def test_at_most_maxsize_at_a_time(pool: ThreadPool) -> None:
     weald.sleep(0.02)
     assert gate.inside == 3 and not feeder.ready()  # it waits for a slot
     gate.open()
-    assert [result.get() for result in feeder.get(timeout=20)] == list(range(10))
+    assert [result.get() for result in feeder.get(timeout=PATIENCE)] == list(range(10))
     assert gate.most == 3 and pool.size == 3
 
 
@@ -125,7 +125,7 @@ def test_slots_are_given_in_order(pool: ThreadPool) -> None:
     feeders = [weald.spawn(lambda number=number: pool.spawn(order.append, number).get()) for number in range(6)]
     settle()
     gate.open()
-    weald.joinall(feeders, timeout=20, raise_error=True)
+    weald.joinall(feeders, timeout=PATIENCE, raise_error=True)
     assert order == list(range(6)) and first.ready()
 
 
@@ -137,7 +137,7 @@ def test_a_killed_waiter_gives_its_slot_back(pool: ThreadPool) -> None:
     settle()
     waiting.kill()
     gate.open()
-    weald.wait(under_way, timeout=20)
+    weald.wait(under_way, timeout=PATIENCE)
     assert [pool.spawn(int).get() for _ in range(5)] == [0] * 5
 
 
@@ -192,7 +192,7 @@ def test_len_counts_jobs_and_a_pool_is_true(pool: ThreadPool) -> None:
     results = [pool.spawn(gate.pass_through) for _ in range(2)]
     assert len(pool) == 2 and "tasks=2" in repr(pool)
     gate.open()
-    weald.wait(results, timeout=20)
+    weald.wait(results, timeout=PATIENCE)
     assert len(pool) == 0
 
 
@@ -227,7 +227,7 @@ def test_apply_async_and_callbacks(pool: ThreadPool) -> None:
     gate = Gate()
     tasks = [pool.apply_async(gate.pass_through, (number,)) for number in range(9)]  # never waits for a slot
     gate.open()
-    assert [task.get(timeout=20) for task in tasks] == list(range(9))
+    assert [task.get(timeout=PATIENCE) for task in tasks] == list(range(9))
 
 
 def test_context_variables_are_the_callers(pool: ThreadPool, executor: ThreadPoolExecutor) -> None:
@@ -301,7 +301,7 @@ def test_a_pool_grows_and_shrinks(pool: ThreadPool) -> None:
     pool.maxsize = 1
     assert pool.size == 1
     gate.open()
-    weald.wait(feeder.get(timeout=20), timeout=20)
+    weald.wait(feeder.get(timeout=PATIENCE), timeout=PATIENCE)
     assert gate.most == 5
     gate = Gate()
     results = [pool.spawn(gate.pass_through) for _ in range(2)]
@@ -309,7 +309,7 @@ def test_a_pool_grows_and_shrinks(pool: ThreadPool) -> None:
     weald.sleep(0.02)
     assert gate.inside == 1
     gate.open()
-    weald.wait(results, timeout=20)
+    weald.wait(results, timeout=PATIENCE)
     assert gate.most == 1
 
 
@@ -319,7 +319,7 @@ def test_a_suspended_pool_runs_its_jobs_later(pool: ThreadPool) -> None:
     weald.sleep(0.02)
     assert not result.ready() and pool.size == 0
     pool.maxsize = 2
-    assert result.get(timeout=20) == 0
+    assert result.get(timeout=PATIENCE) == 0
 
 
 def test_sizes_that_are_none() -> None:
@@ -350,7 +350,7 @@ def test_kill_ends_the_threads_after_their_jobs(pool: ThreadPool) -> None:
     pool.kill()
     assert pool.size == 0
     gate.open()
-    assert [result.get(timeout=20) for result in results] == list(range(4))
+    assert [result.get(timeout=PATIENCE) for result in results] == list(range(4))
     wait_until(lambda: native_threads() <= before)
     assert pool.apply(int) == 0  # and starts anew when there is more to do
 
@@ -477,11 +477,11 @@ def test_a_forks_child_begins_with_no_workers() -> None:
         pid = os.fork()
         if not pid:
             ok = len(pool) == 0 and pool.size == 0 and pool.apply(int, ("7",)) == 7
-            ok = ok and executor.submit(int, "8").result(timeout=20) == 8
+            ok = ok and executor.submit(int, "8").result(timeout=100) == 8
             os._exit(0 if ok else 1)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         gate.set()
-        print(jobs[0].get(timeout=20), jobs[1].result(timeout=20))
+        print(jobs[0].get(timeout=100), jobs[1].result(timeout=100))
         """
         )
         == "0\nTrue True\n"
@@ -513,9 +513,9 @@ def test_workers_stay_native_when_threading_is_patched() -> None:
 def test_an_executor_is_the_stdlibs(executor: ThreadPoolExecutor) -> None:
     assert isinstance(executor, concurrent.futures.ThreadPoolExecutor)
     future = executor.submit(pow, 2, 5)
-    assert isinstance(future, concurrent.futures.Future) and future.result(timeout=20) == 32
+    assert isinstance(future, concurrent.futures.Future) and future.result(timeout=PATIENCE) == 32
     assert executor.submit(threading.get_ident).result() != threading.get_ident()
-    assert list(executor.map(pow, [1, 2], [3, 3], timeout=20)) == [1, 8]
+    assert list(executor.map(pow, [1, 2], [3, 3], timeout=PATIENCE)) == [1, 8]
 
 
 def test_result_lets_others_run(executor: ThreadPoolExecutor) -> None:
@@ -528,7 +528,7 @@ def test_result_lets_others_run(executor: ThreadPoolExecutor) -> None:
 def test_errors_of_futures(executor: ThreadPoolExecutor) -> None:
     future = executor.submit(fail)
     with pytest.raises(ValueError, match="failed"):
-        future.result(timeout=20)
+        future.result(timeout=PATIENCE)
     assert isinstance(future.exception(), ValueError)
 
 
@@ -540,7 +540,7 @@ def test_a_future_that_takes_too_long(executor: ThreadPoolExecutor) -> None:
     with pytest.raises(Timeout), Timeout(0.01):
         future.result()
     gate.open()
-    assert future.result(timeout=20) == 7
+    assert future.result(timeout=PATIENCE) == 7
 
 
 def test_callbacks(executor: ThreadPoolExecutor) -> None:
@@ -558,7 +558,7 @@ def test_many_greenlets_wait_for_one_future(executor: ThreadPoolExecutor) -> Non
     waiting = [weald.spawn(future.result) for _ in range(10)]
     waiting[3].kill()
     gate.open_later()
-    weald.joinall(waiting, timeout=20)
+    weald.joinall(waiting, timeout=PATIENCE)
     assert [greenlet.value for number, greenlet in enumerate(waiting) if number != 3] == [7] * 9
 
 
@@ -577,7 +577,7 @@ def test_as_completed_from_a_greenlet(executor: ThreadPoolExecutor, timeout: flo
     for count, number in enumerate((2, 0, 1), 1):
         gates[number].open_later()
         wait_until(lambda count=count: len(got) == count)  # type: ignore[misc]
-    collecting.get(timeout=20)
+    collecting.get(timeout=PATIENCE)
     assert got == [2, 0, 1]
 
 
@@ -632,7 +632,7 @@ def test_wait_in_a_plain_thread(executor: ThreadPoolExecutor) -> None:
 def test_weald_wait_and_links(executor: ThreadPoolExecutor) -> None:
     gate = Gate()
     slow, quick = executor.submit(gate.pass_through), executor.submit(int)
-    assert weald.wait([slow, quick], count=1, timeout=20) == [quick]
+    assert weald.wait([slow, quick], count=1, timeout=PATIENCE) == [quick]
     result: AsyncResult[Any] = AsyncResult()
     called: list[Any] = []
     slow.rawlink(called.append)  # type: ignore[attr-defined]
@@ -640,10 +640,10 @@ def test_weald_wait_and_links(executor: ThreadPoolExecutor) -> None:
     slow.unlink(called.append)  # type: ignore[attr-defined]
     assert not slow.ready() and not slow.successful()  # type: ignore[attr-defined]
     gate.open()
-    assert result.get(timeout=20) is slow and called == []
+    assert result.get(timeout=PATIENCE) is slow and called == []
     assert slow.ready() and slow.successful()  # type: ignore[attr-defined]
     failed = executor.submit(fail)
-    weald.wait([failed], timeout=20)
+    weald.wait([failed], timeout=PATIENCE)
     assert failed.ready() and not failed.successful()  # type: ignore[attr-defined]
 
 
@@ -692,7 +692,7 @@ def test_an_initializer_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.CRITICAL), ThreadPoolExecutor(2, initializer=fail) as executor:
         future = executor.submit(int)
         with pytest.raises(concurrent.futures.thread.BrokenThreadPool):
-            future.result(timeout=20)
+            future.result(timeout=PATIENCE)
         with pytest.raises(concurrent.futures.thread.BrokenThreadPool):
             executor.submit(int)
     assert "Exception in initializer" in caplog.text

@@ -10,7 +10,7 @@ import threading
 import weakref
 
 import pytest
-from helpers import python, recorded_errors, tick
+from helpers import PATIENCE, python, recorded_errors, tick
 
 import weald
 from weald import _core
@@ -223,7 +223,7 @@ def test_async_from_another_thread(loop_name):
     watcher, seen, done = loop().async_(), [], Event()
     watcher.start(lambda: (seen.append(threading.get_ident()), done.set()))
     threading.Thread(target=lambda: [watcher.send() for _ in range(100)]).start()
-    assert done.wait(20) and set(seen) == {threading.get_ident()}
+    assert done.wait(PATIENCE) and set(seen) == {threading.get_ident()}
     watcher.stop()
     watcher.send()
     assert not watcher.pending
@@ -302,14 +302,14 @@ def test_io_on_a_regular_file_is_always_ready(io_loop, tmp_path):
     with open(tmp_path / "file", "w+b") as file:
         watcher, done = loop().io(file.fileno(), 1), Event()
         watcher.start(lambda: (watcher.stop(), done.set()))
-        assert done.wait(10)
+        assert done.wait(PATIENCE)
 
 
 def test_a_closed_descriptor_wakes_its_watcher(io_loop, pair):
     a, b = pair
     watcher, done = loop().io(a.fileno(), 1), Event()
     watcher.start(done.set)
-    assert loop().closing_fd(a.fileno()) is True and done.wait(10)
+    assert loop().closing_fd(a.fileno()) is True and done.wait(PATIENCE)
     watcher.close()
     assert loop().closing_fd(b.fileno()) is False
 
@@ -319,9 +319,9 @@ def test_child(io_loop):
     pid = os.spawnlp(os.P_NOWAIT, "sh", "sh", "-c", "exit 5")
     watcher, done = loop().child(pid), Event()
     watcher.start(done.set)
-    assert done.wait(20) and watcher.rpid == pid
+    assert done.wait(PATIENCE) and watcher.rpid == pid
     assert os.waitstatus_to_exitcode(watcher.rstatus) == 5 and not watcher.active
-    assert other.wait(20) == 7  # not stolen
+    assert other.wait(PATIENCE) == 7  # not stolen
     with pytest.raises(ChildProcessError):
         os.waitpid(pid, 0)
     for bad in (0, -1):
@@ -334,7 +334,7 @@ def test_a_child_that_is_not_ours_or_reaped_already(io_loop):
     os.waitpid(pid, 0)
     watcher, done = loop().child(pid), Event()
     watcher.start(done.set)
-    assert done.wait(20) and os.waitstatus_to_exitcode(watcher.rstatus) == 255
+    assert done.wait(PATIENCE) and os.waitstatus_to_exitcode(watcher.rstatus) == 255
 
 
 def test_signal(io_loop):
@@ -361,7 +361,7 @@ def test_a_signal_wakes_a_loop_that_waits(io_loop):
     watcher, done = loop().signal(signal.SIGALRM), Event()
     watcher.start(done.set)
     signal.setitimer(signal.ITIMER_REAL, 0.03)
-    assert done.wait(20)
+    assert done.wait(PATIENCE)
     watcher.close()
 
 
@@ -453,7 +453,7 @@ def test_a_timer_that_is_over_holds_on_to_nothing(loop_name):
     done = Event()
     timer = loop().timer(0)
     timer.start(done.set)
-    assert done.wait(5)
+    assert done.wait(PATIENCE)
     weald.sleep(0)
     assert not timer.active and timer.callback is None and timer.args is None
 
@@ -467,7 +467,7 @@ def test_a_timer_that_is_over_holds_on_to_nothing(loop_name):
     done.clear()
     calls = []
     timer.start(again, calls)
-    assert done.wait(5)
+    assert done.wait(PATIENCE)
     weald.sleep(0)
     assert calls == [again] * 3 and timer.callback is None
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from conftest import require_program
+from helpers import PATIENCE
 
 _PLACES = ["/usr/sbin", "/usr/lib/postgresql/*/bin"]  # besides those in PATH
 
@@ -65,7 +66,7 @@ def running(command: Sequence[str], port: int, log: Path) -> Iterator[None]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -77,7 +78,7 @@ def running(command: Sequence[str], port: int, log: Path) -> Iterator[None]:
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -94,12 +95,12 @@ class GatedHttp:
     def __enter__(self) -> "GatedHttp":
         self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True)
         self._thread.start()
-        assert self._started.wait(20)
+        assert self._started.wait(PATIENCE)
         return self
 
     def __exit__(self, *args: object) -> None:
         self._loop.call_soon_threadsafe(self._ended.set)
-        self._thread.join(20)
+        self._thread.join(PATIENCE)
 
     async def _serve(self) -> None:
         self._loop, self._ended, self._gate = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
@@ -145,9 +146,8 @@ def postgresql() -> Iterator[int]:
     port = free_port()
     with folder(owner) as place:
         data = place / "data"
-        made = subprocess.run(
-            [*become, initdb, "-D", str(data), "-A", "trust", "-U", "postgres", "-N"], capture_output=True, timeout=100
-        )
+        initialize = [*become, initdb, "-D", str(data), "-A", "trust", "-U", "postgres", "-N"]
+        made = subprocess.run(initialize, capture_output=True, timeout=PATIENCE)
         assert made.returncode == 0, made.stderr
         settings = [f"port={port}", f"unix_socket_directories={place}", "max_connections=250", "fsync=off"]
         options = [word for setting in settings for word in ("-c", setting)]
@@ -167,7 +167,7 @@ def mariadb() -> Iterator[int]:
         made = subprocess.run(
             [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
             capture_output=True,
-            timeout=100,
+            timeout=PATIENCE,
         )
         assert made.returncode == 0, made.stderr
         options = ["--bind-address=127.0.0.1", f"--port={port}", f"--socket={place}/socket", "--max-connections=300"]
@@ -186,7 +186,7 @@ def sshd() -> Iterator[tuple[int, Path]]:
     with folder() as place:
         for key in ("host", "user"):
             options = ["-q", "-t", "ed25519", "-N", "", "-f", str(place / key)]
-            subprocess.run([keygen, *options], check=True, timeout=20)
+            subprocess.run([keygen, *options], check=True, timeout=PATIENCE)
         (place / "config").write_text(
             f"""
             ListenAddress 127.0.0.1

@@ -43,38 +43,38 @@ import requests
 with requests.Session() as session:
     session.trust_env = False
     session.mount("http://", requests.adapters.HTTPAdapter(pool_connections=COUNT, pool_maxsize=COUNT))
-    for answer in at_once(lambda number: session.get(f"{url}/{number}", timeout=50)):
+    for answer in at_once(lambda number: session.get(f"{url}/{number}", timeout=100)):
         answer.raise_for_status()
         print(answer.text[1:])
 """,
     "requests without a session": """
 import requests
-for answer in at_once(lambda number: requests.get(f"{url}/{number}", timeout=50)):
+for answer in at_once(lambda number: requests.get(f"{url}/{number}", timeout=100)):
     print(answer.text[1:])
 """,
     "urllib3": """
 import urllib3
-with urllib3.PoolManager(maxsize=COUNT, block=True, timeout=50, retries=False) as pool:
+with urllib3.PoolManager(maxsize=COUNT, block=True, timeout=100, retries=False) as pool:
     for answer in at_once(lambda number: pool.request("GET", f"{url}/{number}")):
         print(answer.data.decode()[1:])
 """,
     "urllib": """
 import urllib.request
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-for answer in at_once(lambda number: opener.open(f"{url}/{number}", timeout=50).read()):
+for answer in at_once(lambda number: opener.open(f"{url}/{number}", timeout=100).read()):
     print(answer.decode()[1:])
 """,
     "httpx": """
 import httpx
 limits = httpx.Limits(max_connections=COUNT)
-with httpx.Client(limits=limits, timeout=50, trust_env=False) as client:
+with httpx.Client(limits=limits, timeout=100, trust_env=False) as client:
     for answer in at_once(lambda number: client.get(f"{url}/{number}")):
         print(answer.text[1:])
 """,
     "boto3": """
 import boto3, botocore.config
 config = botocore.config.Config(
-    max_pool_connections=COUNT, retries={"max_attempts": 0}, read_timeout=50, s3={"addressing_style": "path"},
+    max_pool_connections=COUNT, retries={"max_attempts": 0}, read_timeout=100, s3={"addressing_style": "path"},
     proxies={},
 )
 client = boto3.client(
@@ -101,7 +101,7 @@ def test_redis() -> None:
         check(
             """
 import redis
-client = redis.Redis(port=port, socket_timeout=50, max_connections=COUNT + 1)
+client = redis.Redis(port=port, socket_timeout=100, max_connections=COUNT + 1)
 def push():
     wait_for(lambda: client.info("clients")["blocked_clients"])
     with client.pipeline() as pipeline:
@@ -109,7 +109,7 @@ def push():
             pipeline.rpush(f"list{number}", number)
         pipeline.execute()
 weald.spawn(push)
-for _, item in at_once(lambda number: client.blpop([f"list{number}"], timeout=40)):
+for _, item in at_once(lambda number: client.blpop([f"list{number}"], timeout=100)):
     print(item.decode())
 client.close()
 """,
@@ -152,7 +152,7 @@ def test_pymysql() -> None:
 import pymysql
 def connect():
     # Without TLS, whose context for each connection would take longer than everything else.
-    return pymysql.connect(host="127.0.0.1", port=port, user="root", read_timeout=50, ssl_disabled=True)
+    return pymysql.connect(host="127.0.0.1", port=port, user="root", read_timeout=100, ssl_disabled=True)
 def ask(connection, *query):
     with connection.cursor() as cursor:
         cursor.execute(*query)
@@ -189,14 +189,15 @@ def connect(_):
     client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
     client.connect(
         "127.0.0.1", port, getpass.getuser(), key_filename=key, allow_agent=False, look_for_keys=False,
-        timeout=50, banner_timeout=50, auth_timeout=50,
+        timeout=100, banner_timeout=100, auth_timeout=100,
     )
     return client
 clients = [greenlet.get() for greenlet in [weald.spawn(connect, number) for number in range(10)]]
 writer = os.open(gate, os.O_RDWR)  # as long as it is open, opening the other end does not block
 started = []
 def call(number):
-    _, output, errors = clients[number % 10].exec_command(f"echo started; read line <{gate}; echo {number}", timeout=50)
+    command = f"echo started; read line <{gate}; echo {number}"
+    _, output, errors = clients[number % 10].exec_command(command, timeout=100)
     assert output.readline() == "started\\n", errors.read()
     started.append(number)
     if len(started) == COUNT:

@@ -23,7 +23,7 @@ from typing import Any
 import environment
 import pytest
 import servers
-from helpers import PROGRAMS_REASON, PROGRAMS_RUN
+from helpers import PATIENCE, PROGRAMS_REASON, PROGRAMS_RUN
 from test_integrations_gunicorn import APP, Gunicorn
 from test_serve import Load
 from websockets.sync.client import connect as websocket_connect
@@ -43,7 +43,7 @@ COUNT = {COUNT}
 
 def at_once(call):
     greenlets = [gevent.spawn(call, number) for number in range(COUNT)]
-    return [greenlet.get(timeout=50) for greenlet in greenlets]
+    return [greenlet.get(timeout=100) for greenlet in greenlets]
 """
 
 
@@ -56,7 +56,7 @@ def run(python: str, code: str, **values: Any) -> str:
     """What `code` prints, patched through gevent's name, with `values` as its globals."""
     given = "".join(f"{name} = {value!r}\n" for name, value in values.items())
     done = subprocess.run(
-        [python, "-c", PRELUDE + given + textwrap.dedent(code)], capture_output=True, text=True, timeout=100
+        [python, "-c", PRELUDE + given + textwrap.dedent(code)], capture_output=True, text=True, timeout=PATIENCE
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     return done.stdout
@@ -78,7 +78,7 @@ def started(python: str, code: str, folder: Path, **values: Any) -> Iterator[int
         assert process.poll() is None
     finally:
         process.kill()
-        process.wait(20)
+        process.wait(PATIENCE)
         if process.stdout is not None:
             process.stdout.close()
 
@@ -127,11 +127,11 @@ def gunicorn(python: str, folder: Path, worker: str, *arguments: str) -> Iterato
         running.wait_for("Booting worker")
         yield running
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 0, log.read_text()
+        assert process.wait(PATIENCE) == 0, log.read_text()
     finally:
         if process.poll() is None:
             process.kill()
-            process.wait(20)
+            process.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("worker", ["gevent", "gevent_pywsgi"])
@@ -154,7 +154,7 @@ def test_gunicorn(python: str, tmp_path: Path, worker: str) -> None:
             while asking.is_alive() and not begun.exists():
                 time.sleep(0.01)
         running.process.send_signal(signal.SIGTERM)
-        asking.join(40)
+        asking.join(PATIENCE)
         assert got and got[-1].startswith("2 ")
 
 
@@ -164,7 +164,7 @@ def test_gunicorn(python: str, tmp_path: Path, worker: str) -> None:
 def get(port: int, path: str) -> str:
     import urllib.request
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=40) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE) as response:
         body: bytes = response.read()
     return body.decode()
 
@@ -197,7 +197,7 @@ from gevent.pywsgi import WSGIServer
 barrier = threading.Barrier(8)
 
 def meet():
-    barrier.wait(timeout=40)  # nobody is answered before eight ask
+    barrier.wait(timeout=100)  # nobody is answered before eight ask
 
 {site}
 server = WSGIServer(("127.0.0.1", 0), app, log=None)
@@ -218,7 +218,7 @@ def test_frameworks_under_pywsgi(python: str, tmp_path: Path, site: str) -> None
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(50)
+            thread.join(PATIENCE)
         assert answers == {number: f"/{number} {number + 1}" for number in range(8)}
 
 
@@ -244,12 +244,12 @@ def test_flask_socketio_with_gevent_websocket(python: str, tmp_path: Path) -> No
         # Long polling, then a WebSocket (https://socket.io/docs/v4/engine-io-protocol/).
         assert get(port, "/socket.io/?EIO=4&transport=polling").startswith('0{"sid":')
         with websocket_connect(f"ws://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket") as conn:
-            assert str(conn.recv(timeout=20)).startswith('0{"sid":')
+            assert str(conn.recv(timeout=PATIENCE)).startswith('0{"sid":')
             conn.send("40")
-            assert str(conn.recv(timeout=20)).startswith('40{"sid":')
+            assert str(conn.recv(timeout=PATIENCE)).startswith('40{"sid":')
             conn.send('42["add",1,2]')
-            assert conn.recv(timeout=20) == '42["sum",3]'
-            assert conn.recv(timeout=20) == '42["later","from a greenlet"]'
+            assert conn.recv(timeout=PATIENCE) == '42["sum",3]'
+            assert conn.recv(timeout=PATIENCE) == '42["later","from a greenlet"]'
 
 
 # -------------------------------------------------------------------- clients
@@ -263,11 +263,11 @@ def test_http_clients(python: str, client: str) -> None:
             session = requests.Session()
             session.trust_env = False
             session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=COUNT))
-            print(*at_once(lambda number: session.get(f"{url}/{number}", timeout=50).text))
+            print(*at_once(lambda number: session.get(f"{url}/{number}", timeout=100).text))
             """,
         "urllib3": """
             import urllib3
-            pool = urllib3.PoolManager(maxsize=COUNT, block=True, timeout=50, retries=False)
+            pool = urllib3.PoolManager(maxsize=COUNT, block=True, timeout=100, retries=False)
             print(*at_once(lambda number: pool.request("GET", f"{url}/{number}").data.decode()))
             """,
     }[client]
@@ -337,7 +337,7 @@ def test_zmq_green(python: str) -> None:
 
     serving = gevent.spawn(serve)
     print(*at_once(ask))
-    serving.get(timeout=20)
+    serving.get(timeout=100)
     with context.socket(zmq.PULL) as pull, context.socket(zmq.PUSH) as push:
         pull.bind("inproc://place")
         push.connect("inproc://place")
@@ -347,7 +347,7 @@ def test_zmq_green(python: str) -> None:
         got = gevent.spawn(pull.recv_json)
         gevent.sleep(0)
         push.send_json({"a": 1})
-        assert got.get(timeout=20) == {"a": 1}
+        assert got.get(timeout=100) == {"a": 1}
     router.close()
     context.term()
     """
@@ -380,7 +380,7 @@ def test_gipc(python: str, tmp_path: Path) -> None:
             """
         )
     )
-    done = subprocess.run([python, str(program)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([python, str(program)], capture_output=True, text=True, timeout=PATIENCE)
     assert (done.stdout, done.stderr) == ("[0, 1, 4, 9, 16]\n0 3\n", "")
 
 
@@ -424,7 +424,7 @@ def test_sentry_sdk(python: str) -> None:
                 sentry_sdk.capture_exception(error)
 
     at_once(fail)
-    sentry_sdk.flush(timeout=40)
+    sentry_sdk.flush(timeout=100)
     scheduler = GeventScheduler(101)
     sampled = []
     scheduler.sampler = lambda *args: sampled.append(1)

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 import requests
 import servers
 from conftest import Certificate
+from helpers import PATIENCE, wait_until
 from servers import free_port, program, running
 from test_serve import serving
 from websockets.sync.client import connect
@@ -172,22 +172,19 @@ def pywsgi(folder: Path) -> Iterator[int]:
         assert process.poll() is None
     finally:
         process.kill()
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=PATIENCE)
     assert said == ""
 
 
 def curl(*arguments: str, stdin: bytes = b"") -> bytes:
     command = [program("curl", "curl"), "-sS", "--noproxy", "*", "--max-time", "60", *arguments]
-    done = subprocess.run(command, input=stdin, capture_output=True, timeout=80)
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 40
-    while not path.exists():
-        assert time.monotonic() < deadline, f"no {path.name}"
-        time.sleep(0.01)
+    wait_until(path.exists)
 
 
 def sha(data: bytes) -> str:
@@ -251,7 +248,7 @@ def nginx(site: int) -> Iterator[int]:
 def test_nginx_keeps_its_connections(nginx: int) -> None:
     ports = set()
     for _ in range(50):
-        answer = requests.post(f"http://127.0.0.1:{nginx}/", data=b"body", timeout=40).json()
+        answer = requests.post(f"http://127.0.0.1:{nginx}/", data=b"body", timeout=PATIENCE).json()
         assert answer[:4] == [4, sha(b"body"), "POST", "HTTP/1.1"]
         ports.add(answer[-1])
     assert len(ports) <= 4
@@ -262,7 +259,7 @@ def test_a_websocket_through_nginx(nginx: int) -> None:
         for message in ("hello", b"\0\1", "ä" * 100_000):
             for client in (one, two):
                 client.send(message)
-                assert client.recv(timeout=40) == message
+                assert client.recv(timeout=PATIENCE) == message
         one.close(4001, "enough")
         assert one.protocol.close_code == 4001
 
@@ -272,21 +269,21 @@ def test_a_websocket_through_nginx(nginx: int) -> None:
 def test_a_large_upload_through_nginx(nginx: int, path: str, chunked: bool) -> None:
     data = os.urandom(1 << 20) * 20
     pieces = (data[at : at + 100_000] for at in range(0, len(data), 100_000))
-    answer = requests.put(f"http://127.0.0.1:{nginx}/{path}", data=pieces if chunked else data, timeout=60).json()
+    answer = requests.put(f"http://127.0.0.1:{nginx}/{path}", data=pieces if chunked else data, timeout=PATIENCE).json()
     assert answer[:3] == [len(data), sha(data), "PUT"]
     assert answer[4] == ("chunked" if chunked and path else None)
 
 
 def test_a_client_of_nginx_that_leaves(nginx: int, tmp_path: Path) -> None:
-    with socket.create_connection(("127.0.0.1", nginx), timeout=40) as sock:
+    with socket.create_connection(("127.0.0.1", nginx), timeout=PATIENCE) as sock:
         sock.sendall(b"GET /unbuffered/endless HTTP/1.1\r\nHost: a\r\n\r\n")
         assert sock.recv(1000)
     wait_for(tmp_path / "left")
-    with socket.create_connection(("127.0.0.1", nginx), timeout=40) as sock:
+    with socket.create_connection(("127.0.0.1", nginx), timeout=PATIENCE) as sock:
         sock.sendall(b"PUT /unbuffered/ HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhalf of it")
         wait_for(tmp_path / "begun")  # nginx connects only for a client that is still there
     wait_for(tmp_path / "cut")
-    assert requests.get(f"http://127.0.0.1:{nginx}/hello", timeout=40).text == "hello"
+    assert requests.get(f"http://127.0.0.1:{nginx}/hello", timeout=PATIENCE).text == "hello"
 
 
 # ---------------------------------------------------------------- clients
@@ -338,7 +335,8 @@ def test_httpx(tmp_path: Path, certificate: Certificate, http2: bool) -> None:
     files = ("--certfile", certificate.cert, "--keyfile", certificate.key)
     with serving(tmp_path, "--workers", "1", *files) as served:
         url = f"https://127.0.0.1:{served.port}/"
-        with httpx.Client(http2=http2, verify=certificate.client_context(), timeout=40, trust_env=False) as client:
+        verify = certificate.client_context()
+        with httpx.Client(http2=http2, verify=verify, timeout=PATIENCE, trust_env=False) as client:
             data = os.urandom(2_000_000)
             answer = client.post(url, content=data)
             assert answer.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
@@ -354,17 +352,17 @@ def test_requests(site: int) -> None:
     url = f"http://127.0.0.1:{site}/"
     with requests.Session() as session:
         session.trust_env = False
-        ports = {session.get(url, timeout=40).json()[-1] for _ in range(5)}
+        ports = {session.get(url, timeout=PATIENCE).json()[-1] for _ in range(5)}
         assert len(ports) == 1
-        assert session.put(url, data=iter([b"a" * 1000] * 5), timeout=40).json()[4] == "chunked"
-        assert session.head(url, timeout=40).headers["Content-Length"]
-        with session.get(url + "endless", stream=True, timeout=40) as endless:
+        assert session.put(url, data=iter([b"a" * 1000] * 5), timeout=PATIENCE).json()[4] == "chunked"
+        assert session.head(url, timeout=PATIENCE).headers["Content-Length"]
+        with session.get(url + "endless", stream=True, timeout=PATIENCE) as endless:
             assert next(endless.iter_content(10)) == b"x" * 10
 
 
 def test_wrk(site: int) -> None:
     command = [program("wrk", "wrk"), "-t1", "-c50", "-d1s", f"http://127.0.0.1:{site}/hello"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=40).stdout
+    said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE).stdout
     assert "requests in" in said
     assert "Socket errors" not in said
     assert "Non-2xx" not in said
@@ -383,9 +381,9 @@ def test_a_framework(tmp_path: Path, source: str, how: str) -> None:
         url = f"http://127.0.0.1:{getattr(server, 'port', server)}/"
         with requests.Session() as session:
             session.trust_env = False
-            assert session.get(url + "hello", timeout=40).text == "hello"
-            assert session.post(url + "json", json={"number": 21}, timeout=40).json() == {"twice": 42}
-            assert session.post(url + "upload", files={"file": b"y" * 300_000}, timeout=40).text == "300000"
-            assert session.get(url + "stream", timeout=40).text == "".join(f"{i} " for i in range(1000))
-            assert session.get(url + "file", timeout=40).content == data
-            assert session.get(url + "none", timeout=40).status_code == 404
+            assert session.get(url + "hello", timeout=PATIENCE).text == "hello"
+            assert session.post(url + "json", json={"number": 21}, timeout=PATIENCE).json() == {"twice": 42}
+            assert session.post(url + "upload", files={"file": b"y" * 300_000}, timeout=PATIENCE).text == "300000"
+            assert session.get(url + "stream", timeout=PATIENCE).text == "".join(f"{i} " for i in range(1000))
+            assert session.get(url + "file", timeout=PATIENCE).content == data
+            assert session.get(url + "none", timeout=PATIENCE).status_code == 404

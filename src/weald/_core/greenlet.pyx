@@ -1,27 +1,25 @@
-"""Greenlet: a greenlet with a result, links and joining; and waiting for several of them.
+"""Greenlet: a greenlet with a result, links and joining; and waiting for several things at once.
 
 Called by: weald's users, pool.py, threading.py.
 Invariants:
 - `state` only goes forward: NEW, SCHEDULED, RUNNING, DONE.  A greenlet killed before it ran goes to
   DONE without running, and the hub drops it from the ring.
-- The outcome is stored first.  Then links are called and joiners woken, once each, in this order: links have been
-  called when `join` returns.
+- The outcome is stored before anybody is told; then joiners are woken and links called, once each.
 - It runs on its hub's thread; `kill`, `join`, links and `get` work from any thread.
 
-Long because it is one public subject: a Greenlet's life, and what one does with several.
+Long because waiting for several greenlets (joinall, wait, iwait) needs their private state.
 """
 
 from cpython.object cimport PyObject_TypeCheck, PyTypeObject
+from cpython.ref cimport Py_DECREF
 
 from weald._core.arena cimport begin_stack
 from weald._core.c_greenlet cimport (
     PyGreenlet_Import, PyGreenlet_SetParent, PyGreenlet_STARTED, greenlet)
-from weald._core.frames cimport as_frames, calling_frames
-from weald._core.hub cimport Hub
-from weald._core.links cimport Link, add_link, drop_link, schedule_links
-from weald._core.threads cimport current_hub
-from weald._core.timers cimport BaseTimer
-from weald._core.waiters cimport WaitList, made_hub, new_waiter, park, seconds as to_seconds, wake_all, wake_one
+from weald._core.hub cimport BaseTimer, Hub, current_hub
+from weald._core.waiters cimport (
+    Link, WaitList, add_link, drop_link, made_hub, new_waiter, park, schedule_links, seconds as to_seconds, wake_all,
+    wake_one)
 
 import sys
 from collections import deque
@@ -30,15 +28,24 @@ from greenlet import GreenletExit, getcurrent
 from weakref import ref
 
 from weald._core.hub import report_error
-from weald._core.links import FailureLink as _FailureLink
-from weald._core.links import SpawnedLink as _SpawnedLink
-from weald._core.links import SuccessLink as _SuccessLink
+from weald._core.raw import begin_raw
 from weald._core.raw import track_spawns as _track_raw_spawns
 from weald._core.timeout import Timeout, expired
 from weald._core.yielding import sleep
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
+    ctypedef struct PyThreadState:
+        pass
+    ctypedef struct PyFrameObject:
+        pass
+    PyThreadState *PyThreadState_Get()
+    PyFrameObject *PyThreadState_GetFrame(PyThreadState *)  # new, or NULL
+    PyFrameObject *PyFrame_GetBack(PyFrameObject *)  # new, or NULL
+    ctypedef struct PyCodeObject:
+        pass
+    PyCodeObject *PyFrame_GetCode(PyFrameObject *)  # new
+    int PyFrame_GetLineNumber(PyFrameObject *)
 
 PyGreenlet_Import()
 
@@ -64,7 +71,7 @@ cdef class StartTimer(BaseTimer):
         cdef Greenlet target = self.target
         self.target = None
         if target.state == SCHEDULED:
-            target.hub.push(target)
+            self.hub.push(target)
         return 0
 
     cdef int abandon(self) except -1:
@@ -74,10 +81,9 @@ cdef class StartTimer(BaseTimer):
 
 
 cdef class Greenlet(greenlet):
-    """Greenlet(run=None, *args, **kwargs): a light thread; once started, the hub runs `run(*args, **kwargs)` in it.
+    """Greenlet(run=None, *args, **kwargs): a light thread, run by the hub once started.
 
-    Subclasses may override `_run` instead of passing `run`.  `Greenlet.spawn(f, *args)` makes one and starts it.
-    TypeError if `run` is not callable.
+    Subclasses override `_run`.  `Greenlet.spawn(f, *args)` makes one and starts it.
     """
 
     cdef public tuple args
@@ -136,7 +142,10 @@ cdef class Greenlet(greenlet):
     @property
     def spawning_stack(self):
         """Where it was spawned, as a frame (for traceback.print_stack), or None."""
-        return as_frames(self.stack)
+        frame = None
+        for code, line in reversed(self.stack or ()):
+            frame = _Frame(code, line, frame)
+        return frame
 
     @property
     def _run(self):
@@ -151,14 +160,14 @@ cdef class Greenlet(greenlet):
 
     @classmethod
     def spawn(cls, *args, **kwargs):
-        """Make a greenlet, with the arguments that the class takes, and start it; returns it."""
+        """Make a greenlet of `args` (as the class takes them) and start it."""
         cdef Greenlet g = cls(*args, **kwargs)
         g.start()
         return g
 
     @classmethod
     def spawn_later(cls, seconds, *args, **kwargs):
-        """As `spawn`, but start it after `seconds`.  Without a function, TypeError."""
+        """As `spawn`, but start it after `seconds`."""
         if cls is Greenlet and not args:
             raise TypeError("spawn_later needs a callable to run")
         g = cls(*args, **kwargs)
@@ -166,7 +175,7 @@ cdef class Greenlet(greenlet):
         return g
 
     def start(self):
-        """Have it run soon.  Does nothing if it has been started."""
+        """Schedule it to run in this loop's next batch."""
         if self.state == NEW:
             if spawn_callbacks:
                 call_spawn_callbacks(self)
@@ -174,7 +183,7 @@ cdef class Greenlet(greenlet):
             self.hub.push(self)
 
     def start_later(self, seconds):
-        """Have it run after `seconds`.  Does nothing if it has been started."""
+        """Schedule it to run after `seconds`."""
         cdef StartTimer timer
         cdef double delay = seconds
         if self.state == NEW:
@@ -183,18 +192,18 @@ cdef class Greenlet(greenlet):
             timer = StartTimer.__new__(StartTimer)
             timer.target = self
             timer.ref = True
-            timer.start(self.hub.timers, delay)
+            timer.start(self.hub, delay)
             self.start_timer = timer
             self.state = SCHEDULED
 
     @staticmethod
     def add_spawn_callback(callback):
-        """Have `callback(greenlet)` called whenever a Greenlet is started; once, however often it was added."""
+        """Have `callback(greenlet)` called whenever a Greenlet is started, once however often it is added."""
         spawn_callbacks.add(callback)
 
     @staticmethod
     def remove_spawn_callback(callback):
-        """Take back `add_spawn_callback`.  Does nothing if `callback` was not added."""
+        """Take back `add_spawn_callback`; unknown ones are ignored."""
         spawn_callbacks.discard(callback)
 
     cdef int cancel_start(self) except -1:
@@ -250,14 +259,14 @@ cdef class Greenlet(greenlet):
         return 0
 
     cdef int finish(self) except -1:
-        """There is an outcome: call the links, wake those who join."""
+        """There is an outcome: tell everybody."""
         self.state = DONE
         self.function = None
         self.args = ()
         self.kwargs = None
         if self.links is not None:
             self.run_links()
-        # Last: links have been called when `join` returns.
+        # Last, so that whoever joined finds done what was linked.
         if self.joiners.head != NULL:
             wake_all(&self.joiners, None)
         return 0
@@ -265,8 +274,8 @@ cdef class Greenlet(greenlet):
     cdef int run_links(self) except -1:
         return schedule_links(self.links)
 
-    cdef int kill_unbegun(self, object exception) except -1:
-        """End it with `exception`: it was killed before it ran."""
+    cdef int die_unborn(self, object exception) except -1:
+        """Killed before it ran."""
         self.cancel_start()
         if isinstance(exception, type):
             try:
@@ -281,40 +290,37 @@ cdef class Greenlet(greenlet):
             self.report_and_finish()
         return 0
 
-    cdef bint unbegun(self) except -1:
-        """Whether it has not run yet."""
+    cdef bint unborn(self) except -1:
         return self.state <= SCHEDULED and not PyGreenlet_STARTED(<void *>self)
 
     # -------------------------------------------------------------- ending
 
     def kill(self, exception=GreenletExit, block=True, timeout=None):
-        """Raise `exception` in it, and wait for its end, up to `timeout` seconds (None: for ever), if `block`.
+        """Raise `exception` in it, and wait up to `timeout` seconds for its end if `block`.
 
-        `exception` is a class, an instance, or a triple as of sys.exc_info().  A greenlet that has not begun to run
-        never will.  Does nothing if it has ended.
+        `exception` is a class, an instance, or a triple as of sys.exc_info().
+
+        A greenlet that has not begun to run never will.  Does nothing to a dead one.
         """
         if self.state == DONE:
             return
         exception, traceback = to_raise(exception)
-        if self.unbegun():
-            self.kill_unbegun(exception)
+        if self.unborn():
+            self.die_unborn(exception)
             return
         self.hub.throw_into(self, exception, traceback)
         if block:
             self.join(timeout)
 
     def throw(self, *args):
-        """Switch to it at once and raise there, as greenlet.throw; a kill if it has not begun to run.
-
-        The arguments are an exception, or a class and its value.  Does nothing if it has ended.
-        """
+        """Switch to it at once and raise there, as greenlet.throw; a kill if it has not begun.  Not if it is dead."""
         if self.state == DONE or find_dead(self):
             return None
-        if self.unbegun():
+        if self.unborn():
             exception = args[1] if len(args) > 1 and args[1] is not None else args[0] if args else GreenletExit
             if not isinstance(exception, (BaseException, type)) and len(args) > 1:
                 exception = args[0](exception)
-            self.kill_unbegun(raisable(exception))
+            self.die_unborn(raisable(exception))
             return None
         return raw_throw(self, *args)
 
@@ -326,7 +332,6 @@ cdef class Greenlet(greenlet):
 
     @property
     def dead(self):
-        """Whether it has ended, as `ready`."""
         return self.state == DONE or <bint>find_dead(self)
 
     @property
@@ -355,13 +360,12 @@ cdef class Greenlet(greenlet):
 
     @property
     def loop(self):
-        """The event loop it runs on (`hub.loop`)."""
         return self.hub.loop
 
     # -------------------------------------------------------------- waiting
 
     def join(self, timeout=None):
-        """Wait for its end, up to `timeout` seconds (None: for ever).  See `ready` for whether it came."""
+        """Wait for its end, up to `timeout` seconds."""
         cdef double limit
         if self.state == DONE or find_dead(self):
             return
@@ -371,10 +375,10 @@ cdef class Greenlet(greenlet):
         park(&self.joiners, new_waiter(None), self, limit)
 
     def get(self, block=True, timeout=None):
-        """Its value; raises the exception that it ended with.
+        """Its value, once it has ended; raises what it ended with.
 
-        Waits for its end, up to `timeout` seconds (None: for ever), if `block`.  Raises weald.Timeout if it has not
-        ended by then.
+        Raises weald.Timeout if that takes longer than `timeout` seconds, or it has not ended and
+        `block` is false.
         """
         if self.state != DONE:
             if not block:
@@ -389,16 +393,13 @@ cdef class Greenlet(greenlet):
     # -------------------------------------------------------------- links
 
     def rawlink(self, callback):
-        """Have `callback(self)` called in the hub once it has ended; it must not block.  TypeError if not callable."""
+        """Call `callback(self)` in the hub once it has ended; it must not block."""
         self.links = add_link(self.links, self, callback)
         if self.state == DONE or find_dead(self):
             self.run_links()
 
     def link(self, callback, SpawnedLink=None):
-        """Have `callback(self)` called in a new greenlet once it has ended.
-
-        `SpawnedLink` is a class that makes a rawlink's callback of it.
-        """
+        """Call `callback(self)` in a new greenlet once it has ended."""
         self.rawlink((SpawnedLink or _SpawnedLink)(callback))
 
     def link_value(self, callback, SpawnedLink=None):
@@ -410,7 +411,7 @@ cdef class Greenlet(greenlet):
         self.link(callback, SpawnedLink or _FailureLink)
 
     def unlink(self, callback):
-        """Take back one link to `callback`.  Does nothing if there is none."""
+        """Take back a link."""
         drop_link(self.links, callback)
 
     def unlink_all(self):
@@ -421,14 +422,14 @@ cdef class Greenlet(greenlet):
         self.links = None
 
     def has_links(self):
-        """Whether there are links, or greenlets and threads that wait for its end."""
+        """Whether there are links, or greenlets that join."""
         return bool(self.links) or self.joiners.count > 0
 
     # -------------------------------------------------------------- names
 
     @property
     def minimal_ident(self):
-        """A number from 0 on that none other of the hub's living greenlets has; the smallest that is free."""
+        """A small number, from 0 on, of its own among the hub's living greenlets."""
         if self.ident == 0:
             self.take_ident()
         return self.ident - 1
@@ -454,7 +455,7 @@ cdef class Greenlet(greenlet):
 
     @property
     def name(self):
-        """A name for people; "Greenlet-<minimal_ident>" until it is set."""
+        """For people; "Greenlet-<minimal_ident>" until set."""
         if self.name_ is None:
             return f"Greenlet-{self.minimal_ident}"
         return self.name_
@@ -544,7 +545,7 @@ cdef int call_spawn_callbacks(Greenlet g) except -1:
 
 
 def track_spawns(tree=None, stacks=None):
-    """Choose whether new greenlets remember who spawned them (`tree`), and where (`stacks`); None changes nothing."""
+    """Whether new greenlets remember who spawned them (`tree`), and where, too (`stacks`); None leaves it."""
     global track_tree, track_stacks
     if tree is not None:
         track_tree = tree
@@ -554,18 +555,91 @@ def track_spawns(tree=None, stacks=None):
 
 
 def living(type cls):
-    """A list of all objects of class `cls` that the garbage collector knows.
+    """Every object of `cls` that the garbage collector knows.
 
-    Compiled, because no other thread may run meanwhile: it might find references here to tuples that it is just making.
+    Compiled, because no other thread may run meanwhile: it would find tuples it is just making referenced here.
     """
     return [each for each in get_objects() if PyObject_TypeCheck(each, <PyTypeObject *>cls)]
 
 
-def spawn(function, /, *args, **kwargs):
-    """Have `function(*args, **kwargs)` run in a new Greenlet soon; returns the Greenlet.
+cdef tuple calling_frames(Py_ssize_t limit):
+    """(code, line) of the running frame, of its caller, and so on; at most `limit`."""
+    cdef PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get())
+    cdef PyFrameObject *back
+    cdef object code
+    cdef list found = []
+    while frame != NULL and len(found) < limit:
+        code = <object>PyFrame_GetCode(frame)
+        Py_DECREF(code)
+        found.append((code, PyFrame_GetLineNumber(frame)))
+        back = PyFrame_GetBack(frame)
+        Py_DECREF(<object>frame)
+        frame = back
+    if frame != NULL:
+        Py_DECREF(<object>frame)
+    return tuple(found)
 
-    TypeError if `function` is not callable.
-    """
+
+class _Frame:
+    """As much of a frame as the module traceback wants, without what the frame kept alive."""
+
+    __slots__ = ("f_back", "f_code", "f_lineno")
+    f_globals = {}
+    f_locals = {}
+
+    def __init__(self, f_code, f_lineno, f_back):
+        self.f_code = f_code
+        self.f_lineno = f_lineno
+        self.f_back = f_back
+
+    @property
+    def f_lasti(self):
+        return -1
+
+    def clear(self):
+        pass
+
+
+class _SpawnedLink:
+    """A link that runs its callback in a greenlet of its own."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback):
+        if not callable(callback):
+            raise TypeError(f"a link must be callable, got {callback!r}")
+        self.callback = callback
+
+    def wanted(self, source):
+        return True
+
+    def __call__(self, source):
+        if self.wanted(source):
+            begin_raw(self.callback, source)
+
+    def __eq__(self, other):
+        return self.callback == getattr(other, "callback", other)
+
+    def __hash__(self):
+        return hash(self.callback)
+
+
+class _SuccessLink(_SpawnedLink):
+    __slots__ = ()
+
+    def wanted(self, source):
+        return source.successful()
+
+
+class _FailureLink(_SpawnedLink):
+    __slots__ = ()
+
+    def wanted(self, source):
+        return not source.successful()
+
+
+def spawn(function, /, *args, **kwargs):
+    """Run `function(*args, **kwargs)` in a new Greenlet, soon; returns it."""
     cdef Greenlet g = Greenlet.__new__(Greenlet)
     g.setup(function, args, kwargs)
     if spawn_callbacks:
@@ -576,16 +650,16 @@ def spawn(function, /, *args, **kwargs):
 
 
 def spawn_later(seconds, *args, **kwargs):
-    """Have `function(*args, **kwargs)` run in a new Greenlet after `seconds`; returns the Greenlet."""
+    """`Greenlet.spawn_later`."""
     return Greenlet.spawn_later(seconds, *args, **kwargs)
 
 
 # ------------------------------------------------------------------ waiting for several
 
-cdef class Arrivals:
-    """What has become ready and has not been asked for yet; one greenlet waits for more."""
+cdef class Gathering:
+    """Collects what becomes ready; one greenlet waits for it."""
 
-    cdef object arrived  # a deque
+    cdef object arrived
     cdef WaitList waiting
 
     def __init__(self):
@@ -596,23 +670,23 @@ cdef class Arrivals:
         wake_one(&self.waiting, None)
 
     cdef int wait(self, double limit) except -1:
-        """Wait up to `limit` seconds (negative: for ever) for an arrival; 1 if there is one, 0 if not."""
+        """1 once something has arrived, 0 when the time is over."""
         while not self.arrived:
             if not park(&self.waiting, new_waiter(None), "several things", limit):
-                return bool(self.arrived)  # it may have come while the wake-up was under way
+                return bool(self.arrived)  # what came while the wake-up was under way
         return 1
 
 
 class iwait:
-    """iwait(objects, timeout=None, count=None): greenlets, events, … in the order in which they become ready.
+    """Iterate over `objects` (greenlets, events, …) in the order in which they become ready.
 
-    The iteration ends after `count` of them (None: all), or when `timeout` seconds (None: no limit) are over.  Its end,
-    and that of a `with` block, takes back the links to those that are not ready.
+    Stops after `count` of them, or when `timeout` seconds are over.  Leaving the `with` block, or
+    the end, takes back the links to those that are not ready.
     """
 
     def __init__(self, objects, timeout=None, count=None):
-        self._arrivals = Arrivals()
-        self._arrive = self._arrivals.arrive
+        self._gathering = Gathering()
+        self._arrive = self._gathering.arrive
         self._pending = list(objects)
         self._left = len(self._pending) if count is None else min(count, len(self._pending))
         self._end = None if timeout is None else current_hub().backend.time() + to_seconds(timeout)
@@ -628,7 +702,7 @@ class iwait:
         self.close()
 
     def __next__(self):
-        cdef Arrivals arrivals = self._arrivals
+        cdef Gathering gathering = self._gathering
         if self._left <= 0:
             self.close()
             raise StopIteration
@@ -637,21 +711,21 @@ class iwait:
             for obj in self._pending:
                 ready = getattr(obj, "ready", None)
                 if ready is not None and ready():
-                    arrivals.arrive(obj)
+                    gathering.arrive(obj)
                 else:
                     obj.rawlink(self._arrive)
         try:
-            if not arrivals.wait(-1.0 if self._end is None else max(self._end - current_hub().backend.time(), 0.0)):
+            if not gathering.wait(-1.0 if self._end is None else max(self._end - current_hub().backend.time(), 0.0)):
                 self.close()
                 raise StopIteration
         except BaseException:
             self.close()
             raise
         self._left -= 1
-        return arrivals.arrived.popleft()
+        return gathering.arrived.popleft()
 
     def close(self):
-        """End the iteration and take back the links."""
+        """Take the links back."""
         self._left = 0
         pending, self._pending = self._pending, ()
         if self._linked:
@@ -660,10 +734,10 @@ class iwait:
 
 
 def wait(objects=None, timeout=None, count=None):
-    """Wait until `count` (None: all) of `objects` are ready, up to `timeout` seconds (None: for ever).
+    """Wait until `count` (all, if None) of `objects` are ready, or `timeout` seconds are over.
 
-    Returns a list of those that are, in the order in which they became ready.  Without `objects`, wait until the hub
-    has nothing left to do, and return whether it came to that.
+    Returns those that are, in the order in which they became so.  Without `objects`: wait until
+    the hub has nothing left to do; whether it came to that.
     """
     if objects is None:
         return current_hub().join(timeout)
@@ -671,10 +745,9 @@ def wait(objects=None, timeout=None, count=None):
 
 
 def joinall(greenlets, timeout=None, raise_error=False, count=None):
-    """Wait for `count` (None: all) of `greenlets` to end, up to `timeout` seconds (None: for ever).
+    """Wait for `greenlets` to end, `count` of them if given, up to `timeout` seconds.
 
-    Returns a list of those that have ended.  With `raise_error`, the first exception that one of them ends with is
-    raised.
+    Returns those that have ended.  With `raise_error` the first exception one ends with is raised.
     """
     found = []
     with iwait(greenlets, timeout, count) as waiting:
@@ -686,10 +759,9 @@ def joinall(greenlets, timeout=None, raise_error=False, count=None):
 
 
 def killall(greenlets, exception=GreenletExit, block=True, timeout=None):
-    """Raise `exception` in all of `greenlets`.
+    """Raise `exception` in all of `greenlets`, and wait up to `timeout` seconds for their end if `block`.
 
-    Waits for their end, up to `timeout` seconds (None: for ever), if `block`.  Raises weald.Timeout if they have not
-    all ended by then.
+    Raises weald.Timeout if that takes longer.
     """
     cdef Hub hub = current_hub()
     cdef double end = -1.0 if timeout is None else hub.backend.time() + to_seconds(timeout)

@@ -1,3 +1,0 @@
-# See forks.pyx.
-
-cdef bint is_fresh_fork() noexcept
