@@ -15,10 +15,10 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 ROOMS = ("_base", "_core", "http")
-# Backend module: what it links, the header that must be there, Debian's package with it.
-BACKENDS = {"loop_uv": ("uv", "uv.h", "libuv1-dev"), "loop_ev": ("ev", "ev.h", "libev-dev")}
+# Backend (a module of _core/loops): what it links, the header that must be there, Debian's package with it.
+BACKENDS = {"uv": ("uv", "uv.h", "libuv1-dev"), "ev": ("ev", "ev.h", "libev-dev")}
 # A backend is left out only by name: WEALD_BUILD_WITHOUT=libev
-LEFT_OUT = {f"loop_{name.removeprefix('lib')}" for name in os.environ.get("WEALD_BUILD_WITHOUT", "").split(",")}
+LEFT_OUT = {name.removeprefix("lib") for name in os.environ.get("WEALD_BUILD_WITHOUT", "").split(",")}
 INCLUDE = ["/usr/include", "/usr/local/include", *os.environ.get("CPATH", "").split(os.pathsep)]
 
 
@@ -34,7 +34,7 @@ def extension(source: str) -> Extension:
             )
         libraries.append(library)
     return Extension(
-        f"weald.{Path(source).parent.name}.{name}",
+        ".".join(Path(source).with_suffix("").parts[1:]),
         [source],
         include_dirs=[str(Path(greenlet.__file__).parent)],
         libraries=libraries,
@@ -50,7 +50,7 @@ if __name__ == "__main__":
             [
                 extension(source)
                 for room in ROOMS
-                for source in sorted(glob(f"src/weald/{room}/*.pyx"))
+                for source in sorted(glob(f"src/weald/{room}/**/*.pyx", recursive=True))
                 if Path(source).stem not in LEFT_OUT
             ],
             nthreads=2,

@@ -27,8 +27,7 @@ STILL_IN_A_CIRCLE = {
     "weald.pywsgi",
 }
 STILL_SAY_GEVENT = {
-    "weald._core",
-    "weald._core.watchers",
+    "weald._core.watchers.base",
     "weald.http.environ",
     "weald.http.exchange",
     "weald.http.handler",
@@ -37,14 +36,8 @@ STILL_SAY_GEVENT = {
     "weald.pywsgi",
 }
 HEADERS_STILL_WRONG = {
-    "weald._core.arena",
-    "weald._core.descriptor",
     "weald._core.greenlet",
     "weald._core.local",
-    "weald._core.loop",
-    "weald._core.loop_ev",
-    "weald._core.loop_uv",
-    "weald._core.loop_virtual",
     "weald._core.signals",
     "weald._core.waiters",
     "weald._core.yielding",

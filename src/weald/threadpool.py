@@ -1,4 +1,4 @@
-"""Native threads for calls that would block the loop: ThreadPool, ThreadPoolExecutor.
+"""Native threads for calls that would block the loop: ThreadPool, ThreadPoolExecutor, Proxy.
 
 Called by: users, who make pools of their own; weald.fileobject and weald.os, which use `default()`;
 weald.resolver.thread; weald.monkey, which looks for executors; weald.interpreters, weald.serve.accesslog.
@@ -11,7 +11,7 @@ Invariants:
 - Workers never keep the interpreter from exiting; a fork's child begins with no workers and no jobs.
 - A call that nobody waits for any more does not begin.
 
-Long because the executor and the pool share the workers.
+Long because the executor, the pool and the proxies share the workers.
 """
 
 import _queue
@@ -21,11 +21,14 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from weald._base.config import config
+from weald._base.forwarding import Forwarding
+from weald._base.forwarding import behind as unproxied
 from weald._base.names import more_names
 from weald._base.originals import get_original
 from weald._core import (
@@ -42,7 +45,7 @@ from weald._core import (
 from weald.exceptions import InvalidThreadUseError
 from weald.pool import GroupMappingMixin
 
-__all__ = ["ThreadPool", "ThreadPoolExecutor", "default"]
+__all__ = ["Proxy", "ThreadPool", "ThreadPoolExecutor", "default", "unproxied"]
 
 _T = TypeVar("_T")
 
@@ -458,6 +461,113 @@ def default() -> ThreadPool:
     return pool
 
 
+class _Settings:
+    """What a Proxy has in common with those of the objects that its own hands out."""
+
+    def __init__(
+        self,
+        autowrap: tuple[type, ...],
+        autowrap_names: frozenset[str],
+        pool: ThreadPool | None,
+        at_once: frozenset[str],
+    ) -> None:
+        self.autowrap, self.autowrap_names, self.pool, self.at_once = autowrap, autowrap_names, pool, at_once
+
+    def for_results(self, target: object) -> "_Settings":
+        """Those for what `target` hands out: a module's or a class's results have nothing to do with each other."""
+        if isinstance(target, ModuleType | type):
+            return _Settings(self.autowrap, self.autowrap_names, self.pool, self.at_once)
+        return self
+
+
+# Calls that go on though their callers were killed or timed out, by what their objects have in common.
+_abandoned: "weakref.WeakKeyDictionary[_Settings, set[AsyncResult[Any]]]" = weakref.WeakKeyDictionary()
+
+
+class Proxy(Forwarding):
+    """Stands for `obj`, whose calls run in native threads while the greenlet that makes them waits.
+
+    For objects of C libraries that wait by themselves, a database's connection say, and would stall every
+    greenlet.  `Proxy(sqlite3.connect(path, check_same_thread=False), autowrap=[sqlite3.Cursor])` is a connection
+    whose queries, and those of its cursors, let others run.
+
+    `autowrap` lists types, `autowrap_names` names of methods and attributes: what the object hands out of those
+    is a Proxy, too.  Attributes that are data are read in place, those that run code (properties) in a thread.
+    Classes are handed out as they are, so that `except module.Error` works.  `isinstance(proxy, type(obj))` holds;
+    C functions that want the object itself need `unproxied(proxy)`.
+
+    The threads are those of `pool`, by default of the calling hub's `default()` pool.  An object that may only be
+    used in one thread needs a `ThreadPool(1)`, in which it has to be made as well: `pool.apply(make)`.  A thread
+    without a hub, or another than that of `pool`, simply makes the call itself, and so does a job of the pool.
+
+    As with threads, nothing keeps two greenlets from making calls at the same time.  If a caller is killed or
+    times out, its call goes on if it has begun, and later calls of the object, and of what it has handed out,
+    wait until that one ends, so none finds it half-way.  Methods named in `at_once` do not wait and are called in
+    place: they are there to end others.
+    """
+
+    __slots__ = ("_weald_settings",)
+    _weald_settings: _Settings
+
+    def __init__(
+        self,
+        obj: Any,
+        autowrap: Iterable[type] = (),
+        autowrap_names: Iterable[str] = (),
+        pool: ThreadPool | None = None,
+        at_once: Iterable[str] = ("cancel", "interrupt"),
+    ) -> None:
+        self._weald_set(obj, _Settings(tuple(autowrap), frozenset(autowrap_names), pool, frozenset(at_once)))
+
+    def _weald_set(self, obj: Any, settings: _Settings) -> None:
+        object.__setattr__(self, "_weald_object", unproxied(obj))
+        object.__setattr__(self, "_weald_settings", settings)
+
+    def _weald_derive(self, target: Any) -> "Proxy":
+        made = Proxy.__new__(Proxy)
+        made._weald_set(target, self._weald_settings.for_results(self._weald_object))
+        return made
+
+    def _weald_wrap(self, name: str, value: Any) -> Any:
+        settings = self._weald_settings
+        if isinstance(value, settings.autowrap) or (name in settings.autowrap_names and not isinstance(value, Proxy)):
+            return self._weald_derive(value)
+        return value
+
+    def _weald_run(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        settings = self._weald_settings
+        hub = get_hub_if_exists()
+        if hub is None or name in settings.at_once:
+            return function(*args, **kwargs)
+        pool = settings.pool if settings.pool is not None else default()
+        if pool._apply_immediately():
+            return function(*args, **kwargs)
+        while unended := _abandoned.get(settings):
+            result = next(iter(unended))
+            result.wait()
+            unended.discard(result)
+        left = False
+
+        def call() -> Any:
+            return None if left else function(*args, **kwargs)
+
+        result = pool._spawn(call, (), {}, report=False)
+        try:
+            return result.get()
+        except BaseException:
+            if not result.ready():
+                left = True
+                _abandon(settings, result)
+            raise
+
+
+def _abandon(settings: _Settings, result: AsyncResult[Any]) -> None:
+    """`result` is waited for by nobody but later calls of what has these `settings`."""
+    unended = _abandoned.setdefault(settings, set())
+    unended.add(result)
+    result.rawlink(unended.discard)
+
+
 class _Future(concurrent.futures.Future[_T]):
     """A future that greenlets and threads can wait for, also with `weald.wait`."""
 
@@ -658,6 +768,7 @@ _pools: "weakref.WeakSet[ThreadPool | ThreadPoolExecutor]" = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
+    _abandoned.clear()
     for pool in list(_pools):
         pool._workers.reset()
         if isinstance(pool, ThreadPool):

@@ -4,21 +4,18 @@ import sys as _sys
 
 from greenlet import GreenletExit, getcurrent
 
+from weald._core import forks as _forks  # for its effect: hubs begin anew in a fork's child
 from weald._core import signals as _signals  # for its effect: signals end the main hub's wait
-from weald._core.backends import load_loop as _load_loop
-from weald._core.backends import loop_names, set_loop_factory
 from weald._core.descriptor import (
     Descriptor,
-    accept_fd,
-    poll_fds,
     recv,
     recv_into,
     send,
     sendall,
     wait_read,
-    wait_readwrite,
     wait_write,
 )
+from weald._core.event import AsyncResult, Event
 from weald._core.greenlet import Greenlet, iwait, joinall, killall, living, spawn, spawn_later, track_spawns, wait
 from weald._core.hub import (
     BlockingSwitchOutError,
@@ -27,20 +24,14 @@ from weald._core.hub import (
     InvalidSwitchError,
     LoopExit,
     Timer,
-    get_hub,
-    get_hub_if_exists,
-    helper_idle,
-    prepare_hub,
-    set_default_hub_class,
     set_event_loop_class,
     set_handler_class,
-    set_hub,
-    set_hub_class,
-    signals_may_wake,
-    waits_natively,
 )
 from weald._core.local import local
-from weald._core.loop import READ, WRITE, monotonic
+from weald._core.lock import BoundedSemaphore, Condition, DummySemaphore, Lock, RLock, Semaphore
+from weald._core.loops.backends import load_loop as _load_loop
+from weald._core.loops.backends import loop_names, set_loop_factory
+from weald._core.loops.contract import READ, WRITE, monotonic
 from weald._core.queue import (
     Channel,
     Empty,
@@ -53,16 +44,17 @@ from weald._core.queue import (
     SimpleQueue,
 )
 from weald._core.raw import begin_raw, spawn_raw
+from weald._core.reports import helper_idle, signals_may_wake
 from weald._core.running_loop import count_loops, put_loop_aside, take_loop_back, use_asyncio
-from weald._core.sync import (
-    AsyncResult,
-    BoundedSemaphore,
-    Condition,
-    DummySemaphore,
-    Event,
-    Lock,
-    RLock,
-    Semaphore,
+from weald._core.select import poll_fds, wait_readwrite
+from weald._core.threads import (
+    get_hub,
+    get_hub_if_exists,
+    prepare_hub,
+    set_default_hub_class,
+    set_hub,
+    set_hub_class,
+    waits_natively,
 )
 from weald._core.timeout import Timeout, with_timeout
 from weald._core.waiters import Linkable

@@ -24,7 +24,7 @@ READ: int  # 1
 WRITE: int  # 2
 
 class LoopExit(Exception):
-    """Nothing is left that could wake any greenlet; the text is the deadlock report."""
+    """A deadlock: nothing is left that could wake a greenlet.  The text says which greenlets wait, and for what."""
 
 class BlockingSwitchOutError(AssertionError):
     """A blocking call was tried in the hub greenlet (in an event loop callback)."""
@@ -34,99 +34,163 @@ class InvalidSwitchError(AssertionError):
 
 @disjoint_base
 class Callback:
-    """A call the hub will make once; `stop()` cancels it."""
+    """A call that the hub will make once, unless `stop()` cancels it."""
 
     def __init__(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None: ...
-    callback: Callable[..., object] | None
+    callback: Callable[..., object] | None  # None once it is made or cancelled
     args: tuple[Any, ...] | None
     @property
-    def pending(self) -> bool: ...
-    def stop(self) -> None: ...
-    def close(self) -> None: ...
+    def pending(self) -> bool:
+        """Whether the call is still to be made."""
+    def stop(self) -> None:
+        """Cancel the call.  Idempotent."""
+    def close(self) -> None:
+        """Cancel the call, as `stop`."""
 
 @disjoint_base
 class Timer:
-    """Calls `callback(*args)` in the hub after `seconds`.  Must not block."""
+    """Calls `callback(*args)` in the hub after `seconds`.  The callback must not block.
+
+    With `ref` false the hub does not wait for it if nothing else is left to wait for.
+    """
 
     def __init__(
         self, hub: Hub, seconds: float, callback: Callable[..., object], *args: Any, ref: bool = True
     ) -> None: ...
     @property
-    def pending(self) -> bool: ...
-    def cancel(self) -> None: ...
+    def pending(self) -> bool:
+        """Whether it is going to call."""
+    def cancel(self) -> None:
+        """Never call.  Idempotent."""
 
 EVENTS: object  # as a callback's first argument: stands for the events that came up
 
 @disjoint_base
 class Watcher:
-    """A callback on something of the event loop.  Runs in the hub: it must not block."""
+    """A callback on something of the event loop.  It is called in the hub, so it must not block.
+
+    A context manager that closes it.
+    """
 
     loop: EventLoop
-    ref: bool
-    priority: int
+    ref: bool  # whether the hub waits for it while it is active
+    priority: int  # MINPRI to MAXPRI; among callbacks due at the same time, higher ones come first
     def __init__(self, loop: EventLoop, ref: bool = True, priority: int | None = None) -> None: ...
-    callback: Callable[..., object] | None
+    callback: Callable[..., object] | None  # None while stopped
     args: tuple[Any, ...] | None
     @property
-    def active(self) -> bool: ...
+    def active(self) -> bool:
+        """Whether it watches: started, and neither stopped nor over."""
     @property
-    def pending(self) -> bool: ...
-    def start(self, callback: Callable[..., object], *args: Any) -> None: ...
-    def stop(self) -> None: ...
-    def close(self) -> None: ...
+    def pending(self) -> bool:
+        """Whether an event has come up whose callback has not been called yet."""
+    def start(self, callback: Callable[..., object], *args: Any) -> None:
+        """Have `callback(*args)` called in the hub at each event.  It must not block.
+
+        ValueError if the watcher is closed or its loop destroyed, TypeError if `callback` is not callable.
+        """
+    def stop(self) -> None:
+        """Watch no more, and do not call for what has come up already.  `start` begins anew."""
+    def close(self) -> None:
+        """`stop`, for good.  Idempotent."""
     def __enter__(self) -> Watcher: ...
     def __exit__(self, *exc_info: Any) -> None: ...
 
 @disjoint_base
 class EventLoop:
-    """A hub's loop as users see it; `EventLoop()` is one of its maker's own, driven by `run()`."""
+    """A hub's loop as users see it (`hub.loop`): clock, watchers, callbacks.
+
+    `EventLoop()` makes one with a backend of its own, which its maker drives with `run()`.
+    """
 
     MINPRI: ClassVar[int]
     MAXPRI: ClassVar[int]
-    error_handler: Any
+    error_handler: Any  # see `handle_error`
     @property
-    def hub(self) -> Hub: ...
+    def hub(self) -> Hub:
+        """The hub whose loop it is."""
     def __init__(self, hub: Hub | None = None) -> None: ...
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The backend's: "libuv", "libev", "virtual"."""
     @property
-    def destroyed(self) -> bool: ...
+    def destroyed(self) -> bool:
+        """Whether it has been destroyed."""
     @property
-    def activecnt(self) -> int: ...
+    def activecnt(self) -> int:
+        """How many watchers are active."""
     @property
-    def pendingcnt(self) -> int: ...
-    def now(self) -> float: ...
-    def update_now(self) -> None: ...
-    def update(self) -> None: ...
-    def fileno(self) -> int: ...
-    def run_callback(self, callback: Callable[..., object], *args: Any) -> Callback: ...
-    def run_callback_threadsafe(self, callback: Callable[..., object], *args: Any) -> Callback: ...
-    def ref(self) -> None: ...
-    def unref(self) -> None: ...
-    def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None: ...
-    def run(self, nowait: bool = False, once: bool = False) -> None: ...
-    def break_(self, how: Any = None) -> None: ...
-    def destroy(self) -> bool | None: ...
-    def closing_fd(self, fd: int) -> bool: ...
-    # Each returns a watcher with what is its own: see watchers.pyx.
-    def io(self, fd: int, events: int, ref: bool = True, priority: int | None = None) -> Any: ...
-    def timer(self, after: float, repeat: float = 0.0, ref: bool = True, priority: int | None = None) -> Any: ...
-    def signal(self, signum: int, ref: bool = True, priority: int | None = None) -> Any: ...
-    def child(self, pid: int, trace: int = 0, ref: bool = True) -> Any: ...
-    def stat(self, path: Any, interval: float = 0.0, ref: bool = True, priority: int | None = None) -> Any: ...
-    def idle(self, ref: bool = True, priority: int | None = None) -> Watcher: ...
-    def prepare(self, ref: bool = True, priority: int | None = None) -> Watcher: ...
-    def check(self, ref: bool = True, priority: int | None = None) -> Watcher: ...
-    def fork(self, ref: bool = True, priority: int | None = None) -> Watcher: ...
-    def async_(self, ref: bool = True, priority: int | None = None) -> Any: ...
+    def pendingcnt(self) -> int:
+        """How many callbacks and greenlets are ready to run."""
+    def now(self) -> float:
+        """Seconds on this loop's clock (monotonic; the virtual clock's own)."""
+    def update_now(self) -> None:
+        """Does nothing: the clock is never stale."""
+    def update(self) -> None:
+        """Does nothing: the clock is never stale."""
+    def fileno(self) -> int:
+        """The epoll descriptor, for embedding; -1 if there is none."""
+    def run_callback(self, callback: Callable[..., object], *args: Any) -> Callback:
+        """Have `callback(*args)` called in the hub soon; returns an object with `stop()` and `pending`.
+
+        It must not block.  Any thread.  TypeError if it is not callable.
+        """
+    def run_callback_threadsafe(self, callback: Callable[..., object], *args: Any) -> Callback:
+        """As `run_callback`."""
+    def ref(self) -> None:
+        """Count one more thing that the hub waits for."""
+    def unref(self) -> None:
+        """Take back one `ref`."""
+    def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None:
+        """Handle an exception that a callback let escape: by `error_handler` if there is one, else by the hub.
+
+        `error_handler` is a callable with these arguments, or an object with such a method `handle_error`.
+        """
+    def run(self, nowait: bool = False, once: bool = False) -> None:
+        """Drive a loop of one's own until nothing is left to wait for.
+
+        With `nowait` do one round without waiting, with `once` one round.  ValueError if it is destroyed, RuntimeError
+        for the loop of this thread's hub, which runs by itself.
+        """
+    def break_(self, how: Any = None) -> None:
+        """Have `run` return after this round.  `how` is ignored."""
+    def destroy(self) -> bool | None:
+        """Free a loop of one's own; True, or None if it was destroyed.  (A hub's ends with `hub.destroy()`.)"""
+    def closing_fd(self, fd: int) -> bool:
+        """Descriptor `fd` is about to be closed: wake everyone who waits for it.  Returns whether it was watched."""
+    # Each returns a watcher of a kind that is in watchers/.
+    def io(self, fd: int, events: int, ref: bool = True, priority: int | None = None) -> Any:
+        """A watcher of descriptor `fd`: `events` is READ, WRITE or both.  ValueError for other events and numbers."""
+    def timer(self, after: float, repeat: float = 0.0, ref: bool = True, priority: int | None = None) -> Any:
+        """A watcher that fires after `after` seconds, then every `repeat` seconds unless that is 0."""
+    def signal(self, signum: int, ref: bool = True, priority: int | None = None) -> Any:
+        """A watcher of signal `signum`; the main thread's only.  ValueError if there is no such signal."""
+    def child(self, pid: int, trace: int = 0, ref: bool = True) -> Any:
+        """A watcher of the end of child process `pid`, which it reaps.  `trace` is ignored."""
+    def stat(self, path: Any, interval: float = 0.0, ref: bool = True, priority: int | None = None) -> Any:
+        """A watcher of changes to the file `path`, looked at every `interval` seconds (0: every half second)."""
+    def idle(self, ref: bool = True, priority: int | None = None) -> Watcher:
+        """A watcher that fires when nothing else is ready."""
+    def prepare(self, ref: bool = True, priority: int | None = None) -> Watcher:
+        """A watcher that fires before each poll."""
+    def check(self, ref: bool = True, priority: int | None = None) -> Watcher:
+        """A watcher that fires after each poll."""
+    def fork(self, ref: bool = True, priority: int | None = None) -> Watcher:
+        """A watcher that fires once in a fork's child."""
+    def async_(self, ref: bool = True, priority: int | None = None) -> Any:
+        """A watcher that fires after its `send()`, which any thread may call."""
 
 @disjoint_base
 class Hub(greenlet):
-    """The greenlet that runs a thread's event loop."""
+    """The greenlet that runs a thread's event loop.
+
+    `get_hub()` makes it at first use.  It is the parent of the greenlets that are spawned in the thread.
+    """
 
     @property
-    def loop(self) -> EventLoop: ...
-    main: greenlet
+    def loop(self) -> EventLoop:
+        """The event loop as users see it: its clock, its name, its watchers."""
+    main: greenlet  # the thread's main greenlet
     thread_ident: int
     NOT_ERROR: tuple[type[BaseException], ...]
     SYSTEM_ERROR: tuple[type[BaseException], ...]
@@ -134,18 +198,35 @@ class Hub(greenlet):
     threadpool: Any
     resolver: Any
     def run_callback(self, callback: Callable[..., object], *args: Any) -> Callback:
-        """Run `callback(*args)` in the hub soon, after what is ready already.  This thread only."""
+        """Have `callback(*args)` called in the hub greenlet soon, after what is ready already.  Any thread.
+
+        It must not block.  Returns the Callback, whose `stop()` cancels the call.  TypeError if it is not callable.
+        """
     def run_callback_threadsafe(self, callback: Callable[..., object], *args: Any) -> Callback:
-        """As `run_callback`, from any thread."""
+        """As `run_callback`."""
     def switch(self) -> Any:
-        """Give control to the hub until somebody switches back; the value switched with."""
+        """Switch to the hub until somebody switches back; returns the value they switch with.
+
+        For code that arranges its own waking, by `hub.run_callback(greenlet.switch, value)` for example.
+        BlockingSwitchOutError in the hub greenlet itself.
+        """
     def ref(self) -> None:
-        """Count one more thing that can wake a greenlet (say, a job in a thread pool)."""
-    def unref(self) -> None: ...
+        """Count one more thing that can wake a greenlet (say, a job in a thread pool): the hub waits for it."""
+    def unref(self) -> None:
+        """Take back one `ref`.  Any thread."""
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is left to run or wait for.  True if that came to be."""
-    def run_loop(self, nowait: bool = False, once: bool = False) -> None: ...
-    def break_loop(self) -> None: ...
+        """Wait until nothing is left to run or to wait for, up to `timeout` seconds (None: for ever).
+
+        Returns True if it came to that, at once if the hub is destroyed.
+        """
+    def run_loop(self, nowait: bool = False, once: bool = False) -> None:
+        """Run a hub that is no thread's own, in the calling greenlet, until nothing is left to wait for.
+
+        With `nowait` do one round without waiting, with `once` one round.  RuntimeError for this thread's own hub,
+        which runs by itself.
+        """
+    def break_loop(self) -> None:
+        """Have `run_loop` return after the round that is under way."""
     def owns(self, fd: int) -> bool:
         """Whether descriptor `fd` is one of the hub's own: of its loop, or of how signals wake it."""
     def close_range(self, close: Callable[[], object], first: int, end: int) -> None:
@@ -153,30 +234,60 @@ class Hub(greenlet):
 
         Those are then opened anew.  Who waits for one of the others gets OSError(EBADF).
         """
-    def destroy(self, destroy_loop: bool = True) -> None: ...
+    def destroy(self, destroy_loop: bool = True) -> None:
+        """End the hub: free its loop and let go of its descriptors.  Idempotent.
+
+        The thread may make a new one afterwards.  Greenlets that are parked on this one stay parked for good.
+        `destroy_loop` is ignored.
+        """
     def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None:
-        """Where uncaught exceptions go: SYSTEM_ERROR to the main greenlet, NOT_ERROR nowhere, the rest printed."""
-    def handle_system_error(self, type: Any, value: Any, tb: Any = None) -> None: ...
-    def print_exception(self, context: object, type: Any, value: Any, tb: Any) -> None: ...
+        """Handle an exception that nobody caught in `context` (a greenlet, a callback or None).
+
+        It is printed, unless its type is in NOT_ERROR; if its type is in SYSTEM_ERROR, it is raised in the main
+        greenlet.  `type`, `value` and `tb` are as in sys.exc_info().  Users override this to have errors elsewhere.
+        """
+    def handle_system_error(self, type: Any, value: Any, tb: Any = None) -> None:
+        """Have the exception raised in the main greenlet, before everything else that is ready."""
+    def print_exception(self, context: object, type: Any, value: Any, tb: Any) -> None:
+        """Write the traceback and `context` to sys.stderr; nothing for KeyboardInterrupt and SystemExit."""
     def parked(self) -> list[tuple[greenlet, object, float]]:
-        """Who waits: (greenlet, what it waits on, since when on the loop's clock)."""
+        """Which greenlets wait: a list of (greenlet, what for, since when on the loop's clock), oldest first."""
 
 def get_hub() -> Hub:
-    """This thread's hub, made at the first call."""
+    """This thread's hub, made at the first call.
 
-def get_hub_if_exists() -> Hub | None: ...
+    RuntimeError if there is none and the interpreter is shutting down.
+    """
+
+def get_hub_if_exists() -> Hub | None:
+    """This thread's hub, or None if it has none."""
+
 def set_hub(hub: Hub | None) -> None:
-    """Make `hub`, which must have been made in this thread, this thread's; None: the next one is made when needed."""
+    """Make `hub` this thread's hub; None: the next one is made when needed.
 
-def set_loop_factory(name: str) -> None:
-    """Backend of hubs made from now on: "libuv", "libev", "virtual"."""
+    The one before goes on existing with what is parked on it, until somebody destroys it.  ValueError for a hub that
+    was made in another thread or is destroyed.
+    """
 
-def loop_names() -> list[str]: ...
+def set_loop_factory(name: str | None) -> None:
+    """Make the loops of new hubs with backend `name`: "libuv", "libev" or "virtual".
+
+    None goes back to the environment variable WEALD_LOOP, or libuv.  ValueError, which says what there is, for a name
+    that is not known or not built.
+    """
+
+def loop_names() -> list[str]:
+    """The names of the backends that this installation has."""
+
 def sleep(seconds: float = 0, ref: bool = True) -> None:
-    """Let others run for `seconds`; 0 yields once.  In a thread without hub: a plain sleep."""
+    """Let others run for `seconds`; 0 or less lets what is ready run once.
+
+    With `ref` false the hub does not wait for the sleep's end if nothing else is left to wait for.  In a thread without
+    a hub the thread itself sleeps.  ValueError if `seconds` is nan.
+    """
 
 def prepare_hub() -> None:
-    """Import what hubs are made of: a signal may come in the midst of making the first."""
+    """Import what hubs are made of, so that one can be made wherever it is needed: in a signal's handler, say."""
 
 def begin_raw(function: Callable[[Any], object], argument: Any) -> None:
     """Run `function(argument)` in a new plain greenlet: at once if called in the hub, else as `spawn_raw` does."""
@@ -191,20 +302,26 @@ def monotonic() -> float:
     """time.monotonic(), which programs (their tests) cannot replace: what weald waits by."""
 
 def asked_in_vain() -> None:
-    """For calls that found nothing changed: lets others run if the caller seems to ask again and again."""
+    """For calls that found nothing changed: let others run if the caller asks again and again.
+
+    Others may change what was asked for, so look again afterwards.
+    """
 
 def use_asyncio(
     get_running_loop: Callable[[], Any],
     set_running_loop: Callable[[Any], object],
     swap_current_task: Callable[[Any, Any], Any] | None,
 ) -> dict[Any, Any]:
-    """Have asyncio's C functions; returns the current tasks of loops that are put aside, by loop."""
+    """Use asyncio's C functions of these names; `swap_current_task` is None where asyncio has no such function.
+
+    Returns the current tasks of the loops that are put aside, by loop.
+    """
 
 def count_loops(change: int) -> None:
-    """So many asyncio loops more (or fewer) are run by greenlets; 0: none is."""
+    """Count how many asyncio loops greenlets run: `change` more (or fewer); 0: none, as in a fork's child."""
 
 def put_loop_aside() -> Any:
-    """Put asyncio's running loop and current task aside: the loop, for `take_loop_back`."""
+    """Put asyncio's running loop and current task aside.  Returns the loop, or None, for `take_loop_back`."""
 
 def take_loop_back(loop: Any) -> None:
     """Undo `put_loop_aside`, which returned `loop`."""
@@ -213,108 +330,212 @@ def signals_may_wake(handled: bool) -> None:
     """Whether the program has handlers of signals: no deadlock is reported then, for one may wake a greenlet."""
 
 def helper_idle(change: int) -> None:
-    """A thread of weald's own begins (1) or ends (-1) waiting for work: it will not wake anybody."""
+    """Count a helper thread that waits for work and so wakes no greenlet: 1 when its wait begins, -1 when it ends.
+
+    While every other thread is such a one, a deadlock can be reported.
+    """
 
 def set_event_loop_class(cls: type[EventLoop]) -> None:
     """Make `hub.loop` an instance of `cls`, for hubs whose loop nobody has looked at yet."""
 
 def set_hub_class(cls: type[Hub] | None) -> None:
-    """Make hubs of class `cls` from now on; None: of the default."""
+    """Make hubs of class `cls` (a subclass of Hub) from now on; None: of the default.  TypeError for other classes."""
 
 def set_default_hub_class(find: Callable[[], type[Hub]]) -> None:
     """Make hubs, while nobody has called `set_hub_class`, of the class that `find()` returns when one is needed."""
 
-def idle(priority: int = 0) -> None: ...
-def spawn_raw(function: Callable[..., object], /, *args: Any, **kwargs: Any) -> greenlet: ...
+def idle(priority: int = 0) -> None:
+    """Let everything that is ready run first.  `priority` is ignored."""
+
+def spawn_raw(function: Callable[..., object], /, *args: Any, **kwargs: Any) -> greenlet:
+    """Have `function(*args, **kwargs)` run in a new plain greenlet soon; returns the greenlet.
+
+    It has no result, no links and no `join`; an uncaught exception goes to the hub's `handle_error`.  TypeError if
+    `function` is not callable.
+    """
 
 # ---------------------------------------------------------------- primitives
 # Every class works between greenlets of different threads and threads without a hub.
 
 @disjoint_base
 class Linkable:
+    """Something that can be waited for: greenlets and threads park on it, callbacks link to it."""
+
     def rawlink(self, callback: Callable[[Any], object]) -> None:
-        """Call `callback(self)` in the hub once this is ready (soon, if it is already)."""
-    def unlink(self, callback: Callable[[Any], object]) -> None: ...
-    def ready(self) -> bool: ...
-    def statistics(self) -> dict[str, int]: ...
+        """Have `callback(self)` called once in this thread's hub when this is ready; soon, if it is already.
+
+        The callback must not block.  TypeError if it is not callable.
+        """
+    def unlink(self, callback: Callable[[Any], object]) -> None:
+        """Take back one `rawlink(callback)`.  Does nothing if there is none."""
+    def ready(self) -> bool:
+        """Whether waiting for it would return at once."""
+    def statistics(self) -> dict[str, int]:
+        """{"waiting": how many greenlets and threads are parked here, "links": how many callbacks}."""
 
 @disjoint_base
 class Event(Linkable):
+    """Event(): a flag that can be waited for; threading.Event's contract.
+
+    `set` wakes everybody who waits, even if the flag is cleared before they run.
+    """
+
     def __init__(self) -> None: ...
-    def is_set(self) -> bool: ...
+    def is_set(self) -> bool:
+        """Whether the flag is set."""
     isSet = is_set
-    def set(self) -> None: ...
-    def clear(self) -> None: ...
-    def wait(self, timeout: float | None = None) -> bool: ...
+    def set(self) -> None:
+        """Set the flag and wake everybody who waits.  Any thread."""
+    def clear(self) -> None:
+        """Reset the flag; later `wait`s block."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the flag is set, up to `timeout` seconds (None: for ever); returns whether it was set."""
 
 @disjoint_base
 class AsyncResult(Linkable, Generic[_T]):
+    """AsyncResult(): an outcome, a value or an exception, that can be waited for.
+
+    `set` and `set_exception` may be called from any thread.  Given as a link (`greenlet.link(result)`), it takes over
+    the greenlet's outcome.  It also has a Future's `result`, `set_result`, `done`, `running`, `cancel`, `cancelled` and
+    `add_done_callback`; only `exception` is an attribute here.
+    """
+
     def __init__(self) -> None: ...
     @property
-    def value(self) -> _T | None: ...
+    def value(self) -> _T | None:
+        """The value, or None if there is none (yet)."""
     exc_info: _ExcInfo | tuple[()]
     @property
-    def exception(self) -> BaseException | None: ...
-    def successful(self) -> bool: ...
-    def set(self, value: _T | None = None) -> None: ...
-    def set_exception(self, exception: BaseException, exc_info: _ExcInfo | None = None) -> None: ...
-    def get(self, block: bool = True, timeout: float | None = None) -> _T: ...
-    def get_nowait(self) -> _T: ...
-    def wait(self, timeout: float | None = None) -> _T | None: ...
-    def __call__(self, source: Any) -> None: ...
-    def result(self, timeout: float | None = None) -> _T: ...
-    def set_result(self, value: _T | None = None) -> None: ...
-    def done(self) -> bool: ...
-    def running(self) -> bool: ...
-    def cancel(self) -> bool: ...
-    def cancelled(self) -> bool: ...
-    def add_done_callback(self, callback: Callable[[AsyncResult[_T]], object]) -> None: ...
+    def exception(self) -> BaseException | None:
+        """The exception, or None if there is none (yet)."""
+    def successful(self) -> bool:
+        """Whether there is a value."""
+    def set(self, value: _T | None = None) -> None:
+        """Store `value` and wake everybody who waits.  A later `set` replaces it.  Any thread."""
+    def set_exception(self, exception: BaseException, exc_info: _ExcInfo | None = None) -> None:
+        """Store `exception` (an instance or a class), which every `get` raises, and wake everybody who waits.
+
+        `exc_info`, a triple as of sys.exc_info(), replaces it and brings a traceback.  TypeError if it is no exception.
+        """
+    def get(self, block: bool = True, timeout: float | None = None) -> _T:
+        """The value, waiting for it up to `timeout` seconds (None: for ever) if `block`; or raises the exception.
+
+        Raises weald.Timeout if there is no outcome in time, or none yet and `block` is false.
+        """
+    def get_nowait(self) -> _T:
+        """The value, or the exception raised; weald.Timeout if there is no outcome yet."""
+    def wait(self, timeout: float | None = None) -> _T | None:
+        """Wait for an outcome, up to `timeout` seconds (None: for ever); returns the value, or None without one."""
+    def __call__(self, source: Any) -> None:
+        """Take over the outcome of `source`, a greenlet or an AsyncResult that is ready: for use as a link."""
+    def result(self, timeout: float | None = None) -> _T:
+        """As `get(timeout=timeout)`, by a Future's name; the builtin TimeoutError if there is no outcome in time."""
+    def set_result(self, value: _T | None = None) -> None:
+        """As `set`, by a Future's name."""
+    def done(self) -> bool:
+        """Whether there is an outcome."""
+    def running(self) -> bool:
+        """False: an AsyncResult does not know who is working on its outcome."""
+    def cancel(self) -> bool:
+        """Store concurrent.futures.CancelledError if there is no outcome yet; returns whether it was stored."""
+    def cancelled(self) -> bool:
+        """Whether `cancel` ended it."""
+    def add_done_callback(self, callback: Callable[[AsyncResult[_T]], object]) -> None:
+        """Have `callback(self)` called when there is an outcome, by the greenlet that sets it; at once if it is there.
+
+        Unlike with `rawlink`, no hub is needed.  It must not block; what it raises is reported and goes no further.
+        TypeError if it is not callable.
+        """
 
 @disjoint_base
 class Semaphore(Linkable):
-    counter: int
+    """Semaphore(value=1): at most `value` holders at a time.  First come, first served.
+
+    `hub` is ignored.  ValueError if `value` is negative.
+    """
+
+    counter: int  # the permits that are free
     def __init__(self, value: int = 1, hub: Hub | None = None) -> None: ...
-    def locked(self) -> bool: ...
-    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool: ...
-    def release(self, n: int = 1) -> int: ...
-    def wait(self, timeout: float | None = None) -> int: ...
+    def locked(self) -> bool:
+        """Whether `acquire` would have to wait."""
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        """Take a permit, waiting for it up to `timeout` seconds (None: for ever) if `blocking`.
+
+        Returns whether it was taken.
+        """
+    def release(self, n: int = 1) -> int:
+        """Give back `n` permits; returns how many are free then.  Any greenlet or thread may.
+
+        ValueError if `n` is less than 1.
+        """
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait up to `timeout` seconds (None: for ever) until a permit is free, without taking it.
+
+        Returns how many are free then.
+        """
     def __enter__(self) -> bool: ...
     def __exit__(self, t: Any, v: Any, tb: Any) -> None: ...
 
 @disjoint_base
-class BoundedSemaphore(Semaphore): ...
+class BoundedSemaphore(Semaphore):
+    """A Semaphore that refuses more releases than acquires: ValueError."""
 
 class DummySemaphore:
+    """DummySemaphore(value=None): a semaphore with permits for everybody.  Nothing is counted, nobody waits."""
+
     def __init__(self, value: int | None = None) -> None: ...
-    def locked(self) -> bool: ...
-    def ready(self) -> bool: ...
-    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool: ...
-    def release(self, n: int = 1) -> None: ...
-    def rawlink(self, callback: Callable[[Any], object]) -> None: ...
-    def unlink(self, callback: Callable[[Any], object]) -> None: ...
-    def wait(self, timeout: float | None = None) -> int: ...
+    def locked(self) -> bool:
+        """False: nobody ever waits."""
+    def ready(self) -> bool:
+        """True: a permit is always free."""
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        """Returns True at once."""
+    def release(self, n: int = 1) -> None:
+        """Does nothing."""
+    def rawlink(self, callback: Callable[[Any], object]) -> None:
+        """Does nothing: no permit ever becomes free."""
+    def unlink(self, callback: Callable[[Any], object]) -> None:
+        """Does nothing: nothing is linked."""
+    def wait(self, timeout: float | None = None) -> int:
+        """Returns 1 at once."""
     def __enter__(self) -> None: ...
     def __exit__(self, t: Any, v: Any, tb: Any) -> None: ...
 
 @disjoint_base
 class Lock:
-    """threading.Lock's contract: any greenlet or thread may release it."""
+    """Lock(): threading.Lock's contract; any greenlet or thread may release it.  First come, first served."""
 
     def __init__(self) -> None: ...
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
-    def release(self) -> None: ...
-    def locked(self) -> bool: ...
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock, waiting for it up to `timeout` seconds (-1: for ever) if `blocking`.
+
+        Returns whether it was taken.  ValueError for a timeout of a call that is not blocking, OverflowError for one
+        above threading.TIMEOUT_MAX.
+        """
+    def release(self) -> None:
+        """Give the lock to the one that has waited longest, or free it.  RuntimeError if it is not held."""
+    def locked(self) -> bool:
+        """Whether it is held."""
     def __enter__(self) -> bool: ...
     def __exit__(self, t: Any, v: Any, tb: Any) -> None: ...
 
 @disjoint_base
 class RLock:
-    """threading.RLock's contract; the owner is a greenlet."""
+    """RLock(): threading.RLock's contract: its owner, a greenlet, may take it again.  First come, first served."""
 
     def __init__(self) -> None: ...
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
-    def release(self) -> None: ...
-    def locked(self) -> bool: ...
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock, once more if this greenlet holds it, waiting up to `timeout` seconds (-1: for ever).
+
+        Returns whether it was taken; without `blocking` it does not wait.  Errors as with Lock.
+        """
+    def release(self) -> None:
+        """Undo one `acquire`; the last one gives the lock to the one that has waited longest, or frees it.
+
+        RuntimeError if this greenlet does not hold it.
+        """
+    def locked(self) -> bool:
+        """Whether a greenlet holds it."""
     def __enter__(self) -> bool: ...
     def __exit__(self, t: Any, v: Any, tb: Any) -> None: ...
     def _is_owned(self) -> bool: ...
@@ -324,210 +545,373 @@ class RLock:
 
 @disjoint_base
 class Condition:
-    """threading.Condition's contract."""
+    """Condition(lock=None): threading.Condition's contract; `lock` is an RLock by default."""
 
     def __init__(self, lock: Any = None) -> None: ...
     _lock: Any
     @property
-    def acquire(self) -> Callable[..., bool]: ...
+    def acquire(self) -> Callable[..., bool]:
+        """The lock's `acquire`."""
     @property
-    def release(self) -> Callable[[], None]: ...
-    def wait(self, timeout: float | None = None) -> bool: ...
-    def wait_for(self, predicate: Callable[[], _T], timeout: float | None = None) -> _T: ...
-    def notify(self, n: int = 1) -> None: ...
-    def notify_all(self) -> None: ...
+    def release(self) -> Callable[[], None]:
+        """The lock's `release`."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Release the lock, wait to be notified, up to `timeout` seconds (None: for ever), and take the lock again.
+
+        Returns whether it was notified.  RuntimeError if the lock is not held.
+        """
+    def wait_for(self, predicate: Callable[[], _T], timeout: float | None = None) -> _T:
+        """`wait` until `predicate()` is true, up to `timeout` seconds (None: for ever); returns its last value."""
+    def notify(self, n: int = 1) -> None:
+        """Wake the `n` greenlets or threads that have waited longest.  RuntimeError if the lock is not held."""
+    def notify_all(self) -> None:
+        """Wake everybody who waits.  RuntimeError if the lock is not held."""
     def __enter__(self) -> bool: ...
     def __exit__(self, t: Any, v: Any, tb: Any) -> None: ...
 
 class ShutDown(Exception):
-    """queue.ShutDown; ours before Python 3.13."""
+    """A queue was shut down: queue.ShutDown, and weald's own before Python 3.13."""
 
 @disjoint_base
 class SimpleQueue(Generic[_T]):
-    """FIFO without task tracking; queue.SimpleQueue's contract and gevent's extras."""
+    """SimpleQueue(maxsize=None, items=None): first in, first out.
+
+    It holds `maxsize` items (None, 0 or less: without limit) and begins with `items`.  Iterating gets items until
+    StopIteration (the class or an instance) arrives.
+    """
 
     def __init__(self, maxsize: int | None = None, items: Iterable[_T] | None = None) -> None: ...
-    maxsize: int | None
-    queue: Any
+    maxsize: int | None  # None: without limit
+    queue: Any  # the container with the items
     @property
-    def is_shutdown(self) -> bool: ...
-    def qsize(self) -> int: ...
-    def empty(self) -> bool: ...
-    def full(self) -> bool: ...
-    def put(self, item: _T, block: bool = True, timeout: float | None = None) -> None: ...
-    def put_nowait(self, item: _T) -> None: ...
-    def get(self, block: bool = True, timeout: float | None = None) -> _T: ...
-    def get_nowait(self) -> _T: ...
-    def peek(self, block: bool = True, timeout: float | None = None) -> _T: ...
-    def peek_nowait(self) -> _T: ...
-    def __iter__(self) -> Iterator[_T]:
-        """Items until StopIteration (the class or an instance) is put."""
-    def statistics(self) -> dict[str, int]: ...
+    def is_shutdown(self) -> bool:
+        """Whether `shutdown` has been called."""
+    def qsize(self) -> int:
+        """How many items are in the queue."""
+    def empty(self) -> bool:
+        """Whether `get` would have to wait."""
+    def full(self) -> bool:
+        """Whether `put` would have to wait."""
+    def put(self, item: _T, block: bool = True, timeout: float | None = None) -> None:
+        """Put `item`, waiting for room up to `timeout` seconds (None: for ever) if `block`.
+
+        Raises Full if there is no room in time, ShutDown after `shutdown`, ValueError for a negative timeout.
+        """
+    def put_nowait(self, item: _T) -> None:
+        """Put `item`, or raise Full if there is no room now."""
+    def get(self, block: bool = True, timeout: float | None = None) -> _T:
+        """Take the next item, waiting for it up to `timeout` seconds (None: for ever) if `block`.
+
+        Raises Empty if there is none in time, ShutDown if there is none left after `shutdown`, ValueError for a
+        negative timeout.
+        """
+    def get_nowait(self) -> _T:
+        """Take the next item, or raise Empty if there is none now."""
+    def peek(self, block: bool = True, timeout: float | None = None) -> _T:
+        """The next item, as `get`, without taking it."""
+    def peek_nowait(self) -> _T:
+        """The next item without taking it; Empty if there is none now."""
+    def __iter__(self) -> Iterator[_T]: ...
+    def statistics(self) -> dict[str, int]:
+        """{"items", "getters": greenlets and threads waiting in get, "putters": in put}."""
 
 @disjoint_base
 class Queue(SimpleQueue[_T]):
+    """Queue(maxsize=None, items=None, unfinished_tasks=None): a SimpleQueue that counts unfinished items.
+
+    queue.Queue's contract: `task_done` and `join`, and `shutdown`.  `unfinished_tasks` is the count to begin with
+    (None: how many `items` there are).
+    """
+
     unfinished_tasks: int
     def __init__(
         self, maxsize: int | None = None, items: Iterable[_T] | None = None, unfinished_tasks: int | None = None
     ) -> None: ...
-    def task_done(self) -> None: ...
-    def join(self, timeout: float | None = None) -> bool: ...
-    def shutdown(self, immediate: bool = False) -> None: ...
+    def task_done(self) -> None:
+        """An item that was taken is done.  ValueError if that is called more often than items were put."""
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until every item is done, up to `timeout` seconds (None: for ever); returns whether they are."""
+    def shutdown(self, immediate: bool = False) -> None:
+        """Have `put` raise ShutDown from now on, and `get` once the queue is empty (queue.Queue.shutdown).
+
+        With `immediate`, drop the items in the queue; they count as done.
+        """
 
 JoinableQueue = Queue
 
-class LifoQueue(Queue[_T]): ...
-class PriorityQueue(Queue[_T]): ...
+class LifoQueue(Queue[_T]):
+    """A Queue that gives the last item put first."""
 
-class Channel(Generic[_T]):
-    """A queue of size zero: put waits for get and the other way round."""
+class PriorityQueue(Queue[_T]):
+    """A Queue that gives the smallest item first."""
+
+class Channel(SimpleQueue[_T]):
+    """Channel(): a queue that holds nothing: `put` waits until a `get` takes the item, and the other way round."""
 
     def __init__(self, maxsize: int = 1) -> None: ...
     @property
-    def is_shutdown(self) -> bool: ...
-    def qsize(self) -> int: ...
-    def empty(self) -> bool: ...
-    def full(self) -> bool: ...
-    def put(self, item: _T, block: bool = True, timeout: float | None = None) -> None: ...
-    def put_nowait(self, item: _T) -> None: ...
-    def get(self, block: bool = True, timeout: float | None = None) -> _T: ...
-    def get_nowait(self) -> _T: ...
-    def __iter__(self) -> Iterator[_T]: ...
+    def balance(self) -> int:
+        """How many putters wait, minus how many getters."""
 
 @disjoint_base
 class Timeout(BaseException):
+    """Timeout(seconds=None, exception=None, ref=True, priority=-1)
+
+    Raises *exception* in the current greenlet after *seconds* (float); the Timeout itself without one.
+    With `exception=False` the `with` statement swallows it.  `seconds=None` never expires.  It is raised while
+    the greenlet waits: a computation that never waits is not interrupted.
+
+    Use it in a `with` statement, or `start()` it and `close()` it in a `finally` clause.  With `ref=False` the hub does
+    not wait for it if nothing else is left to wait for.  `priority` is ignored.  ValueError if *seconds* is nan.
+    """
+
     seconds: float | None
     exception: Any
     def __init__(
         self, seconds: float | None = None, exception: Any = None, ref: bool = True, priority: int = -1
     ) -> None: ...
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Begin to count, in the current greenlet.  AssertionError if it is pending already."""
     @classmethod
-    def start_new(cls, timeout: Any = None, exception: Any = None, ref: bool = True) -> Timeout: ...
+    def start_new(cls, timeout: Any = None, exception: Any = None, ref: bool = True) -> Timeout:
+        """Make a Timeout of *timeout* seconds and start it; returns it.
+
+        *timeout* may be a Timeout already, which is started unless it is pending.
+        """
     @property
-    def pending(self) -> bool: ...
-    def cancel(self) -> None: ...
-    def close(self) -> None: ...
+    def pending(self) -> bool:
+        """Whether it is going to be raised."""
+    def cancel(self) -> None:
+        """Take it back, if it is pending.  It can be started again.  Idempotent."""
+    def close(self) -> None:
+        """`cancel`, by the name that goes with `start`."""
     def __enter__(self) -> Timeout: ...
     def __exit__(self, t: Any, v: Any, tb: Any) -> bool | None: ...
 
-def with_timeout(seconds: float | None, function: Callable[..., _T], /, *args: Any, **kwds: Any) -> _T: ...
+def with_timeout(seconds: float | None, function: Callable[..., _T], /, *args: Any, **kwds: Any) -> _T:
+    """Call `function(*args, **kwds)` under a Timeout of `seconds` (or a Timeout); returns what it returns.
+
+    When the time is over, the keyword argument `timeout_value` is returned, if given; otherwise the Timeout is raised.
+    """
 
 @disjoint_base
 class local:
-    """threading.local per greenlet."""
+    """local(): an object whose attributes each greenlet has for itself; threading.local's contract.
 
-    def _peek(self, owner: greenlet) -> dict[str, Any] | None: ...
+    A subclass's `__init__` runs once in each greenlet that uses the object; `__slots__` are shared.
+    """
+
+    def _peek(self, owner: greenlet) -> dict[str, Any] | None:
+        """The attributes that greenlet `owner` has here: a dict, or None if it has never used this.  For debuggers."""
 
 @disjoint_base
 class Greenlet(greenlet):
-    """A greenlet run by the hub, with a result, links and joining."""
+    """Greenlet(run=None, *args, **kwargs): a light thread; once started, the hub runs `run(*args, **kwargs)` in it.
+
+    Subclasses may override `_run` instead of passing `run`.  `Greenlet.spawn(f, *args)` makes one and starts it.
+    TypeError if `run` is not callable.
+    """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    value: Any
-    name: str
-    minimal_ident: int
-    spawning_greenlet: Any
-    spawn_tree_locals: dict[str, Any]
-    spawning_stack_limit: int
+    value: Any  # what it returned; None before
+    name: str  # for people; "Greenlet-<minimal_ident>" until it is set
+    minimal_ident: int  # a number from 0 on that none other of the hub's living greenlets has
+    spawning_greenlet: Any  # a weak reference to the greenlet that spawned it, if it remembers (see `track_spawns`)
+    spawn_tree_locals: dict[str, Any]  # shared by all greenlets spawned, directly or not, from the same root
+    spawning_stack_limit: int  # how many frames `spawning_stack` has at most
     @property
-    def spawning_stack(self) -> Any: ...
+    def spawning_stack(self) -> Any:
+        """Where it was spawned, as a frame (for traceback.print_stack), or None."""
     @staticmethod
-    def add_spawn_callback(callback: Callable[[Greenlet], object]) -> None: ...
+    def add_spawn_callback(callback: Callable[[Greenlet], object]) -> None:
+        """Have `callback(greenlet)` called whenever a Greenlet is started; once, however often it was added."""
     @staticmethod
-    def remove_spawn_callback(callback: Callable[[Greenlet], object]) -> None: ...
+    def remove_spawn_callback(callback: Callable[[Greenlet], object]) -> None:
+        """Take back `add_spawn_callback`.  Does nothing if `callback` was not added."""
     def __init__(self, run: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> None: ...
     _run: Any
     @classmethod
-    def spawn(cls, *args: Any, **kwargs: Any) -> Greenlet: ...
+    def spawn(cls, *args: Any, **kwargs: Any) -> Greenlet:
+        """Make a greenlet, with the arguments that the class takes, and start it; returns it."""
     @classmethod
-    def spawn_later(cls, seconds: float, *args: Any, **kwargs: Any) -> Greenlet: ...
-    def start(self) -> None: ...
-    def start_later(self, seconds: float) -> None: ...
-    def kill(self, exception: Any = ..., block: bool = True, timeout: float | None = None) -> None: ...
-    def throw(self, *args: Any) -> Any: ...
-    def join(self, timeout: float | None = None) -> None: ...
-    def get(self, block: bool = True, timeout: float | None = None) -> Any: ...
-    def ready(self) -> bool: ...
-    def successful(self) -> bool: ...
+    def spawn_later(cls, seconds: float, *args: Any, **kwargs: Any) -> Greenlet:
+        """As `spawn`, but start it after `seconds`.  Without a function, TypeError."""
+    def start(self) -> None:
+        """Have it run soon.  Does nothing if it has been started."""
+    def start_later(self, seconds: float) -> None:
+        """Have it run after `seconds`.  Does nothing if it has been started."""
+    def kill(self, exception: Any = ..., block: bool = True, timeout: float | None = None) -> None:
+        """Raise `exception` in it, and wait for its end, up to `timeout` seconds (None: for ever), if `block`.
+
+        `exception` is a class, an instance, or a triple as of sys.exc_info().  A greenlet that has not begun to run
+        never will.  Does nothing if it has ended.
+        """
+    def throw(self, *args: Any) -> Any:
+        """Switch to it at once and raise there, as greenlet.throw; a kill if it has not begun to run.
+
+        The arguments are an exception, or a class and its value.  Does nothing if it has ended.
+        """
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, up to `timeout` seconds (None: for ever).  See `ready` for whether it came."""
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Its value; raises the exception that it ended with.
+
+        Waits for its end, up to `timeout` seconds (None: for ever), if `block`.  Raises weald.Timeout if it has not
+        ended by then.
+        """
+    def ready(self) -> bool:
+        """Whether it has ended, in whatever way."""
+    def successful(self) -> bool:
+        """Whether it ended with a value, GreenletExit counted as one."""
     @property
-    def started(self) -> bool: ...
+    def started(self) -> bool:
+        """Whether it has been started and has not ended."""
     @property
-    def loop(self) -> EventLoop: ...
+    def loop(self) -> EventLoop:
+        """The event loop it runs on (`hub.loop`)."""
     @property
-    def exception(self) -> BaseException | None: ...
+    def exception(self) -> BaseException | None:
+        """The exception it ended with, or None."""
     @property
-    def exc_info(self) -> _ExcInfo | None: ...
-    def rawlink(self, callback: Callable[[Any], object]) -> None: ...
-    def link(self, callback: Callable[[Any], object], SpawnedLink: Any = None) -> None: ...
-    def link_value(self, callback: Callable[[Any], object], SpawnedLink: Any = None) -> None: ...
-    def link_exception(self, callback: Callable[[Any], object], SpawnedLink: Any = None) -> None: ...
-    def unlink(self, callback: Callable[[Any], object]) -> None: ...
-    def unlink_all(self) -> None: ...
-    def has_links(self) -> bool: ...
+    def exc_info(self) -> _ExcInfo | None:
+        """(type, exception, traceback) of the exception it ended with, or None."""
+    def rawlink(self, callback: Callable[[Any], object]) -> None:
+        """Have `callback(self)` called in the hub once it has ended; it must not block.  TypeError if not callable."""
+    def link(self, callback: Callable[[Any], object], SpawnedLink: Any = None) -> None:
+        """Have `callback(self)` called in a new greenlet once it has ended.
+
+        `SpawnedLink` is a class that makes a rawlink's callback of it.
+        """
+    def link_value(self, callback: Callable[[Any], object], SpawnedLink: Any = None) -> None:
+        """As `link`, only if it ends with a value."""
+    def link_exception(self, callback: Callable[[Any], object], SpawnedLink: Any = None) -> None:
+        """As `link`, only if it ends with an exception."""
+    def unlink(self, callback: Callable[[Any], object]) -> None:
+        """Take back one link to `callback`.  Does nothing if there is none."""
+    def unlink_all(self) -> None:
+        """Take back every link."""
+    def has_links(self) -> bool:
+        """Whether there are links, or greenlets and threads that wait for its end."""
     gr_context: Context | None
 
 def living(cls: type[_T]) -> list[_T]:
-    """Every object of `cls` that the garbage collector knows."""
+    """A list of all objects of class `cls` that the garbage collector knows."""
 
 def track_spawns(tree: bool | None = None, stacks: bool | None = None) -> None:
-    """Whether new greenlets remember who spawned them (on), and where, too (off); None leaves it."""
+    """Choose whether new greenlets remember who spawned them (`tree`), and where (`stacks`); None changes nothing.
 
-def spawn(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Greenlet: ...
-def spawn_later(seconds: float, *args: Any, **kwargs: Any) -> Greenlet: ...
+    At first they remember who, and not where.
+    """
+
+def spawn(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Greenlet:
+    """Have `function(*args, **kwargs)` run in a new Greenlet soon; returns the Greenlet.
+
+    TypeError if `function` is not callable.
+    """
+
+def spawn_later(seconds: float, *args: Any, **kwargs: Any) -> Greenlet:
+    """Have a function, the first of `args`, run with the other arguments in a new Greenlet after `seconds`.
+
+    Returns the Greenlet.  TypeError if there is no function.
+    """
+
 def joinall(
     greenlets: Iterable[Any], timeout: float | None = None, raise_error: bool = False, count: int | None = None
-) -> list[Any]: ...
+) -> list[Any]:
+    """Wait for `count` (None: all) of `greenlets` to end, up to `timeout` seconds (None: for ever).
+
+    Returns a list of those that have ended.  With `raise_error`, the first exception that one of them ends with is
+    raised.
+    """
+
 def killall(
     greenlets: Iterable[greenlet], exception: Any = ..., block: bool = True, timeout: float | None = None
-) -> None: ...
-def wait(objects: Iterable[Any] | None = None, timeout: float | None = None, count: int | None = None) -> Any: ...
+) -> None:
+    """Raise `exception` in all of `greenlets`.
+
+    Waits for their end, up to `timeout` seconds (None: for ever), if `block`.  Raises weald.Timeout if they have not
+    all ended by then.
+    """
+
+def wait(objects: Iterable[Any] | None = None, timeout: float | None = None, count: int | None = None) -> Any:
+    """Wait until `count` (None: all) of `objects` are ready, up to `timeout` seconds (None: for ever).
+
+    Returns a list of those that are, in the order in which they became ready.  Without `objects`, wait until the hub
+    has nothing left to do, and return whether it came to that.
+    """
 
 class iwait(Iterator[Any]):
-    """Iterate over what becomes ready, in that order; a context manager that takes the links back."""
+    """iwait(objects, timeout=None, count=None): greenlets, events, … in the order in which they become ready.
+
+    The iteration ends after `count` of them (None: all), or when `timeout` seconds (None: no limit) are over.  Its end,
+    and that of a `with` block, takes back the links to those that are not ready.
+    """
 
     def __init__(self, objects: Iterable[Any], timeout: float | None = None, count: int | None = None) -> None: ...
     def __next__(self) -> Any: ...
     def __enter__(self) -> iwait: ...
     def __exit__(self, t: Any, v: Any, tb: Any) -> None: ...
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the iteration and take back the links."""
 
 # ---------------------------------------------------------------- descriptors
 
 @disjoint_base
 class Descriptor:
-    """A file descriptor the loop watches.  Never closes the number itself.
+    """Descriptor(fd, timeout=None): a file descriptor that greenlets of any thread may wait for.
 
-    One object may be waited on by many greenlets of many threads.  After `close()`
-    every parked and every later wait raises OSError(EBADF).
+    It never closes the number itself.  `timeout` (seconds; None: for ever, 0.0: never wait) is what a socket's calls
+    obey.  ValueError if `fd` or `timeout` is negative.
     """
 
     def __init__(self, fd: int, timeout: float | None = None) -> None: ...
     @property
     def fd(self) -> int:
-        """The number, or -1 once closed."""
+        """The number, or -1 after `close`."""
     timeout: float | None  # seconds; None waits for ever, 0.0 never waits
     def wait_read(self, timeout: float | None = None) -> None:
-        """Park until readable.  Raises TimeoutError("timed out"), OSError(EBADF) when closed meanwhile."""
-    def wait_write(self, timeout: float | None = None) -> None: ...
+        """Park until it is readable.  TimeoutError after `timeout` seconds, OSError(EBADF) if it is closed."""
+    def wait_write(self, timeout: float | None = None) -> None:
+        """Park until it is writable.  TimeoutError after `timeout` seconds, OSError(EBADF) if it is closed."""
     def close(self) -> None:
-        """Wake everyone who waits with an error and leave the loops.  Call before close(2)."""
+        """Have everyone who waits raise OSError(EBADF), and leave the loops.  Call it before close(2).  Idempotent."""
 
-def wait_read(fd: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None: ...
-def wait_write(fd: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None: ...
-def wait_readwrite(fd: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None: ...
+def wait_read(fd: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
+    """Park until descriptor `fd` is readable, up to `timeout` seconds (None: for ever).
+
+    Then raises `timeout_exc` (None: TimeoutError); OSError(EBADF) if it is closed, ValueError if it is negative.
+    """
+
+def wait_write(fd: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
+    """Park until descriptor `fd` is writable; timeouts and errors as with `wait_read`."""
+
+def wait_readwrite(fd: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
+    """Park until descriptor `fd` is readable or writable; timeouts and errors as with `wait_read`."""
+
 def poll_fds(wanted: dict[int, int], timeout: float | None) -> dict[int, int]:
-    """select() on many descriptors: {fd: READ|WRITE} to {fd: ready events}; empty on timeout.
+    """Wait until one of several descriptors is ready, up to `timeout` seconds (None: for ever).
 
-    Raises OSError(EBADF) for a closed number, at once.
+    `wanted` has the events waited for, READ or WRITE or both, by descriptor; what is returned has those that came up,
+    in the same way.  It is empty when the time is over.  OSError(EBADF) if a descriptor is closed.
     """
 
 # Methods of weald.socket.socket that go straight to the descriptor: functions whose first
 # argument is a socket with a Descriptor in its slot `_descriptor`.
-def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes: ...
-def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int: ...
-def send(self: Any, data: Any, flags: int = 0, /) -> int: ...
-def sendall(self: Any, data: Any, flags: int = 0, /) -> None: ...
-def accept_fd(self: Any) -> int:
-    """accept4(2) with SOCK_NONBLOCK|SOCK_CLOEXEC, parking as the timeout says; the new number."""
+def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
+    """Receive up to `bufsize` bytes, as socket.recv does; b"" at the end of the stream.
+
+    Parks while there are none, as long as the socket's timeout says: then TimeoutError.
+    """
+
+def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+    """Receive up to `nbytes` bytes (0: as many as fit) into `buffer`, as `recv`; returns how many."""
+
+def send(self: Any, data: Any, flags: int = 0, /) -> int:
+    """Send some of `data`, as socket.send does; returns how many bytes.
+
+    Parks while there is no room, as long as the socket's timeout says: then TimeoutError.
+    """
+
+def sendall(self: Any, data: Any, flags: int = 0, /) -> None:
+    """Send all of `data`, as socket.sendall does.  TimeoutError if that takes longer than the socket's timeout."""

@@ -10,7 +10,7 @@ Of such a chunk most greenlets touch one page, but that one page is more than al
 `begin_stack()` gives a greenlet that has no chunk yet a first one of 1 KiB, enough for half a dozen frames; when
 they fill it, the interpreter puts a 16 KiB chunk behind it as it always does.
 
-Called by: hub.pyx (`install` at import, `trim` before it blocks, `begin_stack`), greenlet.pyx (`begin_stack`).
+Called by: hub.pyx (`install` at import, `trim` before it blocks), greenlet.pyx and raw.pyx (`begin_stack`).
 Invariants: a small chunk is freed by whoever frees the greenlet's chunks, which goes through the arena allocator
 with the chunk's own size, and so through `cached_free`; no arena has that size.  A cached chunk is linked
 through its own first word.  The list is guarded by a try-lock, because the allocator is the process's and

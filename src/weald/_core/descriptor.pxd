@@ -1,6 +1,6 @@
 # See descriptor.pyx.
 from weald._core.hub cimport Hub, Waiter
-from weald._core.loop cimport FdWatch, Target
+from weald._core.loops.contract cimport FdWatch, Target
 from weald._core.waiters cimport WaitList
 
 cdef class Listener:
@@ -14,8 +14,8 @@ cdef class FdEntry(Target):
     cdef int fd
     cdef int users
     cdef FdWatch watch
-    cdef readonly bint always  # cannot be watched (a regular file): always ready
-    cdef bint gone
+    cdef readonly bint always  # it cannot be watched (a regular file) and is always ready
+    cdef bint gone  # it has left the loop
     cdef WaitList readers
     cdef WaitList writers
     cdef list listeners
@@ -30,16 +30,21 @@ cdef class FdEntry(Target):
 cdef FdEntry entry_for(Hub hub, int fd)
 cdef int check_fd(int fd) except -1
 
+cdef enum Kind:
+    UNKNOWN
+    STREAM
+    NO_STREAM
+
 cdef class Descriptor:
     cdef int number
-    cdef int kind  # 1: a stream, 0: not, -1: not known yet
-    cdef bint drained
-    cdef double limit  # -1.0: no timeout
+    cdef Kind kind
+    cdef bint drained  # the last recv returned less than was asked for
+    cdef double limit  # the timeout in seconds; -1.0: none
     cdef FdEntry entry
     cdef list others  # entries in the loops of other threads
     cdef FdEntry find_entry(self)
     cdef int wait(self, int events, double timeout) except -1
-    cdef int stream(self, object sock) except -1
+    cdef bint is_stream(self, object sock) except -1
     cdef object receive(self, object sock, char *buffer, Py_ssize_t size, int flags)
     cdef Py_ssize_t transmit(self, const char *data, Py_ssize_t size, int flags, double *end) except -1
     cdef int transmit_all(self, const char *data, Py_ssize_t size, int flags) except -1

@@ -1,13 +1,13 @@
-"""Descriptors: waiting for them, and the hot socket calls straight on them.
+"""Descriptors: waiting for them, and a socket's hot calls straight on them.
 
-Called by: weald.socket (recv, send, …), weald.select, weald.os, ssl, watchers.pyx.
+Called by: weald.socket (recv, send, …), weald.os, weald.ssl, http/exchange.pyx, select.pyx, watchers/io.pyx.
 Invariants:
 - `hub.fds[n]` is the one FdEntry for descriptor n in that hub's loop; it holds the native watch
   and the greenlets parked on it.  It lives as long as somebody uses the number: Descriptor objects
   and raw waits (`wait_read(fd)`) are its users.
-- The read interest stays armed after a wake-up and is stopped only when an event arrives and nobody
-  waits: a request-response connection makes no epoll_ctl calls.  Write interest goes at once.
-- A stream that returned less than asked is drained: the next recv parks first.  The watch is
+- Read interest stays after a wake-up and is dropped only when an event arrives for which nobody waits: a connection
+  with requests and responses makes no epoll_ctl calls.  Write interest is dropped after the wake-up.
+- A stream that returned less than was asked for is drained: the next recv parks before it asks.  The watch is
   level-triggered, so nothing is missed.
 - `close()` wakes everybody with EBADF and leaves the loops before the number can be used again.
 - Calls pass MSG_DONTWAIT: a description that somebody else made blocking does not block the loop.
@@ -22,8 +22,9 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 
-from weald._core.hub cimport Hub, Waiter, WakeTimer, current_hub, has_hub
-from weald._core.loop cimport READ_EVENT, WRITE_EVENT, Target
+from weald._core.hub cimport Hub, Waiter
+from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT, Target
+from weald._core.threads cimport current_hub, has_hub
 from weald._core.waiters cimport WaitList, append, park_listed, remove, seconds, wake_all
 from weald._core.yielding cimport give_way
 
@@ -35,12 +36,8 @@ cdef extern from "<sys/socket.h>" nogil:
     enum:
         MSG_DONTWAIT
         MSG_NOSIGNAL
-        MSG_PEEK
-        SOCK_NONBLOCK
-        SOCK_CLOEXEC
     ssize_t c_recv "recv"(int, void *, size_t, int)
     ssize_t c_send "send"(int, const void *, size_t, int)
-    int c_accept4 "accept4"(int, void *, void *, int)
 
 cdef extern from "<fcntl.h>" nogil:
     int fcntl(int, int, ...)
@@ -82,7 +79,9 @@ cdef extern from *:
     Py_ssize_t slot_offset "weald_slot_offset"(object)
 
 cdef object type_of = _base_socket.type.__get__
-cdef int STREAM = int(_socket.SOCK_STREAM)
+cdef int SOCK_STREAM = int(_socket.SOCK_STREAM)
+cdef enum:
+    TYPE_MASK = 0xF  # a socket's type without flags such as SOCK_NONBLOCK: include/linux/net.h
 cdef object CLOSED = object()  # what waiters of a closed descriptor are woken with
 
 
@@ -91,7 +90,7 @@ cdef object closed_error():
 
 
 cdef class Listener:
-    """Somebody who wants to hear of events without parking on the entry's lists: select, a watcher."""
+    """Somebody who is told of a descriptor's events without parking on it: select, a watcher."""
 
     cdef int ready(self, int events) except -1:
         self.fired |= events & self.events
@@ -101,9 +100,10 @@ cdef class Listener:
 
 
 cdef class FdEntry(Target):
-    """A descriptor in one hub's loop."""
+    """A descriptor in one hub's loop: the native watch, and who waits."""
 
     cdef int wanted(self) except -1:
+        """The events that somebody waits for."""
         cdef int events = 0
         cdef Listener listener
         if self.readers.head != NULL:
@@ -130,7 +130,7 @@ cdef class FdEntry(Target):
                     events &= ~READ_EVENT
         if self.gone:
             return 0
-        # Write interest goes at once; read interest only when nobody was there to hear of it.
+        # Write interest is dropped after the wake-up; read interest only if nobody waited for the event.
         spare = self.watch.events & (WRITE_EVENT | (events & READ_EVENT))
         if spare:
             spare &= ~self.wanted()
@@ -242,7 +242,7 @@ cdef FdEntry entry_for(Hub hub, int fd):
     entry = hub.fds[fd]
     if entry is not None:
         if entry.watch is not None and entry.watch.events:
-            # The number may have been closed behind our back and be another file by now: register anew.
+            # The number may have been closed without our knowing, and be another file by now: register it anew.
             events = entry.watch.events
             entry.watch.update(0)
             entry.watch.update(events)
@@ -311,13 +311,13 @@ cdef Descriptor descriptor_of(object sock):
 cdef class Descriptor:
     """Descriptor(fd, timeout=None): a file descriptor that greenlets of any thread may wait for.
 
-    Never closes the number itself.  `timeout` (seconds; None: for ever, 0.0: never wait) is what
-    the socket calls obey.
+    It never closes the number itself.  `timeout` (seconds; None: for ever, 0.0: never wait) is what a socket's calls
+    obey.  ValueError if `fd` or `timeout` is negative.
     """
 
     def __cinit__(self):
         self.number = -1
-        self.kind = -1
+        self.kind = UNKNOWN
         self.limit = -1.0
 
     def __init__(self, int fd, timeout=None):
@@ -334,11 +334,12 @@ cdef class Descriptor:
 
     @property
     def fd(self):
-        """The number, or -1 once closed."""
+        """The number, or -1 after `close`."""
         return self.number
 
     @property
     def timeout(self):
+        """Seconds that a socket's calls wait at most; None: for ever, 0.0: never.  ValueError for negative ones."""
         return None if self.limit < 0.0 else self.limit
 
     @timeout.setter
@@ -379,15 +380,15 @@ cdef class Descriptor:
         return 0
 
     def wait_read(self, timeout=None):
-        """Park until readable.  TimeoutError after `timeout` seconds, OSError(EBADF) when closed."""
+        """Park until it is readable.  TimeoutError after `timeout` seconds, OSError(EBADF) if it is closed."""
         self.wait(READ_EVENT, seconds(timeout))
 
     def wait_write(self, timeout=None):
-        """Park until writable.  TimeoutError after `timeout` seconds, OSError(EBADF) when closed."""
+        """Park until it is writable.  TimeoutError after `timeout` seconds, OSError(EBADF) if it is closed."""
         self.wait(WRITE_EVENT, seconds(timeout))
 
     def close(self):
-        """Wake everyone who waits with OSError(EBADF) and leave the loops.  Call before close(2)."""
+        """Have everyone who waits raise OSError(EBADF), and leave the loops.  Call it before close(2).  Idempotent."""
         cdef FdEntry entry
         cdef Hub hub
         cdef int number = self.number
@@ -409,10 +410,10 @@ cdef class Descriptor:
                 # The loop is another thread's: only that thread may touch it.
                 entry.hub.run_callback_threadsafe(entry.close)
 
-    cdef int stream(self, object sock) except -1:
-        if self.kind < 0:
-            self.kind = type_of(sock) & 0xF == STREAM
-        return self.kind
+    cdef bint is_stream(self, object sock) except -1:
+        if self.kind == UNKNOWN:
+            self.kind = STREAM if type_of(sock) & TYPE_MASK == SOCK_STREAM else NO_STREAM
+        return self.kind == STREAM
 
     cdef object receive(self, object sock, char *buffer, Py_ssize_t size, int flags):
         """recv(2), parking as the timeout says: how many bytes came into `buffer`; NULL: the bytes themselves."""
@@ -432,7 +433,7 @@ cdef class Descriptor:
             else:
                 n = c_recv(self.number, buffer, size, flags | MSG_DONTWAIT)
             if n >= 0:
-                self.drained = 0 < n < size and not flags and self.stream(sock)
+                self.drained = 0 < n < size and not flags and self.is_stream(sock)
                 return data if buffer == NULL else n
             error = errno
             if error == EINTR:
@@ -486,14 +487,17 @@ cdef class Descriptor:
 # ------------------------------------------------------------------ methods of weald.socket.socket
 
 def recv(self, Py_ssize_t bufsize, int flags=0, /):
-    """Receive up to `bufsize` bytes; b"" at the end of the stream."""
+    """Receive up to `bufsize` bytes, as socket.recv does; b"" at the end of the stream.
+
+    Parks while there are none, as long as the socket's timeout says: then TimeoutError.
+    """
     if bufsize < 0:
         raise ValueError("negative buffersize in recv")
     return descriptor_of(self).receive(self, NULL, bufsize, flags)
 
 
 def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
-    """Receive up to `nbytes` bytes (0: as many as fit) into `buffer`; how many came."""
+    """Receive up to `nbytes` bytes (0: as many as fit) into `buffer`, as `recv`; returns how many."""
     cdef Descriptor d = descriptor_of(self)
     cdef Py_buffer view
     if nbytes < 0:
@@ -514,7 +518,10 @@ def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
 
 
 def send(self, data, int flags=0, /):
-    """Send some of `data`; how many bytes went."""
+    """Send some of `data`, as socket.send does; returns how many bytes.
+
+    Parks while there is no room, as long as the socket's timeout says: then TimeoutError.
+    """
     cdef Descriptor d = descriptor_of(self)
     cdef Py_buffer view
     cdef double end = -1.0
@@ -526,7 +533,7 @@ def send(self, data, int flags=0, /):
 
 
 def sendall(self, data, int flags=0, /):
-    """Send all of `data`; the timeout is for the whole."""
+    """Send all of `data`, as socket.sendall does.  TimeoutError if that takes longer than the socket's timeout."""
     cdef Descriptor d = descriptor_of(self)
     cdef Py_buffer view
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
@@ -534,26 +541,6 @@ def sendall(self, data, int flags=0, /):
         d.transmit_all(<char *>view.buf, view.len, flags)
     finally:
         PyBuffer_Release(&view)
-
-
-def accept_fd(self):
-    """accept4(2) with SOCK_NONBLOCK and SOCK_CLOEXEC, parking as the timeout says; the new number."""
-    cdef Descriptor d = descriptor_of(self)
-    cdef int fd, error
-    cdef double end = d.deadline()
-    while True:
-        if d.number < 0:
-            raise closed_error()
-        fd = c_accept4(d.number, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
-        if fd >= 0:
-            return fd
-        error = errno
-        if error == EINTR:
-            continue
-        if error != EAGAIN or d.limit == 0.0:
-            give_way(error == EAGAIN)
-            raise OSError(error, os.strerror(error))
-        d.wait(READ_EVENT, -1.0 if end < 0.0 else max(end - current_hub().backend.time(), 0.0))
 
 
 # ------------------------------------------------------------------ raw descriptors
@@ -579,69 +566,13 @@ cdef int wait_fd(int fd, int events, object timeout, object timeout_exc) except 
 
 
 def wait_read(int fd, timeout=None, timeout_exc=None):
-    """Park until descriptor `fd` is readable; `timeout_exc` (TimeoutError) after `timeout` seconds."""
+    """Park until descriptor `fd` is readable, up to `timeout` seconds (None: for ever).
+
+    Then raises `timeout_exc` (None: TimeoutError); OSError(EBADF) if it is closed, ValueError if it is negative.
+    """
     wait_fd(fd, READ_EVENT, timeout, timeout_exc)
 
 
 def wait_write(int fd, timeout=None, timeout_exc=None):
-    """Park until descriptor `fd` is writable; `timeout_exc` (TimeoutError) after `timeout` seconds."""
+    """Park until descriptor `fd` is writable; timeouts and errors as with `wait_read`."""
     wait_fd(fd, WRITE_EVENT, timeout, timeout_exc)
-
-
-def wait_readwrite(int fd, timeout=None, timeout_exc=None):
-    """Park until descriptor `fd` is readable or writable."""
-    if not poll_fds({fd: READ_EVENT | WRITE_EVENT}, timeout):
-        raise timeout_exc if timeout_exc is not None else TimeoutError("timed out")
-
-
-def poll_fds(dict wanted, timeout):
-    """Wait for many descriptors: {fd: READ | WRITE} to {fd: ready events}, empty after `timeout` seconds.
-
-    OSError(EBADF) at once for a closed number.
-    """
-    cdef Hub hub = current_hub()
-    cdef Waiter waiter = hub.waiter()
-    cdef WakeTimer timer = None
-    cdef Listener listener
-    cdef FdEntry entry
-    cdef double limit = seconds(timeout)
-    cdef unsigned long generation = hub.generation
-    held = []
-    ready = {}
-    try:
-        for fd, events in wanted.items():
-            check_fd(fd)
-            entry = entry_for(hub, fd)
-            listener = Listener.__new__(Listener)
-            listener.events = events
-            held.append((entry, listener))
-            if entry.always:
-                listener.fired = events
-                ready[fd] = events
-                continue
-            listener.waiter = waiter
-            entry.listen(listener)
-        if not ready:
-            if limit >= 0.0:
-                timer = WakeTimer.__new__(WakeTimer)
-                timer.waiter = waiter
-                timer.ref = True
-                timer.start(hub, limit)
-            hub.refs += 1
-            try:
-                hub.park(waiter, f"descriptors {sorted(wanted)}" if wanted else "select")
-            finally:
-                if hub.generation == generation:
-                    hub.refs -= 1
-                if timer is not None:
-                    timer.stop()
-        for entry, listener in held:
-            if listener.fired:
-                ready[entry.fd] = listener.fired
-        return ready
-    finally:
-        for entry, listener in held:
-            listener.waiter = None
-            if entry.listeners is not None and listener in entry.listeners:
-                entry.listeners.remove(listener)
-            entry.release()

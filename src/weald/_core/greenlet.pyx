@@ -1,25 +1,27 @@
-"""Greenlet: a greenlet with a result, links and joining; and waiting for several things at once.
+"""Greenlet: a greenlet with a result, links and joining; and waiting for several of them.
 
 Called by: weald's users, pool.py, threading.py.
 Invariants:
 - `state` only goes forward: NEW, SCHEDULED, RUNNING, DONE.  A greenlet killed before it ran goes to
   DONE without running, and the hub drops it from the ring.
-- The outcome is stored before anybody is told; then joiners are woken and links called, once each.
+- The outcome is stored first.  Then links are called and joiners woken, once each, in this order: links have been
+  called when `join` returns.
 - It runs on its hub's thread; `kill`, `join`, links and `get` work from any thread.
 
-Long because waiting for several greenlets (joinall, wait, iwait) needs their private state.
+Long because it is one public subject: a Greenlet's life, and what one does with several.
 """
 
 from cpython.object cimport PyObject_TypeCheck, PyTypeObject
-from cpython.ref cimport Py_DECREF
 
 from weald._core.arena cimport begin_stack
 from weald._core.c_greenlet cimport (
     PyGreenlet_Import, PyGreenlet_SetParent, PyGreenlet_STARTED, greenlet)
-from weald._core.hub cimport BaseTimer, Hub, current_hub
-from weald._core.waiters cimport (
-    Link, WaitList, add_link, drop_link, made_hub, new_waiter, park, schedule_links, seconds as to_seconds, wake_all,
-    wake_one)
+from weald._core.frames cimport as_frames, calling_frames
+from weald._core.hub cimport Hub
+from weald._core.links cimport Link, add_link, drop_link, schedule_links
+from weald._core.threads cimport current_hub
+from weald._core.timers cimport BaseTimer
+from weald._core.waiters cimport WaitList, made_hub, new_waiter, park, seconds as to_seconds, wake_all, wake_one
 
 import sys
 from collections import deque
@@ -28,24 +30,15 @@ from greenlet import GreenletExit, getcurrent
 from weakref import ref
 
 from weald._core.hub import report_error
-from weald._core.raw import begin_raw
+from weald._core.links import FailureLink as _FailureLink
+from weald._core.links import SpawnedLink as _SpawnedLink
+from weald._core.links import SuccessLink as _SuccessLink
 from weald._core.raw import track_spawns as _track_raw_spawns
 from weald._core.timeout import Timeout, expired
 from weald._core.yielding import sleep
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
-    ctypedef struct PyThreadState:
-        pass
-    ctypedef struct PyFrameObject:
-        pass
-    PyThreadState *PyThreadState_Get()
-    PyFrameObject *PyThreadState_GetFrame(PyThreadState *)  # new, or NULL
-    PyFrameObject *PyFrame_GetBack(PyFrameObject *)  # new, or NULL
-    ctypedef struct PyCodeObject:
-        pass
-    PyCodeObject *PyFrame_GetCode(PyFrameObject *)  # new
-    int PyFrame_GetLineNumber(PyFrameObject *)
 
 PyGreenlet_Import()
 
@@ -71,7 +64,7 @@ cdef class StartTimer(BaseTimer):
         cdef Greenlet target = self.target
         self.target = None
         if target.state == SCHEDULED:
-            self.hub.push(target)
+            target.hub.push(target)
         return 0
 
     cdef int abandon(self) except -1:
@@ -81,9 +74,10 @@ cdef class StartTimer(BaseTimer):
 
 
 cdef class Greenlet(greenlet):
-    """Greenlet(run=None, *args, **kwargs): a light thread, run by the hub once started.
+    """Greenlet(run=None, *args, **kwargs): a light thread; once started, the hub runs `run(*args, **kwargs)` in it.
 
-    Subclasses override `_run`.  `Greenlet.spawn(f, *args)` makes one and starts it.
+    Subclasses may override `_run` instead of passing `run`.  `Greenlet.spawn(f, *args)` makes one and starts it.
+    TypeError if `run` is not callable.
     """
 
     cdef public tuple args
@@ -142,10 +136,7 @@ cdef class Greenlet(greenlet):
     @property
     def spawning_stack(self):
         """Where it was spawned, as a frame (for traceback.print_stack), or None."""
-        frame = None
-        for code, line in reversed(self.stack or ()):
-            frame = _Frame(code, line, frame)
-        return frame
+        return as_frames(self.stack)
 
     @property
     def _run(self):
@@ -160,14 +151,14 @@ cdef class Greenlet(greenlet):
 
     @classmethod
     def spawn(cls, *args, **kwargs):
-        """Make a greenlet of `args` (as the class takes them) and start it."""
+        """Make a greenlet, with the arguments that the class takes, and start it; returns it."""
         cdef Greenlet g = cls(*args, **kwargs)
         g.start()
         return g
 
     @classmethod
     def spawn_later(cls, seconds, *args, **kwargs):
-        """As `spawn`, but start it after `seconds`."""
+        """As `spawn`, but start it after `seconds`.  Without a function, TypeError."""
         if cls is Greenlet and not args:
             raise TypeError("spawn_later needs a callable to run")
         g = cls(*args, **kwargs)
@@ -175,7 +166,7 @@ cdef class Greenlet(greenlet):
         return g
 
     def start(self):
-        """Schedule it to run in this loop's next batch."""
+        """Have it run soon.  Does nothing if it has been started."""
         if self.state == NEW:
             if spawn_callbacks:
                 call_spawn_callbacks(self)
@@ -183,7 +174,7 @@ cdef class Greenlet(greenlet):
             self.hub.push(self)
 
     def start_later(self, seconds):
-        """Schedule it to run after `seconds`."""
+        """Have it run after `seconds`.  Does nothing if it has been started."""
         cdef StartTimer timer
         cdef double delay = seconds
         if self.state == NEW:
@@ -192,18 +183,18 @@ cdef class Greenlet(greenlet):
             timer = StartTimer.__new__(StartTimer)
             timer.target = self
             timer.ref = True
-            timer.start(self.hub, delay)
+            timer.start(self.hub.timers, delay)
             self.start_timer = timer
             self.state = SCHEDULED
 
     @staticmethod
     def add_spawn_callback(callback):
-        """Have `callback(greenlet)` called whenever a Greenlet is started, once however often it is added."""
+        """Have `callback(greenlet)` called whenever a Greenlet is started; once, however often it was added."""
         spawn_callbacks.add(callback)
 
     @staticmethod
     def remove_spawn_callback(callback):
-        """Take back `add_spawn_callback`; unknown ones are ignored."""
+        """Take back `add_spawn_callback`.  Does nothing if `callback` was not added."""
         spawn_callbacks.discard(callback)
 
     cdef int cancel_start(self) except -1:
@@ -259,14 +250,14 @@ cdef class Greenlet(greenlet):
         return 0
 
     cdef int finish(self) except -1:
-        """There is an outcome: tell everybody."""
+        """There is an outcome: call the links, wake those who join."""
         self.state = DONE
         self.function = None
         self.args = ()
         self.kwargs = None
         if self.links is not None:
             self.run_links()
-        # Last, so that whoever joined finds done what was linked.
+        # Last: links have been called when `join` returns.
         if self.joiners.head != NULL:
             wake_all(&self.joiners, None)
         return 0
@@ -274,8 +265,8 @@ cdef class Greenlet(greenlet):
     cdef int run_links(self) except -1:
         return schedule_links(self.links)
 
-    cdef int die_unborn(self, object exception) except -1:
-        """Killed before it ran."""
+    cdef int kill_unbegun(self, object exception) except -1:
+        """End it with `exception`: it was killed before it ran."""
         self.cancel_start()
         if isinstance(exception, type):
             try:
@@ -290,37 +281,40 @@ cdef class Greenlet(greenlet):
             self.report_and_finish()
         return 0
 
-    cdef bint unborn(self) except -1:
+    cdef bint unbegun(self) except -1:
+        """Whether it has not run yet."""
         return self.state <= SCHEDULED and not PyGreenlet_STARTED(<void *>self)
 
     # -------------------------------------------------------------- ending
 
     def kill(self, exception=GreenletExit, block=True, timeout=None):
-        """Raise `exception` in it, and wait up to `timeout` seconds for its end if `block`.
+        """Raise `exception` in it, and wait for its end, up to `timeout` seconds (None: for ever), if `block`.
 
-        `exception` is a class, an instance, or a triple as of sys.exc_info().
-
-        A greenlet that has not begun to run never will.  Does nothing to a dead one.
+        `exception` is a class, an instance, or a triple as of sys.exc_info().  A greenlet that has not begun to run
+        never will.  Does nothing if it has ended.
         """
         if self.state == DONE:
             return
         exception, traceback = to_raise(exception)
-        if self.unborn():
-            self.die_unborn(exception)
+        if self.unbegun():
+            self.kill_unbegun(exception)
             return
         self.hub.throw_into(self, exception, traceback)
         if block:
             self.join(timeout)
 
     def throw(self, *args):
-        """Switch to it at once and raise there, as greenlet.throw; a kill if it has not begun.  Not if it is dead."""
+        """Switch to it at once and raise there, as greenlet.throw; a kill if it has not begun to run.
+
+        The arguments are an exception, or a class and its value.  Does nothing if it has ended.
+        """
         if self.state == DONE or find_dead(self):
             return None
-        if self.unborn():
+        if self.unbegun():
             exception = args[1] if len(args) > 1 and args[1] is not None else args[0] if args else GreenletExit
             if not isinstance(exception, (BaseException, type)) and len(args) > 1:
                 exception = args[0](exception)
-            self.die_unborn(raisable(exception))
+            self.kill_unbegun(raisable(exception))
             return None
         return raw_throw(self, *args)
 
@@ -332,6 +326,7 @@ cdef class Greenlet(greenlet):
 
     @property
     def dead(self):
+        """Whether it has ended, as `ready`."""
         return self.state == DONE or <bint>find_dead(self)
 
     @property
@@ -360,12 +355,13 @@ cdef class Greenlet(greenlet):
 
     @property
     def loop(self):
+        """The event loop it runs on (`hub.loop`)."""
         return self.hub.loop
 
     # -------------------------------------------------------------- waiting
 
     def join(self, timeout=None):
-        """Wait for its end, up to `timeout` seconds."""
+        """Wait for its end, up to `timeout` seconds (None: for ever).  See `ready` for whether it came."""
         cdef double limit
         if self.state == DONE or find_dead(self):
             return
@@ -375,10 +371,10 @@ cdef class Greenlet(greenlet):
         park(&self.joiners, new_waiter(None), self, limit)
 
     def get(self, block=True, timeout=None):
-        """Its value, once it has ended; raises what it ended with.
+        """Its value; raises the exception that it ended with.
 
-        Raises weald.Timeout if that takes longer than `timeout` seconds, or it has not ended and
-        `block` is false.
+        Waits for its end, up to `timeout` seconds (None: for ever), if `block`.  Raises weald.Timeout if it has not
+        ended by then.
         """
         if self.state != DONE:
             if not block:
@@ -393,13 +389,16 @@ cdef class Greenlet(greenlet):
     # -------------------------------------------------------------- links
 
     def rawlink(self, callback):
-        """Call `callback(self)` in the hub once it has ended; it must not block."""
+        """Have `callback(self)` called in the hub once it has ended; it must not block.  TypeError if not callable."""
         self.links = add_link(self.links, self, callback)
         if self.state == DONE or find_dead(self):
             self.run_links()
 
     def link(self, callback, SpawnedLink=None):
-        """Call `callback(self)` in a new greenlet once it has ended."""
+        """Have `callback(self)` called in a new greenlet once it has ended.
+
+        `SpawnedLink` is a class that makes a rawlink's callback of it.
+        """
         self.rawlink((SpawnedLink or _SpawnedLink)(callback))
 
     def link_value(self, callback, SpawnedLink=None):
@@ -411,7 +410,7 @@ cdef class Greenlet(greenlet):
         self.link(callback, SpawnedLink or _FailureLink)
 
     def unlink(self, callback):
-        """Take back a link."""
+        """Take back one link to `callback`.  Does nothing if there is none."""
         drop_link(self.links, callback)
 
     def unlink_all(self):
@@ -422,14 +421,14 @@ cdef class Greenlet(greenlet):
         self.links = None
 
     def has_links(self):
-        """Whether there are links, or greenlets that join."""
+        """Whether there are links, or greenlets and threads that wait for its end."""
         return bool(self.links) or self.joiners.count > 0
 
     # -------------------------------------------------------------- names
 
     @property
     def minimal_ident(self):
-        """A small number, from 0 on, of its own among the hub's living greenlets."""
+        """A number from 0 on that none other of the hub's living greenlets has; the smallest that is free."""
         if self.ident == 0:
             self.take_ident()
         return self.ident - 1
@@ -455,7 +454,7 @@ cdef class Greenlet(greenlet):
 
     @property
     def name(self):
-        """For people; "Greenlet-<minimal_ident>" until set."""
+        """A name for people; "Greenlet-<minimal_ident>" until it is set."""
         if self.name_ is None:
             return f"Greenlet-{self.minimal_ident}"
         return self.name_
@@ -545,7 +544,7 @@ cdef int call_spawn_callbacks(Greenlet g) except -1:
 
 
 def track_spawns(tree=None, stacks=None):
-    """Whether new greenlets remember who spawned them (`tree`), and where, too (`stacks`); None leaves it."""
+    """Choose whether new greenlets remember who spawned them (`tree`), and where (`stacks`); None changes nothing."""
     global track_tree, track_stacks
     if tree is not None:
         track_tree = tree
@@ -555,91 +554,18 @@ def track_spawns(tree=None, stacks=None):
 
 
 def living(type cls):
-    """Every object of `cls` that the garbage collector knows.
+    """A list of all objects of class `cls` that the garbage collector knows.
 
-    Compiled, because no other thread may run meanwhile: it would find tuples it is just making referenced here.
+    Compiled, because no other thread may run meanwhile: it might find references here to tuples that it is just making.
     """
     return [each for each in get_objects() if PyObject_TypeCheck(each, <PyTypeObject *>cls)]
 
 
-cdef tuple calling_frames(Py_ssize_t limit):
-    """(code, line) of the running frame, of its caller, and so on; at most `limit`."""
-    cdef PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get())
-    cdef PyFrameObject *back
-    cdef object code
-    cdef list found = []
-    while frame != NULL and len(found) < limit:
-        code = <object>PyFrame_GetCode(frame)
-        Py_DECREF(code)
-        found.append((code, PyFrame_GetLineNumber(frame)))
-        back = PyFrame_GetBack(frame)
-        Py_DECREF(<object>frame)
-        frame = back
-    if frame != NULL:
-        Py_DECREF(<object>frame)
-    return tuple(found)
-
-
-class _Frame:
-    """As much of a frame as the module traceback wants, without what the frame kept alive."""
-
-    __slots__ = ("f_back", "f_code", "f_lineno")
-    f_globals = {}
-    f_locals = {}
-
-    def __init__(self, f_code, f_lineno, f_back):
-        self.f_code = f_code
-        self.f_lineno = f_lineno
-        self.f_back = f_back
-
-    @property
-    def f_lasti(self):
-        return -1
-
-    def clear(self):
-        pass
-
-
-class _SpawnedLink:
-    """A link that runs its callback in a greenlet of its own."""
-
-    __slots__ = ("callback",)
-
-    def __init__(self, callback):
-        if not callable(callback):
-            raise TypeError(f"a link must be callable, got {callback!r}")
-        self.callback = callback
-
-    def wanted(self, source):
-        return True
-
-    def __call__(self, source):
-        if self.wanted(source):
-            begin_raw(self.callback, source)
-
-    def __eq__(self, other):
-        return self.callback == getattr(other, "callback", other)
-
-    def __hash__(self):
-        return hash(self.callback)
-
-
-class _SuccessLink(_SpawnedLink):
-    __slots__ = ()
-
-    def wanted(self, source):
-        return source.successful()
-
-
-class _FailureLink(_SpawnedLink):
-    __slots__ = ()
-
-    def wanted(self, source):
-        return not source.successful()
-
-
 def spawn(function, /, *args, **kwargs):
-    """Run `function(*args, **kwargs)` in a new Greenlet, soon; returns it."""
+    """Have `function(*args, **kwargs)` run in a new Greenlet soon; returns the Greenlet.
+
+    TypeError if `function` is not callable.
+    """
     cdef Greenlet g = Greenlet.__new__(Greenlet)
     g.setup(function, args, kwargs)
     if spawn_callbacks:
@@ -650,16 +576,16 @@ def spawn(function, /, *args, **kwargs):
 
 
 def spawn_later(seconds, *args, **kwargs):
-    """`Greenlet.spawn_later`."""
+    """Have `function(*args, **kwargs)` run in a new Greenlet after `seconds`; returns the Greenlet."""
     return Greenlet.spawn_later(seconds, *args, **kwargs)
 
 
 # ------------------------------------------------------------------ waiting for several
 
-cdef class Gathering:
-    """Collects what becomes ready; one greenlet waits for it."""
+cdef class Arrivals:
+    """What has become ready and has not been asked for yet; one greenlet waits for more."""
 
-    cdef object arrived
+    cdef object arrived  # a deque
     cdef WaitList waiting
 
     def __init__(self):
@@ -670,23 +596,23 @@ cdef class Gathering:
         wake_one(&self.waiting, None)
 
     cdef int wait(self, double limit) except -1:
-        """1 once something has arrived, 0 when the time is over."""
+        """Wait up to `limit` seconds (negative: for ever) for an arrival; 1 if there is one, 0 if not."""
         while not self.arrived:
             if not park(&self.waiting, new_waiter(None), "several things", limit):
-                return bool(self.arrived)  # what came while the wake-up was under way
+                return bool(self.arrived)  # it may have come while the wake-up was under way
         return 1
 
 
 class iwait:
-    """Iterate over `objects` (greenlets, events, …) in the order in which they become ready.
+    """iwait(objects, timeout=None, count=None): greenlets, events, … in the order in which they become ready.
 
-    Stops after `count` of them, or when `timeout` seconds are over.  Leaving the `with` block, or
-    the end, takes back the links to those that are not ready.
+    The iteration ends after `count` of them (None: all), or when `timeout` seconds (None: no limit) are over.  Its end,
+    and that of a `with` block, takes back the links to those that are not ready.
     """
 
     def __init__(self, objects, timeout=None, count=None):
-        self._gathering = Gathering()
-        self._arrive = self._gathering.arrive
+        self._arrivals = Arrivals()
+        self._arrive = self._arrivals.arrive
         self._pending = list(objects)
         self._left = len(self._pending) if count is None else min(count, len(self._pending))
         self._end = None if timeout is None else current_hub().backend.time() + to_seconds(timeout)
@@ -702,7 +628,7 @@ class iwait:
         self.close()
 
     def __next__(self):
-        cdef Gathering gathering = self._gathering
+        cdef Arrivals arrivals = self._arrivals
         if self._left <= 0:
             self.close()
             raise StopIteration
@@ -711,21 +637,21 @@ class iwait:
             for obj in self._pending:
                 ready = getattr(obj, "ready", None)
                 if ready is not None and ready():
-                    gathering.arrive(obj)
+                    arrivals.arrive(obj)
                 else:
                     obj.rawlink(self._arrive)
         try:
-            if not gathering.wait(-1.0 if self._end is None else max(self._end - current_hub().backend.time(), 0.0)):
+            if not arrivals.wait(-1.0 if self._end is None else max(self._end - current_hub().backend.time(), 0.0)):
                 self.close()
                 raise StopIteration
         except BaseException:
             self.close()
             raise
         self._left -= 1
-        return gathering.arrived.popleft()
+        return arrivals.arrived.popleft()
 
     def close(self):
-        """Take the links back."""
+        """End the iteration and take back the links."""
         self._left = 0
         pending, self._pending = self._pending, ()
         if self._linked:
@@ -734,10 +660,10 @@ class iwait:
 
 
 def wait(objects=None, timeout=None, count=None):
-    """Wait until `count` (all, if None) of `objects` are ready, or `timeout` seconds are over.
+    """Wait until `count` (None: all) of `objects` are ready, up to `timeout` seconds (None: for ever).
 
-    Returns those that are, in the order in which they became so.  Without `objects`: wait until
-    the hub has nothing left to do; whether it came to that.
+    Returns a list of those that are, in the order in which they became ready.  Without `objects`, wait until the hub
+    has nothing left to do, and return whether it came to that.
     """
     if objects is None:
         return current_hub().join(timeout)
@@ -745,9 +671,10 @@ def wait(objects=None, timeout=None, count=None):
 
 
 def joinall(greenlets, timeout=None, raise_error=False, count=None):
-    """Wait for `greenlets` to end, `count` of them if given, up to `timeout` seconds.
+    """Wait for `count` (None: all) of `greenlets` to end, up to `timeout` seconds (None: for ever).
 
-    Returns those that have ended.  With `raise_error` the first exception one ends with is raised.
+    Returns a list of those that have ended.  With `raise_error`, the first exception that one of them ends with is
+    raised.
     """
     found = []
     with iwait(greenlets, timeout, count) as waiting:
@@ -759,9 +686,10 @@ def joinall(greenlets, timeout=None, raise_error=False, count=None):
 
 
 def killall(greenlets, exception=GreenletExit, block=True, timeout=None):
-    """Raise `exception` in all of `greenlets`, and wait up to `timeout` seconds for their end if `block`.
+    """Raise `exception` in all of `greenlets`.
 
-    Raises weald.Timeout if that takes longer.
+    Waits for their end, up to `timeout` seconds (None: for ever), if `block`.  Raises weald.Timeout if they have not
+    all ended by then.
     """
     cdef Hub hub = current_hub()
     cdef double end = -1.0 if timeout is None else hub.backend.time() + to_seconds(timeout)

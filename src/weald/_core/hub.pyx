@@ -1,105 +1,78 @@
-"""The hub: the ready ring, parking and resuming, timers, and the loop that drives them.
+"""The hub: what is ready, parking and resuming, and the rounds of the event loop.
 
-The only code that switches greenlets.  Everything else parks on a `Waiter` and is resumed.  What hangs on it is in
-modules of its own: raw.pyx, yielding.pyx, signals.pyx, watchers.pyx.
+Only this module switches greenlets.  Everything else parks on a `Waiter` and is resumed.
 
-Called by: every module of _core above it.
+Called by: every room of _core above it.
 Invariants:
-- Exactly one resume per park.  `Waiter.resume` moves PARKED to READY and puts the waiter on its
-  hub's ring; whoever takes it off moves it to RUNNING and switches.  A waiter in any other state
-  is dropped.
-- A parking greenlet switches straight to the next ready one ("resume directly", half the
-  switches).  It goes to the hub when the ring is empty, the batch is used up, or the next item is
-  not a parked greenlet: new greenlets must start on the hub's stack, or each would begin on top of
-  the stack of the one before.
-- When nothing is ready, it polls in the hub's stead (`turn_here`), which runs no Python code: what does is left to
-  the hub greenlet.
-- Wake-ups are FIFO: the ring is.
-- With the GIL held any thread may push on any hub's ring; a hub blocked in its poll is woken once.
-- Timers live in a heap of our own with lazy deletion: most never fire, and a native timer each
-  would cost more than all the rest (one native timer stands for the heap's head).
+- One resume per park.  `Waiter.resume` moves a waiter from PARKED to READY and puts it on its hub's ring; whoever
+  takes it off moves it to RUNNING and switches to its greenlet.  A waiter in any other state is dropped.
+- Wake-ups are first in, first out: the ring is.
+- A greenlet that parks switches straight to the next one that is ready ("resume directly"), which halves the number
+  of switches.  It switches to the hub greenlet if the next item is no waiter, or the batch is used up.  New greenlets
+  begin on the hub greenlet's stack: otherwise each would begin on top of the stack of the one before.
+- If nothing is ready, the greenlet that parks does the loop's next round itself (`round_here`).  Python code is never
+  called there; what does call Python code is left to the hub greenlet.
+- A batch is what was ready when it began, and up to BATCH_EXTRA more.  Between two batches the loop is polled.
+- Any thread that holds the GIL may push on any hub's ring.  A hub that waits in its poll is woken once.
 
-Long because it is one thing: ring, heap and switching share their state in hot code.
+Long because Cython inlines nothing across modules: ring, switching and rounds work on the same state in the hottest
+code there is.  Timers, threads, forks and reports, which do not, have rooms of their own.
 """
 
 cimport cython
 from cpython.exc cimport PyErr_Clear
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_free_lock, PyThread_get_thread_ident, PyThread_release_lock
-from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.math cimport isnan
-from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy
+from cpython.ref cimport Py_DECREF
 
 from weald._core cimport arena, running_loop
 from weald._core.c_greenlet cimport *
-from weald._core.loop cimport Loop
+from weald._core.loops.contract cimport Loop, end_poll
+from weald._core.reports cimport deadlock_report, handlers_may_wake, other_threads_may_wake, print_error
+from weald._core.ring cimport ring_append, ring_free, ring_init, ring_pop, ring_prepend
+from weald._core.timers cimport PENDING, BaseTimer, Timers
 
-import atexit
-import os
 import sys
-import threading
 import traceback as tracebacks
 from functools import partial
 from greenlet import GreenletExit, getcurrent
 
 from weald._core import arena as _arena
-from weald._core.backends import load_loop, make_loop
 from weald._core.ending import end_process
+from weald._core.loops.backends import make_loop
 
 cdef extern from * nogil:
     """
     #include <time.h>
-    /* This thread's hub, borrowed: HubKeeper owns it. */
-    static __thread PyObject *weald_hub __attribute__((tls_model("initial-exec"))) = NULL;
-
-    /* Clock ticks of a few milliseconds, read without a system call. */
+    /* Milliseconds on a coarse clock, read without a system call. */
     static long weald_tick(void)
     {
         struct timespec ts;
         clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
         return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
     }
-
-    /* How many other Python threads live in this interpreter.  GIL held. */
-    static int weald_other_threads(void)
-    {
-        int n = -1;
-        PyThreadState *t = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
-        for (; t != NULL; t = PyThreadState_Next(t))
-            n++;
-        return n;
-    }
     """
-    PyObject *weald_hub
     long c_tick "weald_tick"()
-    int other_threads "weald_other_threads"()
-
-cdef extern from "Python.h":
-    PyObject *PyThreadState_GetDict()  # borrowed
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_atfork(void (*prepare)() noexcept, void (*parent)() noexcept, void (*child)() noexcept)
 
 cdef enum:
-    BATCH_EXTRA = 128
+    BATCH_EXTRA = 128  # items that became ready during a batch and may still run in it
+
+cdef double TRIM_INTERVAL = 1.0  # seconds a poll waits at most while there are chunks of memory to give back
 
 PyGreenlet_Import()
 _arena.install()
 
-cdef double INFINITY = float("inf")
-cdef unsigned long main_thread_ident = threading.main_thread().ident
-cdef object hub_class = None  # set_hub_class
-cdef object default_hub_class = lambda: Hub  # set_default_hub_class
-cdef set hubs = set()  # all live hubs; guarded by the GIL (no Python code runs while it changes)
-cdef Py_ssize_t idle_helpers = 0  # own threads that wait for work and so will not wake anybody
-cdef bint signals_handled = False  # by handlers of the program's, which may wake somebody
-cdef bint exiting = False
-cdef bint forked = False  # in a fork's child, and the hubs do not know it yet
+# Set by rooms above this one.
+cdef object signal_watch_class = None
+cdef object event_loop_class = None
+cdef object forget_hub = None
+
+cdef Loop NO_LOOP = Loop()  # of a hub whose __init__ has not been called
+NO_LOOP.destroyed = True
 
 
 class LoopExit(Exception):
-    """Nothing is left that could wake any greenlet; the text says who waits for what."""
+    """A deadlock: nothing is left that could wake a greenlet.  The text says which greenlets wait, and for what."""
 
 
 class BlockingSwitchOutError(AssertionError):
@@ -118,15 +91,11 @@ cdef class Runnable:
     cdef int run(self, Hub hub) except -1:
         return 0
 
-    cdef int abandon(self) except -1:
-        """The thread ends before the time for it came."""
-        return 0
-
 
 @cython.freelist(256)
 @cython.no_gc
 cdef class Waiter:
-    """One parked greenlet (or thread), good for one park."""
+    """A greenlet, or a thread without a hub, that waits once."""
 
     def __cinit__(self):
         self.state = PARKED
@@ -136,7 +105,7 @@ cdef class Waiter:
             PyThread_free_lock(self.lock)
 
     cdef bint resume(self, object value) except -1:
-        """Wake it with `value`.  False if it is woken already or no longer waits.  Any thread."""
+        """Wake it: `value` becomes what it waited for.  False if it is awake already.  Any thread."""
         if self.state != PARKED:
             return False
         self.state = READY
@@ -149,7 +118,7 @@ cdef class Waiter:
 
 
 cdef class Callback(Runnable):
-    """A call the hub will make once; `stop()` cancels it."""
+    """A call that the hub will make once, unless `stop()` cancels it."""
 
     def __init__(self, callback, tuple args):
         self.callback = callback
@@ -168,6 +137,7 @@ cdef class Callback(Runnable):
         return 0
 
     def stop(self):
+        """Cancel the call.  Idempotent."""
         self.callback = None
         self.args = None
 
@@ -175,6 +145,7 @@ cdef class Callback(Runnable):
 
     @property
     def pending(self):
+        """Whether the call is still to be made."""
         return self.callback is not None
 
     def __bool__(self):
@@ -186,7 +157,7 @@ cdef class Callback(Runnable):
 
 
 cdef class Throw(Runnable):
-    """Raise an exception in a greenlet when its turn comes."""
+    """Raises an exception in a greenlet."""
 
     cdef int run(self, Hub hub) except -1:
         cdef PyObject *result
@@ -213,44 +184,9 @@ cdef class Throw(Runnable):
 
 # ------------------------------------------------------------------ timers
 
-@cython.no_gc  # a class derived from one that the collector tracks is tracked, too
-cdef class BaseTimer(Runnable):
-    """An entry of the heap.  `expire` is called once the time has come; it must not block.
-
-    With `calls` it runs Python code, and so in the hub greenlet; others only make something ready, and may expire in
-    a greenlet that is about to park (see `Hub.turn_here`).
-    """
-
-    cdef int start(self, Hub hub, double seconds) except -1:
-        if isnan(seconds):
-            raise ValueError("a timeout must be a number of seconds, not nan")
-        self.hub = hub
-        self.state = PENDING
-        self.when = hub.backend.time() + (seconds if seconds > 0.0 else 0.0)
-        hub.heap_push(self)
-        if self.ref:
-            hub.refs += 1
-        return 0
-
-    cdef int stop(self) except -1:
-        """Never fire, whether still pending or just expired."""
-        cdef Hub hub = self.hub
-        if self.state == PENDING:
-            self.state = OVER
-            if self.ref:
-                hub.refs -= 1
-            hub.heap_drop(self)
-        elif self.state == DUE:
-            self.state = OVER
-        return 0
-
-    cdef int expire(self) except -1:
-        return 0
-
-
 @cython.no_gc
 cdef class WakeTimer(BaseTimer):
-    """Resumes a waiter that has waited too long."""
+    """Ends a wait whose time is over."""
 
     cdef int expire(self) except -1:
         cdef Waiter waiter = self.waiter
@@ -264,15 +200,17 @@ cdef class WakeTimer(BaseTimer):
 cdef class Timer(BaseTimer):
     """Calls `callback(*args)` in the hub after `seconds`.  The callback must not block."""
 
+    cdef Hub hub
     cdef object callback
     cdef tuple args
 
     def __init__(self, Hub hub not None, double seconds, callback, *args, bint ref=True):
+        self.hub = hub
         self.callback = callback
         self.args = args
         self.ref = ref
-        self.calls = True
-        self.start(hub, seconds)
+        self.runs_python = True
+        self.start(hub.timers, seconds)
 
     cdef int expire(self) except -1:
         callback, args = self.callback, self.args
@@ -286,52 +224,14 @@ cdef class Timer(BaseTimer):
 
     @property
     def pending(self):
+        """Whether it is going to call."""
         return self.state == PENDING
 
     def cancel(self):
+        """Never call.  Idempotent."""
         self.stop()
         self.callback = None
         self.args = None
-
-
-cdef class Watched:
-    """What the hub knows of a loop's watchers; watchers.pyx has the rest."""
-
-    cdef double before_poll(self, double deadline) except -1.0:
-        """About to poll; when to be back at the latest."""
-        return deadline
-
-    cdef int after_poll(self) except -1:
-        return 0
-
-    cdef int forked(self) except -1:
-        """In a fork's child, last of all."""
-        return 0
-
-    cdef int closed(self) except -1:
-        """The hub ends."""
-        return 0
-
-
-cdef class SignalWatch:
-    """What the hub knows of signals; signals.pyx has the rest."""
-
-    cdef int before_wait(self) except -1:
-        """About to poll and to wait."""
-        return 0
-
-    cdef int after_wait(self) except -1:
-        return 0
-
-    cdef bint owns(self, int fd) noexcept:
-        return False
-
-    cdef int close(self, bint in_main_thread) except -1:
-        """Signals shall end the hub's wait no more."""
-        return 0
-
-
-cdef object signal_watch_class = None
 
 
 def set_signal_watch(cls):
@@ -340,17 +240,20 @@ def set_signal_watch(cls):
     signal_watch_class = cls
 
 
-cdef object event_loop_class = None
-
-
 def set_event_loop_class(cls):
     """Make `hub.loop` an instance of `cls`, an EventLoop, for hubs whose loop nobody has looked at yet."""
     global event_loop_class
     event_loop_class = cls
 
 
+def set_forget_hub(function):
+    """Have `function(hub)` called when a hub is destroyed."""
+    global forget_hub
+    forget_hub = function
+
+
 def report_error(Hub hub, context, type, value, tb):
-    """`hub.handle_error`, which users override; what it raises itself must not end the hub."""
+    """Call `hub.handle_error`, which users override, so that the hub survives what that raises."""
     try:
         hub.handle_error(context, type, value, tb)
     except BaseException as error:
@@ -368,19 +271,16 @@ def report_error(Hub hub, context, type, value, tb):
 cdef class Hub(greenlet):
     """The greenlet that runs a thread's event loop.
 
-    `get_hub()` makes it at first use; it is the parent of the thread's spawned greenlets.
+    `get_hub()` makes it at first use.  It is the parent of the greenlets that are spawned in the thread.
     """
 
     SYSTEM_ERROR = (KeyboardInterrupt, SystemExit, SystemError)
     NOT_ERROR = (GreenletExit,)
 
     def __cinit__(self, *args, **kwargs):
-        self.ring_mask = 63
-        self.ring = <void **>calloc(64, sizeof(void *))
-        self.heap_size = 64
-        self.heap = <HeapItem *>calloc(64, sizeof(HeapItem))
-        if self.ring == NULL or self.heap == NULL:
-            raise MemoryError
+        ring_init(&self.ring)
+        self.backend = NO_LOOP
+        self.timers = Timers(NO_LOOP)
 
     def __init__(self, loop=None):
         super().__init__()
@@ -388,6 +288,7 @@ cdef class Hub(greenlet):
         self.main = main_greenlet()
         PyGreenlet_SetParent(<void *>self, <void *>self.main)
         self.backend = loop if isinstance(loop, Loop) else make_loop(loop)
+        self.timers = Timers(self.backend)
         self.timeless = self.backend.name == "virtual"
         self.loop_time = self.backend.time()
         self.batch_tick = tick()
@@ -396,68 +297,32 @@ cdef class Hub(greenlet):
         self.name = ""
 
     def __dealloc__(self):
-        cdef Py_ssize_t i
-        if self.ring != NULL:
-            for i in range(self.ring_count):
-                Py_DECREF(<object>self.ring[(self.ring_head + i) & self.ring_mask])
-            free(self.ring)
-        if self.heap != NULL:
-            for i in range(self.heap_count):
-                Py_DECREF(<object>self.heap[i].timer)
-            free(self.heap)
+        ring_free(&self.ring)
 
-    # -------------------------------------------------------------- ring
-
-    cdef int grow_ring(self) except -1:
-        cdef Py_ssize_t size = self.ring_mask + 1
-        cdef Py_ssize_t first = size - self.ring_head
-        cdef void **bigger = <void **>calloc(size * 2, sizeof(void *))
-        if bigger == NULL:
-            raise MemoryError
-        memcpy(bigger, self.ring + self.ring_head, first * sizeof(void *))
-        memcpy(bigger + first, self.ring, self.ring_head * sizeof(void *))
-        free(self.ring)
-        self.ring = bigger
-        self.ring_head = 0
-        self.ring_mask = size * 2 - 1
-        return 0
+    # -------------------------------------------------------------- what is ready
 
     cdef int push(self, object item) except -1:
         """Put `item` (Waiter, unstarted greenlet or Runnable) at the ring's end.  Any thread, with the GIL."""
-        if self.ring_count > self.ring_mask:
-            self.grow_ring()
-        Py_INCREF(item)
-        self.ring[(self.ring_head + self.ring_count) & self.ring_mask] = <void *>item
-        self.ring_count += 1
-        if self.polling == 1:
-            self.polling = 2
-            self.backend.wake()
+        ring_append(&self.ring, item)
+        if self.backend.polling:
+            end_poll(self.backend)
         return 0
 
     cdef int push_first(self, object item) except -1:
         """Put `item` before everything else that is ready.  Any thread, with the GIL."""
-        if self.ring_count > self.ring_mask:
-            self.grow_ring()
-        Py_INCREF(item)
-        self.ring_head = (self.ring_head - 1) & self.ring_mask
-        self.ring[self.ring_head] = <void *>item
-        self.ring_count += 1
-        if self.polling == 1:
-            self.polling = 2
-            self.backend.wake()
+        ring_prepend(&self.ring, item)
+        if self.backend.polling:
+            end_poll(self.backend)
         return 0
 
     cdef object pop(self):
-        cdef object item = <object>self.ring[self.ring_head]
-        Py_DECREF(item)
-        self.ring_head = (self.ring_head + 1) & self.ring_mask
-        self.ring_count -= 1
-        return item
+        """The ring's first item, taken off."""
+        return ring_pop(&self.ring)
 
     cdef bint batch_goes_on(self) noexcept:
-        """May one more item run before the next poll?"""
-        if self.batch_owed > 0:
-            self.batch_owed -= 1
+        """Whether one more item may run before the next poll."""
+        if self.batch_left > 0:
+            self.batch_left -= 1
             return True
         if self.batch_extra > 0 and (tick() == self.batch_tick or self.timeless):
             self.batch_extra -= 1
@@ -465,13 +330,13 @@ cdef class Hub(greenlet):
         return False
 
     cdef void begin_batch(self) noexcept:
-        self.batch_owed = self.ring_count
+        self.batch_left = self.ring.count
         self.batch_extra = BATCH_EXTRA
         self.batch_tick = tick()
 
     cdef int run_batch(self) except -1:
         self.begin_batch()
-        while self.ring_count > 0 and not self.stopping and self.batch_goes_on():
+        while self.ring.count > 0 and not self.stopping and self.batch_goes_on():
             self.run_next()
         return 0
 
@@ -480,48 +345,48 @@ cdef class Hub(greenlet):
         cdef Waiter waiter
         cdef PyObject *result
         cdef greenlet g
-        item = self.pop()
+        item = ring_pop(&self.ring)
         if type(item) is Waiter:
             waiter = <Waiter>item
             if waiter.state == READY:
                 waiter.state = RUNNING
                 g = waiter.parked
-                # This frame lives until the hub's next turn: it must not keep what the waiter holds.
+                # This frame stays until the hub greenlet runs again: it must not keep what the waiter holds.
                 item = None
                 waiter = None
-                self.lent = True
+                self.resuming = True
                 result = PyGreenlet_Switch(<void *>g)
-                self.lent = False
+                self.resuming = False
                 self.switched(result, g)
         elif isinstance(item, greenlet):
             g = <greenlet>item
             item = None
             if not PyGreenlet_STARTED(<void *>g):
-                self.calls = 0
-                self.lent = True
+                self.calls_since_switch = 0
+                self.resuming = True
                 result = PyGreenlet_Switch(<void *>g)
-                self.lent = False
+                self.resuming = False
                 self.switched(result, g)
         else:
             (<Runnable>item).run(self)
         return 0
 
     cdef int begin(self, greenlet g) except -1:
-        """Start a new greenlet, unless it was killed or started by hand since."""
+        """Start a new greenlet, unless it was killed or started by hand meanwhile."""
         if not PyGreenlet_STARTED(<void *>g):
-            self.calls = 0
+            self.calls_since_switch = 0
             self.switched(PyGreenlet_Switch(<void *>g), g)
         return 0
 
     cdef int switched(self, PyObject *result, greenlet g) except -1:
-        """Back in the hub after a switch.  An error here is one that a plain greenlet let escape."""
+        """Back in the hub greenlet after a switch.  NULL: a greenlet, but no Greenlet, has let an exception escape."""
         if result != NULL:
             Py_DECREF(<object>result)
             return 0
         try:
             raise_current()
         except BaseException:
-            # With direct resumes the greenlet that died need not be `g`; only the traceback knows.
+            # It need not be `g` that has died, since greenlets resume each other; only the traceback knows.
             report_error(self, "a plain greenlet", *sys.exc_info())
         return 0
 
@@ -537,8 +402,8 @@ cdef class Hub(greenlet):
     cdef object park(self, Waiter waiter, object what):
         """Switch away until `waiter` is resumed; returns the value it was resumed with.
 
-        An exception thrown in ends the wait.  `waiter.lost` then says that a wake-up was on its
-        way, which the caller passes on (see waiters.pyx).
+        `what` it waits for is shown in reports.  An exception that is thrown in ends the wait.  If it came after the
+        wake-up, `waiter.lost` is true, and the caller passes on to others what it was woken with (see waiters.pyx).
         """
         cdef Waiter other
         cdef PyObject *result
@@ -552,23 +417,23 @@ cdef class Hub(greenlet):
         waiter.what = what
         waiter.since = self.loop_time
         while True:
-            if self.ring_count > 0:
-                item = <object>self.ring[self.ring_head]
+            if self.ring.count > 0:
+                item = <object>self.ring.items[self.ring.head]
                 if type(item) is not Waiter or self.stopping:
                     break
                 other = <Waiter>item
                 if other.state != READY:
-                    self.pop()
+                    ring_pop(&self.ring)
                     continue
                 if self.batch_goes_on():
-                    self.pop()
+                    ring_pop(&self.ring)
                     other.state = RUNNING
                     if other is waiter:
                         waiter.state = DONE
                         return waiter.value
                     target = <void *>other.parked
                     break
-            if not self.lent or not self.turn_here(waiter):
+            if not self.resuming or not self.round_here(waiter):
                 break
         item = None
         other = None
@@ -581,7 +446,7 @@ cdef class Hub(greenlet):
         if running_loop.loops > 0:
             loop = running_loop.put_aside()
         result = PyGreenlet_Switch(<void *>target)
-        self.calls = 0
+        self.calls_since_switch = 0
         if waiter.hub_prev != NULL:
             (<Waiter>waiter.hub_prev).hub_next = waiter.hub_next
         else:
@@ -608,28 +473,30 @@ cdef class Hub(greenlet):
                 "use kill() or throw() to end the wait")
         return waiter.value
 
-    cdef bint turn_here(self, Waiter waiter) except -1:
-        """One round of the loop in the greenlet that is about to park with `waiter`, for which the hub greenlet
-        would only be a detour.  False if it takes the hub: to end, to call callbacks, to report a deadlock.
+    cdef bint round_here(self, Waiter waiter) except -1:
+        """One round of the loop in the greenlet that is about to park with `waiter`: the hub's would be a detour.
 
-        The ring is empty, or its first item is one for the next batch.
+        False if the hub greenlet is needed: to end, to call callbacks, to report a deadlock.  The ring is empty, or
+        its first item belongs to the next batch.
         """
-        if self.stopping or self.ring_count == 0 and self.refs <= 0 or self.watched is not None and self.watched.busy:
+        if self.stopping or self.ring.count == 0 and self.refs + self.timers.refs <= 0:
+            return False
+        if self.watched is not None and self.watched.busy:
             return False
         cdef bint handed_over
         try:
-            self.poll(0.0 if self.ring_count > 0 else self.next_deadline())
+            self.poll(0.0 if self.ring.count > 0 else self.timers.next_deadline())
             self.backend.dispatch()
-            handed_over = self.fire_timers(True)
+            handed_over = self.fire_timers(False)
         except BaseException:
             waiter.state = DONE
             raise
         self.begin_batch()
-        self.calls = 0
+        self.calls_since_switch = 0
         return not handed_over
 
     cdef int throw_into(self, greenlet target, object exception, object traceback) except -1:
-        """Have `exception` raised in `target` when its turn in the ring comes."""
+        """Have `exception` raised in `target` soon, after what is ready already."""
         cdef Throw throw = Throw.__new__(Throw)
         throw.target = target
         throw.exception = exception
@@ -638,7 +505,7 @@ cdef class Hub(greenlet):
         return 0
 
     cdef int throw_into_main(self, object exception, object traceback) except -1:
-        """Have `exception` raised in the main greenlet before anything else, its own wake-up included, happens."""
+        """Have `exception` raised in the main greenlet before everything else that is ready, its wake-up included."""
         cdef Throw throw = Throw.__new__(Throw)
         throw.target = self.main
         throw.exception = exception
@@ -646,131 +513,33 @@ cdef class Hub(greenlet):
         self.push_first(throw)
         return 0
 
-    # -------------------------------------------------------------- timers
-
-    cdef int heap_push(self, BaseTimer timer) except -1:
-        cdef HeapItem *bigger
-        cdef Py_ssize_t i, parent
-        cdef HeapItem item
-        if self.heap_count == self.heap_size:
-            bigger = <HeapItem *>realloc(self.heap, self.heap_size * 2 * sizeof(HeapItem))
-            if bigger == NULL:
-                raise MemoryError
-            self.heap = bigger
-            self.heap_size *= 2
-        Py_INCREF(timer)
-        self.heap_seq += 1
-        item.when = timer.when
-        item.seq = self.heap_seq
-        item.timer = <void *>timer
-        i = self.heap_count
-        self.heap_count += 1
-        while i > 0:
-            parent = (i - 1) >> 2
-            if self.heap[parent].when <= item.when:  # equal times: the older stays in front
-                break
-            self.heap[i] = self.heap[parent]
-            i = parent
-        self.heap[i] = item
-        if self.polling == 1 and i == 0:
-            self.polling = 2
-            self.backend.wake()  # another thread's timer became the next one due
-        return 0
-
-    cdef void sift_down(self, Py_ssize_t i) noexcept:
-        cdef HeapItem item = self.heap[i]
-        cdef Py_ssize_t child, best, last
-        while True:
-            child = 4 * i + 1
-            if child >= self.heap_count:
-                break
-            best = child
-            last = min(child + 4, self.heap_count)
-            child += 1
-            while child < last:
-                if before(&self.heap[child], &self.heap[best]):
-                    best = child
-                child += 1
-            if not before(&self.heap[best], &item):
-                break
-            self.heap[i] = self.heap[best]
-            i = best
-        self.heap[i] = item
-
-    cdef int heap_drop(self, BaseTimer timer) except -1:
-        """`timer` will not fire: forget it now if that is free, else when it surfaces."""
-        cdef Py_ssize_t i, kept
-        if self.heap[self.heap_count - 1].timer == <void *>timer:
-            self.heap_count -= 1
-            Py_DECREF(timer)
-            return 0
-        self.heap_dead += 1
-        if self.heap_dead < 64 or self.heap_dead * 2 < self.heap_count:
-            return 0
-        dead = []  # freed after the heap is whole again
-        kept = 0
-        for i in range(self.heap_count):
-            if (<BaseTimer>self.heap[i].timer).state == PENDING:
-                self.heap[kept] = self.heap[i]
-                kept += 1
-            else:
-                dead.append(<object>self.heap[i].timer)
-                Py_DECREF(<object>self.heap[i].timer)
-        self.heap_count = kept
-        self.heap_dead = 0
-        i = (kept - 2) >> 2
-        while i >= 0:
-            self.sift_down(i)
-            i -= 1
-        return 0
-
-    cdef object heap_pop(self):
-        cdef object timer = <object>self.heap[0].timer
-        Py_DECREF(timer)
-        self.heap_count -= 1
-        if self.heap_count > 0:
-            self.heap[0] = self.heap[self.heap_count]
-            self.sift_down(0)
-        return timer
-
-    cdef double next_deadline(self) noexcept:
-        """When the next live timer is due; inf without one."""
-        while self.heap_count > 0:
-            if (<BaseTimer>self.heap[0].timer).state == PENDING:
-                return self.heap[0].when
-            self.heap_dead -= 1
-            self.heap_pop()
-        return INFINITY
-
-    cdef int fire_timers(self, bint here) except -1:
-        """Expire what is due.  `here`, outside the hub greenlet, stop at one that calls Python code; 1 if there is."""
-        cdef BaseTimer timer
-        cdef Py_ssize_t budget = self.heap_count  # a timer started by an expiring one waits its turn
-        if budget == 0:
+    cdef int fire_timers(self, bint may_run_python) except -1:
+        """Expire what is due.  Unless it `may_run_python`, stop at a timer that does; 1 if there is one."""
+        if self.timers.count == 0:
             return 0
         self.loop_time = self.backend.time()
-        while budget > 0 and self.heap_count > 0:
-            budget -= 1
-            timer = <BaseTimer>self.heap[0].timer
-            if timer.state == PENDING:
-                if self.heap[0].when > self.loop_time:
-                    break
-                if here and timer.calls:
-                    return 1
-            timer = self.heap_pop()
-            if timer.state != PENDING:
-                self.heap_dead -= 1
-                continue
-            timer.state = OVER
-            if timer.ref:
-                self.refs -= 1
-            timer.expire()
+        return self.timers.fire(self.loop_time, may_run_python)
+
+    cdef int end_greenlets(self) except -1:
+        """The thread ends: have its greenlets end."""
+        cdef PyObject *result
+        self.stopping = True  # the hub greenlet ends at the first switch to it
+        for g, _, _ in self.parked():
+            if g is not self.main and PyGreenlet_ACTIVE(<void *>g):
+                result = PyGreenlet_Throw(<void *>g, <PyObject *>GreenletExit, NULL, NULL)
+                self.switched(result, g)
+        g = None
+        # Those that have not begun: somebody in another thread may wait for them.
+        while self.ring.count > 0:
+            item = ring_pop(&self.ring)
+            if isinstance(item, greenlet) and not PyGreenlet_STARTED(<void *>item) and hasattr(item, "kill"):
+                item.kill(block=False)
         return 0
 
     # -------------------------------------------------------------- the loop
 
     cdef int check_made(self) except -1:
-        if self.backend is None:
+        if self.backend is NO_LOOP:
             raise RuntimeError("a hub that has not been made: a subclass's __init__ must call Hub's")
         return 0
 
@@ -778,80 +547,79 @@ cdef class Hub(greenlet):
         """The hub greenlet's body; ends when `destroy` asks for it."""
         cdef double deadline
         self.check_made()
-        self.running = True
         while not self.stopping:
             self.run_batch()
             if self.stopping:
                 break
-            if self.ring_count > 0:
+            if self.ring.count > 0:
                 deadline = 0.0
             else:
-                deadline = self.next_deadline()
-                if self.refs <= 0:
+                deadline = self.timers.next_deadline()
+                if self.refs + self.timers.refs <= 0:
                     if self.idlers:
                         self.wake_idlers()
                         continue
-                    if not other_threads_may_wake() and not (signals_handled and self.main_goes_on()):
+                    if not other_threads_may_wake() and not (handlers_may_wake() and self.main_goes_on()):
                         self.report_deadlock()
                         continue
-            self.turn(deadline)
-        self.running = False
+            self.run_round(deadline)
 
-    cdef int turn(self, double deadline) except -1:
-        """One round of the loop: wait until `deadline` at the latest, then make ready what is due."""
+    cdef int run_round(self, double deadline) except -1:
+        """One round of the loop: wait until `deadline` at the latest, then make ready what has come up."""
         if self.watched is not None:
             deadline = self.watched.before_poll(deadline)
         self.poll(deadline)
-        # In this order: what came in time is not taken for late because the loop was busy.
+        # In this order, so that what came in time does not time out because the loop was busy.
         self.backend.dispatch()
-        self.fire_timers(False)
+        self.fire_timers(True)
         if self.watched is not None:
             self.watched.after_poll()
         return 0
 
     def run_loop(self, bint nowait=False, bint once=False):
-        """Drive a hub that is nobody's greenlet, in the calling one, until nothing is left to wait for.
+        """Run a hub that is no thread's own, in the calling greenlet, until nothing is left to wait for.
 
-        `nowait`: one round without waiting; `once`: one round.
+        With `nowait` do one round without waiting, with `once` one round.  RuntimeError for this thread's own hub,
+        which runs by itself.
         """
         cdef double deadline
-        if <PyObject *>self == weald_hub:
+        if self.is_threads and self.thread_ident == PyThread_get_thread_ident():
             raise RuntimeError("this thread's own loop runs by itself: wait for something instead")
         self.check_made()
         self.stopping = False
         while not self.stopping:
             self.run_batch()
-            if self.refs <= 0 and self.ring_count == 0 and not nowait:
+            if self.refs + self.timers.refs <= 0 and self.ring.count == 0 and not nowait:
                 break
-            deadline = 0.0 if nowait or self.ring_count > 0 else self.next_deadline()
-            self.turn(deadline)
+            deadline = 0.0 if nowait or self.ring.count > 0 else self.timers.next_deadline()
+            self.run_round(deadline)
             if nowait or once:
                 self.run_batch()
                 break
         self.stopping = False
 
     def break_loop(self):
-        """End `run_loop` after the round that is under way."""
+        """Have `run_loop` return after the round that is under way."""
         self.stopping = True
 
     cdef int poll(self, double deadline) except -1:
         cdef double now
         if deadline > 0.0:
             now = self.backend.time()
-            if deadline <= now + self.backend.shortest:
+            if deadline <= now + self.backend.shortest_wait:
                 deadline = 0.0  # due, or so soon that this comes back before a system call that waits would
-            elif arena.trim() and deadline > now + 1.0:
-                deadline = now + 1.0  # come back to trim the rest
+            elif arena.trim() and deadline > now + TRIM_INTERVAL:
+                deadline = now + TRIM_INTERVAL  # come back to trim the rest
         if deadline == 0.0:
             self.backend.poll(0.0)
             return 0
-        self.polling = 1
+        self.backend.polling = True
         try:
             if self.signals is not None:
                 self.signals.before_wait()
             self.backend.poll(deadline)
         finally:
-            self.polling = 0
+            self.backend.polling = False
             if self.signals is not None:
                 self.signals.after_wait()
         self.loop_time = self.backend.time()
@@ -865,7 +633,7 @@ cdef class Hub(greenlet):
         return 0
 
     cdef int watch_signals(self) except -1:
-        """Let a signal end a blocking poll of the main thread's hub."""
+        """Have signals end this hub's wait: the main thread's hub only."""
         if self.backend.name != "virtual":
             self.signals = signal_watch_class(self)
         return 0
@@ -874,7 +642,7 @@ cdef class Hub(greenlet):
 
     @property
     def loop(self):
-        """The loop as users see it: its clock, its name, watchers (an `EventLoop`)."""
+        """The event loop as users see it: its clock, its name, its watchers (an `EventLoop`)."""
         if self.watched is None:
             made = event_loop_class(self)
             if self.watched is None:  # else a signal's handler has made one meanwhile
@@ -882,9 +650,10 @@ cdef class Hub(greenlet):
         return self.watched
 
     def switch(self):
-        """Give control to the hub until somebody switches back; the value switched with.
+        """Switch to the hub until somebody switches back; returns the value they switch with.
 
-        For code that arranges its own waking: `hub.run_callback(greenlet.switch, value)`.
+        For code that arranges its own waking, by `hub.run_callback(greenlet.switch, value)` for example.
+        BlockingSwitchOutError in the hub greenlet itself.
         """
         cdef PyObject *result
         if current_greenlet() is self:
@@ -897,7 +666,10 @@ cdef class Hub(greenlet):
         return value
 
     def run_callback(self, callback, *args):
-        """Run `callback(*args)` in the hub soon, after what is ready already."""
+        """Have `callback(*args)` called in the hub greenlet soon, after what is ready already.  Any thread.
+
+        It must not block.  Returns the Callback, whose `stop()` cancels the call.  TypeError if it is not callable.
+        """
         if not callable(callback):
             raise TypeError(f"run_callback needs a callable, got {callback!r}")
         cdef Callback item = Callback(callback, args)
@@ -907,18 +679,20 @@ cdef class Hub(greenlet):
     run_callback_threadsafe = run_callback
 
     def ref(self):
-        """Count one more thing that can wake a greenlet: the hub then waits for it."""
+        """Count one more thing that can wake a greenlet (say, a job in a thread pool): the hub waits for it."""
         self.refs += 1
 
     def unref(self):
-        """The opposite of `ref`.  Any thread."""
+        """Take back one `ref`.  Any thread."""
         self.refs -= 1
-        if self.refs <= 0 and self.polling == 1:
-            self.polling = 2
-            self.backend.wake()
+        if self.backend.polling and self.refs + self.timers.refs <= 0:
+            end_poll(self.backend)
 
     def join(self, timeout=None):
-        """Wait until nothing is left to run or to wait for.  True if that came to be in `timeout` seconds."""
+        """Wait until nothing is left to run or to wait for, up to `timeout` seconds (None: for ever).
+
+        Returns True if it came to that, at once if the hub is destroyed.
+        """
         cdef Waiter waiter
         cdef WakeTimer timer = None
         self.check_made()
@@ -928,7 +702,7 @@ cdef class Hub(greenlet):
         if timeout is not None:
             timer = WakeTimer.__new__(WakeTimer)
             timer.waiter = waiter
-            timer.start(self, timeout)
+            timer.start(self.timers, timeout)
         self.idlers.append(waiter)
         try:
             return bool(self.park(waiter, "the hub to run dry"))
@@ -939,11 +713,11 @@ cdef class Hub(greenlet):
                 self.idlers.remove(waiter)
 
     def destroy(self, destroy_loop=True):
-        """End the hub: free its loop and descriptors.  The thread may make a new one afterwards.
+        """End the hub: free its loop and let go of its descriptors.  Idempotent.
 
-        What is parked on it stays so for good.
+        The thread may make a new one afterwards.  Greenlets that are parked on this one stay parked for good.
+        `destroy_loop` is ignored.
         """
-        global weald_hub
         if self.backend.destroyed:
             return
         self.stopping = True
@@ -952,7 +726,6 @@ cdef class Hub(greenlet):
             if result == NULL:
                 raise_current()
             Py_DECREF(<object>result)
-        hubs.discard(self)
         pool, self.threadpool = self.threadpool, None
         if pool is not None:
             pool.kill()
@@ -967,9 +740,7 @@ cdef class Hub(greenlet):
         self.fds = []
         self.close_signals()
         self.backend.close()
-        if weald_hub == <PyObject *>self:
-            weald_hub = NULL
-            drop_keeper()
+        forget_hub(self)
 
     def owns(self, int fd):
         """Whether descriptor `fd` is one of the hub's own: of its loop, or of how signals wake it."""
@@ -1001,22 +772,11 @@ cdef class Hub(greenlet):
                 self.watch_signals()
 
     cdef int close_signals(self) except -1:
+        """Signals end this hub's wait no more."""
         if self.signals is not None:
-            self.signals.close(in_main_thread())
+            self.signals.close()
             self.signals = None
         return 0
-
-    cdef greenlet forking(self):
-        """In a fork's child: the main line from now on, which is the greenlet that has forked.
-
-        The main greenlet stays it if it is waiting for that one, as greenlets do for their children.
-        """
-        cdef greenlet g = current_greenlet()
-        if g is self:
-            return self.main
-        while g.parent is not None and g.parent is not self:
-            g = g.parent
-        return g
 
     cdef bint main_goes_on(self) noexcept:
         """False if the main line has ended; a thread's main greenlet ends with the thread only."""
@@ -1030,45 +790,11 @@ cdef class Hub(greenlet):
         self.push_first(greenlet(partial(end_process, exception, traceback), self))
         return 0
 
-    cdef int forked(self) except -1:
-        """In a fork's child: keep nothing of what the parent had scheduled.
-
-        Its greenlets stay parked for good, but for those that one running here wakes itself.
-        """
-        cdef Py_ssize_t i
-        self.generation += 1
-        dropped = []
-        while self.ring_count > 0:
-            dropped.append(self.pop())
-        for i in range(self.heap_count):
-            (<BaseTimer>self.heap[i].timer).state = OVER
-            dropped.append(<object>self.heap[i].timer)
-            Py_DECREF(<object>self.heap[i].timer)
-        self.heap_count = self.heap_dead = 0
-        self.refs = 0
-        self.polling = 0
-        self.threadpool = None
-        self.resolver = None
-        self.idlers = []
-        if <PyObject *>self == weald_hub:
-            self.main = self.forking()
-        self.backend.forked()
-        for entry in self.fds:
-            if entry is not None:
-                entry.abandon()
-        self.fds = []
-        if self.watched is not None:
-            self.watched.forked()
-        self.forked_at = self.backend.time()
-        if self.signals is not None:
-            self.close_signals()
-            self.watch_signals()
-        return 0
-
     def handle_error(self, context, type, value, tb):
-        """An exception nobody caught in `context` (a greenlet, a callback or None).
+        """Handle an exception that nobody caught in `context` (a greenlet, a callback or None).
 
-        SYSTEM_ERROR goes to the main greenlet, NOT_ERROR nowhere, everything else is printed.
+        It is printed, unless its type is in NOT_ERROR; if its type is in SYSTEM_ERROR, it is raised in the main
+        greenlet.  `type`, `value` and `tb` are as in sys.exc_info().  Users override this to have errors elsewhere.
         """
         if not issubclass(type, self.NOT_ERROR):
             self.print_exception(context, type, value, tb)
@@ -1076,26 +802,15 @@ cdef class Hub(greenlet):
             self.handle_system_error(type, value, tb)
 
     def handle_system_error(self, type, value, tb=None):
-        """Raise the exception in the main greenlet."""
+        """Have the exception raised in the main greenlet, before everything else that is ready."""
         self.throw_into_main(value if value is not None else type, tb)
 
     def print_exception(self, context, type, value, tb):
-        """Write the traceback and `context` to sys.stderr."""
-        stderr = sys.stderr
-        if stderr is None:
-            return
-        if issubclass(type, (KeyboardInterrupt, SystemExit)):
-            return
-        try:
-            tracebacks.print_exception(type, value, tb, file=stderr)
-            if context is not None:
-                stderr.write(f"{context!r} failed with {type.__name__}\n\n")
-        except Exception:
-            # A broken stderr or repr must not take the hub down with it.
-            pass
+        """Write the traceback and `context` to sys.stderr; nothing for KeyboardInterrupt and SystemExit."""
+        print_error(context, type, value, tb)
 
     def parked(self):
-        """Who waits: a list of (greenlet, what it waits for, since when on the loop's clock), oldest first."""
+        """Which greenlets wait: a list of (greenlet, what for, since when on the loop's clock), oldest first."""
         cdef void *node = self.parked_head
         cdef Waiter waiter
         found = []
@@ -1108,22 +823,18 @@ cdef class Hub(greenlet):
         return found
 
     cdef int report_deadlock(self) except -1:
-        """Nothing can ever wake anybody: tell the main greenlet who waits for what."""
+        """Raise LoopExit in the main greenlet: nothing can ever wake a greenlet."""
         cdef PyObject *result
         if not self.main_goes_on():
             return self.end_child(None, None)
-        error = LoopExit(deadlock_report(self))
+        error = LoopExit(deadlock_report(self.parked(), self.main, self.backend.time()))
         result = PyGreenlet_Throw(<void *>self.main, <PyObject *>LoopExit, <PyObject *>error, NULL)
         self.switched(result, self.main)
         return 0
 
     def __repr__(self):
-        state = "destroyed" if self.backend is None or self.backend.destroyed else self.backend.name
+        state = "destroyed" if self.backend.destroyed else self.backend.name
         return f"<{type(self).__name__} at {id(self):#x} {state} thread_ident={self.thread_ident:#x}>"
-
-
-cdef inline bint before(HeapItem *a, HeapItem *b) noexcept:
-    return a.when < b.when or (a.when == b.when and a.seq < b.seq)
 
 
 cdef int raise_current() except -1:
@@ -1131,80 +842,23 @@ cdef int raise_current() except -1:
     return -1
 
 
-cdef str deadlock_report(Hub hub):
-    now = hub.backend.time()
-    lines = ["this operation would block forever: nothing is left that could wake a greenlet"]
-    for g, what, since in hub.parked()[:50]:
-        lines.append(f"  {g!r} waits for {what!r} since {max(now - since, 0.0):.1f} s")
-        frame = g.gr_frame
-        if frame is None and g is hub.main:
-            continue
-        for entry in tracebacks.extract_stack(frame)[-6:] if frame is not None else ():
-            lines.append(f"    {entry.filename}:{entry.lineno} in {entry.name}")
-    return "\n".join(lines)
+cdef greenlet last_greenlet = None  # `keep_last` has noted it
+cdef unsigned long last_thread = 0  # and its thread
 
 
-# ------------------------------------------------------------------ one hub per thread
-
-class _Keeper:
-    """Lives in a thread's state dict; its end is the thread's end, and the hub's."""
-
-    __slots__ = ("hub",)
-
-    def __init__(self, hub):
-        self.hub = hub
-
-    def __del__(self):
-        hub, self.hub = self.hub, None
-        # A fork's child drops the states of the parent's other threads: their greenlets are not its to end.
-        if hub is not None and not exiting and hub.thread_ident == PyThread_get_thread_ident():
-            end_of_thread(hub)
-
-
-cdef str KEEPER = "weald.hub"
-
-
-cdef int drop_keeper() except -1:
-    keeper = (<dict>PyThreadState_GetDict()).pop(KEEPER, None)
-    if keeper is not None:
-        keeper.hub = None
+cdef int keep_last() except -1:
+    """The interpreter begins to end: when greenlet no longer says which one runs, it is the one that runs now."""
+    global last_greenlet, last_thread
+    last_greenlet = current_greenlet()
+    last_thread = PyThread_get_thread_ident()
     return 0
-
-
-cdef int end_of_thread(Hub hub) except -1:
-    """End its greenlets, which would else never be freed, then the hub."""
-    global weald_hub
-    cdef PyObject *result
-    cdef BaseTimer timer
-    hub.stopping = True  # the hub greenlet ends at the first switch to it
-    for g, _, _ in hub.parked():
-        if g is not hub.main and PyGreenlet_ACTIVE(<void *>g):
-            result = PyGreenlet_Throw(<void *>g, <PyObject *>GreenletExit, NULL, NULL)
-            hub.switched(result, g)
-    g = None
-    # Those that never began: somebody in another thread may wait for them.
-    while hub.ring_count > 0:
-        item = hub.pop()
-        if isinstance(item, greenlet) and not PyGreenlet_STARTED(<void *>item) and hasattr(item, "kill"):
-            item.kill(block=False)
-    while hub.heap_count > 0:
-        timer = <BaseTimer>hub.heap_pop()
-        if timer.state == PENDING:
-            timer.state = OVER
-            timer.abandon()
-    weald_hub = NULL  # so that `destroy` leaves the state dict alone, which is being cleared
-    hub.destroy()
-    return 0
-
-
-cdef greenlet last_greenlet = None  # the one that ran when the interpreter began to end
 
 
 cdef greenlet current_greenlet():
     """The greenlet that runs; while the interpreter ends, when greenlet no longer says, the one that is left."""
     cdef PyObject *current = PyGreenlet_GetCurrent()
     if current == NULL:
-        if exiting and last_greenlet is not None and in_main_thread():
+        if last_greenlet is not None and PyThread_get_thread_ident() == last_thread:
             PyErr_Clear()
             return last_greenlet
         raise_current()
@@ -1244,190 +898,6 @@ cdef greenlet main_greenlet():
     return g
 
 
-cdef Hub make_hub():
-    global weald_hub
-    if exiting:
-        raise RuntimeError("the interpreter is shutting down: no event loop can be started any more")
-    cdef Hub hub = (default_hub_class() if hub_class is None else hub_class)()
-    if weald_hub != NULL:  # made meanwhile, by a signal handler: what it has spawned is there
-        hub.destroy()
-        return <Hub>weald_hub
-    (<dict>PyThreadState_GetDict())[KEEPER] = _Keeper(hub)
-    weald_hub = <PyObject *>hub
-    hubs.add(hub)
-    if hub.thread_ident == main_thread_ident:
-        try:
-            hub.watch_signals()
-        except BaseException:  # no descriptors are left, say: the next call tries again
-            hub.destroy()
-            raise
-    return hub
-
-
-cdef Hub current_hub():
-    """This thread's hub, made at the first call."""
-    if weald_hub != NULL:
-        return <Hub>weald_hub
-    return make_hub()
-
-
-cdef Hub current_hub_or_none():
-    """This thread's hub; None in a thread that has none and need not have one.
-
-    The main thread always has one: that is where deadlocks are found and signals arrive.  When the interpreter ends it
-    makes none any more, and what it has is of no use once greenlets do not switch: finalizers then wait as threads do.
-    """
-    if weald_hub != NULL:
-        return None if exiting and not greenlets_switch() else <Hub>weald_hub
-    if in_main_thread() and not exiting:
-        return make_hub()
-    return None
-
-
-cdef bint greenlets_switch() noexcept:
-    """False when the interpreter is too far gone."""
-    cdef PyObject *current = PyGreenlet_GetCurrent()
-    if current == NULL:
-        PyErr_Clear()
-        return False
-    Py_DECREF(<object>current)
-    return True
-
-
-cdef bint has_hub() noexcept:
-    return weald_hub != NULL
-
-
-cdef bint is_exiting() noexcept:
-    """Has the interpreter begun to end?"""
-    return exiting
-
-
-cdef bint is_fresh_fork() noexcept:
-    """Is this a fork's child whose hubs still have what the parent's had?"""
-    return forked
-
-
-cdef void note_fork() noexcept nogil:
-    global forked
-    forked = True
-
-
 cdef long tick() noexcept:
     """Milliseconds on a coarse clock."""
     return c_tick()
-
-
-cdef bint in_main_thread() noexcept:
-    return PyThread_get_thread_ident() == main_thread_ident
-
-
-def get_hub():
-    """This thread's hub, made at the first call."""
-    return current_hub()
-
-
-def prepare_hub():
-    """Import what hubs are made of, so that one can be made wherever it is needed: in a signal's handler, say."""
-    load_loop()
-    if hub_class is None:
-        default_hub_class()
-
-
-def get_hub_if_exists():
-    """This thread's hub, or None."""
-    if weald_hub != NULL and not (exiting and not greenlets_switch()):
-        return <Hub>weald_hub
-    return None
-
-
-def waits_natively():
-    """Whether the interpreter is ending and this thread can have no hub any more."""
-    return exiting and current_hub_or_none() is None
-
-
-def set_hub(Hub hub):
-    """Make `hub`, which must have been made in this thread, this thread's; None: the next one is made when needed.
-
-    The one before goes on existing with what is parked on it, until somebody destroys it.
-    """
-    global weald_hub
-    cdef Hub before = <Hub>weald_hub if weald_hub != NULL else None
-    if hub is before:
-        return
-    if hub is not None and (hub.thread_ident != PyThread_get_thread_ident() or hub.backend.destroyed):
-        raise ValueError(f"only a living hub of this thread can be made its hub, not {hub!r}")
-    if before is not None:
-        before.close_signals()
-        drop_keeper()
-    if hub is None:
-        weald_hub = NULL
-        return
-    (<dict>PyThreadState_GetDict())[KEEPER] = _Keeper(hub)
-    weald_hub = <PyObject *>hub
-    hubs.add(hub)
-    if hub.thread_ident == main_thread_ident and hub.signals is None:
-        hub.watch_signals()
-
-
-def set_hub_class(cls):
-    """Make hubs of class `cls` (a subclass of Hub) from now on; None: of the default."""
-    global hub_class
-    if cls is not None and not issubclass(cls, Hub):
-        raise TypeError(f"a hub class must derive from weald's Hub, got {cls!r}")
-    hub_class = cls
-
-
-def set_default_hub_class(find):
-    """Make hubs, while nobody has called `set_hub_class`, of the class that `find()` returns when one is needed."""
-    global default_hub_class
-    default_hub_class = find
-
-
-# ------------------------------------------------------------------ helpers, threads, forks, exit
-
-cdef bint other_threads_may_wake() noexcept:
-    return other_threads() > idle_helpers
-
-
-def helper_idle(int change):
-    """A helper thread of weald's own begins (1) or ends (-1) waiting for work, so that it does not
-    count as somebody who may yet wake a greenlet."""
-    global idle_helpers
-    idle_helpers += change
-
-
-def signals_may_wake(bint handled):
-    """Whether the program has handlers of signals: a signal may then wake a greenlet that nothing else can wake."""
-    global signals_handled
-    signals_handled = handled
-
-
-def _after_fork_in_child():
-    """A fresh loop for this thread's hub; the parent's greenlets stay behind."""
-    global forked, main_thread_ident, idle_helpers
-    cdef Hub hub
-    main_thread_ident = PyThread_get_thread_ident()
-    idle_helpers = 0
-    mine = <object>weald_hub if weald_hub != NULL else None
-    for hub in list(hubs):
-        hub.forked()
-        if hub is not mine:
-            hub.stopping = True
-            hub.backend.close()
-            hubs.discard(hub)
-    forked = False
-
-
-def _at_exit():
-    """Nothing of weald runs in a half-dead interpreter."""
-    global exiting, last_greenlet
-    last_greenlet = current_greenlet()
-    exiting = True
-
-
-# Functions that others have registered, threading's for one, run before ours.
-if pthread_atfork(NULL, NULL, note_fork):
-    raise MemoryError
-os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_at_exit)

@@ -1,4 +1,4 @@
-"""local: attributes that each greenlet has its own of.
+"""local: an object whose attributes each greenlet has for itself.
 
 Called by: weald.local, and threading.local once patched.
 Invariants: `by_id` maps id(greenlet) to (weak reference, dict, link).  The entry goes when the greenlet ends if it is a
@@ -87,7 +87,7 @@ cdef int drop(Spaces spaces, object key) except -1:
 
 
 cdef class local:
-    """Attributes that each greenlet has its own of; threading.local's contract.
+    """local(): an object whose attributes each greenlet has for itself; threading.local's contract.
 
     A subclass's `__init__` runs once in each greenlet that uses the object; `__slots__` are shared.
     """
@@ -139,7 +139,7 @@ cdef class local:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
 
     def _peek(self, greenlet owner):
-        """What `owner` has here: a dict, or None if it never looked.  For debuggers."""
+        """The attributes that greenlet `owner` has here: a dict, or None if it has never used this.  For debuggers."""
         entry = self.spaces.by_id.get(id(owner))
         return None if entry is None else entry[1]
 

@@ -2,14 +2,15 @@
 
 Called by: weald.queue, everybody.
 Invariants:
-- Items are handed over: `put` gives the item that is next to the getter that has waited longest,
-  `get` moves the item of the putter that has waited longest into the queue.  So order is FIFO
-  among getters and among putters, and no getter finds the queue emptied by a newcomer.
-- A getter that dies after it was given an item puts it back in its place, or gives it to the next.
+- Items are handed over: `put` gives the next item to the getter that has waited longest, `get` moves the item of the
+  putter that has waited longest into the queue.  So getters and putters are served in the order in which they came, and
+  no getter finds that a newcomer has emptied the queue.
+- A getter that is killed after it was given an item puts it back in its place, or gives it to the next getter.
 - Getters wait only while there is nothing to get, putters only while there is no room.
 """
 
-from weald._core.hub cimport Waiter, current_hub
+from weald._core.hub cimport Waiter
+from weald._core.threads cimport current_hub
 from weald._core.waiters cimport WaitList, first, made_hub, new_waiter, park, seconds, wake_all
 from weald._core.yielding cimport give_way
 
@@ -32,8 +33,8 @@ cdef object CLOSED = object()  # what getters and putters are woken with by shut
 cdef object PEEKED = object()  # what a peeking waiter is told
 
 
-cdef object too_late(object timeout, object otherwise):
-    """What to raise after a wait of `timeout`, which may be a Timeout of the caller's."""
+cdef object timeout_error(object timeout, object otherwise):
+    """What to raise after a wait of `timeout`: `otherwise`, or what the caller's own Timeout raises if it is one."""
     return expired(timeout) if isinstance(timeout, Timeout) else otherwise
 
 
@@ -46,8 +47,8 @@ cdef int check_timeout(bint block, object timeout) except -1:
 cdef class SimpleQueue:
     """SimpleQueue(maxsize=None, items=None): first in, first out.
 
-    `maxsize` None, 0 or below is no limit.
-    Iterating gets items until StopIteration (the class or an instance) arrives.
+    It holds `maxsize` items (None, 0 or less: without limit) and begins with `items`.  Iterating gets items until
+    StopIteration (the class or an instance) arrives.
     """
 
     cdef object __weakref__
@@ -55,8 +56,8 @@ cdef class SimpleQueue:
     cdef object add_item  # its bound methods, looked up once
     cdef object take_item
     cdef Py_ssize_t limit  # -1: none; 0: a Channel
-    cdef Py_ssize_t handed  # items given to getters that waited: numbers them
-    cdef list returned  # the numbers of those items at the head of the queue that came back; None: none
+    cdef Py_ssize_t handed  # how many items were given to getters that waited; each has its number
+    cdef list returned  # the numbers of the items at the head of the queue that came back; None without any
     cdef WaitList getters
     cdef WaitList putters  # waiter.value is the item
     cdef WaitList peekers
@@ -89,7 +90,7 @@ cdef class SimpleQueue:
         return self.take_item()
 
     cdef int put_back(self, object item, Py_ssize_t number) except -1:
-        """Before everything that came after it: getters may die in any order."""
+        """Put back an item that was handed over, before everything that came after it: getters may die in any order."""
         cdef Py_ssize_t place = 0
         if self.returned is None:
             self.returned = []
@@ -99,32 +100,32 @@ cdef class SimpleQueue:
         self.queue.insert(place, item)
         return 0
 
-    cdef object look(self):
+    cdef object first_item(self):
         return self.queue[0]
 
     cdef int added(self) except -1:
-        """One more item has been put (see Queue)."""
+        """An item has been put; Queue counts it."""
         return 0
 
     # -- state
 
     @property
     def maxsize(self):
-        """How many items there is room for; None: no limit."""
+        """How many items it holds at most; None: without limit.  Setting it lets waiting putters in."""
         return None if self.limit < 0 else self.limit
 
     @maxsize.setter
     def maxsize(self, value):
         self.set_limit(value)
-        self.make_room_known()
+        self.admit_putters()
 
     @property
     def is_shutdown(self):
-        """Whether `shutdown` was called."""
+        """Whether `shutdown` has been called."""
         return self.closed
 
     def qsize(self):
-        """How many items lie in the queue."""
+        """How many items are in the queue."""
         return len(self.queue)
 
     def __len__(self):
@@ -135,6 +136,7 @@ cdef class SimpleQueue:
         return True
 
     def empty(self):
+        """Whether `get` would have to wait."""
         if not self.queue:
             give_way(True)
         return not self.queue
@@ -153,7 +155,7 @@ cdef class SimpleQueue:
     def put(self, item, block=True, timeout=None):
         """Put `item`, waiting for room up to `timeout` seconds (None: for ever) if `block`.
 
-        Raises Full when there is no room in time, ShutDown after `shutdown`.
+        Raises Full if there is no room in time, ShutDown after `shutdown`, ValueError for a negative timeout.
         """
         cdef Waiter waiter
         cdef double wait
@@ -181,16 +183,16 @@ cdef class SimpleQueue:
         if self.limit == 0 and self.peekers.head != NULL:
             wake_all(&self.peekers, PEEKED)
         if not park(&self.putters, waiter, self, wait):
-            raise too_late(timeout, Full)
+            raise timeout_error(timeout, Full)
         if waiter.value is CLOSED:
             raise ShutDown("this queue was shut down")
 
     def put_nowait(self, item):
-        """Put `item`, or raise Full."""
+        """Put `item`, or raise Full if there is no room now."""
         self.put(item, False)
 
     cdef int hand_over(self, object item) except -1:
-        """There is room for `item`: into the queue, and the next item to a waiting getter."""
+        """There is room for `item`: put it into the queue, and give the next item to a waiting getter."""
         cdef Waiter waiter
         self.insert(item)
         if self.peekers.head != NULL:
@@ -206,7 +208,7 @@ cdef class SimpleQueue:
         getter.resume((item, self.handed))
         return 0
 
-    cdef int make_room_known(self) except -1:
+    cdef int admit_putters(self) except -1:
         """Let waiting putters in as far as there is room."""
         cdef Waiter waiter
         while self.putters.head != NULL and (self.limit < 0 or len(self.queue) < self.limit):
@@ -222,9 +224,10 @@ cdef class SimpleQueue:
     # -- get
 
     def get(self, block=True, timeout=None):
-        """The next item, waiting for it up to `timeout` seconds (None: for ever) if `block`.
+        """Take the next item, waiting for it up to `timeout` seconds (None: for ever) if `block`.
 
-        Raises Empty when there is none in time, ShutDown when there is none left after `shutdown`.
+        Raises Empty if there is none in time, ShutDown if there is none left after `shutdown`, ValueError for a
+        negative timeout.
         """
         cdef Waiter waiter
         cdef double wait
@@ -233,7 +236,7 @@ cdef class SimpleQueue:
         if self.queue:
             item = self.take()
             if self.putters.head != NULL:
-                self.make_room_known()
+                self.admit_putters()
             return item
         if self.limit == 0 and self.putters.head != NULL:
             waiter = first(&self.putters)
@@ -255,7 +258,7 @@ cdef class SimpleQueue:
         wait = seconds(timeout)
         try:
             if not park(&self.getters, waiter, self, wait):
-                raise too_late(timeout, Empty)
+                raise timeout_error(timeout, Empty)
         except BaseException:
             if waiter.lost and waiter.value is not CLOSED:
                 self.restore(waiter.value)
@@ -265,11 +268,11 @@ cdef class SimpleQueue:
         return (<tuple>waiter.value)[0]
 
     def get_nowait(self):
-        """The next item, or Empty."""
+        """Take the next item, or raise Empty if there is none now."""
         return self.get(False)
 
     cdef int restore(self, tuple handed) except -1:
-        """A getter died with an item in hand: `handed` is what `hand` gave it."""
+        """A getter was killed after `hand` gave it `handed`: give that to the next getter, or put it back."""
         cdef Waiter waiter
         if self.getters.head != NULL:
             waiter = first(&self.getters)
@@ -282,7 +285,7 @@ cdef class SimpleQueue:
         return 0
 
     def peek(self, block=True, timeout=None):
-        """The next item without taking it; as `get` otherwise."""
+        """The next item, as `get`, without taking it."""
         cdef Waiter waiter
         cdef double wait = seconds(timeout)
         made_hub()
@@ -297,11 +300,11 @@ cdef class SimpleQueue:
             waiter = new_waiter(None)
             if not park(&self.peekers, waiter, self,
                         max(wait - current_hub().backend.time(), 0.0) if wait >= 0.0 else -1.0):
-                raise too_late(timeout, Empty)
-        return self.look()
+                raise timeout_error(timeout, Empty)
+        return self.first_item()
 
     def peek_nowait(self):
-        """The next item without taking it, or Empty."""
+        """The next item without taking it; Empty if there is none now."""
         return self.peek(False)
 
     # -- iteration, reports
@@ -345,8 +348,11 @@ cdef class SimpleQueue:
 
 
 cdef class Queue(SimpleQueue):
-    """Queue(maxsize=None, items=None, unfinished_tasks=None): a SimpleQueue that knows which of its
-    items are done (`task_done`, `join`) and can be shut down."""
+    """Queue(maxsize=None, items=None, unfinished_tasks=None): a SimpleQueue that counts unfinished items.
+
+    queue.Queue's contract: `task_done` and `join`, and `shutdown`.  `unfinished_tasks` is the count to begin with
+    (None: how many `items` there are).
+    """
 
     cdef readonly Py_ssize_t unfinished_tasks
     cdef WaitList joiners
@@ -360,7 +366,7 @@ cdef class Queue(SimpleQueue):
         return 0
 
     def task_done(self):
-        """One item that was got is done.  ValueError if there were not that many."""
+        """An item that was taken is done.  ValueError if that is called more often than items were put."""
         if self.unfinished_tasks <= 0:
             raise ValueError("task_done() called too many times")
         self.unfinished_tasks -= 1
@@ -368,20 +374,16 @@ cdef class Queue(SimpleQueue):
             wake_all(&self.joiners, None)
 
     def join(self, timeout=None):
-        """Wait until every item put is done, up to `timeout` seconds; whether they are."""
+        """Wait until every item is done, up to `timeout` seconds (None: for ever); returns whether they are."""
         made_hub()
         if self.unfinished_tasks > 0:
             park(&self.joiners, new_waiter(None), self, seconds(timeout))
         return self.unfinished_tasks == 0
 
-    @property
-    def is_shutdown(self):
-        return self.closed
-
     def shutdown(self, immediate=False):
-        """Refuse `put` from now on, and `get` once the queue is empty (queue.Queue.shutdown).
+        """Have `put` raise ShutDown from now on, and `get` once the queue is empty (queue.Queue.shutdown).
 
-        `immediate` drops what is in the queue, counting it as done.
+        With `immediate`, drop the items in the queue; they count as done.
         """
         self.closed = True
         if immediate:
@@ -397,6 +399,7 @@ cdef class Queue(SimpleQueue):
             wake_all(&self.peekers, PEEKED)
 
     def copy(self):
+        """A new queue of the same kind with the same items and as many unfinished ones."""
         return type(self)(self.maxsize, self.queue, self.unfinished_tasks)
 
 
@@ -413,7 +416,7 @@ cdef class LifoQueue(Queue):
         self.queue.append(item)
         return 0
 
-    cdef object look(self):
+    cdef object first_item(self):
         return self.queue[-1]
 
 
@@ -438,7 +441,7 @@ cdef class PriorityQueue(Queue):
 
 
 cdef class Channel(SimpleQueue):
-    """A queue of size zero: `put` waits until a `get` takes the item, and the other way round."""
+    """Channel(): a queue that holds nothing: `put` waits until a `get` takes the item, and the other way round."""
 
     def __init__(self, maxsize=1):
         if maxsize != 1:
@@ -451,11 +454,13 @@ cdef class Channel(SimpleQueue):
 
     @property
     def balance(self):
-        """Waiting putters minus waiting getters."""
+        """How many putters wait, minus how many getters."""
         return self.putters.count - self.getters.count
 
     def full(self):
+        """True: it holds nothing."""
         return True
 
     def empty(self):
+        """True: it holds nothing."""
         return True

@@ -1,12 +1,13 @@
 """Plain greenlets: no result, no links, no join.
 
-Called by: users (`spawn_raw`), signals.pyx, greenlet.pyx.
+Called by: users (`spawn_raw`), signals.pyx, links.pyx, greenlet.pyx.
 Invariants: they start from the hub's ring, as all greenlets do.  What one lets escape goes to the hub's error handler.
 """
 
 from weald._core cimport arena
 from weald._core.c_greenlet cimport *
-from weald._core.hub cimport Hub, current_greenlet, current_hub
+from weald._core.hub cimport Hub, current_greenlet
+from weald._core.threads cimport current_hub
 
 import sys
 from greenlet import GreenletExit
@@ -39,6 +40,7 @@ cdef class RawGreenlet(greenlet):
 
     @property
     def loop(self):
+        """This thread's event loop."""
         return current_hub().loop
 
     def run(self):
@@ -69,9 +71,10 @@ cdef greenlet new_raw(Hub hub, object function, tuple args):
 
 
 def spawn_raw(function, /, *args, **kwargs):
-    """Run `function(*args, **kwargs)` in a new plain greenlet, soon.  Returns the greenlet.
+    """Have `function(*args, **kwargs)` run in a new plain greenlet soon; returns the greenlet.
 
-    It has no result, links or join; an uncaught exception goes to the hub's `handle_error`.
+    It has no result, no links and no `join`; an uncaught exception goes to the hub's `handle_error`.  TypeError if
+    `function` is not callable.
     """
     cdef Hub hub = current_hub()
     cdef RawGreenlet g

@@ -12,9 +12,11 @@ Invariants: main thread only.  Handlers may block, so they run in a greenlet, wh
 from cpython.exc cimport PyErr_CheckSignals
 from posix.unistd cimport close as close_fd, read, write
 
-from weald._core.hub cimport Hub, SignalWatch, current_hub, has_hub
-from weald._core.loop cimport READ_EVENT, FdWatch, Target
+from weald._core.hooks cimport SignalWatch
+from weald._core.hub cimport Hub
+from weald._core.loops.contract cimport READ_EVENT, FdWatch, Target
 from weald._core.raw cimport new_raw
+from weald._core.threads cimport current_hub, has_hub, in_main_thread
 
 import os
 import signal
@@ -75,9 +77,9 @@ cdef class Signals(SignalWatch):
     cdef bint owns(self, int fd) noexcept:
         return fd == self.read_fd or fd == self.write_fd
 
-    cdef int close(self, bint in_main_thread) except -1:
+    cdef int close(self) except -1:
         self.watch.close()
-        if foreign_wakeup_fd < 0 and in_main_thread:
+        if foreign_wakeup_fd < 0 and in_main_thread():
             original_set_wakeup_fd(-1)
         # Not by os.close, which programs replace, and weald, too.
         close_fd(self.read_fd)

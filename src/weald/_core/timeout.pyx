@@ -1,15 +1,16 @@
 """Timeout: an exception raised in a greenlet after some time.
 
 Called by: everybody; `with Timeout(10)` around a request is the common use, and most never fire.
-Invariants: a Timeout is only ever raised in the block that owns it.  Between its expiry and its
-delivery it sits in the ready ring as DUE, and `cancel` there still takes it back.
+Invariants: a Timeout is raised nowhere but in the block that owns it.  Between its expiry and the moment in which it
+is raised its `Delivery` waits in the ready ring; `cancel` still takes it back then.
 """
 
-cimport cython
 from cpython.object cimport Py_LT
 
 from weald._core.c_greenlet cimport greenlet
-from weald._core.hub cimport DUE, OVER, PENDING, BaseTimer, Hub, Throw, current_greenlet, current_hub
+from weald._core.hub cimport Hub, Runnable, Throw, current_greenlet
+from weald._core.threads cimport current_hub
+from weald._core.timers cimport PENDING, BaseTimer
 from weald._core.waiters cimport seconds as to_seconds
 
 import sys
@@ -21,55 +22,70 @@ cdef extern from "Python.h":
         pass
 
 
-@cython.no_gc
 cdef class ThrowTimer(BaseTimer):
     """Raises `exception` in `target` when it expires.
 
-    Untracked: its cycle with the Timeout ends when it fires or is stopped, and until then the heap holds it.
+    Its cycle with the Timeout ends when it fires or is stopped.
     """
 
+    cdef Hub hub
     cdef greenlet target
     cdef object exception
+    cdef bint due  # expired, its Delivery is in the ready ring
     cdef object owner  # a Timeout of a subclass, which may override `_on_expiration`; else None
 
     cdef int expire(self) except -1:
-        self.state = DUE
-        self.hub.push(self)
+        cdef Delivery delivery = Delivery.__new__(Delivery)
+        delivery.timer = self
+        self.due = True
+        self.hub.push(delivery)
         return 0
 
-    cdef int run(self, Hub hub) except -1:
+    cdef int deliver(self) except -1:
         cdef Throw throw
-        if self.state != DUE:
+        if not self.due:
             return 0
-        self.state = OVER
+        self.due = False
         if self.owner is None:
             throw = Throw.__new__(Throw)
             throw.target = self.target
             throw.exception = self.exception
-            throw.run(hub)
+            throw.run(self.hub)
         else:
             try:
                 self.owner._on_expiration(self.target, self.exception)
             except BaseException:
-                report_error(hub, self.owner, *sys.exc_info())
+                report_error(self.hub, self.owner, *sys.exc_info())
         self.release()
         return 0
 
     cdef void release(self) noexcept:
+        """Hold on to nothing, and raise nothing if it has just expired."""
+        self.due = False
         self.target = None
         self.exception = None
         self.owner = None
 
 
+cdef class Delivery(Runnable):
+    """An expired timer's place in the ready ring."""
+
+    cdef ThrowTimer timer
+
+    cdef int run(self, Hub hub) except -1:
+        self.timer.deliver()
+        return 0
+
+
 cdef class Timeout(BaseException):
     """Timeout(seconds=None, exception=None, ref=True, priority=-1)
 
-    Raise *exception* in the current greenlet after *seconds* (float); the Timeout itself without
-    one.  With `exception=False` the `with` statement swallows it.  `seconds=None` never expires.
-    A timeout is delivered when the greenlet waits; a computation that never waits is not interrupted.
+    Raises *exception* in the current greenlet after *seconds* (float); the Timeout itself without one.
+    With `exception=False` the `with` statement swallows it.  `seconds=None` never expires.  It is raised while
+    the greenlet waits: a computation that never waits is not interrupted.
 
-    Use it in a `with` statement, or `start()` it and `close()` it in a `finally` clause.
-    `ref=False`: the timeout alone does not keep the hub waiting.  `priority` is ignored.
+    Use it in a `with` statement, or `start()` it and `close()` it in a `finally` clause.  With `ref=False` the hub does
+    not wait for it if nothing else is left to wait for.  `priority` is ignored.  ValueError if *seconds* is nan.
     """
 
     cdef public object seconds
@@ -85,13 +101,13 @@ cdef class Timeout(BaseException):
             to_seconds(seconds)  # refuse what is not a number now, not when it is started
 
     def start(self):
-        """Begin to count.  AssertionError if it is pending already."""
+        """Begin to count, in the current greenlet.  AssertionError if it is pending already."""
         if self.is_pending():
             raise AssertionError(f"{self!r} is already started; to restart it, cancel it first")
         self.begin()
 
     cdef bint is_pending(self) noexcept:
-        return self.timer_ is not None and (self.timer_.state == PENDING or self.timer_.state == DUE)
+        return self.timer_ is not None and (self.timer_.state == PENDING or self.timer_.due)
 
     cdef int begin(self) except -1:
         cdef ThrowTimer timer
@@ -104,7 +120,8 @@ cdef class Timeout(BaseException):
         if type(self) is not Timeout:
             timer.owner = self
         timer.ref = self.ref_
-        timer.start(current_hub(), to_seconds(self.seconds))
+        timer.hub = current_hub()
+        timer.start(timer.hub.timers, to_seconds(self.seconds))
         self.timer_ = timer
         return 0
 
@@ -114,7 +131,10 @@ cdef class Timeout(BaseException):
 
     @classmethod
     def start_new(cls, timeout=None, exception=None, ref=True):
-        """A started Timeout; *timeout* may be one already, which is started unless it is pending."""
+        """Make a Timeout of *timeout* seconds and start it; returns it.
+
+        *timeout* may be a Timeout already, which is started unless it is pending.
+        """
         if isinstance(timeout, Timeout):
             if not timeout.pending:
                 timeout.start()
@@ -129,7 +149,7 @@ cdef class Timeout(BaseException):
         return self.is_pending()
 
     def cancel(self):
-        """Take it back, if it is pending.  It can be started again."""
+        """Take it back, if it is pending.  It can be started again.  Idempotent."""
         self.finish()
 
     cdef int finish(self) except -1:
@@ -180,7 +200,7 @@ cdef class Timeout(BaseException):
 
 
 def expired(timeout):
-    """What to raise after a wait of `timeout`: seconds, or a Timeout, which stands for itself."""
+    """What to raise after a wait of `timeout`: a Timeout of so many seconds, or what a Timeout itself would raise."""
     if not isinstance(timeout, Timeout):
         return Timeout(timeout)
     exception = timeout.exception
@@ -191,10 +211,9 @@ cdef object MISSING = object()
 
 
 def with_timeout(seconds, function, /, *args, **kwds):
-    """Call `function(*args, **kwds)` under a Timeout of `seconds`.
+    """Call `function(*args, **kwds)` under a Timeout of `seconds` (or a Timeout); returns what it returns.
 
-    The keyword argument `timeout_value`, if given, is returned when the time is over; otherwise
-    the Timeout is raised.
+    When the time is over, the keyword argument `timeout_value` is returned, if given; otherwise the Timeout is raised.
     """
     timeout_value = kwds.pop("timeout_value", MISSING)
     timeout = Timeout.start_new(seconds)

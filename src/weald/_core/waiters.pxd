@@ -1,5 +1,5 @@
 # See waiters.pyx.
-from weald._core.hub cimport Hub, Runnable, Waiter
+from weald._core.hub cimport Waiter
 
 cdef struct WaitList:
     void *head  # Waiter, owned
@@ -19,17 +19,6 @@ cdef int park_thread(Waiter waiter, double timeout) except -1
 cdef bint wake_one(WaitList *list, object value) except -1
 cdef Py_ssize_t wake_all(WaitList *list, object value) except -1
 cdef double seconds(object timeout) except? -2.0
-
-cdef class Link(Runnable):
-    cdef Hub hub
-    cdef object source
-    cdef object callback
-    cdef list home
-    cdef bint scheduled
-
-cdef list add_link(list links, object source, object callback)
-cdef int drop_link(list links, object callback) except -1
-cdef int schedule_links(list links) except -1
 
 cdef class Linkable:
     cdef WaitList waiters

@@ -1,30 +1,27 @@
-"""The one FIFO that every primitive parks on.
+"""The queue in which greenlets and threads wait for a primitive; first come, first woken.
 
-It wakes greenlets of this thread, greenlets of other threads and plain threads alike: a waiter
-knows how (see `Waiter.resume`).
+Greenlets of this thread, greenlets of other threads and threads without a hub wait in it alike: each waiter knows how
+it is woken (see `Waiter.resume`).
 
-Called by: greenlet.pyx, sync.pyx, queue.pyx, descriptor.pyx.
+Called by: greenlet.pyx, event.pyx, lock.pyx, queue.pyx, descriptor.pyx.
 Invariants:
 - Wake-ups are FIFO and each wakes exactly one waiter that still waits.
-- Nothing comes between finding that one has to wait and being on the list.  Making the hub would:
-  whoever waits calls `made_hub` and looks again.
-- `park` always leaves the list without its waiter.  If the waiter dies (killed, timed out by a
-  Timeout) after it was woken, `waiter.lost` is true and the primitive passes the wake-up on.
+- No other code runs between finding that one has to wait and being on the list.  Making the hub runs Python code, so
+  whoever waits calls `made_hub` first, and looks again if that made one.
+- `park` always leaves the list without its waiter.  If an exception (a kill, a Timeout) ends the wait after the waiter
+  was woken, `waiter.lost` is true, and the primitive passes on what the waiter was woken with.
 - The GIL guards every list; nothing in here runs Python code.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.pythread cimport PyThread_acquire_lock, PyThread_allocate_lock, PyThread_type_lock
+from cpython.pythread cimport WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_type_lock
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport isnan
 
-from weald._core.hub cimport (
-    DONE, PARKED, Hub, Runnable, Waiter, WakeTimer, current_hub, current_hub_or_none, has_hub)
-from weald._core.loop cimport monotonic
-
-import sys
-
-from weald._core.hub import report_error
+from weald._core.hub cimport DONE, PARKED, Hub, Waiter, WakeTimer
+from weald._core.links cimport add_link, drop_link, schedule_links
+from weald._core.loops.contract cimport monotonic
+from weald._core.threads cimport current_hub_or_none, has_hub
 
 cdef extern from "Python.h":
     ctypedef enum PyLockStatus:
@@ -32,6 +29,10 @@ cdef extern from "Python.h":
         PY_LOCK_ACQUIRED
         PY_LOCK_INTR
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) nogil
+
+
+cdef double LONGEST_WAIT = 3600.0  # seconds in one go: longer ones overflow on some systems
+cdef int INTERRUPTIBLE = 1
 
 
 cdef void append(WaitList *list, Waiter waiter) noexcept:
@@ -95,9 +96,9 @@ cdef void clear(WaitList *list) noexcept:
 
 
 cdef bint made_hub() except -1:
-    """Make this thread's hub if it is to have one and has none yet; whether that was so.
+    """Make this thread's hub if it needs one and has none.  True if one was made.
 
-    Other threads run meanwhile, so what was to be waited for may have come.
+    Other threads run meanwhile, so what the caller is about to wait for may have happened.
     """
     return not has_hub() and current_hub_or_none() is not None
 
@@ -135,7 +136,7 @@ cdef int park_listed(WaitList *list, Waiter waiter, object what, double timeout)
             timer = WakeTimer.__new__(WakeTimer)
             timer.waiter = waiter
             timer.ref = True
-            timer.start(waiter.hub, timeout)
+            timer.start(waiter.hub.timers, timeout)
             try:
                 waiter.hub.park(waiter, what)
             finally:
@@ -184,13 +185,12 @@ cdef int park_thread(Waiter waiter, double timeout) except -1:
     waiter.lock = PyThread_allocate_lock()
     if waiter.lock == NULL:
         raise MemoryError
-    PyThread_acquire_lock(waiter.lock, 1)
+    PyThread_acquire_lock(waiter.lock, WAIT_LOCK)
     while waiter.state == PARKED:
         if timeout >= 0.0:
-            # An hour at a time: longer waits overflow on some systems.
-            microseconds = <long long>(min(max(deadline - monotonic(), 0.0), 3600.0) * 1e6)
+            microseconds = <long long>(min(max(deadline - monotonic(), 0.0), LONGEST_WAIT) * 1e6)
         with nogil:
-            status = PyThread_acquire_lock_timed(waiter.lock, microseconds, 1)
+            status = PyThread_acquire_lock_timed(waiter.lock, microseconds, INTERRUPTIBLE)
         if status == PY_LOCK_INTR:
             PyErr_CheckSignals()
         elif status == PY_LOCK_FAILURE and waiter.state == PARKED and timeout >= 0.0 and monotonic() >= deadline:
@@ -201,81 +201,24 @@ cdef int park_thread(Waiter waiter, double timeout) except -1:
     return 0
 
 
-# ------------------------------------------------------------------ links
-
-cdef class Link(Runnable):
-    """One `rawlink`: a call of `callback(source)` in `hub`, as soon as `source` is ready.
-
-    `home` is the list it is in until it is called.
-    """
-
-    cdef int run(self, Hub hub) except -1:
-        callback, self.callback = self.callback, None
-        source, self.source = self.source, None
-        if callback is None:
-            return 0
-        self.home.remove(self)
-        try:
-            callback(source)
-        except BaseException:
-            report_error(hub, (callback, source), *sys.exc_info())
-        return 0
-
-
-cdef list add_link(list links, object source, object callback):
-    """`links` (None: a new list) with one more."""
-    cdef Link link
-    if not callable(callback):
-        raise TypeError(f"a link must be callable, got {callback!r}")
-    if links is None:
-        links = []
-    link = Link.__new__(Link)
-    link.hub = current_hub()
-    link.source = source
-    link.callback = callback
-    link.home = links
-    links.append(link)
-    return links
-
-
-cdef int drop_link(list links, object callback) except -1:
-    """Take back one link to `callback`; unknown ones are ignored."""
-    cdef Link link
-    for link in links or ():
-        if link.callback == callback:
-            link.callback = link.source = None
-            links.remove(link)
-            return 0
-    return 0
-
-
-cdef int schedule_links(list links) except -1:
-    """Have every link called.  Until its turn has come each can still be taken back."""
-    cdef Link link
-    for link in links:
-        if not link.scheduled:
-            link.scheduled = True
-            link.hub.push(link)
-    return 0
-
-
 cdef class Linkable:
     """Something that can be waited for: greenlets and threads park on it, callbacks link to it."""
 
     def ready(self):
+        """Whether waiting for it would return at once."""
         return True
 
     def rawlink(self, callback):
-        """Call `callback(self)` in this thread's hub once this is ready; soon, if it is already.
+        """Have `callback(self)` called once in this thread's hub when this is ready; soon, if it is already.
 
-        The callback must not block.
+        The callback must not block.  TypeError if it is not callable.
         """
         self.links = add_link(self.links, self, callback)
         if self.ready():
             self.run_links()
 
     def unlink(self, callback):
-        """Take back one `rawlink(callback)`; unknown ones are ignored."""
+        """Take back one `rawlink(callback)`.  Does nothing if there is none."""
         drop_link(self.links, callback)
 
     cdef int run_links(self) except -1:
@@ -283,7 +226,7 @@ cdef class Linkable:
         return schedule_links(self.links)
 
     cdef int wait_for(self, object timeout) except -1:
-        """Park until woken; 1 when woken, 0 when timed out."""
+        """Wait until woken, up to `timeout` seconds; 1 when woken, 0 when the time is over."""
         return park(&self.waiters, new_waiter(None), self, seconds(timeout))
 
     def statistics(self):

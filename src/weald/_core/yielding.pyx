@@ -1,18 +1,19 @@
-"""Letting others run: sleep, and calls that never wait but are made again and again.
+"""Letting others run: sleep, and calls that return without waiting but are made again and again.
 
-Called by: users (`sleep`), descriptor.pyx, queue.pyx, sync.pyx (`give_way`), the package's select and time.
+Called by: users (`sleep`), descriptor.pyx, queue.pyx, event.pyx, lock.pyx (`give_way`), the package's select and time.
 """
 
 from libc.math cimport isnan
 
-from weald._core.hub cimport (
-    READY, Hub, Waiter, WakeTimer, current_greenlet, current_hub, current_hub_or_none, has_hub, is_exiting,
-    is_fresh_fork, tick)
+from weald._core.forks cimport is_fresh_fork
+from weald._core.hub cimport READY, Hub, Waiter, WakeTimer, current_greenlet, tick
+from weald._core.threads cimport current_hub, current_hub_or_none, has_hub, is_exiting
 from weald._core.waiters cimport park_thread
 
 cdef enum:
-    MANY_CALLS = 1024  # see give_way
-    LONG_TURN = 5  # milliseconds
+    MANY_CALLS = 1024  # since the last switch, after which `give_way` lets others run
+    CLOCK_CALLS = 8  # `give_way` looks at the clock at every so many of them; a power of 2
+    LONG_BATCH = 5  # milliseconds
 
 
 cdef int sleep_for(double seconds, bint ref) except -1:
@@ -33,7 +34,7 @@ cdef int sleep_for(double seconds, bint ref) except -1:
     timer = WakeTimer.__new__(WakeTimer)
     timer.waiter = waiter
     timer.ref = ref
-    timer.start(hub, seconds)
+    timer.start(hub.timers, seconds)
     try:
         hub.park(waiter, "sleep")
     except BaseException:
@@ -43,10 +44,10 @@ cdef int sleep_for(double seconds, bint ref) except -1:
 
 
 def sleep(seconds=0, ref=True):
-    """Let others run for `seconds` (a float); 0 or less yields once.
+    """Let others run for `seconds` (a float); 0 or less lets what is ready run once.
 
-    With `ref` false the sleep alone does not keep the hub waiting.  In a thread without a hub it
-    is a plain sleep of the thread.
+    With `ref` false the hub does not wait for the sleep's end if nothing else is left to wait for.  In a thread without
+    a hub the thread itself sleeps.  ValueError if `seconds` is nan.
     """
     cdef double s = seconds
     if isnan(s):
@@ -55,43 +56,49 @@ def sleep(seconds=0, ref=True):
 
 
 def idle(priority=0):
-    """Let everything else that is ready run first."""
+    """Let everything that is ready run first.  `priority` is ignored."""
     sleep_for(0.0, True)
 
 
 # ------------------------------------------------------------------ busy waits
 
-cdef int give_way(bint asks) except -1:
-    """For a call that could have had to wait and need not: others run now and then, if the caller seems to wait
-    by calling again and again.
+cdef int give_way(bint in_vain) except -1:
+    """For calls that return without waiting: let others run if the caller makes such calls again and again.
 
-    It does when it has made a great many such calls, or when it `asks` what only others can change and has kept
-    the loop waiting.  To be called ahead of the answer, which then holds when the caller gets it.
+    They run once it has made MANY_CALLS of them since the last switch.  If the call is `in_vain`, that is, it found
+    unchanged what only others can change, they run as soon as the batch takes LONG_BATCH.  Call this before you look up
+    what the call returns, because those who run may change it.
     """
     cdef Hub hub
     if not has_hub():
         return 0
     hub = current_hub()
-    hub.calls += 1
-    if hub.calls < MANY_CALLS and (
-        not asks or hub.calls & 7 or tick() - hub.batch_tick <= LONG_TURN or hub.timeless
+    hub.calls_since_switch += 1
+    if hub.calls_since_switch < MANY_CALLS and (
+        not in_vain
+        or hub.calls_since_switch & (CLOCK_CALLS - 1)
+        or tick() - hub.batch_tick <= LONG_BATCH
+        or hub.timeless
     ):
         return 0
     return let_others_run()
 
 
 cdef int let_others_run() except -1:
-    """Yield once, where there is somebody to yield to."""
+    """Let what is ready run once; at once if nothing can run: without a hub, in the hub, at exit, in a fresh fork."""
     cdef Hub hub
     if not has_hub() or is_exiting() or is_fresh_fork():
         return 0
     hub = current_hub()
-    hub.calls = 0
+    hub.calls_since_switch = 0
     if current_greenlet() is hub:
         return 0
     return sleep_for(0.0, True)
 
 
 def asked_in_vain():
-    """`give_way` for a call written in Python that found nothing changed; it had better look again."""
+    """For calls that found nothing changed: let others run if the caller asks again and again.
+
+    Others may change what was asked for, so look again afterwards.
+    """
     give_way(True)

@@ -1,6 +1,6 @@
-"""What the hub wants of an event loop, written down before the backends.
+"""What the hub wants of an event loop: the contract of the backends.
 
-A backend (`loop_uv`, `loop_virtual`, …) subclasses `Loop` and `FdWatch`.  It watches
+A backend (`uv`, `ev`, `virtual`) subclasses `Loop` and `FdWatch`.  It watches
 descriptors and waits; timers, callbacks and everything that runs Python belong to the hub.
 
 - `poll(deadline)` waits for events until `deadline` on the clock of `time()` (seconds; 0.0: do not
@@ -9,13 +9,14 @@ descriptors and waits; timers, callbacks and everything that runs Python belong 
 - `dispatch()` walks what was reported, with the GIL held, and calls each watch's target.
 - `wake()` ends a poll that is under way, from any thread.  A wake-up that comes just before the
   poll starts ends that poll.
-- `watch(fd, target)` makes a level-triggered watch, idle at first; `update(events)` sets its
-  interest (READ_EVENT | WRITE_EVENT; 0 stops), `close()` ends it.  One watch per descriptor.
+- `watch(fd, target)` makes a level-triggered watch, of nothing at first; `update(events)` sets the events to watch for
+  (READ_EVENT | WRITE_EVENT; 0: none), `close()` ends it.  One watch per descriptor.
   A descriptor in error reports every event.  DISARMED_EVENT in a report says that the backend
   has stopped the watch by itself.  A descriptor that cannot be watched raises OSError
   (EPERM for regular files, EBADF for closed ones).
 
-Called by: hub.pyx (poll, dispatch, wake, time), descriptor.pyx (watch).
+Called by: every backend, which implements it; hub.pyx (poll, dispatch, wake, time), timers.pyx (time, wake),
+descriptor.pyx and signals.pyx (watch).
 Invariants: all but `wake` is called by the owning thread.  A closed watch is never dispatched.
 """
 
@@ -77,7 +78,7 @@ cdef int report(FiredList *fired, void *watch, int events) noexcept nogil:
 
 
 cdef class Target:
-    """Somebody a watch reports to."""
+    """What a watch reports to."""
 
     cdef int ready(self, int events) except -1:
         """`events` are ready.  Called in the hub; must not block."""
@@ -100,7 +101,7 @@ cdef class Loop:
     name = "none"
 
     def __cinit__(self):
-        self.shortest = 20e-6
+        self.shortest_wait = 20e-6
         self.changed = []  # watches whose interest has been raised since the last poll
 
     def __dealloc__(self):
@@ -137,14 +138,14 @@ cdef class Loop:
         return 0
 
     cdef void forget(self, FdWatch watch) noexcept:
-        """`watch` is closed: drop what it reported and nobody has been told yet."""
+        """`watch` is closed: drop what it has reported and its target has not been told yet."""
         cdef int i
         for i in range(self.fired.count):
             if self.fired.items[i].watch == <void *>watch:
                 self.fired.items[i].watch = NULL
 
     cdef int check_changed(self) except -1:
-        """Report watches whose number was closed behind our back before the kernel hears of them.
+        """Report watches whose number was closed without our knowing, before the kernel hears of them.
 
         libuv and libev abort the process when epoll_ctl refuses a descriptor.  So a backend applies its
         changes right after this, with the GIL still held: nobody can close another number in between.

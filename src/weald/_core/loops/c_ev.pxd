@@ -1,4 +1,4 @@
-# libev: the part loop_ev.pyx calls.
+# libev: the part that ev.pyx calls.
 cdef extern from "ev.h" nogil:
     struct ev_loop:
         pass

@@ -1,4 +1,4 @@
-# libuv: the part loop_uv.pyx calls.
+# libuv: the part that uv.pyx calls.
 cdef extern from "uv.h" nogil:
     ctypedef struct uv__io_t:
         int fd

@@ -1,6 +1,6 @@
-"""The libev backend; loop.pyx has the contract.
+"""The libev backend; contract.pyx has the contract.
 
-Called by: hub.pyx, when asked for "libev".
+Called by: backends.py, when "libev" is asked for.
 Invariants: libev applies changes of interest when it polls next, so `update` makes no system call.  The
 ev_io of a watch is malloc'ed and `data` is its EvWatch, borrowed; libev forgets a stopped watcher at once,
 so it is freed on close.  The async watcher is what makes ev_run wait when nothing else is watched.
@@ -11,8 +11,8 @@ from libc.math cimport isinf
 from libc.stdlib cimport calloc, free
 from posix.fcntl cimport F_GETFD, fcntl
 
-from weald._core.c_ev cimport *
-from weald._core.loop cimport (
+from weald._core.loops.c_ev cimport *
+from weald._core.loops.contract cimport (
     DISARMED_EVENT, READ_EVENT, WRITE_EVENT, FdWatch, FiredList, Loop, Target, check_room, monotonic, report)
 
 import os

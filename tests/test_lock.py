@@ -1,8 +1,8 @@
-"""Event, AsyncResult, semaphores, locks, Condition: between greenlets and between threads."""
+"""Semaphores, locks and Condition: between greenlets and between threads."""
 
+import pickle
 import threading
 import weakref
-from concurrent.futures import CancelledError
 
 import pytest
 from helpers import PATIENCE, HubMakingTime, Thread, settle
@@ -11,75 +11,6 @@ import weald
 from weald import Timeout
 from weald.event import AsyncResult, Event
 from weald.lock import BoundedSemaphore, Condition, DummySemaphore, Lock, RLock, Semaphore
-
-
-def test_event_set_then_clear_wakes_those_who_waited(loop_name):
-    event = Event()
-    gs = [weald.spawn(event.wait) for _ in range(3)]
-    weald.sleep(0)
-    event.set()
-    event.clear()
-    weald.joinall(gs)
-    assert not event.is_set()
-
-
-def test_event_wait_times_out(virtual):
-    begin = virtual.loop.now()
-    assert Event().wait(3) is False
-    assert virtual.loop.now() == begin + 3
-
-
-def test_async_result(loop_name):
-    result = AsyncResult()
-    gs = [weald.spawn(result.get) for _ in range(3)]
-    with pytest.raises(Timeout):
-        result.get(block=False)
-    result.set(5)
-    assert [g.get() for g in gs] == [5, 5, 5]
-    failed = AsyncResult()
-    failed.set_exception(KeyError("x"))
-    with pytest.raises(KeyError):
-        failed.get()
-    cancelled = AsyncResult()
-    assert cancelled.cancel() and cancelled.cancelled() and not cancelled.cancel()
-
-
-def test_async_result_as_a_future(loop_name, capsys):
-    result, seen = AsyncResult(), []
-    assert not result.done() and not result.running() and not result.cancelled()
-    result.add_done_callback(lambda r: seen.append(("first", r.result())))
-    result.add_done_callback(lambda r: 1 / 0)  # reported, and nobody else's trouble
-    result.add_done_callback(lambda r: seen.append(("second", r.done())))
-    with pytest.raises(TypeError):
-        result.add_done_callback(3)
-    with pytest.raises(TimeoutError):
-        result.result(timeout=0.001)
-    result.set_result(5)
-    assert seen == [("first", 5), ("second", True)], "called by who brings the outcome, in order"
-    result.add_done_callback(lambda r: seen.append("at once"))
-    assert seen[2:] == ["at once"]
-    result.set(6)
-    assert len(seen) == 3, "called once"
-    assert "ZeroDivisionError" in capsys.readouterr().err
-
-
-def test_async_result_done_callbacks_when_it_fails_and_when_it_is_cancelled(loop_name):
-    for end in (AsyncResult.cancel, lambda r: r.set_exception(KeyError("x"))):
-        result, seen = AsyncResult(), []
-        result.add_done_callback(lambda r, seen=seen: seen.append((r.cancelled(), type(r.exception))))
-        end(result)
-        assert seen == [(end is AsyncResult.cancel, CancelledError if end is AsyncResult.cancel else KeyError)]
-    with pytest.raises(CancelledError):
-        cancelled = AsyncResult()
-        cancelled.cancel()
-        cancelled.result()
-
-
-def test_async_result_done_callback_of_a_thread_without_a_hub():
-    result, seen = AsyncResult(), []
-    Thread(lambda: result.add_done_callback(lambda r: seen.append(r.value))).result()
-    result.set(1)
-    assert seen == [1]
 
 
 def test_semaphore_hands_over_in_order(loop_name):
@@ -204,20 +135,6 @@ def test_a_lock_held_by_another_thread_does_not_stop_this_threads_greenlets():
     thread.join()
 
 
-def test_event_set_from_a_thread_and_waited_for_in_one():
-    event, back = Event(), Event()
-
-    def other():
-        assert event.wait(PATIENCE)
-        back.set()
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    weald.spawn(event.set)
-    assert back.wait(PATIENCE)
-    thread.join()
-
-
 @pytest.mark.parametrize("make", [Lock, RLock, Event, AsyncResult, Semaphore, DummySemaphore, Condition])
 def test_weak_references(make):
     primitive = make()
@@ -267,16 +184,6 @@ def test_a_lock_that_is_freed_while_the_first_wait_makes_the_hub(make):
         semaphore = make()
         with HubMakingTime(acquired_elsewhere(semaphore)):
             assert semaphore.wait(timeout=0.01) == 1
-
-
-def test_what_comes_while_the_first_wait_makes_the_hub():
-    event = Event()
-    with HubMakingTime(event.set):
-        assert event.wait(timeout=0) is True
-    for wait in (lambda r: r.get(timeout=0), lambda r: r.result(timeout=0), lambda r: r.wait(timeout=0)):
-        result = AsyncResult()
-        with HubMakingTime(lambda result=result: result.set(7)):
-            assert wait(result) == 7
 
 
 def test_a_semaphore_that_owes_permits_hands_none_over(virtual):
@@ -361,10 +268,16 @@ def test_rlock_ignores_arguments_as_the_stdlibs_does():
         assert lock.locked()
 
 
-@pytest.mark.parametrize("get", [AsyncResult.get, AsyncResult.result])
-def test_a_result_that_comes_as_the_time_is_over_is_given(virtual, get):
-    result = AsyncResult()
-    g = weald.spawn(get, result, timeout=1)
-    weald.sleep(0)
-    virtual.loop.timer(1).start(result.set, 5)
-    assert g.get() == 5
+@pytest.mark.parametrize(
+    "cls", [AsyncResult, BoundedSemaphore, Condition, DummySemaphore, Event, Lock, RLock, Semaphore]
+)
+def test_pickles_of_classes_name_the_module_that_they_always_have_named(cls):
+    assert cls.__module__ == "weald._core.sync"
+    assert pickle.loads(b"cweald._core.sync\n" + cls.__name__.encode() + b"\n.") is cls
+    assert pickle.loads(pickle.dumps(cls)) is cls
+
+
+def test_pickles_of_a_dummy_semaphore():
+    known = b"cweald._core.sync\n__pyx_unpickle_DummySemaphore\n(cweald._core.sync\nDummySemaphore\nI238750788\n(ttR."
+    for text in (known, pickle.dumps(DummySemaphore())):
+        assert type(pickle.loads(text)) is DummySemaphore

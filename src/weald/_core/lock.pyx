@@ -1,264 +1,25 @@
-"""Event, AsyncResult, semaphores, locks and Condition.
+"""Semaphores, locks and Condition.
 
-Called by: weald.event, weald.lock, weald.threading, threadpool, everybody.
+Called by: weald.lock, weald.thread, weald.threading, threadpool, everybody.
 Invariants:
 - Permits are handed over: `release` gives a permit straight to the first waiter, so nobody who
   comes later overtakes it, and no wake-up is for nothing.
-- A waiter that dies after it was woken passes on what it was given.
+- A waiter that is killed after it was woken passes on what it was given.
 - All of it works between greenlets of different threads and threads without a hub, which is the
   waiters' doing (see waiters.pyx).
-
-Long because it holds ten primitives, each short, that share the handing over and passing on.
 """
 
-from weald._core.hub cimport Waiter, acting_greenlet, current_greenlet, current_hub
+from weald._core.c_python cimport show_as
+from weald._core.hub cimport Waiter, acting_greenlet, current_greenlet
+from weald._core.threads cimport current_hub
 from weald._core.waiters cimport (
     Linkable, WaitList, append, clear, first, made_hub, new_waiter, park, park_listed, seconds, wake_all, wake_one)
 from weald._core.yielding cimport give_way, let_others_run
 
-import sys
 import warnings
 from _thread import TIMEOUT_MAX
-from concurrent.futures import CancelledError
 
-from weald._core.hub import BlockingSwitchOutError, LoopExit, report_error
-from weald._core.timeout import Timeout, expired
-
-
-# ------------------------------------------------------------------ Event
-
-cdef class Event(Linkable):
-    """A flag that can be waited for; threading.Event's contract.
-
-    `set` wakes everybody who waits, also those who have not run yet when it is cleared again.
-    """
-
-    cdef object __weakref__
-    cdef bint flag
-
-    def __init__(self):
-        pass
-
-    def is_set(self):
-        """True if the flag is set."""
-        if not self.flag:
-            give_way(True)
-        return self.flag
-
-    isSet = is_set
-
-    def ready(self):
-        """`is_set`, as every linkable object has it."""
-        return self.flag
-
-    def set(self):
-        """Set the flag and wake everybody.  Any thread."""
-        self.flag = True
-        if self.waiters.head != NULL:
-            wake_all(&self.waiters, None)
-        if self.links is not None:
-            self.run_links()
-
-    def clear(self):
-        """Reset the flag; later `wait`s block."""
-        self.flag = False
-
-    def wait(self, timeout=None):
-        """Block until the flag is set or `timeout` seconds have passed; whether it is set."""
-        if self.flag or made_hub() and self.flag:
-            return True
-        return bool(self.wait_for(timeout)) or self.flag
-
-    def __repr__(self):
-        return (f"<{type(self).__name__} at {id(self):#x} {'set' if self.flag else 'clear'} "
-                f"waiting={self.waiters.count}>")
-
-    def _reset_internal_locks(self):
-        clear(&self.waiters)
-
-
-# ------------------------------------------------------------------ AsyncResult
-
-cdef enum ResultState:
-    WAITING
-    VALUE
-    FAILED
-    CANCELLED
-
-
-cdef class AsyncResult(Linkable):
-    """A value or an exception that arrives once and can be waited for.
-
-    `set` and `set_exception` may be called from any thread.  An AsyncResult can be given as a link
-    (`greenlet.link(result)`): it takes over the outcome.  It also has a Future's `result`, `set_result`, `done`,
-    `running`, `cancel`, `cancelled` and `add_done_callback`; only `exception` is an attribute here.
-    """
-
-    cdef object __weakref__
-    cdef ResultState state
-    cdef object value_
-    cdef object error  # the exception, or None
-    cdef object traceback
-    cdef list callbacks  # of add_done_callback; None once they are called
-
-    def __init__(self):
-        pass
-
-    def ready(self):
-        """Whether there is an outcome."""
-        return self.state != WAITING
-
-    done = ready
-
-    def successful(self):
-        """Whether there is a value."""
-        return self.state == VALUE
-
-    def running(self):
-        """False: nothing here knows of who will bring the outcome."""
-        return False
-
-    def cancelled(self):
-        """Whether `cancel` ended it."""
-        return self.state == CANCELLED
-
-    @property
-    def value(self):
-        """The value; None as long as there is none."""
-        return self.value_
-
-    @property
-    def exception(self):
-        """The exception, or None."""
-        return self.error
-
-    @property
-    def exc_info(self):
-        """(type, exception, traceback), or () without an exception."""
-        if self.error is None:
-            return ()
-        return type(self.error), self.error, self.traceback
-
-    cdef int settle(self) except -1:
-        if self.waiters.head != NULL:
-            wake_all(&self.waiters, None)
-        if self.links is not None:
-            self.run_links()
-        if self.callbacks is not None:
-            callbacks, self.callbacks = self.callbacks, None
-            for callback in callbacks:
-                self.tell(callback)
-        return 0
-
-    cdef int tell(self, object callback) except -1:
-        """A done callback; what it raises is reported and not passed on to who brings the outcome."""
-        try:
-            callback(self)
-        except BaseException:
-            report_error(current_hub(), (callback, self), *sys.exc_info())
-        return 0
-
-    def add_done_callback(self, callback):
-        """Call `callback(self)` once there is an outcome: by who brings it, or at once if it is there already.
-
-        As a Future has it, and unlike `rawlink`, it needs no hub to run.  It must not block.
-        """
-        if not callable(callback):
-            raise TypeError(f"a done callback must be callable, got {callback!r}")
-        if self.state != WAITING:
-            self.tell(callback)
-            return
-        if self.callbacks is None:
-            self.callbacks = []
-        self.callbacks.append(callback)
-
-    def set(self, value=None):
-        """Store `value` and wake everybody.  A later `set` replaces it."""
-        self.value_ = value
-        self.error = self.traceback = None
-        self.state = VALUE
-        self.settle()
-
-    set_result = set
-
-    def set_exception(self, exception, exc_info=None):
-        """Store `exception` (an instance or a class), raised by every `get`, and wake everybody."""
-        traceback = None
-        if exc_info is not None:
-            exception, traceback = exc_info[1] or exc_info[0], exc_info[2]
-        if isinstance(exception, type) and issubclass(exception, BaseException):
-            exception = exception()
-        if not isinstance(exception, BaseException):
-            raise TypeError(f"set_exception needs an exception, got {exception!r}")
-        self.error = exception
-        self.traceback = traceback if traceback is not None else exception.__traceback__
-        self.value_ = None
-        self.state = FAILED
-        self.settle()
-
-    def cancel(self):
-        """Settle with concurrent.futures.CancelledError, unless there is an outcome already."""
-        if self.state != WAITING:
-            return False
-        self.error = CancelledError()
-        self.traceback = None
-        self.state = CANCELLED
-        self.settle()
-        return True
-
-    cdef object outcome(self):
-        if self.error is None:
-            return self.value_
-        raise self.error.with_traceback(self.traceback)
-
-    def get(self, block=True, timeout=None):
-        """The value, waiting for it if `block`; raises the exception if that is what was set.
-
-        Raises weald.Timeout when it takes longer than `timeout` seconds, or is not there and
-        `block` is false.
-        """
-        if self.state == WAITING:
-            if not block:
-                raise Timeout()
-            made_hub()
-            while self.state == WAITING:
-                if not self.wait_for(timeout) and self.state == WAITING:
-                    raise expired(timeout)
-        return self.outcome()
-
-    def result(self, timeout=None):
-        """`get(timeout=timeout)`, as a Future calls it: the builtin TimeoutError when it takes too long."""
-        made_hub()
-        if self.state == WAITING and not self.wait_for(timeout) and self.state == WAITING:
-            raise TimeoutError(f"no result after {timeout} seconds")
-        return self.outcome()
-
-    def get_nowait(self):
-        """The value; weald.Timeout if it is not there yet."""
-        return self.get(block=False)
-
-    def wait(self, timeout=None):
-        """Wait for an outcome of either kind, up to `timeout` seconds; the value, or None."""
-        made_hub()
-        if self.state == WAITING:
-            self.wait_for(timeout)
-        return self.value_
-
-    def __call__(self, source):
-        """Take over the outcome of `source` (a greenlet, an AsyncResult): for use as a link."""
-        if source.successful():
-            self.set(source.value)
-        else:
-            self.set_exception(source.exception, getattr(source, "exc_info", None) or None)
-
-    @classmethod
-    def __class_getitem__(cls, item):
-        return cls
-
-    def __repr__(self):
-        state = (f"value={self.value_!r}" if self.state == VALUE else
-                 f"exception={self.error!r}" if self.error is not None else "unset")
-        return f"<{type(self).__name__} at {id(self):#x} {state} waiting={self.waiters.count}>"
+from weald._core.hub import BlockingSwitchOutError, LoopExit
 
 
 # ------------------------------------------------------------------ semaphores
@@ -287,7 +48,7 @@ cdef class Semaphore(Linkable):
     def acquire(self, blocking=True, timeout=None):
         """Take a permit, waiting for it up to `timeout` seconds (None: for ever) if `blocking`.
 
-        Returns whether it was got.
+        Returns whether it was taken.
         """
         if self.counter > 0:
             self.counter -= 1
@@ -310,7 +71,7 @@ cdef class Semaphore(Linkable):
             raise
 
     cdef int give_back(self) except -1:
-        """One permit: to the first waiter, else into the counter.
+        """Give one permit to the first waiter, or to the counter.
 
         `counter` is public: a pool shrinks by making it negative, and permits then go there first.
         """
@@ -324,7 +85,10 @@ cdef class Semaphore(Linkable):
         return 0
 
     def release(self, n=1):
-        """Give back `n` permits; the permits then free.  Any greenlet or thread may."""
+        """Give back `n` permits; returns how many are free then.  Any greenlet or thread may.
+
+        ValueError if `n` is less than 1.
+        """
         cdef Py_ssize_t _
         if n < 1:
             raise ValueError("n must be one or more")
@@ -333,7 +97,10 @@ cdef class Semaphore(Linkable):
         return self.counter
 
     def wait(self, timeout=None):
-        """Wait until a permit is free, without taking it; the permits free then."""
+        """Wait up to `timeout` seconds (None: for ever) until a permit is free, without taking it.
+
+        Returns how many are free then.
+        """
         cdef Waiter waiter
         if self.counter > 0 or made_hub() and self.counter > 0:
             return self.counter
@@ -372,14 +139,14 @@ cdef class BoundedSemaphore(Semaphore):
         self.initial = self.counter
 
     def release(self, n=1):
-        """As Semaphore's; ValueError if there would be more permits than at the start."""
+        """Give back `n` permits; ValueError if there would be more than at the start."""
         if self.counter + <Py_ssize_t>n > self.initial:
             raise ValueError("Semaphore released too many times")
         return Semaphore.release(self, n)
 
 
 cdef class DummySemaphore:
-    """A semaphore with permits for everybody: nothing is counted, nobody waits."""
+    """DummySemaphore(value=None): a semaphore with permits for everybody.  Nothing is counted, nobody waits."""
 
     cdef object __weakref__
 
@@ -387,24 +154,28 @@ cdef class DummySemaphore:
         pass
 
     def locked(self):
+        """False: nobody ever waits."""
         return False
 
     def ready(self):
+        """True: a permit is always free."""
         return True
 
     def release(self, n=1):
-        """Nothing is counted."""
+        """Does nothing."""
 
     def rawlink(self, callback):
-        """Never called: there is no change to tell of."""
+        """Does nothing: no permit ever becomes free."""
 
     def unlink(self, callback):
-        """Nothing is linked."""
+        """Does nothing: nothing is linked."""
 
     def wait(self, timeout=None):
+        """Returns 1 at once."""
         return 1
 
     def acquire(self, blocking=True, timeout=None):
+        """Returns True at once."""
         return True
 
     def __enter__(self):
@@ -417,7 +188,7 @@ cdef class DummySemaphore:
 # ------------------------------------------------------------------ locks
 
 cdef double lock_timeout(bint blocking, object timeout) except? -2.0:
-    """threading's rules for acquire(blocking, timeout); None is for ever too."""
+    """`acquire`'s `timeout` as seconds, -1.0 for ever, by threading's rules; None is for ever, too."""
     cdef double value
     if timeout is None:
         return -1.0
@@ -437,7 +208,7 @@ cdef double LONGEST = TIMEOUT_MAX
 
 
 cdef class Lock(Linkable):
-    """threading.Lock's contract; any greenlet or thread may release it.  FIFO."""
+    """Lock(): threading.Lock's contract; any greenlet or thread may release it.  First come, first served."""
 
     cdef object __weakref__
     cdef bint held
@@ -446,7 +217,11 @@ cdef class Lock(Linkable):
         pass
 
     def acquire(self, blocking=True, timeout=-1):
-        """Take the lock; False if it is not to be had in `timeout` seconds (-1: wait for ever)."""
+        """Take the lock, waiting for it up to `timeout` seconds (-1: for ever) if `blocking`.
+
+        Returns whether it was taken.  ValueError for a timeout of a call that is not blocking, OverflowError for one
+        above threading.TIMEOUT_MAX.
+        """
         cdef double limit = -1.0 if timeout is None else lock_timeout(blocking, timeout)
         if self.is_free():
             self.held = True
@@ -458,14 +233,14 @@ cdef class Lock(Linkable):
         return self.acquire_slowly(limit)
 
     cdef bint is_free(self) except -1:
-        """Whether it can be taken at once.  Who takes locks in a loop lets others run."""
+        """Whether it can be taken at once.  Lets others run if locks are taken again and again."""
         if self.held:
             return False
         give_way(False)
         return not self.held
 
     def _is_owned(self):
-        """For threading.Condition, which else asks by trying to acquire."""
+        """Whether it is held, for threading.Condition, which would otherwise find out by trying to acquire it."""
         return self.held
 
     cdef bint acquire_slowly(self, double timeout) except -1:
@@ -489,17 +264,19 @@ cdef class Lock(Linkable):
         return 0
 
     def release(self):
-        """Give the lock to who has waited longest, or free it.  RuntimeError if it is not held."""
+        """Give the lock to the one that has waited longest, or free it.  RuntimeError if it is not held."""
         if not self.held:
             raise RuntimeError("release unlocked lock")
         self.pass_on()
 
     def locked(self):
+        """Whether it is held."""
         if self.held:
             give_way(True)
         return self.held
 
     def ready(self):
+        """Whether it can be taken at once."""
         return not self.held
 
     # Python 2's names, which _thread.lock still has.
@@ -526,10 +303,10 @@ cdef class Lock(Linkable):
 
 
 cdef object holder():
-    """Who holds an RLock: the current greenlet.
+    """Whose an RLock is that is taken now: the current greenlet.
 
-    While the interpreter ends, weak reference callbacks (logging's) take locks when there is no current
-    greenlet any more; nothing else runs then, so one stand-in serves them all.
+    While the interpreter ends, callbacks of weak references (logging's) take locks when there is no current greenlet
+    any more.  Nothing else runs then, so they share one owner.
     """
     try:
         return current_greenlet()
@@ -541,7 +318,7 @@ cdef object LAST_HOLDER = object()
 
 
 cdef class RLock(Linkable):
-    """threading.RLock's contract: its owner, a greenlet, may take it again.  FIFO."""
+    """RLock(): threading.RLock's contract: its owner, a greenlet, may take it again.  First come, first served."""
 
     cdef object __weakref__
     cdef object owner
@@ -552,14 +329,16 @@ cdef class RLock(Linkable):
             warnings.warn("RLock takes no arguments", DeprecationWarning, stacklevel=2)
 
     def acquire(self, blocking=True, timeout=-1):
-        """Take the lock, once more if it is held by this greenlet; False if it is not to be had in
-        `timeout` seconds (-1: wait for ever)."""
+        """Take the lock, once more if this greenlet holds it, waiting up to `timeout` seconds (-1: for ever).
+
+        Returns whether it was taken; without `blocking` it does not wait.  Errors as with Lock.
+        """
         cdef double limit = -1.0 if timeout is None else lock_timeout(blocking, timeout)
         me = holder()
         if self.owner is me or self.owner is not None and acting_greenlet() is self.owner:
             self.count += 1
             return True
-        # Who takes locks in a loop, or asks for one again and again, lets others run.
+        # Lets others run if locks are taken, or asked for, again and again.
         give_way(self.owner is not None)
         if self.owner is None:
             self.owner = me
@@ -598,7 +377,10 @@ cdef class RLock(Linkable):
         return 0
 
     def release(self):
-        """Undo one acquire.  RuntimeError if this greenlet does not hold the lock."""
+        """Undo one `acquire`; the last one gives the lock to the one that has waited longest, or frees it.
+
+        RuntimeError if this greenlet does not hold it.
+        """
         if not self._is_owned():
             raise RuntimeError("cannot release un-acquired lock")
         self.count -= 1
@@ -606,9 +388,11 @@ cdef class RLock(Linkable):
             self.pass_on()
 
     def locked(self):
+        """Whether a greenlet holds it."""
         return self.owner is not None
 
     def ready(self):
+        """Whether no greenlet holds it."""
         return self.owner is None
 
     def __enter__(self):
@@ -679,7 +463,7 @@ cdef class Condition:
         return self.is_owned()
 
     def wait(self, timeout=None):
-        """Release the lock, wait to be notified or for `timeout` seconds, take the lock again.
+        """Release the lock, wait to be notified, up to `timeout` seconds (None: for ever), and take the lock again.
 
         Returns whether it was notified.  RuntimeError if the lock is not held.
         """
@@ -713,9 +497,9 @@ cdef class Condition:
         return notified
 
     cdef int take_back(self, object acquire, tuple args) except -1:
-        """Take the lock again even if the greenlet is killed meanwhile, and raise that then.
+        """Take the lock again, even if the greenlet is killed meanwhile; that exception is raised afterwards.
 
-        Who called `wait` will release the lock, which must not be somebody else's by then.
+        The caller of `wait` will release the lock, so it must hold it.
         """
         killed = None
         while True:
@@ -723,17 +507,17 @@ cdef class Condition:
                 acquire(*args)
                 break
             except (BlockingSwitchOutError, LoopExit):
-                raise  # it will never be to be had
+                raise  # here nobody can wait for it, now or later
             except BaseException as error:
                 if not isinstance(self._lock, Linkable):
-                    raise  # perhaps a failure of its own, which would come again
+                    raise  # perhaps the foreign lock's own failure, which would come again
                 killed = error
         if killed is not None:
             raise killed
         return 0
 
     def wait_for(self, predicate, timeout=None):
-        """Wait until `predicate()` is true, up to `timeout` seconds; its last value."""
+        """`wait` until `predicate()` is true, up to `timeout` seconds (None: for ever); returns its last value."""
         result = predicate()
         if result:
             return result
@@ -748,7 +532,7 @@ cdef class Condition:
         return result
 
     def notify(self, n=1):
-        """Wake the `n` that have waited longest.  RuntimeError if the lock is not held."""
+        """Wake the `n` greenlets or threads that have waited longest.  RuntimeError if the lock is not held."""
         cdef Py_ssize_t _
         if not self.is_owned():
             raise RuntimeError("cannot notify on un-acquired lock")
@@ -757,7 +541,7 @@ cdef class Condition:
                 break
 
     def notify_all(self):
-        """Wake everybody.  RuntimeError if the lock is not held."""
+        """Wake everybody who waits.  RuntimeError if the lock is not held."""
         if not self.is_owned():
             raise RuntimeError("cannot notify on un-acquired lock")
         wake_all(&self.waiters, None)
@@ -774,3 +558,12 @@ cdef class Condition:
 
     def __repr__(self):
         return f"<Condition({self._lock!r}) waiting={self.waiters.count}>"
+
+
+# Pickles name the module in which they were first.
+show_as(Semaphore, "weald._core.sync.Semaphore")
+show_as(BoundedSemaphore, "weald._core.sync.BoundedSemaphore")
+show_as(DummySemaphore, "weald._core.sync.DummySemaphore")
+show_as(Lock, "weald._core.sync.Lock")
+show_as(RLock, "weald._core.sync.RLock")
+show_as(Condition, "weald._core.sync.Condition")

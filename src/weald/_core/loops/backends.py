@@ -1,6 +1,6 @@
 """The event loops there are, by name; which one new hubs get.
 
-Called by: hub.pyx (`make_loop`), the package's settings.  Other backends than the default are imported when
+Called by: hub.pyx (`make_loop`), threads.pyx (`load_loop`), the package's settings.  Other backends than the default are imported when
 asked for: each links a library.
 """
 
@@ -12,9 +12,9 @@ from typing import Any
 __all__ = ["BACKENDS", "load_loop", "loop_names", "make_loop", "set_loop_factory"]
 
 BACKENDS = {
-    "libuv": ("weald._core.loop_uv", "UvLoop"),
-    "libev": ("weald._core.loop_ev", "EvLoop"),
-    "virtual": ("weald._core.loop_virtual", "VirtualLoop"),
+    "libuv": ("weald._core.loops.uv", "UvLoop"),
+    "libev": ("weald._core.loops.ev", "EvLoop"),
+    "virtual": ("weald._core.loops.virtual", "VirtualLoop"),
 }
 
 _chosen: str | None = None

@@ -1,4 +1,4 @@
-# The contract between the hub and a backend; see loop.pyx.
+# The contract between the hub and a backend; see contract.pyx.
 
 cdef enum:
     READ_EVENT = 1
@@ -31,7 +31,8 @@ cdef class Loop:
     cdef FiredList fired
     cdef list changed
     cdef readonly bint destroyed
-    cdef readonly double shortest  # seconds below which waiting costs more than it saves
+    cdef bint polling  # the hub is in a `poll` that may wait, and nobody has ended it yet
+    cdef readonly double shortest_wait  # seconds; below, a poll that does not wait is cheaper
     cdef double time(self) noexcept
     cdef FdWatch watch(self, int fd, Target target)
     cdef int poll(self, double deadline) except -1
@@ -46,3 +47,9 @@ cdef class Loop:
 
 cpdef double monotonic() noexcept nogil
 cdef int check_room(int count) except -1
+
+
+cdef inline void end_poll(Loop loop) noexcept:
+    """End the poll that is under way (`loop.polling`); once is enough.  Any thread, with the GIL."""
+    loop.polling = False
+    loop.wake()

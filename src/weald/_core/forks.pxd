@@ -1,0 +1,3 @@
+# See forks.pyx.
+
+cdef bint is_fresh_fork() noexcept

@@ -1,0 +1,89 @@
+"""Deadlocks and uncaught exceptions: when to report them, and what to say.
+
+Called by: hub.pyx, forks.pyx; those who have threads that wake nobody (`helper_idle`).
+Invariants: a deadlock is reported only while no other thread could wake a greenlet.  Helper threads of weald's own
+that wait for work cannot; they say so by `helper_idle`.
+"""
+
+import sys
+import traceback as tracebacks
+
+cdef extern from * nogil:
+    """
+    /* How many other Python threads live in this interpreter.  GIL held. */
+    static int weald_other_threads(void)
+    {
+        int n = -1;
+        PyThreadState *t = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+        for (; t != NULL; t = PyThreadState_Next(t))
+            n++;
+        return n;
+    }
+    """
+    int other_threads "weald_other_threads"()
+
+cdef enum:
+    MAX_GREENLETS = 50  # in a report
+    MAX_FRAMES = 6  # of each
+
+cdef Py_ssize_t idle_helpers = 0
+cdef bint signals_handled = False  # the program has handlers of signals
+
+
+cdef bint other_threads_may_wake() noexcept:
+    """Whether there are threads that might wake a greenlet of this one."""
+    return other_threads() > idle_helpers
+
+
+def helper_idle(int change):
+    """Count a helper thread that waits for work and so wakes no greenlet: 1 when its wait begins, -1 when it ends.
+
+    While every other thread is such a one, a deadlock can be reported.
+    """
+    global idle_helpers
+    idle_helpers += change
+
+
+cdef bint handlers_may_wake() noexcept:
+    """Whether the program has handlers of signals, which may wake a greenlet."""
+    return signals_handled
+
+
+def signals_may_wake(bint handled):
+    """Whether the program has handlers of signals: no deadlock is reported then, for one may wake a greenlet."""
+    global signals_handled
+    signals_handled = handled
+
+
+cdef void forget_helpers() noexcept:
+    """In a fork's child: the parent's helper threads are not here."""
+    global idle_helpers
+    idle_helpers = 0
+
+
+cdef str deadlock_report(list parked, object main, double now):
+    """The text of a LoopExit: who of `parked` (see `Hub.parked`) waits for what, since when and where."""
+    lines = ["this operation would block forever: nothing is left that could wake a greenlet"]
+    for g, what, since in parked[:MAX_GREENLETS]:
+        lines.append(f"  {g!r} waits for {what!r} since {max(now - since, 0.0):.1f} s")
+        frame = g.gr_frame
+        if frame is None and g is main:
+            continue
+        for entry in tracebacks.extract_stack(frame)[-MAX_FRAMES:] if frame is not None else ():
+            lines.append(f"    {entry.filename}:{entry.lineno} in {entry.name}")
+    return "\n".join(lines)
+
+
+cdef int print_error(object context, object type, object value, object tb) except -1:
+    """Write the traceback and `context` to sys.stderr; nothing for KeyboardInterrupt and SystemExit."""
+    stderr = sys.stderr
+    if stderr is None or issubclass(type, (KeyboardInterrupt, SystemExit)):
+        return 0
+    try:
+        tracebacks.print_exception(type, value, tb, file=stderr)
+        if context is not None:
+            stderr.write(f"{context!r} failed with {type.__name__}\n\n")
+    except Exception:
+        # A broken stderr or repr must not take the hub down with it.
+        pass
+    return 0

@@ -1,0 +1,70 @@
+"""Waiting for several descriptors at once.
+
+Called by: weald.select, users (`wait_readwrite`).
+"""
+
+from weald._core.descriptor cimport FdEntry, Listener, check_fd, entry_for
+from weald._core.hub cimport Hub, Waiter, WakeTimer
+from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT
+from weald._core.threads cimport current_hub
+from weald._core.waiters cimport seconds
+
+
+def wait_readwrite(int fd, timeout=None, timeout_exc=None):
+    """Park until descriptor `fd` is readable or writable; timeouts and errors as with `wait_read`."""
+    if not poll_fds({fd: READ_EVENT | WRITE_EVENT}, timeout):
+        raise timeout_exc if timeout_exc is not None else TimeoutError("timed out")
+
+
+def poll_fds(dict wanted, timeout):
+    """Wait until one of several descriptors is ready, up to `timeout` seconds (None: for ever).
+
+    `wanted` has the events waited for, READ or WRITE or both, by descriptor; what is returned has those that came up,
+    in the same way.  It is empty when the time is over.  OSError(EBADF) if a descriptor is closed.
+    """
+    cdef Hub hub = current_hub()
+    cdef Waiter waiter = hub.waiter()
+    cdef WakeTimer timer = None
+    cdef Listener listener
+    cdef FdEntry entry
+    cdef double limit = seconds(timeout)
+    cdef unsigned long generation = hub.generation
+    held = []
+    ready = {}
+    try:
+        for fd, events in wanted.items():
+            check_fd(fd)
+            entry = entry_for(hub, fd)
+            listener = Listener.__new__(Listener)
+            listener.events = events
+            held.append((entry, listener))
+            if entry.always:
+                listener.fired = events
+                ready[fd] = events
+                continue
+            listener.waiter = waiter
+            entry.listen(listener)
+        if not ready:
+            if limit >= 0.0:
+                timer = WakeTimer.__new__(WakeTimer)
+                timer.waiter = waiter
+                timer.ref = True
+                timer.start(hub.timers, limit)
+            hub.refs += 1
+            try:
+                hub.park(waiter, f"descriptors {sorted(wanted)}" if wanted else "select")
+            finally:
+                if hub.generation == generation:
+                    hub.refs -= 1
+                if timer is not None:
+                    timer.stop()
+        for entry, listener in held:
+            if listener.fired:
+                ready[entry.fd] = listener.fired
+        return ready
+    finally:
+        for entry, listener in held:
+            listener.waiter = None
+            if entry.listeners is not None and listener in entry.listeners:
+                entry.listeners.remove(listener)
+            entry.release()

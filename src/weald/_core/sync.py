@@ -1,0 +1,31 @@
+"""The module by which pickles know the classes of `event` and `lock`, which were one.
+
+Called by: pickle; `__module__` of these classes names it.
+"""
+
+import sys
+
+from weald._core import (
+    AsyncResult,
+    BoundedSemaphore,
+    Condition,
+    DummySemaphore,
+    Event,
+    Lock,
+    RLock,
+    Semaphore,
+)
+
+__all__ = [
+    "AsyncResult",
+    "BoundedSemaphore",
+    "Condition",
+    "DummySemaphore",
+    "Event",
+    "Lock",
+    "RLock",
+    "Semaphore",
+]
+
+# What pickles of a DummySemaphore call.
+__pyx_unpickle_DummySemaphore = sys.modules["weald._core.lock"].__pyx_unpickle_DummySemaphore

@@ -1,0 +1,9 @@
+# See threads.pyx.
+from weald._core.hub cimport Hub
+
+cdef Hub current_hub()
+cdef Hub current_hub_or_none()
+cdef bint has_hub() noexcept
+cdef bint in_main_thread() noexcept
+cdef bint is_exiting() noexcept
+cdef list adopt_process()

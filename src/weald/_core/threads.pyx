@@ -1,0 +1,249 @@
+"""One hub per thread: making it, finding it, ending it with its thread.
+
+Called by: every room that waits (`current_hub`), users (`get_hub`, `set_hub`), forks.pyx.
+Invariants:
+- A thread's hub is a C variable of that thread, so that finding it costs next to nothing.  `Keeper`, in the thread's
+  state dict, owns the hub and ends it when the thread ends.
+- The main thread always has a hub when it waits: deadlocks are found there, and signals arrive there.  Other threads
+  get one at the first use of what needs one.
+- Once the interpreter begins to end, no hub is made any more, and who waits may have to wait as threads do.
+"""
+
+from cpython.exc cimport PyErr_Clear
+from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_DECREF
+
+from weald._core.c_greenlet cimport *
+from weald._core.hub cimport Hub, keep_last
+
+import atexit
+import threading
+
+from weald._core import hub as _hub
+from weald._core.loops.backends import load_loop
+
+cdef extern from * nogil:
+    """
+    /* This thread's hub, borrowed: a Keeper owns it. */
+    static __thread PyObject *weald_hub __attribute__((tls_model("initial-exec"))) = NULL;
+    """
+    PyObject *weald_hub
+
+cdef extern from "Python.h":
+    PyObject *PyThreadState_GetDict()  # borrowed
+
+PyGreenlet_Import()
+
+cdef unsigned long main_thread_ident = threading.main_thread().ident
+cdef object hub_class = None  # set_hub_class
+cdef object default_hub_class = lambda: Hub  # set_default_hub_class
+cdef set hubs = set()  # all live hubs; guarded by the GIL (no Python code runs while it changes)
+cdef bint exiting = False
+cdef str KEEPER = "weald.hub"  # a Keeper's key in the thread's state dict
+
+
+# ------------------------------------------------------------------ finding it
+
+cdef Hub current_hub():
+    """This thread's hub, made at the first call."""
+    if weald_hub != NULL:
+        return <Hub>weald_hub
+    return make_hub()
+
+
+cdef Hub current_hub_or_none():
+    """This thread's hub; None in a thread that has none and need not have one.
+
+    While the interpreter ends, the main thread makes none any more, and the one it has is of no use once greenlets do
+    not switch: finalizers then wait as threads do.
+    """
+    if weald_hub != NULL:
+        return None if exiting and not greenlets_switch() else <Hub>weald_hub
+    if in_main_thread() and not exiting:
+        return make_hub()
+    return None
+
+
+cdef bint greenlets_switch() noexcept:
+    """False when the interpreter is too far gone."""
+    cdef PyObject *current = PyGreenlet_GetCurrent()
+    if current == NULL:
+        PyErr_Clear()
+        return False
+    Py_DECREF(<object>current)
+    return True
+
+
+cdef bint has_hub() noexcept:
+    return weald_hub != NULL
+
+
+cdef bint in_main_thread() noexcept:
+    return PyThread_get_thread_ident() == main_thread_ident
+
+
+cdef bint is_exiting() noexcept:
+    """Whether the interpreter has begun to end."""
+    return exiting
+
+
+def get_hub():
+    """This thread's hub, made at the first call.
+
+    RuntimeError if there is none and the interpreter is shutting down.
+    """
+    return current_hub()
+
+
+def get_hub_if_exists():
+    """This thread's hub, or None if it has none."""
+    if weald_hub != NULL and not (exiting and not greenlets_switch()):
+        return <Hub>weald_hub
+    return None
+
+
+def waits_natively():
+    """Whether the interpreter is ending and this thread can have no hub any more."""
+    return exiting and current_hub_or_none() is None
+
+
+# ------------------------------------------------------------------ making it
+
+cdef Hub make_hub():
+    if exiting:
+        raise RuntimeError("the interpreter is shutting down: no event loop can be started any more")
+    cdef Hub hub = (default_hub_class() if hub_class is None else hub_class)()
+    if weald_hub != NULL:  # made meanwhile, by a signal handler: what it has spawned is there
+        hub.destroy()
+        return <Hub>weald_hub
+    keep(hub)
+    if hub.thread_ident == main_thread_ident:
+        try:
+            hub.watch_signals()
+        except BaseException:  # no descriptors are left, say: the next call tries again
+            hub.destroy()
+            raise
+    return hub
+
+
+cdef int keep(Hub hub) except -1:
+    """Make `hub` this thread's."""
+    global weald_hub
+    (<dict>PyThreadState_GetDict())[KEEPER] = Keeper(hub)
+    weald_hub = <PyObject *>hub
+    hub.is_threads = True
+    hubs.add(hub)
+    return 0
+
+
+def prepare_hub():
+    """Import what hubs are made of, so that one can be made wherever it is needed: in a signal's handler, say."""
+    load_loop()
+    if hub_class is None:
+        default_hub_class()
+
+
+def set_hub(Hub hub):
+    """Make `hub` this thread's hub; None: the next one is made when needed.
+
+    The one before goes on existing with what is parked on it, until somebody destroys it.  ValueError for a hub that
+    was made in another thread or is destroyed.
+    """
+    global weald_hub
+    cdef Hub before = <Hub>weald_hub if weald_hub != NULL else None
+    if hub is before:
+        return
+    if hub is not None and (hub.thread_ident != PyThread_get_thread_ident() or hub.backend.destroyed):
+        raise ValueError(f"only a living hub of this thread can be made its hub, not {hub!r}")
+    if before is not None:
+        before.is_threads = False
+        before.close_signals()
+        drop_keeper()
+    if hub is None:
+        weald_hub = NULL
+        return
+    keep(hub)
+    if hub.thread_ident == main_thread_ident and hub.signals is None:
+        hub.watch_signals()
+
+
+def set_hub_class(cls):
+    """Make hubs of class `cls` (a subclass of Hub) from now on; None: of the default.  TypeError for other classes."""
+    global hub_class
+    if cls is not None and not issubclass(cls, Hub):
+        raise TypeError(f"a hub class must derive from weald's Hub, got {cls!r}")
+    hub_class = cls
+
+
+def set_default_hub_class(find):
+    """Make hubs, while nobody has called `set_hub_class`, of the class that `find()` returns when one is needed."""
+    global default_hub_class
+    default_hub_class = find
+
+
+# ------------------------------------------------------------------ ending it
+
+class Keeper:
+    """Lies in a thread's state dict and dies with it when the thread ends: then the hub ends, too."""
+
+    __slots__ = ("hub",)
+
+    def __init__(self, hub):
+        self.hub = hub
+
+    def __del__(self):
+        hub, self.hub = self.hub, None
+        # A fork's child drops the states of the parent's other threads: their greenlets are not its to end.
+        if hub is not None and not exiting and hub.thread_ident == PyThread_get_thread_ident():
+            end_of_thread(hub)
+
+
+cdef int drop_keeper() except -1:
+    keeper = (<dict>PyThreadState_GetDict()).pop(KEEPER, None)
+    if keeper is not None:
+        keeper.hub = None
+    return 0
+
+
+cdef int end_of_thread(Hub hub) except -1:
+    """End its greenlets, which would otherwise never be freed, then the hub."""
+    global weald_hub
+    hub.end_greenlets()
+    hub.timers.abandon_all()
+    weald_hub = NULL  # so that `forget` leaves the state dict alone, which is being cleared
+    hub.destroy()
+    return 0
+
+
+def forget(Hub hub):
+    """`hub` is destroyed.  If it was this thread's, the thread may make a new one."""
+    global weald_hub
+    hubs.discard(hub)
+    hub.is_threads = False
+    if weald_hub == <PyObject *>hub:
+        weald_hub = NULL
+        drop_keeper()
+
+
+cdef list adopt_process():
+    """In a fork's child: this thread is the main one, and its hub, if it has one, the only one that lives.
+
+    Returns the parent's hubs, this thread's included.
+    """
+    global main_thread_ident, hubs
+    parents = list(hubs)
+    main_thread_ident = PyThread_get_thread_ident()
+    hubs = set() if weald_hub == NULL else {<object>weald_hub}
+    return parents
+
+
+def _at_exit():
+    """Nothing of weald runs in a half-dead interpreter."""
+    global exiting
+    keep_last()
+    exiting = True
+
+
+_hub.set_forget_hub(forget)
+atexit.register(_at_exit)

@@ -1,0 +1,224 @@
+# cython: nonecheck=True
+"""EventLoop: a hub's loop as users see it.
+
+Called by: users through `hub.loop`, the hub around each poll.
+"""
+
+from weald._core.c_python cimport show_as
+from weald._core.hub cimport Hub
+from weald._core.watchers.base cimport IF_IDLE, MUST_NOT_WAIT, BeforePoll, Watcher, WatcherLoop, post
+
+from weald._core import hub as _hub
+from weald._core.watchers.async_ import async_
+from weald._core.watchers.base import MAXPRI, MINPRI
+from weald._core.watchers.child import child
+from weald._core.watchers.io import io
+from weald._core.watchers.rounds import check, fork, idle, prepare
+from weald._core.watchers.signal import signal
+from weald._core.watchers.stat import stat
+from weald._core.watchers.timer import timer
+
+
+cdef class EventLoop(WatcherLoop):
+    """A hub's loop as users see it (`hub.loop`): clock, watchers, callbacks.
+
+    `EventLoop()` makes one with a backend of its own, which its maker drives with `run()`.
+    """
+
+    MINPRI = MINPRI
+    MAXPRI = MAXPRI
+
+    cdef public object error_handler
+
+    def __init__(self, Hub hub=None):
+        self.hub = _hub.Hub() if hub is None else hub
+        self.actives = set()
+        self.due = []
+        self.in_rounds = []
+        if hub is None:
+            self.hub.watched = self
+
+    # -------------------------------------------------------------- called by the hub
+
+    cdef double before_poll(self, double deadline) except -1.0:
+        cdef Watcher watcher
+        cdef BeforePoll answer
+        if not self.in_rounds:
+            return deadline
+        if_idle = []
+        for watcher in self.in_rounds:
+            answer = watcher.before_poll()
+            if answer == IF_IDLE:
+                if_idle.append(watcher)
+            elif answer == MUST_NOT_WAIT:
+                deadline = 0.0
+        if if_idle and deadline > self.hub.backend.time():
+            deadline = 0.0
+            for watcher in if_idle:
+                watcher.fire(0)
+        self.call_due()
+        if self.hub.ring.count > 0:
+            return 0.0
+        # What the callbacks have started counts, too.
+        return min(deadline, self.hub.timers.next_deadline())
+
+    cdef int after_poll(self) except -1:
+        cdef Watcher watcher
+        for watcher in self.in_rounds:
+            watcher.after_poll()
+        self.call_due()
+        return 0
+
+    cdef int forked(self) except -1:
+        cdef Watcher watcher
+        actives, self.actives = self.actives, set()
+        self.due = []
+        for watcher in actives:
+            if watcher.fires_after_fork():
+                self.actives.add(watcher)
+                if watcher.is_ref:
+                    self.hub.refs += 1
+                post(watcher)
+            else:
+                watcher.is_active = watcher.is_pending = False
+        # Behind that, for some have others, which then are not disarmed twice.
+        for watcher in actives:
+            if not watcher.is_active:
+                watcher.disarm()
+        self.in_rounds = []
+        self.busy = bool(self.actives)
+        return 0
+
+    cdef int closed(self) except -1:
+        for watcher in list(self.actives):
+            (<Watcher>watcher).stop()
+        return 0
+
+    # -------------------------------------------------------------- public
+
+    @property
+    def name(self):
+        """The backend's: "libuv", "libev", "virtual"."""
+        return self.hub.backend.name
+
+    @property
+    def destroyed(self):
+        return self.hub.backend.destroyed
+
+    @property
+    def activecnt(self):
+        """How many watchers are active."""
+        return len(self.actives)
+
+    @property
+    def pendingcnt(self):
+        """How many callbacks and greenlets are ready to run."""
+        return len(self.due) + self.hub.ring.count
+
+    def now(self):
+        """Seconds on this loop's clock (monotonic; the virtual clock's own)."""
+        return self.hub.backend.time()
+
+    def update_now(self):
+        """Nothing: the clock is never stale."""
+
+    update = update_now
+
+    def fileno(self):
+        """The epoll descriptor, for embedding; -1 where there is none."""
+        return self.hub.backend.fileno()
+
+    def run_callback(self, callback, *args):
+        """Have `callback(*args)` called in the hub soon; an object with `stop()` and `pending`."""
+        return self.hub.run_callback(callback, *args)
+
+    def run_callback_threadsafe(self, callback, *args):
+        """`run_callback` from any thread."""
+        return self.hub.run_callback(callback, *args)
+
+    def ref(self):
+        """Count one more thing to wait for."""
+        self.hub.ref()
+
+    def unref(self):
+        self.hub.unref()
+
+    def handle_error(self, context, type, value, tb):
+        """An exception that a callback let escape: to `error_handler` if there is one, else to the hub."""
+        handler = self.error_handler
+        if handler is None:
+            handler = self.hub.handle_error
+        else:
+            handler = getattr(handler, "handle_error", handler)
+        handler(context, type, value, tb)
+
+    def run(self, nowait=False, once=False):
+        """Drive a loop of one's own until nothing is left to wait for; `nowait`, `once`: one round."""
+        self.alive()
+        self.hub.run_loop(nowait, once)
+
+    def break_(self, how=None):
+        """End `run` after this round."""
+        self.hub.break_loop()
+
+    def destroy(self):
+        """Free a loop of one's own.  (A hub's ends with `hub.destroy()`.)"""
+        if not self.hub.backend.destroyed:
+            self.hub.destroy()
+            return True
+
+    def closing_fd(self, int fd):
+        """Descriptor `fd` is about to be closed: wake whoever waits for it.  Was there anybody?"""
+        entry = self.hub.fds[fd] if 0 <= fd < len(self.hub.fds) else None
+        if entry is None:
+            return False
+        entry.close()
+        return True
+
+    def io(self, fd, events, ref=True, priority=None):
+        """A watcher of descriptor `fd`: `events` 1 readable, 2 writable, 3 either."""
+        return io(self, fd, events, ref, priority)
+
+    def timer(self, after, repeat=0.0, ref=True, priority=None):
+        """A watcher that fires after `after` seconds, then every `repeat` seconds unless 0."""
+        return timer(self, after, repeat, ref, priority)
+
+    def signal(self, signum, ref=True, priority=None):
+        """A watcher of signal `signum`."""
+        return signal(self, signum, ref, priority)
+
+    def child(self, pid, trace=0, ref=True):
+        """A watcher of the end of child process `pid`."""
+        return child(self, pid, trace, ref)
+
+    def stat(self, path, interval=0.0, ref=True, priority=None):
+        """A watcher of changes to the file `path`, looked at every `interval` seconds."""
+        return stat(self, path, interval, ref, priority)
+
+    def idle(self, ref=True, priority=None):
+        """A watcher that fires when nothing else is ready."""
+        return idle(self, ref, priority)
+
+    def prepare(self, ref=True, priority=None):
+        """A watcher that fires before each poll."""
+        return prepare(self, ref, priority)
+
+    def check(self, ref=True, priority=None):
+        """A watcher that fires after each poll."""
+        return check(self, ref, priority)
+
+    def fork(self, ref=True, priority=None):
+        """A watcher that fires in a fork's child."""
+        return fork(self, ref, priority)
+
+    def async_(self, ref=True, priority=None):
+        """A watcher that fires after `send()` from any thread."""
+        return async_(self, ref, priority)
+
+    def __repr__(self):
+        state = "destroyed" if self.hub.backend.destroyed else self.hub.backend.name
+        return f"<{type(self).__name__} at {id(self):#x} {state} active={len(self.actives)}>"
+
+
+show_as(EventLoop, "weald._core.watchers.EventLoop")
+_hub.set_event_loop_class(EventLoop)

@@ -1,0 +1,223 @@
+"""What every primitive's queue of waiters promises: order, timeouts, kills, links; greenlets and threads alike."""
+
+import signal
+import threading
+from typing import Any
+
+import pytest
+from helpers import Thread, python, recorded_errors, settle, takes, tick, wait_until, waiting
+
+import weald
+from weald import _core
+from weald.event import AsyncResult, Event
+from weald.lock import Lock, Semaphore
+from weald.queue import Queue
+
+
+def test_first_come_first_woken(loop_name: str) -> None:
+    semaphore, order = Semaphore(0), []
+
+    def work(name: int) -> None:
+        semaphore.acquire()
+        order.append(name)
+
+    greenlets = []
+    for name in range(5):
+        greenlets.append(weald.spawn(work, name))
+        weald.sleep(0)
+    semaphore.release(5)
+    weald.joinall(greenlets)
+    assert order == [0, 1, 2, 3, 4]
+
+
+def test_greenlets_and_threads_wait_in_one_queue(io_loop: str) -> None:
+    lock, order = Lock(), []
+
+    def work(name: str) -> None:
+        with lock:
+            order.append(name)
+
+    lock.acquire()
+    waiters: list[Any] = []
+    for name in ("greenlet", "thread", "greenlet", "thread"):
+        if name == "greenlet":
+            waiters.append(weald.spawn(work, name))
+        else:
+            waiters.append(Thread(work, name))
+        wait_until(lambda: waiting(lock) == len(waiters))
+    lock.release()
+    wait_until(lambda: len(order) == 4)
+    assert order == ["greenlet", "thread", "greenlet", "thread"]
+
+
+@pytest.mark.parametrize("end", ["timeout", "kill", "Timeout"])
+def test_whoever_stops_waiting_leaves_the_queue(loop_name: str, end: str) -> None:
+    event = Event()
+
+    def work() -> object:
+        if end == "Timeout":
+            with weald.Timeout(tick(), False):
+                event.wait()
+            return None
+        return event.wait(tick() if end == "timeout" else None)
+
+    greenlet = weald.spawn(work)
+    weald.sleep(0)
+    assert waiting(event) == 1
+    if end == "kill":
+        greenlet.kill()
+    with takes(0 if end == "kill" else 1):
+        greenlet.join()
+    assert waiting(event) == 0
+
+
+def test_one_that_is_killed_once_woken_passes_on_what_it_was_given(loop_name: str) -> None:
+    queue: Queue[int] = Queue()
+    first, second = weald.spawn(queue.get), weald.spawn(queue.get)
+    weald.sleep(0)
+    first.kill(block=False)
+    queue.put(1)  # wakes the first, which is killed before it runs
+    weald.joinall([first, second])
+    assert isinstance(first.value, weald.GreenletExit) and second.value == 1
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"), [(float("nan"), ValueError), ("1", TypeError), (object(), TypeError), (1j, TypeError)]
+)
+def test_timeouts_that_are_none(loop_name: str, timeout: Any, error: type[Exception]) -> None:
+    event = Event()
+    with pytest.raises(error):
+        event.wait(timeout)
+    assert waiting(event) == 0
+
+
+@pytest.mark.parametrize("timeout", [0, 0.0, -1, -0.5])
+def test_timeouts_that_are_over_at_once(loop_name: str, timeout: float) -> None:
+    with takes(0):
+        assert Event().wait(timeout) is False
+
+
+def test_a_timeout_object_counts_by_its_seconds(virtual: _core.Hub) -> None:
+    result: AsyncResult[int] = AsyncResult()
+    timeout = weald.Timeout(5)
+    begin = virtual.loop.now()
+    with pytest.raises(weald.Timeout) as caught:
+        result.get(timeout=timeout)  # type: ignore[arg-type]
+    assert caught.value is timeout and virtual.loop.now() == begin + 5
+
+
+# ------------------------------------------------------------------ threads without a hub
+
+
+def in_thread(function: Any, *args: Any) -> Any:
+    """What `function(*args)` returns in a thread of its own; it must not make a hub there."""
+
+    def work() -> Any:
+        found = function(*args)
+        assert _core.get_hub_if_exists() is None
+        return found
+
+    return Thread(work).result()
+
+
+def test_a_thread_without_a_hub_waits_and_times_out() -> None:
+    event = Event()
+    assert in_thread(event.wait, 0.001) is False
+    assert waiting(event) == 0
+    event.set()
+    assert in_thread(event.wait) is True
+
+
+def test_a_thread_without_a_hub_is_woken_from_a_greenlet(io_loop: str) -> None:
+    event = Event()
+    thread = Thread(event.wait)
+    wait_until(lambda: waiting(event) == 1)
+    event.set()
+    assert thread.result() is True
+
+
+def test_a_signals_handler_runs_though_its_thread_waits() -> None:
+    """The main thread waits with its hub, and wakes for the handler; the wait goes on."""
+    code = f"""
+        import os, signal, threading, weald
+        from weald.event import Event
+        event = Event()
+        signal.signal({int(signal.SIGUSR1)}, lambda *args: event.set())
+        threading.Timer(0.05, os.kill, (os.getpid(), {int(signal.SIGUSR1)})).start()
+        print(event.wait(30))
+    """
+    assert python(code) == "True\n"
+
+
+# ------------------------------------------------------------------ links
+
+
+def test_links_are_called_once_in_order_and_in_the_hub(loop_name: str) -> None:
+    hub, event, calls = weald.get_hub(), Event(), []
+    for name in "ab":
+        event.rawlink(lambda source, name=name: calls.append((name, source, weald.getcurrent() is hub)))
+    assert calls == [] and event.statistics()["links"] == 2
+    event.set()
+    event.clear()
+    event.set()
+    settle()
+    assert calls == [("a", event, True), ("b", event, True)] and event.statistics()["links"] == 0
+
+
+def test_a_link_to_what_is_ready_is_called_soon(loop_name: str) -> None:
+    event, calls = Event(), []
+    event.set()
+    event.rawlink(calls.append)
+    assert calls == []
+    settle()
+    assert calls == [event]
+
+
+def test_a_link_can_be_taken_back_until_its_turn_has_come(loop_name: str) -> None:
+    event, calls = Event(), []
+    event.rawlink(calls.append)
+    event.rawlink(calls.append)
+    event.unlink(print)  # there is none
+    event.set()
+    event.unlink(calls.append)  # one of the two
+    settle()
+    assert calls == [event]
+
+
+def test_a_link_that_fails_is_reported_and_the_others_are_called(loop_name: str) -> None:
+    event, calls = Event(), []
+
+    def fail(source: Event) -> None:
+        raise KeyError("a link")
+
+    event.rawlink(fail)
+    event.rawlink(calls.append)
+    with recorded_errors() as errors:
+        event.set()
+        settle()
+    assert calls == [event]
+    assert [(context[0] is fail, kind) for context, kind, _, _ in errors] == [(True, KeyError)]
+
+
+def test_a_link_must_be_callable(loop_name: str) -> None:
+    event = Event()
+    with pytest.raises(TypeError, match="a link must be callable"):
+        event.rawlink(3)  # type: ignore[arg-type]
+    assert event.statistics()["links"] == 0
+
+
+def test_a_link_is_called_in_the_hub_of_the_thread_that_made_it(io_loop: str) -> None:
+    event, where = Event(), []
+    linked = threading.Event()
+
+    def work() -> None:
+        hub = weald.get_hub()
+        event.rawlink(lambda source: where.append(weald.getcurrent() is hub))
+        linked.set()
+        wait_until(lambda: where)
+
+    thread = Thread(work)
+    linked.wait()
+    event.set()
+    thread.result()
+    assert where == [True]
