@@ -35,6 +35,7 @@ class Handler(WSGIHandler):
     worker: "Worker"  # set in a subclass for each worker
 
     def get_environ(self) -> Any:
+        """Return the WSGI environment, with gunicorn's names and the scheme that a trusted proxy tells."""
         env = super().get_environ()
         env["RAW_URI"] = self.path
         env["gunicorn.socket"] = self.socket
@@ -46,6 +47,7 @@ class Handler(WSGIHandler):
         return env
 
     def log_request(self) -> None:
+        """Write to gunicorn's access log."""
         worker = self.worker
         worker.count()
         environ = self.environ
@@ -68,6 +70,7 @@ class Worker(_Base):  # type: ignore[misc]
     alive: bool
 
     def init_process(self) -> None:
+        """Patch the standard library, then do what gunicorn does in each worker."""
         from weald import monkey
 
         # Until gunicorn sets its handlers anew, which is after the patching, those of its main process are in place,
@@ -99,6 +102,7 @@ class Worker(_Base):  # type: ignore[misc]
         )
 
     def run(self) -> None:
+        """Serve until gunicorn ends this worker; requests under way get graceful_timeout seconds."""
         from weald._core import sleep, spawn
 
         cfg = self.cfg

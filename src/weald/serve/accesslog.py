@@ -112,6 +112,7 @@ class LogFile:
             os.close(new)
 
     def write(self, line: str) -> None:
+        """Append a line, without its end; never blocks."""
         if self._size > self.limit:
             self.dropped += 1
             return

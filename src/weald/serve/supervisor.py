@@ -38,6 +38,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal
 
 
 def say(text: str) -> None:
+    """Write a line to standard error."""
     sys.stderr.write(f"weald: {text}\n")
     sys.stderr.flush()
 
@@ -128,6 +129,7 @@ def bind_all(config: Config) -> list[list[socket.socket]]:
 
 
 def describe(sock: socket.socket, config: Config) -> str:
+    """Return the listener's address as a URL, or unix:PATH."""
     scheme = "https" if config.certfile else "http"
     name = sock.getsockname()
     if isinstance(name, str):
@@ -137,6 +139,7 @@ def describe(sock: socket.socket, config: Config) -> str:
 
 
 class Supervisor:
+    """The parent process: holds the listeners, and starts, watches, replaces and stops the workers."""
     def __init__(self, config: Config) -> None:
         self.config = config
         try:
@@ -166,6 +169,7 @@ class Supervisor:
     # ---------------------------------------------------------------- children
 
     def start(self, slot: int, replaces: Child | None = None) -> None:
+        """Fork a worker for `slot` (-1: the process that serves the metrics), a successor of `replaces` perhaps."""
         ours, theirs = socket.socketpair()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -218,17 +222,19 @@ class Supervisor:
             os._exit(status)
 
     def stop(self, child: Child, number: int = signal.SIGTERM) -> None:
+        """Send the child a signal; it is killed if it has not ended when its time is up."""
         child.stopping = True
         child.deadline = monotonic() + (self.config.graceful_timeout if child.slot >= 0 else 0) + 1
         self.kill(child, number)
 
     def kill(self, child: Child, number: int) -> None:
+        """Send the child signal `number`, if it still exists."""
         try:
             os.kill(child.pid, number)
         except ProcessLookupError:
             pass
 
-    def hear(self, child: Child) -> None:
+    def on_message(self, child: Child) -> None:
         """A child says something."""
         try:
             said = child.control.recv(4096)
@@ -249,7 +255,7 @@ class Supervisor:
                 self.stop(child.replaces)
                 child.replaces.successor = None
                 child.replaces = None
-            self.catch_up()
+            self.start_successors()
             self.announce()
         free = not child.stopping and child.successor is None and not self.stopping
         if b"x" in said and free and monotonic() >= child.next_try:
@@ -269,6 +275,7 @@ class Supervisor:
             say(f"{self.config.workers} worker{'s' * (self.config.workers > 1)} at {where}")
 
     def reap(self) -> None:
+        """Take note of all children that have ended."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -278,9 +285,9 @@ class Supervisor:
                 return
             child = self.children.pop(pid, None)
             if child is not None:
-                self.mourn(child, os.waitstatus_to_exitcode(status))
+                self.on_exit(child, os.waitstatus_to_exitcode(status))
 
-    def mourn(self, child: Child, code: int) -> None:
+    def on_exit(self, child: Child, code: int) -> None:
         """A child has ended."""
         try:
             self.selector.unregister(child.control)
@@ -320,9 +327,9 @@ class Supervisor:
         say("reloading")
         systemd.notify("RELOADING=1")
         self.generation += 1
-        self.catch_up()
+        self.start_successors()
 
-    def catch_up(self) -> None:
+    def start_successors(self) -> None:
         """Start a successor for each worker that is older than the last reload, once it has none under way."""
         for child in list(self.children.values()):
             if child.slot < 0 or child.stopping or not child.ready or child.successor is not None or self.stopping:
@@ -332,6 +339,7 @@ class Supervisor:
                 self.start(child.slot, child)
 
     def stop_all(self, number: int = signal.SIGTERM) -> None:
+        """Close the listeners and send each child signal `number`."""
         if not self.stopping:
             systemd.notify("STOPPING=1")
         self.stopping = True
@@ -344,12 +352,13 @@ class Supervisor:
                 sock.close()
         if self.metrics_listener is not None:
             self.metrics_listener.close()
-        self.clean()
+        self.remove_sockets()
         for child in list(self.children.values()):
             if not child.stopping or number != signal.SIGTERM:
                 self.stop(child, number)
 
-    def obey(self, number: int) -> None:
+    def on_signal(self, number: int) -> None:
+        """Do what signal `number` asks for."""
         if number == signal.SIGHUP and not self.stopping:
             self.reload()
         elif number == signal.SIGUSR1:
@@ -374,25 +383,27 @@ class Supervisor:
         for slot in range(self.config.workers):
             self.start(slot)
         while self.children or (self.restarts and not self.stopping):
-            for key, _ in self.selector.select(self.patience()):
+            for key, _ in self.selector.select(self.seconds_to_wait()):
                 if key.data is not None:
-                    self.hear(key.data)
+                    self.on_message(key.data)
                     continue
                 try:
                     numbers = woken.recv(4096)
                 except BlockingIOError:
                     numbers = b""
                 for number in numbers:
-                    self.obey(number)
+                    self.on_signal(number)
             self.reap()
-            self.look_at_the_clock()
+            self.enforce_deadlines()
         return self.status
 
-    def patience(self) -> float:
+    def seconds_to_wait(self) -> float:
+        """Return the seconds until the next deadline or restart, at most 60."""
         times = [child.deadline for child in self.children.values()] + [when for when, _ in self.restarts]
         return min(max(min(times, default=monotonic() + 60) - monotonic(), 0.0), 60.0)
 
-    def look_at_the_clock(self) -> None:
+    def enforce_deadlines(self) -> None:
+        """Kill children that are past their deadline, start workers that are due."""
         now = monotonic()
         for child in self.children.values():
             if child.deadline <= now:
@@ -405,7 +416,7 @@ class Supervisor:
         for slot in due:
             self.start(slot)
 
-    def clean(self) -> None:
+    def remove_sockets(self) -> None:
         """Once, and at once: whoever binds there from now on is not us."""
         paths, self.paths = self.paths, []
         for path in paths:

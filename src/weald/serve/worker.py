@@ -52,6 +52,7 @@ def run(config: Config, listeners: list[socket.socket], parent: socket.socket, m
 
 
 def tls_context(config: Config) -> ssl.SSLContext | None:
+    """Return the context for the certificate that is configured, None if there is none.  Raises ConfigError."""
     if not config.certfile:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -63,6 +64,7 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
 
 
 class Worker:
+    """The servers of one process, its access log, and what makes it end."""
     def __init__(
         self, config: Config, listeners: list[socket.socket], parent: socket.socket, row: Any, application: Any
     ) -> None:
@@ -113,6 +115,7 @@ class Worker:
             server.max_accept = 100
 
     def start(self) -> None:
+        """Begin to accept, and tell the parent that this worker is ready."""
         from weald._core import spawn
 
         signal.signal(signal.SIGTERM, lambda *_: self.stopping.set())
@@ -129,6 +132,7 @@ class Worker:
         return sum(server._common.served for server in self.servers)
 
     def reopen(self) -> None:
+        """Open the access log's file anew, after it was renamed."""
         if self.log is not None:
             self.log.reopen()
 

@@ -114,10 +114,12 @@ class Job(Greenlet):
 
     @property
     def task_name(self) -> str:
+        """The task's name, for logs."""
         return str(self.target_args[0]) if self.target_args else repr(self.target)
 
     @property
     def task_id(self) -> str:
+        """The task's id, for logs; "?" if the call has none."""
         return str(self.target_args[1]) if len(self.target_args) > 1 else "?"
 
     # ---------------------------------------------------------------- running

@@ -95,6 +95,7 @@ class TaskPool(BasePool):
     # ---------------------------------------------------------------- starting and ending
 
     def on_start(self) -> None:
+        """Celery calls it once, before the first task."""
         self._context = copy_context()
         self.watchdog.start()
         if self.app is not None:
@@ -118,9 +119,11 @@ class TaskPool(BasePool):
         self.watchdog.stop()
 
     def on_close(self) -> None:
+        """Celery calls it at a warm shutdown: no more tasks are begun."""
         self._drop_waiting()
 
     def on_terminate(self) -> None:
+        """Celery calls it at a cold shutdown: tasks that run are ended."""
         self._drop_waiting()
         self._end_all()
         self._empty.wait(COLD_PATIENCE)
@@ -151,6 +154,7 @@ class TaskPool(BasePool):
         timeout: float | None = None,
         **callbacks: Any,
     ) -> Job:
+        """Run a task, now or when a slot is free.  Return its job; never blocks."""
         job = Job(
             next(self._numbers),
             target,
@@ -214,6 +218,7 @@ class TaskPool(BasePool):
     # ---------------------------------------------------------------- size
 
     def grow(self, n: int = 1) -> None:
+        """Have `n` slots more."""
         self.limit += n
         self._fill()
 
@@ -225,6 +230,7 @@ class TaskPool(BasePool):
 
     @property
     def num_processes(self) -> int:
+        """The number of slots."""
         return int(self.limit)
 
     def spawn_n(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

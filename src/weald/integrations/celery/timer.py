@@ -34,12 +34,14 @@ class Timer(kombu_timer.Timer):
             spawn_raw(self.apply_entry, entry)
 
     def cancel(self, tref: Any) -> None:
+        """Cancel the entry `tref`, what a method of this timer returned."""
         tref.cancel()
         handle = self._handles.pop(tref, None)
         if handle is not None:
             handle[0].cancel()
 
     def clear(self) -> None:
+        """Cancel all entries."""
         handles, self._handles = self._handles, {}
         for handle, _, _ in handles.values():
             handle.cancel()
