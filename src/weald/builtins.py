@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from io import TextIOWrapper
 from stat import S_ISFIFO
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from weald._base.names import more_names
 from weald._base.waiting import POLLIN, is_ready, wait_until_ready
 from weald._core import Semaphore, wait_read
 
@@ -139,3 +140,7 @@ def _reads_do_not_wait(fd: int) -> Iterator[None]:
     finally:
         os.close(shared)
         os.close(own)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = more_names(__name__)

@@ -87,9 +87,33 @@ class _LoopIO(io.FileIO):
         super().close()
 
 
-class _FileObject:
-    """What all kinds share: an io object, `_io`, whose operations go through `_call`."""
+class _Kind(type):
+    """Calling FileObject makes one of the kind that fits; a class derived from it derives from FileObjectPosix.
 
+    Two arguments may have their old names: `bufsize` for `buffering`, `close` for `closefd`.
+    """
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> Any:
+        if namespace["__module__"] != __name__:
+            bases = tuple(FileObjectPosix if base.__base__ is object and type(base) is cls else base for base in bases)
+        return super().__new__(cls, name, bases, namespace)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        for old, new in (("bufsize", "buffering"), ("close", "closefd")):
+            if old in kwargs:
+                kwargs[new] = kwargs.pop(old)
+        if cls.__base__ is object:
+            cls = _fitting(args[0] if args else kwargs["fobj"])
+        return type.__call__(cls, *args, **kwargs)
+
+
+class FileObject(metaclass=_Kind):
+    """A file object, for a path, a descriptor or an object with `fileno`; arguments are those of `open`.
+
+    It is a FileObjectPosix for pipes, sockets and terminals, a FileObjectThread for all else.
+    """
+
+    # What all kinds share: an io object, `_io`, whose operations go through `_call`.
     _io: Any
 
     def __init__(self, layers: Any) -> None:
@@ -125,23 +149,19 @@ class _FileObject:
         self.close()
 
     def close(self) -> None:
+        """Write what is buffered and close."""
         raise NotImplementedError
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return bool(self._io.closed)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.__dict__.get('_io')!r}>"
 
 
-class _OldNames(type):
-    """Takes two arguments by their old names, too: `bufsize` for `buffering`, `close` for `closefd`."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        for old, new in (("bufsize", "buffering"), ("close", "closefd")):
-            if old in kwargs:
-                kwargs[new] = kwargs.pop(old)
-        return super().__call__(*args, **kwargs)
-
-
-class FileObjectPosix(_FileObject, metaclass=_OldNames):
+class FileObjectPosix(FileObject):
     """A file object for a pipe, socket or terminal; arguments are those of `open`.
 
     `fobj` is a descriptor, a path, or an object with `fileno`, which is closed in its place.  The descriptor is
@@ -201,7 +221,7 @@ class FileObjectPosix(_FileObject, metaclass=_OldNames):
                 self._source.close()
 
 
-class FileObjectThread(_FileObject, metaclass=_OldNames):
+class FileObjectThread(FileObject):
     """A file object whose operations run in a thread pool; arguments are those of `open`.
 
     `fobj` is a path, a descriptor, or a file object to wrap, for which `mode` and what follows is not used.
@@ -241,7 +261,7 @@ class FileObjectThread(_FileObject, metaclass=_OldNames):
             self._locked(self._io.flush)
 
 
-class FileObjectBlock(_FileObject, metaclass=_OldNames):
+class FileObjectBlock(FileObject):
     """A file object whose operations block the loop; arguments are those of `FileObjectThread`.
 
     For files that are known to be quick, when a thread's round trip would cost more than they do.
@@ -274,14 +294,14 @@ class FileObjectBlock(_FileObject, metaclass=_OldNames):
             self._io.flush()
 
 
-def FileObject(fobj: Any, *args: Any, **kwargs: Any) -> FileObjectPosix | FileObjectThread:
-    """Return the fitting file object for `fobj`, a path, a descriptor or an object with `fileno`."""
+def _fitting(fobj: Any) -> type[FileObject]:
+    """Return the kind for `fobj`, a path, a descriptor or an object with `fileno`."""
     fd = fobj if isinstance(fobj, int) else fobj.fileno() if hasattr(fobj, "fileno") else None
     if fd is not None:
         mode = os.fstat(fd).st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode):
-            return FileObjectPosix(fobj, *args, **kwargs)
-    return FileObjectThread(fobj, *args, **kwargs)
+            return FileObjectPosix
+    return FileObjectThread
 
 
 def _check_mode(mode: str, buffering: int, encoding: str | None, errors: str | None, newline: str | None) -> None:

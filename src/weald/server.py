@@ -280,9 +280,9 @@ class BaseServer:
             sleep(self.delay)
             self.delay = min(self.max_delay, self.delay * 2)
 
-    def is_fatal_error(self, error: BaseException) -> bool:
-        """Does `error` mean that the listener is of no use any more?"""
-        return isinstance(error, OSError) and error.errno in self.fatal_errors
+    def is_fatal_error(self, ex: BaseException) -> bool:
+        """Return whether `ex`, what accepting raised, means that the listener is of no use any more."""
+        return isinstance(ex, OSError) and ex.errno in self.fatal_errors
 
     def full(self) -> bool:
         """Is there no room for another handler?"""
@@ -331,6 +331,7 @@ class StreamServer(BaseServer):
     """
 
     backlog = 128
+    ssl_enabled = False  # does it speak TLS?
 
     def __init__(
         self,

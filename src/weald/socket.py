@@ -156,9 +156,9 @@ class socket(_stdlib.socket):
         """Return whether calls wait: the timeout is not 0.0."""
         return self._descriptor.timeout != 0.0
 
-    def settimeout(self, value: float | None, /) -> None:
-        """None waits for ever, 0.0 never, else up to `value` seconds, then TimeoutError."""
-        timeout = None if value is None else to_seconds(value)
+    def settimeout(self, howlong: float | None) -> None:
+        """Calls wait up to `howlong` seconds, then raise TimeoutError; 0.0: not at all; None: for ever."""
+        timeout = None if howlong is None else to_seconds(howlong)
         if timeout is not None and timeout < 0.0:
             raise ValueError("Timeout value out of range")
         # Fails for a closed descriptor, and mends one that somebody else has made blocking.

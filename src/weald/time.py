@@ -41,9 +41,12 @@ def to_seconds(value: float) -> float:
     return seconds
 
 
-def sleep(seconds: float, /) -> None:
-    """Let others run for `seconds`; 0 yields once.  The errors are those of time.sleep."""
+def sleep(seconds: float, /, ref: bool = True) -> None:
+    """Let others run for `seconds`; 0 yields once.  The errors are those of time.sleep.
+
+    Without `ref` the sleeper does not count as something that could still wake another greenlet.
+    """
     length = to_seconds(seconds)
     if length < 0.0:
         raise ValueError("sleep length must be non-negative")
-    _core.sleep(length)
+    _core.sleep(length, ref)

@@ -10,7 +10,10 @@ import signal as stdlib_signal
 from typing import Any
 
 from weald import os, signal
-from weald.compat import _fork
+from weald.compat import (
+    _fork,
+    _surface,  # gives weald's classes what gevent's have besides
+)
 from weald.compat import hub as _hub  # adopts the hubs that there are
 
 __all__: list[str] = []

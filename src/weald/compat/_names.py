@@ -27,6 +27,7 @@ HOMES: dict[str, dict[str, str]] = {
         "_tcp_listener": "compat._sockets:tcp_listener",
         "get_hub": "_core:get_hub",
     },
+    "builtins": {"RLock": "lock:RLock"},
     "core": {"config": "_base.config:config", "getswitchinterval": "compat._top_level:getswitchinterval"},
     "event": {"AbstractLinkable": "_core:Linkable"},
     "greenlet": {
@@ -77,7 +78,11 @@ HOMES: dict[str, dict[str, str]] = {
     "ssl": {"get_hub": "_core:get_hub"},
     "subprocess": {"FileObject": "fileobject:FileObjectPosix", "get_hub": "_core:get_hub"},
     "thread": {"LoopExit": "_core:LoopExit"},
-    "threading": {},
+    "threading": {
+        "LazyOnClass": "compat._util:LazyOnClass",
+        "main_native_thread": "compat._top_level:main_native_thread",
+        "start_joinable_thread": "thread:start_joinable_thread",
+    },
     "threadpool": {"ThreadResult": "compat._threadresult:ThreadResult", "get_hub": "_core:get_hub"},
     "time": {},
     "timeout": {"get_hub": "_core:get_hub"},

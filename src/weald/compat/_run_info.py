@@ -83,6 +83,7 @@ class GreenletTree:
     DEFAULT_DETAILS = {"running_stacks": True, "running_stack_limit": None, "spawning_stacks": True, "locals": True}
 
     is_current_tree = False
+    greenlet: Any = None
 
     def __init__(self, greenlet: Any) -> None:
         self.greenlet = greenlet

@@ -1,6 +1,6 @@
 """gevent._socketcommon: what gevent's socket modules shared; here it is all in weald.socket.
 
-Called by: users, as gevent._socketcommon; _names.py, for names of gevent.socket.
+Called by: users, as gevent._socketcommon; _names.py, for names of gevent.socket; _surface.py.
 """
 
 from errno import EAGAIN, EALREADY, EBADF, ECONNREFUSED, EHOSTUNREACH, EINPROGRESS, EINVAL, EISCONN, EWOULDBLOCK

@@ -17,12 +17,16 @@ class ThreadResult:
     `value` and `exc_info` are there while the receiver is called.
     """
 
+    async_watcher: Any = None  # there is none: the hub is called straight from the other thread
+    context: Any = None
+    exc_info: Any = ()
+    hub: Any = None
+    receiver: Any = None
+    value: Any = None
+
     def __init__(self, receiver: Any, hub: Any, call_when_ready: Callable[[], object]) -> None:
-        self.receiver: Callable[[Any], object] = receiver if receiver is not None else _nobody
+        self.receiver = receiver if receiver is not None else _nobody
         self.hub = hub
-        self.value: Any = None
-        self.context: Any = None
-        self.exc_info: Any = ()
         self._call_when_ready = call_when_ready
 
     @property
@@ -45,6 +49,11 @@ class ThreadResult:
         self.exc_info = exc_info
         self.hub.loop.run_callback_threadsafe(self._soon)
 
+    def destroy_in_main_thread(self) -> None:
+        """Forget the receiver: what comes from now on is dropped."""
+        self.receiver, self._call_when_ready = _nobody, _nothing
+        self.context = None
+
     def _soon(self) -> None:
         # After what is ready already, as what comes through an async watcher.
         self.hub.loop.run_callback(self._on_async)
@@ -64,3 +73,7 @@ class ThreadResult:
 
 def _nobody(result: Any) -> None:
     """The receiver of a result that is not wanted."""
+
+
+def _nothing() -> None:
+    """What to call when that is ready."""

@@ -1,8 +1,9 @@
-"""gevent's top-level names that weald does not have itself.
+"""gevent's top-level names that weald does not have itself, and small ones of other modules.
 
-Called by: _door.py, for `weald.kill` and its like; hub.py.
+Called by: _door.py, for `weald.kill` and its like; hub.py; _names.py.
 """
 
+import threading
 from sys import getswitchinterval, setswitchinterval
 from typing import Any
 
@@ -10,7 +11,7 @@ from greenlet import GreenletExit, greenlet
 
 from weald import _core
 
-__all__ = ["getswitchinterval", "kill", "setswitchinterval"]
+__all__ = ["getswitchinterval", "kill", "main_native_thread", "setswitchinterval"]
 
 
 def kill(greenlet: greenlet, exception: Any = GreenletExit) -> None:
@@ -19,3 +20,8 @@ def kill(greenlet: greenlet, exception: Any = GreenletExit) -> None:
         greenlet.kill(exception, block=False)
     else:
         _core.killall([greenlet], exception, block=False)
+
+
+def main_native_thread() -> threading.Thread:
+    """Return `threading.main_thread()`."""
+    return threading.main_thread()

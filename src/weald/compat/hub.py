@@ -68,6 +68,7 @@ class Hub(_core.Hub):
     threadpool_size: Any = readproperty(lambda self: config.threadpool_size)  # a subclass or an instance may say
     format_context: Any = readproperty(lambda self: config.format_context)
     periodic_monitoring_thread: Any = None
+    ident_registry: Any = None
 
     def __init__(self, loop: Any = None, default: Any = None) -> None:
         super().__init__(loop if isinstance(loop, str) else None)  # type: ignore[arg-type]
@@ -153,6 +154,10 @@ class Hub(_core.Hub):
         self._threadpool = None
 
     # ---------------------------------------------------------------- waiting
+
+    def switch_out(self) -> None:
+        """Raise BlockingSwitchOutError: the hub itself must not wait.  weald raises that without calling this."""
+        raise BlockingSwitchOutError("Impossible to call blocking function in the event loop callback")
 
     def wait(self, watcher: Any) -> None:
         """Wait until `watcher`, which must not have been started, is ready."""

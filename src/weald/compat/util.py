@@ -57,11 +57,12 @@ class assert_switches:
     hub.  An exception of the block goes its way.
     """
 
+    hub: Any = None  # while the block runs
+    tracer: Any = None
+
     def __init__(self, max_blocking_time: float | None = None, hub_only: bool = False) -> None:
         self.max_blocking_time = max_blocking_time
         self.hub_only = hub_only
-        self.hub: Any = None
-        self.tracer: Any = None
         self._entered = 0.0
 
     def __enter__(self) -> "assert_switches":

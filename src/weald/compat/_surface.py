@@ -1,0 +1,101 @@
+"""What gevent's classes have besides, put on weald's own once gevent is imported: attributes, arguments.
+
+Called by: _drop_in.py.
+
+Invariants:
+- Each module of weald gets its part when it is imported, at once if it is: nothing is imported for its sake.
+- Nothing here is on a path that programs without gevent's name take, and nothing replaces a compiled method.
+"""
+
+import io
+import os
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from weald._core import get_hub, get_hub_if_exists
+from weald.exceptions import LoopExit
+from weald.monkey._imports import whenever_imported
+
+__all__: list[str] = []
+
+
+def _hub(self: object) -> Any:
+    """The hub of the thread that asks: nothing of weald's belongs to one hub."""
+    return get_hub()
+
+
+def _socket(module: Any) -> None:
+    cancel_all: Callable[[Any], None] = module.cancel_wait
+
+    def cancel_wait(watcher: Any, error: Any = None) -> None:
+        """Raise `error`, by default OSError(EBADF), in the greenlet that waits for the watcher; it stays open.
+
+        `watcher` may be a socket: then that is raised in all that wait on it, whatever the error.
+        """
+        if isinstance(watcher, module.socket):
+            cancel_all(watcher)
+        else:
+            from weald.compat._socketcommon import cancel_wait_ex
+
+            hub: Any = get_hub()
+            hub.cancel_wait(watcher, cancel_wait_ex if error is None else error)
+
+    module.cancel_wait = cancel_wait
+    module.SocketType = module.socket
+    module.socket.hub = property(_hub)
+    module.socket.closed = property(_is_closed)
+
+
+def _is_closed(sock: Any) -> bool:
+    """Whether the socket has no descriptor any more."""
+    return bool(sock.fileno() < 0)
+
+
+def _fileobject(module: Any) -> None:
+    kinds = module.FileObjectPosix.__base__  # FileObject may be another by now: `config.fileobject`
+    kinds.io = property(lambda self: self._io, doc="The file of module io that this stands for.")
+    kinds.next = kinds.__next__
+    kinds.default_bufsize = io.DEFAULT_BUFFER_SIZE
+
+
+def _selectors(module: Any) -> None:
+    import_module("weald.compat._selectors")  # which gives it another DefaultSelector
+
+
+def _subprocess(module: Any) -> None:
+    Popen = module.Popen
+    stdlibs_init = Popen.__init__
+
+    def __init__(self: Any, *args: Any, threadpool: None = None, **kwargs: Any) -> None:
+        if threadpool is not None:
+            raise AssertionError("threadpool is only for Windows")
+        stdlibs_init(self, *args, **kwargs)
+
+    def pipe_cloexec(self: Any) -> tuple[int, int]:
+        """Return the two ends of a new pipe, for reading and for writing, which children do not inherit."""
+        return os.pipe()
+
+    Popen.__init__, Popen.pipe_cloexec = __init__, pipe_cloexec
+
+
+def _threadpool(module: Any) -> None:
+    pool = module.ThreadPool
+    pool.pid = property(lambda self: os.getpid(), doc="The process that it works in: in a fork's child, the child.")
+    pool.manager = None  # weald adjusts a pool's threads where that is asked for, without a greenlet of its own
+    pool.task_queue = property(lambda self: self._workers._queue, doc="What its threads take their calls from.")
+
+
+# "The (optional) hub that raised it"; weald's has no further arguments than its text.
+LoopExit.hub = property(  # type: ignore[attr-defined]
+    lambda self: self.args[1] if len(self.args) > 1 else get_hub_if_exists(), doc="The hub that ran dry."
+)
+
+for _name, _add in {
+    "fileobject": _fileobject,
+    "selectors": _selectors,
+    "socket": _socket,
+    "subprocess": _subprocess,
+    "threadpool": _threadpool,
+}.items():
+    whenever_imported(f"weald.{_name}", _add)
