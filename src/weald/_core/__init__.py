@@ -1,4 +1,7 @@
-"""weald's compiled core, gathered: what the rest of the package may import (see __init__.pyi)."""
+"""weald's compiled core, gathered: what the rest of the package may import (see __init__.pyi).
+
+Called by: every module of weald that waits or spawns.
+"""
 
 import sys as _sys
 

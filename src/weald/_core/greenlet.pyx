@@ -1,6 +1,6 @@
 """Greenlet: a greenlet with a result, links and joining; and waiting for several of them.
 
-Called by: weald's users, pool.py, threading.py.
+Called by: weald's users, local.pyx, pool.py, threading.py.
 Invariants:
 - `state` only goes forward: NEW, SCHEDULED, RUNNING, DONE.  A greenlet killed before it ran goes to
   DONE without running, and the hub drops it from the ring.

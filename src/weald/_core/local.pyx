@@ -1,6 +1,6 @@
 """local: an object whose attributes each greenlet has for itself.
 
-Called by: weald.local, and threading.local once patched.
+Called by: weald.local, weald.asyncio, weald.thread, which puts it into `threading`.
 Invariants: `by_id` maps id(greenlet) to (weak reference, dict, link).  The entry goes when the greenlet ends if it is a
 Greenlet, for a link tells, and else with the greenlet: neither values nor a recycled id survive.  A local that dies
 takes its links back.  `last` caches the current greenlet's dict.  `__init__` of a subclass runs once per greenlet, with

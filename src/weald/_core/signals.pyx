@@ -5,7 +5,7 @@ while nobody else wants one.  Setting it costs two system calls, too much for ea
 is replaced by a function that tells us who else does; then (asyncio runs beside us, say) ours is set just while
 the hub blocks, and the bytes are passed on.
 
-Called by: hub.pyx, through `SignalWatch` (`set_signal_watch`).
+Called by: the hub, through an interface (`SignalWatch`).
 Invariants: main thread only.  Handlers may block, so they run in a greenlet, which comes before everything else.
 """
 

@@ -3,7 +3,7 @@
 Greenlets of this thread, greenlets of other threads and threads without a hub wait in it alike: each waiter knows how
 it is woken (see `Waiter.resume`).
 
-Called by: greenlet.pyx, event.pyx, lock.pyx, queue.pyx, descriptor.pyx.
+Called by: every room that waits: primitives, descriptors, timeouts.
 Invariants:
 - Wake-ups are FIFO and each wakes exactly one waiter that still waits.
 - No other code runs between finding that one has to wait and being on the list.  Making the hub runs Python code, so

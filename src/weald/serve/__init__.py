@@ -3,6 +3,8 @@
 `config` is what was asked for; `supervisor` the parent process, which binds, forks, reloads and stops; `worker` a
 child, which loads the application and serves; `accesslog` and `metrics` are what operators look at; `systemd` its
 part of socket activation and notification.  The command line is in `weald.__main__`.
+
+Called by: weald.__main__, users.
 """
 
 from weald.serve.config import Config, ConfigError

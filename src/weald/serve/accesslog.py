@@ -1,4 +1,7 @@
-"""Access logs: what a line looks like, and a file that never blocks the loop.  Called by: worker."""
+"""Access logs: what a line looks like, and a file that never blocks the loop.
+
+Called by: worker.py; supervisor.py, which checks that the file can be opened.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""What `weald serve` was asked to do, and how an application is loaded.  Called by: __main__, supervisor, worker."""
+"""What `weald serve` was asked to do, and how an application is loaded.
+
+Called by: weald/__main__.py, accesslog.py, supervisor.py, worker.py.
+"""
 
 import os
 import sys

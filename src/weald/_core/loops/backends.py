@@ -1,7 +1,8 @@
 """The event loops there are, by name; which one new hubs get.
 
-Called by: hub.pyx (`make_loop`), threads.pyx (`load_loop`), the package's settings.  Other backends than the default are imported when
-asked for: each links a library.
+Called by: hub.pyx (`make_loop`), threads.pyx (`load_loop`), the package's settings.
+
+Other backends than the default are imported when asked for: each links a library.
 """
 
 import os

@@ -2,7 +2,7 @@
 """What all watchers have in common, and what they know of their loop.
 
 For users and libraries that drive the event loop themselves (`get_hub().loop.io(fd, READ)` and so on); weald's own
-rooms do not use them.  Names and arguments are those of gevent's loops.
+rooms do not use them.
 
 Called by: every other module of this package; each has one kind of watcher.
 Invariants:

@@ -1,6 +1,6 @@
 """A Celery worker pool of greenlets: `CELERY_CUSTOM_WORKER_POOL=weald.integrations.celery:TaskPool`, `-P custom`.
 
-Called by: Celery, which imports a custom pool before the app; `weald celery`.
+Called by: Celery, which imports a custom pool before the app; weald.integrations.celery_command.
 
 Asking this package for TaskPool patches the standard library and tells kombu that it runs on greenlets.  So it is for
 worker processes only; a program that merely sends tasks does not import it.

@@ -1,6 +1,7 @@
 """A job: the greenlet that runs one task for the pool, and ends it when its time is over.
 
-Called by: pool.py, which makes jobs; watchdog.py; Celery, which calls the wrapped body of a task (`wrap_body`).
+Called by: pool.py, which makes jobs; results.py; watchdog.py; Celery, which calls the wrapped body of a task
+(`wrap_body`).
 
 Invariants:
 - A job is `open` while Celery's tracing runs, from the first signal handler to the last hook.  A limit, a revoke and a

@@ -1,6 +1,6 @@
 """Celery's timer on weald: heartbeats, countdowns, rate limits.
 
-Called by: Celery's worker (`TaskPool.Timer`), from any greenlet of the worker's thread.
+Called by: pool.py, for Celery's worker (`TaskPool.Timer`), from any greenlet of the worker's thread.
 
 Invariants:
 - An entry is in `_handles` exactly while it is going to fire.
