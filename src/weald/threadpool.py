@@ -551,7 +551,7 @@ class Proxy(Forwarding):
         def call() -> Any:
             return None if left else function(*args, **kwargs)
 
-        result = pool._spawn(call, (), {}, report=False)
+        result = pool._spawn(call, (), {}, report=False).result
         try:
             return result.get()
         except BaseException:
