@@ -51,11 +51,24 @@ cdef list add_link(list links, object source, object callback):
 cdef int drop_link(list links, object callback) except -1:
     """Take back one link to `callback`; unknown ones are ignored."""
     cdef Link link
-    for link in links or ():
+    cdef Py_ssize_t i
+    if links is None:
+        return 0
+    # First whether it is the very object, for comparing costs more, and there may be thousands.
+    for i in range(len(links)):
+        link = <Link>links[i]
+        if link.callback is callback or isinstance(link.callback, SpawnedLink) \
+                and (<SpawnedLink>link.callback).callback is callback:
+            return take_out(links, i)
+    for i, link in enumerate(links):
         if link.callback == callback:
-            link.callback = link.source = None
-            links.remove(link)
-            return 0
+            return take_out(links, i)
+    return 0
+
+
+cdef int take_out(list links, Py_ssize_t i) except -1:
+    cdef Link link = links.pop(i)
+    link.callback = link.source = None
     return 0
 
 
@@ -71,12 +84,12 @@ cdef int schedule_links(list links) except -1:
 
 # ------------------------------------------------------------------ Greenlet's
 
-class SpawnedLink:
+cdef class SpawnedLink:
     """A link that runs its callback in a greenlet of its own."""
 
-    __slots__ = ("callback",)
+    cdef readonly object callback
 
-    def __init__(self, callback):
+    def __cinit__(self, callback):
         if not callable(callback):
             raise TypeError(f"a link must be callable, got {callback!r}")
         self.callback = callback
@@ -89,21 +102,17 @@ class SpawnedLink:
             begin_raw(self.callback, source)
 
     def __eq__(self, other):
-        return self.callback == getattr(other, "callback", other)
+        return self.callback == ((<SpawnedLink>other).callback if isinstance(other, SpawnedLink) else other)
 
     def __hash__(self):
         return hash(self.callback)
 
 
-class SuccessLink(SpawnedLink):
-    __slots__ = ()
-
+cdef class SuccessLink(SpawnedLink):
     def wanted(self, source):
         return source.successful()
 
 
-class FailureLink(SpawnedLink):
-    __slots__ = ()
-
+cdef class FailureLink(SpawnedLink):
     def wanted(self, source):
         return not source.successful()
