@@ -30,8 +30,12 @@ from socket import (  # type: ignore[attr-defined]
     AF_INET,
     AF_INET6,
     AF_UNIX,
+    MSG_CTRUNC,
     MSG_DONTWAIT,
     MSG_ERRQUEUE,
+    MSG_FASTOPEN,
+    MSG_PEEK,
+    MSG_WAITALL,
     SOCK_NONBLOCK,
     SOCK_STREAM,
     AddressFamily,
@@ -187,31 +191,83 @@ class socket(_stdlib.socket):
                 raise
         return retry(wait, timeout, call, self, *args)
 
+    def _unfinished(self, flags: int) -> bool:
+        """Return whether a call that has moved some bytes has to go on, as it does on a blocking stream."""
+        return self._descriptor.timeout is None and not flags & _NEVER_WAITS and _type(self) == SOCK_STREAM
+
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """Receive up to `bufsize` bytes: the data and the sender's address."""
-        return self._cooperate(self._descriptor.wait_read, flags, _Base.recvfrom, bufsize, flags)
+        data, address = self._cooperate(self._descriptor.wait_read, flags, _Base.recvfrom, bufsize, flags)
+        if flags & MSG_WAITALL and 0 < len(data) < bufsize and self._unfinished(flags):
+            data = self.recv(bufsize, flags) if flags & MSG_PEEK else data + self._rest(bufsize - len(data), flags)
+        return data, address
+
+    def _rest(self, size: int, flags: int) -> bytes:
+        try:
+            return self.recv(size, flags)
+        except OSError:
+            return b""  # the next call has the error
 
     def recvfrom_into(self, buffer: _Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
         """Receive into `buffer`: the number of bytes and the sender's address."""
-        return self._cooperate(self._descriptor.wait_read, flags, _Base.recvfrom_into, buffer, nbytes, flags)
+        count, address = self._cooperate(
+            self._descriptor.wait_read, flags, _Base.recvfrom_into, buffer, nbytes, flags
+        )
+        if flags & MSG_WAITALL and count and self._unfinished(flags):
+            with memoryview(buffer) as view, view.cast("B") as room:
+                begin = 0 if flags & MSG_PEEK else count
+                with suppress(OSError), room[begin : nbytes or room.nbytes] as rest:
+                    count = begin + (self.recv_into(rest, 0, flags) if rest.nbytes else 0)
+        return count, address
 
     def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
         """Receive data and ancillary data: (data, ancillary data, flags, address)."""
-        return self._cooperate(self._descriptor.wait_read, flags, _Base.recvmsg, bufsize, ancbufsize, flags)
+        wait = self._descriptor.wait_read
+        data, ancillary, told, address = self._cooperate(wait, flags, _Base.recvmsg, bufsize, ancbufsize, flags)
+        if flags & MSG_WAITALL and data and self._unfinished(flags):
+            parts, size = [data], len(data)
+            # What came with ancillary data is a message of its own.
+            while size < bufsize and not ancillary and not told & MSG_CTRUNC and not flags & MSG_PEEK:
+                try:
+                    data, ancillary, told, address = self._cooperate(
+                        wait, flags, _Base.recvmsg, bufsize - size, ancbufsize, flags
+                    )
+                except OSError:
+                    break  # the next call has the error
+                if not data:
+                    break
+                parts.append(data)
+                size += len(data)
+            data = b"".join(parts)
+        return data, ancillary, told, address
 
     def recvmsg_into(
         self, buffers: Iterable[_Buffer], ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[int, list[Any], int, Any]:
         """Receive into `buffers`: (number of bytes, ancillary data, flags, address)."""
         buffers = _repeatable(buffers)
-        return self._cooperate(self._descriptor.wait_read, flags, _Base.recvmsg_into, buffers, ancbufsize, flags)
+        wait = self._descriptor.wait_read
+        count, ancillary, told, address = self._cooperate(wait, flags, _Base.recvmsg_into, buffers, ancbufsize, flags)
+        if flags & MSG_WAITALL and count and self._unfinished(flags):
+            while not ancillary and not told & MSG_CTRUNC and not flags & MSG_PEEK and (rest := _after(buffers, count)):
+                try:
+                    more, ancillary, told, address = self._cooperate(
+                        wait, flags, _Base.recvmsg_into, rest, ancbufsize, flags
+                    )
+                except OSError:
+                    break  # the next call has the error
+                if not more:
+                    break
+                count += more
+        return count, ancillary, told, address
 
     def sendto(self, data: _Buffer, *args: Any) -> int:
         """sendto(data, [flags,] address)"""
         flags = args[0] if len(args) == 2 else 0
         if args:
             args = (*args[:-1], self._resolved(args[-1]))
-        return self._cooperate(self._descriptor.wait_write, flags, _Base.sendto, data, *args)
+        sent = self._cooperate(self._descriptor.wait_write, flags, _Base.sendto, data, *args)
+        return self._send_rest([data], sent, flags)
 
     def sendmsg(
         self,
@@ -221,9 +277,22 @@ class socket(_stdlib.socket):
         address: _Address = None,
         /,
     ) -> int:
-        """Send buffers and ancillary data; the number of bytes sent."""
+        """Send buffers and ancillary data, without a timeout all of it; the number of bytes sent."""
         buffers, ancdata, address = _repeatable(buffers), _repeatable(ancdata), self._resolved(address)
-        return self._cooperate(self._descriptor.wait_write, flags, _Base.sendmsg, buffers, ancdata, flags, address)
+        sent = self._cooperate(self._descriptor.wait_write, flags, _Base.sendmsg, buffers, ancdata, flags, address)
+        return self._send_rest(buffers, sent, flags)
+
+    def _send_rest(self, buffers: Iterable[_Buffer], sent: int, flags: int) -> int:
+        """Send what is left after `sent` bytes, as on a blocking stream; return how many have gone in all."""
+        if self._unfinished(flags):
+            for rest in _after(buffers, sent):
+                try:
+                    sent += self.send(rest, flags & ~MSG_FASTOPEN)
+                except OSError:
+                    if self.fileno() < 0:
+                        raise  # closed meanwhile
+                    break  # the next call has the error
+        return sent
 
     def _accept(self) -> tuple[int, Any]:
         return self._cooperate(self._descriptor.wait_read, 0, _accept)
@@ -360,6 +429,17 @@ class socket(_stdlib.socket):
 
 def _repeatable(items: Iterable[_T]) -> Iterable[_T]:
     return list(items) if isinstance(items, Iterable) and not isinstance(items, list | tuple) else items
+
+
+def _after(buffers: Iterable[_Buffer], count: int) -> list[memoryview]:
+    """What of `buffers` lies behind the first `count` bytes."""
+    found = []
+    for buffer in buffers:
+        view = memoryview(buffer).cast("B")
+        if view.nbytes > count:
+            found.append(view[count:])
+        count = max(count - view.nbytes, 0)
+    return found
 
 
 # -------------------------------------------------------------------- making sockets

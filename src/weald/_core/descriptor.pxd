@@ -47,6 +47,8 @@ cdef class Descriptor:
     cdef bint is_stream(self, object sock) except -1
     cdef object receive(self, object sock, char *buffer, Py_ssize_t size, int flags)
     cdef Py_ssize_t transmit(self, const char *data, Py_ssize_t size, int flags, double *end) except -1
+    cdef object receive_rest(self, bytes begin, char *buffer, Py_ssize_t got, Py_ssize_t size, int flags)
+    cdef Py_ssize_t transmit_rest(self, const char *data, Py_ssize_t size, Py_ssize_t sent, int flags) except -1
     cdef int transmit_all(self, const char *data, Py_ssize_t size, int flags) except -1
     cdef double deadline(self) except? -2.0
 

@@ -21,12 +21,14 @@ from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
+from libc.string cimport memcpy
 
 from weald._core.hub cimport Hub, Waiter
 from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT, Target
 from weald._core.threads cimport current_hub, has_hub
 from weald._core.waiters cimport WaitList, append, park_listed, remove, seconds, wake_all
 from weald._core.yielding cimport give_way
+from weald._core.yielding import sleep
 
 import os
 import socket as _socket
@@ -36,6 +38,8 @@ cdef extern from "<sys/socket.h>" nogil:
     enum:
         MSG_DONTWAIT
         MSG_NOSIGNAL
+        MSG_PEEK
+        MSG_WAITALL
     ssize_t c_recv "recv"(int, void *, size_t, int)
     ssize_t c_send "send"(int, const void *, size_t, int)
 
@@ -46,9 +50,17 @@ cdef extern from "<fcntl.h>" nogil:
 cdef extern from *:
     """
     #include <errno.h>
+    #include <poll.h>  /* POLLRDHUP needs _GNU_SOURCE, which Python.h sets */
     #include <sys/socket.h>
     #include <structmember.h>  /* PyMemberDef, which Python.h has from 3.12 on */
     static void weald_set_errno(int value) { errno = value; }
+
+    /* Whether no more will come than has. */
+    static int weald_end_of_stream(int fd)
+    {
+        struct pollfd asked = {fd, POLLRDHUP, 0};
+        return poll(&asked, 1, 0) != 0;
+    }
 
     /* Where the slot behind a member descriptor lies in an object; -1: it is no such slot. */
     static Py_ssize_t weald_slot_offset(PyObject *member)
@@ -76,6 +88,7 @@ cdef extern from *:
         RECEIVE_ON_STACK "WEALD_RECEIVE_ON_STACK"
     object receive_small "weald_receive_small"(int, Py_ssize_t, int, ssize_t *)
     void set_errno "weald_set_errno"(int)
+    bint end_of_stream "weald_end_of_stream"(int) nogil
     Py_ssize_t slot_offset "weald_slot_offset"(object)
 
 cdef object type_of = _base_socket.type.__get__
@@ -434,6 +447,8 @@ cdef class Descriptor:
                 n = c_recv(self.number, buffer, size, flags | MSG_DONTWAIT)
             if n >= 0:
                 self.drained = 0 < n < size and not flags and self.is_stream(sock)
+                if flags & MSG_WAITALL and 0 < n < size and self.limit < 0.0 and self.is_stream(sock):
+                    return self.receive_rest(data if buffer == NULL else None, buffer, n, size, flags)
                 return data if buffer == NULL else n
             error = errno
             if error == EINTR:
@@ -448,6 +463,39 @@ cdef class Descriptor:
                 self.wait(READ_EVENT, max(end - current_hub().backend.time(), 0.0))
             else:
                 self.wait(READ_EVENT, -1.0)
+
+    cdef object receive_rest(self, bytes begin, char *buffer, Py_ssize_t got, Py_ssize_t size, int flags):
+        """With MSG_WAITALL a blocking stream gives all `size` bytes, of which `got` have come; fewer at its end.
+
+        An error ends it, too: the next call has that (recv(2)).  Returns as `receive`.
+        """
+        cdef ssize_t n
+        cdef double pause = 0.001
+        if begin is not None:
+            whole = PyBytes_FromStringAndSize(NULL, size)
+            buffer = PyBytes_AS_STRING(whole)
+            memcpy(buffer, PyBytes_AS_STRING(begin), got)
+        else:
+            whole = None
+        while got < size:
+            if flags & MSG_PEEK:  # what has come stays: the loop would not wait for more
+                if end_of_stream(self.number):
+                    break
+                sleep(pause)
+                pause = min(2 * pause, 0.05)
+                n = c_recv(self.number, buffer, size, flags | MSG_DONTWAIT)
+                if n <= 0:
+                    break
+                got = n
+                continue
+            n = c_recv(self.number, buffer + got, size - got, flags | MSG_DONTWAIT)
+            if n > 0:
+                got += n
+            elif n < 0 and errno == EAGAIN:
+                self.wait(READ_EVENT, -1.0)
+            elif n == 0 or errno != EINTR:
+                break
+        return got if whole is None else whole if got == size else whole[:got]
 
     cdef Py_ssize_t transmit(self, const char *data, Py_ssize_t size, int flags, double *end) except -1:
         """send(2) once; before, park while there is no room: until `end`, which the first wait sets (before: < 0)."""
@@ -468,6 +516,18 @@ cdef class Descriptor:
             if end[0] < 0.0:
                 end[0] = self.deadline()
             self.wait(WRITE_EVENT, -1.0 if end[0] < 0.0 else max(end[0] - current_hub().backend.time(), 0.0))
+
+    cdef Py_ssize_t transmit_rest(self, const char *data, Py_ssize_t size, Py_ssize_t sent, int flags) except -1:
+        """send(2) until all has gone, as on a blocking stream; how many bytes went: fewer if there was an error."""
+        cdef double end = -1.0
+        while sent < size:
+            try:
+                sent += self.transmit(data + sent, size - sent, flags, &end)
+            except OSError:
+                if self.number < 0:
+                    raise  # closed meanwhile
+                break  # as the system does: the next call has the error
+        return sent
 
     cdef int transmit_all(self, const char *data, Py_ssize_t size, int flags) except -1:
         """send(2) until all has gone; the timeout is for the whole."""
@@ -518,16 +578,20 @@ def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
 
 
 def send(self, data, int flags=0, /):
-    """Send some of `data`, as socket.send does; returns how many bytes.
+    """Send some of `data`, without a timeout all of it, as socket.send does; returns how many bytes.
 
     Parks while there is no room, as long as the socket's timeout says: then TimeoutError.
     """
     cdef Descriptor d = descriptor_of(self)
     cdef Py_buffer view
+    cdef Py_ssize_t sent
     cdef double end = -1.0
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
-        return d.transmit(<char *>view.buf, view.len, flags, &end)
+        sent = d.transmit(<char *>view.buf, view.len, flags, &end)
+        if sent < view.len and d.limit < 0.0 and not flags & MSG_DONTWAIT:
+            return d.transmit_rest(<char *>view.buf, view.len, sent, flags)
+        return sent
     finally:
         PyBuffer_Release(&view)
 
