@@ -43,6 +43,8 @@ MODULES = [
     *("asyncio.test_subprocess", "asyncio.test_threads", "asyncio.test_unix_events"),
     *("logging", "contextlib", "context"),
 ]
+# They leave a thread behind that never ends when they fail, as they do.  stdlib_tests.expected has the reason.
+LEFT_OUT = {"test.test_threading.ThreadTests.test_PyThreadState_SetAsyncExc_interrupts_sleep"}
 INTERPRETER = f"{sys.version_info[0]}.{sys.version_info[1]}"
 EXPECTED = Path(__file__).with_name("stdlib_tests.expected")
 MOST_EXPECTED = 60
@@ -129,7 +131,11 @@ def run_tests(patched: bool, name: str, seconds: float, only: list[str], done: s
             if isinstance(test, unittest.TestSuite):
                 yield from chosen(test)
             elif test.id() not in done and (not only or test.id() in only):
-                yield test
+                if patched and test.id() in LEFT_OUT:
+                    report("begin", test.id())
+                    report("end", test.id(), "failed: left out")
+                else:
+                    yield test
 
     faulthandler.enable()
     # Without "network", which means the Internet; but test_socketserver asks for it to use the loopback.

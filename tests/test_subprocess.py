@@ -8,6 +8,7 @@ import subprocess as stdlib
 import sys
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -230,6 +231,15 @@ def test_communicate(text: bool) -> None:
     child: Any = Popen([*PYTHON, code], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=text)
     assert child.communicate(data) == (data, data)
     assert child.returncode == 0
+
+
+def test_communicate_writes_to_whatever_stdin_is() -> None:
+    child: Any = Popen(["true"])
+    child.stdin = Mock()
+    child.stdin.write.side_effect = BrokenPipeError
+    child.communicate(b"stuff")
+    child.stdin.write.assert_called_once_with(b"stuff")
+    child.stdin.close.assert_called_once_with()
 
 
 def test_communicate_with_a_timeout_can_be_called_again() -> None:

@@ -117,7 +117,7 @@ class Popen(_stdlib.Popen[AnyStr]):
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
         """subprocess.Popen.communicate(); cut short, by a kill say, it keeps what it has read for the next call."""
         started: bool = self._communication_started  # type: ignore[has-type]
-        if timeout is not None or started or not (self.stdin or self.stdout or self.stderr):
+        if timeout is not None or started or not (self.stdout or self.stderr):
             return self._stdlibs_communicate(input, timeout)  # type: ignore[attr-defined, no-any-return]
         # With one pipe the stdlib's would read that to its end, and keep nothing of it until then.
         try:

@@ -16,6 +16,7 @@ from weald._core.waiters cimport (
     Linkable, WaitList, append, clear, first, made_hub, new_waiter, park, park_listed, seconds, wake_all, wake_one)
 from weald._core.yielding cimport give_way, let_others_run
 
+import sys
 import warnings
 from _thread import TIMEOUT_MAX
 
@@ -317,6 +318,10 @@ cdef object holder():
 cdef object LAST_HOLDER = object()
 
 
+# threading.RLock has taken and ignored them before.
+cdef bint REFUSES_ARGUMENTS = sys.version_info >= (3, 15)
+
+
 cdef class RLock(Linkable):
     """RLock(): threading.RLock's contract: its owner, a greenlet, may take it again.  First come, first served."""
 
@@ -325,7 +330,9 @@ cdef class RLock(Linkable):
     cdef Py_ssize_t count
 
     def __init__(self, *args, **kwargs):
-        if args or kwargs:  # threading.RLock has always taken and ignored them
+        if args or kwargs:
+            if REFUSES_ARGUMENTS:
+                raise TypeError("RLock takes no arguments")
             warnings.warn("RLock takes no arguments", DeprecationWarning, stacklevel=2)
 
     def acquire(self, blocking=True, timeout=-1):
