@@ -311,10 +311,12 @@ def use_asyncio(
     get_running_loop: Callable[[], Any],
     set_running_loop: Callable[[Any], object],
     swap_current_task: Callable[[Any, Any], Any] | None,
+    tasks_of_loops: dict[Any, Any] | None,
 ) -> dict[Any, Any]:
-    """Use asyncio's C functions of these names; `swap_current_task` is None where asyncio has no such function.
+    """Have asyncio's C functions.
 
-    Returns the current tasks of the loops that are put aside, by loop.
+    Where asyncio keeps the current tasks by loop, in `tasks_of_loops`, `swap_current_task` is None.  Returns the
+    current tasks of the loops that are put aside, by loop.
     """
 
 def count_loops(change: int) -> None:
