@@ -20,7 +20,7 @@ from greenlet import getcurrent
 
 from weald import ssl
 from weald._base.names import more_names
-from weald._core import Event, Greenlet, get_hub, sleep, spawn_raw
+from weald._core import Event, Greenlet, get_hub, report, sleep, spawn_raw
 from weald.pool import Pool
 from weald.socket import fromfd, socket
 
@@ -274,7 +274,7 @@ class BaseServer:
             return
         get_hub().handle_error(self, *sys.exc_info())
         if self.is_fatal_error(error):
-            sys.stderr.write(f"ERROR: {self} stops: {error}\n")
+            report(f"ERROR: {self} stops: {error}\n")
             self.close()
         elif self.delay >= 0:
             sleep(self.delay)

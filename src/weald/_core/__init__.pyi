@@ -5,6 +5,7 @@ Everything above `_core` imports from here only.  Times are seconds (float), siz
 
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
+from io import RawIOBase
 from queue import Empty as Empty
 from queue import Full as Full
 from types import TracebackType
@@ -17,6 +18,31 @@ from typing_extensions import disjoint_base
 
 _T = TypeVar("_T")
 _ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+
+# ---------------------------------------------------------------- logs
+
+class Steady(RawIOBase):
+    """The raw end of a log on descriptor `fd`: no write waits or raises; what it could not write it keeps, up to a
+    limit in bytes, and tries again with the next write or `retry`."""
+
+    def __init__(self, fd: int, limit: int = ...) -> None: ...
+    error: OSError | None
+    def write(self, data: Any) -> int:
+        """Write `data`, bytes, now or later; how many these are."""
+    def pending(self) -> int:
+        """Bytes kept."""
+    def retry(self) -> bool:
+        """Write what is kept, if that is possible now.  Is nothing left?"""
+    def release(self) -> None: ...
+
+def steady(stream: Any) -> Any:
+    """A text file for `stream` that never waits or raises, if `stream` is Python's own on a descriptor; else itself."""
+
+def report(text: str, stream: Any = None) -> None:
+    """Write `text` to sys.stderr, or to `stream`, without waiting and without raising."""
+
+def retry_logs() -> bool:
+    """Write what logs have kept, as far as that is possible now.  Is nothing left?"""
 
 # ---------------------------------------------------------------- loop and hub
 

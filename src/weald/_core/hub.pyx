@@ -40,6 +40,7 @@ from greenlet import GreenletExit, getcurrent
 
 from weald._core import arena as _arena
 from weald._core.ending import end_process
+from weald._core.logs import report
 from weald._core.loops.backends import make_loop
 
 cdef extern from * nogil:
@@ -261,10 +262,7 @@ def report_error(Hub hub, context, type, value, tb):
         if isinstance(error, hub.SYSTEM_ERROR):
             hub.throw_into_main(error, None)
             return
-        try:
-            tracebacks.print_exc(file=sys.__stderr__)
-        except Exception:
-            pass
+        report(tracebacks.format_exc(), sys.__stderr__)
 
 
 # ------------------------------------------------------------------ the hub
