@@ -49,9 +49,11 @@ from socket import (  # type: ignore[attr-defined]
 from socket import EAGAIN as EAGAIN
 from socket import EBADF as EBADF
 from socket import EWOULDBLOCK as EWOULDBLOCK
+from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from weald import _core, resolver
+from weald._base import buffered
 from weald._base.config import config
 from weald._base.waiting import retry
 from weald._core import Descriptor, monotonic, sleep
@@ -210,9 +212,7 @@ class socket(_stdlib.socket):
 
     def recvfrom_into(self, buffer: _Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
         """Receive into `buffer`: the number of bytes and the sender's address."""
-        count, address = self._cooperate(
-            self._descriptor.wait_read, flags, _Base.recvfrom_into, buffer, nbytes, flags
-        )
+        count, address = self._cooperate(self._descriptor.wait_read, flags, _Base.recvfrom_into, buffer, nbytes, flags)
         if flags & MSG_WAITALL and count and self._unfinished(flags):
             with memoryview(buffer) as view, view.cast("B") as room:
                 begin = 0 if flags & MSG_PEEK else count
@@ -293,6 +293,27 @@ class socket(_stdlib.socket):
                         raise  # closed meanwhile
                     break  # the next call has the error
         return sent
+
+    if not TYPE_CHECKING:
+        # The standard library's, but over files that greenlets may share.
+        makefile = FunctionType(
+            _stdlib.socket.makefile.__code__,
+            {
+                **vars(_stdlib),
+                "SocketIO": buffered.SocketFile,
+                "io": SimpleNamespace(
+                    DEFAULT_BUFFER_SIZE=io.DEFAULT_BUFFER_SIZE,
+                    BufferedReader=buffered.BufferedReader,
+                    BufferedRWPair=buffered.BufferedRWPair,
+                    BufferedWriter=buffered.BufferedWriter,
+                    TextIOWrapper=buffered.text_wrapper,
+                    text_encoding=io.text_encoding,
+                ),
+            },
+            "makefile",
+            _stdlib.socket.makefile.__defaults__,
+        )
+        makefile.__kwdefaults__ = _stdlib.socket.makefile.__kwdefaults__
 
     def _accept(self) -> tuple[int, Any]:
         return self._cooperate(self._descriptor.wait_read, 0, _accept)
