@@ -156,12 +156,12 @@ class EventLoop:
         """Does nothing: the clock is never stale."""
     def fileno(self) -> int:
         """The epoll descriptor, for embedding; -1 if there is none."""
-    def run_callback(self, callback: Callable[..., object], *args: Any) -> Callback:
-        """Have `callback(*args)` called in the hub soon; returns an object with `stop()` and `pending`.
+    def run_callback(self, func: Callable[..., object], *args: Any) -> Callback:
+        """Have `func(*args)` called in the hub soon; returns an object with `stop()` and `pending`.
 
         It must not block.  Any thread.  TypeError if it is not callable.
         """
-    def run_callback_threadsafe(self, callback: Callable[..., object], *args: Any) -> Callback:
+    def run_callback_threadsafe(self, func: Callable[..., object], *args: Any) -> Callback:
         """As `run_callback`."""
     def ref(self) -> None:
         """Count one more thing that the hub waits for."""
@@ -398,6 +398,11 @@ class Linkable:
         """Take back one `rawlink(callback)`.  Does nothing if there is none."""
     def ready(self) -> bool:
         """Whether waiting for it would return at once."""
+    def linkcount(self) -> int:
+        """How many callbacks are linked and greenlets or threads wait here."""
+    @property
+    def hub(self) -> Hub | None:
+        """The hub of the thread that asks, None if it has none: what can be waited for belongs to no hub."""
     def statistics(self) -> dict[str, int]:
         """{"waiting": how many greenlets and threads are parked here, "links": how many callbacks}."""
 
@@ -530,7 +535,7 @@ class DummySemaphore:
     def __exit__(self, t: Any, v: Any, tb: Any) -> None: ...
 
 @disjoint_base
-class Lock:
+class Lock(Linkable):
     """Lock(): threading.Lock's contract; any greenlet or thread may release it.  First come, first served."""
 
     def __init__(self) -> None: ...
@@ -542,13 +547,18 @@ class Lock:
         """
     def release(self) -> None:
         """Give the lock to the one that has waited longest, or free it.  RuntimeError if it is not held."""
+    @property
+    def counter(self) -> int:
+        """1 if it can be taken at once, else 0, as of a semaphore."""
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait up to `timeout` seconds (None: for ever) until it can be taken, without taking it; `counter` then."""
     def locked(self) -> bool:
         """Whether it is held."""
     def __enter__(self) -> bool: ...
     def __exit__(self, t: Any, v: Any, tb: Any) -> None: ...
 
 @disjoint_base
-class RLock:
+class RLock(Linkable):
     """RLock(): threading.RLock's contract: its owner, a greenlet, may take it again.  First come, first served."""
 
     def __init__(self) -> None: ...
@@ -610,7 +620,23 @@ class SimpleQueue(Generic[_T]):
 
     def __init__(self, maxsize: int | None = None, items: Iterable[_T] | None = None) -> None: ...
     maxsize: int | None  # None: without limit
-    queue: Any  # the container with the items
+    queue: Any  # the container with the items; another may be assigned
+    @property
+    def hub(self) -> Hub | None:
+        """The hub of the thread that asks, None if it has none: a queue belongs to no hub."""
+    def _create_queue(self, items: Iterable[_T] = ()) -> Any:
+        """Return the container for the items, which begins with `items`."""
+    # Subclasses may override these.
+    def _init(self, maxsize: int | None, items: Iterable[_T] = ()) -> None:
+        """Make what the items are kept in."""
+    def _put(self, item: _T) -> None:
+        """Keep `item`; there is room."""
+    def _get(self) -> _T:
+        """Take the next item; there is one."""
+    def _peek(self) -> _T:
+        """Return the next item; there is one."""
+    def _qsize(self) -> int:
+        """Return how many items are kept."""
     @property
     def is_shutdown(self) -> bool:
         """Whether `shutdown` has been called."""
@@ -677,6 +703,12 @@ class Channel(SimpleQueue[_T]):
     """Channel(): a queue that holds nothing: `put` waits until a `get` takes the item, and the other way round."""
 
     def __init__(self, maxsize: int = 1) -> None: ...
+    @property
+    def getters(self) -> list[greenlet | None]:
+        """The greenlets that wait in `get`, in their order; None for a thread without a hub."""
+    @property
+    def putters(self) -> list[greenlet | None]:
+        """The greenlets that wait in `put`, in their order; None for a thread without a hub."""
     @property
     def balance(self) -> int:
         """How many putters wait, minus how many getters."""
@@ -898,6 +930,7 @@ class Descriptor:
     def fd(self) -> int:
         """The number, or -1 after `close`."""
     timeout: float | None  # seconds; None waits for ever, 0.0 never waits
+    ref: bool  # does a wait for it count as something that may yet wake a greenlet?
     def wait_read(self, timeout: float | None = None) -> None:
         """Park until it is readable.  TimeoutError after `timeout` seconds, OSError(EBADF) if it is closed."""
     def wait_write(self, timeout: float | None = None) -> None:
@@ -905,17 +938,17 @@ class Descriptor:
     def close(self) -> None:
         """Have everyone who waits raise OSError(EBADF), and leave the loops.  Call it before close(2).  Idempotent."""
 
-def wait_read(fd: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
-    """Park until descriptor `fd` is readable, up to `timeout` seconds (None: for ever).
+def wait_read(fileno: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
+    """Park until descriptor `fileno` is readable, up to `timeout` seconds (None: for ever).
 
     Then raises `timeout_exc` (None: TimeoutError); OSError(EBADF) if it is closed, ValueError if it is negative.
     """
 
-def wait_write(fd: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
-    """Park until descriptor `fd` is writable; timeouts and errors as with `wait_read`."""
+def wait_write(fileno: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
+    """Park until descriptor `fileno` is writable; timeouts and errors as with `wait_read`."""
 
-def wait_readwrite(fd: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
-    """Park until descriptor `fd` is readable or writable; timeouts and errors as with `wait_read`."""
+def wait_readwrite(fileno: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
+    """Park until descriptor `fileno` is readable or writable; timeouts and errors as with `wait_read`."""
 
 def poll_fds(wanted: dict[int, int], timeout: float | None) -> dict[int, int]:
     """Wait until one of several descriptors is ready, up to `timeout` seconds (None: for ever).
@@ -935,10 +968,11 @@ def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
 def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
     """Receive up to `nbytes` bytes (0: as many as fit) into `buffer`, as `recv`; returns how many."""
 
-def send(self: Any, data: Any, flags: int = 0, /) -> int:
+def send(self: Any, data: Any, flags: int = 0, /, timeout: float | None = ...) -> int:
     """Send some of `data`, as socket.send does; returns how many bytes.
 
-    Parks while there is no room, as long as the socket's timeout says: then TimeoutError.
+    Parks while there is no room, for `timeout` seconds (None: for ever; by default as long as the socket's timeout
+    says): then TimeoutError.
     """
 
 def sendall(self: Any, data: Any, flags: int = 0, /) -> None:

@@ -81,6 +81,16 @@ class Hub(_core.Hub):
     # ---------------------------------------------------------------- what it uses
 
     @property
+    def loop(self) -> Any:
+        """The event loop as users see it, or what was assigned.  What hubs do themselves goes by their own."""
+        assigned = self.__dict__.get("_loop")
+        return _core.Hub.loop.__get__(self) if assigned is None else assigned
+
+    @loop.setter
+    def loop(self, value: Any) -> None:
+        self.__dict__["_loop"] = None if value is _core.Hub.loop.__get__(self) else value
+
+    @property
     def loop_class(self) -> Any:
         """The class of loops."""
         return config.loop
