@@ -9,8 +9,8 @@ Invariants:
   the user's is `_descriptor.timeout`.
 - recv, recv_into, send and sendall go straight to compiled code (`_core`); every other method tries the
   stdlib's, parks while that would block, and tries again, all within the timeout (_base/waiting.py).
-- `_descriptor` leaves the loop before the number is closed or given away, which wakes whoever waits
-  on it with OSError(EBADF).
+- `_descriptor` leaves the loop before the number is closed or given away, so greenlets that
+  wait on it get OSError(EBADF).
 - No name is looked up in C: the hub's resolver does it first.
 """
 
@@ -167,7 +167,7 @@ class socket(_stdlib.socket):
         timeout = None if howlong is None else to_seconds(howlong)
         if timeout is not None and timeout < 0.0:
             raise ValueError("Timeout value out of range")
-        # Fails for a closed descriptor, and mends one that somebody else has made blocking.
+        # Fails for a closed descriptor, and makes one non-blocking that other code has made blocking.
         _Base.setblocking(self, False)
         self._descriptor.timeout = timeout
 

@@ -92,7 +92,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
     def _create(
         cls, sock: Any, server_side: bool = False, do_handshake_on_connect: bool = True, **options: Any
     ) -> "SSLSocket":
-        # The stdlib's closes the socket, which nobody else knows of, when the handshake fails, but not when
+        # The stdlib's closes the socket, to which there is no other reference, when the handshake fails, but not when
         # the greenlet is killed or a Timeout ends it.  So the handshake is made here.
         self: SSLSocket = super()._create(sock, server_side, False, **options)  # type: ignore[misc]
         self.do_handshake_on_connect = do_handshake_on_connect
@@ -263,7 +263,7 @@ def _create_unverified_context(*args: Any, **kwargs: Any) -> _stdlib.SSLContext:
 
 
 def cooperative(context: _stdlib.SSLContext) -> _stdlib.SSLContext:
-    """Have `context` make cooperative sockets, unless it has a class of somebody's own for them."""
+    """Have `context` make cooperative sockets, unless a program has given it a class of its own for them."""
     if context.sslsocket_class is _BlockingSSLSocket:
         context.sslsocket_class = SSLSocket
     return context

@@ -242,7 +242,7 @@ class _PoolJob(_Job):
         self._result: AsyncResult[Any] = AsyncResult()
         self._value: Any = None
         self._error: BaseException | None = None
-        self._lock = _allocate_lock()  # whoever gets it decides whether the job begins
+        self._lock = _allocate_lock()  # the first to take it decides whether the job begins
 
     @property
     def result(self) -> AsyncResult[Any]:
@@ -612,11 +612,11 @@ class _Future(concurrent.futures.Future[_T]):
 
 
 class _Waiters(list[Any]):
-    """Who waits for a future by `concurrent.futures.wait` or `as_completed`."""
+    """What waits for a future by `concurrent.futures.wait` or `as_completed`."""
 
     def append(self, waiter: Any) -> None:
         if not isinstance(waiter.event, Event):
-            waiter.event = Event()  # nobody uses it yet: the futures are locked while it is made
+            waiter.event = Event()  # not in use yet: the futures are locked while it is made
         super().append(waiter)
 
 

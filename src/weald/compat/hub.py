@@ -233,7 +233,7 @@ class Hub(_core.Hub):
         return t, v, tb
 
     def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None:
-        """Called with an exception nobody caught: NOT_ERROR goes nowhere, SYSTEM_ERROR to the main greenlet.
+        """Called with an exception that was not caught: NOT_ERROR goes nowhere, SYSTEM_ERROR to the main greenlet.
 
         So does an exception without a `context`.  The rest is printed, and so is SYSTEM_ERROR but for
         KeyboardInterrupt and SystemExit, of which the main greenlet tells if it does not catch them.  Three times None

@@ -79,7 +79,7 @@ class Child:
 def _open(address: str | tuple[str, int], shared: bool) -> socket.socket:
     if isinstance(address, str):
         if _is_socket(address) and not _answers(address):
-            os.unlink(address)  # somebody died and left it
+            os.unlink(address)  # a process died and left it
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(address)
         os.chmod(address, 0o666)  # to connect takes the right to write, and a proxy is another user
@@ -116,7 +116,7 @@ def _is_socket(path: str) -> bool:
 
 
 def _answers(path: str) -> bool:
-    """Does somebody serve this Unix socket?"""
+    """Return whether a process serves this Unix socket."""
     with socket.socket(socket.AF_UNIX) as sock:
         try:
             sock.connect(path)
@@ -132,7 +132,7 @@ def bind_all(config: Config) -> list[list[socket.socket]]:
         address = parse_bind(bind)
         try:
             if config.workers > 1 and isinstance(address, tuple) and address[1]:
-                _open(address, False).close()  # a port that somebody else shares among his workers is in use, too
+                _open(address, False).close()  # a port that another server shares among its workers is in use, too
             first = _open(address, config.workers > 1)
             if isinstance(address, tuple):
                 address = (address[0], first.getsockname()[1])
@@ -433,7 +433,7 @@ class Supervisor:
             self.start(slot)
 
     def remove_sockets(self) -> None:
-        """Once, and at once: whoever binds there from now on is not us."""
+        """Remove the Unix sockets' files, once: what is bound there from now on is another server's."""
         paths, self.paths = self.paths, []
         for path in paths:
             try:
