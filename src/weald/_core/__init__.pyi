@@ -33,7 +33,8 @@ class Steady(RawIOBase):
         """Bytes kept."""
     def retry(self) -> bool:
         """Write what is kept, if that is possible now.  Is nothing left?"""
-    def release(self) -> None: ...
+    def release(self) -> None:
+        """Close what was opened for it; the descriptor stays open."""
 
 def steady(stream: Any) -> Any:
     """A text file for `stream` that never waits or raises, if `stream` is Python's own on a descriptor; else itself."""

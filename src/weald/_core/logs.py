@@ -1,6 +1,7 @@
 """Logs that decide about nothing: writing to one never waits for its reader and never raises.
 
-Called by: hub.pyx, reports.pyx, compat.hub, weald.server and http.handler (`report`), weald.pywsgi (`steady`), weald.serve.
+Called by: hub.pyx, reports.pyx, compat.hub, weald.server and http.handler (`report`), weald.pywsgi (`steady`),
+weald.serve.
 
 What cannot be written now (a pipe that nobody reads, a full disk, a closed descriptor) is kept, up to a limit, and
 tried again with the next write or `retry`.  What comes beyond the limit is dropped; how many lines that was is told
