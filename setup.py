@@ -14,7 +14,7 @@ import greenlet
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-ROOMS = ("_base", "_core", "http")
+ROOMS = ("_base", "_core", "aio", "http")
 # Backend (a module of _core/loops): what it links, the header that must be there, Debian's package with it.
 BACKENDS = {"uv": ("uv", "uv.h", "libuv1-dev"), "ev": ("ev", "ev.h", "libev-dev")}
 # A backend is left out only by name: WEALD_BUILD_WITHOUT=libev

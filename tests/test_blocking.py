@@ -196,3 +196,160 @@ def test_descriptors_come_with_their_message() -> None:
         """
     )
     assert out == "True 1\n"
+
+
+# ------------------------------------------------------------------ files that threads share
+
+
+@pytest.mark.parametrize("mode", ["rb", "rwb", "r", "rw"])
+def test_two_threads_read_lines_of_one_file(mode: str) -> None:
+    """None is lost; as text none may be lost here, though the standard library's text files may lose some."""
+    out = run_patched(
+        PRELUDE
+        + textwrap.dedent(
+            f"""
+            a, b = pair(tcp=True)
+            file = b.makefile({mode!r})
+            got = []
+            def read():
+                while line := file.readline():
+                    got.append(int(line))
+            readers = [background(read) for _ in range(3)]
+            for number in range(3000):
+                a.sendall(b"%d\\n" % number)
+                if not number % 50:
+                    until(lambda: len(got) > number)
+            a.close()
+            for reader in readers:
+                reader.join()
+            print(len(got), sorted(got) == list(range(3000)))
+            """
+        )
+    )
+    assert out == "3000 True\n"
+
+
+@pytest.mark.parametrize("call", ["read(7)", "read1(7)", "readinto(bytearray(7))", "peek(1) and file.read(7)"])
+@pytest.mark.parametrize("mode", ["rb", "rwb"])
+def test_two_threads_read_blocks_of_one_file(call: str, mode: str) -> None:
+    out = same(
+        f"""
+        a, b = pair(tcp=True)
+        file = b.makefile({mode!r})
+        got = []
+        def read():
+            while count := file.{call}:
+                got.append(count if isinstance(count, int) else len(count))
+        readers = [background(read) for _ in range(2)]
+        for number in range(100):
+            a.sendall(b"1234567" * 10)
+            if not number % 10:
+                until(lambda: sum(got) == 70 * (number + 1))
+        a.close()
+        for reader in readers:
+            reader.join()
+        print(sum(got))
+        """
+    )
+    assert out == "7000\n"
+
+
+@pytest.mark.parametrize("mode", ["wb", "rwb", "w", "rw"])
+def test_two_threads_write_to_one_file(mode: str) -> None:
+    text = "" if "b" in mode else ".decode()"
+    out = same(
+        f"""
+        a, b = pair(tcp=True)
+        file = b.makefile({mode!r})
+        def write(what):
+            for _ in range(20):
+                file.write((what * 9999 + b"\\n"){text})
+            file.flush()
+        got = []
+        reader = background(drain, a, got)
+        writers = [background(write, what) for what in (b"a", b"b")]
+        for writer in writers:
+            writer.join()
+        file.close()
+        b.close()
+        reader.join()
+        got = b"".join(got)
+        print(len(got), got.count(b"a"), got.count(b"b"), got.count(b"\\n"))
+        """
+    )
+    assert out == "400000 199980 199980 40\n"
+
+
+def test_one_thread_writes_while_another_reads_one_file() -> None:
+    out = same(
+        """
+        for mode in ("rwb", "rw"):
+            a, b = pair(tcp=True)
+            file = b.makefile(mode)
+            got = []
+            reader = background(lambda: got.append(file.readline()))
+            file.write(b"question" if "b" in mode else "question")
+            file.flush()
+            print(a.recv(20))
+            a.sendall(b"answer\\n")
+            reader.join()
+            print(got)
+        """
+    )
+    assert out == "b'question'\n[b'answer\\n']\nb'question'\n['answer\\n']\n"
+
+
+def test_a_file_that_is_closed_while_another_thread_reads() -> None:
+    out = same(
+        """
+        a, b = pair(tcp=True)
+        file = b.makefile("rb")
+        got = []
+        reader = background(lambda: got.append(file.readline()))
+        closer = background(file.close)
+        a.sendall(b"line\\n")
+        reader.join()
+        closer.join()
+        print(got, file.closed)
+        """
+    )
+    assert out == "[b'line\\n'] True\n"
+
+
+def test_a_greenlet_that_calls_itself_is_refused_as_ever() -> None:
+    out = same(
+        """
+        a, b = pair()
+        class Odd(bytearray):
+            pass
+        file = b.makefile("rb")
+        class Raw(type(file.raw)):
+            def readinto(self, room):
+                return len(file.read(1))
+        file.raw.__class__ = Raw
+        try:
+            file.readline()
+        except RuntimeError as error:
+            print(str(error)[:21])
+        """
+    )
+    assert out == "reentrant call inside\n"
+
+
+def test_a_reader_that_is_killed_leaves_the_file_to_others() -> None:
+    out = run_patched(
+        PRELUDE
+        + textwrap.dedent(
+            """
+            import weald
+            a, b = pair()
+            file = b.makefile("rb")
+            first, second = weald.spawn(file.readline), weald.spawn(file.readline)
+            weald.sleep(0.001)
+            first.kill()
+            a.sendall(b"line\\n")
+            print(second.get(timeout=20))
+            """
+        )
+    )
+    assert out == "b'line\\n'\n"

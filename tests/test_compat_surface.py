@@ -62,6 +62,95 @@ def test_cancel_wait_takes_a_socket_or_a_watcher():
     """, stderr=None)
 
 
+def test_send_takes_a_timeout_of_its_own():
+    gevent("""if 1:
+        import errno
+        from gevent import socket
+        a, b = socket.socketpair()
+        a.settimeout(0.0)
+        while True:
+            try:
+                a.send(b"x" * 65536)
+            except BlockingIOError:
+                break
+        for seconds, error in ((0.0, BlockingIOError), (0.01, TimeoutError)):
+            try:
+                a.send(b"x", timeout=seconds)
+            except error:
+                pass
+            else:
+                raise AssertionError
+        sender = gevent.spawn(a.send, b"last", timeout=None)
+        gevent.sleep(0)
+        assert not sender.dead
+        received = b""
+        while not received.endswith(b"last"):
+            received += b.recv(1 << 20)
+        assert sender.get() == 4
+        a.close()
+        try:
+            a.send(b"x", timeout=1)
+        except OSError as error:
+            assert error.errno == errno.EBADF
+    """)
+
+
+def test_waits_take_a_descriptor_by_name():
+    gevent("""if 1:
+        from gevent import socket
+        a, b = socket.socketpair()
+        socket.wait_write(fileno=a.fileno(), timeout=1)
+        socket.wait_readwrite(fileno=a.fileno(), timeout=1)
+        try:
+            socket.wait_read(fileno=a.fileno(), timeout=0.001, timeout_exc=ZeroDivisionError)
+        except ZeroDivisionError:
+            pass
+    """)
+
+
+def test_a_socket_without_ref_keeps_nobody_waiting():
+    gevent("""if 1:
+        from gevent import socket
+        a, b = socket.socketpair()
+        assert a.ref is True
+        a.ref = False
+        reader = gevent.spawn(a.recv, 1)
+        assert gevent.wait() is True and not reader.dead
+        b.send(b"x")
+        assert reader.get(timeout=20) == b"x"
+        a.ref = True
+        reader = gevent.spawn(a.recv, 1)
+        assert gevent.wait(timeout=0.01) is False
+        reader.kill()
+        a.ref = False
+        try:
+            a.recv(1)
+        except gevent.exceptions.LoopExit:
+            print("nobody could send")
+    """)
+
+
+def test_ssl_sockets_send_with_a_timeout(certificate):
+    gevent(f"""if 1:
+        from gevent import socket, ssl
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain({str(certificate.cert)!r}, {str(certificate.key)!r})
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        a, b = socket.socketpair()
+        serving = gevent.spawn(server.wrap_socket, b, server_side=True)
+        a = client.wrap_socket(a)
+        b = serving.get()
+        assert a.hub is gevent.get_hub() and a.ref is True and not a.closed
+        assert a.send(b"hello", timeout=1) == 5 and b.read(10) == b"hello"
+        try:
+            while True:
+                a.send(b"x" * 65536, timeout=0.01)
+        except TimeoutError as error:
+            assert "write" in str(error)
+    """)
+
+
 # -------------------------------------------------------------------- files
 
 
@@ -206,6 +295,127 @@ def test_the_hub_refuses_to_wait_and_loopexit_tells_its_hub():
         except gevent.exceptions.LoopExit as error:
             assert error.hub is hub
         assert gevent.exceptions.LoopExit("text", "a hub").hub == "a hub"
+    """)
+
+
+def test_a_hubs_loop_can_be_assigned():
+    gevent("""if 1:
+        hub = gevent.get_hub()
+        own = hub.loop
+
+        class Counting:
+            calls = 0
+
+            def __getattr__(self, name):
+                self.calls += 1
+                return getattr(own, name)
+
+        hub.loop = counting = Counting()
+        assert hub.loop is counting
+        called = []
+        hub.loop.run_callback(called.append, 1)
+        gevent.sleep(0.001)
+        assert called == [1] and counting.calls == 1
+        hub.loop = own
+        assert hub.loop is own
+    """)
+
+
+def test_a_hubs_loop_runs_in_its_thread_until_nothing_is_left():
+    gevent("""if 1:
+        import gevent.core
+        loop = gevent.get_hub().loop
+        fired = []
+        timers = [loop.timer(0.001 * n) for n in (1, 2, 3)]
+        for n, timer in enumerate(timers):
+            timer.start(fired.append, n)
+        loop.run()
+        assert fired == [0, 1, 2]
+        loop.run()  # nothing is left
+        loop.run(nowait=True)
+        timers[0].start(fired.append, "once")
+        while "once" not in fired:
+            loop.run(once=True)
+        endless = loop.timer(0.001, 0.001)
+        endless.start(lambda: (fired.append("again"), len(fired) > 6 and loop.break_()))
+        loop.run()
+        assert fired[4:7] == ["again"] * 3
+        endless.stop()
+        assert (loop.iteration, loop.depth, loop.sigfd, loop.sig_pending) == (-1, -1, -1, False)
+    """)
+
+
+def test_what_can_be_waited_for_counts_who_waits():
+    gevent("""if 1:
+        import gevent.event, gevent.lock, gevent.queue, gevent.thread
+        event, result, semaphore, lock = (
+            gevent.event.Event(), gevent.event.AsyncResult(), gevent.lock.Semaphore(0), gevent.thread.allocate_lock())
+        lock.acquire()
+        hub = gevent.get_hub()
+        for thing in (event, result, semaphore, lock):
+            assert thing.linkcount() == 0 and thing.hub is hub
+            waiting = gevent.spawn(thing.wait)
+            gevent.sleep(0)
+            assert thing.linkcount() == 1, thing
+            thing.rawlink(print)
+            assert thing.linkcount() == 2
+            thing.unlink(print)
+            waiting.kill()
+            assert thing.linkcount() == 0
+        for kind in (gevent.queue.Queue, gevent.queue.SimpleQueue, gevent.queue.Channel):
+            assert kind().hub is hub
+    """)
+
+
+def test_a_lock_can_be_waited_for_like_a_semaphore():
+    gevent("""if 1:
+        from gevent.thread import LockType, allocate_lock
+        assert LockType is allocate_lock
+        lock = allocate_lock()
+        assert lock.counter == 1 and lock.wait() == 1 and not lock.locked()
+        lock.acquire()
+        assert lock.counter == 0 and lock.wait(0.001) == 0
+        order = []
+        waiting = gevent.spawn(lambda: order.append(lock.wait()))
+        taking = gevent.spawn(lambda: order.append(lock.acquire()))
+        gevent.sleep(0)
+        lock.release()
+        gevent.joinall([waiting, taking])
+        assert order == [1, True] and lock.locked()
+        killed = gevent.spawn(lock.wait)
+        gevent.sleep(0)
+        lock.release()
+        killed.kill()
+        assert lock.acquire(timeout=1)
+    """)
+
+
+def test_resolvers_that_ask_servers_take_a_family(tmp_path):
+    pytest.importorskip("dns")
+    pytest.importorskip("pycares")
+    hosts = tmp_path / "hosts"
+    hosts.write_text("192.0.2.1 both\n2001:db8::1 both alias\n")
+    gevent(f"""if 1:
+        from socket import AF_INET, AF_INET6, EAI_NONAME, SOCK_STREAM, gaierror
+        import gevent.resolver.ares, gevent.resolver.dnspython
+        for room in (gevent.resolver.ares, gevent.resolver.dnspython):
+            resolver = room.Resolver(hosts={str(hosts)!r})
+            assert resolver.gethostbyname("both") == "192.0.2.1"
+            assert resolver.gethostbyname("both", family=AF_INET6) == "2001:db8::1"
+            assert resolver.gethostbyname_ex("both", family=AF_INET6) == ("both", ["alias"], ["2001:db8::1"])
+            assert resolver.gethostbyname_ex("::1", family=AF_INET6) == ("::1", [], ["::1"])
+            assert {{info[1] for info in resolver.getaddrinfo("both", 80, socktype=SOCK_STREAM)}} == {{SOCK_STREAM}}
+            assert resolver.HOSTNAME_ENCODING == "idna" and resolver.EAI_FAMILY_MSG
+
+            class Mine(room.Resolver):
+                @room.Resolver.fixup_gaierror
+                def fail(self):
+                    raise gaierror(EAI_NONAME)
+
+            try:
+                Mine().fail()
+            except gaierror as error:
+                assert error.args == (EAI_NONAME, resolver.EAI_NONAME_MSG) and error.errno == EAI_NONAME
     """)
 
 

@@ -9,11 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +22,7 @@ import psutil
 import pytest
 from conftest import Certificate, require_program
 from helpers import PATIENCE, run_patched, wait_until
+from serving import APP, PATIENT, Load, command, serving
 
 from weald.http.environ import NoopLog
 from weald.http.exchange import Common, Exchange
@@ -32,150 +32,11 @@ from weald.serve.config import Config, ConfigError, load_application, parse_bind
 from weald.serve.metrics import BUCKETS, Metrics
 from weald.serve.supervisor import refuse_newcomers
 
-APP = """
-import os, time
-VERSION = {version!r}
-
-def app(environ, start_response):
-    path = environ["PATH_INFO"]
-    if path == "/slow":
-        time.sleep(0.5)
-    if path == "/fail":
-        raise KeyError("a bug")
-    if path == "/hang":
-        import weald.monkey
-        weald.monkey.get_original("time", "sleep")(100)
-    body = f"{{VERSION}} {{os.getpid()}} {{environ['wsgi.url_scheme']}} {{environ['wsgi.multiprocess']}}".encode()
-    start_response("200 OK", [("Content-Length", str(len(body)))])
-    return [body]
-
-def make():
-    return app
-
-nothing = None
-"""
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "site_app.py").write_text(APP.format(version=1))
     return tmp_path
-
-
-class Served:
-    """A running `weald serve`."""
-
-    def __init__(self, process: Any, lines: list[str]) -> None:
-        self.process = process
-        self.lines = lines
-
-    def wait_for(self, pattern: str, count: int = 1, seconds: float = PATIENCE) -> Any:
-        """The `count`th line of standard error that has `pattern`."""
-        deadline = time.monotonic() + seconds
-        while True:
-            found = [match for line in list(self.lines) if (match := re.search(pattern, line))]
-            if len(found) >= count:
-                return found[count - 1]
-            assert time.monotonic() < deadline, f"no {pattern!r} in {self.lines}"
-            time.sleep(0.01)
-
-    @property
-    def port(self) -> int:
-        return int(self.wait_for(r"workers? at https?://[^:]+:(\d+)")[1])
-
-    def get(self, path: str = "/") -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE) as response:
-            body: bytes = response.read()
-        return body.decode()
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def end(self) -> int:
-        self.signal(signal.SIGTERM)
-        status: int = self.process.wait(PATIENCE)
-        return status
-
-
-PATIENT = ("--limit", "body_timeout=1000")  # with somebody who never sends a body
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "weald", "serve", *arguments]
-
-
-@contextmanager
-def serving(folder: Path, *arguments: str, bind: str = "127.0.0.1:0", **options: Any) -> Iterator[Served]:
-    binds = ("--bind", bind) if bind else ()
-    process = subprocess.Popen(
-        command("site_app:app", "--app-dir", str(folder), *binds, *arguments),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        # Two versions of a file written within a second have the same time stamp.
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        **options,
-    )
-    lines: list[str] = []
-    reader = threading.Thread(target=lambda: [lines.append(line) for line in process.stderr], daemon=True)
-    reader.start()
-    served = Served(process, lines)
-    try:
-        served.wait_for(r"workers? at ")
-        yield served
-        if process.poll() is None:
-            assert served.end() == 0
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait(PATIENCE)
-        reader.join(PATIENCE)
-        process.stderr.close()
-        process.stdout.close()
-
-
-class Load:
-    """Threads that ask again and again, on connections they keep.  Only a refused connection is no failure."""
-
-    def __init__(self, port: int, threads: int = 4, path: str = "/") -> None:
-        self.port, self.path = port, path
-        self.failures: list[BaseException] = []
-        self.bodies: list[str] = []
-        self.stop = False
-        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(threads)]
-        for thread in self.threads:
-            thread.start()
-
-    def run(self) -> None:
-        try:
-            while not self.stop:
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-                try:
-                    connection.connect()
-                except ConnectionRefusedError:
-                    return
-                while not self.stop:
-                    connection.request("GET", self.path)
-                    response = connection.getresponse()
-                    assert response.status == 200
-                    self.bodies.append(response.read().decode())
-                    if response.will_close:
-                        break
-                connection.close()
-        except BaseException as error:
-            self.failures.append(error)
-
-    def wait_for(self, number: int, what: Callable[[str], bool] = lambda body: True) -> None:
-        """Until `number` more responses like that have come."""
-        start = len(self.bodies)
-        wait_until(lambda: self.failures or sum(map(what, self.bodies[start:])) >= number)
-
-    def end(self) -> None:
-        self.stop = True
-        for thread in self.threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
-        assert self.failures == []
 
 
 # ---------------------------------------------------------------- serving
@@ -608,7 +469,7 @@ def test_a_full_disk_ends_no_log() -> None:
             log.path = f"/dev/fd/{writer}"
             log.reopen()
             log.write("second")
-            while log._rest or log._lines:
+            while log.pending():
                 time.sleep(0.01)
             assert os.read(reader, 100) == b"first\\nsecond\\n"
         """,

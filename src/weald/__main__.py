@@ -76,7 +76,7 @@ def celery(arguments: tuple[str, ...]) -> None:
 @click.option("--max-memory", default=0, help="Replace a worker of more than so many MiB.")
 @click.option("--limit", "limits", multiple=True, metavar="NAME=NUMBER", help="Change one of weald.http.Limits.")
 @click.option("--app-dir", "directory", default=".", help="Where the module is.  [here]")
-@click.option("--http2/--no-http2", default=True, help="HTTP/2 to who asks for it (needs h2).  [yes]")
+@click.option("--http2/--no-http2", default=True, help="HTTP/2 for clients that ask for it (needs h2).  [yes]")
 @click.option("--no-patch", is_flag=True, help="Leave the standard library as it is.")
 @click.option("--check", is_flag=True, help="Load the application and the certificate, and end.")
 def serve(application: str, check: bool, **options: Any) -> None:

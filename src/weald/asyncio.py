@@ -1,6 +1,6 @@
 """`asyncio` in threads that are greenlets: each greenlet has a running loop of its own.
 
-Called by: weald.monkey (`patch_thread`, whenever asyncio is imported).
+Called by: weald.monkey (`patch_thread`, whenever asyncio is imported), weald.aio.
 
 asyncio keeps "the running loop" per native thread, in C, and from Python 3.14 on its current task, too.  Here Python
 code gets the greenlet's.  What asyncio does in C (steps of tasks, Future() without a loop) goes on reading the
@@ -24,8 +24,12 @@ __all__ = ["current_task", "get_event_loop", "get_running_loop"]
 _get_slot = _asyncio._get_running_loop
 _set_slot = _asyncio._set_running_loop
 _current_task = _tasks.current_task
+_BY_LOOP = sys.version_info < (3, 14)  # whether asyncio keeps the current task by loop
 _tasks_aside = use_asyncio(
-    _get_slot, _set_slot, _asyncio._swap_current_task if sys.version_info >= (3, 14) else None  # type: ignore[attr-defined]
+    _get_slot,
+    _set_slot,
+    None if _BY_LOOP else _asyncio._swap_current_task,  # type: ignore[attr-defined]
+    _asyncio._current_tasks if _BY_LOOP else None,  # type: ignore[attr-defined]
 )
 
 # asyncio's own in Python: these ask the functions here, and warnings name who called.

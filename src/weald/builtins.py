@@ -119,7 +119,7 @@ def _reads_do_not_wait(fd: int) -> Iterator[None]:
     """
     own = -1
     if S_ISFIFO(os.fstat(fd).st_mode):
-        with suppress(OSError):  # there is no /proc, or the pipe is somebody else's
+        with suppress(OSError):  # there is no /proc, or the pipe belongs to another user
             own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK)
     if own < 0:
         was_blocking = os.get_blocking(fd)

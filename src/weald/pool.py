@@ -200,7 +200,7 @@ class IMap(IMapUnordered):
 
 
 class Group(GroupMappingMixin):
-    """The greenlets that run on somebody's behalf, without a limit.
+    """A set of greenlets, without a limit on their number.
 
     Iterating gives the greenlets, `len` counts them, so an empty group is false.
     """

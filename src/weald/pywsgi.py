@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from weald import __version__, socket
 from weald._base.names import more_names
-from weald._core import monotonic, sleep, spawn
+from weald._core import monotonic, sleep, spawn, steady
 from weald.http.body import FileWrapper
 from weald.http.environ import Environ, LoggingLogAdapter, NoopLog, SecureEnviron, WSGISecureEnviron
 from weald.http.exchange import Common
@@ -263,7 +263,7 @@ class _Handshake:
 
 def _make_log(log: Any, level: int) -> Any:
     if isinstance(log, str) and log == "default":
-        return sys.stderr
+        return steady(sys.stderr)
     if log is None:
         return NoopLog()
     if not hasattr(log, "write") and hasattr(log, "log"):

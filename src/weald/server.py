@@ -20,7 +20,7 @@ from greenlet import getcurrent
 
 from weald import ssl
 from weald._base.names import more_names
-from weald._core import Event, Greenlet, get_hub, sleep, spawn_raw
+from weald._core import Event, Greenlet, get_hub, report, sleep, spawn_raw
 from weald.pool import Pool
 from weald.socket import fromfd, socket
 
@@ -230,7 +230,7 @@ class BaseServer:
             if not isinstance(listener, socket):
                 listener = fromfd(listener.fileno(), listener.family, listener.type, listener.proto)
             self._acceptor = listener
-            # What the accepted sockets are, so that nobody need ask the system.
+            # What the accepted sockets are, which saves system calls.
             self._kind = (int(listener.family), int(listener.type), listener.proto)
             self._greenlet = Greenlet.spawn(self._accept_forever)
 
@@ -274,7 +274,7 @@ class BaseServer:
             return
         get_hub().handle_error(self, *sys.exc_info())
         if self.is_fatal_error(error):
-            sys.stderr.write(f"ERROR: {self} stops: {error}\n")
+            report(f"ERROR: {self} stops: {error}\n")
             self.close()
         elif self.delay >= 0:
             sleep(self.delay)
@@ -291,7 +291,7 @@ class BaseServer:
     def _wait_for_room(self) -> None:
         if hasattr(self.pool, "wait_available"):
             self.pool.wait_available()
-        if self.full():  # no such method, or somebody has come before us
+        if self.full():  # no such method, or another greenlet took the room
             sleep(self.min_delay)
 
     def do_read(self) -> tuple[Any, ...] | None:
@@ -433,7 +433,7 @@ def _bound_socket(address: Any, family: int | None, type: int, reuse_addr: int |
             sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, reuse_addr)
         if reuse_port:
             sock.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
-        # localhost is in the hosts file: whoever starts a server need not wait for a resolver.
+        # localhost is in the hosts file: starting a server need not wait for a resolver.
         (_bind if address[0] == "localhost" else socket.bind)(sock, address)
     except BaseException as error:
         sock.close()

@@ -1,7 +1,7 @@
 """`socket` on greenlets: what blocks there parks the calling greenlet here.
 
 Called by: users, weald.monkey (which puts `__implements__` into the stdlib's module), weald.ssl, weald.server,
-weald.pywsgi, weald.http, weald.serve, weald.resolver.dnspython, weald.compat.
+weald.pywsgi, weald.http, weald.serve, weald.resolver.dnspython, weald.aio, weald.compat.
 
 Invariants:
 - The OS descriptor is always non-blocking, also for whatever shares its open file description; `detach`
@@ -9,8 +9,8 @@ Invariants:
   the user's is `_descriptor.timeout`.
 - recv, recv_into, send and sendall go straight to compiled code (`_core`); every other method tries the
   stdlib's, parks while that would block, and tries again, all within the timeout (_base/waiting.py).
-- `_descriptor` leaves the loop before the number is closed or given away, which wakes whoever waits
-  on it with OSError(EBADF).
+- `_descriptor` leaves the loop before the number is closed or given away, so greenlets that
+  wait on it get OSError(EBADF).
 - No name is looked up in C: the hub's resolver does it first.
 """
 
@@ -49,9 +49,11 @@ from socket import (  # type: ignore[attr-defined]
 from socket import EAGAIN as EAGAIN
 from socket import EBADF as EBADF
 from socket import EWOULDBLOCK as EWOULDBLOCK
+from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from weald import _core, resolver
+from weald._base import buffered
 from weald._base.config import config
 from weald._base.waiting import retry
 from weald._core import Descriptor, monotonic, sleep
@@ -165,7 +167,7 @@ class socket(_stdlib.socket):
         timeout = None if howlong is None else to_seconds(howlong)
         if timeout is not None and timeout < 0.0:
             raise ValueError("Timeout value out of range")
-        # Fails for a closed descriptor, and mends one that somebody else has made blocking.
+        # Fails for a closed descriptor, and makes one non-blocking that other code has made blocking.
         _Base.setblocking(self, False)
         self._descriptor.timeout = timeout
 
@@ -210,9 +212,7 @@ class socket(_stdlib.socket):
 
     def recvfrom_into(self, buffer: _Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
         """Receive into `buffer`: the number of bytes and the sender's address."""
-        count, address = self._cooperate(
-            self._descriptor.wait_read, flags, _Base.recvfrom_into, buffer, nbytes, flags
-        )
+        count, address = self._cooperate(self._descriptor.wait_read, flags, _Base.recvfrom_into, buffer, nbytes, flags)
         if flags & MSG_WAITALL and count and self._unfinished(flags):
             with memoryview(buffer) as view, view.cast("B") as room:
                 begin = 0 if flags & MSG_PEEK else count
@@ -293,6 +293,27 @@ class socket(_stdlib.socket):
                         raise  # closed meanwhile
                     break  # the next call has the error
         return sent
+
+    if not TYPE_CHECKING:
+        # The standard library's, but over files that greenlets may share.
+        makefile = FunctionType(
+            _stdlib.socket.makefile.__code__,
+            {
+                **vars(_stdlib),
+                "SocketIO": buffered.SocketFile,
+                "io": SimpleNamespace(
+                    DEFAULT_BUFFER_SIZE=io.DEFAULT_BUFFER_SIZE,
+                    BufferedReader=buffered.BufferedReader,
+                    BufferedRWPair=buffered.BufferedRWPair,
+                    BufferedWriter=buffered.BufferedWriter,
+                    TextIOWrapper=buffered.text_wrapper,
+                    text_encoding=io.text_encoding,
+                ),
+            },
+            "makefile",
+            _stdlib.socket.makefile.__defaults__,
+        )
+        makefile.__kwdefaults__ = _stdlib.socket.makefile.__kwdefaults__
 
     def _accept(self) -> tuple[int, Any]:
         return self._cooperate(self._descriptor.wait_read, 0, _accept)

@@ -64,6 +64,7 @@ else:
     __getattr__ = more_names(__name__)
 
 _T = TypeVar("_T")
+_OWN: Any = object()  # stands for the socket's own timeout
 
 
 def _late(error: TimeoutError, doing: str) -> TimeoutError:
@@ -91,7 +92,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
     def _create(
         cls, sock: Any, server_side: bool = False, do_handshake_on_connect: bool = True, **options: Any
     ) -> "SSLSocket":
-        # The stdlib's closes the socket, which nobody else knows of, when the handshake fails, but not when
+        # The stdlib's closes the socket, to which there is no other reference, when the handshake fails, but not when
         # the greenlet is killed or a Timeout ends it.  So the handshake is made here.
         self: SSLSocket = super()._create(sock, server_side, False, **options)  # type: ignore[misc]
         self.do_handshake_on_connect = do_handshake_on_connect
@@ -166,8 +167,10 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
             return count
         return super().recv_into(buffer, nbytes, flags)
 
-    def write(self, data: Any) -> int:
-        timeout = self._descriptor.timeout
+    def write(self, data: Any, timeout: Any = _OWN) -> int:
+        """Write some of `data`, within `timeout` seconds (None: no limit; by default the socket's); how many bytes."""
+        if timeout is _OWN:
+            timeout = self._descriptor.timeout
         sslobj = self._sslobj
         if timeout == 0.0 or sslobj is None:
             return super().write(data)
@@ -189,12 +192,13 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         finally:
             self._half_sent.release()
 
-    def send(self, data: Any, flags: int = 0) -> int:
+    def send(self, data: Any, flags: int = 0, timeout: Any = _OWN) -> int:
+        """As `write`; over plain text as weald.socket.socket.send."""
         if self._sslobj is None:
-            return socket.send(self, data, flags)
+            return socket.send(self, data, flags) if timeout is _OWN else socket.send(self, data, flags, timeout)
         if flags != 0:
             raise ValueError(f"non-zero flags not allowed in calls to send() on {type(self)}")
-        return self.write(data)
+        return self.write(data, timeout)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         if type(data) is bytes and data and not flags and self._sslobj is not None:
@@ -259,7 +263,7 @@ def _create_unverified_context(*args: Any, **kwargs: Any) -> _stdlib.SSLContext:
 
 
 def cooperative(context: _stdlib.SSLContext) -> _stdlib.SSLContext:
-    """Have `context` make cooperative sockets, unless it has a class of somebody's own for them."""
+    """Have `context` make cooperative sockets, unless a program has given it a class of its own for them."""
     if context.sslsocket_class is _BlockingSSLSocket:
         context.sslsocket_class = SSLSocket
     return context

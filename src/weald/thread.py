@@ -155,7 +155,7 @@ def _start(function: Callable[..., object], args: tuple[Any, ...], kwargs: Any) 
 
 
 def exit() -> None:
-    """End the current thread by SystemExit; a greenlet that is nobody's thread by GreenletExit.
+    """End the current thread by SystemExit; a greenlet that is no thread by GreenletExit.
 
     There a SystemExit would end the process.
     """
@@ -234,7 +234,7 @@ class _NativeEnd:
 
     def __init__(self, finished: Callable[[float], bool]) -> None:
         self._finished = finished
-        self._ended: Event | None = None  # set by the native thread that waits, once somebody wants to know
+        self._ended: Event | None = None  # set by the native thread that waits; None until the first wait
 
     def wait(self, timeout: float = -1) -> bool:
         """Wait up to `timeout` seconds, below 0: without limit.  Whether the thread has ended."""
@@ -285,7 +285,7 @@ class _NativeEndLock(_NativeEnd):
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if not self.wait(timeout if blocking else 0):
             return False
-        self._lock.acquire()  # at most, somebody else looks
+        self._lock.acquire()  # held at most by another look, so this does not wait long
         return True
 
 

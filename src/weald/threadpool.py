@@ -1,7 +1,8 @@
 """Native threads for calls that would block the loop: ThreadPool, ThreadPoolExecutor, Proxy.
 
 Called by: users, who make pools of their own; weald.fileobject and weald.os, which use `default()`;
-weald.resolver.thread; weald.monkey, which looks for executors; weald.interpreters, weald.serve.accesslog.
+weald.resolver.thread; weald.monkey, which looks for executors; weald.interpreters, weald.serve.accesslog,
+weald.aio.
 
 Invariants:
 - Worker threads are native even when `threading` is patched, and share nothing with greenlets but
@@ -241,7 +242,7 @@ class _PoolJob(_Job):
         self._result: AsyncResult[Any] = AsyncResult()
         self._value: Any = None
         self._error: BaseException | None = None
-        self._lock = _allocate_lock()  # whoever gets it decides whether the job begins
+        self._lock = _allocate_lock()  # the first to take it decides whether the job begins
 
     @property
     def result(self) -> AsyncResult[Any]:
@@ -611,11 +612,11 @@ class _Future(concurrent.futures.Future[_T]):
 
 
 class _Waiters(list[Any]):
-    """Who waits for a future by `concurrent.futures.wait` or `as_completed`."""
+    """What waits for a future by `concurrent.futures.wait` or `as_completed`."""
 
     def append(self, waiter: Any) -> None:
         if not isinstance(waiter.event, Event):
-            waiter.event = Event()  # nobody uses it yet: the futures are locked while it is made
+            waiter.event = Event()  # not in use yet: the futures are locked while it is made
         super().append(waiter)
 
 

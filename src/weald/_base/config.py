@@ -1,4 +1,4 @@
-"""Settings of the process: each comes from its environment variable until somebody assigns to it.
+"""Settings of the process: each comes from its environment variable until a program assigns to it.
 
 Called by: weald (`weald.config`), weald.fileobject, weald.socket, weald.threadpool, weald.resolver; weald.compat, which
 adds settings and variables.
@@ -160,7 +160,7 @@ class Setting(NamedTuple):
     convert: Callable[[Any], Any]
     variable: str
     meaning: str
-    at_once: bool = False  # the converter does something, which must not wait until somebody looks
+    at_once: bool = False  # the converter has an effect, which must not wait for the first look
 
 
 _settings: dict[str, Setting] = {

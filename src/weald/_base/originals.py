@@ -1,4 +1,4 @@
-"""What patching has replaced, and who is told of it.
+"""What patching has replaced, and the listeners that are told of it.
 
 Called by: weald.monkey, which fills it; every module that needs an original whether or not the program is patched.
 

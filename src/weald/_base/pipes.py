@@ -1,6 +1,6 @@
 """File objects on descriptors that stay blocking: pipes that another process shares, terminals, sockets.
 
-Called by: weald.os, weald.fileobject, weald.subprocess.
+Called by: weald.os, weald.fileobject, weald.subprocess, buffered.py.
 
 Two processes that share a pipe's end share its flags, too.  A child expects blocking ones, so these are left alone, and
 each call asks first whether it would block.

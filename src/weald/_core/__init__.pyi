@@ -5,6 +5,7 @@ Everything above `_core` imports from here only.  Times are seconds (float), siz
 
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
+from io import RawIOBase
 from queue import Empty as Empty
 from queue import Full as Full
 from types import TracebackType
@@ -17,6 +18,32 @@ from typing_extensions import disjoint_base
 
 _T = TypeVar("_T")
 _ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+
+# ---------------------------------------------------------------- logs
+
+class Steady(RawIOBase):
+    """The raw end of a log on descriptor `fd`: no write waits or raises; what it could not write it keeps, up to a
+    limit in bytes, and tries again with the next write or `retry`."""
+
+    def __init__(self, fd: int, limit: int = ...) -> None: ...
+    error: OSError | None
+    def write(self, data: Any) -> int:
+        """Write `data`, bytes, now or later; how many these are."""
+    def pending(self) -> int:
+        """Bytes kept."""
+    def retry(self) -> bool:
+        """Write what is kept, if that is possible now.  Is nothing left?"""
+    def release(self) -> None:
+        """Close what was opened for it; the descriptor stays open."""
+
+def steady(stream: Any) -> Any:
+    """A text file for `stream` that never waits or raises, if `stream` is Python's own on a descriptor; else itself."""
+
+def report(text: str, stream: Any = None) -> None:
+    """Write `text` to sys.stderr, or to `stream`, without waiting and without raising."""
+
+def retry_logs() -> bool:
+    """Write what logs have kept, as far as that is possible now.  Is nothing left?"""
 
 # ---------------------------------------------------------------- loop and hub
 
@@ -130,12 +157,12 @@ class EventLoop:
         """Does nothing: the clock is never stale."""
     def fileno(self) -> int:
         """The epoll descriptor, for embedding; -1 if there is none."""
-    def run_callback(self, callback: Callable[..., object], *args: Any) -> Callback:
-        """Have `callback(*args)` called in the hub soon; returns an object with `stop()` and `pending`.
+    def run_callback(self, func: Callable[..., object], *args: Any) -> Callback:
+        """Have `func(*args)` called in the hub soon; returns an object with `stop()` and `pending`.
 
         It must not block.  Any thread.  TypeError if it is not callable.
         """
-    def run_callback_threadsafe(self, callback: Callable[..., object], *args: Any) -> Callback:
+    def run_callback_threadsafe(self, func: Callable[..., object], *args: Any) -> Callback:
         """As `run_callback`."""
     def ref(self) -> None:
         """Count one more thing that the hub waits for."""
@@ -311,10 +338,12 @@ def use_asyncio(
     get_running_loop: Callable[[], Any],
     set_running_loop: Callable[[Any], object],
     swap_current_task: Callable[[Any, Any], Any] | None,
+    tasks_of_loops: dict[Any, Any] | None,
 ) -> dict[Any, Any]:
-    """Use asyncio's C functions of these names; `swap_current_task` is None where asyncio has no such function.
+    """Have asyncio's C functions.
 
-    Returns the current tasks of the loops that are put aside, by loop.
+    Where asyncio keeps the current tasks by loop, in `tasks_of_loops`, `swap_current_task` is None.  Returns the
+    current tasks of the loops that are put aside, by loop.
     """
 
 def count_loops(change: int) -> None:
@@ -370,6 +399,11 @@ class Linkable:
         """Take back one `rawlink(callback)`.  Does nothing if there is none."""
     def ready(self) -> bool:
         """Whether waiting for it would return at once."""
+    def linkcount(self) -> int:
+        """How many callbacks are linked and greenlets or threads wait here."""
+    @property
+    def hub(self) -> Hub | None:
+        """The hub of the thread that asks, None if it has none: what can be waited for belongs to no hub."""
     def statistics(self) -> dict[str, int]:
         """{"waiting": how many greenlets and threads are parked here, "links": how many callbacks}."""
 
@@ -502,7 +536,7 @@ class DummySemaphore:
     def __exit__(self, t: Any, v: Any, tb: Any) -> None: ...
 
 @disjoint_base
-class Lock:
+class Lock(Linkable):
     """Lock(): threading.Lock's contract; any greenlet or thread may release it.  First come, first served."""
 
     def __init__(self) -> None: ...
@@ -514,13 +548,18 @@ class Lock:
         """
     def release(self) -> None:
         """Give the lock to the one that has waited longest, or free it.  RuntimeError if it is not held."""
+    @property
+    def counter(self) -> int:
+        """1 if it can be taken at once, else 0, as of a semaphore."""
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait up to `timeout` seconds (None: for ever) until it can be taken, without taking it; `counter` then."""
     def locked(self) -> bool:
         """Whether it is held."""
     def __enter__(self) -> bool: ...
     def __exit__(self, t: Any, v: Any, tb: Any) -> None: ...
 
 @disjoint_base
-class RLock:
+class RLock(Linkable):
     """RLock(): threading.RLock's contract: its owner, a greenlet, may take it again.  First come, first served."""
 
     def __init__(self) -> None: ...
@@ -582,7 +621,23 @@ class SimpleQueue(Generic[_T]):
 
     def __init__(self, maxsize: int | None = None, items: Iterable[_T] | None = None) -> None: ...
     maxsize: int | None  # None: without limit
-    queue: Any  # the container with the items
+    queue: Any  # the container with the items; another may be assigned
+    @property
+    def hub(self) -> Hub | None:
+        """The hub of the thread that asks, None if it has none: a queue belongs to no hub."""
+    def _create_queue(self, items: Iterable[_T] = ()) -> Any:
+        """Return the container for the items, which begins with `items`."""
+    # Subclasses may override these.
+    def _init(self, maxsize: int | None, items: Iterable[_T] = ()) -> None:
+        """Make what the items are kept in."""
+    def _put(self, item: _T) -> None:
+        """Keep `item`; there is room."""
+    def _get(self) -> _T:
+        """Take the next item; there is one."""
+    def _peek(self) -> _T:
+        """Return the next item; there is one."""
+    def _qsize(self) -> int:
+        """Return how many items are kept."""
     @property
     def is_shutdown(self) -> bool:
         """Whether `shutdown` has been called."""
@@ -649,6 +704,12 @@ class Channel(SimpleQueue[_T]):
     """Channel(): a queue that holds nothing: `put` waits until a `get` takes the item, and the other way round."""
 
     def __init__(self, maxsize: int = 1) -> None: ...
+    @property
+    def getters(self) -> list[greenlet | None]:
+        """The greenlets that wait in `get`, in their order; None for a thread without a hub."""
+    @property
+    def putters(self) -> list[greenlet | None]:
+        """The greenlets that wait in `put`, in their order; None for a thread without a hub."""
     @property
     def balance(self) -> int:
         """How many putters wait, minus how many getters."""
@@ -870,6 +931,7 @@ class Descriptor:
     def fd(self) -> int:
         """The number, or -1 after `close`."""
     timeout: float | None  # seconds; None waits for ever, 0.0 never waits
+    ref: bool  # does a wait for it count as something that may yet wake a greenlet?
     def wait_read(self, timeout: float | None = None) -> None:
         """Park until it is readable.  TimeoutError after `timeout` seconds, OSError(EBADF) if it is closed."""
     def wait_write(self, timeout: float | None = None) -> None:
@@ -877,17 +939,17 @@ class Descriptor:
     def close(self) -> None:
         """Have everyone who waits raise OSError(EBADF), and leave the loops.  Call it before close(2).  Idempotent."""
 
-def wait_read(fd: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
-    """Park until descriptor `fd` is readable, up to `timeout` seconds (None: for ever).
+def wait_read(fileno: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
+    """Park until descriptor `fileno` is readable, up to `timeout` seconds (None: for ever).
 
     Then raises `timeout_exc` (None: TimeoutError); OSError(EBADF) if it is closed, ValueError if it is negative.
     """
 
-def wait_write(fd: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
-    """Park until descriptor `fd` is writable; timeouts and errors as with `wait_read`."""
+def wait_write(fileno: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
+    """Park until descriptor `fileno` is writable; timeouts and errors as with `wait_read`."""
 
-def wait_readwrite(fd: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
-    """Park until descriptor `fd` is readable or writable; timeouts and errors as with `wait_read`."""
+def wait_readwrite(fileno: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
+    """Park until descriptor `fileno` is readable or writable; timeouts and errors as with `wait_read`."""
 
 def poll_fds(wanted: dict[int, int], timeout: float | None) -> dict[int, int]:
     """Wait until one of several descriptors is ready, up to `timeout` seconds (None: for ever).
@@ -907,10 +969,11 @@ def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
 def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
     """Receive up to `nbytes` bytes (0: as many as fit) into `buffer`, as `recv`; returns how many."""
 
-def send(self: Any, data: Any, flags: int = 0, /) -> int:
+def send(self: Any, data: Any, flags: int = 0, /, timeout: float | None = ...) -> int:
     """Send some of `data`, as socket.send does; returns how many bytes.
 
-    Parks while there is no room, as long as the socket's timeout says: then TimeoutError.
+    Parks while there is no room, for `timeout` seconds (None: for ever; by default as long as the socket's timeout
+    says): then TimeoutError.
     """
 
 def sendall(self: Any, data: Any, flags: int = 0, /) -> None:

@@ -38,12 +38,14 @@ cdef enum Kind:
 cdef class Descriptor:
     cdef int number
     cdef Kind kind
+    cdef public bint ref  # a wait for it counts as something that may yet wake a greenlet
     cdef bint drained  # the last recv returned less than was asked for
     cdef double limit  # the timeout in seconds; -1.0: none
     cdef FdEntry entry
     cdef list others  # entries in the loops of other threads
     cdef FdEntry find_entry(self)
     cdef int wait(self, int events, double timeout) except -1
+    cdef int wait_unnoticed(self, FdEntry entry, int events, double timeout) except -1
     cdef bint is_stream(self, object sock) except -1
     cdef object receive(self, object sock, char *buffer, Py_ssize_t size, int flags)
     cdef Py_ssize_t transmit(self, const char *data, Py_ssize_t size, int flags, double *end) except -1

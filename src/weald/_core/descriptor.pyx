@@ -1,6 +1,7 @@
 """Descriptors: waiting for them, and a socket's hot calls straight on them.
 
-Called by: weald.socket (recv, send, …), weald.os, weald.ssl, http/exchange.pyx, select.pyx, watchers/io.pyx.
+Called by: weald.socket (recv, send, …), weald.os, weald.ssl, http/exchange.pyx, select.pyx, watchers/io.pyx,
+aio/core.pyx.
 Invariants:
 - `hub.fds[n]` is the one FdEntry for descriptor n in that hub's loop; it holds the native watch
   and the greenlets parked on it.  It lives as long as somebody uses the number: Descriptor objects
@@ -332,6 +333,7 @@ cdef class Descriptor:
         self.number = -1
         self.kind = UNKNOWN
         self.limit = -1.0
+        self.ref = True
 
     def __init__(self, int fd, timeout=None):
         if fd < 0:
@@ -386,11 +388,23 @@ cdef class Descriptor:
         return entry
 
     cdef int wait(self, int events, double timeout) except -1:
+        cdef FdEntry entry
         if self.number < 0:
             raise closed_error()
-        if not self.find_entry().wait(events, timeout):
+        entry = self.find_entry()
+        if not (entry.wait(events, timeout) if self.ref else self.wait_unnoticed(entry, events, timeout)):
             raise TimeoutError("timed out")
         return 0
+
+    cdef int wait_unnoticed(self, FdEntry entry, int events, double timeout) except -1:
+        """Wait without `ref`."""
+        cdef unsigned long generation = entry.hub.generation
+        entry.hub.refs -= 1
+        try:
+            return entry.wait(events, timeout)
+        finally:
+            if entry.hub.generation == generation:
+                entry.hub.refs += 1
 
     def wait_read(self, timeout=None):
         """Park until it is readable.  TimeoutError after `timeout` seconds, OSError(EBADF) if it is closed."""
@@ -577,15 +591,23 @@ def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
         PyBuffer_Release(&view)
 
 
-def send(self, data, int flags=0, /):
+cdef object OWN = object()  # stands for the socket's own timeout
+
+
+def send(self, data, int flags=0, /, timeout=OWN):
     """Send some of `data`, without a timeout all of it, as socket.send does; returns how many bytes.
 
-    Parks while there is no room, as long as the socket's timeout says: then TimeoutError.
+    Parks while there is no room, for `timeout` seconds (None: for ever; by default as long as the socket's timeout
+    says): then TimeoutError.
     """
     cdef Descriptor d = descriptor_of(self)
     cdef Py_buffer view
     cdef Py_ssize_t sent
     cdef double end = -1.0
+    if timeout is not OWN:
+        if d.number < 0:
+            raise closed_error()
+        d = Descriptor(d.number, timeout)
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         sent = d.transmit(<char *>view.buf, view.len, flags, &end)
@@ -629,14 +651,14 @@ cdef int wait_fd(int fd, int events, object timeout, object timeout_exc) except 
     return 0
 
 
-def wait_read(int fd, timeout=None, timeout_exc=None):
-    """Park until descriptor `fd` is readable, up to `timeout` seconds (None: for ever).
+def wait_read(int fileno, timeout=None, timeout_exc=None):
+    """Park until descriptor `fileno` is readable, up to `timeout` seconds (None: for ever).
 
     Then raises `timeout_exc` (None: TimeoutError); OSError(EBADF) if it is closed, ValueError if it is negative.
     """
-    wait_fd(fd, READ_EVENT, timeout, timeout_exc)
+    wait_fd(fileno, READ_EVENT, timeout, timeout_exc)
 
 
-def wait_write(int fd, timeout=None, timeout_exc=None):
-    """Park until descriptor `fd` is writable; timeouts and errors as with `wait_read`."""
-    wait_fd(fd, WRITE_EVENT, timeout, timeout_exc)
+def wait_write(int fileno, timeout=None, timeout_exc=None):
+    """Park until descriptor `fileno` is writable; timeouts and errors as with `wait_read`."""
+    wait_fd(fileno, WRITE_EVENT, timeout, timeout_exc)

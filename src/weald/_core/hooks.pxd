@@ -12,3 +12,6 @@ cdef class SignalWatch:
     cdef int after_wait(self) except -1
     cdef bint owns(self, int fd) noexcept
     cdef int close(self) except -1
+
+cdef class Driven:
+    cdef int parking(self) except -1

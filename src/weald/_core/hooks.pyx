@@ -1,6 +1,7 @@
 """What the hub calls of rooms that lie above it: interfaces, which those rooms implement.
 
-Called by: hub.pyx; implemented by watchers/base.pyx (`Watched`) and signals.pyx (`SignalWatch`).
+Called by: hub.pyx, running_loop.pyx; implemented by watchers/base.pyx (`Watched`), signals.pyx (`SignalWatch`) and
+aio/core.pyx (`Driven`).
 """
 
 
@@ -39,4 +40,12 @@ cdef class SignalWatch:
 
     cdef int close(self) except -1:
         """Signals shall not end the hub's wait any more."""
+        return 0
+
+
+cdef class Driven:
+    """A loop of asyncio's kind, whose callbacks a greenlet runs."""
+
+    cdef int parking(self) except -1:
+        """The callback that is running (`Hub.driving`) parks.  Must not run Python code."""
         return 0

@@ -3,7 +3,7 @@ from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_type_lock
 
 from weald._core.c_greenlet cimport greenlet
-from weald._core.hooks cimport SignalWatch, Watched
+from weald._core.hooks cimport Driven, SignalWatch, Watched
 from weald._core.loops.contract cimport Loop
 from weald._core.ring cimport Ring
 from weald._core.timers cimport BaseTimer, Timers
@@ -73,6 +73,7 @@ cdef class Hub(greenlet):
     cdef list idlers  # Waiters of `join`
     cdef list fds  # descriptor number to FdEntry or None; descriptor.pyx owns it
     cdef SignalWatch signals  # None but in the main thread
+    cdef void *driving  # the Driven whose callback runs just now and has not parked yet; borrowed
     cdef unsigned long generation  # how many forks ago this hub began
     cdef double forked_at
     cdef int push(self, object item) except -1

@@ -27,6 +27,7 @@ from cpython.ref cimport Py_DECREF
 
 from weald._core cimport arena, running_loop
 from weald._core.c_greenlet cimport *
+from weald._core.hooks cimport Driven
 from weald._core.loops.contract cimport Loop, end_poll
 from weald._core.reports cimport deadlock_report, handlers_may_wake, other_threads_may_wake, print_error
 from weald._core.ring cimport ring_append, ring_free, ring_init, ring_pop, ring_prepend
@@ -39,6 +40,7 @@ from greenlet import GreenletExit, getcurrent
 
 from weald._core import arena as _arena
 from weald._core.ending import end_process
+from weald._core.logs import report
 from weald._core.loops.backends import make_loop
 
 cdef extern from * nogil:
@@ -260,10 +262,7 @@ def report_error(Hub hub, context, type, value, tb):
         if isinstance(error, hub.SYSTEM_ERROR):
             hub.throw_into_main(error, None)
             return
-        try:
-            tracebacks.print_exc(file=sys.__stderr__)
-        except Exception:
-            pass
+        report(tracebacks.format_exc(), sys.__stderr__)
 
 
 # ------------------------------------------------------------------ the hub
@@ -409,13 +408,15 @@ cdef class Hub(greenlet):
         cdef PyObject *result
         cdef void *target = <void *>self
         cdef WaiterState state
-        cdef object loop = None  # asyncio's, that this greenlet runs
+        cdef object loop = None  # of asyncio, that this greenlet runs, with what belongs to it
         if <void *>waiter.parked == <void *>self:
             raise BlockingSwitchOutError(
                 f"cannot wait for {what} in an event loop callback: it would stop the loop; "
                 "spawn a greenlet there instead")
         waiter.what = what
         waiter.since = self.loop_time
+        if self.driving != NULL:
+            (<Driven>self.driving).parking()
         while True:
             if self.ring.count > 0:
                 item = <object>self.ring.items[self.ring.head]
@@ -444,7 +445,7 @@ cdef class Hub(greenlet):
             (<Waiter>self.parked_head).hub_prev = <void *>waiter
         self.parked_head = <void *>waiter
         if running_loop.loops > 0:
-            loop = running_loop.put_aside()
+            loop = running_loop.put_aside(what)
         result = PyGreenlet_Switch(<void *>target)
         self.calls_since_switch = 0
         if waiter.hub_prev != NULL:

@@ -280,6 +280,27 @@ cdef class Lock(Linkable):
         """Whether it can be taken at once."""
         return not self.held
 
+    @property
+    def counter(self):
+        """1 if it can be taken at once, else 0, as of a semaphore."""
+        return 0 if self.held else 1
+
+    def wait(self, timeout=None):
+        """Wait up to `timeout` seconds (None: for ever) until it can be taken, without taking it; `counter` then."""
+        cdef Waiter waiter
+        if not self.held or made_hub() and not self.held:
+            return 1
+        waiter = new_waiter(None)
+        try:
+            if not park(&self.waiters, waiter, self, seconds(timeout)):
+                return self.counter
+        except BaseException:
+            if waiter.lost:
+                self.pass_on()
+            raise
+        self.pass_on()
+        return 1
+
     # Python 2's names, which _thread.lock still has.
     acquire_lock = acquire
     release_lock = release

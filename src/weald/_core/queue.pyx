@@ -7,15 +7,20 @@ Invariants:
   no getter finds that a newcomer has emptied the queue.
 - A getter that is killed after it was given an item puts it back in its place, or gives it to the next getter.
 - Getters wait only while there is nothing to get, putters only while there is no room.
+- Subclasses may keep the items as they like: `_init`, `_put`, `_get`, `_peek` and `_qsize`, which are called only for
+  classes that override one of them.  What these raise reaches who called `put` or `get`, and the queue stays as it was.
 """
 
+cimport cython
+
 from weald._core.hub cimport Waiter
-from weald._core.threads cimport current_hub
+from weald._core.threads cimport current_hub, has_hub
 from weald._core.waiters cimport WaitList, first, made_hub, new_waiter, park, seconds, wake_all
-from weald._core.yielding cimport give_way
+from weald._core.yielding cimport give_way, let_others_run
 
 import queue as _stdlib
 from collections import deque
+from types import GenericAlias
 from heapq import heapify, heappop, heappush
 
 Empty = _stdlib.Empty
@@ -31,6 +36,40 @@ from weald._core.timeout import Timeout, expired
 
 cdef object CLOSED = object()  # what getters and putters are woken with by shutdown
 cdef object PEEKED = object()  # what a peeking waiter is told
+
+
+cdef tuple HOOKS = ("_init", "_put", "_get", "_peek", "_qsize")
+cdef dict customs = {}  # by class of queue: does a class that is none of ours override one of the HOOKS?
+
+
+cdef bint is_custom(type cls) except -1:
+    cdef object known = customs.get(cls)
+    if known is None:
+        foreign = [base for base in cls.__mro__[:-1] if base not in OURS]
+        known = customs[cls] = any([name in vars(base) for base in foreign for name in HOOKS])
+    return known
+
+
+cdef class Failure:
+    """What a getter or putter that waited is woken with if `_get` or `_put` has raised."""
+
+    cdef object error
+
+
+cdef Failure failure(object error):
+    cdef Failure made = Failure.__new__(Failure)
+    made.error = error
+    return made
+
+
+cdef list waiting_in(WaitList *waiters):
+    """The greenlets that wait there, in their order; None for a thread without a hub."""
+    cdef void *at = waiters.head
+    cdef list found = []
+    while at != NULL:
+        found.append((<Waiter>at).parked)
+        at = (<Waiter>at).next
+    return found
 
 
 cdef object timeout_error(object timeout, object otherwise):
@@ -52,37 +91,95 @@ cdef class SimpleQueue:
     """
 
     cdef object __weakref__
-    cdef readonly object queue  # the container: deque, or list for the other orders
+    cdef object items  # the container: deque, or list for the other orders
     cdef object add_item  # its bound methods, looked up once
     cdef object take_item
+    cdef bint custom  # a subclass says how items are kept
     cdef Py_ssize_t limit  # -1: none; 0: a Channel
     cdef Py_ssize_t handed  # how many items were given to getters that waited; each has its number
     cdef list returned  # the numbers of the items at the head of the queue that came back; None without any
-    cdef WaitList getters
-    cdef WaitList putters  # waiter.value is the item
-    cdef WaitList peekers
+    cdef WaitList getting
+    cdef WaitList putting  # waiter.value is the item
+    cdef WaitList peeking
     cdef bint closed
 
     def __init__(self, maxsize=None, items=None):
+        self.custom = type(self) not in OURS and is_custom(type(self))
         self.set_limit(maxsize)
-        self.queue = queue = self._create_queue(items if items is not None else ())
-        self.add_item = queue.append
-        self.take_item = queue.popleft if hasattr(queue, "popleft") else queue.pop
+        if not self.custom:
+            self.keep_in(self._create_queue(items if items is not None else ()))
+        elif items is None:
+            self._init(self.maxsize)
+        else:
+            self._init(self.maxsize, items)
 
     cdef int set_limit(self, object maxsize) except -1:
         self.limit = -1 if maxsize is None or maxsize <= 0 else maxsize
         return 0
 
-    # -- how the order is kept; LifoQueue and PriorityQueue override these
+    cdef int keep_in(self, object container) except -1:
+        self.items = container
+        self.add_item = getattr(container, "append", None)
+        self.take_item = container.popleft if hasattr(container, "popleft") else getattr(container, "pop", None)
+        return 0
+
+    @property
+    def queue(self):
+        """The container of the items; another may be assigned, whose items are those to get then."""
+        return self.items
+
+    @queue.setter
+    def queue(self, container):
+        self.keep_in(container)
+        self.returned = None
+
+    @property
+    def hub(self):
+        """The hub of the thread that asks, None if it has none: a queue belongs to no hub."""
+        return current_hub() if has_hub() else None
+
+    # -- how items are kept; subclasses may override these
 
     def _create_queue(self, items=()):
+        """Return the container for the items, which begins with `items`."""
         return deque(items)
 
-    cdef int insert(self, object item) except -1:
+    def _init(self, maxsize, items=()):
+        """Make what the items are kept in."""
+        self.keep_in(self._create_queue(items))
+
+    def _put(self, item):
+        """Keep `item`; there is room."""
         self.add_item(item)
+
+    def _get(self):
+        """Take the next item; there is one."""
+        return self.take_item()
+
+    def _peek(self):
+        """Return the next item; there is one."""
+        return self.items[0]
+
+    def _qsize(self):
+        """Return how many items are kept."""
+        return len(self.items)
+
+    # -- how the order is kept; LifoQueue and PriorityQueue override these
+
+    @cython.final
+    cdef Py_ssize_t held(self) except -1:
+        return self._qsize() if self.custom else len(self.items)
+
+    cdef int insert(self, object item) except -1:
+        if self.custom:
+            self._put(item)
+        else:
+            self.add_item(item)
         return 0
 
     cdef object take(self):
+        if self.custom:
+            return self._get()
         if self.returned is not None:
             del self.returned[0]
             if not self.returned:
@@ -92,16 +189,19 @@ cdef class SimpleQueue:
     cdef int put_back(self, object item, Py_ssize_t number) except -1:
         """Put back an item that was handed over, before everything that came after it: getters may die in any order."""
         cdef Py_ssize_t place = 0
+        if self.custom:
+            self._put(item)
+            return 0
         if self.returned is None:
             self.returned = []
         while place < len(self.returned) and self.returned[place] < number:
             place += 1
         self.returned.insert(place, number)
-        self.queue.insert(place, item)
+        self.items.insert(place, item)
         return 0
 
     cdef object first_item(self):
-        return self.queue[0]
+        return self._peek() if self.custom else self.items[0]
 
     cdef int added(self) except -1:
         """An item has been put; Queue counts it."""
@@ -126,10 +226,10 @@ cdef class SimpleQueue:
 
     def qsize(self):
         """How many items are in the queue."""
-        return len(self.queue)
+        return self.held()
 
     def __len__(self):
-        return len(self.queue)
+        return self.held()
 
     def __bool__(self):
         """A queue is true, empty or not."""
@@ -137,13 +237,13 @@ cdef class SimpleQueue:
 
     def empty(self):
         """Whether `get` would have to wait."""
-        if not self.queue:
+        if self.held() == 0:
             give_way(True)
-        return not self.queue
+        return self.held() == 0
 
     def full(self):
         """Whether `put` would have to wait."""
-        return self.limit >= 0 and len(self.queue) >= self.limit
+        return self.limit >= 0 and self.held() >= self.limit
 
     # -- put
 
@@ -163,15 +263,17 @@ cdef class SimpleQueue:
             check_timeout(block, timeout)
         if self.closed:
             self.check_open()
-        if self.limit < 0 or len(self.queue) < self.limit:
+        if self.limit < 0 or self.held() < self.limit:
+            self.insert(item)
             self.added()
-            self.hand_over(item)
+            self.offer()
             return
-        if self.limit == 0 and self.getters.head != NULL:
-            waiter = first(&self.getters)
+        if self.limit == 0 and self.getting.head != NULL:
+            waiter = first(&self.getting)
             if waiter is not None:
                 self.added()
                 self.hand(waiter, item)
+                self.handed_over()
                 return
         if not block:
             raise Full
@@ -180,27 +282,40 @@ cdef class SimpleQueue:
             return
         waiter = new_waiter((item,))
         wait = seconds(timeout)
-        if self.limit == 0 and self.peekers.head != NULL:
-            wake_all(&self.peekers, PEEKED)
-        if not park(&self.putters, waiter, self, wait):
+        if self.limit == 0 and self.peeking.head != NULL:
+            wake_all(&self.peeking, PEEKED)
+        if not park(&self.putting, waiter, self, wait):
             raise timeout_error(timeout, Full)
         if waiter.value is CLOSED:
             raise ShutDown("this queue was shut down")
+        if type(waiter.value) is Failure:
+            raise (<Failure>waiter.value).error
 
     def put_nowait(self, item):
         """Put `item`, or raise Full if there is no room now."""
         self.put(item, False)
 
-    cdef int hand_over(self, object item) except -1:
-        """There is room for `item`: put it into the queue, and give the next item to a waiting getter."""
+    cdef int handed_over(self) except -1:
+        """A getter that waited has been given the item of a queue that holds none."""
+        return 0
+
+    cdef int offer(self) except -1:
+        """An item has come: give the next one to a waiting getter."""
         cdef Waiter waiter
-        self.insert(item)
-        if self.peekers.head != NULL:
-            wake_all(&self.peekers, PEEKED)
-        if self.getters.head != NULL:
-            waiter = first(&self.getters)
+        if self.peeking.head != NULL:
+            wake_all(&self.peeking, PEEKED)
+        if self.getting.head != NULL:
+            waiter = first(&self.getting)
             if waiter is not None:
-                self.hand(waiter, self.take())
+                if not self.custom:
+                    self.hand(waiter, self.take())
+                    return 0
+                try:
+                    item = self.take()
+                except Exception as error:
+                    waiter.resume(failure(error))
+                else:
+                    self.hand(waiter, item)
         return 0
 
     cdef int hand(self, Waiter getter, object item) except -1:
@@ -211,14 +326,19 @@ cdef class SimpleQueue:
     cdef int admit_putters(self) except -1:
         """Let waiting putters in as far as there is room."""
         cdef Waiter waiter
-        while self.putters.head != NULL and (self.limit < 0 or len(self.queue) < self.limit):
-            waiter = first(&self.putters)
+        while self.putting.head != NULL and (self.limit < 0 or self.held() < self.limit):
+            waiter = first(&self.putting)
             if waiter is None:
                 return 0
             item = (<tuple>waiter.value)[0]
+            try:
+                self.insert(item)
+            except Exception as error:
+                waiter.resume(failure(error))
+                continue
             self.added()
             waiter.resume(None)
-            self.hand_over(item)
+            self.offer()
         return 0
 
     # -- get
@@ -233,13 +353,13 @@ cdef class SimpleQueue:
         cdef double wait
         if timeout is not None:
             check_timeout(block, timeout)
-        if self.queue:
+        if self.held() > 0:
             item = self.take()
-            if self.putters.head != NULL:
+            if self.putting.head != NULL:
                 self.admit_putters()
             return item
-        if self.limit == 0 and self.putters.head != NULL:
-            waiter = first(&self.putters)
+        if self.limit == 0 and self.putting.head != NULL:
+            waiter = first(&self.putting)
             if waiter is not None:
                 item = (<tuple>waiter.value)[0]
                 self.added()
@@ -249,7 +369,7 @@ cdef class SimpleQueue:
             self.check_open()
         if not block:
             give_way(True)
-            if self.queue or self.closed or self.putters.head != NULL:
+            if self.held() > 0 or self.closed or self.putting.head != NULL:
                 return self.get(False)
             raise Empty
         if made_hub():
@@ -257,14 +377,14 @@ cdef class SimpleQueue:
         waiter = new_waiter(None)
         wait = seconds(timeout)
         try:
-            if not park(&self.getters, waiter, self, wait):
+            if not park(&self.getting, waiter, self, wait):
                 raise timeout_error(timeout, Empty)
         except BaseException:
-            if waiter.lost and waiter.value is not CLOSED:
+            if waiter.lost and type(waiter.value) is tuple:
                 self.restore(waiter.value)
             raise
-        if waiter.value is CLOSED:
-            raise ShutDown("this queue was shut down")
+        if type(waiter.value) is not tuple:
+            raise ShutDown("this queue was shut down") if waiter.value is CLOSED else (<Failure>waiter.value).error
         return (<tuple>waiter.value)[0]
 
     def get_nowait(self):
@@ -274,14 +394,14 @@ cdef class SimpleQueue:
     cdef int restore(self, tuple handed) except -1:
         """A getter was killed after `hand` gave it `handed`: give that to the next getter, or put it back."""
         cdef Waiter waiter
-        if self.getters.head != NULL:
-            waiter = first(&self.getters)
+        if self.getting.head != NULL:
+            waiter = first(&self.getting)
             if waiter is not None:
                 waiter.resume(handed)
                 return 0
         self.put_back(handed[0], handed[1])
-        if self.peekers.head != NULL:
-            wake_all(&self.peekers, PEEKED)
+        if self.peeking.head != NULL:
+            wake_all(&self.peeking, PEEKED)
         return 0
 
     def peek(self, block=True, timeout=None):
@@ -289,16 +409,16 @@ cdef class SimpleQueue:
         cdef Waiter waiter
         cdef double wait = seconds(timeout)
         made_hub()
-        if not self.queue and block and wait >= 0.0:
+        if self.held() == 0 and block and wait >= 0.0:
             wait += current_hub().backend.time()
-        while not self.queue:
-            if self.limit == 0 and self.putters.head != NULL:
-                return (<tuple>(<Waiter>self.putters.head).value)[0]
+        while self.held() == 0:
+            if self.limit == 0 and self.putting.head != NULL:
+                return (<tuple>(<Waiter>self.putting.head).value)[0]
             self.check_open()
             if not block:
                 raise Empty
             waiter = new_waiter(None)
-            if not park(&self.peekers, waiter, self,
+            if not park(&self.peeking, waiter, self,
                         max(wait - current_hub().backend.time(), 0.0) if wait >= 0.0 else -1.0):
                 raise timeout_error(timeout, Empty)
         return self.first_item()
@@ -322,29 +442,27 @@ cdef class SimpleQueue:
 
     def copy(self):
         """A new queue of the same kind with the same items."""
-        return type(self)(self.maxsize, self.queue)
+        return type(self)(self.maxsize, self.items)
 
     def statistics(self):
         """{"items", "getters": greenlets and threads waiting in get, "putters": in put}."""
-        return {"items": len(self.queue), "getters": self.getters.count, "putters": self.putters.count}
+        return {"items": self.held(), "getters": self.getting.count, "putters": self.putting.count}
 
     def __repr__(self):
         limit = "" if self.limit < 0 else f" maxsize={self.limit}"
-        return f"<{type(self).__name__} at {id(self):#x} items={len(self.queue)}{limit}{self.waiting()}>"
+        return f"<{type(self).__name__} at {id(self):#x} items={self.held()}{limit}{self.waiting()}>"
 
     __str__ = __repr__
 
     cdef str waiting(self):
         text = ""
-        if self.getters.count:
-            text += f" getters={self.getters.count}"
-        if self.putters.count:
-            text += f" putters={self.putters.count}"
+        if self.getting.count:
+            text += f" getters={self.getting.count}"
+        if self.putting.count:
+            text += f" putters={self.putting.count}"
         return text
 
-    @classmethod
-    def __class_getitem__(cls, item):
-        return cls
+    __class_getitem__ = classmethod(GenericAlias)
 
 
 cdef class Queue(SimpleQueue):
@@ -359,7 +477,10 @@ cdef class Queue(SimpleQueue):
 
     def __init__(self, maxsize=None, items=None, unfinished_tasks=None):
         SimpleQueue.__init__(self, maxsize, items)
-        self.unfinished_tasks = len(self.queue) if unfinished_tasks is None else unfinished_tasks
+        if unfinished_tasks is not None:
+            self.unfinished_tasks = unfinished_tasks
+        elif items is not None:
+            self.unfinished_tasks = self.held()
 
     cdef int added(self) except -1:
         self.unfinished_tasks += 1
@@ -387,20 +508,20 @@ cdef class Queue(SimpleQueue):
         """
         self.closed = True
         if immediate:
-            while self.queue:
+            while self.held() > 0:
                 self.take()
                 if self.unfinished_tasks > 0:
                     self.unfinished_tasks -= 1
             if self.unfinished_tasks == 0:
                 wake_all(&self.joiners, None)
-        wake_all(&self.putters, CLOSED)
-        if not self.queue:
-            wake_all(&self.getters, CLOSED)
-            wake_all(&self.peekers, PEEKED)
+        wake_all(&self.putting, CLOSED)
+        if self.held() == 0:
+            wake_all(&self.getting, CLOSED)
+            wake_all(&self.peeking, PEEKED)
 
     def copy(self):
         """A new queue of the same kind with the same items and as many unfinished ones."""
-        return type(self)(self.maxsize, self.queue, self.unfinished_tasks)
+        return type(self)(self.maxsize, self.items, self.unfinished_tasks)
 
 
 JoinableQueue = Queue
@@ -412,12 +533,15 @@ cdef class LifoQueue(Queue):
     def _create_queue(self, items=()):
         return list(items)
 
+    def _peek(self):
+        """Return the next item; there is one."""
+        return self.items[-1]
+
     cdef int put_back(self, object item, Py_ssize_t number) except -1:
-        self.queue.append(item)
-        return 0
+        return self.insert(item)
 
     cdef object first_item(self):
-        return self.queue[-1]
+        return self._peek()
 
 
 cdef class PriorityQueue(Queue):
@@ -428,16 +552,26 @@ cdef class PriorityQueue(Queue):
         heapify(heap)
         return heap
 
+    def _put(self, item):
+        """Keep `item`; there is room."""
+        heappush(self.items, item)
+
+    def _get(self):
+        """Take the next item; there is one."""
+        return heappop(self.items)
+
     cdef int insert(self, object item) except -1:
-        heappush(self.queue, item)
+        if self.custom:
+            self._put(item)
+        else:
+            heappush(self.items, item)
         return 0
 
     cdef int put_back(self, object item, Py_ssize_t number) except -1:
-        heappush(self.queue, item)
-        return 0
+        return self.insert(item)
 
     cdef object take(self):
-        return heappop(self.queue)
+        return self._get() if self.custom else heappop(self.items)
 
 
 cdef class Channel(SimpleQueue):
@@ -452,10 +586,24 @@ cdef class Channel(SimpleQueue):
         self.limit = 0
         return 0
 
+    cdef int handed_over(self) except -1:
+        # A meeting of two: the getter goes on first.
+        return let_others_run()
+
+    @property
+    def getters(self):
+        """The greenlets that wait in `get`, in their order; None for a thread without a hub."""
+        return waiting_in(&self.getting)
+
+    @property
+    def putters(self):
+        """The greenlets that wait in `put`, in their order; None for a thread without a hub."""
+        return waiting_in(&self.putting)
+
     @property
     def balance(self):
         """How many putters wait, minus how many getters."""
-        return self.putters.count - self.getters.count
+        return self.putting.count - self.getting.count
 
     def full(self):
         """True: it holds nothing."""
@@ -464,3 +612,6 @@ cdef class Channel(SimpleQueue):
     def empty(self):
         """True: it holds nothing."""
         return True
+
+
+cdef frozenset OURS = frozenset((SimpleQueue, Queue, LifoQueue, PriorityQueue, Channel))

@@ -5,8 +5,9 @@ Invariants: a deadlock is reported only while no other thread could wake a green
 that wait for work cannot; they say so by `helper_idle`.
 """
 
-import sys
 import traceback as tracebacks
+
+from weald._core.logs import report
 
 cdef extern from * nogil:
     """
@@ -76,14 +77,14 @@ cdef str deadlock_report(list parked, object main, double now):
 
 cdef int print_error(object context, object type, object value, object tb) except -1:
     """Write the traceback and `context` to sys.stderr; nothing for KeyboardInterrupt and SystemExit."""
-    stderr = sys.stderr
-    if stderr is None or issubclass(type, (KeyboardInterrupt, SystemExit)):
+    if issubclass(type, (KeyboardInterrupt, SystemExit)):
         return 0
+    text = ""
     try:
-        tracebacks.print_exception(type, value, tb, file=stderr)
+        text = "".join(tracebacks.format_exception(type, value, tb))
         if context is not None:
-            stderr.write(f"{context!r} failed with {type.__name__}\n\n")
+            text += f"{context!r} failed with {type.__name__}\n\n"
     except Exception:
-        # A broken stderr or repr must not take the hub down with it.
-        pass
+        pass  # a broken repr
+    report(text)
     return 0

@@ -1,5 +1,5 @@
 # See running_loop.pyx.
 
 cdef Py_ssize_t loops
-cdef object put_aside()
-cdef int take_back(object loop) except -1
+cdef object put_aside(object what)
+cdef int take_back(tuple aside) except -1

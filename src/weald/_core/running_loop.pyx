@@ -1,18 +1,21 @@
-"""What is kept for a native thread of asyncio's loop: the loop itself and, from Python 3.14 on, its current task, by
-asyncio; the hooks of asynchronous generators and how deep the origins of coroutines are tracked, by the interpreter.
+"""What is kept for a native thread of asyncio's loop: the loop itself and its current task, by asyncio; the hooks of
+asynchronous generators and how deep the origins of coroutines are tracked, by the interpreter.
 
 Here each greenlet has its own.  They are put aside when it parks and taken back when it goes on, wherever in a callback
 or coroutine that is: without that, the next greenlet to run a loop would be told that a task of another loop is being
-run.
+run.  Before Python 3.14 asyncio keeps the current task by loop, so that it need not be put aside, unless several
+greenlets run the same loop (`Driven`).
 
 Called by: hub.pyx (around each park), weald.asyncio (whenever a loop begins or ends), weald.signal.
 Invariants: nothing here runs Python code, for `Hub.park` allows none: asyncio's functions are builtins, and what `sys`
 has functions for, which announce themselves to audit hooks, is swapped where it lies.  While no greenlet runs a loop
-(`loops` is 0) nobody asks.
+(`loops` is 0) nobody asks.  A loop that parks because it has nothing to run waits for itself, and is in no task.
 """
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+
+from weald._core.hooks cimport Driven
 
 cdef extern from "Python.h":
     ctypedef struct PyThreadState:
@@ -24,18 +27,19 @@ cdef extern from "Python.h":
 cdef Py_ssize_t loops = 0
 cdef object get_loop = None  # asyncio's, of the native thread
 cdef object set_loop = None
-cdef object swap_task = None  # None before 3.14, where the tasks are kept by loop
+cdef object swap_task = None  # swap_task(loop, task); from Python 3.14 on
+cdef dict current_tasks = None  # by loop; before
 cdef dict tasks = {}  # by loop: the task that its greenlet has parked in
-cdef dict settings = {}  # by loop: what it has set in the interpreter, in the order of PyThreadState
 
 
-def use_asyncio(get_running_loop, set_running_loop, swap_current_task):
-    """Have asyncio's C functions; `swap_current_task` is None where asyncio keeps the current task elsewhere.
+def use_asyncio(get_running_loop, set_running_loop, swap_current_task, dict tasks_of_loops):
+    """Have asyncio's C functions.
 
-    Returns the current tasks of the loops that are put aside, by loop.
+    Where asyncio keeps the current tasks by loop, in `tasks_of_loops`, `swap_current_task` is None.  Returns the
+    current tasks of the loops that are put aside, by loop.
     """
-    global get_loop, set_loop, swap_task
-    get_loop, set_loop, swap_task = get_running_loop, set_running_loop, swap_current_task
+    global get_loop, set_loop, swap_task, current_tasks
+    get_loop, set_loop, swap_task, current_tasks = get_running_loop, set_running_loop, swap_current_task, tasks_of_loops
     return tasks
 
 
@@ -43,22 +47,40 @@ def count_loops(Py_ssize_t change):
     """So many loops more (or fewer) are run by greenlets; 0: none is, as in a fork's child."""
     global loops
     loops = loops + change if change else 0
-    if not change:
-        settings.clear()
 
 
-cdef object put_aside():
-    """Put the running loop and its current task aside; the loop, None if there is none."""
+cdef object swap(object loop, object task):
+    """Make `task` the current one of `loop`; returns the one before.  None: no task."""
+    if swap_task is not None:
+        return swap_task(loop, task)
+    before = current_tasks.pop(loop, None)
+    if task is not None:
+        current_tasks[loop] = task
+    return before
+
+
+cdef object put_aside(object what):
+    """Put the running loop aside, with its current task and what it has set in the interpreter; None if there is none.
+
+    `what` is what the greenlet is going to wait for.
+    """
+    cdef PyThreadState *state
     loop = get_loop()
     if loop is None:
         return None
-    if swap_task is not None:
-        task = swap_task(loop, None)
+    task = None
+    if loop is not what and (swap_task is not None or isinstance(loop, Driven)):
+        task = swap(loop, None)
         if task is not None:
             tasks[loop] = task
-    put_settings_aside(loop)
+    state = PyThreadState_Get()
+    aside = (
+        loop, task, taken(&state.async_gen_firstiter), taken(&state.async_gen_finalizer),
+        state.coroutine_origin_tracking_depth,
+    )
+    state.coroutine_origin_tracking_depth = 0
     set_loop(None)
-    return loop
+    return aside
 
 
 cdef object taken(PyObject **place):
@@ -71,21 +93,11 @@ cdef object taken(PyObject **place):
     return found
 
 
-cdef int put_settings_aside(object loop) except -1:
+cdef int take_back(tuple aside) except -1:
+    """Undo `put_aside`, which returned `aside`."""
     cdef PyThreadState *state = PyThreadState_Get()
-    cdef int depth = state.coroutine_origin_tracking_depth
-    if state.async_gen_firstiter != NULL or state.async_gen_finalizer != NULL or depth:
-        settings[loop] = taken(&state.async_gen_firstiter), taken(&state.async_gen_finalizer), depth
-        state.coroutine_origin_tracking_depth = 0
-    return 0
-
-
-cdef int take_settings_back(object loop) except -1:
-    cdef PyThreadState *state = PyThreadState_Get()
-    found = settings.pop(loop, None)
-    if found is None:
-        return 0
-    first, final, depth = found
+    loop, task, first, final, depth = aside
+    set_loop(loop)
     # Usually nothing: others may have left theirs.  They are freed once all is in its place.
     _others = taken(&state.async_gen_firstiter), taken(&state.async_gen_finalizer)
     if first is not None:
@@ -95,27 +107,18 @@ cdef int take_settings_back(object loop) except -1:
         Py_INCREF(final)
         state.async_gen_finalizer = <PyObject *>final
     state.coroutine_origin_tracking_depth = depth
-    return 0
-
-
-cdef int take_back(object loop) except -1:
-    """Undo `put_aside`, which returned `loop`."""
-    set_loop(loop)
-    if settings and loop is not None:
-        take_settings_back(loop)
-    if tasks and loop is not None:
-        task = tasks.pop(loop, None)
-        if task is not None:
-            swap_task(loop, task)
+    if task is not None:
+        tasks.pop(loop, None)
+        swap(loop, task)
     return 0
 
 
 def put_loop_aside():
     """`put_aside`; None while no greenlet runs a loop."""
-    return put_aside() if loops > 0 else None
+    return put_aside(None) if loops > 0 else None
 
 
-def take_loop_back(loop):
-    """Undo `put_loop_aside`, which returned `loop`."""
-    if loop is not None:
-        take_back(loop)
+def take_loop_back(aside):
+    """Undo `put_loop_aside`, which returned `aside`."""
+    if aside is not None:
+        take_back(aside)

@@ -10,9 +10,9 @@ from weald._core.threads cimport current_hub
 from weald._core.waiters cimport seconds
 
 
-def wait_readwrite(int fd, timeout=None, timeout_exc=None):
-    """Park until descriptor `fd` is readable or writable; timeouts and errors as with `wait_read`."""
-    if not poll_fds({fd: READ_EVENT | WRITE_EVENT}, timeout):
+def wait_readwrite(int fileno, timeout=None, timeout_exc=None):
+    """Park until descriptor `fileno` is readable or writable; timeouts and errors as with `wait_read`."""
+    if not poll_fds({fileno: READ_EVENT | WRITE_EVENT}, timeout):
         raise timeout_exc if timeout_exc is not None else TimeoutError("timed out")
 
 

@@ -229,6 +229,15 @@ cdef class Linkable:
         """Wait until woken, up to `timeout` seconds; 1 when woken, 0 when the time is over."""
         return park(&self.waiters, new_waiter(None), self, seconds(timeout))
 
+    def linkcount(self):
+        """How many callbacks are linked and greenlets or threads wait here."""
+        return self.waiters.count + (len(self.links) if self.links is not None else 0)
+
+    @property
+    def hub(self):
+        """The hub of the thread that asks, None if it has none: what can be waited for belongs to no hub."""
+        return current_hub_or_none() if has_hub() else None
+
     def statistics(self):
         """{"waiting": how many greenlets and threads are parked here, "links": how many callbacks}."""
         return {"waiting": self.waiters.count, "links": len(self.links) if self.links is not None else 0}

@@ -8,7 +8,7 @@ of hubs and loops, what patching asks before it begins.
 Invariants:
 - `gevent.x` is the very module `weald.x`.  `gevent` itself is a thin module that falls through to weald and carries
   gevent's version, for programs that compare it.  A real gevent is never shadowed.
-- Of weald.compat only what this file imports is imported before somebody imports gevent, or asks weald for a module or
+- Of weald.compat only what this file imports is imported before a program imports gevent, or asks weald for a module or
   a name that only gevent has.  From then on weald behaves as _drop_in.py says, and so do hubs and loops made before.
 """
 
@@ -230,7 +230,7 @@ class _GeventFinder(MetaPathFinder):
         real = find_spec(f"weald.{rest}")
         if real is not None:
             return _OtherName(real).spec(name)
-        # An import gets an error that helps; somebody who merely asks whether there is such a module (importlib's
+        # An import gets an error that helps; a program that merely asks whether there is such a module (importlib's
         # find_spec) gets None.
         if sys._getframe(2).f_code.co_name == "_find_and_load_unlocked":
             hint = import_module("weald.compat._names").module_advice(name)

@@ -131,7 +131,7 @@ class PeriodicMonitoringThread:
         except SystemExit:
             pass
         except BaseException:
-            # A daemon: at the interpreter's end nobody is left to tell.
+            # A daemon: at the interpreter's end there is nothing left to watch.
             hub = self.hub
             if sys is not None and sys.stderr is not None and hub is not None:
                 hub.print_exception(self, *sys.exc_info())

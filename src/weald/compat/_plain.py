@@ -35,7 +35,7 @@ _hub_class: type[_core.Hub] = Hub
 
 
 def hub_class() -> type[_core.Hub]:
-    """Return the class of hubs, unless somebody has chosen one with `set_hub_class`."""
+    """Return the class of hubs, unless one was chosen with `set_hub_class`."""
     return _hub_class
 
 

@@ -7,8 +7,10 @@ Invariants:
 - Nothing here is on a path that programs without gevent's name take, and nothing replaces a compiled method.
 """
 
+import functools
 import io
 import os
+from _socket import EAI_NONAME, gaierror
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -45,6 +47,11 @@ def _socket(module: Any) -> None:
     module.SocketType = module.socket
     module.socket.hub = property(_hub)
     module.socket.closed = property(_is_closed)
+    module.socket.ref = property(
+        lambda self: self._descriptor.ref,
+        lambda self, value: setattr(self._descriptor, "ref", value),
+        doc="Whether a wait for it keeps `gevent.wait()` and `hub.join()` waiting; True unless it is set.",
+    )
 
 
 def _is_closed(sock: Any) -> bool:
@@ -86,6 +93,30 @@ def _threadpool(module: Any) -> None:
     pool.task_queue = property(lambda self: self._workers._queue, doc="What its threads take their calls from.")
 
 
+def _dns(module: Any) -> None:
+    resolver = module.DnsResolver
+    resolver.HOSTNAME_ENCODING = "idna"
+    resolver.EAI_NONAME_MSG = "Name or service not known"
+    resolver.EAI_FAMILY_MSG = "ai_family not supported"
+    resolver.fixup_gaierror = staticmethod(_with_message)
+
+
+def _with_message(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a resolver's method: gaierror(EAI_NONAME) without a text gets EAI_NONAME_MSG."""
+
+    @functools.wraps(func)
+    def resolve(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return func(self, *args, **kwargs)
+        except gaierror as error:
+            if error.args == (EAI_NONAME,):
+                error.args = EAI_NONAME, self.EAI_NONAME_MSG
+                error.errno = EAI_NONAME
+            raise
+
+    return resolve
+
+
 # "The (optional) hub that raised it"; weald's has no further arguments than its text.
 LoopExit.hub = property(  # type: ignore[attr-defined]
     lambda self: self.args[1] if len(self.args) > 1 else get_hub_if_exists(), doc="The hub that ran dry."
@@ -93,6 +124,7 @@ LoopExit.hub = property(  # type: ignore[attr-defined]
 
 for _name, _add in {
     "fileobject": _fileobject,
+    "resolver._dns": _dns,
     "selectors": _selectors,
     "socket": _socket,
     "subprocess": _subprocess,

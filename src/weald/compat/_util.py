@@ -33,6 +33,11 @@ class Lazy:
 class LazyOnClass:
     """An attribute computed when first looked at through an instance, then kept on the class."""
 
+    @classmethod
+    def lazy(cls, cls_dict: dict[str, Any], func: Callable[[Any], Any]) -> None:
+        """Put such an attribute into a class's dict, under the function's name."""
+        cls_dict[func.__name__] = cls(func)
+
     def __init__(self, func: Callable[[Any], Any], name: str | None = None) -> None:
         self.name = name or func.__name__
         self.func = func

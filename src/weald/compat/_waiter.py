@@ -1,4 +1,4 @@
-"""gevent's Waiter: one greenlet waits in `get` until somebody calls `switch` or `throw`.
+"""gevent's Waiter: one greenlet waits in `get` until `switch` or `throw` is called.
 
 Called by: hub.py; users, as gevent._waiter; _names.py, for names of several modules of gevent's.
 

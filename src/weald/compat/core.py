@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from weald import _core
 from weald._base.names import more_names
-from weald._core import EVENTS, READ, WRITE, EventLoop, get_hub
+from weald._core import EVENTS, READ, WRITE, Event, EventLoop, get_hub, get_hub_if_exists, getcurrent, sleep, spawn_raw
 from weald._core import Callback as callback
 
 __all__ = [
@@ -40,6 +40,10 @@ class loop(EventLoop):
     backend_int = BACKEND_EPOLL
     origflags = ""
     origflags_int = 0
+    iteration = -1  # not counted, as by gevent's loops on libuv
+    depth = -1
+    sigfd = -1  # signals do not come by signalfd(2)
+    sig_pending = False  # nor do they wait in the loop
 
     def __new__(cls, flags: Any = None, default: bool | None = None, ptr: Any = None) -> Any:
         if default is not False and not isinstance(flags, _core.Hub):
@@ -61,6 +65,47 @@ class loop(EventLoop):
     def WatcherType(self) -> type:
         """The base class of the watchers."""
         return _core.Watcher
+
+    def run(self, nowait: bool = False, once: bool = False) -> None:
+        """Run the loop until nothing is left to wait for, or `break_()`; one round if `nowait` or `once`.
+
+        A hub's loop runs by itself.  In its thread this waits for the same in another greenlet than the hub.
+        """
+        hub = self.hub
+        if hub is not get_hub_if_exists() or getcurrent() is hub:
+            super().run(nowait, once)
+        elif nowait:
+            sleep(0)
+        else:
+            over = Event()
+            self._runs.append(over)
+            check = self.check(ref=False)
+            if once:
+                check.start(over.set)
+            try:
+                spawn_raw(self._set_when_idle, over)
+                over.wait()
+            finally:
+                check.stop()
+                check.close()
+                self._runs.remove(over)
+
+    def _set_when_idle(self, over: Event) -> None:
+        self.hub.join()
+        over.set()
+
+    def break_(self, how: Any = None) -> None:
+        """End `run`."""
+        if self._runs:
+            self._runs[-1].set()
+        else:
+            super().break_(how)
+
+    @property
+    def _runs(self) -> list[Event]:
+        """What the greenlets wait for that are in `run`."""
+        found: list[Event] = self.__dict__.setdefault("_waited_for", [])
+        return found
 
     def verify(self) -> None:
         """Nothing to verify."""

@@ -21,7 +21,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from weald import _core
 from weald._base.config import config
 from weald._base.names import more_names
-from weald._core import Greenlet, get_hub, get_hub_if_exists, idle, iwait, set_hub, sleep, spawn_raw, wait
+from weald._core import Greenlet, get_hub, get_hub_if_exists, idle, iwait, report, set_hub, sleep, spawn_raw, wait
 from weald.compat import (
     _plain,
     core,  # gives loops gevent's names
@@ -79,6 +79,16 @@ class Hub(_core.Hub):
         self.ident_registry = IdentRegistry()
 
     # ---------------------------------------------------------------- what it uses
+
+    @property
+    def loop(self) -> Any:
+        """The event loop as users see it, or what was assigned.  What hubs do themselves goes by their own."""
+        assigned = self.__dict__.get("_loop")
+        return _core.Hub.loop.__get__(self) if assigned is None else assigned
+
+    @loop.setter
+    def loop(self, value: Any) -> None:
+        self.__dict__["_loop"] = None if value is _core.Hub.loop.__get__(self) else value
 
     @property
     def loop_class(self) -> Any:
@@ -223,7 +233,7 @@ class Hub(_core.Hub):
         return t, v, tb
 
     def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None:
-        """Called with an exception nobody caught: NOT_ERROR goes nowhere, SYSTEM_ERROR to the main greenlet.
+        """Called with an exception that was not caught: NOT_ERROR goes nowhere, SYSTEM_ERROR to the main greenlet.
 
         So does an exception without a `context`.  The rest is printed, and so is SYSTEM_ERROR but for
         KeyboardInterrupt and SystemExit, of which the main greenlet tells if it does not catch them.  Three times None
@@ -242,27 +252,21 @@ class Hub(_core.Hub):
         if not stream:
             return
         t, v, tb = self._normalize_exception(t, v, tb)
-        try:
-            if v is None:
-                stream.write(f"{t.__name__}\n")
-            else:
-                traceback.print_exception(t, v, tb, file=stream)
-            stream.write(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-            if context is None:
-                stream.write("\n")
-                return
-            if not isinstance(context, str):
-                context = self._formatted(context, stream)
-            stream.write(f" {context} failed with {getattr(t, '__name__', 'exception')}\n\n")
-        except OSError:
-            pass  # a broken stderr must not take the hub down with it
+        report(self._told(context, t, v, tb), stream)
 
-    def _formatted(self, context: object, stream: Any) -> str:
-        try:
-            return str(self.format_context(context))
-        except Exception:
-            traceback.print_exc(file=stream)
-            return object.__repr__(context)
+    def _told(self, context: object, t: Any, v: Any, tb: TracebackType | None) -> str:
+        """What `print_exception` writes."""
+        said = [f"{t.__name__}\n"] if v is None else traceback.format_exception(t, v, tb)
+        said.append(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        if context is None:
+            return "".join((*said, "\n"))
+        if not isinstance(context, str):
+            try:
+                context = str(self.format_context(context))
+            except Exception:
+                said.append(traceback.format_exc())
+                context = object.__repr__(context)
+        return "".join((*said, f" {context} failed with {getattr(t, '__name__', 'exception')}\n\n"))
 
     # ---------------------------------------------------------------- monitoring
 

@@ -575,7 +575,10 @@ cdef class Exchange:
     cdef int do_log_request(self) except -1:
         log = self.server.log
         if type(log) is not NoopLog:
-            log.write(self.format_request() + "\n")
+            try:
+                log.write(self.format_request() + "\n")
+            except Exception:  # the response has gone; a log that fails is no reason to give up the connection
+                self._print_unexpected_exc()
 
     # ---------------------------------------------------------------- the response
 

@@ -30,7 +30,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from weald import get_hub
-from weald._core import GreenletExit, monotonic
+from weald._core import GreenletExit, monotonic, report
 from weald.http.body import FileWrapper, Input, InvalidClientInput, Raw
 from weald.http.environ import Headers
 from weald.http.exchange import Exchange
@@ -394,7 +394,9 @@ class WSGIHandler(Exchange):
         return f'{address or "-"} - - [{now}] "{line}" {status.split()[0]} {self.response_length or "-"} {delta}'
 
     # Where what goes wrong while an error is logged goes to.
-    _print_unexpected_exc = staticmethod(traceback.print_exc)
+    @staticmethod
+    def _print_unexpected_exc() -> None:
+        report(traceback.format_exc())
 
     def log_error(self, msg: str, *args: Any) -> None:
         """Write `msg % args` to the server's error log."""
@@ -449,7 +451,7 @@ class WSGIHandler(Exchange):
     def _handle_client_error(self, error: Exception) -> tuple[str, bytes]:
         """The client sent something invalid: log it; the status and the response that tell it so."""
         if not isinstance(error, ValueError | InvalidClientInput):
-            traceback.print_exception(error)
+            report("".join(traceback.format_exception(error)))
         message = getattr(error, "formatted_message", None)  # of gevent's exception for subclasses
         if message is not None:
             self.log_error("(from %s) %s", self.client_address, message)

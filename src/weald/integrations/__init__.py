@@ -1,4 +1,4 @@
 """What makes other projects' programs run on weald: a module for each.
 
-Called by: nobody; users import the modules in it.
+Called by: no module; users import those in it.
 """

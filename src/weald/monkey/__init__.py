@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -390,32 +391,23 @@ def patch_all(
     global _to_mend
     _to_mend = []
     try:
-        if os:
-            patch_os()
-        if time:
-            patch_time()
-        if thread:
-            patch_thread(Event=Event)
-        if sys:
-            patch_sys()
-        if socket:
-            patch_socket(dns=dns, aggressive=aggressive)
-        elif dns:
-            patch_dns()
-        if select:
-            patch_select(aggressive=aggressive)
-        if ssl:
-            patch_ssl()
-        if subprocess:
-            patch_subprocess()
-        if signal:
-            patch_signal()
-        if queue:
-            patch_queue()
-        if builtins:
-            patch_builtins()
-        if contextvars:
-            patch_contextvars()
+        for wanted, patch in (
+            (os, patch_os),
+            (time, patch_time),
+            (thread, partial(patch_thread, Event=Event)),
+            (sys, patch_sys),
+            (socket, partial(patch_socket, dns=dns, aggressive=aggressive)),
+            (dns and not socket, patch_dns),
+            (select, partial(patch_select, aggressive=aggressive)),
+            (ssl, patch_ssl),
+            (subprocess, patch_subprocess),
+            (signal, patch_signal),
+            (queue, patch_queue),
+            (builtins, patch_builtins),
+            (contextvars, patch_contextvars),
+        ):
+            if wanted:
+                patch()
     finally:
         gathered, _to_mend = _to_mend, None
         _mended.extend(_names.mend_classes_and_defaults(gathered))

@@ -154,7 +154,7 @@ class Doctor(MetaPathFinder, monkey.Listener):
                 holders = [self.describe_lock(holder) for holder in gc.get_referrers(found)]
                 where = next(filter(None, holders), "")
                 if where:
-                    yield where, f"is a native {type(found).__name__} ({held}): who waits for it blocks all"
+                    yield where, f"is a native {type(found).__name__} ({held}): waiting for it blocks all greenlets"
             elif id(type(found)) in classes:
                 name = classes[id(type(found))]
                 yield f"a {name} made before", _STAY[name]

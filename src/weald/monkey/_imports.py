@@ -1,6 +1,6 @@
 """What is to happen whenever a certain module has been imported: at once if it has, and after each import or reload.
 
-Called by: weald.monkey, to patch modules that nobody has imported yet, and copies that somebody imports afresh
+Called by: weald.monkey, to patch modules that are not imported yet, and copies that a program imports afresh
 (`importlib.reload`, a test that takes a module out of `sys.modules`); weald.compat.
 """
 

@@ -27,7 +27,7 @@ class Resolver(Protocol):
         host: Host | None,
         port: bytes | str | int | None,
         family: int = 0,
-        type: int = 0,
+        socktype: int = 0,
         proto: int = 0,
         flags: int = 0,
     ) -> list[AddressInfo]:

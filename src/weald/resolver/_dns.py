@@ -26,7 +26,7 @@ from weald._core import Hub, monotonic
 from weald.resolver import AddressInfo, Host, HostEntry
 from weald.resolver._files import HostsFile, ResolvConf
 from weald.resolver._lookups import Lookups
-from weald.resolver._names import refuse_cut_name, to_name
+from weald.resolver._names import is_numeric, refuse_cut_name, to_name
 from weald.resolver._order import in_order
 
 __all__ = ["Answer", "DnsFailure", "DnsResolver", "Question", "Rejection", "Server", "parse_nameservers", "read_answer"]
@@ -176,7 +176,7 @@ class DnsResolver:
         host: Host | None,
         port: bytes | str | int | None,
         family: int = 0,
-        type: int = 0,
+        socktype: int = 0,
         proto: int = 0,
         flags: int = 0,
     ) -> list[AddressInfo]:
@@ -184,7 +184,7 @@ class DnsResolver:
         refuse_cut_name(host)
         numeric = (flags | _socket.AI_NUMERICHOST) & ~_socket.AI_CANONNAME
         try:
-            return _socket.getaddrinfo(host, port, family, type, proto, flags | _socket.AI_NUMERICHOST)  # type: ignore[arg-type]
+            return _socket.getaddrinfo(host, port, family, socktype, proto, flags | _socket.AI_NUMERICHOST)  # type: ignore[arg-type]
         except _socket.gaierror as error:
             if error.errno != _socket.EAI_NONAME or flags & _socket.AI_NUMERICHOST or not host:
                 raise
@@ -198,7 +198,7 @@ class DnsResolver:
         failed: _socket.gaierror | None = None
         for address in in_order(addresses):
             try:
-                results += _socket.getaddrinfo(address.encode(), port, family, type, proto, numeric)
+                results += _socket.getaddrinfo(address.encode(), port, family, socktype, proto, numeric)
             except _socket.gaierror as error:  # not of a family this host has (AI_ADDRCONFIG)
                 failed = error
         if not results:
@@ -275,21 +275,25 @@ class DnsResolver:
                 raise outcome
         raise min(outcomes, key=lambda failure: _TOLD.index(failure.reason))
 
-    def gethostbyname(self, hostname: Host) -> str:
-        """socket.gethostbyname()"""
+    def gethostbyname(self, hostname: Host, family: int = _socket.AF_INET) -> str:
+        """socket.gethostbyname(); with another `family`, the first address of that."""
         hostname = _unchanging(hostname)
+        if family != _socket.AF_INET:
+            return str(self.getaddrinfo(hostname, None, family, _socket.SOCK_STREAM)[0][4][0])
         if _needs_no_server(hostname):
             return _socket.gethostbyname(hostname)  # type: ignore[arg-type]
         return str(self.getaddrinfo(hostname, None, _socket.AF_INET, _socket.SOCK_STREAM)[0][4][0])
 
-    def gethostbyname_ex(self, hostname: Host) -> HostEntry:
-        """socket.gethostbyname_ex()"""
+    def gethostbyname_ex(self, hostname: Host, family: int = _socket.AF_INET) -> HostEntry:
+        """socket.gethostbyname_ex(); with another `family`, the addresses of that."""
         hostname = _unchanging(hostname)
-        if _needs_no_server(hostname):
+        if family == _socket.AF_INET6 and is_numeric(hostname):
+            return str(hostname), [], [self.gethostbyname(hostname, family)]
+        if family == _socket.AF_INET and _needs_no_server(hostname):
             return _socket.gethostbyname_ex(hostname)  # type: ignore[arg-type]
         refuse_cut_name(hostname)
         try:
-            names, addresses = self._addresses(to_name(hostname), _socket.AF_INET, 0)
+            names, addresses = self._addresses(to_name(hostname), family, 0)
         except DnsFailure as failure:
             raise failure.gaierror() from None
         return names[-1], names[:-1], addresses

@@ -48,14 +48,14 @@ class Resolver:
         host: Host | None,
         port: bytes | str | int | None,
         family: int = 0,
-        type: int = 0,
+        socktype: int = 0,
         proto: int = 0,
         flags: int = 0,
     ) -> list[AddressInfo]:
         """_socket.getaddrinfo(), in a thread unless `host` is an address."""
         if host is None or is_numeric(host):
-            return _socket.getaddrinfo(host, port, family, type, proto, flags)  # type: ignore[arg-type]
-        return self._look_up("getaddrinfo", family, host, port, family, type, proto, flags)  # type: ignore[no-any-return]
+            return _socket.getaddrinfo(host, port, family, socktype, proto, flags)  # type: ignore[arg-type]
+        return self._look_up("getaddrinfo", family, host, port, family, socktype, proto, flags)  # type: ignore[no-any-return]
 
     def gethostbyname(self, hostname: Host) -> str:
         """_socket.gethostbyname(), in a thread unless `hostname` is an address."""

@@ -6,14 +6,13 @@ Called by: worker.py; supervisor.py, which checks that the file can be opened.
 import json
 import os
 import re
-import sys
 from collections.abc import Callable
 from functools import lru_cache
 from time import localtime, strftime
 from typing import Any
 
 from weald import threadpool
-from weald._core import Lock, sleep, spawn
+from weald._core import Lock, Steady, report, sleep, spawn
 from weald.serve.config import ConfigError
 
 __all__ = ["FORMATS", "LogFile"]
@@ -80,19 +79,17 @@ FORMATS: dict[str, Callable[[Any], str]] = {"common": _common, "combined": _comb
 
 
 class LogFile:
-    """Lines go into memory, and a few times a second to the file, by a thread: a full pipe blocks no request.
+    """Lines go into memory, and a few times a second to the file, by a thread: a slow disk holds up no request.
 
-    What cannot be written is tried again.  Raises ConfigError if the file cannot be opened.
+    What cannot be written is kept, up to `limit` bytes, and tried again; what comes beyond that is dropped and counted.
+    Raises ConfigError if the file cannot be opened.
     """
 
-    limit = 4 << 20  # characters kept while the file takes none; what comes then is dropped, and counted
+    limit = 4 << 20
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.dropped = 0
         self._lines: list[str] = []
-        self._rest = b""  # what was to be written and has not been
-        self._size = 0
         self._fd = -1
         self._writing = Lock()
         self._failed = False
@@ -100,12 +97,13 @@ class LogFile:
             self.reopen()
         except OSError as error:
             raise ConfigError(f"cannot write to {path}: {error.strerror}") from None
+        self._out = Steady(self._fd, self.limit)
         spawn(self._flush_forever)
 
     def reopen(self) -> None:
         """After the file was renamed: go on in a new one of the name."""
         if self.path == "-":
-            self._fd = sys.stdout.fileno()
+            self._fd = 1
             return
         new = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         if self._fd < 0:
@@ -116,36 +114,31 @@ class LogFile:
 
     def write(self, line: str) -> None:
         """Append a line, without its end; never blocks."""
-        if self._size > self.limit:
-            self.dropped += 1
-            return
         self._lines.append(line)
-        self._size += len(line)
+
+    def pending(self) -> bool:
+        """Is there something that has not been written?"""
+        return bool(self._lines or self._out.pending())
 
     def _flush_forever(self) -> None:
         while True:
             sleep(0.2, ref=False)
-            if self._lines or self._rest:
+            if self.pending():
                 self.flush()
 
     def flush(self) -> None:
-        """Write what there is."""
+        """Write what there is, as far as that is possible now."""
         with self._writing:
-            try:
-                threadpool.default().apply(self._write)
-                self._failed = False
-            except OSError as error:
-                if not self._failed:
-                    sys.stderr.write(f"weald: cannot write the access log {self.path}: {error}\n")
-                self._failed = True
+            lines, self._lines = self._lines, []
+            threadpool.default().apply(self._write, (lines,))
+            error = self._out.error
+            if error is not None and not self._failed:
+                report(f"weald: cannot write the access log {self.path}: {error}\n")
+            self._failed = error is not None
 
-    def _write(self) -> None:
+    def _write(self, lines: list[str]) -> None:
         """In a thread."""
-        lines, self._lines, self._size = self._lines, [], 0
-        data = self._rest + ("\n".join(lines).encode() + b"\n" if lines else b"")
-        try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-        finally:
-            self._rest = data
-            self._size += len(data)
+        if lines:
+            self._out.write("\n".join(lines).encode("utf-8", "backslashreplace") + b"\n")
+        else:
+            self._out.retry()

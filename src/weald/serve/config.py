@@ -42,7 +42,7 @@ class Config:
     max_requests: int = 0  # a worker that has served so many is replaced; 0 for never
     max_requests_jitter: int = 0  # and up to so many more, so that not all go at once
     max_memory: int = 0  # a worker whose resident memory is larger is replaced; 0 for never
-    http2: bool = True  # to who asks for it; needs h2
+    http2: bool = True  # for clients that ask for it; needs h2
     limits: Limits = field(default_factory=Limits)
 
     def check(self) -> None:

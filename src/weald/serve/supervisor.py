@@ -20,9 +20,11 @@ import socket
 import stat
 import struct
 import sys
+import traceback
 from dataclasses import dataclass
 from time import monotonic
 
+from weald._core import report, retry_logs, steady
 from weald.serve import systemd, worker
 from weald.serve.config import Config, ConfigError, parse_bind
 from weald.serve.metrics import Metrics
@@ -39,8 +41,22 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal
 
 def say(text: str) -> None:
     """Write a line to standard error."""
-    sys.stderr.write(f"weald: {text}\n")
-    sys.stderr.flush()
+    report(f"weald: {text}\n")
+
+
+def use_steady_streams() -> None:
+    """Have standard output and error take whatever is written, at once: neither may decide about service.
+
+    Where the two, or standard input, are closed, /dev/null takes their places: a connection of that number would get
+    what C code writes there.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number, which is this one
+    sys.stdout = steady(sys.stdout or open(1, "w", closefd=False))
+    sys.stderr = steady(sys.stderr or open(2, "w", closefd=False))
 
 
 @dataclass(eq=False)
@@ -63,7 +79,7 @@ class Child:
 def _open(address: str | tuple[str, int], shared: bool) -> socket.socket:
     if isinstance(address, str):
         if _is_socket(address) and not _answers(address):
-            os.unlink(address)  # somebody died and left it
+            os.unlink(address)  # a process died and left it
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(address)
         os.chmod(address, 0o666)  # to connect takes the right to write, and a proxy is another user
@@ -100,7 +116,7 @@ def _is_socket(path: str) -> bool:
 
 
 def _answers(path: str) -> bool:
-    """Does somebody serve this Unix socket?"""
+    """Return whether a process serves this Unix socket."""
     with socket.socket(socket.AF_UNIX) as sock:
         try:
             sock.connect(path)
@@ -116,7 +132,7 @@ def bind_all(config: Config) -> list[list[socket.socket]]:
         address = parse_bind(bind)
         try:
             if config.workers > 1 and isinstance(address, tuple) and address[1]:
-                _open(address, False).close()  # a port that somebody else shares among his workers is in use, too
+                _open(address, False).close()  # a port that another server shares among its workers is in use, too
             first = _open(address, config.workers > 1)
             if isinstance(address, tuple):
                 address = (address[0], first.getsockname()[1])
@@ -165,6 +181,7 @@ class Supervisor:
         self.stopping = False
         self.announced = False
         self.status = 0
+        self.logs_wait = False  # is there something that could not be written yet?
 
     # ---------------------------------------------------------------- children
 
@@ -213,9 +230,7 @@ class Supervisor:
                                 sock.close()
                 status = worker.run(self.config, self.listeners[slot], theirs, self.metrics, slot)
         except BaseException:
-            import traceback
-
-            traceback.print_exc()
+            report(traceback.format_exc())
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -395,12 +410,13 @@ class Supervisor:
                     self.on_signal(number)
             self.reap()
             self.enforce_deadlines()
+            self.logs_wait = not retry_logs()
         return self.status
 
     def seconds_to_wait(self) -> float:
         """Return the seconds until the next deadline or restart, at most 60."""
         times = [child.deadline for child in self.children.values()] + [when for when, _ in self.restarts]
-        return min(max(min(times, default=monotonic() + 60) - monotonic(), 0.0), 60.0)
+        return min(max(min(times, default=monotonic() + 60) - monotonic(), 0.0), 1.0 if self.logs_wait else 60.0)
 
     def enforce_deadlines(self) -> None:
         """Kill children that are past their deadline, start workers that are due."""
@@ -417,7 +433,7 @@ class Supervisor:
             self.start(slot)
 
     def remove_sockets(self) -> None:
-        """Once, and at once: whoever binds there from now on is not us."""
+        """Remove the Unix sockets' files, once: what is bound there from now on is another server's."""
         paths, self.paths = self.paths, []
         for path in paths:
             try:
@@ -430,6 +446,7 @@ class Supervisor:
 def run(config: Config) -> int:
     """Serve as `config` says until a signal ends it; the exit status.  Raises ConfigError."""
     config.check()
+    use_steady_streams()
     return Supervisor(config.settled()).run()
 
 

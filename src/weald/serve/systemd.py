@@ -43,4 +43,4 @@ def notify(*states: str) -> None:
         try:
             sock.sendto("\n".join(lines).encode(), address)
         except OSError:
-            pass  # nobody there: no reason to stop
+            pass  # systemd does not listen: no reason to stop

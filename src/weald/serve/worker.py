@@ -15,7 +15,7 @@ import traceback
 from importlib.util import find_spec
 from typing import Any
 
-from weald._core import monotonic
+from weald._core import monotonic, report, retry_logs
 from weald.serve.config import Config, ConfigError, load_application
 from weald.serve.metrics import BUCKETS, CONNECTIONS, LAG, LAG_MAX, MEMORY, STARTS, Metrics
 
@@ -43,10 +43,10 @@ def run(config: Config, listeners: list[socket.socket], parent: socket.socket, m
         worker = Worker(config, listeners, parent, metrics.row(slot), application)
         worker.start()
     except ConfigError as error:
-        sys.stderr.write(f"weald: {error}\n")
+        report(f"weald: {error}\n")
         return 1
     except Exception:
-        traceback.print_exc()
+        report(traceback.format_exc())
         return 1
     return worker.wait()
 
@@ -163,6 +163,7 @@ class Worker:
             old = (config.max_requests and self.served() >= self.retire_at) or (
                 config.max_memory and memory > config.max_memory
             )
+            retry_logs()
             try:
                 self.parent.sendall(b"x" if old else b".")
             except OSError:
@@ -177,8 +178,6 @@ class Worker:
             draining.join()
         if self.log is not None:
             self.log.flush()
-        sys.stdout.flush()
-        sys.stderr.flush()
         return 0
 
 

@@ -128,13 +128,13 @@ cdef class EventLoop(WatcherLoop):
         """The epoll descriptor, for embedding; -1 where there is none."""
         return self.hub.backend.fileno()
 
-    def run_callback(self, callback, *args):
-        """Have `callback(*args)` called in the hub soon; an object with `stop()` and `pending`."""
-        return self.hub.run_callback(callback, *args)
+    def run_callback(self, func, *args):
+        """Have `func(*args)` called in the hub soon; an object with `stop()` and `pending`."""
+        return self.hub.run_callback(func, *args)
 
-    def run_callback_threadsafe(self, callback, *args):
+    def run_callback_threadsafe(self, func, *args):
         """`run_callback` from any thread."""
-        return self.hub.run_callback(callback, *args)
+        return self.hub.run_callback(func, *args)
 
     def ref(self):
         """Count one more thing to wait for."""

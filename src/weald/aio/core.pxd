@@ -1,0 +1,82 @@
+# See core.pyx.
+from weald._core.c_greenlet cimport greenlet
+from weald._core.descriptor cimport FdEntry, Listener
+from weald._core.hooks cimport Driven
+from weald._core.hub cimport Hub, Runnable, Waiter
+from weald._core.ring cimport Ring
+from weald._core.timers cimport BaseTimer
+
+cdef class Core(Driven)
+
+cdef class Job:
+    cdef bint queued  # it is in its loop's queue
+    cdef int run(self, Core loop) except -1
+
+cdef class Handle(Job):
+    cdef readonly object _loop
+    cdef readonly object _callback
+    cdef readonly tuple _args
+    cdef readonly object _context
+    cdef readonly bint _cancelled
+    cdef public object _source_traceback
+    cdef object text  # its repr, kept when it is cancelled in debug mode
+    cdef object __weakref__
+
+cdef class TimerHandle(BaseTimer):
+    cdef readonly object _loop
+    cdef readonly object _callback
+    cdef readonly tuple _args
+    cdef readonly object _context
+    cdef readonly bint _cancelled
+    cdef public object _source_traceback
+    cdef object text
+    cdef double at
+    cdef object __weakref__
+    cdef int run(self, Core loop) except -1
+
+cdef class FdWatcher(Listener):
+    cdef Core loop
+    cdef FdEntry entry  # None while the loop has no hub
+    cdef readonly int fd
+    cdef Job reader
+    cdef Job writer
+    cdef bint counted  # among what the hub waits for
+    cdef int want(self) except -1
+    cdef int renew(self) except -1
+    cdef int bind(self) except -1
+    cdef int unbind(self) except -1
+
+cdef class StartSpare(Runnable):
+    cdef Core loop
+
+cdef class Core(Driven):
+    cdef Ring ready
+    cdef Hub hub  # whose readiness and timers it has; None before it runs
+    cdef greenlet root  # the greenlet in `run_forever`
+    cdef greenlet driver  # the one that runs what is ready; None: it is parked in a callback, and nobody has taken over
+    cdef Waiter idle  # the driver's, while there is nothing to run
+    cdef bint starting  # a StartSpare is under way
+    cdef bint resident  # it runs without a root
+    cdef bint stalls  # a callback that blocks stalls the loop, as asyncio's do
+    cdef bint stalled  # the callback that is running has blocked
+    cdef object failure  # SystemExit or KeyboardInterrupt, raised by a callback that the root did not run
+    cdef dict fds  # descriptor number: FdWatcher
+    cdef list unbound  # timers that were started before the loop had a hub
+    cdef public bint _closed
+    cdef public bint _stopping
+    cdef public bint _debug
+    cdef public object _thread_id
+    cdef public object _current_handle
+    cdef public double slow_callback_duration
+    cdef int enqueue(self, object job) except -1
+    cdef TimerHandle new_timer(self, double when, object callback, tuple args, object context)
+    cdef Handle fd_handle(self, object callback, tuple args, object context)
+    cdef bint remove(self, object fd, int event) except -1
+    cdef int wake(self) except -1
+    cdef int drive(self, bint is_root) except -1
+    cdef int run_job(self, object job) except -1
+    cdef int run_in_debug(self, object job) except -1
+    cdef int start_timer(self, TimerHandle timer) except -1
+    cdef int yield_turn(self, bint must_poll) except -1
+    cdef int check(self, object callback, str method, bint thread) except -1
+    cdef FdWatcher watcher(self, object fd)

@@ -1,0 +1,819 @@
+"""The compiled part of `weald.aio.EventLoop`: its queue, the greenlet that empties it, timers, watched descriptors.
+
+Called by: loop.py, whose `EventLoop` derives from `Core`; by the hub, for which it is a `Driven`.
+Invariants:
+- What is to run lies in `ready`, first in, first out.  One greenlet, the driver, empties it: at first the one in
+  `run_forever`, the root.  With nothing to run it parks in the hub, so greenlets and coroutines share one poll.
+- A callback may park.  Then nobody drives; if there is something to run, or as soon as there is, a spare greenlet takes
+  over (`parking`, `wake`).  A root whose callback has returned takes the driving back, so that `run_forever` returns
+  when the loop is stopped; a spare that has lost the driving ends.
+- `Hub.driving` is the loop whose callback runs just now and has not parked yet.
+- `parking`, `Listener.ready` and timers' `expire` run no Python code.
+- Any thread that holds the GIL may call `enqueue`.
+"""
+
+from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_DECREF
+from libc.math cimport isnan
+
+cimport cython
+
+from weald._core.c_greenlet cimport greenlet
+from weald._core.descriptor cimport FdEntry, Listener, entry_for
+from weald._core.hooks cimport Driven
+from weald._core.hub cimport READY, Hub, Runnable, Waiter, current_greenlet
+from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT, monotonic
+from weald._core.raw cimport new_raw
+from weald._core.ring cimport ring_append, ring_free, ring_init, ring_pop
+from weald._core.threads cimport current_hub, has_hub
+from weald._core.timers cimport PENDING, BaseTimer, Timers
+
+import asyncio
+import errno
+import os
+import sys
+from asyncio import base_events, format_helpers
+from asyncio.log import logger
+from inspect import iscoroutinefunction
+
+from weald.asyncio import _set_running_loop
+
+cdef extern from "Python.h":
+    object PyContext_CopyCurrent()
+    int PyContext_Enter(object) except -1
+    int PyContext_Exit(object) except -1
+    PyObject *PyObject_Call(object, object, PyObject *)
+
+cdef object TaskClass = asyncio.Task
+cdef object FutureClass = asyncio.Future
+cdef object get_coroutines = asyncio.iscoroutine
+
+
+# ------------------------------------------------------------------ what the queue holds
+
+cdef class Job:
+    """Something to run."""
+
+    cdef int run(self, Core loop) except -1:
+        return 0
+
+
+cdef int raise_set() except -1:
+    """Raise the exception that a C call left set."""
+    return -1
+
+
+cdef int call_in_context(object handle, object callback, tuple args, object context, object loop) except -1:
+    """Call; what is raised goes to the loop's exception handler, but for SystemExit and KeyboardInterrupt."""
+    cdef PyObject *result
+    PyContext_Enter(context)
+    result = PyObject_Call(callback, args, NULL)
+    PyContext_Exit(context)
+    if result != NULL:
+        Py_DECREF(<object>result)
+        return 0
+    try:
+        raise_set()
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        report(handle, callback, args, loop, error)
+    return 0
+
+
+def report(handle, callback, args, loop, error):
+    """Tell the loop's exception handler of what a callback has raised."""
+    text = format_helpers._format_callback_source(callback, args)
+    context = {"message": f"Exception in callback {text}", "exception": error, "handle": handle}
+    if handle._source_traceback:
+        context["source_traceback"] = handle._source_traceback
+    loop.call_exception_handler(context)
+
+
+cdef list described(object handle, str name):
+    """A handle's repr, in parts."""
+    parts = [name]
+    if handle._cancelled:
+        parts.append("cancelled")
+    if handle._callback is not None:
+        parts.append(format_helpers._format_callback_source(handle._callback, handle._args))
+    if handle._source_traceback:
+        frame = handle._source_traceback[-1]
+        parts.append(f"created at {frame[0]}:{frame[1]}")
+    return parts
+
+
+cdef object caller_stack():
+    """Where the Python code is that has called the loop."""
+    return format_helpers.extract_stack(sys._getframe())
+
+
+@cython.freelist(256)
+cdef class Handle(Job):
+    """A call that the loop is going to make, as asyncio.Handle."""
+
+    cdef int run(self, Core loop) except -1:
+        cdef object callback = self._callback
+        if callback is None:
+            return 0
+        return call_in_context(self, callback, self._args, self._context, self._loop)
+
+    def cancel(self):
+        """Do not make the call.  Idempotent."""
+        if self._cancelled:
+            return
+        self._cancelled = True
+        if (<Core>self._loop)._debug:
+            self.text = repr(self)  # what it would have called is worth knowing
+        self._callback = None
+        self._args = None
+
+    def cancelled(self):
+        """Whether `cancel` was called."""
+        return self._cancelled
+
+    def get_context(self):
+        """The contextvars.Context that the call is made in."""
+        return self._context
+
+    def _run(self):
+        self.run(self._loop)
+
+    def _repr_info(self):
+        return described(self, type(self).__name__)
+
+    def __repr__(self):
+        return self.text if self.text is not None else f"<{' '.join(self._repr_info())}>"
+
+
+cdef Handle new_handle(Core loop, object callback, tuple args, object context):
+    cdef Handle handle = Handle.__new__(Handle)
+    handle._loop = loop
+    handle._callback = callback
+    handle._args = args
+    handle._context = PyContext_CopyCurrent() if context is None else context
+    return handle
+
+
+@cython.freelist(256)
+cdef class TimerHandle(BaseTimer):
+    """A call that the loop is going to make at a given time, as asyncio.TimerHandle."""
+
+    cdef int expire(self) except -1:
+        (<Core>self._loop).enqueue(self)
+        return 0
+
+    cdef int run(self, Core loop) except -1:
+        cdef object callback = self._callback
+        if callback is None:
+            return 0
+        return call_in_context(self, callback, self._args, self._context, self._loop)
+
+    def cancel(self):
+        """Do not make the call.  Idempotent."""
+        if self._cancelled:
+            return
+        self._cancelled = True
+        if self.timers is not None:
+            self.stop()
+        if (<Core>self._loop)._debug:
+            self.text = repr(self)
+        self._callback = None
+        self._args = None
+
+    def cancelled(self):
+        """Whether `cancel` was called."""
+        return self._cancelled
+
+    def when(self):
+        """When the call is due, in seconds on the clock of `loop.time()`."""
+        return self.at
+
+    def get_context(self):
+        """The contextvars.Context that the call is made in."""
+        return self._context
+
+    @property
+    def _when(self):
+        return self.at
+
+    @property
+    def _scheduled(self):
+        return self.state == PENDING
+
+    def _run(self):
+        self.run(self._loop)
+
+    def _repr_info(self):
+        parts = described(self, type(self).__name__)
+        parts.insert(2 if self._cancelled else 1, f"when={self.at}")
+        return parts
+
+    def __repr__(self):
+        return self.text if self.text is not None else f"<{' '.join(self._repr_info())}>"
+
+    def __lt__(self, other):
+        return self.at < other.when() if isinstance(other, TimerHandle) else NotImplemented
+
+    def __le__(self, other):
+        return self.at <= other.when() if isinstance(other, TimerHandle) else NotImplemented
+
+    def __gt__(self, other):
+        return self.at > other.when() if isinstance(other, TimerHandle) else NotImplemented
+
+    def __ge__(self, other):
+        return self.at >= other.when() if isinstance(other, TimerHandle) else NotImplemented
+
+
+# ------------------------------------------------------------------ descriptors
+
+@cython.final
+cdef class FdWatcher(Listener):
+    """What a loop wants to know of a descriptor.
+
+    A descriptor is reported at each poll while it is ready.  A job that is still in the queue when that happens need
+    not be queued again, and its interest is dropped until it has run: a loop that nobody drives makes no busy hub.
+    """
+
+    cdef int ready(self, int events) except -1:
+        cdef Job job
+        cdef Core loop = self.loop
+        if events & READ_EVENT and self.events & READ_EVENT:
+            job = self.reader
+            if job.queued:
+                self.events &= ~READ_EVENT
+            else:
+                job.queued = True
+                loop.enqueue(job)
+        if events & WRITE_EVENT and self.events & WRITE_EVENT:
+            job = self.writer
+            if job.queued:
+                self.events &= ~WRITE_EVENT
+            else:
+                job.queued = True
+                loop.enqueue(job)
+        return 0
+
+    cdef int want(self) except -1:
+        """See that what `reader` and `writer` wait for is reported."""
+        cdef int events = 0
+        if self.reader is not None:
+            events |= READ_EVENT
+        if self.writer is not None:
+            events |= WRITE_EVENT
+        self.events = events
+        if self.entry is None:
+            return 0
+        if bool(events) != self.counted:
+            self.counted = not self.counted
+            self.loop.hub.refs += 1 if events else -1
+        if events and not self.entry.gone:
+            self.entry.arm(events)
+        return 0
+
+    cdef int renew(self) except -1:
+        """The number may have been closed without our knowing, and be another file by now: register it anew."""
+        cdef int events
+        if self.entry is not None and not self.entry.gone:
+            events = self.entry.watch.events
+            self.entry.watch.update(0)
+            self.entry.watch.update(events)
+        return 0
+
+    cdef int bind(self) except -1:
+        """Listen, in the hub of the loop."""
+        cdef FdEntry entry = entry_for(self.loop.hub, self.fd)
+        if entry.always:
+            entry.release()
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))  # as epoll has it
+        self.entry = entry
+        entry.listen(self)
+        self.want()
+        return 0
+
+    cdef int unbind(self) except -1:
+        cdef FdEntry entry = self.entry
+        if entry is None:
+            return 0
+        if self.counted:
+            self.counted = False
+            self.loop.hub.refs -= 1
+        self.entry = None
+        if entry.listeners is not None and self in entry.listeners:
+            entry.listeners.remove(self)
+        entry.release()
+        return 0
+
+
+cdef class FdHandle(Handle):
+    """What is called when a descriptor is ready, until it is removed."""
+
+    cdef FdWatcher watcher
+
+    cdef int run(self, Core loop) except -1:
+        cdef FdWatcher watcher = self.watcher
+        self.queued = False
+        if self._callback is None:
+            return 0
+        if watcher is not None and (
+            watcher.reader is self and not watcher.events & READ_EVENT
+            or watcher.writer is self and not watcher.events & WRITE_EVENT
+        ):
+            watcher.want()
+        return call_in_context(self, self._callback, self._args, self._context, self._loop)
+
+
+cdef int number_of(object fd) except -1:
+    """The number of a descriptor, which may be an object with `fileno`."""
+    cdef int number
+    if isinstance(fd, int):
+        number = fd
+    else:
+        try:
+            number = int(fd.fileno())
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"Invalid file object: {fd!r}") from None
+    if number < 0:
+        raise ValueError(f"Invalid file descriptor: {number}")
+    return number
+
+
+# ------------------------------------------------------------------ the loop
+
+cdef class StartSpare(Runnable):
+    """Has a new greenlet drive a loop whose driver is parked in a callback."""
+
+    cdef int run(self, Hub hub) except -1:
+        cdef Core loop = self.loop
+        loop.starting = False
+        if loop.driver is None and loop.hub is hub and (loop.root is not None or loop.resident):
+            loop.driver = new_raw(hub, loop._drive_as_spare, ())
+            hub.begin(loop.driver)
+        return 0
+
+
+cdef class Core(Driven):
+    """Base of EventLoop; see there."""
+
+    def __cinit__(self, *args, **kwargs):
+        ring_init(&self.ready)
+        self.fds = {}
+        self.unbound = []
+
+    def __dealloc__(self):
+        ring_free(&self.ready)
+
+    # -------------------------------------------------------------- the queue
+
+    cdef int enqueue(self, object job) except -1:
+        """Have `job` run.  Any thread, with the GIL."""
+        ring_append(&self.ready, job)
+        return self.wake()
+
+    cdef int wake(self) except -1:
+        """See that somebody empties the queue."""
+        cdef Waiter waiter = self.idle
+        cdef StartSpare start
+        if waiter is not None:
+            self.idle = None
+            waiter.resume(None)
+        elif self.driver is None and not self.starting and not self._stopping and (
+            self.root is not None or self.resident
+        ):
+            self.starting = True
+            start = StartSpare.__new__(StartSpare)
+            start.loop = self
+            self.hub.push(start)
+        return 0
+
+    cdef int parking(self) except -1:
+        """The callback that is running parks.  No Python code here."""
+        self.hub.driving = NULL
+        if self.stalls:
+            self.stalled = True
+            return 0
+        self.driver = None
+        if self.ready.count > 0:
+            self.wake()
+        return 0
+
+    cdef int drive(self, bint is_root) except -1:
+        """Run what is ready, until the loop is stopped; for a spare, until somebody else drives."""
+        cdef greenlet me = current_greenlet()
+        cdef Hub hub = self.hub
+        cdef Waiter waiter
+        cdef Py_ssize_t left
+        self.driver = me
+        if is_root:
+            self.yield_turn(True)  # so that what is ready now is heard of, even if the loop is stopped already
+        while True:
+            left = self.ready.count
+            while left > 0 and self.ready.count > 0:
+                left -= 1
+                job = ring_pop(&self.ready)
+                hub.driving = <void *>self
+                try:
+                    if self._debug or self.stalls:
+                        self.run_in_debug(job)
+                    else:
+                        self.run_job(job)
+                finally:
+                    hub.driving = NULL
+                job = None
+                if self.driver is not me:  # it has parked
+                    if not is_root:
+                        return 0
+                    self.take_over(me)
+            if self._stopping:
+                if not is_root:
+                    self.driver = None
+                return 0
+            if self.ready.count > 0:
+                self.yield_turn(False)
+            else:
+                waiter = hub.waiter()
+                self.idle = waiter
+                try:
+                    hub.park(waiter, self)
+                finally:
+                    if self.idle is waiter:
+                        self.idle = None
+            if self.driver is not me:  # the root drives again
+                return 0
+
+    cdef int yield_turn(self, bint must_poll) except -1:
+        """Let greenlets have a turn; if it `must_poll`, what has come up on descriptors and timers, too."""
+        cdef Hub hub = self.hub
+        cdef Waiter waiter = hub.waiter()
+        waiter.state = READY
+        hub.push(waiter)
+        if must_poll:
+            hub.batch_left = hub.batch_extra = 0
+        hub.park(waiter, self)
+        return 0
+
+    def take_over(self, greenlet me):
+        """The root's callback has returned: it drives again, and a spare that waits ends."""
+        cdef Waiter waiter = self.idle
+        self.driver = me
+        if waiter is not None:
+            self.idle = None
+            waiter.resume(None)
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+
+    cdef int run_job(self, object job) except -1:
+        if type(job) is Handle:
+            return (<Handle>job).run(self)
+        if type(job) is TimerHandle:
+            return (<TimerHandle>job).run(self)
+        return (<Job>job).run(self)
+
+    cdef int run_in_debug(self, object job) except -1:
+        """Run it, and warn if it takes long: in debug mode, or if it has stalled the loop."""
+        cdef double began = monotonic()
+        cdef double took
+        self.stalled = False
+        self._current_handle = job
+        try:
+            self.run_job(job)
+            took = monotonic() - began
+            if took >= self.slow_callback_duration:
+                if self.stalled:
+                    logger.warning(
+                        "%s blocked for %.3f seconds, and its loop with it (blocking=\"stall\")", shown(job), took)
+                elif self._debug and self.hub.driving != NULL:
+                    logger.warning("Executing %s took %.3f seconds", shown(job), took)
+        finally:
+            self._current_handle = None
+        return 0
+
+    def _drive(self):
+        """Run until the loop is stopped, in this greenlet."""
+        cdef Waiter waiter
+        self.root = current_greenlet()
+        try:
+            self.drive(True)
+            failure, self.failure = self.failure, None
+            if failure is not None:
+                raise failure
+        finally:
+            self.root = None
+            self.driver = None
+            waiter, self.idle = self.idle, None
+            if waiter is not None:
+                waiter.resume(None)  # a spare, which ends
+
+    def _drive_as_spare(self):
+        """Run until somebody else does."""
+        _set_running_loop(self)
+        self._set_hooks()
+        try:
+            self.drive(False)
+        except (SystemExit, KeyboardInterrupt) as error:
+            self.failure = error
+            self._stopping = True
+            self.driver = None
+        finally:
+            self._unset_hooks()
+            _set_running_loop(None)
+
+    def _bind(self):
+        """Have readiness and timers from this thread's hub."""
+        cdef Hub hub = current_hub()
+        cdef FdWatcher watcher
+        cdef TimerHandle timer
+        if current_greenlet() is hub:
+            raise RuntimeError("an event loop cannot run in the hub: it would stop the hub; spawn a greenlet there")
+        if self.hub is hub and not hub.backend.destroyed:
+            return
+        for watcher in self.fds.values():
+            watcher.unbind()
+        timers = self._take_timers()
+        self.hub = hub
+        for watcher in list(self.fds.values()):
+            watcher.bind()
+        for timer in timers:
+            self.start_timer(timer)
+
+    def _take_timers(self):
+        """The timers that have not fired yet, stopped."""
+        cdef TimerHandle timer
+        cdef Py_ssize_t i
+        cdef Timers timers
+        found, self.unbound = self.unbound, []
+        if self.hub is not None:
+            timers = self.hub.timers
+            for i in range(timers.count):
+                item = <object>timers.items[i].timer
+                if type(item) is TimerHandle and (<TimerHandle>item)._loop is self:
+                    if (<TimerHandle>item).state == PENDING:
+                        found.append(item)
+            for timer in found:
+                if timer.timers is not None:
+                    timer.stop()
+                    timer.timers = None
+        return [timer for timer in found if not timer._cancelled]
+
+    def _forget(self):
+        """The loop is closed: nothing of it will run."""
+        cdef FdWatcher watcher
+        for watcher in self.fds.values():
+            watcher.unbind()
+        self.fds.clear()
+        self._take_timers()
+        while self.ready.count > 0:
+            ring_pop(&self.ready)
+
+    # -------------------------------------------------------------- calls
+
+    cdef int check(self, object callback, str method, bint thread) except -1:
+        """In debug mode: is this the loop's thread, and `callback` something to call?"""
+        if thread and self._thread_id is not None and self._thread_id != PyThread_get_thread_ident():
+            raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
+        if get_coroutines(callback) or iscoroutinefunction(callback):
+            raise TypeError(f"coroutines cannot be used with {method}()")
+        if not callable(callback):
+            raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
+        return 0
+
+    def call_soon(self, callback, *args, context=None):
+        """Have `callback(*args)` called in the loop, after what is to be called already; returns its Handle.
+
+        `context` is the contextvars.Context to call it in, by default a copy of the caller's.  RuntimeError if the loop
+        is closed.
+        """
+        cdef Handle handle
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        if self._debug:
+            self.check(callback, "call_soon", True)
+        handle = new_handle(self, callback, args, context)
+        if self._debug:
+            handle._source_traceback = caller_stack()
+        self.enqueue(handle)
+        return handle
+
+    def call_soon_threadsafe(self, callback, *args, context=None):
+        """As `call_soon`, from any thread and from signal handlers."""
+        cdef Handle handle
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        if self._debug:
+            self.check(callback, "call_soon_threadsafe", False)
+        handle = new_handle(self, callback, args, context)
+        if self._debug:
+            handle._source_traceback = caller_stack()
+        self.enqueue(handle)
+        return handle
+
+    cdef int start_timer(self, TimerHandle timer) except -1:
+        cdef Timers timers
+        if self.hub is None:
+            self.unbound.append(timer)
+            return 0
+        timers = self.hub.timers
+        timer.timers = timers
+        (<BaseTimer>timer).when = timer.at
+        timer.ref = True
+        timer.state = PENDING
+        timers.push(timer)
+        timers.refs += 1
+        return 0
+
+    def call_later(self, delay, callback, *args, context=None):
+        """Have `callback(*args)` called after `delay` seconds; returns its TimerHandle."""
+        cdef TimerHandle timer
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        if delay is None:
+            raise TypeError("delay must not be None")
+        if self._debug:
+            self.check(callback, "call_later", True)
+        timer = self.new_timer(self.time() + <double>delay, callback, args, context)
+        if <double>delay <= 0.0:
+            self.enqueue(timer)
+        else:
+            self.start_timer(timer)
+        return timer
+
+    def call_at(self, when, callback, *args, context=None):
+        """Have `callback(*args)` called at `when`, in seconds on the clock of `time()`; returns its TimerHandle."""
+        cdef TimerHandle timer
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        if when is None:
+            raise TypeError("when cannot be None")
+        if self._debug:
+            self.check(callback, "call_at", True)
+        timer = self.new_timer(when, callback, args, context)
+        self.start_timer(timer)
+        return timer
+
+    cdef TimerHandle new_timer(self, double when, object callback, tuple args, object context):
+        cdef TimerHandle timer
+        if isnan(when):
+            raise ValueError("a time must be a number of seconds, not nan")
+        timer = TimerHandle.__new__(TimerHandle)
+        timer._loop = self
+        timer._callback = callback
+        timer._args = args
+        timer._context = PyContext_CopyCurrent() if context is None else context
+        timer.at = when
+        if self._debug:
+            timer._source_traceback = caller_stack()
+        return timer
+
+    def _stalls(self, bint stalls):
+        """Whether a callback that blocks stalls the loop."""
+        self.stalls = stalls
+
+    def _add_callback_signalsafe(self, Handle handle not None):
+        """Have a Handle called, from a signal's handler."""
+        if handle._callback is not None:
+            self.enqueue(handle)
+
+    def _new_handle(self, callback, args):
+        """A Handle that is not in the queue."""
+        return new_handle(self, callback, args, None)
+
+    def _timer_handle_cancelled(self, handle):
+        pass
+
+    # -------------------------------------------------------------- what is asked often
+
+    def time(self):
+        """Seconds on the loop's clock: that of time.monotonic(), or the virtual one."""
+        if self.hub is not None:
+            return self.hub.backend.time()
+        return current_hub().backend.time() if has_hub() else monotonic()
+
+    def get_debug(self):
+        """Whether the loop is in debug mode."""
+        return self._debug
+
+    def is_closed(self):
+        """Whether `close` was called."""
+        return self._closed
+
+    def is_running(self):
+        """Whether `run_forever` is being run."""
+        return self._thread_id is not None
+
+    def stop(self):
+        """Have `run_forever` return once what is ready now has run."""
+        self._stopping = True
+        if self.idle is not None:
+            self.wake()
+
+    def create_future(self):
+        """A Future of this loop."""
+        return FutureClass(loop=self)
+
+    def _check_closed(self):
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+
+    # -------------------------------------------------------------- descriptors
+
+    cdef FdWatcher watcher(self, object fd):
+        """What is known of descriptor `fd`, made if need be."""
+        cdef int number = number_of(fd)
+        cdef FdWatcher watcher = self.fds.get(number)
+        if watcher is not None:
+            if watcher.entry is None or not watcher.entry.gone:
+                return watcher
+            watcher.unbind()  # closed meanwhile: the number is another file's
+            del self.fds[number]
+        watcher = FdWatcher.__new__(FdWatcher)
+        watcher.loop = self
+        watcher.fd = number
+        if self.hub is not None:
+            watcher.bind()
+        self.fds[number] = watcher
+        return watcher
+
+    cdef Handle fd_handle(self, object callback, tuple args, object context):
+        cdef FdHandle handle = FdHandle.__new__(FdHandle)
+        handle._loop = self
+        handle._callback = callback
+        handle._args = args
+        handle._context = PyContext_CopyCurrent() if context is None else context
+        if self._debug:
+            handle._source_traceback = caller_stack()
+        return handle
+
+    def _add_reader(self, fd, callback, *args, context=None):
+        cdef FdHandle handle
+        cdef FdWatcher watcher
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        watcher = self.watcher(fd)
+        handle = self.fd_handle(callback, args, context)
+        handle.watcher = watcher
+        if watcher.reader is not None:
+            (<Handle>watcher.reader).cancel()
+            watcher.renew()
+        watcher.reader = handle
+        watcher.want()
+        return handle
+
+    def _add_writer(self, fd, callback, *args, context=None):
+        cdef FdHandle handle
+        cdef FdWatcher watcher
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        watcher = self.watcher(fd)
+        handle = self.fd_handle(callback, args, context)
+        handle.watcher = watcher
+        if watcher.writer is not None:
+            (<Handle>watcher.writer).cancel()
+            watcher.renew()
+        watcher.writer = handle
+        watcher.want()
+        return handle
+
+    def _remove_reader(self, fd):
+        return self.remove(fd, READ_EVENT)
+
+    def _remove_writer(self, fd):
+        return self.remove(fd, WRITE_EVENT)
+
+    cdef bint remove(self, object fd, int event) except -1:
+        cdef FdWatcher watcher
+        cdef Job job
+        cdef int number
+        if self._closed:
+            return False
+        number = number_of(fd)
+        watcher = self.fds.get(number)
+        if watcher is None:
+            return False
+        if event == READ_EVENT:
+            job, watcher.reader = watcher.reader, None
+        else:
+            job, watcher.writer = watcher.writer, None
+        if watcher.reader is None and watcher.writer is None:
+            watcher.unbind()
+            del self.fds[number]
+        else:
+            watcher.want()
+        if job is None:
+            return False
+        if isinstance(job, Handle):
+            (<Handle>job).cancel()
+        return True
+
+    def _fd_events(self, int fd):
+        """The events that are waited for on descriptor `fd`: 1 to read, 2 to write; 0: none."""
+        cdef FdWatcher watcher = self.fds.get(fd)
+        if watcher is None:
+            return 0
+        return (READ_EVENT if watcher.reader is not None else 0) | (WRITE_EVENT if watcher.writer is not None else 0)
+
+
+def shown(handle):
+    """A handle as asyncio's warnings show it."""
+    return base_events._format_handle(handle) if isinstance(handle, (Handle, TimerHandle)) else repr(handle)

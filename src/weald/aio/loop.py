@@ -1,0 +1,323 @@
+"""`EventLoop`: an asyncio loop whose readiness, timers and threads are the hub's.
+
+Called by: users, through weald.aio.
+
+The queue, the greenlet that empties it, timers and watched descriptors are compiled (core.pyx).  What is not hot, and
+what asyncio defines in terms of those, is asyncio's own: servers, datagrams, pipes, TLS, sendfile.
+Invariants: the loop has no selector and no self-pipe; what asks for the selector gets a view of what is watched.
+"""
+
+import asyncio
+import inspect
+import os
+import selectors
+import signal
+import sys
+import warnings
+from asyncio import constants, coroutines, unix_events
+from asyncio.log import logger
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+from weald import socket as _socket
+from weald._base.originals import get_original
+from weald._core import get_hub, spawn_raw
+from weald.aio.core import Core
+from weald.asyncio import _set_running_loop
+from weald.threadpool import ThreadPoolExecutor
+
+_T = TypeVar("_T")
+
+__all__ = ["EventLoop", "new_event_loop", "run"]
+
+_get_native_ident = get_original("_thread", "get_ident")
+_set_signal = get_original("signal", "signal")
+
+
+class _Key(NamedTuple):
+    """As selectors.SelectorKey, of what asyncio looks at."""
+
+    fd: int
+    events: int
+
+
+class _Selector:
+    """What a loop watches, for those in asyncio who ask its selector."""
+
+    def __init__(self, loop: "EventLoop") -> None:
+        self._loop = loop
+
+    def get_key(self, fileobj: Any) -> _Key:
+        """The events that are watched for; KeyError if there are none."""
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        events = self._loop._fd_events(fd)
+        if not events:
+            raise KeyError(f"{fileobj!r} is not registered")
+        return _Key(fd, events)  # EVENT_READ and EVENT_WRITE are 1 and 2, as the core has them
+
+    def get_map(self) -> None:
+        """None, as of a selector that is closed."""
+
+    def close(self) -> None:
+        pass
+
+
+assert (selectors.EVENT_READ, selectors.EVENT_WRITE) == (1, 2)
+
+
+class EventLoop(Core, asyncio.SelectorEventLoop):
+    """EventLoop(*, blocking="alone"): asyncio's event loop, on the hub of the thread that runs it.
+
+    A callback or coroutine that blocks (in `time.sleep` of a patched program, a queue's `get`, a socket's `recv`)
+    stalls only itself: the loop goes on.  With `blocking="stall"` it stalls the loop, as with asyncio, and a warning is
+    logged if that took longer than `slow_callback_duration` seconds.
+    """
+
+    if TYPE_CHECKING:  # what the base classes have besides what is public
+        _default_executor: Any
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __init__(self, *, blocking: Literal["alone", "stall"] = "alone") -> None:
+        if blocking not in ("alone", "stall"):
+            self._closed = True
+            raise ValueError(f'blocking must be "alone" or "stall", not {blocking!r}')
+        super().__init__(_Selector(self))  # type: ignore[arg-type]
+        self._stalls(blocking == "stall")
+        self._signal_hubs: dict[int, Any] = {}
+
+    # ---------------------------------------------------------------- running
+
+    def run_forever(self) -> None:
+        """Run until `stop` is called.  RuntimeError if this loop is running or closed, or another runs here."""
+        self._check_closed()
+        self._check_running()
+        self._bind()
+        self._thread_id = _get_native_ident()
+        before = sys.get_asyncgen_hooks()
+        self._set_coroutine_origin_tracking(self._debug)
+        try:
+            _set_running_loop(self)
+            asyncio.events._set_running_loop(self)  # unpatched, that is another function
+            self._set_hooks()
+            self._drive()
+        finally:
+            self._stopping = False
+            self._thread_id = None
+            asyncio.events._set_running_loop(None)
+            _set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*before)
+
+    def _set_hooks(self) -> None:
+        """Have this greenlet tell the loop of asynchronous generators."""
+        sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
+        if self._coroutine_origin_tracking_enabled:
+            sys.set_coroutine_origin_tracking_depth(constants.DEBUG_STACK_DEPTH)
+
+    def _unset_hooks(self) -> None:
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=None)
+        sys.set_coroutine_origin_tracking_depth(0)
+
+    def close(self) -> None:
+        """End the loop: nothing that is left in it will run.  RuntimeError if it is running.  Idempotent."""
+        if self.is_closed():
+            if not self.is_running():
+                return
+        elif not self.is_running():
+            self._remove_signals()
+            self._forget()
+        super().close()
+
+    def _make_self_pipe(self) -> None:
+        pass
+
+    def _close_self_pipe(self) -> None:
+        pass
+
+    def _write_to_self(self) -> None:
+        pass
+
+    def _check_thread(self) -> None:
+        if self._thread_id is not None and self._thread_id != _get_native_ident():
+            raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
+
+    def set_debug(self, enabled: bool) -> None:
+        """Turn debug mode on or off."""
+        self._debug = enabled
+        if self.is_running():
+            self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
+
+    # ---------------------------------------------------------------- signals
+
+    def add_signal_handler(  # type: ignore[override]
+        self, sig: int, callback: Callable[..., object], *args: Any
+    ) -> None:
+        """Have `callback(*args)` called in the loop when signal `sig` arrives; instead of an earlier one.
+
+        ValueError for a signal that does not exist, RuntimeError for one that cannot be caught and outside of the main
+        thread.
+        """
+        if coroutines.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
+            raise TypeError("coroutines cannot be used with add_signal_handler()")
+        self._check_signal(sig)
+        self._check_closed()
+        before = self._signal_handlers.get(sig)
+        self._signal_handlers[sig] = self._new_handle(callback, args)
+        try:
+            _set_signal(sig, self._on_signal)
+            signal.siginterrupt(sig, False)
+        except (OSError, ValueError) as error:
+            if before is None:
+                del self._signal_handlers[sig]
+            else:
+                self._signal_handlers[sig] = before
+            if isinstance(error, OSError):
+                raise RuntimeError(f"sig {sig} cannot be caught") from None
+            raise RuntimeError(str(error)) from None
+        if before is None:
+            self._signal_hubs[sig] = hub = get_hub()
+            hub.ref()  # a signal may wake somebody
+
+    def _on_signal(self, sig: int, frame: Any) -> None:
+        self._handle_signal(sig)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Set the handling of signal `sig` back to the system's.  False if the loop had no handler of it."""
+        self._check_signal(sig)
+        if self._signal_handlers.pop(sig, None) is None:
+            return False
+        self._signal_hubs.pop(sig).unref()
+        handler: Any = signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
+        try:
+            _set_signal(sig, handler)
+        except OSError:
+            raise RuntimeError(f"sig {sig} cannot be caught") from None
+        return True
+
+    def _remove_signals(self) -> None:
+        if sys.is_finalizing():
+            if self._signal_handlers:
+                warnings.warn(
+                    f"Closing the loop {self!r} on interpreter shutdown stage, skipping signal handlers removal",
+                    ResourceWarning,
+                    stacklevel=2,
+                    source=self,
+                )
+                self._signal_handlers.clear()
+            return
+        for sig in list(self._signal_handlers):
+            self.remove_signal_handler(sig)
+
+    # ---------------------------------------------------------------- threads and names
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., _T], *args: Any
+    ) -> "asyncio.Future[_T]":
+        """Run `func(*args)` in `executor`, by default a pool of native threads; returns a Future."""
+        if executor is None and self._default_executor is None:
+            self._check_closed()
+            self._check_default_executor()
+            if self._debug:
+                self._check_callback(func, "run_in_executor")
+            self._default_executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
+        return super().run_in_executor(executor, func, *args)
+
+    async def getaddrinfo(
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> Any:
+        """socket.getaddrinfo(), by weald's resolver."""
+        return await self._in_greenlet(_socket.getaddrinfo, host, port, family, type, proto, flags)
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
+        """socket.getnameinfo(), by weald's resolver."""
+        return await self._in_greenlet(_socket.getnameinfo, sockaddr, flags)
+
+    def _in_greenlet(self, function: Callable[..., _T], *args: Any) -> "asyncio.Future[_T]":
+        """Run what blocks in a greenlet of its own; a Future of its result."""
+        future = self.create_future()
+
+        def call() -> None:
+            try:
+                result = function(*args)
+            except BaseException as error:
+                if not future.done():
+                    future.set_exception(error)
+            else:
+                if not future.done():
+                    future.set_result(result)
+
+        spawn_raw(call)
+        return future
+
+    # ---------------------------------------------------------------- children
+
+    async def _make_subprocess_transport(
+        self,
+        protocol: Any,
+        args: Any,
+        shell: Any,
+        stdin: Any,
+        stdout: Any,
+        stderr: Any,
+        bufsize: int,
+        extra: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        waiter = self.create_future()
+        transport = unix_events._UnixSubprocessTransport(  # type: ignore[attr-defined]
+            self, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter=waiter, extra=extra, **kwargs
+        )
+        self._watch_child(transport.get_pid(), transport)
+        try:
+            await waiter
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            transport.close()
+            await transport._wait()
+            raise
+        return transport
+
+    def _watch_child(self, pid: int, transport: Any) -> None:
+        """Have `transport` told when child `pid` ends."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except (OSError, AttributeError):  # a Linux before 5.3, or a sandbox that forbids it
+            watcher = get_hub().loop.child(pid)
+            watcher.start(self._child_reaped, watcher, transport)
+        else:
+            self._add_reader(pidfd, self._child_ended, pid, pidfd, transport)
+
+    def _child_reaped(self, watcher: Any, transport: Any) -> None:
+        watcher.close()
+        if not self._closed:
+            self.call_soon(transport._process_exited, os.waitstatus_to_exitcode(watcher.rstatus))
+
+    def _child_ended(self, pid: int, pidfd: int, transport: Any) -> None:
+        self._remove_reader(pidfd)
+        os.close(pidfd)
+        try:
+            _, status = os.waitpid(pid, 0)
+        except ChildProcessError:
+            returncode = 255  # somebody else has reaped it
+            logger.warning("child process pid %d exit status already read: will report returncode 255", pid)
+        else:
+            returncode = unix_events.waitstatus_to_exitcode(status)  # type: ignore[attr-defined]
+        transport._process_exited(returncode)
+
+
+def new_event_loop() -> EventLoop:
+    """A new EventLoop: the `loop_factory` of asyncio.Runner, and of what else asks for one."""
+    return EventLoop()
+
+
+def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
+    """asyncio.run() on weald's event loop: run the coroutine `main` to its end, return its result.
+
+    Meanwhile greenlets run as well.  RuntimeError if an asyncio loop is running here.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("asyncio.run() cannot be called from a running event loop")
+    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+        return runner.run(main)

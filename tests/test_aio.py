@@ -1,0 +1,722 @@
+"""weald.aio: asyncio's event loop on the hub.
+
+What any asyncio loop does, CPython's own tests check (scripts/asyncio-tests); here is what is weald's: greenlets beside
+the loop, callbacks that block, hubs and threads.
+"""
+
+import asyncio
+import contextvars
+import gc
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import warnings
+
+import pytest
+from helpers import python
+
+import weald
+import weald.aio
+from weald import _core
+from weald.event import AsyncResult, Event
+from weald.queue import Queue
+
+
+async def echo_once(text: bytes) -> bytes:
+    """`text` through a server and back."""
+
+    async def serve(reader, writer):
+        writer.write(await reader.read(100))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(text)
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    return answer
+
+
+# ------------------------------------------------------------------ beside greenlets
+
+
+def test_a_program(io_loop):
+    assert weald.aio.run(echo_once(b"hello")) == b"hello"
+
+
+def test_greenlets_run_beside_the_loop(loop_name):
+    order = []
+
+    def greenlet():
+        for i in range(3):
+            order.append(i)
+            weald.sleep(0.01)
+
+    async def main():
+        for name in "abc":
+            order.append(name)
+            await asyncio.sleep(0.01)
+
+    other = weald.spawn(greenlet)
+    weald.aio.run(main())
+    other.join()
+    assert sorted(map(str, order)) == ["0", "1", "2", "a", "b", "c"]
+    assert order.index(2) > order.index("b")  # in turns, not one after the other
+
+
+def test_busy_coroutines_starve_no_greenlet():
+    done = Event()
+    turns = 0
+
+    async def spin():
+        nonlocal turns
+        while not done.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+
+    def greenlet():
+        receiving, sending = socket.socketpair()
+        with receiving, sending:
+            sending.send(b"x")
+            _core.wait_read(receiving.fileno())  # the descriptor is polled, too
+        weald.sleep(0.001)
+        done.set()
+
+    weald.spawn(greenlet)
+    weald.aio.run(asyncio.wait_for(spin(), 20))
+    assert turns
+
+
+def test_a_busy_greenlet_starves_no_coroutine():
+    async def main():
+        for _ in range(10):
+            await asyncio.sleep(0.001)
+        return "done"
+
+    def spin():
+        while True:
+            weald.sleep(0)
+
+    spinner = weald.spawn(spin)
+    assert weald.aio.run(asyncio.wait_for(main(), 20)) == "done"
+    spinner.kill()
+
+
+def test_loops_in_two_greenlets():
+    async def main(name):
+        loop = asyncio.get_running_loop()
+        for _ in range(5):
+            await asyncio.sleep(0.001)
+            assert asyncio.get_running_loop() is loop and asyncio.current_task().get_name() == name
+        return name
+
+    def run(name):
+        with asyncio.Runner(loop_factory=weald.aio.new_event_loop) as runner:
+            loop = runner.get_loop()
+            return loop.run_until_complete(loop.create_task(main(name), name=name))
+
+    jobs = [weald.spawn(run, name) for name in ("first", "second")]
+    assert [job.get() for job in jobs] == ["first", "second"]
+
+
+def test_no_loop_runs_in_other_greenlets():
+    seen = []
+
+    def greenlet():
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError as error:
+            seen.append(str(error))
+
+    async def main():
+        weald.spawn(greenlet)
+        await asyncio.sleep(0.001)
+        asyncio.get_running_loop()
+
+    weald.aio.run(main())
+    assert seen == ["no running event loop"]
+
+
+def test_virtual_clock(virtual):
+    async def main():
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        await asyncio.sleep(1000)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(500):
+                await asyncio.sleep(5000)
+        return loop.time() - before
+
+    assert weald.aio.run(main()) == 1500
+
+
+def test_timers_fire_in_order(virtual):
+    fired = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        for seconds in (3, 1, 2, 1, 0):
+            loop.call_later(seconds, fired.append, (seconds, len(fired)))
+        loop.call_at(loop.time() + 2.5, fired.append, 2.5)
+        loop.call_later(1.5, fired.append, 1.5).cancel()
+        await asyncio.sleep(10)
+
+    weald.aio.run(main())
+    assert [one[0] if isinstance(one, tuple) else one for one in fired] == [0, 1, 1, 2, 2.5, 3]
+
+
+# ------------------------------------------------------------------ callbacks that block
+
+
+def test_a_coroutine_that_blocks_stalls_only_itself(virtual):
+    async def block(seconds):
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        weald.sleep(seconds)
+        assert asyncio.current_task() is task and asyncio.get_running_loop() is loop
+        await asyncio.sleep(0)
+        assert asyncio.current_task() is task
+        return seconds
+
+    async def main():
+        before = asyncio.get_running_loop().time()
+        assert await asyncio.gather(*[block(100) for _ in range(100)]) == [100] * 100
+        return asyncio.get_running_loop().time() - before
+
+    assert weald.aio.run(main()) == 100
+
+
+def test_what_a_blocked_coroutine_waits_for_may_come_from_the_loop(loop_name):
+    queue = Queue()
+
+    async def consume():
+        return queue.get()
+
+    async def produce():
+        await asyncio.sleep(0.001)
+        queue.put("item")
+
+    async def main():
+        return (await asyncio.gather(consume(), produce()))[0]
+
+    assert weald.aio.run(main()) == "item"
+
+
+def test_everything_is_each_coroutines_own_while_it_blocks(virtual):
+    variable = contextvars.ContextVar("variable", default=None)
+
+    async def block(number):
+        variable.set(number)
+        try:
+            async with asyncio.timeout(10):
+                weald.sleep(5 + number)
+                await asyncio.sleep(0)
+                assert variable.get() == number
+                await asyncio.sleep(20)
+        except TimeoutError:
+            assert variable.get() == number
+            return asyncio.get_running_loop().time()
+
+    async def main():
+        before = asyncio.get_running_loop().time()
+        return [at - before for at in await asyncio.gather(*[block(number) for number in range(3)])]
+
+    assert weald.aio.run(main()) == [10, 10, 10]
+
+
+def test_callbacks_that_block(virtual):
+    loop = weald.aio.new_event_loop()
+    done = []
+
+    def block(seconds):
+        weald.sleep(seconds)
+        done.append((seconds, loop.time()))
+
+    before = loop.time()
+    loop.call_soon(block, 3)
+    loop.call_soon(block, 1)
+    loop.call_soon(block, 2)
+    loop.call_later(4, loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert done == [(1, before + 1), (2, before + 2), (3, before + 3)]
+
+
+def test_the_loop_stops_when_its_last_blocked_callback_has_returned(virtual):
+    """The greenlet in run_forever may be the one that is blocked."""
+    loop = weald.aio.new_event_loop()
+    done = []
+    loop.call_soon(lambda: (weald.sleep(5), done.append("root")))
+    loop.call_soon(loop.stop)
+    before = loop.time()
+    loop.run_forever()
+    assert done == ["root"] and loop.time() == before + 5
+    loop.close()
+
+
+def test_asynchronous_generators_of_blocked_coroutines_are_closed(virtual):
+    closed = []
+
+    async def numbers():
+        try:
+            yield 1
+            yield 2
+        finally:
+            await asyncio.sleep(0)
+            closed.append(True)
+
+    async def main():
+        weald.sleep(1)  # a spare greenlet drives from here on, too
+        async for _ in numbers():
+            weald.sleep(1)
+            break
+        gc.collect()
+
+    async def both():
+        await asyncio.gather(main(), main())
+
+    weald.aio.run(both())
+    assert closed == [True, True]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_exits_leave_run_forever_whoever_runs_the_callback(virtual, error):
+    loop = weald.aio.new_event_loop()
+    done = []
+
+    def leave():
+        raise error
+
+    loop.call_soon(lambda: (weald.sleep(1), done.append("the one in run_forever")))
+    loop.call_soon(leave)
+    with pytest.raises(type(error)):
+        loop.run_forever()
+    assert done and not loop.is_running()
+    loop.close()
+
+
+def test_stall(caplog):
+    order = []
+
+    async def block():
+        order.append("begin")
+        weald.sleep(0.15)
+        order.append("end")
+
+    async def other():
+        order.append("other")
+
+    async def main():
+        await asyncio.gather(block(), other())
+
+    def factory():
+        return weald.aio.EventLoop(blocking="stall")
+
+    with asyncio.Runner(loop_factory=factory) as runner, caplog.at_level(logging.WARNING, "asyncio"):
+        runner.run(main())
+    assert order == ["begin", "end", "other"]
+    assert "blocked for 0." in caplog.text and "block()" in caplog.text
+
+
+def test_blocking_is_one_of_two():
+    with pytest.raises(ValueError, match='"alone" or "stall"'):
+        weald.aio.EventLoop(blocking="perhaps")
+
+
+def test_debug_mode_warns_of_slow_callbacks_not_of_blocked_ones(caplog):
+    async def main():
+        asyncio.get_running_loop().slow_callback_duration = 0.01
+        weald.sleep(0.05)
+        await asyncio.sleep(0)
+        assert not caplog.records
+        end = time.monotonic() + 0.05
+        while time.monotonic() < end:
+            pass
+        await asyncio.sleep(0)
+
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        weald.aio.run(main(), debug=True)
+    assert len(caplog.records) == 1 and "took 0." in caplog.text
+
+
+# ------------------------------------------------------------------ hubs and threads
+
+
+def test_a_loop_made_in_one_thread_and_run_in_another():
+    loop = weald.aio.new_event_loop()
+    receiving, sending = socket.socketpair()
+    got = []
+
+    def read():
+        got.append(receiving.recv(10))
+        loop.remove_reader(receiving)
+        loop.stop()
+
+    loop.add_reader(receiving, read)
+    timer = loop.call_later(0.001, lambda: sending.send(b"x"))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    thread.join(20)
+    assert got == [b"x"] and timer.when() < loop.time()
+    # And in a third.
+    loop.call_later(0.001, loop.stop)
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    loop.close()
+    receiving.close()
+    sending.close()
+
+
+def test_call_soon_threadsafe_from_a_native_thread():
+    async def main():
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(future.set_result, "called"))
+        thread.start()
+        result = await future
+        await asyncio.to_thread(thread.join)
+        return result
+
+    assert weald.aio.run(main()) == "called"
+
+
+def test_run_coroutine_threadsafe():
+    loop = weald.aio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    assert asyncio.run_coroutine_threadsafe(echo_once(b"text"), loop).result(20) == b"text"
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(20)
+    loop.close()
+
+
+def test_asyncios_own_loop_in_a_native_thread_beside():
+    async def ours():
+        return await asyncio.to_thread(asyncio.run, echo_once(b"theirs"))
+
+    assert weald.aio.run(ours()) == b"theirs"
+
+
+def test_a_deadlock_is_reported():
+    async def main():
+        await asyncio.get_running_loop().create_future()
+
+    def run():
+        with pytest.raises(weald.LoopExit, match="waits for <EventLoop running=True"):
+            weald.aio.run(main())
+
+    run()
+
+
+def test_no_deadlock_while_a_signal_may_come():
+    """A timer that the hub does not count on wakes nobody else."""
+    python(
+        """
+        import asyncio, os, signal, threading, weald.aio
+        async def main():
+            loop = asyncio.get_running_loop()
+            came = asyncio.Event()
+            loop.add_signal_handler(signal.SIGUSR1, came.set)
+            child = os.fork()
+            if child == 0:
+                import time
+                time.sleep(0.1)
+                os.kill(os.getppid(), signal.SIGUSR1)
+                os._exit(0)
+            await came.wait()
+            assert loop.remove_signal_handler(signal.SIGUSR1) and not loop.remove_signal_handler(signal.SIGUSR1)
+            os.waitpid(child, 0)
+        weald.aio.run(main())
+        """
+    )
+
+
+def test_ctrl_c_cancels_the_main_task():
+    async def main():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    cancelled = []
+    with pytest.raises(KeyboardInterrupt):
+        weald.aio.run(main())
+    assert cancelled
+
+
+def test_signals_only_in_the_main_thread():
+    async def main():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)
+
+    def run():
+        with pytest.raises(RuntimeError, match="main thread"):
+            weald.aio.run(main())
+
+    weald.aio.run(asyncio.to_thread(run))
+
+
+def test_a_thread_ends_while_a_callback_is_blocked():
+    ended = []
+
+    def run():
+        loop = weald.aio.new_event_loop()
+
+        def block():
+            try:
+                weald.sleep(1000)
+            except BaseException as error:
+                ended.append(type(error))
+                raise
+
+        loop.call_soon(weald.sleep, 0.01)  # blocks the one in run_forever: a spare has the next
+        loop.call_soon(block)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive() and ended == [weald.GreenletExit]
+
+
+# ------------------------------------------------------------------ descriptors
+
+
+def test_a_descriptor_that_nobody_reads_keeps_no_hub_busy():
+    """While the loop is not run, what it watches is ready all the time."""
+    receiving, sending = socket.socketpair()
+    loop = weald.aio.new_event_loop()
+    calls = []
+    loop.add_reader(receiving, calls.append, 1)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    sending.send(b"x")
+    before = time.thread_time()
+    weald.sleep(0.3)
+    assert time.thread_time() - before < 0.15
+    assert not calls
+    for _ in range(3):
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    assert calls
+    loop.close()
+    receiving.close()
+    sending.close()
+
+
+def test_a_number_that_was_closed_and_used_again():
+    loop = weald.aio.new_event_loop()
+    got = []
+    receiving, sending = socket.socketpair()
+    number = receiving.fileno()
+    loop.add_reader(number, got.append, "first")
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    receiving.close()  # nobody has told the loop
+    sending.close()
+    receiving, sending = socket.socketpair()
+    if receiving.fileno() != number:
+        os.dup2(receiving.fileno(), number)
+    loop.add_reader(number, lambda: (got.append("second"), loop.stop()))
+    sending.send(b"x")
+    loop.call_later(20, loop.stop)
+    loop.run_forever()
+    assert got == ["second"]
+    loop.close()
+    receiving.close()
+    sending.close()
+
+
+def test_regular_files_cannot_be_watched(tmp_path):
+    (tmp_path / "file").touch()
+    loop = weald.aio.new_event_loop()
+    with open(tmp_path / "file") as file:
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        with pytest.raises(PermissionError):
+            loop.add_reader(file, print)
+    loop.close()
+
+
+@pytest.mark.parametrize("fd", [-1, "text", None])
+def test_bad_descriptors(fd):
+    loop = weald.aio.new_event_loop()
+    with pytest.raises(ValueError):
+        loop.add_reader(fd, print)
+    loop.close()
+
+
+# ------------------------------------------------------------------ misuse
+
+
+def test_a_closed_loop():
+    loop = weald.aio.new_event_loop()
+    loop.close()
+    loop.close()
+    assert loop.is_closed()
+    for call in (
+        lambda: loop.call_soon(print),
+        lambda: loop.call_soon_threadsafe(print),
+        lambda: loop.call_later(1, print),
+        lambda: loop.call_at(1, print),
+        lambda: loop.add_reader(0, print),
+        loop.run_forever,
+        lambda: loop.run_in_executor(None, print),
+    ):
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            call()
+
+
+def test_a_second_loop_in_a_running_one():
+    async def main():
+        with pytest.raises(RuntimeError, match="cannot be called from a running event loop"):
+            weald.aio.run(inner := asyncio.sleep(0))
+        inner.close()
+        loop = weald.aio.new_event_loop()
+        with pytest.raises(RuntimeError, match="while another loop is running"):
+            loop.run_forever()
+        loop.close()
+        with pytest.raises(RuntimeError, match="already running"):
+            asyncio.get_running_loop().run_forever()
+        with pytest.raises(RuntimeError, match="Cannot close a running event loop"):
+            asyncio.get_running_loop().close()
+
+    weald.aio.run(main())
+
+
+def test_a_coroutine_awaited_twice():
+    async def main():
+        coroutine = asyncio.sleep(0)
+        await coroutine
+        await coroutine
+
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        weald.aio.run(main())
+
+
+def test_run_in_the_hub():
+    result = AsyncResult()
+
+    def run():
+        loop = weald.aio.new_event_loop()
+        try:
+            loop.run_forever()
+        except RuntimeError as error:
+            result.set(str(error))
+        finally:
+            loop.close()
+
+    weald.get_hub().run_callback(run)
+    assert "cannot run in the hub" in result.get()
+
+
+def test_the_wrong_thread_in_debug_mode():
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        def call():
+            with pytest.raises(RuntimeError, match="Non-thread-safe operation"):
+                loop.call_soon(print)
+            with pytest.raises(RuntimeError, match="Non-thread-safe operation"):
+                loop.call_later(1, print)
+            return "refused"
+
+        return await asyncio.to_thread(call)
+
+    assert weald.aio.run(main(), debug=True) == "refused"
+
+
+def test_not_a_number():
+    loop = weald.aio.new_event_loop()
+    with pytest.raises(ValueError, match="nan"):
+        loop.call_later(float("nan"), print)
+    with pytest.raises(TypeError):
+        loop.call_later(None, print)
+    loop.close()
+
+
+def test_a_loop_that_is_forgotten_warns():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loop = weald.aio.new_event_loop()
+        loop.call_later(1000, print)
+        del loop
+        gc.collect()
+    assert any("unclosed event loop" in str(one.message) for one in caught)
+
+
+# ------------------------------------------------------------------ names, threads, children
+
+
+def test_names_are_looked_up_by_the_resolver():
+    async def main():
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+        with pytest.raises(socket.gaierror):
+            await loop.getaddrinfo("nothing.invalid", 80)
+        name = await loop.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+        return found[0][4], name
+
+    assert weald.aio.run(main()) == (("127.0.0.1", 80), ("127.0.0.1", "80"))
+
+
+def test_executors_are_native_threads():
+    async def main():
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, threading.get_ident), await asyncio.to_thread(lambda: 1 + 1)
+
+    ident, two = weald.aio.run(main())
+    assert ident != threading.get_ident() and two == 2
+
+
+def test_children(io_loop):
+    async def main():
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-c", "cat; exit 3", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await process.communicate(b"text")
+        return out, process.returncode
+
+    assert weald.aio.run(main()) == (b"text", 3)
+
+
+def test_children_without_pidfds(monkeypatch):
+    def refuse(pid, flags=0):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("sh", "-c", "exit 3")
+        return await process.wait()
+
+    assert weald.aio.run(main()) == 3
+
+
+def test_tls(certificate):
+    async def main():
+        async def serve(reader, writer):
+            writer.write(await reader.read(100))
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=certificate.server_context())
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            reader, writer = await asyncio.open_connection("localhost", port, ssl=certificate.client_context())
+            writer.write(b"secret")
+            answer = await reader.read(100)
+            writer.close()
+        return answer
+
+    assert weald.aio.run(main()) == b"secret"
