@@ -39,6 +39,16 @@ def test_sockets_tell_their_hub_and_whether_they_are_closed():
     """)
 
 
+def test_sockettype_is_patched():
+    gevent("""if 1:
+        import socket
+        before = [socket.SocketType]  # patching looks for it in the globals of modules
+        from gevent import monkey
+        monkey.patch_all()
+        assert socket.SocketType is socket.socket and monkey.get_original("socket", "SocketType") is before[0]
+    """)
+
+
 def test_cancel_wait_takes_a_socket_or_a_watcher():
     gevent("""if 1:
         import errno
@@ -173,6 +183,20 @@ def test_fileobject_is_a_class_of_them_all():
     """)
 
 
+def test_a_file_takes_an_argument_by_one_name():
+    gevent("""if 1:
+        import os
+        from gevent.fileobject import FileObjectPosix
+        r, w = os.pipe()
+        try:
+            FileObjectPosix(r, "rb", bufsize=1, buffering=2)
+        except TypeError as error:
+            assert "bufsize" in str(error)
+        else:
+            raise AssertionError
+    """)
+
+
 def test_classes_may_derive_from_fileobject():
     gevent("""if 1:
         import os
@@ -194,6 +218,52 @@ def test_classes_may_derive_from_fileobject():
 
 
 # -------------------------------------------------------------------- selectors, children, threads, time
+
+
+def test_a_watched_childs_status_waits_for_waitpid():
+    gevent("""if 1:
+        import os
+        from gevent import event
+        from gevent.os import fork_and_watch, forkpty_and_watch, waitpid
+
+        def child(status, **how):
+            called = event.AsyncResult()
+            pid = fork_and_watch(called.set, **how)
+            if not pid:
+                os._exit(status)
+            return pid, called
+
+        pid, called = child(3)
+        watcher = called.get(timeout=30)
+        assert (watcher.pid, os.waitstatus_to_exitcode(watcher.rstatus)) == (pid, 3)
+        found, status = waitpid(pid, 0)
+        assert (found, os.waitstatus_to_exitcode(status)) == (pid, 3)
+        try:
+            waitpid(pid, 0)
+        except ChildProcessError:
+            pass
+        else:
+            raise AssertionError("the status is told once")
+
+        # It waits for one that lives, and finds any that has ended.
+        go, gone = os.pipe()
+        called = event.AsyncResult()
+        pid = fork_and_watch(called.set)
+        if not pid:
+            os.read(go, 1)
+            os._exit(4)
+        assert waitpid(pid, os.WNOHANG) == (0, 0)
+        waiting = gevent.spawn(waitpid, pid, 0)
+        gevent.sleep(0)
+        os.write(gone, b"x")
+        assert os.waitstatus_to_exitcode(waiting.get(timeout=30)[1]) == 4
+        first, called = child(5)
+        called.get(timeout=30)
+        assert waitpid(-1, 0)[0] == first
+        pid, called = child(6)
+        called.get(timeout=30)
+        assert gevent.os.wait()[0] == pid
+    """)
 
 
 def test_selectors_take_a_hub():

@@ -101,6 +101,8 @@ class _Kind(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         for old, new in (("bufsize", "buffering"), ("close", "closefd")):
             if old in kwargs:
+                if new in kwargs:
+                    raise TypeError(f"{old} is the old name of {new}: give one of them")
                 kwargs[new] = kwargs.pop(old)
         if cls.__base__ is object:
             cls = _fitting(args[0] if args else kwargs["fobj"])

@@ -26,6 +26,8 @@ def _print(hub: Any, handler: object, exc_info: tuple[Any, ...]) -> None:
 # gevent prints what a handler of SIGCHLD raises.
 signal.reporters[stdlib_signal.SIGCHLD] = _print
 
+os.waitpid = _fork.waitpid
+
 # gevent patches these two with functions of its own.
 for _name in ("fork", "forkpty"):
     if hasattr(stdlib_os, _name):

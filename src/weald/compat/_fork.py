@@ -2,19 +2,27 @@
 
 Called by: _drop_in.py; _names.py, for names of gevent.os.
 
-They return at once in parent and child, as os.fork does: a child's hub begins afresh by itself.  Watching takes the
-child's status when it ends; weald.os.waitpid asks the system itself and needs no watching.
+They return at once in parent and child, as os.fork does: a child's hub begins afresh by itself.
+
+Invariant: a child that is watched is reaped by its watcher.  `waitpid`, which takes the place of weald.os's, then has
+its status, once, for KEPT seconds; of other children it asks the system.
 """
 
 import os
 from collections.abc import Callable
 from typing import Any
 
-from weald._core import get_hub
+from weald import os as weald_os
+from weald._core import Event, get_hub, monotonic
 
-__all__ = ["fork", "fork_and_watch", "fork_gevent", "forkpty", "forkpty_and_watch", "forkpty_gevent"]
+__all__ = ["fork", "fork_and_watch", "fork_gevent", "forkpty", "forkpty_and_watch", "forkpty_gevent", "waitpid"]
+
+KEPT = 60.0  # seconds for which the status of a watched child waits for somebody who asks
 
 _fork, _forkpty = os.fork, os.forkpty
+_waitpid = weald_os.waitpid
+_watched: dict[int, Event] = {}  # children that live, by number; the event is set when they have ended
+_ended: dict[int, tuple[int, float]] = {}  # those that have ended, the oldest first: status, and when that was
 
 
 def fork_gevent() -> int:
@@ -65,4 +73,34 @@ def forkpty(*args: Any, **kwargs: Any) -> tuple[int, int]:
 
 def _watch(pid: int, callback: Callable[[Any], object], loop: Any, ref: bool) -> None:
     watcher = (loop or get_hub().loop).child(pid, ref=ref)
-    watcher.start(callback, watcher)
+    _watched[pid] = Event()
+    watcher.start(_on_end, watcher, callback)
+
+
+def _on_end(watcher: Any, callback: Callable[[Any], object]) -> None:
+    watcher.close()
+    now = monotonic()
+    for pid in [pid for pid, (_, when) in _ended.items() if when < now - KEPT]:
+        del _ended[pid]
+    _ended[watcher.pid] = watcher.rstatus, now
+    _watched.pop(watcher.pid).set()
+    callback(watcher)
+
+
+def waitpid(pid: int, options: int, /) -> tuple[int, int]:
+    """os.waitpid(), of children that are watched as well."""
+    if pid == -1 and _ended:
+        pid = next(iter(_ended))
+    if pid in _watched:
+        if options & os.WNOHANG:
+            return 0, 0
+        _watched[pid].wait()
+    return (pid, _ended.pop(pid)[0]) if pid in _ended else _waitpid(pid, options)
+
+
+def _after_fork_in_child() -> None:
+    _watched.clear()
+    _ended.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

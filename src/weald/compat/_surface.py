@@ -45,6 +45,8 @@ def _socket(module: Any) -> None:
 
     module.cancel_wait = cancel_wait
     module.SocketType = module.socket
+    module.__imports__.remove("SocketType")  # so patching puts ours into the standard library's module
+    module.__implements__.append("SocketType")
     module.socket.hub = property(_hub)
     module.socket.closed = property(_is_closed)
     module.socket.ref = property(

@@ -6,7 +6,7 @@ Once this is imported, the loops of hubs are of this class.
 """
 
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from weald import _core
 from weald._base.names import more_names
@@ -38,7 +38,7 @@ class loop(EventLoop):
     approx_timer_resolution = 0.00001  # seconds
     backend = "epoll"
     backend_int = BACKEND_EPOLL
-    origflags = ""
+    origflags: ClassVar[list[str]] = []
     origflags_int = 0
     iteration = -1  # not counted, as by gevent's loops on libuv
     depth = -1
