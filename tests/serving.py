@@ -17,7 +17,7 @@ from typing import Any
 from helpers import PATIENCE, wait_until
 
 APP = """
-import os, time
+import os, time, weald.monkey
 VERSION = {version!r}
 
 def app(environ, start_response):
@@ -29,8 +29,15 @@ def app(environ, start_response):
             print("printed " * 100, flush=True)
     if path == "/fail":
         raise KeyError("a bug")
+    if path == "/stuck":  # until somebody lets go of the file
+        file = environ["QUERY_STRING"]
+        open(file + ".begun", "w").close()
+        while os.path.exists(file):
+            weald.monkey.get_original("time", "sleep")(0.01)
+    if path == "/name":
+        start_response("200 OK", [])
+        return [environ["SERVER_NAME"].encode()]
     if path == "/hang":
-        import weald.monkey
         weald.monkey.get_original("time", "sleep")(100)
     body = f"{{VERSION}} {{os.getpid()}} {{environ['wsgi.url_scheme']}} {{environ['wsgi.multiprocess']}}".encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
@@ -94,7 +101,7 @@ def serving(folder: Path, *arguments: str, bind: str = "127.0.0.1:0", **options:
         stdout=subprocess.PIPE,
         text=True,
         # Two versions of a file written within a second have the same time stamp.
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **options.pop("env", {})},
         **options,
     )
     lines: list[str] = []

@@ -28,9 +28,10 @@ from weald.http.environ import NoopLog
 from weald.http.exchange import Common, Exchange
 from weald.http.limits import Limits
 from weald.serve.accesslog import FORMATS
-from weald.serve.config import Config, ConfigError, load_application, parse_bind, parse_limits
+from weald.serve.config import Config, load_application, parse_limits
+from weald.serve.errors import ConfigError
+from weald.serve.listeners import parse_bind, refuse_newcomers
 from weald.serve.metrics import BUCKETS, Metrics
-from weald.serve.supervisor import refuse_newcomers
 
 
 @pytest.fixture

@@ -1,19 +1,23 @@
 """`weald serve` while what it runs on fails: logs that nobody takes, workers that are stuck, forks that are refused."""
 
+import http.client
 import os
 import re
 import signal
 import socket
 import subprocess
+import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import python
-from serving import APP, command
+from conftest import Certificate, require_program
+from helpers import PATIENCE, python, wait_until
+from serving import APP, Served, command, serving
 
 
 @pytest.fixture
@@ -214,3 +218,271 @@ def run_unread(code: str, kind: str) -> None:
             process.kill()
             process.wait(20)
         assert result.read() == "done"
+
+
+# ---------------------------------------------------------------- one bad worker
+
+
+@contextmanager
+def stuck(served: Served, folder: Path) -> Iterator[None]:
+    """One worker serves a request that does not let its other connections turn until the block ends."""
+    latch = folder / "latch"
+    latch.touch()
+    thread = threading.Thread(target=served.get, args=(f"/stuck?{latch}",))
+    thread.start()
+    wait_until((folder / "latch.begun").exists)
+    try:
+        yield
+    finally:
+        latch.unlink()
+        thread.join(PATIENCE)
+
+
+def new_connections_are_answered(served: Served, count: int = 200) -> set[str]:
+    """The processes that do it, all connected at once."""
+    connections = [socket.create_connection(("127.0.0.1", served.port), PATIENCE) for _ in range(count)]
+    pids = set()
+    for sock in connections:
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    for sock in connections:
+        with sock, sock.makefile("rb") as file:
+            answer = file.read().decode()
+        assert answer.startswith("HTTP/1.1 200 OK")
+        pids.add(answer.split("\r\n\r\n")[1].split()[1])
+    return pids
+
+
+def test_a_stuck_worker_holds_up_no_new_connection(folder: Path) -> None:
+    with serving(folder, "--workers", "2") as served, stuck(served, folder):
+        assert len(new_connections_are_answered(served)) == 1
+
+
+def test_a_worker_that_cannot_be_replaced_holds_up_no_new_connection(folder: Path) -> None:
+    with serving(folder, "--workers", "2") as served:
+        (folder / "site_app.py").write_text("raise ValueError('broken')")
+        pid = served.get().split()[1]
+        os.kill(int(pid), signal.SIGKILL)
+        served.wait_for("ValueError: broken")
+        others = new_connections_are_answered(served)
+        assert len(others) == 1
+        assert pid not in others
+
+
+def test_a_worker_that_takes_long_to_load_holds_up_no_new_connection(folder: Path) -> None:
+    with serving(folder, "--workers", "2") as served:
+        latch = folder / "loading"
+        latch.touch()
+        code = f"import os, time\nwhile os.path.exists({str(latch)!r}): time.sleep(0.01)\n"
+        (folder / "site_app.py").write_text(code + APP.format(version=2))
+        os.kill(int(served.get().split()[1]), signal.SIGKILL)
+        served.wait_for("died")
+        assert len(new_connections_are_answered(served)) == 1
+        latch.unlink()
+        wait_until(lambda: served.get().startswith("2 "))
+
+
+def test_connections_that_stay_are_spread_evenly(folder: Path) -> None:
+    with serving(folder, "--workers", "2") as served:
+        pids = []
+        connections = []
+        for _ in range(100):
+            sock = socket.create_connection(("127.0.0.1", served.port), PATIENCE)
+            connections.append(sock)
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            pids.append(sock.recv(4096).split(b"\r\n\r\n")[1].split()[1])
+        for sock in connections:
+            sock.close()
+        assert 30 <= pids.count(pids[0]) <= 70
+
+
+# ---------------------------------------------------------------- processes
+
+
+def test_a_fork_that_fails_is_tried_again(folder: Path) -> None:
+    """The limit of processes is a user's, and root has none: here fork() itself is replaced."""
+    (folder / "sitecustomize.py").write_text(
+        "import os, errno\n"
+        "fork, me = os.fork, os.getpid()\n"
+        "def failing():\n"
+        f"    if os.path.exists({str(folder / 'no_forks')!r}):\n"
+        "        raise BlockingIOError(errno.EAGAIN, 'Resource temporarily unavailable')\n"
+        "    return fork()\n"
+        "os.fork = failing\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    with serving(folder, "--workers", "2", env=env) as served:
+        pid = int(served.get().split()[1])
+        (folder / "no_forks").touch()
+        os.kill(pid, signal.SIGKILL)
+        served.wait_for("cannot start a worker.*Resource temporarily unavailable")
+        (folder / "site_app.py").write_text(APP.format(version=2))
+        served.signal(signal.SIGHUP)
+        served.wait_for("cannot start a worker.*Resource temporarily unavailable", 2)
+        assert served.get().startswith("1 ")
+        (folder / "no_forks").unlink()
+        wait_until(lambda: len({served.get() for _ in range(20)}) == 2 and served.get().startswith("2 "))
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH, signal.SIGALRM])
+def test_a_signal_that_means_nothing_here_ends_nothing(folder: Path, number: int) -> None:
+    with serving(folder, "--workers", "2") as served:
+        served.signal(number)
+        os.kill(int(served.get().split()[1]), signal.SIGUSR2)
+        served.signal(signal.SIGHUP)
+        served.wait_for("reloading")
+        assert served.get()
+
+
+@pytest.mark.parametrize("how", ["stop", "reload", "served its time", "parent killed"])
+def test_exit_functions_run_in_workers(folder: Path, how: str) -> None:
+    (folder / "site_app.py").write_text(
+        "import atexit, os\n"
+        f"atexit.register(lambda: open(os.path.join({str(folder)!r}, f'{{os.getpid()}}.flushed'), 'w').close())\n"
+        + APP.format(version=1)
+    )
+    options = ("--max-requests", "1") if how == "served its time" else ()
+    with serving(folder, "--workers", "1", *options) as served:
+        pid = served.get().split()[1]
+        if how == "stop":
+            assert served.end() == 0
+        elif how == "reload":
+            served.signal(signal.SIGHUP)
+        elif how == "parent killed":
+            served.process.kill()
+            served.process.wait(PATIENCE)
+        wait_until((folder / f"{pid}.flushed").exists, PATIENCE)
+
+
+def test_how_long_loading_may_take_is_an_option(folder: Path) -> None:
+    (folder / "site_app.py").write_text(
+        "import weald.monkey\nweald.monkey.get_original('time', 'sleep')(1000)"
+    )
+    done = subprocess.run(
+        command("site_app:app", "--app-dir", str(folder), "--bind", "127.0.0.1:0", "--workers", "1")
+        + ["--boot-timeout", "1"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    assert "does not get ready" in done.stderr
+    assert "site_app.py" in done.stderr  # where it hung
+
+
+def test_a_stuck_worker_does_not_outlive_a_killed_parent(folder: Path) -> None:
+    with serving(folder, "--workers", "1", "--timeout", "2") as served:
+        pid, port = int(served.get().split()[1]), served.port
+        connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        connection.sendall(b"GET /hang HTTP/1.0\r\n\r\n")
+        time.sleep(0.5)
+        served.process.kill()
+        served.process.wait(PATIENCE)
+
+        def free() -> bool:
+            try:
+                socket.create_server(("127.0.0.1", port)).close()
+            except OSError:
+                return False
+            return True
+
+        wait_until(free, PATIENCE)
+        connection.close()
+        assert not os.path.exists(f"/proc/{pid}") or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
+
+
+def test_where_a_worker_hung_is_told(folder: Path) -> None:
+    with serving(folder, "--workers", "1", "--timeout", "2") as served:
+        with pytest.raises((OSError, http.client.HTTPException)):
+            served.get("/hang")
+        served.wait_for("hangs")
+        served.wait_for(r"site_app\.py")
+
+
+def test_no_start_waits_for_the_name_of_an_address(folder: Path) -> None:
+    """Reverse DNS takes 10 s when the resolver is silent."""
+    (folder / "sitecustomize.py").write_text(
+        "import socket\n"
+        "def refuse(*args): open(" + repr(str(folder / "asked")) + ", 'w').close(); return ('a', [], [])\n"
+        "socket.gethostbyaddr = socket.getnameinfo = refuse\n"
+        "import _socket; _socket.gethostbyaddr = _socket.getnameinfo = refuse\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(folder)}
+    with serving(folder, "--workers", "1", env=env) as served:
+        assert served.get("/name") == "127.0.0.1"
+        served.signal(signal.SIGHUP)
+        assert served.get("/name") == "127.0.0.1"
+    assert not (folder / "asked").exists()
+
+
+# ---------------------------------------------------------------- values
+
+
+def run_once(folder: Path, *arguments: str, **options: Any) -> Any:
+    return subprocess.run(
+        command("site_app:app", "--app-dir", str(folder), "--workers", "1", *arguments),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--timeout", "--graceful-timeout", "--boot-timeout", "--max-requests", "--max-requests-jitter", "--max-memory"],
+)
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "x"])
+def test_values_are_checked(folder: Path, option: str, value: str) -> None:
+    done = run_once(folder, "--bind", "127.0.0.1:0", "--check", option, value)
+    assert done.returncode in (1, 2)
+    assert option in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_binds(folder: Path) -> None:
+    done = run_once(folder, "--bind", "192.0.2.1:8000", "--check")
+    assert done.returncode == 1
+    assert "cannot bind to 192.0.2.1:8000" in done.stderr
+    done = run_once(folder, "--bind", f"unix:{folder}/no/folder/sock", "--check")
+    assert done.returncode == 1
+    done = run_once(folder, "--bind", f"unix:{folder}/sock", "--check")
+    assert done.returncode == 0
+    assert not (folder / "sock").exists()
+
+
+def test_check_passes_while_the_service_itself_runs(folder: Path) -> None:
+    with serving(folder, "--workers", "1") as served:
+        done = run_once(folder, "--bind", f"127.0.0.1:{served.port}", "--check")
+        assert done.returncode == 0
+        assert "is in use" in done.stderr
+
+
+def test_check_leaves_no_log_behind(folder: Path) -> None:
+    log = folder / "access.log"
+    options = ("--access-log", "json", "--access-log-file", str(log), "--check", "--bind", "127.0.0.1:0")
+    assert run_once(folder, *options).returncode == 0
+    assert not log.exists()
+
+
+def test_a_key_with_a_password(folder: Path, certificate: Certificate) -> None:
+    openssl = require_program("openssl")
+    key = folder / "key.pem"
+    subprocess.run(
+        [openssl, "rsa", "-aes256", "-passout", "pass:secret", "-in", certificate.key, "-out", str(key)],
+        check=True,
+        capture_output=True,
+    )
+    options = ("--certfile", certificate.cert, "--keyfile", str(key))
+    done = run_once(folder, *options, "--bind", "127.0.0.1:0", stdin=subprocess.DEVNULL)
+    assert done.returncode == 1
+    assert "has a password: give it in --key-password-file" in done.stderr
+    password = folder / "password"
+    password.write_text("wrong\n")
+    done = run_once(folder, *options, "--bind", "127.0.0.1:0", "--key-password-file", str(password))
+    assert done.returncode == 1
+    assert "cannot be used" in done.stderr
+    password.write_text("secret\n")
+    with serving(folder, *options, "--key-password-file", str(password), "--workers", "1") as served:
+        url = f"https://127.0.0.1:{served.port}/"
+        with urllib.request.urlopen(url, timeout=PATIENCE, context=certificate.client_context()) as response:
+            assert response.read()

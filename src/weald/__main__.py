@@ -64,12 +64,14 @@ def celery(arguments: tuple[str, ...]) -> None:
 @click.option("-w", "--workers", type=click.IntRange(1), help="Processes.  [one per core]")
 @click.option("--certfile", help="TLS certificate chain, PEM.")
 @click.option("--keyfile", help="Its key, PEM.")
+@click.option("--key-password-file", help="File whose first line is the key's password.")
 @click.option(
     "--access-log", default="off", type=click.Choice(["common", "combined", "json", "off"]), show_default=True
 )
 @click.option("--access-log-file", default="-", show_default=True, help="- is standard output; SIGUSR1 reopens it.")
 @click.option("--metrics", help="HOST:PORT to serve /metrics on, for Prometheus.")
 @click.option("--graceful-timeout", default=30.0, show_default=True, help="Seconds for requests under way at a stop.")
+@click.option("--boot-timeout", default=300.0, show_default=True, help="Seconds to load the application; 0: for ever.")
 @click.option("--timeout", default=60.0, show_default=True, help="Kill a worker that is blocked for so many seconds.")
 @click.option("--max-requests", default=0, help="Replace a worker that has served so many.")
 @click.option("--max-requests-jitter", default=0, help="And up to so many more.")

@@ -9,10 +9,10 @@ order.
 
 import sys
 from functools import cached_property
-from socket import AF_UNIX, IPPROTO_TCP, SHUT_RD, TCP_NODELAY
+from socket import AF_UNIX, IPPROTO_TCP, SHUT_RD, TCP_NODELAY, gethostname
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from weald import __version__, socket
+from weald import __version__
 from weald._base.names import more_names
 from weald._core import monotonic, sleep, spawn, steady
 from weald.http.body import FileWrapper
@@ -122,11 +122,9 @@ class WSGIServer(StreamServer):
         """Fill in the server's name and port, known once it is bound."""
         address = self.address
         if isinstance(address, tuple):
-            if "SERVER_NAME" not in self.environ:
-                try:
-                    self.environ["SERVER_NAME"] = socket.getfqdn(address[0])
-                except OSError:
-                    self.environ["SERVER_NAME"] = str(address[0])
+            # Not getfqdn(): that asks DNS, and a start would wait for it.
+            anywhere = address[0] in ("0.0.0.0", "::", "")
+            self.environ.setdefault("SERVER_NAME", gethostname() if anywhere else str(address[0]))
             self.environ.setdefault("SERVER_PORT", str(address[1]))
         else:
             # PEP 3333 wants both, and neither empty.

@@ -1,7 +1,7 @@
 """`socket` on greenlets: what blocks there parks the calling greenlet here.
 
 Called by: users, weald.monkey (which puts `__implements__` into the stdlib's module), weald.ssl, weald.server,
-weald.pywsgi, weald.http, weald.serve, weald.resolver.dnspython, weald.aio, weald.compat.
+weald.http, weald.serve, weald.resolver.dnspython, weald.aio, weald.compat.
 
 Invariants:
 - The OS descriptor is always non-blocking, also for whatever shares its open file description; `detach`

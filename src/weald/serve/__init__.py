@@ -7,7 +7,8 @@ part of socket activation and notification.  The command line is in `weald.__mai
 Called by: weald.__main__, users.
 """
 
-from weald.serve.config import Config, ConfigError
+from weald.serve.config import Config
+from weald.serve.errors import ConfigError
 from weald.serve.supervisor import run
 
 __all__ = ["Config", "ConfigError", "run"]

@@ -3,6 +3,7 @@
 Called by: worker.py; supervisor.py, which checks that the file can be opened.
 """
 
+import errno
 import json
 import os
 import re
@@ -13,9 +14,9 @@ from typing import Any
 
 from weald import threadpool
 from weald._core import Lock, Steady, report, sleep, spawn
-from weald.serve.config import ConfigError
+from weald.serve.errors import ConfigError
 
-__all__ = ["FORMATS", "LogFile"]
+__all__ = ["FORMATS", "LogFile", "check_writable"]
 
 _unsafe = re.compile(r'["\\\x00-\x1f\x7f-\x9f]')
 
@@ -142,3 +143,15 @@ class LogFile:
             self._out.write("\n".join(lines).encode("utf-8", "backslashreplace") + b"\n")
         else:
             self._out.retry()
+
+
+def check_writable(path: str) -> None:
+    """Raises ConfigError if a LogFile of `path` could not be opened.  Creates nothing."""
+    if path == "-":
+        return
+    there = path if os.path.exists(path) else os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.access(there, os.W_OK):
+        why = os.strerror(
+            errno.EISDIR if os.path.isdir(path) else errno.EACCES if os.path.exists(there) else errno.ENOENT
+        )
+        raise ConfigError(f"cannot write to {path}: {why}")

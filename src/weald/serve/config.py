@@ -1,6 +1,6 @@
 """What `weald serve` was asked to do, and how an application is loaded.
 
-Called by: weald/__main__.py, accesslog.py, supervisor.py, worker.py.
+Called by: weald/__main__.py, supervisor.py, worker.py.
 """
 
 import os
@@ -11,15 +11,13 @@ from importlib import import_module
 from typing import Any
 
 from weald.http.limits import Limits
+from weald.serve.errors import ConfigError
+from weald.serve.listeners import parse_bind
 
 __all__ = ["Config", "ConfigError", "load_application", "parse_bind", "parse_limits"]
 
 _MAY_BE_NONE = ("fields", "body", "trailers", "body_grace", "linger_timeout", "discard")
 LOG_FORMATS = ("common", "combined", "json", "off")
-
-
-class ConfigError(Exception):
-    """What was asked for cannot be done; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,12 @@ class Config:
     patch: bool = True
     certfile: str | None = None
     keyfile: str | None = None
+    key_password_file: str | None = None  # its first line
     access_log: str = "off"  # one of LOG_FORMATS
     access_log_file: str = "-"  # "-" is standard output
     metrics: str | None = None  # where to serve /metrics
     graceful_timeout: float = 30.0  # for what is under way when a worker stops
-    boot_timeout: float = 60.0  # for a worker to load the application
+    boot_timeout: float = 300.0  # for a worker to load the application; 0 for ever
     timeout: float = 60.0  # a worker whose loop is blocked for longer is killed; 0 for never
     max_requests: int = 0  # a worker that has served so many is replaced; 0 for never
     max_requests_jitter: int = 0  # and up to so many more, so that not all go at once
@@ -51,6 +50,16 @@ class Config:
             raise ConfigError("at least one worker is needed")
         if self.access_log not in LOG_FORMATS:
             raise ConfigError(f"no access log format {self.access_log!r}; there are: {', '.join(LOG_FORMATS)}")
+        for name in (
+            "graceful_timeout",
+            "boot_timeout",
+            "timeout",
+            "max_requests",
+            "max_requests_jitter",
+            "max_memory",
+        ):
+            if not 0 <= getattr(self, name) < 1e9 and not (name == "max_memory" and getattr(self, name) >= 0):
+                raise ConfigError(f"--{name.replace('_', '-')} must be a number from 0 on")
         if self.keyfile and not self.certfile:
             raise ConfigError("a key needs a certificate")
         if not os.path.isdir(self.directory):
@@ -60,20 +69,10 @@ class Config:
 
     def settled(self) -> "Config":
         """With paths that do not change when a worker goes to the application's folder."""
-        names = [name for name in ("directory", "certfile", "keyfile") if getattr(self, name)]
+        names = [name for name in ("directory", "certfile", "keyfile", "key_password_file") if getattr(self, name)]
         if self.access_log_file != "-":
             names.append("access_log_file")
         return replace(self, **{name: os.path.abspath(getattr(self, name)) for name in names})
-
-
-def parse_bind(bind: str) -> str | tuple[str, int]:
-    """The path of a Unix socket ("unix:PATH") or (host, port) of "HOST:PORT", ":PORT", "[::1]:PORT"."""
-    if bind.startswith("unix:") and bind != "unix:":
-        return bind.removeprefix("unix:")
-    host, colon, port = bind.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"no address to bind to: {bind!r}; it should be like 127.0.0.1:8000 or unix:PATH")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def parse_limits(settings: Iterable[str]) -> Limits:

@@ -1,7 +1,7 @@
 """Numbers of all workers in one piece of shared memory, and their text for Prometheus.
 
-Called by: supervisor (makes the memory), worker (its servers count in it: `http.exchange.Common.count_in`), the process
-that serves /metrics.
+Called by: supervisor (makes the memory), worker (its servers count in it: `http.exchange.Common.count_in`), fair (whose
+shares they tell), the process that serves /metrics.
 
 Each worker slot has a row of doubles that only its worker of the moment writes.  A row outlives its worker, so that
 counters never fall; while a worker is replaced two write to it, and then a count may get lost, never more.
@@ -19,7 +19,8 @@ _SECONDS = _CLASSES
 _BUCKET = _CLASSES + 1
 _GAUGES = _BUCKET + len(BUCKETS) + 1
 CONNECTIONS, LAG, LAG_MAX, MEMORY, STARTS = range(_GAUGES, _GAUGES + 5)
-_WIDTH = STARTS + 1
+BEAT = STARTS + 1  # when its worker last turned, on the system's monotonic clock
+_WIDTH = BEAT + 1
 
 
 class Metrics:

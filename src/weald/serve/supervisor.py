@@ -4,29 +4,29 @@ Called by: weald.__main__.  It never loads the application, so each worker it fo
 and it has no event loop of weald's: it waits in a selector.
 
 Invariants:
-- The listeners live here.  Each worker slot has its own for each TCP address (SO_REUSEPORT), handed on to the slot's
-  next worker, so nothing that the kernel has accepted for it is ever reset.
+- The listeners live here and are shared by all workers, so nothing that the kernel has accepted is ever reset, and
+  a worker that does not accept leaves connections to the others.
 - A worker is told to stop only when its successor is ready.  A successor that cannot start changes nothing.
-- Whatever is told to stop is gone after `graceful_timeout` and a second.
+- Whatever is told to stop is gone after `graceful_timeout` and three seconds.
+- Nothing that the system refuses (a fork, a descriptor, a line in a log) ends the service: it is tried again.
 """
 
-import ctypes
+import atexit
 import errno
 import os
 import random
 import selectors
 import signal
 import socket
-import stat
-import struct
 import sys
 import traceback
 from dataclasses import dataclass
 from time import monotonic
 
 from weald._core import report, retry_logs, steady
-from weald.serve import systemd, worker
-from weald.serve.config import Config, ConfigError, parse_bind
+from weald.serve import listeners, systemd, worker
+from weald.serve.config import Config, ConfigError
+from weald.serve.listeners import describe, parse_bind, refuse_newcomers
 from weald.serve.metrics import Metrics
 
 __all__ = ["run"]
@@ -34,9 +34,12 @@ __all__ = ["run"]
 BACKLOG = 2048
 _YOUNG = 10.0  # seconds: a worker that dies sooner is replaced after a pause
 _PAUSE = 1.0
-_SO_ATTACH_FILTER = 26  # socket(7); what follows is classic BPF's: BPF_LD | BPF_B | BPF_ABS and so on
-_LOAD_BYTE, _TEST_BITS, _RETURN = 0x30, 0x45, 0x06
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+_EXIT = 3.0  # seconds for a worker's exit functions, when its requests have taken all of `graceful_timeout`
+_OWN_END = 2.0  # seconds by which a worker that hangs should have ended itself before it is killed from here
+_SIGNALS = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD),
+    *(signal.SIGTTIN, signal.SIGTTOU, signal.SIGALRM),
+)
 
 
 def say(text: str) -> None:
@@ -76,86 +79,9 @@ class Child:
     successor: "Child | None" = None
 
 
-def _open(address: str | tuple[str, int], shared: bool) -> socket.socket:
-    if isinstance(address, str):
-        if _is_socket(address) and not _answers(address):
-            os.unlink(address)  # a process died and left it
-        sock = socket.socket(socket.AF_UNIX)
-        sock.bind(address)
-        os.chmod(address, 0o666)  # to connect takes the right to write, and a proxy is another user
-        sock.listen(BACKLOG)
-        return sock
-    host, port = address
-    if not host:
-        dual = socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if dual else socket.AF_INET
-        return socket.create_server(("", port), family=family, backlog=BACKLOG, reuse_port=shared, dualstack_ipv6=dual)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared)
-
-
-def refuse_newcomers(sock: socket.socket) -> None:
-    """Have the kernel drop each SYN, so that no connection is made between the last accept and the listener's end.
-
-    It would be reset.  Whose SYN is dropped tries again after a second, and then is refused, or finds our successor.
-    """
-    # Offset 13 of a TCP header has the flags; 2 is SYN: then take 0 bytes of the packet, else all.
-    program = ((_LOAD_BYTE, 0, 0, 13), (_TEST_BITS, 0, 1, 2), (_RETURN, 0, 0, 0), (_RETURN, 0, 0, 0xFFFFFFFF))
-    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(code)))
-    except OSError:
-        pass  # a kernel without: some may be reset
-
-
-def _is_socket(path: str) -> bool:
-    try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
-    except OSError:
-        return False
-
-
-def _answers(path: str) -> bool:
-    """Return whether a process serves this Unix socket."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        try:
-            sock.connect(path)
-        except ConnectionRefusedError:
-            return False
-    return True
-
-
-def bind_all(config: Config) -> list[list[socket.socket]]:
-    """The listeners of each slot.  Raises ConfigError."""
-    slots: list[list[socket.socket]] = [[] for _ in range(config.workers)]
-    for bind in config.binds:
-        address = parse_bind(bind)
-        try:
-            if config.workers > 1 and isinstance(address, tuple) and address[1]:
-                _open(address, False).close()  # a port that another server shares among its workers is in use, too
-            first = _open(address, config.workers > 1)
-            if isinstance(address, tuple):
-                address = (address[0], first.getsockname()[1])
-            for i, slot in enumerate(slots):
-                alone = i == 0 or isinstance(address, str)
-                slot.append(first if alone else _open(address, True))
-        except OSError as error:
-            raise ConfigError(f"cannot bind to {bind}: {error.strerror or error}") from None
-    return slots
-
-
-def describe(sock: socket.socket, config: Config) -> str:
-    """Return the listener's address as a URL, or unix:PATH."""
-    scheme = "https" if config.certfile else "http"
-    name = sock.getsockname()
-    if isinstance(name, str):
-        return f"unix:{name}"
-    host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    return f"{scheme}://{host}:{name[1]}"
-
-
 class Supervisor:
     """The parent process: holds the listeners, and starts, watches, replaces and stops the workers."""
+
     def __init__(self, config: Config) -> None:
         self.config = config
         try:
@@ -163,19 +89,18 @@ class Supervisor:
         except (OSError, ValueError) as error:
             raise ConfigError(f"the sockets from systemd cannot be used: {error}") from None
         self.inherited = bool(inherited)
-        self.listeners = [inherited] * config.workers if inherited else bind_all(config)
-        self.paths = [bind.removeprefix("unix:") for bind in config.binds if bind.startswith("unix:") and not inherited]
+        self.listeners = inherited or [sock for bind in config.binds for sock in listeners.bind_address(bind, BACKLOG)]
+        self.paths = [path for bind in config.binds if not inherited and isinstance(path := parse_bind(bind), str)]
+        # Where each worker was when it took too long: it writes that itself, at its end.
+        self.stacks = [os.memfd_create(f"weald-worker-{slot}") for slot in range(config.workers)]
         self.metrics = Metrics(config.workers)
-        self.metrics_listener = None
+        self.metrics_listener: socket.socket | None = None
         if config.metrics:
-            address = parse_bind(config.metrics)
-            try:
-                self.metrics_listener = _open(address, False)
-            except OSError as error:
-                raise ConfigError(f"cannot bind to {config.metrics}: {error.strerror or error}") from None
+            self.metrics_listener = listeners.bind_address(config.metrics, BACKLOG)[0]
         self.children: dict[int, Child] = {}
         self.selector = selectors.DefaultSelector()
         self.restarts: list[tuple[float, int]] = []  # when to start a slot's worker again
+        self.retry_at = 0.0  # when to try again what the system has refused; 0: nothing has been
         self.failures = 0  # workers in a row that did not start
         self.generation = 0  # counts the reloads
         self.stopping = False
@@ -187,20 +112,39 @@ class Supervisor:
 
     def start(self, slot: int, replaces: Child | None = None) -> None:
         """Fork a worker for `slot` (-1: the process that serves the metrics), a successor of `replaces` perhaps."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            return self.cannot_start(slot, replaces, error)
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            return self.cannot_start(slot, replaces, error)
         if pid == 0:
             self._become_child(slot, ours, theirs)
         theirs.close()
         ours.setblocking(False)
         now = monotonic()
-        child = Child(slot, pid, ours, self.generation, now, now + self.config.boot_timeout, replaces)
+        patience = self.config.boot_timeout + _OWN_END if self.config.boot_timeout else 1e30
+        child = Child(slot, pid, ours, self.generation, now, now + patience, replaces)
         if replaces is not None:
             replaces.successor = child
         self.children[pid] = child
         self.selector.register(ours, selectors.EVENT_READ, child)
+
+    def cannot_start(self, slot: int, replaces: Child | None, error: OSError) -> None:
+        """The system refuses a process, or what it needs: try again in a while."""
+        say(f"cannot start a worker, and will try again: {error.strerror or error}")
+        when = monotonic() + _PAUSE
+        if replaces is None:
+            self.restarts.append((when, slot))
+        else:
+            replaces.generation = min(replaces.generation, self.generation - 1)  # as if not tried
+            replaces.next_try = self.retry_at = when
 
     def _become_child(self, slot: int, ours: socket.socket, theirs: socket.socket) -> None:
         """In the child: never returns."""
@@ -211,7 +155,8 @@ class Supervisor:
                 signal.signal(number, signal.SIG_DFL)
             # Ctrl-C reaches the whole group of processes; the parent tells us what to do about it.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
+                signal.signal(number, signal.SIG_IGN)
             self.selector.close()
             ours.close()
             for child in self.children.values():
@@ -223,15 +168,19 @@ class Supervisor:
             else:
                 if self.metrics_listener is not None:
                     self.metrics_listener.close()
-                for i, listeners in enumerate(self.listeners):
-                    if i != slot:
-                        for sock in listeners:
-                            if sock not in self.listeners[slot]:
-                                sock.close()
-                status = worker.run(self.config, self.listeners[slot], theirs, self.metrics, slot)
+                stack = self.stacks[slot]
+                for fd in self.stacks:
+                    if fd != stack:
+                        os.close(fd)
+                status = worker.run(self.config, self.listeners, theirs, self.metrics, slot, stack)
         except BaseException:
             report(traceback.format_exc())
         finally:
+            # What flushes its last data at the end (Sentry, OpenTelemetry, logging) gets to; stop() bounds the time.
+            try:
+                atexit._run_exitfuncs()
+            except BaseException:
+                report(traceback.format_exc())
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
@@ -239,7 +188,7 @@ class Supervisor:
     def stop(self, child: Child, number: int = signal.SIGTERM) -> None:
         """Send the child a signal; it is killed if it has not ended when its time is up."""
         child.stopping = True
-        child.deadline = monotonic() + (self.config.graceful_timeout if child.slot >= 0 else 0) + 1
+        child.deadline = monotonic() + (self.config.graceful_timeout if child.slot >= 0 else 0) + _EXIT
         self.kill(child, number)
 
     def kill(self, child: Child, number: int) -> None:
@@ -262,7 +211,8 @@ class Supervisor:
             child.control.close()
             return
         if not child.stopping:
-            child.deadline = monotonic() + self.config.timeout if self.config.timeout and child.slot >= 0 else 1e30
+            watched = self.config.timeout and child.slot >= 0
+            child.deadline = monotonic() + self.config.timeout + _OWN_END if watched else 1e30
         if b"r" in said:
             child.ready = True
             self.failures = 0
@@ -284,9 +234,10 @@ class Supervisor:
         systemd.notify("READY=1", f"MAINPID={os.getpid()}")
         if not self.announced:
             self.announced = True
-            where = ", ".join(describe(sock, self.config) for sock in self.listeners[0])
+            scheme = "https" if self.config.certfile else "http"
+            where = ", ".join(describe(sock, scheme) for sock in self.listeners)
             if self.metrics_listener is not None:
-                where += f", metrics at {describe(self.metrics_listener, Config(''))}/metrics"
+                where += f", metrics at {describe(self.metrics_listener, 'http')}/metrics"
             say(f"{self.config.workers} worker{'s' * (self.config.workers > 1)} at {where}")
 
     def reap(self) -> None:
@@ -313,8 +264,12 @@ class Supervisor:
             child.successor.replaces = None
         if child.replaces is not None:
             child.replaces.successor = None
+        where = self.where_it_was(child.slot)
         if child.stopping:
             return
+        if where:
+            what = "hangs" if child.ready else "does not get ready"
+            say(f"worker {child.pid} {what}, and has ended; it was here:\n{where}")
         how = f"signal {-code}" if code < 0 else f"status {code}"
         now = monotonic()
         pause = _PAUSE if now - child.begun < _YOUNG else 0.0
@@ -334,6 +289,16 @@ class Supervisor:
         say(f"worker {child.pid} died ({how})")
         if not self.stopping and child.successor is None:
             self.restarts.append((now + pause, child.slot))
+
+    def where_it_was(self, slot: int) -> str:
+        """The stacks of the worker that has ended in `slot`, if it took too long."""
+        if slot < 0:
+            return ""
+        fd = self.stacks[slot]
+        said = os.pread(fd, 1 << 16, 0).decode(errors="replace").rstrip()
+        os.ftruncate(fd, 0)
+        os.lseek(fd, 0, os.SEEK_SET)
+        return said
 
     # ---------------------------------------------------------------- what we are told
 
@@ -360,11 +325,10 @@ class Supervisor:
         self.stopping = True
         self.restarts.clear()
         # New connections are refused from here on; the workers take what is in their backlogs.
-        for listeners in self.listeners:
-            for sock in listeners:
-                if not self.inherited and sock.fileno() >= 0 and sock.family != socket.AF_UNIX:
-                    refuse_newcomers(sock)
-                sock.close()
+        for sock in self.listeners:
+            if not self.inherited and sock.fileno() >= 0 and sock.family != socket.AF_UNIX:
+                refuse_newcomers(sock)
+            sock.close()
         if self.metrics_listener is not None:
             self.metrics_listener.close()
         self.remove_sockets()
@@ -416,6 +380,8 @@ class Supervisor:
     def seconds_to_wait(self) -> float:
         """Return the seconds until the next deadline or restart, at most 60."""
         times = [child.deadline for child in self.children.values()] + [when for when, _ in self.restarts]
+        if self.retry_at:
+            times.append(self.retry_at)
         return min(max(min(times, default=monotonic() + 60) - monotonic(), 0.0), 1.0 if self.logs_wait else 60.0)
 
     def enforce_deadlines(self) -> None:
@@ -431,11 +397,16 @@ class Supervisor:
         self.restarts = [(when, slot) for when, slot in self.restarts if when > now]
         for slot in due:
             self.start(slot)
+        if self.retry_at and self.retry_at <= now:
+            self.retry_at = 0.0
+            self.start_successors()
 
     def remove_sockets(self) -> None:
         """Remove the Unix sockets' files, once: what is bound there from now on is another server's."""
         paths, self.paths = self.paths, []
         for path in paths:
+            if path.startswith("\0"):
+                continue  # an abstract name
             try:
                 os.unlink(path)
             except OSError as error:
@@ -447,7 +418,9 @@ def run(config: Config) -> int:
     """Serve as `config` says until a signal ends it; the exit status.  Raises ConfigError."""
     config.check()
     use_steady_streams()
-    return Supervisor(config.settled()).run()
+    config = config.settled()
+    worker.tls_context(config)  # what is wrong with a certificate is told once, not by each worker
+    return Supervisor(config).run()
 
 
 def check(config: Config) -> None:
@@ -455,15 +428,17 @@ def check(config: Config) -> None:
     config.check()
     config = config.settled()
     worker.tls_context(config)
+    for bind in listeners.check_addresses((*config.binds, *([config.metrics] if config.metrics else [])), BACKLOG):
+        say(f"{bind} is in use, by the running service perhaps")
     if config.patch:
         from weald import monkey
 
         monkey.patch_all()
     os.chdir(config.directory)
     sys.path.insert(0, os.getcwd())
-    from weald.serve.accesslog import LogFile
+    from weald.serve.accesslog import check_writable
     from weald.serve.config import load_application
 
     if config.access_log != "off":
-        LogFile(config.access_log_file)
+        check_writable(config.access_log_file)
     load_application(config.application)

@@ -4,6 +4,7 @@ Called by: supervisor, in a forked child, with the listeners and a socket to the
 each: `r` ready, `.` still turning, `x` replace me.  Its end means that the parent is gone: the worker stops, too.
 """
 
+import faulthandler
 import os
 import random
 import resource
@@ -16,8 +17,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from weald._core import monotonic, report, retry_logs
-from weald.serve.config import Config, ConfigError, load_application
-from weald.serve.metrics import BUCKETS, CONNECTIONS, LAG, LAG_MAX, MEMORY, STARTS, Metrics
+from weald.serve.config import Config, load_application
+from weald.serve.errors import ConfigError
+from weald.serve.metrics import BEAT, BUCKETS, LAG, LAG_MAX, MEMORY, STARTS, Metrics
 
 __all__ = ["run", "serve_metrics"]
 
@@ -30,8 +32,15 @@ except RuntimeError:
     traceback.format_exc()
 
 
-def run(config: Config, listeners: list[socket.socket], parent: socket.socket, metrics: Metrics, slot: int) -> int:
-    """Serve until told to stop; the process's exit status."""
+def run(
+    config: Config, listeners: list[socket.socket], parent: socket.socket, metrics: Metrics, slot: int, stack: int
+) -> int:
+    """Serve until told to stop; the process's exit status.
+
+    `stack` is the descriptor of a file that gets the process's stacks if it takes too long, which ends it.
+    """
+    if config.boot_timeout:
+        faulthandler.dump_traceback_later(config.boot_timeout, exit=True, file=stack)
     if config.patch:
         from weald import monkey
 
@@ -40,7 +49,7 @@ def run(config: Config, listeners: list[socket.socket], parent: socket.socket, m
     sys.path.insert(0, os.getcwd())
     try:
         application = load_application(config.application)
-        worker = Worker(config, listeners, parent, metrics.row(slot), application)
+        worker = Worker(config, listeners, parent, metrics, slot, application, stack)
         worker.start()
     except ConfigError as error:
         report(f"weald: {error}\n")
@@ -57,24 +66,45 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(config.certfile, config.keyfile)
+        context.load_cert_chain(config.certfile, config.keyfile, lambda: _password(config))
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"the certificate {config.certfile} and its key cannot be used: {error}") from None
     return context
 
 
+def _password(config: Config) -> str:
+    """The key's password: asked for only if the key has one.  Raises ConfigError, so that nobody is prompted."""
+    if not config.key_password_file:
+        raise ConfigError(f"the key {config.keyfile or config.certfile} has a password: give it in --key-password-file")
+    try:
+        with open(config.key_password_file) as file:
+            return file.readline().rstrip("\r\n")
+    except OSError as error:
+        raise ConfigError(f"cannot read {config.key_password_file}: {error.strerror}") from None
+
+
 class Worker:
     """The servers of one process, its access log, and what makes it end."""
+
     def __init__(
-        self, config: Config, listeners: list[socket.socket], parent: socket.socket, row: Any, application: Any
+        self,
+        config: Config,
+        listeners: list[socket.socket],
+        parent: socket.socket,
+        metrics: Metrics,
+        slot: int,
+        application: Any,
+        stack: int,
     ) -> None:
         from weald import socket as cooperative
         from weald._core import Event
-        from weald.pywsgi import WSGIHandler, WSGIServer
+        from weald.pywsgi import WSGIHandler
         from weald.serve.accesslog import FORMATS, LogFile
+        from weald.serve.fair import FairServer, Share
 
         self.config = config
-        self.row = row
+        self.row = row = metrics.row(slot)
+        self.stack = stack
         self.stopping = Event()
         self.parent = cooperative.socket(fileno=parent.detach())
         self.retire_at = config.max_requests + random.randint(0, config.max_requests_jitter)
@@ -96,8 +126,10 @@ class Worker:
         # Not having h2 is no reason to refuse HTTP/1.1.
         http2 = config.http2 and find_spec("h2") is not None
         many = {"wsgi.multiprocess": config.workers > 1}
+        share = Share(metrics, slot)
         self.servers = [
-            WSGIServer(
+            FairServer(
+                share,
                 listener,
                 application,
                 log=None,
@@ -111,8 +143,6 @@ class Worker:
         ]
         for server in self.servers:
             server._common.count_in(row, BUCKETS)
-            # With listeners of their own, workers need not leave connections to others.
-            server.max_accept = 100
 
     def start(self) -> None:
         """Begin to accept, and tell the parent that this worker is ready."""
@@ -123,6 +153,7 @@ class Worker:
         for server in self.servers:
             server.start()
         self.row[STARTS] += 1
+        self.row[BEAT] = monotonic()
         self.parent.sendall(b"r")
         spawn(self._watch_parent)
         spawn(self._watch_self)
@@ -154,11 +185,16 @@ class Worker:
         statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         while True:
             start = monotonic()
+            if config.timeout:
+                # A thread in C, which needs no GIL: whatever holds this process up, and if the parent is gone.
+                faulthandler.dump_traceback_later(config.timeout, exit=True, file=self.stack)
+            elif config.boot_timeout:
+                faulthandler.cancel_dump_traceback_later()
             sleep(1.0, ref=False)
             lag = max(monotonic() - start - 1.0, 0.0)
             worst = [*worst[-59:], lag]
             row[LAG], row[LAG_MAX] = lag, max(worst)
-            row[CONNECTIONS] = sum(len(server._connections) for server in self.servers)
+            row[BEAT] = monotonic()
             row[MEMORY] = memory = resident(statm)
             old = (config.max_requests and self.served() >= self.retire_at) or (
                 config.max_memory and memory > config.max_memory

@@ -1,0 +1,87 @@
+"""Accepting from listeners that several processes share, so that each gets its share of the connections.
+
+Called by: worker.py.
+
+The kernel wakes whoever waits for a listener; a worker that is busy, hangs or loads does not wait, and so holds up
+nobody.  But whoever wakes first could take all connections of a burst, and keep them.  So each worker tells the others
+how many it has, and one that has more than the others leaves the next to them for a moment.
+"""
+
+from typing import Any
+
+from weald._core import monotonic, sleep
+from weald.pywsgi import WSGIServer
+from weald.serve.metrics import BEAT, CONNECTIONS, Metrics
+
+__all__ = ["FairServer", "Share"]
+
+_PAUSE = 0.002  # seconds that a worker leaves to the others
+_AT_ONCE = 16  # how many to take without a further pause, once nobody else has
+_RECENT = 2.5  # seconds: who has not turned for longer is counted out
+_LOOK = 0.005  # seconds between looks at the others' numbers
+
+
+class Share:
+    """What a worker's servers have of all connections."""
+
+    def __init__(self, metrics: Metrics, slot: int) -> None:
+        self._row = metrics.row(slot)
+        self._others = [metrics.row(i) for i in range(metrics.workers) if i != slot]
+        self._count = 0
+        self._most = 0.0  # with more than so many, leave the next to others
+        self._looked = 0.0
+        self._free = 0  # how many to take without asking
+
+    def add(self, change: int) -> None:
+        """So many connections more."""
+        self._count += change
+        self._row[CONNECTIONS] = self._count
+
+    def nothing_left(self) -> None:
+        """The listener has no more connections."""
+        self._free = 0
+
+    def wait_for_others(self) -> None:
+        """Park for a moment if the others have fewer connections."""
+        if self._free:
+            self._free -= 1
+            return
+        if not self._others:
+            return
+        now = monotonic()
+        if now - self._looked > _LOOK:
+            self._looked = now
+            counts = [row[CONNECTIONS] for row in self._others if now - row[BEAT] < _RECENT]
+            self._most = sum(counts) / len(counts) * 1.125 + 2 if counts else 1e9
+        if self._count > self._most:
+            sleep(_PAUSE)
+            self._free = _AT_ONCE
+
+
+class FairServer(WSGIServer):
+    """A WSGIServer that accepts its `share` of a listener's connections."""
+
+    max_accept = 100
+
+    def __init__(self, share: Share, *args: Any, **options: Any) -> None:
+        self._share = share
+        super().__init__(*args, **options)
+
+    def set_max_accept(self) -> None:
+        """Leave `max_accept`: the share says what to leave to other processes."""
+
+    def do_read(self) -> tuple[Any, Any] | None:
+        """Accept a connection, if there is one and others do not want it."""
+        if not self._common.draining:
+            self._share.wait_for_others()
+        accepted = super().do_read()
+        if accepted is not None:
+            self._share.add(1)
+        else:
+            self._share.nothing_left()
+        return accepted
+
+    def do_close(self, sock: Any, *args: Any) -> None:
+        """The connection has ended."""
+        self._share.add(-1)
+        super().do_close(sock, *args)
