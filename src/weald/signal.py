@@ -29,7 +29,7 @@ from weald._core import (
     signals_may_wake,
     take_loop_back,
 )
-from weald.thread import ThreadGreenlet, set_handler_of_main
+from weald.thread import ThreadGreenlet, set_stand_in
 
 if TYPE_CHECKING:
 
@@ -68,7 +68,7 @@ class _Handler(greenlet):
 
 
 set_handler_class(_Handler)
-set_handler_of_main(_Handler)
+set_stand_in(_Handler)
 
 
 class _InGreenlet:

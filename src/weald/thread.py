@@ -1,6 +1,6 @@
 """`_thread` on greenlets: what `weald.monkey.patch_thread` puts into the modules `_thread` and `threading`.
 
-Called by: weald.monkey, signal.py, threading.py; users.
+Called by: weald.monkey, signal.py, threading.py, weald.aio.core; users.
 
 To start greenlets, `weald.spawn` is the better way.
 
@@ -70,13 +70,12 @@ _native_start = _thread.start_new_thread
 _known_native_idents: set[int] = set()  # filled when `threading` is patched
 
 
-_handler_of_main: type | None = None
+_stand_ins: set[type] = set()
 
 
-def set_handler_of_main(cls: type[greenlet]) -> None:
-    """Greenlets of class `cls` are handlers of signals, on behalf of the greenlet that is their attribute `main`."""
-    global _handler_of_main
-    _handler_of_main = cls
+def set_stand_in(cls: type[greenlet]) -> None:
+    """Greenlets of class `cls` act for the greenlet that is their attribute `main`, as handlers of signals do."""
+    _stand_ins.add(cls)
 
 
 def get_ident(gr: greenlet | None = None) -> int:
@@ -86,7 +85,7 @@ def get_ident(gr: greenlet | None = None) -> int:
             gr = getcurrent()
         except RuntimeError:  # the interpreter is too far gone
             return _native_ident()
-        if type(gr) is _handler_of_main:
+        if type(gr) in _stand_ins:
             gr = gr.main  # type: ignore[attr-defined]
         if gr.parent is None and (ident := _native_ident()) in _known_native_idents:
             return ident

@@ -20,6 +20,7 @@ from weald._core.descriptor import (
 )
 from weald._core.event import AsyncResult, Event
 from weald._core.greenlet import Greenlet, iwait, joinall, killall, living, spawn, spawn_later, track_spawns, wait
+from weald._core.hooks import set_awaiting
 from weald._core.hub import (
     BlockingSwitchOutError,
     Callback,

@@ -3,7 +3,7 @@
 Everything above `_core` imports from here only.  Times are seconds (float), sizes bytes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import Context
 from io import RawIOBase
 from queue import Empty as Empty
@@ -224,6 +224,7 @@ class Hub(greenlet):
     # Free slots that upper rooms fill lazily.
     threadpool: Any
     resolver: Any
+    resident: Any  # the loop of weald.aio.await_
     def run_callback(self, callback: Callable[..., object], *args: Any) -> Callback:
         """Have `callback(*args)` called in the hub greenlet soon, after what is ready already.  Any thread.
 
@@ -350,10 +351,10 @@ def count_loops(change: int) -> None:
     """Count how many asyncio loops greenlets run: `change` more (or fewer); 0: none, as in a fork's child."""
 
 def put_loop_aside() -> Any:
-    """Put asyncio's running loop and current task aside.  Returns the loop, or None, for `take_loop_back`."""
+    """Put asyncio's running loop and current task aside.  Returns them, or None, for `take_loop_back`."""
 
-def take_loop_back(loop: Any) -> None:
-    """Undo `put_loop_aside`, which returned `loop`."""
+def take_loop_back(aside: Any) -> None:
+    """Undo `put_loop_aside`, which returned `aside`."""
 
 def signals_may_wake(handled: bool) -> None:
     """Whether the program has handlers of signals: no deadlock is reported then, for one may wake a greenlet."""
@@ -363,6 +364,9 @@ def helper_idle(change: int) -> None:
 
     While every other thread is such a one, a deadlock can be reported.
     """
+
+def set_awaiting(function: Callable[[Any], Generator[Any, Any, Any]]) -> None:
+    """Have `await` of greenlets and AsyncResults iterate over `function(object)`."""
 
 def set_event_loop_class(cls: type[EventLoop]) -> None:
     """Make `hub.loop` an instance of `cls`, for hubs whose loop nobody has looked at yet."""
@@ -451,6 +455,8 @@ class AsyncResult(Linkable, Generic[_T]):
 
         `exc_info`, a triple as of sys.exc_info(), replaces it and brings a traceback.  TypeError if it is no exception.
         """
+    def __await__(self) -> Generator[Any, Any, _T]:
+        """`await` waits for the outcome; in coroutines on weald's event loop (weald.aio)."""
     def get(self, block: bool = True, timeout: float | None = None) -> _T:
         """The value, waiting for it up to `timeout` seconds (None: for ever) if `block`; or raises the exception.
 
@@ -815,6 +821,8 @@ class Greenlet(greenlet):
         """
     def join(self, timeout: float | None = None) -> None:
         """Wait for its end, up to `timeout` seconds (None: for ever).  See `ready` for whether it came."""
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """`await` waits for its end; in coroutines on weald's event loop (weald.aio)."""
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Its value; raises the exception that it ended with.
 

@@ -6,6 +6,7 @@ or a flag is stored before anybody is told of it.
 """
 
 from weald._core.c_python cimport show_as
+from weald._core.hooks cimport await_it
 from weald._core.threads cimport current_hub
 from weald._core.waiters cimport Linkable, clear, made_hub, wake_all
 from weald._core.yielding cimport give_way
@@ -204,6 +205,9 @@ cdef class AsyncResult(Linkable):
         if self.error is None:
             return self.value_
         raise self.error.with_traceback(self.traceback)
+
+    def __await__(self):
+        return await_it(self)
 
     def get(self, block=True, timeout=None):
         """The value, waiting for it up to `timeout` seconds (None: for ever) if `block`; or raises the exception.

@@ -66,6 +66,7 @@ cdef int forget_parent(Hub hub) except -1:
     hub.refs = 0
     hub.threadpool = None
     hub.resolver = None
+    hub.resident = None
     hub.idlers = []
     hub.backend.polling = False
     hub.backend.forked()

@@ -17,6 +17,7 @@ from weald._core.arena cimport begin_stack
 from weald._core.c_greenlet cimport (
     PyGreenlet_Import, PyGreenlet_SetParent, PyGreenlet_STARTED, greenlet)
 from weald._core.frames cimport as_frames, calling_frames
+from weald._core.hooks cimport await_it
 from weald._core.hub cimport Hub
 from weald._core.links cimport Link, add_link, drop_link, schedule_links
 from weald._core.threads cimport current_hub
@@ -369,6 +370,9 @@ cdef class Greenlet(greenlet):
         if made_hub() and self.state == DONE:
             return
         park(&self.joiners, new_waiter(None), self, limit)
+
+    def __await__(self):
+        return await_it(self)
 
     def get(self, block=True, timeout=None):
         """Its value; raises the exception that it ended with.

@@ -13,5 +13,8 @@ cdef class SignalWatch:
     cdef bint owns(self, int fd) noexcept
     cdef int close(self) except -1
 
+cdef object await_it(object waited)
+
 cdef class Driven:
     cdef int parking(self) except -1
+    cdef list waiting(self)

@@ -1,7 +1,7 @@
 """What the hub calls of rooms that lie above it: interfaces, which those rooms implement.
 
-Called by: hub.pyx, running_loop.pyx; implemented by watchers/base.pyx (`Watched`), signals.pyx (`SignalWatch`) and
-aio/core.pyx (`Driven`).
+Called by: hub.pyx, running_loop.pyx, reports.pyx, event.pyx, greenlet.pyx; implemented by watchers/base.pyx
+(`Watched`), signals.pyx (`SignalWatch`), aio/core.pyx (`Driven`) and weald.aio.calls (`await_it`).
 """
 
 
@@ -43,9 +43,30 @@ cdef class SignalWatch:
         return 0
 
 
+cdef object awaiting = None  # awaiting(object): what `await` of a greenlet or an AsyncResult iterates over
+
+
+def set_awaiting(function):
+    """Have `await` of greenlets and AsyncResults iterate over `function(object)`."""
+    global awaiting
+    awaiting = function
+
+
+cdef object await_it(object waited):
+    """Iterate over what `await waited` stands for."""
+    if awaiting is None:
+        raise RuntimeError(
+            "await of a greenlet or an AsyncResult needs weald's event loop: run the coroutine by weald.aio.run")
+    return awaiting(waited)
+
+
 cdef class Driven:
     """A loop of asyncio's kind, whose callbacks a greenlet runs."""
 
     cdef int parking(self) except -1:
         """The callback that is running (`Hub.driving`) parks.  Must not run Python code."""
         return 0
+
+    cdef list waiting(self):
+        """Lines that say what its tasks wait for."""
+        return []

@@ -55,6 +55,7 @@ cdef class Hub(greenlet):
     cdef readonly unsigned long thread_ident
     cdef public object threadpool
     cdef public object resolver
+    cdef public object resident  # the asyncio loop on which `weald.aio.await_` runs coroutines; None: not made
     cdef public object name
     cdef Timers timers
     # what is ready: Waiters, greenlets that have not begun, Runnables

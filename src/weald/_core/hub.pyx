@@ -733,6 +733,9 @@ cdef class Hub(greenlet):
         resolver, self.resolver = self.resolver, None
         if resolver is not None:
             resolver.close()
+        resident, self.resident = self.resident, None
+        if resident is not None:
+            resident._hub_ends()
         if self.watched is not None:
             self.watched.closed()
         for entry in self.fds:

@@ -1,9 +1,11 @@
 """Deadlocks and uncaught exceptions: when to report them, and what to say.
 
-Called by: hub.pyx, forks.pyx; those who have threads that wake nobody (`helper_idle`).
+Called by: hub.pyx, forks.pyx, aio/core.pyx; those who have threads that wake nobody (`helper_idle`).
 Invariants: a deadlock is reported only while no other thread could wake a greenlet.  Helper threads of weald's own
 that wait for work cannot; they say so by `helper_idle`.
 """
+
+from weald._core.hooks cimport Driven
 
 import traceback as tracebacks
 
@@ -62,11 +64,27 @@ cdef void forget_helpers() noexcept:
     idle_helpers = 0
 
 
+def lines_of_task(task):
+    """Where in its coroutines an asyncio task waits, in lines of a report: the innermost last."""
+    lines = []
+    coroutine = task.get_coro()
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is not None:
+            lines.append(f"      {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}")
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+    return lines
+
+
 cdef str deadlock_report(list parked, object main, double now):
     """The text of a LoopExit: who of `parked` (see `Hub.parked`) waits for what, since when and where."""
     lines = ["this operation would block forever: nothing is left that could wake a greenlet"]
     for g, what, since in parked[:MAX_GREENLETS]:
         lines.append(f"  {g!r} waits for {what!r} since {max(now - since, 0.0):.1f} s")
+        if isinstance(what, Driven):
+            lines.extend((<Driven>what).waiting())
+        elif hasattr(what, "get_coro"):
+            lines.extend(lines_of_task(what))
         frame = g.gr_frame
         if frame is None and g is main:
             continue

@@ -1,10 +1,13 @@
 """asyncio on the hub: coroutines and greenlets in one thread, on one poll, each calling the other.
 
-`run(main())` and `new_event_loop()` are asyncio's, on weald's event loop.  See docs/aio.md.
+`run(main())` and `new_event_loop()` are asyncio's, on weald's event loop.  A greenlet waits for
+a coroutine with `await_`, a coroutine for blocking code with `await to_greenlet(...)`.  See docs/aio.md.
 
 Called by: users.
 """
 
+from weald.aio.bridge import await_
+from weald.aio.calls import to_greenlet
 from weald.aio.loop import EventLoop, new_event_loop, run
 
-__all__ = ["EventLoop", "new_event_loop", "run"]
+__all__ = ["EventLoop", "await_", "new_event_loop", "run", "to_greenlet"]

@@ -24,7 +24,6 @@ from weald._core.descriptor cimport FdEntry, Listener, entry_for
 from weald._core.hooks cimport Driven
 from weald._core.hub cimport READY, Hub, Runnable, Waiter, current_greenlet
 from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT, monotonic
-from weald._core.raw cimport new_raw
 from weald._core.ring cimport ring_append, ring_free, ring_init, ring_pop
 from weald._core.threads cimport current_hub, has_hub
 from weald._core.timers cimport PENDING, BaseTimer, Timers
@@ -37,7 +36,9 @@ from asyncio import base_events, format_helpers
 from asyncio.log import logger
 from inspect import iscoroutinefunction
 
+from weald._core.reports import lines_of_task
 from weald.asyncio import _set_running_loop
+from weald.thread import set_stand_in
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
@@ -341,6 +342,18 @@ cdef int number_of(object fd) except -1:
 
 # ------------------------------------------------------------------ the loop
 
+class Spare(greenlet):
+    """Drives a loop while the greenlet in `run_forever` is blocked; to `threading` it is that one, `main`.
+
+    Those of a resident loop are the thread's main greenlet.
+    """
+
+    main = None
+
+
+set_stand_in(Spare)
+
+
 cdef class StartSpare(Runnable):
     """Has a new greenlet drive a loop whose driver is parked in a callback."""
 
@@ -348,7 +361,8 @@ cdef class StartSpare(Runnable):
         cdef Core loop = self.loop
         loop.starting = False
         if loop.driver is None and loop.hub is hub and (loop.root is not None or loop.resident):
-            loop.driver = new_raw(hub, loop._drive_as_spare, ())
+            loop.driver = Spare(loop._drive_as_spare, hub)
+            loop.driver.main = hub.main if loop.resident else loop.root
             hub.begin(loop.driver)
         return 0
 
@@ -378,8 +392,8 @@ cdef class Core(Driven):
         if waiter is not None:
             self.idle = None
             waiter.resume(None)
-        elif self.driver is None and not self.starting and not self._stopping and (
-            self.root is not None or self.resident
+        elif self.driver is None and not self.starting and (
+            self.resident or self.root is not None and not self._stopping
         ):
             self.starting = True
             start = StartSpare.__new__(StartSpare)
@@ -426,8 +440,6 @@ cdef class Core(Driven):
                         return 0
                     self.take_over(me)
             if self._stopping:
-                if not is_root:
-                    self.driver = None
                 return 0
             if self.ready.count > 0:
                 self.yield_turn(False)
@@ -508,17 +520,50 @@ cdef class Core(Driven):
 
     def _drive_as_spare(self):
         """Run until somebody else does."""
+        cdef greenlet me = current_greenlet()
         _set_running_loop(self)
         self._set_hooks()
         try:
             self.drive(False)
         except (SystemExit, KeyboardInterrupt) as error:
-            self.failure = error
-            self._stopping = True
-            self.driver = None
+            if self.resident:
+                self.hub.handle_system_error(type(error), error, error.__traceback__)
+            else:
+                self.failure = error
+                self._stopping = True
         finally:
             self._unset_hooks()
             _set_running_loop(None)
+            if self.driver is me:
+                self.driver = None
+                if self.ready.count > 0:
+                    self.wake()
+
+    def _become_resident(self):
+        """Run whenever there is something to run, with nobody in `run_forever`."""
+        self._bind()
+        self._thread_id = PyThread_get_thread_ident()
+        self.resident = True
+
+    def _hub_ends(self):
+        """The hub of a resident loop is destroyed."""
+        cdef greenlet driver = self.driver
+        self.resident = False
+        self._thread_id = None
+        self._closed = True
+        self._forget()
+        self.driver = None
+        if self.idle is not None and driver is not None and current_greenlet() is self.hub.main:
+            self.idle = None
+            driver.throw()  # it ends
+
+    cdef list waiting(self):
+        """What each task waits for, in lines of a deadlock's report."""
+        lines = []
+        for task in asyncio.all_tasks(self):
+            lines.append(f"    task {task.get_name()!r} waits for {task._fut_waiter!r}")
+            lines.extend(lines_of_task(task))
+        return lines
 
     def _bind(self):
         """Have readiness and timers from this thread's hub."""
@@ -704,6 +749,8 @@ cdef class Core(Driven):
 
     def stop(self):
         """Have `run_forever` return once what is ready now has run."""
+        if self.resident:
+            raise RuntimeError("this loop is the hub's own: it runs as long as the hub does")
         self._stopping = True
         if self.idle is not None:
             self.wake()

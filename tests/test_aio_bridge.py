@@ -1,0 +1,551 @@
+"""weald.aio's bridge: greenlets that wait for coroutines, coroutines that call blocking code."""
+
+import asyncio
+import contextvars
+import logging
+import sys
+import threading
+import traceback
+
+import pytest
+from helpers import python, settle
+
+import weald
+from weald import BlockingSwitchOutError, GreenletExit, Timeout
+from weald.aio import await_, new_event_loop, run, to_greenlet
+from weald.event import AsyncResult, Event
+
+variable = contextvars.ContextVar("variable", default="unset")
+
+
+# ------------------------------------------------------------------ await_
+
+
+async def answer(value):
+    return value
+
+
+async def slowly(value, seconds=0.001):
+    await asyncio.sleep(seconds)
+    return value
+
+
+def test_await_what_does_not_wait(loop_name):
+    assert await_(answer(1)) == 1
+
+
+def test_await_what_waits(loop_name):
+    assert await_(slowly(2)) == 2
+
+
+def test_await_again_and_again(loop_name):
+    assert [await_(slowly(i)) for i in range(20)] == list(range(20))
+
+
+def test_coroutines_of_many_greenlets_share_a_loop(virtual):
+    loops = set()
+
+    async def wait(i):
+        loops.add(asyncio.get_running_loop())
+        await asyncio.sleep(10)
+        loops.add(asyncio.get_running_loop())
+        return i
+
+    before = virtual.loop.now()
+    jobs = [weald.spawn(await_, wait(i)) for i in range(100)]
+    assert [job.get() for job in jobs] == list(range(100))
+    assert virtual.loop.now() - before == 10 and len(loops) == 1
+
+
+def test_what_a_coroutine_leaves_behind_runs_on():
+    async def begin():
+        return asyncio.create_task(slowly("later"))
+
+    task = await_(begin())
+    assert await_(task) == "later"
+
+
+def test_other_awaitables():
+    class Awaitable:
+        def __await__(self):
+            yield from asyncio.sleep(0.001).__await__()
+            return "awaited"
+
+    assert await_(Awaitable()) == "awaited"
+    with pytest.raises(TypeError):
+        await_(3)
+
+
+def test_exceptions_keep_their_tracebacks():
+    async def fail():
+        await asyncio.sleep(0)
+        raise KeyError("text")
+
+    with pytest.raises(KeyError, match="text") as caught:
+        await_(fail())
+    names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert "fail" in names and "test_exceptions_keep_their_tracebacks" in names
+
+    async def fail_at_once():
+        raise KeyError("text")
+
+    with pytest.raises(KeyError, match="text"):
+        await_(fail_at_once())
+
+
+def test_timeout(virtual):
+    ended = []
+
+    async def wait():
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(5)
+            ended.append(True)
+
+    before = virtual.loop.now()
+    with pytest.raises(TimeoutError, match="10"):
+        await_(wait(), timeout=10)
+    assert ended and virtual.loop.now() - before == 15  # it has ended when await_ returns
+
+
+def test_a_timeout_that_the_coroutine_survives(virtual):
+    async def stubborn():
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            return "done anyway"
+
+    assert await_(stubborn(), timeout=1) == "done anyway"
+
+
+def test_a_killed_greenlet_cancels_and_waits(virtual):
+    events = []
+
+    async def wait():
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            events.append("cancelled")
+            await asyncio.sleep(3)
+            events.append("ended")
+            raise
+
+    def caller():
+        try:
+            await_(wait())
+        finally:
+            events.append("caller")
+
+    greenlet = weald.spawn(caller)
+    weald.sleep(1)
+    greenlet.kill()
+    assert events == ["cancelled", "ended", "caller"]
+    assert isinstance(greenlet.value, GreenletExit)
+
+
+def test_a_greenlet_killed_twice_loses_no_coroutine(virtual):
+    events = []
+
+    async def wait():
+        for _ in range(2):
+            try:
+                await asyncio.sleep(100)
+            except asyncio.CancelledError:
+                events.append("cancelled")
+        events.append("ended")
+
+    greenlet = weald.spawn(await_, wait())
+    weald.sleep(1)
+    greenlet.kill(block=False)
+    weald.sleep(1)
+    greenlet.kill()
+    assert events == ["cancelled", "cancelled", "ended"] and greenlet.dead
+
+
+def test_what_fails_in_a_killed_greenlets_coroutine_is_logged(virtual, caplog):
+    async def fail():
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            raise KeyError("while it is cancelled") from None
+
+    greenlet = weald.spawn(await_, fail())
+    weald.sleep(1)
+    with caplog.at_level(logging.ERROR, "asyncio"):
+        greenlet.kill()
+    assert "while it is cancelled" in caplog.text
+
+
+def test_a_weald_timeout_ends_await(virtual):
+    with pytest.raises(Timeout), Timeout(5):
+        await_(asyncio.sleep(100))
+
+
+def test_cancelled_by_others(virtual):
+    async def begin():
+        return asyncio.ensure_future(asyncio.sleep(100))
+
+    task = await_(begin())
+    greenlet = weald.spawn(await_, task)
+    weald.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        greenlet.get()
+
+
+def test_context_variables_pass_both_ways():
+    async def change(waits):
+        assert variable.get() == "outer"
+        if waits:
+            await asyncio.sleep(0.001)
+        variable.set("inner")
+
+    for waits in (False, True):
+        variable.set("outer")
+        await_(change(waits))
+        assert variable.get() == "inner"
+
+
+def test_await_in_a_coroutine_says_what_to_do():
+    async def main():
+        coroutine = answer(1)
+        with pytest.raises(RuntimeError, match="use await"):
+            await_(coroutine)
+        coroutine.close()
+
+    run(main())
+    await_(main())
+
+
+def test_await_in_the_hub():
+    result = AsyncResult()
+
+    def call():
+        coroutine = answer(1)
+        try:
+            await_(coroutine)
+        except BaseException as error:
+            result.set(error)
+        coroutine.close()
+
+    weald.get_hub().run_callback(call)
+    assert isinstance(result.get(), BlockingSwitchOutError)
+
+
+def test_a_coroutine_twice():
+    coroutine = answer(1)
+    assert await_(coroutine) == 1
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        await_(coroutine)
+
+
+def test_a_future_of_another_loop():
+    loop = new_event_loop()
+    with pytest.raises(ValueError, match="loop"):
+        await_(loop.create_future())
+    loop.close()
+
+
+def test_the_resident_loop_cannot_be_stopped_or_run():
+    async def main():
+        return asyncio.get_running_loop()
+
+    loop = await_(main())
+    with pytest.raises(RuntimeError, match="as long as the hub"):
+        loop.stop()
+    with pytest.raises(RuntimeError, match="already running"):
+        loop.run_forever()
+    with pytest.raises(RuntimeError, match="Cannot close a running"):
+        loop.close()
+
+
+def test_the_resident_loop_ends_with_its_hub(loop_name):
+    async def main():
+        return asyncio.get_running_loop()
+
+    loop = await_(main())
+    weald.get_hub().destroy()
+    assert loop.is_closed() and not loop.is_running()
+    other = await_(main())
+    assert other is not loop and await_(main()) is other
+
+
+def test_each_thread_has_its_own():
+    loops = []
+
+    async def main():
+        await asyncio.sleep(0.001)
+        loops.append(asyncio.get_running_loop())
+
+    threads = [threading.Thread(target=await_, args=(main(),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(set(loops)) == 2
+
+
+def test_a_deadlock_names_tasks():
+    async def forever():
+        await asyncio.get_running_loop().create_future()
+
+    async def outer():
+        await forever()
+
+    with pytest.raises(weald.LoopExit, match=r"(?s)test_aio_bridge.py:\d+ in outer.*test_aio_bridge.py:\d+ in forever"):
+        await_(outer())
+
+
+def test_exits_reach_the_main_greenlet():
+    async def leave():
+        await asyncio.sleep(0.001)
+        raise SystemExit(3)
+
+    def caller():
+        with pytest.raises(SystemExit):
+            await_(leave())
+
+    weald.spawn(caller)
+    with pytest.raises(SystemExit):
+        Event().wait(20)
+    assert await_(slowly("goes on")) == "goes on"
+
+
+def test_a_coroutine_that_blocks_blocks_no_other(virtual):
+    async def block(seconds):
+        await asyncio.sleep(0)
+        weald.sleep(seconds)
+        return seconds
+
+    before = virtual.loop.now()
+    jobs = [weald.spawn(await_, block(seconds)) for seconds in (30, 10, 20)]
+    assert [job.get() for job in jobs] == [30, 10, 20]
+    assert virtual.loop.now() - before == 30
+
+
+def test_the_interpreter_ends_with_a_resident_loop():
+    out = python(
+        """
+        import asyncio, weald.aio
+        async def main():
+            await asyncio.sleep(0.001)
+            return "text"
+        print(weald.aio.await_(main()))
+        """
+    )
+    assert out == "text\n"
+
+
+# ------------------------------------------------------------------ to_greenlet
+
+
+def test_blocking_code_in_a_greenlet(loop_name):
+    def block(a, *, b):
+        weald.sleep(0.001)
+        return a + b
+
+    async def main():
+        return await asyncio.gather(to_greenlet(block, 1, b=2), to_greenlet(block, 3, b=4))
+
+    assert run(main()) == [3, 7]
+
+
+def test_exceptions_of_blocking_code():
+    def fail():
+        weald.sleep(0)
+        raise KeyError("text")
+
+    async def main():
+        with pytest.raises(KeyError, match="text") as caught:
+            await to_greenlet(fail)
+        assert "fail" in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+
+    run(main())
+
+
+def test_cancelling_kills_the_greenlet_and_waits(virtual):
+    events = []
+
+    def block():
+        try:
+            weald.sleep(100)
+        except GreenletExit:
+            weald.sleep(3)
+            events.append("killed")
+            raise
+
+    async def main():
+        try:
+            async with asyncio.timeout(10):
+                await to_greenlet(block)
+        finally:
+            events.append(asyncio.get_running_loop().time())
+
+    before = virtual.loop.now()
+    with pytest.raises(TimeoutError):
+        run(main())
+    assert events == ["killed", before + 13]
+
+
+def test_cancelled_before_the_greenlet_begins():
+    began = []
+
+    async def main():
+        task = asyncio.create_task(to_greenlet(began.append, 1))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+    assert began in ([], [1])
+
+
+def test_context_variables_pass_to_blocking_code_and_back():
+    def change():
+        assert variable.get() == "outer"
+        variable.set("inner")
+
+    async def main():
+        variable.set("outer")
+        await to_greenlet(change)
+        return variable.get()
+
+    assert run(main()) == "inner"
+
+
+def test_blocking_code_awaits_on_the_loop_that_called_it():
+    async def main():
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        loop.call_later(0.001, future.set_result, "set")
+
+        def block():
+            async def inner():
+                assert asyncio.get_running_loop() is loop
+                return await future
+
+            return await_(inner())
+
+        return await to_greenlet(block)
+
+    assert run(main()) == "set"
+
+
+def test_only_on_wealds_loop():
+    async def main():
+        with pytest.raises(RuntimeError, match="needs weald's event loop"):
+            await to_greenlet(print)
+        with pytest.raises(RuntimeError, match="needs weald's event loop"):
+            await AsyncResult()
+
+    asyncio.run(main())
+
+
+# ------------------------------------------------------------------ await of greenlets and AsyncResults
+
+
+def test_await_a_greenlet(loop_name):
+    def block(value):
+        weald.sleep(0.001)
+        return value
+
+    async def main():
+        done = weald.spawn(block, 0)
+        assert await done == 0
+        return [await done, *await asyncio.gather(*[slot(weald.spawn(block, i)) for i in range(3)])]
+
+    async def slot(greenlet):
+        return await greenlet
+
+    assert run(main()) == [0, 0, 1, 2]
+
+
+def test_await_an_async_result():
+    async def main():
+        result = AsyncResult()
+        asyncio.get_running_loop().call_soon(result.set, "value")
+        assert await result == "value"
+        failed = AsyncResult()
+        failed.set_exception(KeyError("text"))
+        with pytest.raises(KeyError):
+            await failed
+
+    run(main())
+
+
+def test_cancelling_the_wait_leaves_the_greenlet(virtual):
+    async def main():
+        greenlet = weald.spawn(weald.sleep, 100)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await greenlet
+        assert not greenlet.dead
+        await greenlet
+
+    run(main())
+    settle()
+
+
+def test_a_result_that_another_thread_sets():
+    async def main():
+        result = AsyncResult()
+        threading.Thread(target=result.set, args=("there",)).start()
+        return await result
+
+    assert run(main()) == "there"
+
+
+# ------------------------------------------------------------------ patched
+
+
+def test_patched():
+    out = python(
+        """
+        import weald.monkey
+        weald.monkey.patch_all()
+        import asyncio, threading, time, queue, weald.aio
+        from weald.aio import await_, to_greenlet
+
+        async def block():
+            task = asyncio.current_task()
+            assert threading.current_thread() is threading.main_thread()
+            time.sleep(0.1)
+            assert asyncio.current_task() is task and threading.current_thread() is threading.main_thread()
+            await asyncio.sleep(0.01)
+            assert asyncio.current_task() is task and asyncio.get_running_loop() is task.get_loop()
+            return 1
+
+        async def main():
+            began = time.monotonic()
+            total = sum(await asyncio.gather(*[block() for _ in range(100)]))
+            assert time.monotonic() - began < 5  # one after the other they would take 10 s
+            q = queue.Queue()
+            getting = asyncio.create_task(to_greenlet(q.get))
+            await asyncio.sleep(0.01)
+            q.put("item")
+            return total, await getting, await asyncio.to_thread(max, 1, 2)
+
+        print(weald.aio.run(main()))
+        print(await_(block()))
+        results = []
+        thread = threading.Thread(target=lambda: results.append(weald.aio.run(asyncio.sleep(0.01, "thread"))))
+        thread.start(); thread.join()
+        print(results)
+        """
+    )
+    assert out.splitlines() == ["(100, 'item', 2)", "1", "['thread']"]
+
+
+def test_eager_tasks():
+    if sys.version_info < (3, 12):
+        pytest.skip("eager tasks came with Python 3.12")
+
+    async def main():
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        task = asyncio.create_task(answer(1))
+        assert task.done()
+        return await task
+
+    assert run(main()) == 1
