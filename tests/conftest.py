@@ -12,6 +12,7 @@ import pytest
 from helpers import PATIENCE
 
 from weald import _core
+from weald.testing import virtual_clock
 
 
 def _fresh_hub(name: str | None) -> None:
@@ -38,9 +39,8 @@ def io_loop(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def virtual() -> Iterator[_core.Hub]:
     """A hub on the virtual clock: sleeping takes no time, and exactly as long as asked."""
-    _fresh_hub("virtual")
-    yield _core.get_hub()
-    _fresh_hub(None)
+    with virtual_clock() as hub:
+        yield hub
 
 
 def require_program(name: str, package: str | None = None) -> str:

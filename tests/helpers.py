@@ -21,6 +21,7 @@ import pytest
 
 import weald
 from weald import _core
+from weald.testing import blocked
 
 # Seconds that anything may take on a slow and busy machine: the bound of what would otherwise hang, never a measure.
 # Programs in texts, which cannot import this, use 100.
@@ -54,10 +55,7 @@ def takes(ticks: float) -> Iterator[None]:
         assert elapsed >= tick(ticks) - 0.002
 
 
-def settle() -> None:
-    """Let everything that is ready run, without letting the clock advance."""
-    for _ in range(10):
-        weald.sleep(0)
+settle = blocked
 
 
 def wait_until(predicate: Callable[[], Any], seconds: float = PATIENCE) -> None:

@@ -4,7 +4,7 @@ import threading
 from concurrent.futures import CancelledError
 
 import pytest
-from helpers import HubMakingTime, Thread
+from helpers import PATIENCE, HubMakingTime, Thread
 
 import weald
 from weald import Timeout
@@ -84,13 +84,13 @@ def test_event_set_from_a_thread_and_waited_for_in_one():
     event, back = Event(), Event()
 
     def other():
-        assert event.wait(20)
+        assert event.wait(PATIENCE)
         back.set()
 
     thread = threading.Thread(target=other)
     thread.start()
     weald.spawn(event.set)
-    assert back.wait(20)
+    assert back.wait(PATIENCE)
     thread.join()
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers import python, settle, wait_until
+from helpers import PATIENCE, python, settle, wait_until
 from test_threadpool import Gate
 
 import weald
@@ -236,7 +236,7 @@ def test_a_call_whose_caller_has_gone_is_waited_for():
     settle()
     assert not later.ready()
     thing.gate.open()
-    assert later.get(timeout=20) != threading.get_ident()
+    assert later.get(timeout=PATIENCE) != threading.get_ident()
     assert thing.gate.passed == 1
 
 
@@ -251,7 +251,7 @@ def test_what_it_has_handed_out_waits_too():
     settle()
     assert not later.ready()
     thing.gate.open()
-    later.get(timeout=20)
+    later.get(timeout=PATIENCE)
 
 
 def test_what_a_module_hands_out_is_on_its_own():
@@ -275,7 +275,7 @@ def test_a_call_that_has_not_begun_does_not_begin_for_a_caller_who_has_gone():
     settle()
     second.kill()
     thing.gate.open()
-    first.get(timeout=20)
+    first.get(timeout=PATIENCE)
     Proxy(called.append, pool=pool)(2)
     assert called == [2]
     pool.kill()
@@ -348,7 +348,7 @@ def test_sqlalchemy(tmp_path: Path):
     callers = [weald.spawn(query, number) for number in range(4)]
     wait_until(lambda: gate.inside == 4)
     gate.open()
-    assert [caller.get(timeout=20) for caller in callers] == [0, 1, 2, 3]
+    assert [caller.get(timeout=PATIENCE) for caller in callers] == [0, 1, 2, 3]
     with pytest.raises(sqlalchemy.exc.OperationalError), engine.connect() as connection:
         connection.execute(sqlalchemy.text("select * from nowhere"))
     with engine.connect() as connection, pytest.raises(RuntimeError), connection.begin():
@@ -416,7 +416,7 @@ def test_django(tmp_path: Path):
         def query(number):
             def wait(value):
                 inside.append(value)
-                assert opened.wait(20), "the loop was stalled"
+                assert opened.wait(100), "the loop was stalled"
                 return value
             connection.ensure_connection()
             connection.connection.create_function("wait", 1, wait)

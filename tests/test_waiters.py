@@ -144,7 +144,7 @@ def test_a_signals_handler_runs_though_its_thread_waits() -> None:
         event = Event()
         signal.signal({int(signal.SIGUSR1)}, lambda *args: event.set())
         threading.Timer(0.05, os.kill, (os.getpid(), {int(signal.SIGUSR1)})).start()
-        print(event.wait(30))
+        print(event.wait(100))
     """
     assert python(code) == "True\n"
 

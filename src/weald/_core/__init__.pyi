@@ -247,6 +247,11 @@ class Hub(greenlet):
 
         Returns True if it came to that, at once if the hub is destroyed.
         """
+    def wait_blocked(self) -> None:
+        """Wait until all other greenlets of this hub are parked and nothing that has come already wakes one of them.
+
+        Timers that are not due are not waited for, nor native threads, nor other processes.
+        """
     def run_loop(self, nowait: bool = False, once: bool = False) -> None:
         """Run a hub that is no thread's own, in the calling greenlet, until nothing is left to wait for.
 
@@ -297,7 +302,7 @@ def set_hub(hub: Hub | None) -> None:
     was made in another thread or is destroyed.
     """
 
-def set_loop_factory(name: str | None) -> None:
+def set_loop_factory(name: str | None) -> str | None:
     """Make the loops of new hubs with backend `name`: "libuv", "libev" or "virtual".
 
     None goes back to the environment variable WEALD_LOOP, or libuv.  ValueError, which says what there is, for a name

@@ -68,6 +68,7 @@ cdef int forget_parent(Hub hub) except -1:
     hub.resolver = None
     hub.resident = None
     hub.idlers = []
+    hub.onlookers = None
     hub.backend.polling = False
     hub.backend.forked()
     for entry in hub.fds:

@@ -72,6 +72,7 @@ cdef class Hub(greenlet):
     cdef double loop_time  # when the last poll or the last look at the timers was
     cdef void *parked_head  # of the list of parked Waiters: the latest
     cdef list idlers  # Waiters of `join`
+    cdef list onlookers  # Waiters of `wait_blocked`; None without any
     cdef list fds  # descriptor number to FdEntry or None; descriptor.pyx owns it
     cdef SignalWatch signals  # None but in the main thread
     cdef void *driving  # the Driven whose callback runs just now and has not parked yet; borrowed
@@ -92,6 +93,7 @@ cdef class Hub(greenlet):
     cdef int run_round(self, double deadline) except -1
     cdef int poll(self, double deadline) except -1
     cdef int wake_idlers(self) except -1
+    cdef int wake_onlookers(self) except -1
     cdef int watch_signals(self) except -1
     cdef int close_signals(self) except -1
     cdef int report_deadlock(self) except -1

@@ -477,10 +477,12 @@ cdef class Hub(greenlet):
     cdef bint round_here(self, Waiter waiter) except -1:
         """One round of the loop in the greenlet that is about to park with `waiter`: the hub's would be a detour.
 
-        False if the hub greenlet is needed: to end, to call callbacks, to report a deadlock.  The ring is empty, or
+        False if the hub greenlet is needed: to end, to call callbacks, to resume who waits for all to be parked, to
+        report a deadlock.  The ring is empty, or
         its first item belongs to the next batch.
         """
-        if self.stopping or self.ring.count == 0 and self.refs + self.timers.refs <= 0:
+        if self.stopping or self.ring.count == 0 and (
+                self.refs + self.timers.refs <= 0 or self.onlookers is not None):
             return False
         if self.watched is not None and self.watched.busy:
             return False
@@ -554,6 +556,11 @@ cdef class Hub(greenlet):
                 break
             if self.ring.count > 0:
                 deadline = 0.0
+            elif self.onlookers is not None:
+                self.run_round(0.0)  # what has come already may wake somebody
+                if self.ring.count == 0:
+                    self.wake_onlookers()
+                continue
             else:
                 deadline = self.timers.next_deadline()
                 if self.refs + self.timers.refs <= 0:
@@ -631,6 +638,13 @@ cdef class Hub(greenlet):
         idlers, self.idlers = self.idlers, []
         for waiter in idlers:
             waiter.resume(True)
+        return 0
+
+    cdef int wake_onlookers(self) except -1:
+        cdef Waiter waiter
+        onlookers, self.onlookers = self.onlookers, None
+        for waiter in onlookers or ():
+            waiter.resume(None)
         return 0
 
     cdef int watch_signals(self) except -1:
@@ -713,6 +727,24 @@ cdef class Hub(greenlet):
             if waiter in self.idlers:
                 self.idlers.remove(waiter)
 
+    def wait_blocked(self):
+        """Wait until all other greenlets of this hub are parked and nothing that has come already wakes one of them.
+
+        Timers that are not due are not waited for, nor native threads, nor other processes.
+        """
+        self.check_made()
+        cdef Waiter waiter = self.waiter()
+        if self.onlookers is None:
+            self.onlookers = []
+        self.onlookers.append(waiter)
+        try:
+            self.park(waiter, "all others to be parked")
+        finally:
+            if self.onlookers is not None and waiter in self.onlookers:
+                self.onlookers.remove(waiter)
+                if not self.onlookers:
+                    self.onlookers = None
+
     def destroy(self, destroy_loop=True):
         """End the hub: free its loop and let go of its descriptors.  Idempotent.
 
@@ -742,6 +774,7 @@ cdef class Hub(greenlet):
             if entry is not None:
                 entry.close()
         self.fds = []
+        self.onlookers = None
         self.close_signals()
         self.backend.close()
         forget_hub(self)

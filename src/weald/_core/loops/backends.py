@@ -33,15 +33,16 @@ def loop_names() -> list[str]:
     return found
 
 
-def set_loop_factory(name: str | None) -> None:
+def set_loop_factory(name: str | None) -> str | None:
     """Make the loops of new hubs with backend `name`; None goes back to WEALD_LOOP or libuv.
 
-    ValueError, which says what there is, for one that is not known or not built.
+    Returns what it was before.  ValueError, which says what there is, for one that is not known or not built.
     """
     global _chosen
     if name is not None:
         _loop_class(name)
-    _chosen = name
+    before, _chosen = _chosen, name
+    return before
 
 
 def make_loop(name: str | None) -> Any:

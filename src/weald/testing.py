@@ -1,0 +1,55 @@
+"""For tests of programs that use weald: a clock that jumps, and waiting until nothing moves any more.
+
+Called by: tests, users' and weald's own.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from weald import _core
+
+__all__ = ["blocked", "virtual_clock"]
+
+
+def blocked() -> None:
+    """Wait until all other greenlets of this thread are parked, and what has come already has woken whom it wakes.
+
+    What a test has set going has then gone as far as it can by itself: data that has been sent has been read, whoever
+    wants a lock waits for it.  It takes the place of a `sleep` that hopes to be long enough.  Timers that are not due
+    are not waited for, and neither are native threads and other processes.  A greenlet that goes on for ever without
+    parking (`while True: sleep(0)`) keeps this from returning.
+
+        reader = weald.spawn(sock.recv, 100)
+        blocked()
+        assert not reader.ready()  # it waits
+        peer.send(b"x")
+        blocked()
+        assert reader.get(block=False) == b"x"
+    """
+    _core.get_hub().wait_blocked()
+
+
+@contextmanager
+def virtual_clock() -> Iterator[_core.Hub]:
+    """In the block, time jumps: `sleep(1000)` takes no time, and exactly 1000 seconds by `hub.loop.now()`.
+
+    When all greenlets are parked the clock advances to the next timer at once: programs with long waits are tested in
+    no time, and take the same course each time.  Descriptors cannot be waited for (OSError): sockets, pipes and
+    children need a real loop.  The clocks of module time stay as they are.
+
+    Yields the thread's hub in the block, a new one.  The hub that was there before is destroyed, and so is this one in
+    the end: greenlets that are parked then never go on.  Hubs of other threads that begin in the block have such a
+    clock, too, each its own.
+
+        with virtual_clock() as hub:
+            begin = hub.loop.now()
+            weald.sleep(3600)
+            assert hub.loop.now() == begin + 3600
+    """
+    before = _core.set_loop_factory("virtual")
+    try:
+        _core.get_hub().destroy()
+        yield _core.get_hub()
+    finally:
+        _core.get_hub().destroy()
+        _core.set_loop_factory(before)
