@@ -1,6 +1,6 @@
 """The parts of a response's head: status lines and fields, checked and encoded; the Date; reason phrases.
 
-Called by: exchange.pyx, handler.py, http2.py.
+Called by: exchange.pyx, handler.py, http2.py, weald.serve.config.
 
 Invariants:
 - Nothing leaves here that could be read as more than one field or line: no CR, LF or other control character.

@@ -1,10 +1,11 @@
 """`weald serve MODULE:APP`: a WSGI application on several processes, for production.
 
 `config` is what was asked for; `supervisor` the parent process, which binds, forks, reloads and stops; `worker` a
-child, which loads the application and serves; `accesslog` and `metrics` are what operators look at; `systemd` its
-part of socket activation and notification.  The command line is in `weald.__main__`.
+child, which loads the application and serves; `listeners`, `fair` and `tls` how it is reached; `process` whose it is;
+`changes` what `--reload` looks at; `accesslog` and `metrics` are what operators look at; `systemd` its part of socket
+activation and notification.  `command` is the command line.
 
-Called by: weald.__main__, users.
+Called by: command.py, users.
 """
 
 from weald.serve.config import Config

@@ -1,18 +1,22 @@
 """What `weald serve` was asked to do, and how an application is loaded.
 
-Called by: weald/__main__.py, supervisor.py, worker.py.
+Called by: command.py, supervisor.py, tls.py, worker.py.
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from typing import Any
 
+from weald.http.fields import field_name, field_value
+from weald.http.forwarded import Trusted
 from weald.http.limits import Limits
 from weald.serve.errors import ConfigError
 from weald.serve.listeners import parse_bind
+from weald.serve.process import find_ids, usable_cores
 
 __all__ = ["Config", "ConfigError", "load_application", "parse_bind", "parse_limits"]
 
@@ -26,12 +30,27 @@ class Config:
 
     application: str
     binds: tuple[str, ...] = ("127.0.0.1:8000",)
-    workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    workers: int = field(default_factory=usable_cores)
     directory: str = "."
     patch: bool = True
     certfile: str | None = None
     keyfile: str | None = None
     key_password_file: str | None = None  # its first line
+    sni: tuple[str, ...] = ()  # NAME=CERTFILE[:KEYFILE]
+    client_ca: str | None = None  # asks for client certificates
+    client_cert: str = "required"  # or "optional"
+    tls_min: str = "1.2"
+    ciphers: str | None = None
+    backlog: int = 2048
+    socket_mode: str = "666"  # octal
+    root_path: str = ""  # SCRIPT_NAME
+    forwarded_allow_ips: str | None = None  # see weald.http.forwarded
+    headers: tuple[str, ...] = ()  # "NAME: VALUE", added to responses that have none of that name
+    reload: bool = False  # when a file of the application has changed
+    user: str | None = None
+    group: str | None = None
+    umask: str | None = None  # octal
+    pid_file: str | None = None
     access_log: str = "off"  # one of LOG_FORMATS
     access_log_file: str = "-"  # "-" is standard output
     metrics: str | None = None  # where to serve /metrics
@@ -48,6 +67,22 @@ class Config:
         """Raises ConfigError."""
         if self.workers < 1:
             raise ConfigError("at least one worker is needed")
+        for name, value in (("--socket-mode", self.socket_mode), ("--umask", self.umask)):
+            if value is not None and not re.fullmatch("0?[0-7]{1,3}", value):
+                raise ConfigError(f"{name} must be octal, like 660, not {value!r}")
+        if self.backlog < 1:
+            raise ConfigError("--backlog must be a number from 1 on")
+        if self.root_path and not re.fullmatch(r"(/[^/?#\s]+)+", self.root_path):
+            raise ConfigError(f"--root-path must be like /prefix, without a slash at its end, not {self.root_path!r}")
+        find_ids(self.user, self.group)
+        if self.forwarded_allow_ips is not None:
+            try:
+                Trusted(self.forwarded_allow_ips)
+            except ValueError as error:
+                raise ConfigError(f"--forwarded-allow-ips: {error}") from None
+        self.fields()
+        if (self.sni or self.client_ca or self.ciphers) and not self.certfile:
+            raise ConfigError("--sni, --client-ca and --ciphers need --certfile")
         if self.access_log not in LOG_FORMATS:
             raise ConfigError(f"no access log format {self.access_log!r}; there are: {', '.join(LOG_FORMATS)}")
         for name in (
@@ -67,12 +102,36 @@ class Config:
         for bind in (*self.binds, *([self.metrics] if self.metrics else [])):
             parse_bind(bind)
 
+    def fields(self) -> list[tuple[str, str]]:
+        """Names and values of `headers`.  Raises ConfigError."""
+        found = []
+        for header in self.headers:
+            name, colon, value = header.partition(":")
+            try:
+                if not colon:
+                    raise ValueError
+                field_value(name, value.strip())
+                field_name(name)
+            except (ValueError, TypeError, UnicodeError):
+                raise ConfigError(f"--header must be like 'X-Frame-Options: DENY', not {header!r}") from None
+            found.append((name, value.strip()))
+        return found
+
     def settled(self) -> "Config":
         """With paths that do not change when a worker goes to the application's folder."""
-        names = [name for name in ("directory", "certfile", "keyfile", "key_password_file") if getattr(self, name)]
+        names = [
+            name
+            for name in ("directory", "certfile", "keyfile", "key_password_file", "client_ca", "pid_file")
+            if getattr(self, name)
+        ]
         if self.access_log_file != "-":
             names.append("access_log_file")
-        return replace(self, **{name: os.path.abspath(getattr(self, name)) for name in names})
+        sni = []
+        for setting in self.sni:
+            name, _, files = setting.partition("=")
+            sni.append(name + "=" + ":".join(os.path.abspath(path) if path else "" for path in files.split(":")))
+        paths = {name: os.path.abspath(getattr(self, name)) for name in names}
+        return replace(self, sni=tuple(sni), **paths)
 
 
 def parse_limits(settings: Iterable[str]) -> Limits:

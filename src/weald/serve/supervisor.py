@@ -1,6 +1,6 @@
 """The parent process of `weald serve`: binds, forks the workers, and keeps them: restarts, reloads, stops.
 
-Called by: weald.__main__.  It never loads the application, so each worker it forks begins with the code of the moment,
+Called by: command.py.  It never loads the application, so each worker it forks begins with the code of the moment,
 and it has no event loop of weald's: it waits in a selector.
 
 Invariants:
@@ -28,10 +28,11 @@ from weald.serve import listeners, systemd, worker
 from weald.serve.config import Config, ConfigError
 from weald.serve.listeners import describe, parse_bind, refuse_newcomers
 from weald.serve.metrics import Metrics
+from weald.serve.process import become, remove_pid_file, write_pid_file
+from weald.serve.tls import tls_context
 
 __all__ = ["run"]
 
-BACKLOG = 2048
 _YOUNG = 10.0  # seconds: a worker that dies sooner is replaced after a pause
 _PAUSE = 1.0
 _EXIT = 3.0  # seconds for a worker's exit functions, when its requests have taken all of `graceful_timeout`
@@ -89,14 +90,18 @@ class Supervisor:
         except (OSError, ValueError) as error:
             raise ConfigError(f"the sockets from systemd cannot be used: {error}") from None
         self.inherited = bool(inherited)
-        self.listeners = inherited or [sock for bind in config.binds for sock in listeners.bind_address(bind, BACKLOG)]
+        self.listeners = inherited or [
+            sock
+            for bind in config.binds
+            for sock in listeners.bind_address(bind, config.backlog, int(config.socket_mode, 8))
+        ]
         self.paths = [path for bind in config.binds if not inherited and isinstance(path := parse_bind(bind), str)]
         # Where each worker was when it took too long: it writes that itself, at its end.
         self.stacks = [os.memfd_create(f"weald-worker-{slot}") for slot in range(config.workers)]
         self.metrics = Metrics(config.workers)
         self.metrics_listener: socket.socket | None = None
         if config.metrics:
-            self.metrics_listener = listeners.bind_address(config.metrics, BACKLOG)[0]
+            self.metrics_listener = listeners.bind_address(config.metrics, config.backlog)[0]
         self.children: dict[int, Child] = {}
         self.selector = selectors.DefaultSelector()
         self.restarts: list[tuple[float, int]] = []  # when to start a slot's worker again
@@ -222,6 +227,8 @@ class Supervisor:
                 child.replaces = None
             self.start_successors()
             self.announce()
+        if b"c" in said and not child.stopping and not self.stopping and child.generation == self.generation:
+            self.reload()
         free = not child.stopping and child.successor is None and not self.stopping
         if b"x" in said and free and monotonic() >= child.next_try:
             say(f"worker {child.pid} has served its time")
@@ -419,16 +426,29 @@ def run(config: Config) -> int:
     config.check()
     use_steady_streams()
     config = config.settled()
-    worker.tls_context(config)  # what is wrong with a certificate is told once, not by each worker
-    return Supervisor(config).run()
+    tls_context(config)  # what is wrong with a certificate is told once, not by each worker
+    supervisor = Supervisor(config)
+    # With the sockets open; what is written from here on, and what the workers load, is the user's.
+    if config.umask is not None:
+        os.umask(int(config.umask, 8))
+    if config.pid_file:
+        write_pid_file(config.pid_file)
+    try:
+        become(config.user, config.group)
+        return supervisor.run()
+    finally:
+        if config.pid_file:
+            remove_pid_file(config.pid_file)
 
 
 def check(config: Config) -> None:
     """Load everything as a worker would, without serving.  Raises ConfigError, or what the application raises."""
     config.check()
     config = config.settled()
-    worker.tls_context(config)
-    for bind in listeners.check_addresses((*config.binds, *([config.metrics] if config.metrics else [])), BACKLOG):
+    tls_context(config)
+    for bind in listeners.check_addresses(
+        (*config.binds, *([config.metrics] if config.metrics else [])), config.backlog
+    ):
         say(f"{bind} is in use, by the running service perhaps")
     if config.patch:
         from weald import monkey

@@ -1,7 +1,8 @@
 """A worker of `weald serve`: loads the application, serves, and stops in order.
 
 Called by: supervisor, in a forked child, with the listeners and a socket to the parent.  On that socket it says, a byte
-each: `r` ready, `.` still turning, `x` replace me.  Its end means that the parent is gone: the worker stops, too.
+each: `r` ready, `.` still turning, `x` replace me, `c` files have changed.  Its end means that the parent is gone: the
+worker stops, too.
 """
 
 import faulthandler
@@ -10,16 +11,18 @@ import random
 import resource
 import signal
 import socket
-import ssl
 import sys
 import traceback
 from importlib.util import find_spec
 from typing import Any
 
 from weald._core import monotonic, report, retry_logs
+from weald.http.forwarded import Forwarded, Trusted
+from weald.serve.changes import Watch
 from weald.serve.config import Config, load_application
 from weald.serve.errors import ConfigError
 from weald.serve.metrics import BEAT, BUCKETS, LAG, LAG_MAX, MEMORY, STARTS, Metrics
+from weald.serve.tls import tls_context
 
 __all__ = ["run", "serve_metrics"]
 
@@ -60,27 +63,33 @@ def run(
     return worker.wait()
 
 
-def tls_context(config: Config) -> ssl.SSLContext | None:
-    """Return the context for the certificate that is configured, None if there is none.  Raises ConfigError."""
-    if not config.certfile:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(config.certfile, config.keyfile, lambda: _password(config))
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"the certificate {config.certfile} and its key cannot be used: {error}") from None
-    return context
+def dressed(application: Any, config: Config) -> Any:
+    """`application` with what `config` puts around it."""
+    if config.root_path:
+        inner, root = application, config.root_path
 
+        def below(environ: dict[str, Any], start_response: Any) -> Any:
+            # A proxy may or may not have taken the prefix off.
+            path = environ["PATH_INFO"]
+            if path == root or path.startswith(root + "/"):
+                environ["PATH_INFO"] = path[len(root) :]
+            return inner(environ, start_response)
 
-def _password(config: Config) -> str:
-    """The key's password: asked for only if the key has one.  Raises ConfigError, so that nobody is prompted."""
-    if not config.key_password_file:
-        raise ConfigError(f"the key {config.keyfile or config.certfile} has a password: give it in --key-password-file")
-    try:
-        with open(config.key_password_file) as file:
-            return file.readline().rstrip("\r\n")
-    except OSError as error:
-        raise ConfigError(f"cannot read {config.key_password_file}: {error.strerror}") from None
+        application = below
+    if config.headers:
+        served, added = application, [(name.lower(), (name, value)) for name, value in config.fields()]
+
+        def with_fields(environ: dict[str, Any], start_response: Any) -> Any:
+            def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+                have = {name.lower() for name, _ in headers}
+                return start_response(status, [*headers, *(field for name, field in added if name not in have)], *rest)
+
+            return served(environ, start)
+
+        application = with_fields
+    if config.forwarded_allow_ips is not None:
+        application = Forwarded(application, Trusted(config.forwarded_allow_ips))
+    return application
 
 
 class Worker:
@@ -120,12 +129,13 @@ class Worker:
 
             handler_class = Logging
         options: dict[str, Any] = {}
-        context = tls_context(config)
-        if context is not None:
-            options["ssl_context"] = context
         # Not having h2 is no reason to refuse HTTP/1.1.
         http2 = config.http2 and find_spec("h2") is not None
-        many = {"wsgi.multiprocess": config.workers > 1}
+        context = tls_context(config, http2)
+        if context is not None:
+            options["ssl_context"] = context
+        application = dressed(application, config)
+        many = {"wsgi.multiprocess": config.workers > 1, "SCRIPT_NAME": config.root_path}
         share = Share(metrics, slot)
         self.servers = [
             FairServer(
@@ -157,6 +167,8 @@ class Worker:
         self.parent.sendall(b"r")
         spawn(self._watch_parent)
         spawn(self._watch_self)
+        if self.config.reload:
+            spawn(self._watch_files)
 
     def served(self) -> int:
         """Responses so far."""
@@ -166,6 +178,22 @@ class Worker:
         """Open the access log's file anew, after it was renamed."""
         if self.log is not None:
             self.log.reopen()
+
+    def _watch_files(self) -> None:
+        """Ask for a reload when a file of the application has changed."""
+        from weald._core import sleep
+
+        watch = Watch()
+        watch.changed()
+        while True:
+            sleep(0.3, ref=False)
+            path = watch.changed()
+            if path is not None:
+                report(f"weald: {path} has changed\n")
+                try:
+                    self.parent.sendall(b"c")
+                except OSError:
+                    return
 
     def _watch_parent(self) -> None:
         try:

@@ -1,0 +1,152 @@
+"""What a proxy in front says of a request: Forwarded (RFC 7239) and X-Forwarded-For, -Proto, -Host.
+
+Called by: weald.serve.
+
+A WSGI middleware that believes the fields of proxies it is told of and removes everybody else's, so that applications
+see one truth: REMOTE_ADDR, wsgi.url_scheme and HTTP_HOST are the client's.
+
+Invariants:
+- Each proxy appends to the list of those before it.  So the list is read from its end, and the client is the first
+  address that is no trusted proxy: what stands before it is the client's own invention.
+- Fields that contradict each other or cannot be read are an error of the proxy's configuration: 400, not a guess.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+__all__ = ["Forwarded", "Trusted"]
+
+_FIELDS = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST")
+_PAIR = re.compile(r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([!#$%&\'*+.^_`|~0-9A-Za-z:\[\]-]*))\s*')
+_HOST = re.compile(r"[A-Za-z0-9._~-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+
+
+class Trusted:
+    """Who is believed: addresses and networks, "unix" for Unix sockets, "*" for everybody, with commas between.
+
+    Raises ValueError for what is neither.
+    """
+
+    def __init__(self, names: str) -> None:
+        found = [name.strip() for name in names.split(",") if name.strip()]
+        self.everybody = "*" in found
+        self.unix = self.everybody or "unix" in found
+        self.networks = [ipaddress.ip_network(name, strict=False) for name in found if name not in ("*", "unix")]
+
+    def __contains__(self, address: Any) -> bool:
+        """Is `address` ("" for a Unix socket's client) believed?"""
+        if self.everybody:
+            return True
+        if not address:
+            return self.unix
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        mapped = getattr(ip, "ipv4_mapped", None)
+        return any(ip in network or (mapped is not None and mapped in network) for network in self.networks)
+
+
+class _Bad(Exception):
+    """The fields make no sense."""
+
+
+def _address(text: str) -> str:
+    """The address in "192.0.2.1:80", "[2001:db8::1]:80", "2001:db8::1"; "" for an obfuscated or unknown one."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        if text.lower() == "unknown" or text.startswith("_"):
+            return ""
+        raise _Bad(f"no address: {text[:50]!r}") from None
+
+
+def _forwarded(value: str) -> list[dict[str, str]]:
+    """RFC 7239's elements, the nearest proxy's last."""
+    elements: list[dict[str, str]] = [{}]
+    position = 0
+    while position < len(value):
+        found = _PAIR.match(value, position)
+        if found is None:
+            raise _Bad("Forwarded cannot be read")
+        name = found[1].lower()
+        if name in elements[-1]:
+            raise _Bad(f"Forwarded has {name} twice")
+        elements[-1][name] = re.sub(r"\\(.)", r"\1", found[2]) if found[2] is not None else found[3]
+        position = found.end()
+        if position < len(value):
+            if value[position] == ",":
+                elements.append({})
+            elif value[position] != ";":
+                raise _Bad("Forwarded cannot be read")
+            position += 1
+    return elements
+
+
+class Forwarded:
+    """The WSGI application `application` behind proxies that `trusted` contains."""
+
+    def __init__(self, application: Any, trusted: Trusted) -> None:
+        self.application = application
+        self.trusted = trusted
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ.get("REMOTE_ADDR", "") in self.trusted:
+            try:
+                self._believe(environ)
+            except _Bad as error:
+                body = f"the proxy's fields: {error}\n".encode()
+                start_response("400 Bad Request", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+                return [body]
+        else:
+            for name in _FIELDS:
+                environ.pop(name, None)
+        result: Iterable[bytes] = self.application(environ, start_response)
+        return result
+
+    def _believe(self, environ: dict[str, Any]) -> None:
+        """Put what the fields say into `environ`."""
+        proto = host = ""
+        if "HTTP_FORWARDED" in environ:
+            elements = _forwarded(environ["HTTP_FORWARDED"])
+            chain = [element.get("for", "unknown") for element in elements]
+            index = self._client(environ, chain)
+            # The element of the proxy that the client has spoken to.
+            proto, host = elements[index].get("proto", ""), elements[index].get("host", "")
+        elif "HTTP_X_FORWARDED_FOR" in environ:
+            chain = environ["HTTP_X_FORWARDED_FOR"].split(",")
+            self._client(environ, chain)
+        if "HTTP_FORWARDED" not in environ:
+            proto = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip()
+            host = environ.get("HTTP_X_FORWARDED_HOST", "").rpartition(",")[2].strip()
+        if proto:
+            scheme = {"wss": "https", "ws": "http"}.get(proto.lower(), proto.lower())
+            if scheme not in ("http", "https"):
+                raise _Bad(f"no scheme: {proto[:20]!r}")
+            environ["wsgi.url_scheme"] = scheme
+            if scheme == "https":
+                environ["HTTPS"] = "on"
+            else:
+                environ.pop("HTTPS", None)
+        if host:
+            if not _HOST.fullmatch(host):
+                raise _Bad(f"no host: {host[:50]!r}")
+            environ["HTTP_HOST"] = host
+
+    def _client(self, environ: dict[str, Any], chain: list[str]) -> int:
+        """Make the client REMOTE_ADDR; where it is in `chain`."""
+        for index in range(len(chain) - 1, -1, -1):
+            address = _address(chain[index])
+            if index == 0 or not address or address not in self.trusted:
+                break
+        if address:
+            environ["REMOTE_ADDR"] = address
+            environ.pop("REMOTE_PORT", None)  # it was the proxy's
+        return index

@@ -1,0 +1,203 @@
+"""The command `weald serve`: its options in groups, from the command line, the environment and a file.
+
+Called by: weald/__main__.py.
+
+An option is, in this order: what the command line says, the environment (`WEALD_SERVE_TIMEOUT=10`), the configuration
+file (`timeout = 10`), the default.  Names are the same everywhere.
+"""
+
+import os
+import tomllib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+__all__ = ["serve"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+FILE = "weald.toml"  # its table [serve]; or pyproject.toml's [tool.weald.serve]
+
+
+class _Option(click.Option):
+    def __init__(self, *arguments: Any, group: str = "Other", **options: Any) -> None:
+        self.group = group
+        super().__init__(*arguments, **options)
+
+
+class _Command(click.Command):
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options' help, a section for each group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(getattr(parameter, "group", "Other"), []).append(record)
+        for name, records in groups.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+
+def _read_file(context: click.Context, option: click.Parameter, path: str | None) -> None:
+    """Take the defaults from the configuration file."""
+    table: Any = None
+    chosen = path
+    try:
+        if path is None and os.path.exists(FILE):
+            path = FILE
+        if path is not None:
+            with open(path, "rb") as file:
+                table = tomllib.load(file)
+            is_project = os.path.basename(path) == "pyproject.toml"
+            table = table.get("tool", {}).get("weald", {}).get("serve") if is_project else table.get("serve")
+        elif os.path.exists("pyproject.toml"):
+            path = "pyproject.toml"
+            with open(path, "rb") as file:
+                table = tomllib.load(file).get("tool", {}).get("weald", {}).get("serve")
+    except OSError as error:
+        raise click.ClickException(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise click.ClickException(f"{path}: {error}") from None
+    if table is None:
+        if chosen is not None:
+            raise click.ClickException(f"{path} has no table [serve]")
+        return
+    names: dict[str, click.Parameter] = {}
+    for parameter in context.command.params:
+        for spelling in (*parameter.opts, *parameter.secondary_opts):
+            names[spelling.removeprefix("--").replace("-", "_")] = parameter
+    defaults: dict[str, Any] = {}
+    for key, value in table.items():
+        found = names.get(key.replace("-", "_"))
+        if found is None or not found.name or found is option:
+            raise click.ClickException(f"{path}: there is no option {key!r}")
+        if found.name == "limits" and isinstance(value, dict):
+            value = [f"{limit}={number}" for limit, number in value.items()]
+        if getattr(found, "multiple", False) and not isinstance(value, list):
+            value = [value]
+        defaults[found.name] = value
+    context.default_map = {**(context.default_map or {}), **defaults}
+
+
+def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
+    return click.option(*names, cls=_Option, group=group, **options)
+
+
+@click.command(
+    cls=_Command, context_settings={"auto_envvar_prefix": "WEALD_SERVE", "help_option_names": ["-h", "--help"]}
+)
+@click.argument("application", metavar="[MODULE:APP]", required=False)
+@_option(
+    "General",
+    "-c",
+    "--config",
+    is_eager=True,
+    expose_value=False,
+    callback=_read_file,
+    metavar="FILE",
+    help="TOML, options in the table [serve].  [weald.toml, or [tool.weald.serve] in pyproject.toml, if there is one]",
+)
+@_option("General", "--app-dir", "directory", default=".", help="Where the module is.  [here]")
+@_option("General", "--no-patch", is_flag=True, help="Leave the standard library as it is.")
+@_option("General", "--reload", is_flag=True, help="Load the application anew when its files change: for development.")
+@_option("General", "--check", is_flag=True, help="Bind, load the application and the certificates, and end.")
+@_option(
+    "Addresses",
+    "-b",
+    "--bind",
+    "binds",
+    multiple=True,
+    help="HOST:PORT, unix:PATH, unix:@NAME or fd://N; may come again  [127.0.0.1:8000]",
+)
+@_option("Addresses", "--backlog", default=2048, show_default=True, help="Connections that wait to be accepted.")
+@_option("Addresses", "--socket-mode", default="666", show_default=True, help="Mode of Unix sockets, octal.")
+@_option("Addresses", "--root-path", default="", help="Where the application is: SCRIPT_NAME.")
+@_option(
+    "Addresses",
+    "--forwarded-allow-ips",
+    metavar="LIST",
+    help="Believe X-Forwarded-* and Forwarded of these: addresses, networks, 'unix' or '*', with commas.",
+)
+@_option(
+    "Addresses",
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="A field for all responses that have none of that name; may come again.",
+)
+@_option("TLS", "--certfile", help="Certificate chain, PEM.")
+@_option("TLS", "--keyfile", help="Its key, PEM.")
+@_option("TLS", "--key-password-file", help="File whose first line is the key's password.")
+@_option(
+    "TLS",
+    "--sni",
+    "sni",
+    multiple=True,
+    metavar="NAME=CERTFILE[:KEYFILE]",
+    help="Another certificate, for who asks for NAME (or *.NAME); may come again.",
+)
+@_option("TLS", "--client-ca", metavar="FILE", help="Ask for client certificates of these authorities, PEM.")
+@_option("TLS", "--client-cert", default="required", show_default=True, type=click.Choice(["required", "optional"]))
+@_option(
+    "TLS", "--tls-min", default="1.2", show_default=True, type=click.Choice(["1.2", "1.3"]), help="Lowest version."
+)
+@_option("TLS", "--ciphers", help="OpenSSL's list, for TLS 1.2.")
+@_option(
+    "Processes",
+    "-w",
+    "--workers",
+    type=click.IntRange(1),
+    envvar=["WEALD_SERVE_WORKERS", "WEB_CONCURRENCY"],
+    help="Processes.  [one per core, of those that the container may use]",
+)
+@_option("Processes", "--user", help="Name or number to become once the sockets are open.")
+@_option("Processes", "--group", help="Name or number.  [the user's]")
+@_option("Processes", "--umask", help="Octal.")
+@_option("Processes", "--pid", "pid_file", metavar="FILE", help="Where to write the parent's process id.")
+@_option("Processes", "--graceful-timeout", default=30.0, show_default=True, help="Seconds for requests at a stop.")
+@_option(
+    "Processes",
+    "--boot-timeout",
+    default=300.0,
+    show_default=True,
+    help="Seconds to load the application; 0: for ever.",
+)
+@_option(
+    "Processes", "--timeout", default=60.0, show_default=True, help="End a worker that is blocked so long; 0: never."
+)
+@_option("Processes", "--max-requests", default=0, help="Replace a worker that has served so many.")
+@_option("Processes", "--max-requests-jitter", default=0, help="And up to so many more.")
+@_option("Processes", "--max-memory", default=0, help="Replace a worker of more than so many MiB.")
+@_option(
+    "Logs", "--access-log", default="off", type=click.Choice(["common", "combined", "json", "off"]), show_default=True
+)
+@_option("Logs", "--access-log-file", default="-", show_default=True, help="- is standard output; SIGUSR1 reopens it.")
+@_option("Logs", "--metrics", help="HOST:PORT to serve /metrics on, for Prometheus.")
+@_option("Protocol", "--limit", "limits", multiple=True, metavar="NAME=NUMBER", help="One of weald.http.Limits.")
+@_option("Protocol", "--http2/--no-http2", default=True, help="HTTP/2 to who asks for it (needs h2).  [yes]")
+def serve(application: str | None, check: bool, **options: Any) -> None:
+    """Serve the WSGI application MODULE:APP on several processes.
+
+    SIGHUP loads it anew and SIGTERM stops, both without failing a request.  Each option may be set by the environment
+    (WEALD_SERVE_BIND) and in a file (bind = "...") as well.
+    """
+    from weald.serve import Config, ConfigError, run
+    from weald.serve.config import parse_limits
+    from weald.serve.supervisor import check as check_config
+
+    if application is None:
+        raise click.UsageError('which application?  MODULE:APP, or application = "MODULE:APP" in the file')
+    chosen = {name: value for name, value in options.items() if value is not None and value != ()}
+    chosen["patch"] = not chosen.pop("no_patch")
+    chosen["max_memory"] <<= 20
+    try:
+        chosen["limits"] = parse_limits(chosen.pop("limits", ()))
+        config = Config(application, **chosen)
+        if check:
+            check_config(config)
+            click.echo(f"{application} can be served")
+            return
+        raise SystemExit(run(config))
+    except (ConfigError, ModuleNotFoundError) as error:
+        raise click.ClickException(str(error)) from None

@@ -1,0 +1,86 @@
+"""What a service does with its process: the user it becomes, its file of the process id, the cores it may use.
+
+Called by: config.py, supervisor.py.
+"""
+
+import grp
+import os
+import pwd
+from contextlib import suppress
+
+from weald.serve.errors import ConfigError
+
+__all__ = ["become", "find_ids", "remove_pid_file", "usable_cores", "write_pid_file"]
+
+
+def usable_cores(cgroup: str = "/sys/fs/cgroup") -> int:
+    """How many cores this process may use: by its affinity, and by its container's quota of CPU time."""
+    cores = len(os.sched_getaffinity(0))
+    quota = 0.0
+    with suppress(OSError, ValueError):  # version 2 of control groups
+        with open(f"{cgroup}/cpu.max") as file:
+            most, period = file.read().split()
+        if most != "max":
+            quota = int(most) / int(period)
+    with suppress(OSError, ValueError):  # version 1
+        with open(f"{cgroup}/cpu/cpu.cfs_quota_us") as file:
+            most_us = int(file.read())
+        with open(f"{cgroup}/cpu/cpu.cfs_period_us") as file:
+            if most_us > 0:
+                quota = most_us / int(file.read())
+    return max(1, min(cores, round(quota + 0.49))) if quota else cores
+
+
+def find_ids(user: str | None, group: str | None) -> tuple[int | None, int | None, str | None]:
+    """User's and group's number, and the user's name; None for what stays as it is.  Raises ConfigError."""
+    uid = gid = name = None
+    if user:
+        try:
+            entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+            uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
+        except KeyError:
+            if not user.isdigit():
+                raise ConfigError(f"there is no user {user}") from None
+            uid = int(user)
+    if group:
+        try:
+            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        except KeyError:
+            raise ConfigError(f"there is no group {group}") from None
+    if uid is not None and gid is None:
+        raise ConfigError(f"there is no user {user} whose group could be taken: give --group as well")
+    return uid, gid, name
+
+
+def become(user: str | None, group: str | None) -> None:
+    """Be `user` and `group` from here on, for good.  Raises ConfigError."""
+    uid, gid, name = find_ids(user, group)
+    try:
+        if gid is not None and gid != os.getegid():
+            os.setgid(gid)
+        if uid is not None and uid != os.geteuid():
+            if name is not None and gid is not None:
+                os.initgroups(name, gid)
+            else:
+                os.setgroups([])
+            os.setuid(uid)
+    except PermissionError:
+        raise ConfigError("only root may become another user or group") from None
+
+
+def write_pid_file(path: str) -> None:
+    """Write this process's id into `path`.  Raises ConfigError."""
+    try:
+        with open(path, "w") as file:
+            file.write(f"{os.getpid()}\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+
+
+def remove_pid_file(path: str) -> None:
+    """Remove it, if it is still ours."""
+    with suppress(OSError, ValueError):
+        with open(path) as file:
+            ours = int(file.read()) == os.getpid()
+        if ours:
+            os.unlink(path)

@@ -1,0 +1,389 @@
+"""Each option of `weald serve`, from the command line, the environment or the file, seen to do what it says."""
+
+import grp
+import http.client
+import json
+import os
+import pwd
+import re
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Certificate, require_program
+from helpers import PATIENCE, python, wait_until
+from serving import serving
+
+from weald.http.forwarded import Forwarded, Trusted
+from weald.serve.process import usable_cores
+
+APP = """
+import json, os, time
+
+def app(environ, start_response):
+    start_response("200 OK", [("X-Own", "app")])
+    shown = {key: value for key, value in environ.items() if isinstance(value, str)}
+    umask = os.umask(0)
+    os.umask(umask)
+    shown.update(uid=os.getuid(), gid=os.getgid(), groups=os.getgroups(), umask=umask, cwd=os.getcwd())
+    return [json.dumps(shown).encode()]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "site_app.py").write_text(APP)
+    return tmp_path
+
+
+def seen(served: Any, path: str = "/", **fields: str) -> Any:
+    """What the application has seen of a request."""
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
+    connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in fields.items()})
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    assert response.status == 200, body
+    return json.loads(body)
+
+
+def run_once(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> Any:
+    return subprocess.run(
+        [sys.executable, "-m", "weald", "serve", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+    )
+
+
+# ---------------------------------------------------------------- where options come from
+
+
+@pytest.mark.parametrize("name", ["weald.toml", "pyproject.toml"])
+def test_a_configuration_file(folder: Path, name: str) -> None:
+    table = "serve" if name == "weald.toml" else "tool.weald.serve"
+    (folder / name).write_text(
+        f'[{table}]\napplication = "site_app:app"\nbind = "127.0.0.1:0"\nworkers = 1\nroot-path = "/site"\n'
+        f"limit = {{ request_line = 60 }}\nhttp2 = false\n"
+    )
+    done = run_once("--check", cwd=folder)
+    assert (done.returncode, done.stdout) == (0, "site_app:app can be served\n"), done.stderr
+    with serving(folder, cwd=folder, bind="") as served:
+        assert seen(served, "/site/x")["SCRIPT_NAME"] == "/site"
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
+        connection.request("GET", "/" + "x" * 100)
+        assert connection.getresponse().status == 414
+        connection.close()
+
+
+def test_the_order_of_where_options_come_from(folder: Path) -> None:
+    (folder / "my.toml").write_text('[serve]\nroot-path = "/file"\nworkers = 1\n')
+    env = {"WEALD_SERVE_ROOT_PATH": "/environment"}
+    with serving(folder, "-c", str(folder / "my.toml")) as served:
+        assert seen(served)["SCRIPT_NAME"] == "/file"
+    with serving(folder, "-c", str(folder / "my.toml"), env=env) as served:
+        assert seen(served)["SCRIPT_NAME"] == "/environment"
+    with serving(folder, "-c", str(folder / "my.toml"), "--root-path", "/command", env=env) as served:
+        assert seen(served)["SCRIPT_NAME"] == "/command"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[serve]\nspeed = 1", "there is no option 'speed'"),
+        ("[serve", "my.toml: "),
+        ("[other]", "has no table"),
+        ("[serve]\nworkers = 'x'", "'x' is not a valid integer"),
+        ("[serve]\napplication = 'site_app:app'\nsocket-mode = '888'", "--socket-mode must be octal"),
+    ],
+)
+def test_a_bad_configuration_file(folder: Path, text: str, message: str) -> None:
+    (folder / "my.toml").write_text(text)
+    done = run_once("-c", "my.toml", "--check", cwd=folder)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_which_application(folder: Path) -> None:
+    done = run_once(cwd=folder)
+    assert done.returncode == 2
+    assert "which application?" in done.stderr
+
+
+def test_the_environment_names_the_workers(folder: Path) -> None:
+    with serving(folder, env={"WEB_CONCURRENCY": "3"}) as served:
+        served.wait_for("3 workers at")
+
+
+def test_help_is_in_groups_and_docs_have_every_option() -> None:
+    said = run_once("--help", cwd=Path.cwd()).stdout
+    for group in ("General:", "Addresses:", "TLS:", "Processes:", "Logs:", "Protocol:"):
+        assert f"\n{group}\n" in said
+    docs = (Path(__file__).parent.parent / "docs" / "http.md").read_text()
+    options = set(re.findall(r"--[a-z][a-z0-9-]+", said)) - {"--help"}
+    assert {option for option in options if f"`{option}`" not in docs} == set()
+
+
+# ---------------------------------------------------------------- addresses
+
+
+def test_the_mode_of_a_socket(folder: Path) -> None:
+    with serving(folder, "--workers", "1", "--socket-mode", "600", "--backlog", "10", bind=f"unix:{folder}/sock"):
+        assert os.stat(folder / "sock").st_mode & 0o777 == 0o600
+
+
+def test_an_abstract_socket_and_one_that_is_open(folder: Path) -> None:
+    name = f"weald-test-{os.getpid()}"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        serving(
+            folder, "--workers", "1", "--bind", f"fd://{listener.fileno()}",
+            bind=f"unix:@{name}", pass_fds=[listener.fileno()],
+        ) as served,
+    ):
+        served.wait_for(f"unix:@{name}, http://127.0.0.1:{listener.getsockname()[1]}")
+        for family, address in ((socket.AF_UNIX, "\0" + name), (socket.AF_INET, listener.getsockname())):
+            with socket.socket(family) as sock:
+                sock.settimeout(PATIENCE)
+                sock.connect(address)
+                sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                assert sock.recv(100).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_every_interface_shows_clients_as_they_are(folder: Path) -> None:
+    with serving(folder, "--workers", "1", bind="*:0") as served:
+        assert seen(served)["REMOTE_ADDR"] == "127.0.0.1"
+        port = int(served.wait_for(r"http://\[::\]:(\d+)")[1])
+        with socket.create_connection(("::1", port), PATIENCE) as sock:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            with sock.makefile("rb") as file:
+                assert b'"REMOTE_ADDR": "::1"' in file.read()
+
+
+def test_a_prefix_that_the_proxy_has_taken_off_or_not(folder: Path) -> None:
+    with serving(folder, "--workers", "1", "--root-path", "/site") as served:
+        for path, left in (("/site/x", "/x"), ("/x", "/x"), ("/site", ""), ("/sitex", "/sitex")):
+            found = seen(served, path)
+            assert (found["SCRIPT_NAME"], found["PATH_INFO"]) == ("/site", left)
+
+
+def test_fields_of_all_responses(folder: Path) -> None:
+    with serving(folder, "--workers", "1", "--header", "X-Frame-Options: DENY", "--header", "x-own: server") as served:
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        assert response.headers["X-Frame-Options"] == "DENY"
+        assert response.headers.get_all("X-Own") == ["app"]
+        connection.close()
+    for bad in ("X", "X: a\nb", "Connection: close", ": x"):
+        done = run_once("site_app:app", "--check", "--bind", "127.0.0.1:0", "--header", bad, cwd=folder)
+        assert done.returncode == (0 if bad.startswith("Conn") else 1), done.stderr
+
+
+# ---------------------------------------------------------------- proxies
+
+
+def test_what_a_proxy_says_is_believed_of_those_who_are_trusted(folder: Path) -> None:
+    fields = {"X_Forwarded_For": "192.0.2.7", "X_Forwarded_Proto": "https", "X_Forwarded_Host": "site.example"}
+    with serving(folder, "--workers", "1", "--forwarded-allow-ips", "127.0.0.1,10.0.0.0/8") as served:
+        found = seen(served, **fields)
+        assert (found["REMOTE_ADDR"], found["wsgi.url_scheme"], found["HTTP_HOST"]) == (
+            "192.0.2.7",
+            "https",
+            "site.example",
+        )
+    with serving(folder, "--workers", "1", "--forwarded-allow-ips", "10.0.0.1") as served:
+        found = seen(served, **fields)
+        assert (found["REMOTE_ADDR"], found["wsgi.url_scheme"]) == ("127.0.0.1", "http")
+        assert "HTTP_X_FORWARDED_FOR" not in found
+
+
+def believed(environ: dict[str, str], trusted: str = "10.0.0.0/8, unix") -> Any:
+    """What `Forwarded` makes of a request from 10.0.0.1; its status if it refuses it."""
+    shown = {"REMOTE_ADDR": "10.0.0.1", "REMOTE_PORT": "5", "HTTP_HOST": "in", "wsgi.url_scheme": "http", **environ}
+    refused: list[str] = []
+    passed: list[Any] = []
+    application = Forwarded(lambda environ, start_response: passed.append(environ) or [], Trusted(trusted))
+    application(shown, lambda status, headers: refused.append(status))
+    return refused[0] if refused else (shown["REMOTE_ADDR"], shown["wsgi.url_scheme"], shown["HTTP_HOST"])
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, ("10.0.0.1", "http", "in")),
+        # The client's own invention stands first.
+        ({"HTTP_X_FORWARDED_FOR": "1.1.1.1, 192.0.2.7, 10.0.0.9"}, ("192.0.2.7", "http", "in")),
+        ({"HTTP_X_FORWARDED_FOR": "10.0.0.8, 10.0.0.9"}, ("10.0.0.8", "http", "in")),
+        ({"HTTP_X_FORWARDED_FOR": "192.0.2.7:80"}, ("192.0.2.7", "http", "in")),
+        ({"HTTP_X_FORWARDED_FOR": "[2001:db8::1]:80"}, ("2001:db8::1", "http", "in")),
+        ({"HTTP_X_FORWARDED_FOR": "unknown"}, ("10.0.0.1", "http", "in")),
+        ({"HTTP_X_FORWARDED_FOR": "<script>"}, "400 Bad Request"),
+        ({"HTTP_X_FORWARDED_PROTO": "http, https"}, ("10.0.0.1", "https", "in")),
+        ({"HTTP_X_FORWARDED_PROTO": "wss"}, ("10.0.0.1", "https", "in")),
+        ({"HTTP_X_FORWARDED_PROTO": "gopher"}, "400 Bad Request"),
+        ({"HTTP_X_FORWARDED_HOST": "a b"}, "400 Bad Request"),
+        ({"HTTP_FORWARDED": 'for=192.0.2.7;proto=https;host="a.example:8"'}, ("192.0.2.7", "https", "a.example:8")),
+        ({"HTTP_FORWARDED": 'For="[2001:db8::1]:80"'}, ("2001:db8::1", "http", "in")),
+        (
+            {"HTTP_FORWARDED": "for=1.1.1.1;proto=http, for=192.0.2.7;proto=https, for=10.0.0.9;proto=http"},
+            ("192.0.2.7", "https", "in"),
+        ),
+        ({"HTTP_FORWARDED": "for=_hidden;proto=https"}, ("10.0.0.1", "https", "in")),
+        ({"HTTP_FORWARDED": "for=192.0.2.7;for=1.1.1.1"}, "400 Bad Request"),
+        ({"HTTP_FORWARDED": 'for="192.0.2.7'}, "400 Bad Request"),
+        # Of the two kinds the standard's is taken.
+        ({"HTTP_FORWARDED": "for=192.0.2.7", "HTTP_X_FORWARDED_PROTO": "https"}, ("192.0.2.7", "http", "in")),
+        ({"REMOTE_ADDR": "192.0.2.1", "HTTP_X_FORWARDED_FOR": "1.1.1.1"}, ("192.0.2.1", "http", "in")),
+        ({"REMOTE_ADDR": "", "HTTP_X_FORWARDED_FOR": "1.1.1.1"}, ("1.1.1.1", "http", "in")),
+        ({"REMOTE_ADDR": "::ffff:10.0.0.1", "HTTP_X_FORWARDED_FOR": "1.1.1.1"}, ("1.1.1.1", "http", "in")),
+    ],
+)
+def test_forwarded_fields(environ: dict[str, str], expected: Any) -> None:
+    assert believed(environ) == expected
+
+
+def test_trusting_everybody() -> None:
+    assert believed({"REMOTE_ADDR": "192.0.2.1", "HTTP_X_FORWARDED_FOR": "1.1.1.1"}, "*")[0] == "1.1.1.1"
+    with pytest.raises(ValueError):
+        Trusted("localhost")
+
+
+# ---------------------------------------------------------------- processes
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_another_user() -> None:
+    """In a process of its own, which has all it imports: the interpreter may be in a folder of root's."""
+    nobody = pwd.getpwnam("nobody")
+    said = python(
+        """
+        import os
+        from weald.serve.process import become
+        become("nobody", None)
+        print(os.getresuid(), os.getresgid(), 0 in os.getgroups())
+        """
+    )
+    assert said == f"{(nobody.pw_uid,) * 3} {(nobody.pw_gid,) * 3} False\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another group")
+def test_another_group_and_umask(folder: Path) -> None:
+    group = grp.getgrnam("nogroup")
+    with serving(folder, "--group", "nogroup", "--umask", "027", "--workers", "1") as served:
+        found = seen(served)
+        assert (found["uid"], found["gid"], found["umask"]) == (0, group.gr_gid, 0o027)
+
+
+def test_a_file_of_the_process_id_is_removed(folder: Path) -> None:
+    with serving(folder, "--pid", str(folder / "pid"), "--workers", "1") as served:
+        assert int((folder / "pid").read_text()) == served.process.pid
+        assert served.end() == 0
+    assert not (folder / "pid").exists()
+
+
+@pytest.mark.parametrize("option", [("--user", "no-such-user"), ("--group", "no-such-group"), ("--umask", "9")])
+def test_a_bad_user(folder: Path, option: tuple[str, str]) -> None:
+    done = run_once("site_app:app", "--bind", "127.0.0.1:0", "--check", *option, cwd=folder)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_the_cores_of_a_container(tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert usable_cores(str(tmp_path)) == cores
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert usable_cores(str(tmp_path)) == cores
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert usable_cores(str(tmp_path)) == 1
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert usable_cores(str(tmp_path)) == min(2, cores)
+
+
+def test_files_that_change_load_the_application_anew(folder: Path) -> None:
+    with serving(folder, "--workers", "1", "--reload") as served:
+        assert seen(served)["PATH_INFO"] == "/"
+        (folder / "site_app.py").write_text(APP.replace('"/x"', "") + "\nraise ValueError('half-written')\n")
+        served.wait_for("the old one goes on")
+        (folder / "site_app.py").write_text(APP.replace("shown.update(", "shown.update(new='yes', "))
+        wait_until(lambda: seen(served).get("new") == "yes", PATIENCE)
+
+
+# ---------------------------------------------------------------- TLS
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Any:
+    """Makes certificates signed by an authority: (certificate, key) of a name."""
+    openssl = require_program("openssl")
+
+    def call(*arguments: str) -> None:
+        subprocess.run([openssl, *arguments], check=True, capture_output=True, cwd=tmp_path)
+
+    key = ("-newkey", "rsa:2048", "-nodes")
+    call("req", "-x509", *key, "-subj", "/CN=authority", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem")
+
+    def make(name: str) -> tuple[str, str]:
+        call("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        (tmp_path / "ext").write_text(f"subjectAltName=DNS:{name}\n")
+        call(
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+            *("-days", "2", "-extfile", "ext", "-out", f"{name}.pem"),
+        )
+        return str(tmp_path / f"{name}.pem"), str(tmp_path / f"{name}.key")
+
+    make.file = str(tmp_path / "ca.pem")  # type: ignore[attr-defined]
+    return make
+
+
+def test_certificates_by_name_and_of_clients(folder: Path, certificate: Certificate, authority: Any) -> None:
+    other, client = authority("other.example"), authority("client")
+    options = (
+        *("--certfile", certificate.cert, "--keyfile", certificate.key, "--tls-min", "1.3", "--workers", "1"),
+        *("--sni", f"other.example={other[0]}:{other[1]}", "--client-ca", authority.file),
+    )
+    with serving(folder, *options) as served:
+
+        def connect(name: str, with_certificate: bool, version: Any = None) -> str:
+            context = ssl.create_default_context(cafile=authority.file)
+            context.load_verify_locations(certificate.cert)
+            if with_certificate:
+                context.load_cert_chain(*client)
+            if version is not None:
+                context.maximum_version = version
+            with socket.create_connection(("127.0.0.1", served.port), PATIENCE) as plain:
+                with context.wrap_socket(plain, server_hostname=name) as sock:
+                    sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                    return sock.recv(100).decode()
+
+        for name in ("localhost", "other.example"):
+            assert connect(name, True).startswith("HTTP/1.1 200")
+            with pytest.raises(ssl.SSLError):
+                connect(name, False)
+        with pytest.raises(ssl.SSLError):
+            connect("localhost", True, ssl.TLSVersion.TLSv1_2)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--ciphers", "NOTHING"), "--ciphers"),
+        (("--client-ca", "/no/file"), "the authorities"),
+        (("--sni", "name"), "--sni needs"),
+        (("--sni", "name=/no/file"), "cannot be used"),
+    ],
+)
+def test_bad_tls(folder: Path, certificate: Certificate, option: tuple[str, str], message: str) -> None:
+    options = ("--certfile", certificate.cert, "--keyfile", certificate.key, "--bind", "127.0.0.1:0", "--check")
+    done = run_once("site_app:app", *options, *option, cwd=folder)
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
