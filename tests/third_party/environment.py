@@ -21,7 +21,7 @@ from weald.compat import _distribution
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ["gunicorn", "pyzmq", "psycopg2-binary", "psycogreen", "sentry-sdk", "gipc", "django", "flask"]
-PROGRAMS += ["flask-socketio", "gevent-websocket", "requests", "urllib3"]
+PROGRAMS += ["flask-socketio", "gevent-websocket", "requests", "urllib3", "pyinstaller"]
 
 
 def python() -> str:

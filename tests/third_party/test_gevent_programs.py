@@ -28,6 +28,8 @@ from test_integrations_gunicorn import APP, Gunicorn
 from test_serve import Load
 from websockets.sync.client import connect as websocket_connect
 
+import weald
+
 pytestmark = [
     pytest.mark.timeout(300),  # the environment and a server's package may have to be installed first
     pytest.mark.skipif(not PROGRAMS_RUN, reason=PROGRAMS_REASON),
@@ -442,3 +444,31 @@ def test_sentry_sdk(python: str) -> None:
             server.shutdown()
     found = [(int(event["tags"]["number"]), event["exception"]["values"][0]["value"]) for event in handler.received]
     assert sorted(found) == [(number, f"number {number}") for number in range(COUNT)]
+
+
+def test_a_program_frozen_by_pyinstaller(python: str, tmp_path: Path) -> None:
+    """A checkout has no entry point by which PyInstaller would find weald's hook."""
+    (tmp_path / "frozen.py").write_text(
+        textwrap.dedent(
+            """
+            from gevent import monkey
+            monkey.patch_all()
+            import socket, sys, threading
+            import gevent, gevent.pool
+            from gevent.server import StreamServer
+
+            with StreamServer(("127.0.0.1", 0), lambda sock, address: sock.sendall(sock.recv(100).upper())) as server:
+                server.start()
+                with socket.create_connection(("127.0.0.1", server.server_port)) as sock:
+                    sock.sendall(b"served")
+                    print(sock.recv(100), sys.frozen, threading.Thread.__module__, gevent.pool.Pool(2).map(abs, [-1]))
+            """
+        )
+    )
+    hooks = Path(weald.__file__).parent / "_pyinstaller"
+    build = [python, "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN", "--additional-hooks-dir", str(hooks)]
+    made = subprocess.run([*build, "frozen.py"], cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert made.returncode == 0, made.stderr
+    program = tmp_path / "dist" / "frozen" / "frozen"
+    done = subprocess.run([program], env={}, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.stdout, done.stderr) == ("b'SERVED' True threading [1]\n", "")

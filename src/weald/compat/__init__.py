@@ -1,9 +1,9 @@
 """The gevent room: all that exists for gevent's names alone.
 
-Called by: weald/__init__.py, for `install_as_gevent`.
+Called by: weald/__init__.py, for `install_as_gevent`; weald/__main__.py, for its commands.
 
 `_door.py` is the way in: it fills the hooks that weald's other modules offer, finds `gevent.x`, and finds the modules
-here as `weald.x`, the same objects.  Nothing else in weald imports anything from here.
+here as `weald.x`, the same objects.  No other module of weald imports anything from here.
 """
 
 from weald._base.names import more_names

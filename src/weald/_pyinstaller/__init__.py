@@ -1,0 +1,13 @@
+"""Where PyInstaller finds the hook that says what a frozen program needs of weald.
+
+Called by: PyInstaller, by the entry point `pyinstaller40` of the distribution.
+"""
+
+from pathlib import Path
+
+__all__ = ["hook_dirs"]
+
+
+def hook_dirs() -> list[str]:
+    """Return the folders with hooks."""
+    return [str(Path(__file__).parent)]
