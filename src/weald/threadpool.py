@@ -368,9 +368,7 @@ class ThreadPool(GroupMappingMixin):
         """
         return self._spawn(func, args, kwargs, report=True).result
 
-    def _spawn(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], report: bool
-    ) -> _PoolJob:
+    def _spawn(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], report: bool) -> _PoolJob:
         hub = self.hub
         if get_hub_if_exists() is not hub:
             raise InvalidThreadUseError(

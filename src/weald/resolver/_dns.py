@@ -298,7 +298,7 @@ class DnsResolver:
             raise failure.gaierror() from None
         return names[-1], names[:-1], addresses
 
-# ---------------------------------------------------------------- addresses to names
+    # ---------------------------------------------------------------- addresses to names
 
     def gethostbyaddr(self, ip_address: Host) -> HostEntry:
         """socket.gethostbyaddr()"""

@@ -168,9 +168,7 @@ class _Question:
 
 def _is_referral(answer: Any) -> bool:
     """Is it another server's business, and this one does not ask that?"""
-    return not (
-        answer.rcode() or answer.answer or answer.additional or answer.flags & (dns.flags.AA | dns.flags.RA)
-    )
+    return not (answer.rcode() or answer.answer or answer.additional or answer.flags & (dns.flags.AA | dns.flags.RA))
 
 
 def _records(answer: Any) -> Iterator[tuple[str, str, str]]:
