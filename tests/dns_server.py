@@ -32,6 +32,7 @@ ZONE: dict[str, dict[str, list[str]]] = {
     "slow.test.": {"A": ["10.0.0.10"]},
     "lost.test.": {"A": ["10.0.0.11"]},
     "garbage.test.": {"A": ["10.0.0.13"]},
+    "late.test.": {"A": ["10.0.0.14"]},
     "1.0.0.10.in-addr.arpa.": {"PTR": ["plain.test.", "second.test."]},
     "4.0.0.10.in-addr.arpa.": {"PTR": ["four.test."]},
     f"{'6' + '.0' * 29}.d.f.ip6.arpa.": {"PTR": ["six.test."]},
@@ -45,8 +46,9 @@ _RCODES = {"servfail.test.": dns.rcode.SERVFAIL, "refused.test.": dns.rcode.REFU
 class Server:
     """Answers on UDP and TCP `port` of 127.0.0.1 in native threads, while in its `with` block.
 
-    `asked` counts questions by (name, type), "tcp" those by TCP.  slow.test waits for `gate`; silent.test is never
-    answered, lost.test not the first time; the rest of the misbehaviour is in `_udp_answers`.
+    `asked` counts questions by (name, type), "tcp" those by TCP.  slow.test waits for `gate`; late.test, too,
+    but only the first time; silent.test is never answered, lost.test not the first time; the rest of the misbehaviour
+    is in `_udp_answers`.
     """
 
     def __init__(self) -> None:
@@ -96,7 +98,10 @@ class Server:
             raise OSError("shut down")
         query = dns.message.from_wire(wire)
         name = query.question[0].name.to_text().lower()
-        if name == "slow.test.":
+        if name == "late.test." and self.asked[name, "A"]:  # again
+            self.respond(query)
+            return
+        if name in ("slow.test.", "late.test."):
             threading.Thread(target=self._later, args=(query, peer), daemon=True).start()
             return
         for answer, sock in self._udp_answers(query, name):
@@ -110,7 +115,7 @@ class Server:
 
     def _udp_answers(self, query: Any, name: str) -> list[tuple[bytes, socket.socket]]:
         response = self.respond(query)
-        if name == "silent.test.":
+        if name in ("silent.test.", "silent.search.test."):
             return []
         if name == "lost.test." and self.asked[name, dns.rdatatype.to_text(query.question[0].rdtype)] == 1:
             return []

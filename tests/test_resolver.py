@@ -279,5 +279,3 @@ def test_unknown_resolver_is_refused(monkeypatch: pytest.MonkeyPatch, lookups: t
     weald.get_hub().resolver = None
     with pytest.raises(ValueError, match="WEALD_RESOLVER.*crystal-ball"):
         socket.gethostbyname("localhost")
-
-

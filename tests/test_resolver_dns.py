@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import weald
 from weald import config, socket
-from weald._core import joinall, spawn
-from weald.resolver import _order, ares, dnspython
+from weald._core import SimpleQueue, joinall, spawn
+from weald.resolver import _dns, _files, _order, ares, dnspython
 from weald.resolver._dns import parse_nameservers
 
 RESOLVERS = {"dnspython": dnspython.Resolver, "ares": ares.Resolver}
@@ -224,6 +224,121 @@ def test_a_lost_answer_is_asked_for_again(lookups: Any, server: Server) -> None:
     assert server.asked["lost.test.", "A"] == 2
 
 
+@pytest.mark.parametrize("lookups", ["dnspython"], indirect=True)  # c-ares has closed that socket
+def test_a_late_answer_to_an_earlier_try_counts(lookups: Any, server: Server) -> None:
+    late = spawn(socket.gethostbyname, "late.test")
+    wait_until(lambda: server.asked["late.test.", "A"] == 2 or late.ready())
+    server.gate.set()
+    assert late.get() == "10.0.0.14"
+
+
+@pytest.mark.parametrize("lookups", ["ares"], indirect=True)
+def test_a_server_that_is_known_as_fast_may_be_slow(lookups: Any, server: Server, monkeypatch: Any) -> None:
+    """c-ares gives it little time; then it has what is usual, but for questions after its third answer."""
+    for i in range(5):
+        assert socket.gethostbyname(f"host{i}.test") == "10.2.0.1"
+    slow = [spawn(socket.gethostbyname_ex, "slow.test"), spawn(socket.getaddrinfo, "silent.test", 80, stdlib.AF_INET)]
+    wait_until(lambda: server.asked["slow.test.", "A"] == 2 and server.asked["silent.test.", "A"] == 2)
+    purposes = [channel.key[-1] for channel in lookups._channels]
+    assert purposes == [ares.FAST, ares.PATIENT]
+    server.gate.set()
+    assert slow[0].get() == ("slow.test", [], ["10.0.0.10"])
+    slow[1].kill()
+    settle()
+    assert [channel.key[-1] for channel in lookups._channels] == [ares.FAST]
+
+
+def test_all_questions_hear_that_a_port_is_closed() -> None:
+    """The system tells it once: here to who asks second."""
+    with stdlib.socket(type=stdlib.SOCK_DGRAM) as gone:
+        gone.bind(("127.0.0.1", 0))
+        address = gone.getsockname()
+    port = dnspython._Port([], address)
+    heard = [SimpleQueue[Any](), SimpleQueue[Any]()]
+    for number, queue in enumerate(heard):
+        port.ask(bytes([number] * 12), queue)
+    for queue in heard:
+        assert isinstance(queue.get(timeout=PATIENCE)[1], ConnectionRefusedError)
+    for number in range(2):
+        port.forget(bytes([number] * 2))
+
+
+def test_questions_that_nobody_waits_for_are_given_up(lookups: Any, server: Server) -> None:
+    callers = [spawn(socket.gethostbyname, "silent.test") for _ in range(3)]
+    callers.append(spawn(socket.getaddrinfo, "silent.test", 80))
+    wait_until(lambda: server.asked["silent.test.", "A"] and server.asked["silent.test.", "AAAA"])
+    weald.killall(callers[:3])
+    assert "lookups=2" in repr(lookups), "somebody waits yet"
+    weald.killall(callers[3:])
+    settle()
+    assert "lookups=0" in repr(lookups)
+    if isinstance(lookups, ares.Resolver):
+        assert not any(channel._open for channel in lookups._channels)
+    else:
+        assert not lookups._ports
+
+
+def test_no_other_domain_is_searched_when_nobody_answers(
+    lookups: Any, server: Server, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.resolv_conf.write_text("search search.test other.test third.test\n")
+    monkeypatch.setattr(lookups, "_lifetime", 0.1)
+    fails(stdlib.EAI_AGAIN, "silent", 80, stdlib.AF_INET)
+    assert set(server.asked) == {("silent.search.test.", "A"), ("silent.", "A")}
+
+
+def test_no_address_is_asked_for_of_a_family_that_this_host_has_not(
+    lookups: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_dns, "_family_of_this_host", lambda family: stdlib.AF_INET)
+    found = socket.getaddrinfo("plain.test", 80, 0, stdlib.SOCK_STREAM, 0, stdlib.AI_ADDRCONFIG)
+    assert sorted(addresses(found)) == ["10.0.0.1", "10.0.0.2"]
+    assert set(server.asked) == {("plain.test.", "A")}
+
+
+@pytest.mark.parametrize("name", RESOLVERS)
+def test_servers_are_those_that_resolv_conf_has_now(name: str, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = RESOLVERS[name](hosts=str(files.hosts), resolv_conf=str(files.resolv_conf))
+    assert resolver.servers() == [("127.0.0.1", 53)]
+    files.resolv_conf.write_text("nameserver 127.77.0.1\nnameserver ::1\nnameserver fe80::1%lo\nnameserver 1.1.1.1\n")
+    assert resolver.servers() == [("127.77.0.1", 53), ("::1", 53), ("fe80::1%lo", 53)]
+    files.resolv_conf.write_text("options no-reload\n")
+    assert resolver.servers() == [("127.0.0.1", 53)]
+    files.resolv_conf.write_text("nameserver 127.77.0.1\n")
+    assert resolver.servers() == [("127.0.0.1", 53)]
+    resolver.close()
+
+
+@pytest.mark.parametrize("name", RESOLVERS)
+def test_patience(name: str, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is asked, and for how long, as res_send of the C library has it."""
+    files.resolv_conf.write_text(
+        "nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\noptions timeout:6 attempts:2\n"
+    )
+    resolver = RESOLVERS[name](hosts=str(files.hosts), resolv_conf=str(files.resolv_conf))
+    tries = [(server[0], patience) for server, patience in resolver._tries()]
+    assert tries == [("10.0.0.1", 6), ("10.0.0.2", 4), ("10.0.0.3", 8)] * 2
+    resolver.close()
+    monkeypatch.setenv("RES_OPTIONS", "timeout:99 attempts:1")
+    resolver = RESOLVERS[name](hosts=str(files.hosts), resolv_conf=str(files.resolv_conf))
+    assert [patience for _, patience in resolver._tries()] == [30, 20, 40]
+    resolver.close()
+
+
+def test_patience_of_c_ares_own_settings(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    for setting, value in (
+        ("ares_timeout", "7"),
+        ("ares_tries", "3"),
+        ("ares_ndots", "2"),
+        ("ares_servers", ["10.0.0.9"]),
+    ):
+        monkeypatch.setattr(config, setting, value)
+    resolver = ares.Resolver(hosts=str(files.hosts), resolv_conf=str(files.resolv_conf), domains=["a.test", "b.test"])
+    assert list(resolver._tries()) == [(("10.0.0.9", 53), 7)] * 3
+    assert (resolver._conf.ndots, resolver._conf.search) == (2, ["a.test", "b.test"])
+    resolver.close()
+
+
 def test_no_server_at_all(lookups: Any, server: Server) -> None:
     server.__exit__()
     fails(stdlib.EAI_AGAIN, "four.test.", 80, stdlib.AF_INET)
@@ -318,6 +433,22 @@ def test_hosts_file(lookups: Any, server: Server, files: Files) -> None:
     assert socket.gethostbyname("nick") == "10.9.0.200"
     files.hosts.unlink()
     fails(stdlib.EAI_NONAME, "nick", 80)
+
+
+def test_a_large_hosts_file_is_not_parsed_as_a_whole(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hold up everybody for a second."""
+    files.hosts.write_text("".join(f"0.0.0.0 host{i}.example\n" for i in range(150_000)) + "::1 last\n10.1.1.1 last\n")
+    parsed = list[int]()
+    whole = _files.HostsFile._entry
+    monkeypatch.setattr(_files.HostsFile, "_entry", lambda *args: parsed.append(1) or whole(*args))
+    hosts = _files.HostsFile(str(files.hosts))
+    assert [entry.address for entry in hosts.by_name("last")] == ["::1", "10.1.1.1"]
+    assert hosts.by_name("host149999.example") == [("0.0.0.0", ["host149999.example"])]
+    assert hosts.by_name("host") == []
+    assert hosts.by_address("10.1.1.1") == ("10.1.1.1", ["last"])
+    assert hosts.by_address("::1") == ("::1", ["last"])
+    assert hosts.by_address("10.1.1.2") is None
+    assert len(parsed) == 5
 
 
 # ---------------------------------------------------------------- gethostbyname_ex and back
@@ -584,18 +715,50 @@ def test_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert order(monkeypatch, loopback, "127.0.0.1", "::1") == ["::1", "127.0.0.1"]
 
 
-def test_ares_is_told_no_path_of_the_file_that_it_reads_anyway(monkeypatch):
-    """pycares may free the text before c-ares reads it, and c-ares then asks 127.0.0.1, not the file's servers."""
-    pycares = pytest.importorskip("pycares")
-    from weald.resolver import ares
-
+@pytest.mark.parametrize("options", [{}, {"lookups": "fb"}, {"domains": ["a.test"]}, {"resolvconf_path": "/dev/null"}])
+def test_ares_is_given_no_text_that_it_could_find_freed(
+    options: dict[str, Any], files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pycares may free what these options point to before c-ares reads it, and c-ares then asks 127.0.0.1."""
     given = []
-    channel = pycares.Channel
+    channel = ares.pycares.Channel
 
-    def make(**options):
+    def make(**options: Any) -> Any:
         given.append(options)
         return channel(**options)
 
-    monkeypatch.setattr(pycares, "Channel", make)
-    ares.Resolver().close()
-    assert given and not any("resolvconf_path" in options for options in given)
+    monkeypatch.setattr(ares.pycares, "Channel", make)
+    ares.Resolver(resolv_conf=str(files.resolv_conf), **options).close()
+    assert given
+    assert not any({"lookups", "domains", "resolvconf_path"} & set(options) for options in given)
+
+
+RECORDS_OF_ODD_ANSWERS = {
+    "of another owner": ([("evil.test", "A", "6.6.6.6")], None),
+    "of another owner, too": ([("x.test", "A", "10.0.0.1"), ("evil.test", "A", "6.6.6.6")], (["x.test"], ["10.0.0.1"])),
+    "aliases in the wrong order": (
+        [("c.test", "A", "10.0.0.1"), ("b.test", "CNAME", "c.test"), ("X.test", "CNAME", "B.test")],
+        (["x.test", "B.test", "c.test"], ["10.0.0.1"]),
+    ),
+    "a loop": ([("x.test", "CNAME", "y.test"), ("y.test", "CNAME", "x.test")], None),
+    "a chain": (
+        [
+            ("x.test", "CNAME", "0.test"),
+            *((f"{i}.test", "CNAME", f"{i + 1}.test") for i in range(30)),
+            ("30.test", "A", "::"),
+        ],
+        (["x.test", *(f"{i}.test" for i in range(31))], ["::"]),
+    ),
+    "two aliases": ([("x.test", "CNAME", "y.test"), ("x.test", "CNAME", "z.test"), ("y.test", "A", "::")], None),
+}
+
+
+@pytest.mark.parametrize("what", RECORDS_OF_ODD_ANSWERS)
+def test_which_records_count(what: str) -> None:
+    records, expected = RECORDS_OF_ODD_ANSWERS[what]
+    if expected is None:
+        with pytest.raises(_dns.DnsFailure) as caught:
+            _dns.read_answer("x.test", "A", records)
+        assert caught.value.reason == _dns.DnsFailure.NO_DATA
+    else:
+        assert _dns.read_answer("x.test", "A", records) == expected

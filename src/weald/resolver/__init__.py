@@ -32,14 +32,19 @@ class Resolver(Protocol):
         flags: int = 0,
     ) -> list[AddressInfo]:
         """socket.getaddrinfo(), with plain numbers for families and kinds."""
+
     def gethostbyname(self, hostname: Host) -> str:
         """socket.gethostbyname()"""
+
     def gethostbyname_ex(self, hostname: Host) -> HostEntry:
         """socket.gethostbyname_ex()"""
+
     def gethostbyaddr(self, ip_address: Host) -> HostEntry:
         """socket.gethostbyaddr()"""
+
     def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int) -> tuple[str, str]:
         """socket.getnameinfo()"""
+
     def close(self) -> None:
         """Free what the resolver holds; its hub calls this at its end."""
 

@@ -50,7 +50,7 @@ class DnsFailure(Exception):
     _ERRORS = {
         NOT_FOUND: (_socket.EAI_NONAME, "Name or service not known", "Unknown host"),
         TRY_AGAIN: (_socket.EAI_AGAIN, "Temporary failure in name resolution", "Host name lookup failure"),
-        FAILED: (_socket.EAI_FAIL, "Non-recoverable failure in name resolution", "Unknown server error"),
+        FAILED: (_socket.EAI_NONAME, "Name or service not known", "Unknown server error"),
         NO_DATA: (_socket.EAI_NODATA, "No address associated with hostname", "No address associated with name"),
     }
 
@@ -90,8 +90,8 @@ class Question(Protocol):
         """Nobody waits for an answer any more."""
 
 
-# If questions fail differently, this one is told: what may yet be found, before what exists without an address.
-_TOLD = (DnsFailure.TRY_AGAIN, DnsFailure.NO_DATA, DnsFailure.FAILED, DnsFailure.NOT_FOUND)
+# If the questions for two families fail differently, the first of these is told: what a server has said counts.
+_TOLD = (DnsFailure.NO_DATA, DnsFailure.NOT_FOUND, DnsFailure.FAILED, DnsFailure.TRY_AGAIN)
 
 _KINDS = {_socket.AF_INET: ("A",), _socket.AF_INET6: ("AAAA",), _socket.AF_UNSPEC: ("A", "AAAA")}
 _LOOPBACKS = {_socket.AF_INET: "127.0.0.1", _socket.AF_INET6: "::1"}
@@ -265,6 +265,8 @@ class DnsResolver:
 
     def _ask(self, name: str, kinds: Sequence[str]) -> Answer:
         """What servers have of these kinds for exactly this name."""
+        if not _HOST_NAME.fullmatch(name):
+            raise DnsFailure(DnsFailure.NOT_FOUND)
         outcomes = self._lookups.ask(*((self.query, name.lower(), kind) for kind in kinds))
         answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
         if answers:
@@ -334,6 +336,8 @@ class DnsResolver:
         """Names of a numeric address, the canonical one first; raises DnsFailure."""
         number = ip_address(address.partition("%")[0])
         entry = self._hosts.by_address(str(number))
+        if entry is None and isinstance(number, IPv6Address) and number.ipv4_mapped:
+            entry = self._hosts.by_address(str(number.ipv4_mapped))
         if entry is not None:
             return entry.names
         if isinstance(number, IPv6Address):
@@ -378,20 +382,20 @@ def read_answer(name: str, kind: str, records: Iterable[tuple[str, str, str]]) -
     Only what aliases lead to counts: a record of another owner is nobody's business, and may be an attempt to have it
     believed.  Raises DnsFailure(NO_DATA) if there is nothing.
     """
-    aliases: dict[str, str] = {}
+    aliases: dict[str, set[str]] = {}
     values: dict[str, dict[str, None]] = {}
     for owner, type, value in records:
         if type == "CNAME":
-            aliases.setdefault(owner.lower(), value)
+            aliases.setdefault(owner.lower(), set()).add(value)
         elif type == kind and (kind != "PTR" or _HOST_NAME.fullmatch(value)):
             values.setdefault(owner.lower(), {})[value] = None
     names = [name]
     while (last := names[-1].lower()) not in values:
-        target = aliases.pop(last, None)
-        if target is None:  # or a loop
+        targets = aliases.pop(last, set())
+        if len(targets) != 1:  # 0: nothing, or a loop
             raise DnsFailure(DnsFailure.NO_DATA)
-        names.append(target)
-    return Answer(names, list(values[last]))
+        names += targets
+    return Answer([name, *filter(_HOST_NAME.fullmatch, names[1:])], list(values[last]))
 
 
 def _unchanging(host: Host) -> str | bytes:

@@ -2,8 +2,8 @@
 
 Called by: weald._base.config, when the resolver is chosen; weald.compat.
 
-Whom to ask, and for how long, `_dns` says.  c-ares keeps its own sockets, asks again sooner than others when a server
-is known as fast, and has a cache that obeys the records' lifetimes.
+Whom to ask, and for how long, `_dns` says.  c-ares keeps its own sockets and has a cache that obeys the records'
+lifetimes.
 
 Invariants:
 - c-ares is given no text in its options (`lookups`, `domains`, `resolvconf_path`): pycares may free it before c-ares
@@ -11,6 +11,11 @@ Invariants:
 - A channel has one server, so that c-ares goes on listening to it when the next one is asked.  It asks through one UDP
   socket, whose buffer holds a few hundred answers at most systems' default.  So there are as many channels as it
   takes for none to wait for more.
+- A server that is known as fast has a quarter of a second to answer, says c-ares; then it listens no longer for the
+  answer to that question.  It knows after three answers.  So what gets no answer is asked again in a channel that has
+  not had so many (PATIENT).
+- An answer that cannot be read has c-ares ask everything again that it has asked through the same socket, until it
+  gives all of that up.  So whatever fails for this reason is asked once more, each in a channel of its own (ALONE).
 - When nobody waits for any of a channel's questions any more, they are cancelled.
 - c-ares says which of its descriptors it wants watched: for each there is a greenlet that waits and then lets
   it work.  It says so, too, before it closes one; the loop has left that one when it does.
@@ -23,7 +28,7 @@ from typing import Any
 import pycares
 
 from weald._base.config import config
-from weald._core import READ, WRITE, Descriptor, Empty, Hub, SimpleQueue, Timer, get_hub, spawn_raw
+from weald._core import READ, WRITE, Descriptor, Empty, Hub, SimpleQueue, Timer, get_hub, monotonic, spawn_raw
 from weald.resolver._dns import (
     Answer,
     DnsFailure,
@@ -51,7 +56,12 @@ _FAILURES = {
 # Of pycares.Channel, for which there is a setting.
 _OPTIONS = {"timeout": float, "tries": int, "ndots": int, "flags": int, "udp_port": int, "tcp_port": int}
 
+FAST, PATIENT, ALONE = range(3)  # what a channel is for
+_Key = tuple[Server, float, bool, int]  # server, seconds for an answer, whether by TCP only, one of these
+
 _MOST_QUESTIONS = 100  # a channel waits for at once
+_MOST_ANSWERS = 2  # of a patient channel that takes more questions
+_TRIES_OF_THE_PATIENT = 4  # of at least 5, 5, 10 and 20 s, or less if resolv.conf says less
 _LONGEST_PAUSE = 1.0  # seconds between two looks for questions that got no answer
 
 _Heard = SimpleQueue[tuple[Server, Any, int | None]]  # server, pycares.DNSResult or None, an error of pycares.errno
@@ -87,7 +97,7 @@ class Resolver(DnsResolver):
         )
         self._options = options
         self._channels: list[_Channel] = []
-        self._channel(self.servers()[0])  # so that an option that pycares does not take is an error here
+        self.channel(self.servers()[0], FAST)  # so that an option that pycares does not take is an error here
 
     def close(self) -> None:
         """Close the channels; open questions fail."""
@@ -108,40 +118,43 @@ class Resolver(DnsResolver):
         """Return the question, not asked yet; see DnsResolver."""
         return _Question(self, name, kind)
 
-    def _channel(self, server: Server) -> "_Channel":
+    def channel(self, server: Server, purpose: int) -> "_Channel":
         """One that can take a question to `server`."""
-        key = (server, self.patience, self._conf.use_vc)
-        if not self._channels or self._channels[0].key != key:
-            self._drop_others()
-        for channel in self._channels:
-            if channel.key == key and channel.waited_for < _MOST_QUESTIONS:
-                return channel
-        made = _Channel(key, self._channel_options(server))
+        key = (server, self.patience, self._conf.use_vc, purpose)
+        if purpose != ALONE:
+            for channel in self._channels:
+                if channel.key == key and channel.takes_more():
+                    return channel
+        self._drop_others()
+        made = _Channel(key, self._options_for(key))
         self._channels.append(made)
         return made
 
+    def left(self, channel: "_Channel") -> None:
+        """Nobody waits for any question of this channel."""
+        if channel.key[-1] != FAST and channel in self._channels:
+            self._channels.remove(channel)
+            channel.close()
+
     def _drop_others(self) -> None:
-        """Close the channels that nobody needs: resolv.conf has changed."""
+        """Close the channels that resolv.conf's changes have left without a use."""
         servers = self.servers()
         for channel in list(self._channels):
-            server, patience, use_vc = channel.key
+            server, patience, use_vc, _ = channel.key
             current = server in servers and (patience, use_vc) == (self.patience, self._conf.use_vc)
             if not current and not channel.waited_for:
                 self._channels.remove(channel)
                 channel.close()
 
-    def _channel_options(self, server: Server) -> dict[str, Any]:
-        address, port = server
-        # A server known as fast is asked again after a quarter of a second, then after longer and longer: this often,
-        # the question is open for at least as long as somebody waits for that server.
-        tries = 4 + int(self.patience / 2.5)
+    def _options_for(self, key: _Key) -> dict[str, Any]:
+        (address, port), patience, use_vc, purpose = key
         flags = self._options.get("flags", pycares.ARES_FLAG_EDNS) | pycares.ARES_FLAG_NOCHECKRESP
         return {
             **self._options,
-            "flags": flags | (pycares.ARES_FLAG_USEVC if self._conf.use_vc else 0),
+            "flags": flags | (pycares.ARES_FLAG_USEVC if use_vc else 0),
             "servers": [f"[{address}]:{port}" if ":" in address else f"{address}:{port}"],
-            "timeout": self.patience,
-            "tries": tries,
+            "timeout": patience,
+            "tries": 1 if purpose == FAST else _TRIES_OF_THE_PATIENT,
         }
 
 
@@ -154,34 +167,43 @@ class _Question:
         self._heard: _Heard = SimpleQueue()
 
     def ask(self, server: Server, patience: float) -> None:
-        if server in self._channels:
-            return  # c-ares asks again by itself
-        try:
-            channel = self._resolver._channel(server)
-            channel.ask(server, self._name, _KINDS[self._kind], self._heard)
-        except pycares.AresError as refused:
-            self._heard.put((server, None, refused.args[0]))
-        else:
-            self._channels[server] = channel
+        if server not in self._channels:  # else it is asked again as soon as c-ares thinks fit
+            self._ask(server, FAST)
+
+    def _ask(self, server: Server, purpose: int) -> None:
+        channel = self._channels[server] = self._resolver.channel(server, purpose)
+        channel.ask(server, self._name, _KINDS[self._kind], self._heard)
 
     def hear(self, timeout: float) -> tuple[Server, Answer | DnsFailure] | None:
-        try:
-            server, result, error = self._heard.get(timeout=timeout)
-        except Empty:
-            return None
-        channel = self._channels.pop(server, None)
-        if channel is not None:
-            channel.leave()
-        if error is not None:
-            return server, _FAILURES.get(error) or Rejection()
-        try:
-            return server, read_answer(self._name, self._kind, _records(result))
-        except DnsFailure as failure:
-            return server, failure
+        end = monotonic() + timeout
+        while True:
+            try:
+                server, result, error = self._heard.get(timeout=max(end - monotonic(), 0))
+            except Empty:
+                return None
+            purpose = self._leave(server)
+            if error is None:
+                try:
+                    return server, read_answer(self._name, self._kind, _records(result))
+                except DnsFailure as failure:
+                    return server, failure
+            if error == pycares.errno.ARES_ETIMEOUT and purpose == FAST:
+                self._ask(server, PATIENT)
+            elif error == pycares.errno.ARES_EBADRESP and purpose != ALONE:
+                self._ask(server, ALONE)
+            else:
+                return server, _FAILURES.get(error) or Rejection()
 
     def close(self) -> None:
-        for channel in self._channels.values():
-            channel.leave()
+        for server in list(self._channels):
+            self._leave(server)
+
+    def _leave(self, server: Server) -> int:
+        """Wait no more for what this server says here.  Returns what the channel was for."""
+        channel = self._channels.pop(server)
+        if channel.leave():
+            self._resolver.left(channel)
+        return channel.key[-1]
 
 
 def _records(result: Any) -> Iterator[tuple[str, str, str]]:
@@ -199,10 +221,11 @@ def _records(result: Any) -> Iterator[tuple[str, str, str]]:
 class _Channel:
     """A pycares.Channel in the loop of the hub that makes it."""
 
-    def __init__(self, key: tuple[Server, float, bool], options: dict[str, Any]) -> None:
+    def __init__(self, key: _Key, options: dict[str, Any]) -> None:
         self.key = key
         self.waited_for = 0  # questions that somebody waits for
         self._open = 0  # questions
+        self._answers = 0
         self._hub = get_hub()
         self._watched: dict[int, _Watched] = {}
         self._timer: Timer | None = None
@@ -220,23 +243,35 @@ class _Channel:
     def ask(self, server: Server, name: str, kind: int, heard: _Heard) -> None:
         """Put what comes in `heard`; then, or when nobody waits for it any more, `leave` is to be called."""
 
+        over = False
+
         def came(result: Any, error: int | None) -> None:
-            self._open -= 1
-            heard.put((server, result, error))
+            nonlocal over
+            if not over:  # what fails at once is told and raised
+                over = True
+                self._open -= 1
+                self._answers += error != pycares.errno.ARES_ETIMEOUT
+                heard.put((server, result, error))
 
         self._open += 1
+        self.waited_for += 1
         try:
             self._inner.query(name, kind, callback=came)
-        except pycares.AresError:
-            self._open -= 1
-            raise
-        self.waited_for += 1
+        except pycares.AresError as refused:
+            came(None, refused.args[0])
         self._arm()
 
-    def leave(self) -> None:
+    def takes_more(self) -> bool:
+        """Whether there may be another question."""
+        few_answers = self.key[-1] == FAST or self._answers < _MOST_ANSWERS
+        return self.waited_for < _MOST_QUESTIONS and few_answers
+
+    def leave(self) -> bool:
+        """Wait for one question less.  True if nobody waits for any."""
         self.waited_for -= 1
         if not self.waited_for and self._open and not self._closed:
             self._inner.cancel()
+        return not self.waited_for
 
     def _watch(self, fd: int, readable: bool, writable: bool) -> None:
         """Watch `fd` as c-ares asks: for reading, for writing; for neither: c-ares closes it next."""

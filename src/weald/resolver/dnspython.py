@@ -125,11 +125,12 @@ class _Question:
         if addresses := _addresses(message, self._wire, self._kind):
             return Answer([self._name], addresses)
         try:
-            answer = dns.message.from_wire(message, ignore_trailing=False)
+            answer = dns.message.from_wire(message, one_rr_per_rrset=True)
             if not dns.message.from_wire(self._wire).is_response(answer):
                 return None
         except dns.exception.DNSException:
-            return None
+            question = slice(_HEADER.size, self._wire.index(0, _HEADER.size) + 5)
+            return Rejection() if message[question] == self._wire[question] else None
         if answer.flags & dns.flags.TC and not self._tcp:
             self._heard.put((server, self._by_tcp(server)))
             return None

@@ -1,0 +1,444 @@
+"""Name servers of odd answers, on the addresses 127.77.0.1 to .8, port 53; for a network namespace of one's own.
+
+`python dns_hostile.py` serves until its standard input ends; it says "ready" first.  Made of dnspython.
+
+Names are LABELS.test.  The first label of some says what is odd; a server that does something only once does it once
+for each name.
+"""
+
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+
+Records = dict[str, list[str]]
+
+ZONE: dict[str, Records] = {
+    "four.test.": {"A": ["10.0.0.4"]},
+    "six.test.": {"AAAA": ["fd00::6"]},
+    "both.test.": {"A": ["10.0.0.1", "10.0.0.2"], "AAAA": ["fd00::1"]},
+    "near.test.": {"A": ["192.0.2.9"], "AAAA": ["fd00::9", "2001:db8::9"]},
+    "scopes.test.": {"A": ["127.0.0.9", "192.0.2.7"], "AAAA": ["::1", "fd00::7"]},
+    "text.test.": {"TXT": ["nothing"]},
+    "under_score.test.": {"A": ["10.0.0.6"]},
+    "-hyphen.test.": {"A": ["10.0.0.7"]},
+    "mid.-hyphen.test.": {"A": ["10.0.0.7"]},
+    "star*.test.": {"A": ["10.0.0.7"]},
+    "slash/.test.": {"A": ["10.0.0.7"]},
+    "at\\@.test.": {"A": ["10.0.0.7"]},
+    "xn--bcher-kva.test.": {"A": ["10.0.0.5"]},
+    f"{'l' * 63}.test.": {"A": ["10.0.0.8"]},
+    "alias.test.": {"CNAME": ["four.test."]},
+    "alias-both.test.": {"CNAME": ["both.test."]},
+    "alias-far.test.": {"CNAME": ["host.elsewhere.example."]},
+    "host.elsewhere.example.": {"A": ["10.3.0.1"]},
+    "dangling.test.": {"CNAME": ["text.test."]},
+    "dangling-nowhere.test.": {"CNAME": ["nowhere.test."]},
+    "loop.test.": {"CNAME": ["loop-back.test."]},
+    "loop-back.test.": {"CNAME": ["loop.test."]},
+    "self.test.": {"CNAME": ["self.test."]},
+    "big.test.": {"A": [f"10.1.{i // 250}.{i % 250 + 1}" for i in range(500)]},
+    "word.one.test.": {"A": ["10.4.0.1"]},
+    "word.two.test.": {"A": ["10.4.0.2"]},
+    "second.two.test.": {"A": ["10.4.0.3"]},
+    "empty.one.test.": {"TXT": ["nothing"]},
+    "empty.two.test.": {"A": ["10.4.0.4"]},
+    "a.b.two.test.": {"A": ["10.4.0.5"]},
+    "a.b.c.two.test.": {"A": ["10.4.0.6"]},
+    "servfail.two.test.": {"A": ["10.4.0.7"]},
+    "refused.two.test.": {"A": ["10.4.0.8"]},
+    "silent.two.test.": {"A": ["10.4.0.9"]},
+    "single.": {"A": ["10.4.0.10"]},
+    "only-empty.one.test.": {"TXT": ["nothing"]},
+    "4.0.0.10.in-addr.arpa.": {"PTR": ["four.test."]},
+    "1.0.0.10.in-addr.arpa.": {"PTR": ["both.test.", "second.test.", "third.test."]},
+    "5.0.0.10.in-addr.arpa.": {"PTR": ["odd\\032name.test."]},
+    "6.0.0.10.in-addr.arpa.": {"PTR": ["odd\\;name.test.", "good.test."]},
+    "7.0.0.10.in-addr.arpa.": {"PTR": ["under_score.test."]},
+    "8.0.0.10.in-addr.arpa.": {"PTR": ["."]},
+    "9.0.0.10.in-addr.arpa.": {"TXT": ["nothing"]},
+    "10.0.0.10.in-addr.arpa.": {"PTR": ["CamelCase.Test."]},
+    "12.0.0.10.in-addr.arpa.": {"CNAME": ["12.delegated.test."]},
+    "12.delegated.test.": {"PTR": ["delegated.test."]},
+    f"{'6' + '.0' * 29}.d.f.ip6.arpa.": {"PTR": ["six.test."]},
+}
+for link in range(40):
+    ZONE[f"chain{link}.test."] = {"CNAME": [f"chain{link + 1}.test."]}
+ZONE["chain40.test."] = {"A": ["10.5.0.1"], "AAAA": ["fd00::5:1"]}
+
+CODES = {
+    "servfail": dns.rcode.SERVFAIL,
+    "refused": dns.rcode.REFUSED,
+    "notimp": dns.rcode.NOTIMP,
+    "formerr": dns.rcode.FORMERR,
+    "yxdomain": dns.rcode.YXDOMAIN,
+    "notauth": dns.rcode.NOTAUTH,
+}
+OF_SERVERS = {"127.77.0.5": dns.rcode.REFUSED, "127.77.0.6": dns.rcode.SERVFAIL}
+SILENT, SLOW, TCP_ONLY = "127.77.0.3", "127.77.0.7", "127.77.0.8"  # nothing listens on 127.77.0.4
+LISTENING = [f"127.77.0.{n}" for n in (1, 2, 3, 5, 6, 7, 8)]
+SLOWNESS = 2.5  # seconds
+
+seen: set[tuple[str, str, str]] = set()  # names that were asked for before, by what is done once
+
+
+def once(what: str, name: str, kind: str) -> bool:
+    """Is this the first time?"""
+    key = (what, name, kind)
+    first = key not in seen
+    seen.add(key)
+    return first
+
+
+def add(response: Any, owner: str, kind: str, *values: str, rdclass: str = "IN") -> None:
+    response.answer.append(dns.rrset.from_text(owner, 0, rdclass, kind, *values))
+
+
+def honest(query: Any, zone: dict[str, Records] = ZONE) -> Any:
+    """What a well-behaved server says, with the aliases that lead to the records."""
+    name, kind = query.question[0].name.to_text(), dns.rdatatype.to_text(query.question[0].rdtype)
+    response = dns.message.make_response(query)
+    response.flags |= dns.flags.RA
+    key, passed = name.lower(), set[str]()
+    if key not in zone:
+        response.set_rcode(dns.rcode.NXDOMAIN)
+        return response
+    while key in zone and "CNAME" in zone[key] and key not in passed:
+        passed.add(key)
+        add(response, name, "CNAME", *zone[key]["CNAME"])
+        name = zone[key]["CNAME"][0]
+        key = name.lower()
+    if key not in zone:
+        response.set_rcode(dns.rcode.NXDOMAIN)
+    elif kind in zone[key]:
+        add(response, name, kind, *zone[key][kind])
+    return response
+
+
+def to_wire(response: Any) -> bytes:
+    """As bytes, the records in the order they were added."""
+    return bytes(response.to_wire(max_size=65535, want_shuffle=False))
+
+
+def bare(query: Any) -> Any:
+    response = dns.message.make_response(query)
+    response.flags |= dns.flags.RA
+    return response
+
+
+def changed(wire: bytes, place: int, *values: int) -> bytes:
+    return wire[:place] + bytes(values) + wire[place + len(values) :]
+
+
+class Odd:
+    """What is answered to names whose first label is that of a method: messages, or None where nothing is sent."""
+
+    def __init__(self, query: Any, first: str, name: str, kind: str) -> None:
+        self.query, self.first, self.name, self.kind = query, first, name, kind
+
+    def right(self) -> Any:
+        """The true answer: an address for A, none for others."""
+        response = bare(self.query)
+        if self.kind == "A":
+            add(response, self.name, "A", "10.9.0.1")
+        return response
+
+    def plain(self) -> bytes:
+        """The same without EDNS: what comes last are the 16 bytes of the A record."""
+        response = self.right()
+        response.use_edns(False)
+        return to_wire(response)
+
+    # ---- records
+
+    def foreign(self) -> Iterator[Any]:
+        """A record of another owner besides."""
+        response = self.right()
+        add(response, "evil.other.", "A", "6.6.6.6")
+        yield response
+
+    def foreign_only(self) -> Iterator[Any]:
+        response = bare(self.query)
+        add(response, "evil.other.", "A", "6.6.6.6")
+        yield response
+
+    def foreign_first(self) -> Iterator[Any]:
+        response = bare(self.query)
+        add(response, "evil.other.", "A", "6.6.6.6")
+        if self.kind == "A":
+            add(response, self.name, "A", "10.9.0.1")
+        yield response
+
+    def foreign_alias(self) -> Iterator[Any]:
+        response = self.right()
+        add(response, "evil.other.", "CNAME", "worse.other.")
+        yield response
+
+    def shuffled(self) -> Iterator[Any]:
+        """Aliases behind what they lead to."""
+        response = bare(self.query)
+        if self.kind == "A":
+            add(response, "end.test.", "A", "10.9.0.2")
+        add(response, "middle.test.", "CNAME", "end.test.")
+        add(response, self.name, "CNAME", "middle.test.")
+        yield response
+
+    def two_aliases(self) -> Iterator[Any]:
+        response = bare(self.query)
+        add(response, self.name, "CNAME", "first.test.")
+        response.answer.append(dns.rrset.from_text(self.name, 0, "IN", "CNAME", "other.test."))
+        if self.kind == "A":
+            add(response, "first.test.", "A", "10.9.0.3")
+        yield response
+
+    def odd_alias(self) -> Iterator[Any]:
+        response = bare(self.query)
+        add(response, self.name, "CNAME", "odd\\032name.test.")
+        if self.kind == "A":
+            add(response, "odd\\032name.test.", "A", "10.9.0.4")
+        yield response
+
+    def chaos(self) -> Iterator[Any]:
+        """A record of another class."""
+        wire = self.plain()
+        yield wire[:-12] + b"\0\3" + wire[-10:] if self.kind == "A" else wire
+
+    def twice(self) -> Iterator[Any]:
+        wire = self.plain()
+        if self.kind == "A":
+            wire = changed(wire, 7, 2) + wire[-16:]
+        yield wire
+
+    def other_type(self) -> Iterator[Any]:
+        response = self.right()
+        add(response, self.name, "TXT", "more")
+        yield response
+
+    def wrong_size(self) -> Iterator[Any]:
+        """An A record of three bytes."""
+        wire = self.plain()
+        yield wire[:-6] + b"\0\3" + wire[-4:-1] if self.kind == "A" else wire
+
+    def upper(self) -> Iterator[Any]:
+        """The question comes back in other letters."""
+        wire = to_wire(self.right())
+        yield wire[:12] + wire[12 : 12 + len(self.name)].swapcase() + wire[12 + len(self.name) :]
+
+    # ---- messages before the right one
+
+    def empty_first(self) -> Iterator[Any]:
+        yield b""
+        yield self.right()
+
+    def short_first(self) -> Iterator[Any]:
+        yield self.query.to_wire()[:2] + b"\0"
+        yield self.right()
+
+    def wrong_id_first(self) -> Iterator[Any]:
+        wire = self.lie()
+        yield changed(wire, 0, wire[0] ^ 0xFF)
+        yield self.right()
+
+    def wrong_question_first(self) -> Iterator[Any]:
+        query = dns.message.make_query("else.test.", self.kind, id=self.query.id)
+        response = bare(query)
+        if self.kind == "A":
+            add(response, "else.test.", "A", "6.6.6.6")
+        yield response
+        yield self.right()
+
+    def echo_first(self) -> Iterator[Any]:
+        yield self.query.to_wire()
+        yield self.right()
+
+    def stranger_first(self) -> Iterator[Any]:
+        yield "stranger", self.lie()
+        yield self.right()
+
+    def lie(self) -> bytes:
+        response = bare(self.query)
+        if self.kind == "A":
+            add(response, self.name, "A", "6.6.6.6")
+        return to_wire(response)
+
+    # ---- no answer at first, or none at all
+
+    def lost(self) -> Iterator[Any]:
+        if not once("lost", self.name, self.kind):
+            yield self.right()
+
+    def servfail_once(self) -> Iterator[Any]:
+        response = self.right()
+        if once("servfail", self.name, self.kind):
+            response = bare(self.query)
+            response.set_rcode(dns.rcode.SERVFAIL)
+        yield response
+
+    def silent(self) -> Iterator[Any]:
+        yield from ()
+
+    def silent_six(self) -> Iterator[Any]:
+        if self.kind == "A":
+            yield self.right()
+
+    def servfail_six(self) -> Iterator[Any]:
+        response = self.right()
+        if self.kind != "A":
+            response.set_rcode(dns.rcode.SERVFAIL)
+        yield response
+
+    def refused_six(self) -> Iterator[Any]:
+        response = self.right()
+        if self.kind != "A":
+            response.set_rcode(dns.rcode.REFUSED)
+        yield response
+
+    def nowhere_six(self) -> Iterator[Any]:
+        response = self.right()
+        if self.kind != "A":
+            response.set_rcode(dns.rcode.NXDOMAIN)
+        yield response
+
+    def servfail_both(self) -> Iterator[Any]:
+        """A has no records, AAAA fails."""
+        response = bare(self.query)
+        if self.kind != "A":
+            response.set_rcode(dns.rcode.SERVFAIL)
+        yield response
+
+    def referral(self) -> Iterator[Any]:
+        response = dns.message.make_response(self.query)
+        response.authority.append(dns.rrset.from_text("test.", 0, "IN", "NS", "ns.test."))
+        yield response
+
+    def authority(self) -> Iterator[Any]:
+        """No records, and who says so."""
+        response = bare(self.query)
+        soa = "ns.test. admin.test. 1 2 3 4 5"
+        response.authority.append(dns.rrset.from_text("test.", 0, "IN", "SOA", soa))
+        yield response
+
+    # ---- truncated
+
+    def truncated(self) -> Iterator[Any]:
+        response = bare(self.query)
+        response.flags |= dns.flags.TC
+        yield response
+
+    def truncated_part(self) -> Iterator[Any]:
+        response = bare(self.query)
+        add(response, self.name, self.kind, "10.9.0.9" if self.kind == "A" else "fd00::9:9")
+        response.flags |= dns.flags.TC
+        yield response
+
+    hangs_up = truncated
+    big = truncated
+
+
+def by_tcp(query: Any, name: str) -> Any:
+    first = name.partition(".")[0]
+    if first == "hangs-up":
+        return None
+    if first in ("truncated", "truncated-part"):
+        response = bare(query)
+        kind = dns.rdatatype.to_text(query.question[0].rdtype)
+        add(response, query.question[0].name.to_text(), kind, "10.9.0.8" if kind == "A" else "fd00::9:8")
+        return response
+    return honest(query)
+
+
+class Server:
+    """UDP and TCP port 53 of one address."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self.udp.bind((address, 53))
+        self.stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.tcp = socket.socket()
+        self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.tcp.bind((address, 53))
+        self.tcp.listen(100)
+        for serve in (self.serve_udp, self.serve_tcp):
+            threading.Thread(target=self.for_ever, args=(serve,), daemon=True).start()
+
+    def for_ever(self, serve: Callable[[], None]) -> None:
+        while True:
+            with suppress(OSError, dns.exception.DNSException):
+                serve()
+
+    def serve_udp(self) -> None:
+        wire, peer = self.udp.recvfrom(65535)
+        if self.address == SILENT:
+            return
+        query = dns.message.from_wire(wire)
+        for answer in self.answers(query):
+            sock = self.udp
+            if isinstance(answer, tuple):
+                sock, answer = self.stranger, answer[1]
+            data = answer if isinstance(answer, bytes) else to_wire(answer)
+            if self.address == SLOW and b"\4slow" in wire:
+                threading.Timer(SLOWNESS, sock.sendto, (data, peer)).start()
+            else:
+                sock.sendto(data, peer)
+
+    def answers(self, query: Any) -> Iterator[Any]:
+        name, kind = query.question[0].name.to_text().lower(), dns.rdatatype.to_text(query.question[0].rdtype)
+        first = name.partition(".")[0]
+        known = name in ZONE
+        code = OF_SERVERS.get(self.address, None if known else CODES.get(first))
+        if code is not None:
+            response = bare(query)
+            response.set_rcode(code)
+            yield response
+        elif self.address == TCP_ONLY:
+            yield from Odd(query, first, name, kind).truncated()
+        elif self.address == SLOW:
+            response = bare(query)
+            if kind == "A":
+                add(response, name, "A", "10.7.0.1")
+            yield response
+        elif self.address == "127.77.0.2" and first == "who":
+            response = bare(query)
+            add(response, name, kind, "10.8.0.2" if kind == "A" else "fd00::8:2")
+            yield response
+        elif first == "who":
+            response = bare(query)
+            add(response, name, kind, "10.8.0.1" if kind == "A" else "fd00::8:1")
+            yield response
+        elif (not known or first == "big") and hasattr(Odd, method := first.replace("-", "_")):
+            yield from getattr(Odd(query, first, query.question[0].name.to_text(), kind), method)()
+        else:
+            yield honest(query)
+
+    def serve_tcp(self) -> None:
+        connection, _ = self.tcp.accept()
+        threading.Thread(target=self.converse, args=(connection,), daemon=True).start()
+
+    def converse(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection, connection.makefile("rb") as stream:
+            while size := stream.read(2):
+                query = dns.message.from_wire(stream.read(int.from_bytes(size, "big")))
+                answer = by_tcp(query, query.question[0].name.to_text().lower())
+                if answer is None:
+                    return
+                wire = to_wire(answer)
+                for piece in (struct.pack("!H", len(wire)) + wire[:7], wire[7:]):
+                    connection.sendall(piece)
+
+
+if __name__ == "__main__":
+    servers = [Server(address) for address in LISTENING]
+    print("ready", flush=True)
+    sys.stdin.read()
