@@ -367,11 +367,16 @@ def test_a_subclass_that_forgets_to_call_init_crashes_nothing() -> None:
     code = """
         import weald, weald._core as core
         import weald._core.watchers as watchers
-        from weald.http.exchange import Common, Exchange
+        from weald.http.channel import Channel, Http1Channel
+        from weald.http.connection import Connection
+        from weald.http.exchange import Exchange
         from weald.http.protocol import HeadParser, Request, RequestStream
+        from weald.http.state import ServerState
+        from weald.http.steps import Steps
         from weald.pywsgi import WSGIHandler
         classes = [c for module in (core, watchers) for c in vars(module).values() if isinstance(c, type)]
-        classes += [Common, Exchange, HeadParser, Request, RequestStream, WSGIHandler]
+        classes += [ServerState, Channel, Http1Channel, Connection, Exchange, Steps]
+        classes += [HeadParser, Request, RequestStream, WSGIHandler]
         tried = 0
         for base in {c: None for c in classes if not issubclass(c, BaseException)}:
             try:

@@ -25,8 +25,8 @@ from test_http_protocol import BAD_CHUNKS, BAD_HEADS
 import weald
 from weald import pywsgi, socket, ssl, subprocess
 from weald.event import Event
-from weald.http.exchange import STEPS
 from weald.http.limits import Limits
+from weald.http.steps import STEPS
 from weald.pywsgi import WSGIHandler, WSGIServer
 
 pytestmark = pytest.mark.usefixtures("io_loop")
@@ -61,9 +61,9 @@ def serving(app: App, **options: Any) -> Iterator[WSGIServer]:
         yield server
     finally:
         server.stop()
-        for handler in list(server._connections):
-            if handler.socket is not None:
-                handler.socket.close()
+        for connection in list(server._connections):
+            if connection.socket is not None:
+                connection.socket.close()
         wait_until(lambda: not server._connections)
 
 
@@ -167,10 +167,11 @@ def test_a_connection_that_waits_keeps_nothing_of_its_last_request() -> None:
         for _ in range(2):
             sock.sendall(GET)
             assert Response(file).body == b"hello"
-            (handler,) = server._connections
-            wait_until(lambda handler=handler: handler._idle)
-            assert handler.environ is handler.wsgi_input is handler.response_headers is handler._request is None
-            assert handler._stream.buffer == b""
+            (connection,) = server._connections
+            wait_until(lambda connection=connection: connection.idle)
+            handler = connection.exchange
+            assert handler.environ is handler.wsgi_input is handler.response_headers is handler.parsed_request is None
+            assert connection.channel.stream.buffer == b""
 
 
 @pytest.mark.parametrize("connection", [b"", b"Connection: keep-alive\r\n"])
@@ -1324,7 +1325,7 @@ def test_draining_while_accepting_fails(number: int) -> None:
         failures = 3
 
         def do_read(self) -> Any:
-            if self._common.draining and self.failures:
+            if self.http_state.draining and self.failures:
                 self.failures -= 1
                 raise OSError(number, "x")
             return super().do_read()

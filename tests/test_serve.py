@@ -15,7 +15,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -24,9 +23,8 @@ from conftest import Certificate, require_program
 from helpers import PATIENCE, run_patched, wait_until
 from serving import APP, PATIENT, Load, command, serving
 
-from weald.http.environ import NoopLog
-from weald.http.exchange import Common, Exchange
 from weald.http.limits import Limits
+from weald.http.state import ServerState
 from weald.serve.accesslog import FORMATS
 from weald.serve.config import Config, load_application, parse_limits
 from weald.serve.errors import ConfigError
@@ -541,16 +539,13 @@ def test_nobody_keeps_the_port_of_the_metrics(folder: Path) -> None:
 
 def test_the_histogram_is_cumulative() -> None:
     metrics = Metrics(2)
-    commons = [Common(Limits()) for _ in range(2)]
-    for slot, common in enumerate(commons):
-        common.count_in(metrics.row(slot), BUCKETS)
+    states = [ServerState(Limits()) for _ in range(2)]
+    for slot, state in enumerate(states):
+        state.count_in(metrics.row(slot), BUCKETS)
     codes: list[int | None] = [200, -204, 404, None, 999]
     for slot, seconds, code in zip((0, 1, 0, 1, 0), (0.001, 0.002, 99.0, -1.0, 0.0), codes, strict=True):
-        exchange = Exchange()
-        exchange._common, exchange.server = commons[slot], SimpleNamespace(log=NoopLog())
-        exchange.time_start, exchange.time_finish, exchange.code = 0.0, seconds, code
-        exchange._finish()
-    assert [common.served for common in commons] == [3, 2]
+        states[slot].count(code or 0, seconds)
+    assert [state.served for state in states] == [3, 2]
     text = metrics.text()
     assert 'requests_total{code="2xx"} 2\n' in text
     assert 'requests_total{code="4xx"} 1\n' in text
@@ -564,7 +559,7 @@ def test_the_histogram_is_cumulative() -> None:
 @pytest.mark.parametrize("row", [bytearray(1000), b"x" * 1000, memoryview(bytearray(64)).cast("d")], ids=type)
 def test_what_cannot_be_counted_in(row: Any) -> None:
     with pytest.raises((ValueError, BufferError)):
-        Common(Limits()).count_in(row, BUCKETS)
+        ServerState(Limits()).count_in(row, BUCKETS)
 
 
 # ---------------------------------------------------------------- systemd

@@ -1,6 +1,6 @@
 """StreamServer and DatagramServer: accept connections or datagrams, handle each in a greenlet.
 
-Called by: users, pywsgi.py, weald.compat.
+Called by: users, weald.http.server, weald.compat.
 
 Invariants:
 - One greenlet per server accepts, `max_accept` connections at a time; it survives every error of accept

@@ -1,6 +1,6 @@
 """Logs that decide about nothing: writing to one never waits for its reader and never raises.
 
-Called by: hub.pyx, reports.pyx, compat.hub, weald.server and http.handler (`report`), weald.pywsgi (`steady`),
+Called by: hub.pyx, reports.pyx, compat.hub, weald.server and http.exchange (`report`), http.logs (`steady`),
 weald.serve.
 
 What cannot be written now (a pipe that nobody reads, a full disk, a closed descriptor) is kept, up to a limit, and

@@ -57,7 +57,7 @@ HOMES: dict[str, dict[str, str]] = {
         "OldMessage": "http.environ:Headers",
         "_InvalidClientInput": "http.body:InvalidClientInput",
         "_InvalidClientRequest": "compat._pywsgi:InvalidClientRequest",
-        "_NoopLog": "http.environ:NoopLog",
+        "_NoopLog": "http.logs:NoopLog",
         "format_date_time": "compat._pywsgi:format_date_time",
     },
     "queue": {"UnboundQueue": "queue:SimpleQueue", "Waiter": "compat._waiter:Waiter"},

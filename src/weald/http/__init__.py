@@ -1,8 +1,22 @@
-"""HTTP on greenlets: protocols without I/O apart from what reads and writes sockets.
+"""HTTP on greenlets: WSGI applications over HTTP/1.1 and HTTP/2, and WebSockets.
 
-`protocol` knows HTTP/1.1 and no sockets; `limits` holds what a server puts up with; `body` is what an application
-reads a request's body from; `websocket` lets an application speak WebSocket; `http2` serves HTTP/2.
-`weald.pywsgi` is the server on top.  weald brings what they need: httptools, wsproto, h2.
+weald brings what they need: httptools, wsproto, h2.  `weald.pywsgi` has the names for users.
+
+Called by: users, who find `Limits` here.
+
+Each module calls those below it; the compiled ones (.pyx) are what every request goes through.
+
+- `server`: listens, keeps account of its connections, ends them in order.
+- `handler`, `steps` (compiled): the interface of a connection for subclasses, and the steps that they may replace.
+- `connection` (compiled): waits for the requests of an HTTP/1.1 connection, and ends it; `http2`: a connection of
+  HTTP/2.
+- `wsgi` (compiled): how a WSGI application answers a request.
+- `exchange` (compiled): one request and its response, whatever carries them.
+- `channel` (compiled): how an exchange reaches its client over HTTP/1.1; `http2_stream`: over a stream of HTTP/2.
+- `state` (compiled): what the connections of a server share.
+- `protocol` (compiled): requests of HTTP/1.1, without I/O; `fields`: heads of responses.
+- `body`, `disconnected`, `environ`, `logs`, `limits`, `wire`, `extras`: what the others use.
+- `websocket`: WebSockets inside of WSGI applications.
 """
 
 from weald.http.limits import Limits

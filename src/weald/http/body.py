@@ -1,17 +1,17 @@
-"""What a WSGI application reads a request's body from, and hands a file to the server in.
+"""What a WSGI application reads a request's body from, and what it hands a file to the server in.
 
-Called by: handler.py, which puts `Input` into `wsgi.input`; weald.pywsgi puts `FileWrapper` into `wsgi.file_wrapper`.
+Called by: wsgi.pyx, which puts `Input` into `wsgi.input`; server.py, which puts `FileWrapper` into
+`wsgi.file_wrapper`; channel.pyx, exchange.pyx and http2_stream.py for the exception; weald.compat.
 """
 
-import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["FileWrapper", "Input", "InvalidClientInput", "Raw"]
+__all__ = ["FileWrapper", "Input", "InvalidClientInput"]
 
 
 class InvalidClientInput(OSError):
-    """What reading `wsgi.input` raises when the body is no body; `status` answers it."""
+    """What reading `wsgi.input` raises if the client breaks the protocol or stalls; it is answered `status`, an int."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -19,21 +19,22 @@ class InvalidClientInput(OSError):
 
 
 class Input:
-    """`wsgi.input`: a request's body.  Reading raises OSError if the client goes away, stalls or breaks the protocol.
+    """Input(more, data=b""): `wsgi.input`, a request's body.
 
-    It ends where the body ends, also a chunked one (`wsgi.input_terminated`).
+    It ends where the body ends, also a chunked one (`wsgi.input_terminated`).  Reading raises InvalidClientInput if the
+    client breaks the protocol or stalls, another OSError if it goes away.
     """
 
     __slots__ = ("_buffer", "_more", "trailers")
 
     def __init__(self, more: Callable[[], bytes] | None, data: bytes = b"") -> None:
-        """`data` is what has come of the body; `more` gives the next piece, b"" at its end; None: there is no more."""
+        """`data` is what has come of the body; `more()` returns the next piece, b"" at its end; None: no more comes."""
         self._more = more
         self._buffer = data
-        self.trailers: list[tuple[bytes, bytes]] = []  # those of a chunked body, once it has been read to its end
+        self.trailers: list[tuple[bytes, bytes]] = []  # of a chunked body, once it was read to its end
 
     def _fetch(self) -> bytes:
-        """The next piece; b"" at the end, from then on."""
+        """Return the next piece, b"" at the end and from then on."""
         if self._more is None:
             return b""
         piece = self._more()
@@ -42,7 +43,7 @@ class Input:
         return piece
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """`size` bytes, less only at the body's end; all there is if `size` is negative or None."""
+        """Return `size` bytes, fewer only at the body's end; the whole rest if `size` is negative or None."""
         if size is None or size < 0:
             pieces = [self._buffer]
             self._buffer = b""
@@ -59,7 +60,7 @@ class Input:
         return self._cut(size)
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        """A line with its newline, at most `size` bytes of it."""
+        """Return the next line with its newline, at most `size` bytes of it."""
         limit = -1 if size is None or size < 0 else size
         searched = 0
         while True:
@@ -80,7 +81,7 @@ class Input:
         return data
 
     def readlines(self, hint: int | None = None, /) -> list[bytes]:
-        """The lines that remain; no more once they come to `hint` bytes."""
+        """Return the lines that remain; if `hint` is given, none after those that come to `hint` bytes."""
         lines = []
         total = 0
         for line in self:
@@ -100,49 +101,11 @@ class Input:
         return line
 
 
-class Raw(io.RawIOBase):
-    """The bytes of a connection that changes its protocol: those read already, then the socket's.
-
-    There are none before the response says that it does: a request that asks for another protocol has no body, and
-    whoever looks for one must not wait.  Once somebody has read from it, the connection serves no further request.
-    """
-
-    def __init__(self, handler: Any, sock: Any) -> None:
-        self._handler = handler
-        self._sock = sock
-        self._dry = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        handler = self._handler
-        # Without a request it is a subclass that reads the request line by itself.
-        if self._dry or (handler._request is not None and not handler.connection_upgraded):
-            return 0
-        handler.close_connection = True
-        if handler._stream.pending:
-            data = handler._stream.rest(len(buffer))
-            buffer[: len(data)] = data
-            return len(data)
-        handler._descriptor.timeout = None
-        count: int = self._sock.recv_into(buffer)
-        return count
-
-    def taken(self, reader: io.BufferedReader) -> bytes:
-        """What `reader`, which reads from here, has taken and not given to anybody yet."""
-        self._dry = True
-        try:
-            return reader.read1(reader_size)
-        finally:
-            self._dry = False
-
-
-reader_size = io.DEFAULT_BUFFER_SIZE
-
-
 class FileWrapper:
-    """`wsgi.file_wrapper` (PEP 3333): returned by an application, a file goes out through sendfile(2) if it can."""
+    """FileWrapper(filelike, block_size=65536): `wsgi.file_wrapper` (PEP 3333), for an application to return a file in.
+
+    The server sends it by sendfile(2) where it can; else it reads pieces of `block_size` bytes.
+    """
 
     def __init__(self, filelike: Any, block_size: int = 65536) -> None:
         self.filelike = filelike
@@ -158,6 +121,7 @@ class FileWrapper:
         return data
 
     def close(self) -> None:
+        """Close the file, if it can be closed."""
         close = getattr(self.filelike, "close", None)
         if close is not None:
             close()

@@ -1,6 +1,6 @@
-"""`weald.disconnected` in a request's environment: has the client left, while the application is still at work?
+"""`weald.disconnected` in a request's environment: whether the client has left while the application is at work.
 
-Called by: handler.py and http2.py, which make one for each connection or stream; applications.
+Called by: channel.pyx and http2_stream.py, which make one for each connection or stream; applications.
 
 Nobody watches a connection until somebody asks, so a request that does not ask pays nothing for it.  A client counts as
 gone when its side of the connection has ended, also in an orderly way: what HTTP clients close, they close for good.
@@ -21,7 +21,7 @@ __all__ = ["Disconnected"]
 
 _POLLRDHUP = 0x2000  # Linux: the peer has ended its direction, whatever of its bytes is still unread
 _GONE = POLLERR | POLLHUP | POLLNVAL | _POLLRDHUP
-_PATIENCE = 1.0  # seconds between two looks, where no event can tell
+_PATIENCE = 1.0  # seconds at most between two looks, where no event tells
 
 
 class Disconnected:
@@ -33,11 +33,11 @@ class Disconnected:
         self._sock = sock
 
     def is_set(self) -> bool:
-        """Has the client left?  Asks the system; never waits."""
+        """Return whether the client has left.  Asks the system; never waits."""
         return bool(self._state() & _GONE)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Park until the client has left: True.  False after `timeout` seconds."""
+        """Park until the client has left, and return True; False after `timeout` seconds (None: wait without limit)."""
         end = None if timeout is None else monotonic() + timeout
         pause = 0.01
         while not (state := self._state()) & _GONE:
@@ -58,14 +58,15 @@ class Disconnected:
         return True
 
     def interrupt(self) -> "_Interrupt":
-        """A context manager: its block gets ConnectionResetError as soon as the client has left and the block waits.
+        """Return a context manager, in whose block ConnectionResetError is raised once the client has left.
 
-        Left uncaught, it ends the request without a word in the error log.
+        It is raised while the block waits for something.  If nobody catches it, the request ends, and nothing is logged
+        as an error.
         """
         return _Interrupt(self)
 
     def _state(self) -> int:
-        """What poll(2) says of the connection."""
+        """Return the events that poll(2) reports for the connection."""
         fd = self._sock.fileno()
         if fd < 0:
             return POLLNVAL
@@ -75,7 +76,10 @@ class Disconnected:
         return ready[0][1] if ready else 0
 
     def _park(self, timeout: float | None) -> None:
-        """Until there is something to look at.  OSError when the connection is closed, TimeoutError."""
+        """Park until there is something to read, or the end.
+
+        Raises TimeoutError after `timeout` seconds, OSError if the connection is closed meanwhile.
+        """
         self._sock._descriptor.wait_read(timeout)
 
 

@@ -1,24 +1,26 @@
-"""gevent.pywsgi's environment classes, log adapters and view of a request's fields.
+"""Environment classes for WSGIServer, and a request's fields as a mapping.
 
-Called by: weald.pywsgi, which exports them; handler.py.
+Called by: server.py and handler.py; weald.pywsgi, which exports the classes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from http.client import HTTPMessage
 from typing import Any, ClassVar
 
-__all__ = ["Environ", "Headers", "LoggingLogAdapter", "NoopLog", "SecureEnviron", "WSGISecureEnviron"]
+__all__ = ["Environ", "Headers", "SecureEnviron", "WSGISecureEnviron"]
 
 
 class Environ(dict[str, Any]):
-    """Base of classes for `WSGIServer.environ_class`."""
+    """A request's environment; the base of classes for `WSGIServer.environ_class`."""
 
     __slots__ = ()
 
     def copy(self) -> "Environ":
+        """Return a shallow copy of the same class."""
         return type(self)(self)
 
     def iteritems(self) -> Iterable[tuple[str, Any]]:
+        """Return the items; for programs that have outlived Python 2."""
         return self.items()
 
     def __reduce_ex__(self, proto: Any) -> Any:
@@ -28,8 +30,10 @@ class Environ(dict[str, Any]):
 class SecureEnviron(Environ):
     """An environment whose repr hides values, so that no log shows passwords and cookies.
 
-    An instance's, or the class's `default_…`, attributes say what is shown: everything unless `secure_repr`;
-    of the keys in `whitelist_keys` the values; the other keys with `<MASKED>` if `print_masked_keys`.
+    Attributes of the object say what its repr shows; where the object has none, the class's `default_…` do:
+    - `secure_repr` false: everything.
+    - `whitelist_keys`: the keys whose values are shown.  Empty: only the number of keys is.
+    - `print_masked_keys` true: the other keys are shown, with `<MASKED>` for their values.
     """
 
     default_secure_repr = True
@@ -59,7 +63,7 @@ class SecureEnviron(Environ):
 
 
 class WSGISecureEnviron(SecureEnviron):
-    """Shows where a request came from and what for, and nothing else."""
+    """An environment whose repr shows the client's address and the Host, and nothing else."""
 
     default_whitelist_keys = ("REMOTE_ADDR", "REMOTE_PORT", "HTTP_HOST")
     default_print_masked_keys = False
@@ -73,57 +77,15 @@ class Headers(HTTPMessage):
     status = ""
 
     def getheader(self, name: str, default: Any = None) -> Any:
+        """Return the field `name`, or `default`; for programs that have outlived Python 2, as what follows."""
         return self.get(name, default)
 
     @property
     def headers(self) -> list[str]:
+        """The fields as lines."""
         return [f"{name}: {value}\r\n" for name, value in self.items()]
 
     @property
     def typeheader(self) -> Any:
+        """The field Content-Type; None if there is none."""
         return self.get("content-type")
-
-
-class NoopLog:
-    """A log that keeps nothing."""
-
-    def write(self, *args: Any) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
-
-    def writelines(self, *args: Any) -> None:
-        pass
-
-
-class LoggingLogAdapter:
-    """A logging.Logger as the file that the server's `log` and `error_log` are.  Other attributes are the logger's."""
-
-    __slots__ = ("_level", "_logger")
-
-    def __init__(self, logger: Any, level: int = 20) -> None:
-        self._logger = logger
-        self._level = level
-
-    def write(self, msg: str) -> None:
-        self._logger.log(self._level, msg.removesuffix("\n") if msg else msg)
-
-    def flush(self) -> None:
-        pass
-
-    def writelines(self, lines: Iterator[str]) -> None:
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._logger, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in LoggingLogAdapter.__slots__:
-            object.__setattr__(self, name, value)
-        else:
-            setattr(self._logger, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        delattr(self._logger, name)

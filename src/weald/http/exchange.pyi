@@ -1,82 +1,54 @@
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, ClassVar
 
-from weald.http.environ import Headers
-from weald.http.limits import Limits
-from weald.http.protocol import HeadParser, Request, RequestStream
-
-STEPS: Final[tuple[str, ...]]
-ORIGINALS: Final[list[Any]]
-
-class Common:
-    parser: HeadParser
-    buffer: bytearray
-    draining: bool
-    served: int
-    def __init__(self, limits: Limits) -> None: ...
-    def count_in(self, row: Any, edges: Iterable[float]) -> None: ...
+from weald.http.channel import Channel
+from weald.http.protocol import Request
 
 class Exchange:
-    ApplicationError: Any
-    socket: Any
-    client_address: Any
+    """Serves requests that come through `channel`, one after the other.
+
+    `server` is asked for `log` and `error_log`, whose `write` takes lines.
+    """
+
+    ApplicationError: ClassVar[type[Exception]]
+    ignored_socket_errors: ClassVar[tuple[int, ...]]
     server: Any
-    close_connection: bool
-    environ: Any
-    application: Any
-    requestline: str | None
-    command: str | None
-    path: str | None
-    request_version: str | None
-    wsgi_input: Any
-    time_start: float
-    time_finish: float
+    client_address: Any
+    close_connection: Any
+    requestline: Any
+    command: Any
+    path: Any
+    request_version: Any
+    time_start: Any
+    time_finish: Any
     status: Any
     code: Any
     response_headers: Any
-    provided_date: str | None
-    provided_content_length: str | None
-    headers_sent: bool
-    response_use_chunked: bool
-    response_length: int
-    result: Any
-    _common: Common
-    _stream: RequestStream
-    _descriptor: Any
-    _disconnected: Any
-    _remote: tuple[str, str] | None
-    _served: int
-    _idle: bool
-    _linger: bool
-    _given_away: bool
-    _request: Request | None
-    _headers: Headers | None
-    _rfile: Any
-    _raw: Any
-    _continue: bool
-    _waited: float
-    _received: int
-    _left: int | None
-    _trailers: list[tuple[str, str]] | None
-    _copies_environ: bool
-    def _handle_requests(self) -> Any: ...
-    def handle_one_request(self) -> Any: ...
-    def _next_request(self) -> Request | None: ...
-    def read_requestline(self) -> Any: ...
-    def read_request(self, raw_requestline: str) -> bool: ...
-    def get_environ(self) -> Any: ...
-    def handle_one_response(self) -> None: ...
-    def run_application(self) -> None: ...
-    def process_result(self) -> None: ...
-    def _finish(self) -> None: ...
-    def log_request(self) -> None: ...
-    def start_response(
-        self, status: str, headers: Iterable[tuple[str, str]], exc_info: Any = None
-    ) -> Callable[[bytes], None]: ...
-    def finalize_headers(self) -> None: ...
-    def write(self, data: bytes) -> None: ...
-    def _head(self, body: bytes = b"") -> bytes: ...
-    def _write_with_headers(self, data: bytes) -> None: ...
-    def _write(self, data: bytes) -> None: ...
-    def _framed(self, data: bytes) -> tuple[bytes, ...]: ...
-    def _sendall(self, data: Any) -> None: ...
+    provided_date: Any
+    provided_content_length: Any
+    headers_sent: Any
+    response_use_chunked: Any
+    def __init__(self, channel: Channel, server: Any, client_address: Any) -> None: ...
+    @property
+    def socket(self) -> Any:
+        """The client's socket; None once the connection has ended."""
+    @socket.setter
+    def socket(self, value: Any) -> None: ...
+    @property
+    def response_length(self) -> int:
+        """How many bytes of the response have been sent, with its head."""
+    @response_length.setter
+    def response_length(self, value: int) -> None: ...
+    @property
+    def parsed_request(self) -> Request | None:
+        """The `Request` being served; None if what the client sent could not be read as one."""
+    def format_request(self) -> str:
+        """Return the access log's line, without a newline."""
+    def log_error(self, msg: str, *args: Any) -> None:
+        """Write `msg % args` to the server's error log."""
+    def handle_error(self, t: Any, v: Any, tb: Any) -> None:
+        """Report that the application, or the server, failed, and answer 500 if nothing was sent yet."""
+    def _print_unexpected_exc(self) -> None: ...
+    def _error_context(self) -> Any: ...
+    def _log_error(self, t: Any, v: Any, tb: Any) -> None: ...
+    def _send_error_response_if_possible(self, error_code: int) -> None: ...
+    def _handle_client_error(self, error: Exception) -> tuple[str, bytes]: ...

@@ -1,19 +1,34 @@
 """The parts of a response's head: status lines and fields, checked and encoded; the Date; reason phrases.
 
-Called by: exchange.pyx, handler.py, http2.py, weald.serve.config.
+Called by: channel.pyx, exchange.pyx, http2_stream.py, weald.serve.config.
 
 Invariants:
-- Nothing leaves here that could be read as more than one field or line: no CR, LF or other control character.
-- What applications send over and over is checked once and remembered, in bounded tables.
+- Nothing that is returned could be read as more than one field or line: it has no CR, LF or other control character.
+- What applications send over and over is checked once and remembered, in tables of limited size.
 """
 
 import re
 from email.utils import formatdate
+from time import time
 from typing import Any
 
 from weald.http.protocol import TOKEN
 
-__all__ = ["REASONS", "date", "field_name", "field_value", "names", "status_line", "statuses", "values"]
+__all__ = [
+    "CONNECTION",
+    "CONTENT_LENGTH",
+    "DATE",
+    "REASONS",
+    "TRANSFER_ENCODING",
+    "date",
+    "empty_response",
+    "field_name",
+    "field_value",
+    "names",
+    "status_line",
+    "statuses",
+    "values",
+]
 
 REASONS = {
     400: "Bad Request",
@@ -32,10 +47,16 @@ _is_token = re.compile(TOKEN.decode() + "+").fullmatch
 _has_control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
 _has_newline = re.compile(r"[\r\n]").search
 
-# The fields that matter to us have a number; others are 0.  exchange.pyx knows these numbers.
-_OURS = {"content-length": 1, "date": 2, "connection": 3, "transfer-encoding": 4}
+# Fields that the server acts on have a number; others have 0.
+CONTENT_LENGTH, DATE, CONNECTION, TRANSFER_ENCODING = 1, 2, 3, 4
+_NUMBERS = {
+    "content-length": CONTENT_LENGTH,
+    "date": DATE,
+    "connection": CONNECTION,
+    "transfer-encoding": TRANSFER_ENCODING,
+}
 
-# What was checked before: a status's line and code; a field's name and number; short values.
+# What was checked before: of a status its line and code; of a field's name its bytes and number; short values.
 statuses: dict[str, tuple[bytes, int]] = {}
 names: dict[str, tuple[bytes, int]] = {}
 values: dict[str, bytes] = {}
@@ -43,13 +64,14 @@ _CACHED = 1024
 
 
 class _Date:
-    """The Date field, made once a second."""
+    """The Date field, which is made once a second."""
 
     def __init__(self) -> None:
-        self.start = self.end = 0.0  # when `field` is right
+        self.start = self.end = 0.0  # seconds since 1970: `field` is right from `start` until `end`
         self.field = (b"Date", b"")
 
     def at(self, now: float) -> tuple[bytes, bytes]:
+        """Return the field for the time `now`, in seconds since 1970."""
         if not self.start <= now < self.end:
             self.start = int(now)
             self.end = self.start + 1
@@ -61,7 +83,10 @@ date = _Date()
 
 
 def status_line(status: Any) -> tuple[bytes, int]:
-    """`status` checked: as bytes, and its code."""
+    """Return `status` ("200 OK") as bytes, and its code as a number.
+
+    Raises UnicodeError if it is no str, ValueError if it is malformed.
+    """
     if not isinstance(status, str):
         raise UnicodeError("The status string must be a native string")
     if _has_control(status):
@@ -76,20 +101,26 @@ def status_line(status: Any) -> tuple[bytes, int]:
 
 
 def field_name(name: Any) -> tuple[bytes, int]:
-    """A response's field name checked: as bytes, and its number in `_OURS`."""
+    """Return the name of a response's field as bytes, and its number.
+
+    Raises UnicodeError if it is no str, ValueError if it is malformed.
+    """
     if not isinstance(name, str):
         raise UnicodeError("The header must be a native string", name)
     if not _is_token(name):
         what = "carriage return or newline in header name" if _has_newline(name) else "not a header name"
         raise ValueError(what, name)
-    checked = (name.encode("latin-1"), _OURS.get(name.lower(), 0))
+    checked = (name.encode("latin-1"), _NUMBERS.get(name.lower(), 0))
     if len(names) < _CACHED:
         names[name] = checked
     return checked
 
 
 def field_value(name: str, value: Any) -> bytes:
-    """A response's field value checked, as bytes."""
+    """Return the value of a response's field as bytes; `name` is for the error.
+
+    Raises UnicodeError if it is no str or not Latin-1, ValueError if it has control characters.
+    """
     if not isinstance(value, str):
         raise UnicodeError("The value must be a native string", name, value)
     if _has_control(value):
@@ -103,3 +134,10 @@ def field_value(name: str, value: Any) -> bytes:
         values[value] = encoded
     return encoded
 
+
+def empty_response(status: int) -> tuple[str, bytes]:
+    """Return a status ("400 Bad Request"), and a whole response of that status without a body: for bad requests."""
+    line = f"{status} {REASONS.get(status, 'Error')}"
+    now = date.at(time())[1].decode()
+    head = f"HTTP/1.1 {line}\r\nDate: {now}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    return line, head.encode()

@@ -1,6 +1,6 @@
 """Limits and timeouts of an HTTP server: what one client may cost.  All are on by default.
 
-Called by: protocol.py, body.py, weald.pywsgi, weald.serve.
+Called by: server.py, http2.py, http2_stream.py, weald.http, weald.compat, weald.integrations.gunicorn, weald.serve.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,10 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes, times in seconds.  `dataclasses.replace(limits, …)` changes some."""
+    """What a server accepts of a client.  Sizes are in bytes, times in seconds.
+
+    `dataclasses.replace(limits, body=10 << 20)` returns other limits.
+    """
 
     request_line: int = 8190  # longer: 414 (RFC 9112 section 3 asks for 8000 at least)
     head: int = 65536  # request line and fields together; larger: 431

@@ -1,7 +1,7 @@
 # cython: nonecheck=True
 """HTTP/1.1 requests without I/O, compiled: bytes in, requests and pieces of bodies out.
 
-Called by: exchange.pyx, handler.py, http2.py, compat/_pywsgi.py.
+Called by: every module of weald.http that handles a request, weald.compat.
 
 `HeadParser` turns one complete head into a `Request`; it keeps nothing between two heads, so one serves all
 connections of a server.  `RequestStream` is one connection's side: `feed` it what came, ask it for the `next_request`,
@@ -28,16 +28,12 @@ from libc.string cimport memchr, strncmp
 import re
 from importlib import import_module
 
-try:
-    httptools = import_module("httptools")
-except ModuleNotFoundError as error:
-    if error.name != "httptools":
-        raise
-    raise ModuleNotFoundError(
-        "weald's HTTP server needs httptools: pip install 'weald[http]'", name="httptools"
-    ) from None
+from weald.http.extras import required
 
-__all__ = ["HeadParser", "ProtocolError", "Request", "RequestStream", "cgi_name", "tokens"]
+with required("HTTP server", "httptools"):
+    httptools = import_module("httptools")
+
+__all__ = ["HeadParser", "ProtocolError", "Request", "RequestStream", "cgi_name", "is_authority", "tokens"]
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110 section 5.6.2
 _TEXT = rb"[\t\x20-\x7e\x80-\xff]"  # RFC 9110 section 5.5: field-vchar, SP, HTAB; obs-text
@@ -50,7 +46,7 @@ _QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff
 _chunk_line = re.compile(
     rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[ \t]*%b+(?:[ \t]*=[ \t]*(?:%b+|%b))?)*\r\n" % (TOKEN, TOKEN, _QUOTED)
 ).fullmatch
-# RFC 3986 section 3.2.2 and 3.2.3: what Host and the authority of a target may be.
+# RFC 3986 section 3.2.2 and 3.2.3: a host and its port.
 _authority = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?").fullmatch
 _absolute = re.compile(r"https?://([^/?#]+)((?:[/?][^#]*)?)", re.IGNORECASE).fullmatch
 
@@ -105,6 +101,7 @@ cdef class Request:
 
     @property
     def has_body(self):
+        """Whether a body follows the head."""
         return self.length != 0
 
     @property
@@ -238,6 +235,11 @@ def tokens(str value):
     return [member for part in value.lower().split(",") if (member := part.strip(" \t"))]
 
 
+cpdef bint is_authority(str text) except -1:
+    """Return whether `text` may be the value of Host, or the authority of a target: a host, and maybe a port."""
+    return _authority(text) is not None
+
+
 cdef class HeadParser:
     """HeadParser(limits): turns complete heads into requests.
 
@@ -327,7 +329,7 @@ cdef class HeadParser:
             if request.version == "HTTP/1.1":  # RFC 9112 section 3.2
                 raise ProtocolError(400, "no Host field")
         elif host != self.good_host:
-            if not _authority(host):
+            if not is_authority(host):
                 raise ProtocolError(400, "malformed Host field")
             self.good_host = host
         if request.target[0] != "/":
@@ -419,7 +421,7 @@ def _joined(key, first, value):
     """The value of a field that came again (RFC 9110 section 5.3)."""
     if key in _ONCE:
         raise ProtocolError(400, f"{key.removeprefix('HTTP_')} came twice")
-    # Cookie2 is long gone; gevent's programs may know it.
+    # Cookie2 is long gone; old programs may know it.
     return first + ("; " if key in ("HTTP_COOKIE", "HTTP_COOKIE2") else ", ") + value
 
 
@@ -440,7 +442,7 @@ def _judge_target(Request request):
     if request.target == "*" and request.method == "OPTIONS":
         return
     absolute = _absolute(request.target)
-    if absolute is None or not _authority(absolute[1]):
+    if absolute is None or not is_authority(absolute[1]):
         raise ProtocolError(400, "malformed request target")
     # Section 3.2.2: the target's authority counts, whatever Host says.
     request.fields["HTTP_HOST"] = absolute[1]
@@ -448,7 +450,7 @@ def _judge_target(Request request):
     request.target = rest if rest.startswith("/") else "/" + rest
 
 
-cpdef Py_ssize_t body_length(length, coding, bint modern) except? -1:
+cdef Py_ssize_t body_length(length, coding, bint modern) except? -1:
     """The length of a body with these Content-Length and Transfer-Encoding values (RFC 9112 section 6)."""
     if coding is None:
         number = number_in(length)

@@ -27,18 +27,15 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from weald._core import Lock, monotonic, sleep
+from weald.http.extras import required
 from weald.http.protocol import tokens
 
-try:
+with required("WebSockets", "wsproto", "h11"):
     from wsproto import ConnectionType, WSConnection
     from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Message, Ping, TextMessage
     from wsproto.extensions import PerMessageDeflate
     from wsproto.frame_protocol import CloseReason, RsvBits
     from wsproto.utilities import LocalProtocolError, RemoteProtocolError
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] not in ("wsproto", "h11"):
-        raise
-    raise ModuleNotFoundError("weald's WebSockets need wsproto: pip install 'weald[http]'", name="wsproto") from None
 
 __all__ = ["Closed", "HandshakeError", "Options", "WebSocket", "accept", "application"]
 
@@ -47,7 +44,7 @@ _PIECE = 4096  # bytes looked at in one go; deflate makes at most 1,032 of one
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a server puts up with.  Sizes in bytes, times in seconds."""
+    """What a server accepts of a client.  Sizes are in bytes, times in seconds."""
 
     max_message: int = 1 << 20  # larger: closed with 1009
     max_fragments: int = 1024  # frames of one message; more: closed with 1008
@@ -59,7 +56,7 @@ class Options:
 
 
 class Closed(Exception):
-    """The connection has ended: `code` as RFC 6455 section 7.4 has it, 1006 if it just broke; `reason`."""
+    """The connection has ended: with `code` (RFC 6455 section 7.4; 1006 if it broke) and `reason`, a str."""
 
     def __init__(self, code: int, reason: str = "") -> None:
         super().__init__(f"{code} {reason}".rstrip())
@@ -68,7 +65,7 @@ class Closed(Exception):
 
 
 class HandshakeError(ValueError):
-    """The request does not open a WebSocket: answer it with `status` and `headers`."""
+    """The request does not open a WebSocket: it is to be answered with `status` and `headers`."""
 
     def __init__(self, status: str, text: str, headers: Iterable[tuple[str, str]] = ()) -> None:
         super().__init__(text)
@@ -131,7 +128,7 @@ class WebSocket:
         self.close(1000 if kind is None or issubclass(kind, Closed) else 1011)
 
     def __iter__(self) -> Iterator[str | bytes]:
-        """The messages that come, until the connection ends in whatever way; `closed` then tells how."""
+        """Yield the messages that come until the connection ends; `closed` then says why it did."""
         while True:
             try:
                 message = self.receive()
@@ -140,9 +137,9 @@ class WebSocket:
             yield message
 
     def receive(self, timeout: float | None = None) -> str | bytes:
-        """The next message: str for a text, bytes for a binary one.
+        """Return the next message: a str for a text, bytes for a binary one.
 
-        Raises Closed when the connection has ended, TimeoutError after `timeout` seconds.
+        Raises Closed if the connection has ended, TimeoutError if none comes within `timeout` seconds (None: no limit).
         """
         deadline = None if timeout is None else monotonic() + timeout
         pinged = False
@@ -168,20 +165,23 @@ class WebSocket:
         return self._messages.popleft()
 
     def send(self, message: str | bytes | bytearray | memoryview) -> None:
-        """Send a message: text if it is a str, else binary.  Raises Closed when the connection has ended."""
+        """Send `message`, as a text if it is a str, else as binary.  Raises Closed if the connection has ended."""
         if isinstance(message, str):
             self._send_event(TextMessage(data=message))
         else:
             self._send_event(BytesMessage(data=bytes(message)))
 
     def ping(self, payload: bytes = b"") -> None:
-        """Send a ping (of at most 125 bytes); the pong needs no attention."""
+        """Send a ping with `payload`, of at most 125 bytes.  The pong is dealt with by itself.
+
+        Raises Closed if the connection has ended.
+        """
         self._send_event(Ping(payload=payload))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """End the connection and wait for the client to agree; messages that still come are dropped.
+        """End the connection, and wait `close_timeout` seconds at most for the client to agree.
 
-        Closing what is closed does nothing.
+        Messages that still come are dropped.  Closing again does nothing.
         """
         if self.closed is not None:
             return
@@ -199,7 +199,7 @@ class WebSocket:
     # ---------------------------------------------------------------- inside
 
     def _go_away(self) -> None:
-        """The server ends: tell the client so (1001), and the application once the client agrees, or takes too long."""
+        """The server ends: tell the client (1001).  The application gets Closed once the client agrees, or in time."""
         try:
             self._send_event(CloseConnection(code=1001))
         except Closed:
@@ -213,7 +213,7 @@ class WebSocket:
                 pass
 
     def _read(self, timeout: float) -> bytes:
-        """What comes next, b"" at the end."""
+        """Return what comes next, b"" at the end.  Raises TimeoutError after `timeout` seconds."""
         self._sock._descriptor.timeout = timeout
         try:
             data: bytes = self._sock.recv(65536)
@@ -243,7 +243,7 @@ class WebSocket:
             self.closed = closed
 
     def _take(self, data: bytes) -> None:
-        """Look at what came: keep the messages, answer the rest."""
+        """Handle what came: keep messages, answer control frames."""
         if not data:
             self._end(Closed(1006, "the connection broke"))
             return

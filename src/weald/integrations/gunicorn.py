@@ -56,11 +56,9 @@ class Handler(WSGIHandler):
         status = self.status.decode("latin-1") if isinstance(self.status, bytes) else str(self.status or "000")
         response = _Response(status, self.response_headers or [], self.response_length)
         seconds = max(self.time_finish - self.time_start, 0) if self.time_finish else 0
-        asked = (
-            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._request.raw]
-            if (self._request)
-            else []
-        )
+        request = self.parsed_request
+        raw = request.raw if request is not None else []
+        asked = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
         worker.log.access(response, asked, environ, timedelta(seconds=seconds))
 
 

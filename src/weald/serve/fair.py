@@ -72,7 +72,7 @@ class FairServer(WSGIServer):
 
     def do_read(self) -> tuple[Any, Any] | None:
         """Accept a connection, if there is one and others do not want it."""
-        if not self._common.draining:
+        if not self.http_state.draining:
             self._share.wait_for_others()
         accepted = super().do_read()
         if accepted is not None:

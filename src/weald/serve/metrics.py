@@ -1,6 +1,6 @@
 """Numbers of all workers in one piece of shared memory, and their text for Prometheus.
 
-Called by: supervisor (makes the memory), worker (its servers count in it: `http.exchange.Common.count_in`), fair (whose
+Called by: supervisor (makes the memory), worker (its servers count in it: `ServerState.count_in`), fair (whose
 shares they tell), the process that serves /metrics.
 
 Each worker slot has a row of doubles that only its worker of the moment writes.  A row outlives its worker, so that

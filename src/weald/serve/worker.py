@@ -152,7 +152,7 @@ class Worker:
             for listener in listeners
         ]
         for server in self.servers:
-            server._common.count_in(row, BUCKETS)
+            server.http_state.count_in(row, BUCKETS)
 
     def start(self) -> None:
         """Begin to accept, and tell the parent that this worker is ready."""
@@ -171,8 +171,8 @@ class Worker:
             spawn(self._watch_files)
 
     def served(self) -> int:
-        """Responses so far."""
-        return sum(server._common.served for server in self.servers)
+        """Return the number of responses so far."""
+        return sum(server.http_state.served for server in self.servers)
 
     def reopen(self) -> None:
         """Open the access log's file anew, after it was renamed."""

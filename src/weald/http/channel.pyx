@@ -1,0 +1,362 @@
+# cython: nonecheck=True
+"""How an exchange reaches its client, compiled: the request's body comes in here, the response goes out.
+
+Called by: connection.pyx, exchange.pyx, wsgi.pyx and steps.pyx; http2_stream.py derives the channel of an HTTP/2
+stream from `Channel`.
+
+`Channel` says what there is to do, `Http1Channel` does it for HTTP/1.1 over a socket.  A channel knows what bytes stand
+for a head, a piece of a body and its end; what they say is the exchange's business.
+
+Invariants:
+- Every wait for the client has a limit; a client that sends its body, or takes the response, too slowly is given up.
+- A response whose head and body are known together leaves in one system call.
+"""
+
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memcpy
+
+from weald._core.descriptor cimport Descriptor, descriptor_of
+from weald.http.protocol cimport NO_BODY, Request, RequestStream
+from weald.http.state cimport ServerState
+
+import errno
+import os
+from _socket import socket as base_socket
+from socket import MSG_MORE
+
+from weald._core import monotonic
+from weald.http.body import InvalidClientInput
+from weald.http.disconnected import Disconnected
+from weald.http.fields import field_name, field_value
+from weald.http.protocol import ProtocolError
+from weald.http.wire import end_connection
+from weald.socket import socket as plain_socket
+
+cdef Py_ssize_t JOIN_BELOW = 65536  # bytes: copying so much into one buffer is cheaper than sending a vector
+cdef Py_ssize_t PART = 1 << 20  # bytes of a large piece that have a time limit of their own
+cdef Py_ssize_t FILE_PART = 1 << 24  # bytes that one sendfile(2) is asked for
+cdef double SHORTEST_WAIT = 0.001  # seconds
+cdef bytes CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+cdef bytes LAST_CHUNK = b"0\r\n\r\n"
+cdef object PLAIN = plain_socket
+cdef object SENDMSG = getattr(base_socket, "sendmsg", None)
+
+
+cdef inline char *put(char *to, bytes what) noexcept:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(what)
+    memcpy(to, PyBytes_AS_STRING(what), size)
+    return to + size
+
+
+cdef bytes assemble(bytes status, list fields, bytes body):
+    """Return a response's head with `body` behind it."""
+    cdef bytes name, value, made
+    cdef char *to
+    cdef Py_ssize_t size = 13 + len(status) + len(body)
+    for name, value in fields:
+        size += 4 + len(name) + len(value)
+    made = PyBytes_FromStringAndSize(NULL, size)
+    to = PyBytes_AS_STRING(made)
+    memcpy(to, b"HTTP/1.1 ", 9)
+    to = put(to + 9, status)
+    for name, value in fields:
+        to[0], to[1] = c"\r", c"\n"
+        to = put(to + 2, name)
+        to[0], to[1] = c":", c" "
+        to = put(to + 2, value)
+    memcpy(to, b"\r\n\r\n", 4)
+    put(to + 4, body)
+    return made
+
+
+cdef bytes last_chunk(trailers):
+    """Return what ends a chunked body (RFC 9112 section 7.1)."""
+    lines = [b"0\r\n"]
+    for name, value in trailers:
+        lines += (field_name(name)[0], b": ", field_value(name, value), b"\r\n")
+    return b"".join((*lines, b"\r\n"))
+
+
+cdef class Channel:
+    """Channel(state): what an exchange does with its client.  The methods that return at once here are abstract."""
+
+    def __init__(self, ServerState state):
+        self.state = state
+
+    # ---------------------------------------------------------------- the request's body
+
+    cpdef double body_patience(self) except -1.0:
+        """Return for how many seconds to wait for the next bytes of the body.
+
+        That is `Limits.body_timeout`, but less if the body has been slower than `body_rate` for `body_grace` seconds.
+        """
+        cdef ServerState state = self.state
+        allowed = state.body_grace + self.body_received / state.body_rate - self.body_waited
+        return max(min(state.body_timeout, allowed), SHORTEST_WAIT)
+
+    cpdef int body_came(self, Py_ssize_t size, double seconds) except -1:
+        """Note that `size` bytes of the body have come after `seconds` seconds."""
+        self.body_received += size
+        self.body_waited += seconds
+
+    cdef int expect_body(self, Request request) except -1:
+        """The body of `request` is what comes next."""
+        self.body_received = 0
+        self.body_waited = 0.0
+        self.awaits_continue = request.expect_continue
+
+    cdef bytes body_at_hand(self, Py_ssize_t length):
+        """Return the body of `length` bytes if all of it has come already, else None."""
+        return None
+
+    cpdef bytes read_body(self, bint invite):
+        """Return the next piece of the body, b"" at its end.
+
+        `invite`: if the client waits for it, send "100 Continue" first.  Raises InvalidClientInput if what comes is no
+        body, or comes too slowly, and ConnectionResetError if the client leaves.
+        """
+
+    cpdef bint discard_body(self, Py_ssize_t length) except -1:
+        """Read what is left of the body, of `length` bytes.  Return False if the client may not be read from after it.
+
+        Raises what `read_body` raises.
+        """
+        return True
+
+    cpdef object request_trailers(self):
+        """Return the fields that came behind the body: a list of (name, value), bytes."""
+
+    cpdef object watch_client(self):
+        """Return the `Disconnected` that tells whether the client has left."""
+        return Disconnected(self.socket)
+
+    # ---------------------------------------------------------------- the response
+
+    cpdef object send_head(self, bytes status, long code, list fields, data, bint chunked, bint last):
+        """Send the head of the response and the first piece of its body, which may be empty.
+
+        `status` is the line's "200 OK", `code` its number, `fields` a list of (name, value), bytes.  With `chunked` the
+        body goes out in chunks.  `last`: nothing follows this piece.
+        """
+
+    cpdef object send_data(self, data, bint chunked, bint last):
+        """Send a further piece of the body, as in `send_head`."""
+
+    cpdef object send_end(self, trailers, bint chunked):
+        """Send what ends the response, and `trailers`: a list of (name, value), strs, or None."""
+
+    cpdef bint can_send_files(self) except -1:
+        """Return whether `send_file` may be called."""
+        return False
+
+    cpdef Py_ssize_t send_file(
+            self, bytes status, list fields, int fd, Py_ssize_t offset, Py_ssize_t count) except -1:
+        """Send a head, then `count` bytes of the file `fd` from `offset` on.
+
+        Returns how many bytes of the file were sent: fewer if the file has become shorter meanwhile.
+        """
+
+
+cdef class Http1Channel(Channel):
+    """Http1Channel(sock, state, tls): HTTP/1.1 over the socket `sock`, which with `tls` is a TLS socket."""
+
+    def __init__(self, sock, ServerState state, bint tls):
+        self.state = state
+        self.socket = sock
+        self.stream = RequestStream(state.parser)
+        self.descriptor = sock._descriptor
+        self.tls = tls
+        self.linger = True
+
+    # ---------------------------------------------------------------- receiving
+
+    cdef bint receive(self, double timeout) except -1:
+        """Feed the stream with what comes next.  Return False at the end of the connection.
+
+        Raises TimeoutError if nothing comes within `timeout` seconds (negative: wait without limit).
+        """
+        cdef bytearray buffer = self.state.buffer
+        cdef Py_ssize_t count
+        cdef Descriptor descriptor
+        if type(self.socket) is PLAIN:
+            # recv_into() without what Python's calling convention costs.
+            descriptor = descriptor_of(self.socket)
+            descriptor.limit = timeout
+            count = descriptor.receive(
+                self.socket, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), 0)
+        else:
+            self.descriptor.timeout = None if timeout < 0.0 else timeout
+            count = self.socket.recv_into(buffer)
+        if not count:
+            # A server that stops ends the reading of idle connections: then the client's own end is yet to come.
+            self.linger = self.state.draining
+            return False
+        self.stream.feed(PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), count))
+        return True
+
+    cdef bytes body_at_hand(self, Py_ssize_t length):
+        return self.stream.body() if length <= self.stream.unread() else None
+
+    cpdef bytes read_body(self, bint invite):
+        cdef RequestStream stream = self.stream
+        cdef Py_ssize_t unread
+        try:
+            if self.awaits_continue:
+                self.awaits_continue = False
+                if invite:
+                    self.transmit(CONTINUE, 0)
+            while (piece := stream.body()) is not None:
+                if piece:
+                    return piece
+                start = monotonic()
+                unread = stream.unread()
+                try:
+                    if not self.receive(self.body_patience()):
+                        self.linger = False
+                        raise ConnectionResetError(
+                            errno.ECONNRESET, "the client left in the middle of the request's body")
+                except TimeoutError:
+                    raise ProtocolError(408, "the body comes too slowly") from None
+                self.body_came(stream.unread() - unread, monotonic() - start)
+        except ProtocolError as error:
+            raise InvalidClientInput(error.status, str(error)) from None
+        return b""
+
+    cpdef bint discard_body(self, Py_ssize_t length) except -1:
+        cdef RequestStream stream = self.stream
+        cdef Py_ssize_t most
+        if stream.state == NO_BODY:
+            return True
+        most = self.state.limits.discard
+        # A client that was not told to continue may send the body or not (RFC 9110 section 10.1.1).  If some of it has
+        # come, the client sends it.
+        if (self.awaits_continue and not stream.unread()) or length > most + self.body_received:
+            return False
+        while most >= 0 and (piece := self.read_body(False)):
+            most -= len(piece)
+        return most >= 0
+
+    cpdef object request_trailers(self):
+        return self.stream.trailers
+
+    # ---------------------------------------------------------------- sending
+
+    cdef int transmit(self, data, int flags) except -1:
+        """Send all of `data`, any object with a buffer of bytes.
+
+        Raises TimeoutError if the client takes nothing of it for `Limits.write_timeout` seconds, OSError if it fails.
+        """
+        cdef Py_ssize_t size = size_of(data)
+        cdef Py_ssize_t sent = 0
+        cdef Descriptor descriptor
+        if size <= JOIN_BELOW:
+            if type(data) is bytes and type(self.socket) is PLAIN:
+                descriptor = descriptor_of(self.socket)
+                descriptor.limit = self.state.write_timeout
+                descriptor.transmit_all(PyBytes_AS_STRING(data), size, flags)
+                return 0
+            self.descriptor.timeout = self.state.write_timeout
+            if flags:
+                self.socket.sendall(data, flags)
+            else:
+                self.socket.sendall(data)
+            return 0
+        self.descriptor.timeout = self.state.write_timeout
+        with memoryview(data).cast("B") as view:
+            while sent < len(view):
+                # Each part has the whole time, so that a slow client may take long for all of it.
+                sent += self.socket.send(view[sent:sent + PART])
+        return 0
+
+    cdef int send(self, data) except -1:
+        """Send all of `data`, which is part of the response."""
+        try:
+            self.transmit(data, 0)
+        except OSError as error:
+            self.broken = error
+            raise
+        self.sent += size_of(data)
+        return 0
+
+    cdef int send_parts(self, list parts) except -1:
+        """Send the bytes objects in `parts` without copying them together, where the socket can."""
+        cdef Py_ssize_t sent = 0
+        if SENDMSG is not None and not self.tls:
+            try:
+                sent = SENDMSG(self.socket, parts)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self.broken = error
+                raise
+        self.sent += sent
+        for part in parts:
+            if sent >= len(part):
+                sent -= len(part)
+            else:
+                self.send(memoryview(part)[sent:] if sent else part)
+                sent = 0
+        return 0
+
+    cpdef object send_head(self, bytes status, long code, list fields, data, bint chunked, bint last):
+        cdef Py_ssize_t size = size_of(data)
+        if size <= JOIN_BELOW and not (chunked and size):
+            self.send(assemble(status, fields, data if type(data) is bytes else bytes(data)))
+            return
+        head = assemble(status, fields, b"")
+        parts = [head, b"%x\r\n" % size, data, b"\r\n"] if chunked else [head, data]
+        if size <= JOIN_BELOW:
+            self.send(b"".join(parts))
+        else:
+            self.send_parts(parts)
+
+    cpdef object send_data(self, data, bint chunked, bint last):
+        cdef Py_ssize_t size = size_of(data)
+        if not chunked:
+            self.send(data)
+        elif size <= JOIN_BELOW:
+            self.send(b"".join((b"%x\r\n" % size, data, b"\r\n")))
+        else:
+            self.send_parts([b"%x\r\n" % size, data, b"\r\n"])
+
+    cpdef object send_end(self, trailers, bint chunked):
+        if chunked:
+            self.send(last_chunk(trailers) if trailers else LAST_CHUNK)
+
+    cpdef bint can_send_files(self) except -1:
+        return not self.tls
+
+    cpdef Py_ssize_t send_file(
+            self, bytes status, list fields, int fd, Py_ssize_t offset, Py_ssize_t count) except -1:
+        cdef Py_ssize_t done = 0
+        head = assemble(status, fields, b"")
+        try:
+            self.transmit(head, MSG_MORE)  # the kernel puts the file's beginning behind it
+            self.sent += len(head)
+            while done < count:
+                try:
+                    size = os.sendfile(self.socket.fileno(), fd, offset + done, min(count - done, FILE_PART))
+                except BlockingIOError:
+                    self.descriptor.wait_write(self.state.write_timeout)
+                    continue
+                if not size:
+                    break
+                done += size
+                self.sent += size
+        except OSError as error:
+            self.broken = error
+            raise
+        return done
+
+    # ---------------------------------------------------------------- the end
+
+    def close(self):
+        """End the connection in order and close the socket.  Closing again does nothing."""
+        if self.socket is None:
+            return
+        try:
+            end_connection(self.socket, self.tls, self.state.limits.linger_timeout if self.linger else None)
+        finally:
+            self.socket.close()
+            self.socket = None

@@ -1,0 +1,408 @@
+"""A stream of HTTP/2 (RFC 9113): a request on its way in, and its response on its way out.
+
+Called by: http2.py, whose connection makes them and hands them what comes.
+
+`request_of` reads the request's head; `Stream` is the channel of the exchange that answers it; `FrameWriter` writes the
+connection's frames.
+
+Invariants:
+- Whoever has made h2 produce bytes flushes them; a lock keeps their order.
+- Every wait for the client has a limit: for the body as in HTTP/1.1, for room in its windows `Limits.write_timeout`.
+"""
+
+import errno
+import re
+from collections import deque
+from select import POLLHUP, POLLIN
+from typing import Any
+
+from weald._core import Event, Greenlet, Lock, monotonic
+from weald.http.body import InvalidClientInput
+from weald.http.channel import Channel
+from weald.http.disconnected import Disconnected
+from weald.http.extras import required
+from weald.http.fields import field_name, field_value
+from weald.http.limits import Limits
+from weald.http.protocol import CHUNKED, TOKEN, ProtocolError, Request, cgi_name, is_authority
+from weald.http.state import ServerState
+from weald.http.wire import send
+
+with required("HTTP/2", "h2", "hyperframe", "hpack"):
+    from h2.config import H2Configuration
+    from h2.connection import H2Connection
+    from h2.errors import ErrorCodes
+    from h2.events import ConnectionTerminated, RequestReceived
+    from h2.exceptions import H2Error
+    from h2.exceptions import ProtocolError as H2ProtocolError
+    from h2.settings import SettingCodes, Settings
+    from hpack import Decoder, HPACKError, OversizedHeaderListError
+    from hyperframe.frame import GoAwayFrame
+
+__all__ = ["MAX_STREAMS", "WINDOW", "FrameWriter", "Stream", "new_h2", "request_of"]
+
+MAX_STREAMS = 100
+WINDOW = 1 << 18  # bytes of a request's body that may wait for the application
+_HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+# Bytes at most that may come for streams that were reset without counting against the client.
+_MOST_FORGIVEN = 16 * WINDOW
+
+_good_method = re.compile(TOKEN + b"+").fullmatch
+_good_path = re.compile(rb'/[!"$-~]*').fullmatch
+_good_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
+
+
+# -------------------------------------------------------------------- h2
+
+
+class _CompressionError(H2ProtocolError):
+    error_code = ErrorCodes.COMPRESSION_ERROR
+
+
+class _Decoder(Decoder):
+    """HPACK's, which reports to h2 the error that RFC 9113 section 4.3 asks for."""
+
+    def decode(self, data: Any, raw: bool = False) -> Any:
+        try:
+            return super().decode(data, raw)
+        except OversizedHeaderListError:
+            raise  # h2 tells the client to calm down
+        except (HPACKError, IndexError, TypeError, UnicodeDecodeError) as error:
+            raise _CompressionError(str(error)) from None
+
+
+class _H2(H2Connection):
+    """h2's connection, which by itself drops all responses under way when the client announces that it will leave."""
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Any], list[Any]]:
+        """Section 6.8: no stream is begun any more, those that run go on."""
+        return [], [ConnectionTerminated()]
+
+
+def new_h2(limits: Limits) -> H2Connection:
+    """Return the protocol's state for a connection."""
+    made = _H2(H2Configuration(client_side=False, header_encoding=None))
+    # Settings that are changed later would count only once the client has acknowledged them.
+    made.local_settings = Settings(
+        client=False,
+        initial_values={
+            SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+            SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
+            SettingCodes.MAX_HEADER_LIST_SIZE: limits.head,
+        },
+    )
+    made.decoder = _Decoder()
+    made.decoder.max_header_list_size = limits.head
+    made.decoder.max_allowed_table_size = made.local_settings.header_table_size
+    return made
+
+
+class FrameWriter:
+    """FrameWriter(h2, sock, limits): writes the frames of one connection.
+
+    `forgiven` counts bytes that may still come for streams that were reset, through no fault of the client's.
+    """
+
+    def __init__(self, h2: H2Connection, sock: Any, limits: Limits) -> None:
+        self.limits = limits
+        self.sock = sock
+        self.closed = False  # has the connection ended?
+        self.forgiven = 0
+        self._h2 = h2
+        self._sending = Lock()
+
+    def flush(self, more: bytes = b"") -> None:
+        """Send what h2 has produced, and `more`.
+
+        Raises OSError, and closes the connection, if the client does not take it in time.
+        """
+        with self._sending:
+            data = self._h2.data_to_send() + more
+            if not data:
+                return
+            try:
+                send(self.sock, data, self.limits.write_timeout)
+            except OSError:
+                self.sock.close()
+                raise
+
+    def send_headers(self, stream_id: int, fields: list[tuple[bytes, bytes]], end: bool) -> None:
+        """Make a HEADERS frame of `fields`; `end`: it is the stream's last.  Somebody has to `flush` it.
+
+        Raises ConnectionResetError if the stream has ended.
+        """
+        try:
+            self._h2.send_headers(stream_id, fields, end_stream=end)
+        except (H2Error, KeyError):
+            raise ConnectionResetError(errno.ECONNRESET, "the stream has ended") from None
+
+    def room(self, stream_id: int) -> int:
+        """Return how many bytes of data the stream may send now.  Raises ConnectionResetError if it has ended."""
+        try:
+            window: int = self._h2.local_flow_control_window(stream_id)
+            return min(window, self._h2.max_outbound_frame_size)
+        except (H2Error, KeyError):
+            raise ConnectionResetError(errno.ECONNRESET, "the stream has ended") from None
+
+    def send_data(self, stream_id: int, data: bytes, end: bool) -> None:
+        """Send `data`, for which there is room, in a DATA frame; `end`: it is the stream's last.
+
+        Raises ConnectionResetError if the stream has ended.
+        """
+        try:
+            self._h2.send_data(stream_id, data, end_stream=end)
+        except (H2Error, KeyError):
+            raise ConnectionResetError(errno.ECONNRESET, "the stream has ended") from None
+        self.flush()
+
+    def acknowledge(self, stream_id: int, size: int) -> None:
+        """Tell the client that the application has taken `size` bytes of the stream: it may send as many more."""
+        if not size or self.closed:
+            return
+        try:
+            self._h2.acknowledge_received_data(size, stream_id)
+        except (H2Error, KeyError):
+            return
+        self.flush()
+
+    def give_back(self, size: int) -> None:
+        """Give `size` bytes that nobody reads back to the connection's window.  Somebody has to `flush` that."""
+        if size and not self.closed:
+            self._h2.increment_flow_control_window(size)
+
+    def reject(self, stream_id: int, code: int) -> None:
+        """Make a RST_STREAM frame with the error `code`.  Somebody has to `flush` it."""
+        try:
+            self.forgiven = min(self.forgiven + self._h2.remote_flow_control_window(stream_id), _MOST_FORGIVEN)
+            self._h2.reset_stream(stream_id, code)
+        except (H2Error, KeyError):
+            pass  # it has ended already
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """End a stream with the error `code`."""
+        self.reject(stream_id, code)
+        try:
+            self.flush()
+        except OSError:
+            pass  # whoever reads finds out
+
+    def end_request(self, stream_id: int) -> None:
+        """Tell the client that the response is complete and the rest of its request is of no use (section 8.1).
+
+        It is told some seconds later: some clients take that for a failure, and drop a response they have not read yet.
+        """
+        Greenlet.spawn_later(self.limits.linger_timeout, self.reset, stream_id, ErrorCodes.NO_ERROR)
+
+
+# -------------------------------------------------------------------- a stream
+
+
+class _StreamDisconnected(Disconnected):
+    """Is set when the client has reset the stream, or the connection has ended."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: "Stream") -> None:
+        self._stream = stream
+
+    def _state(self) -> int:
+        stream = self._stream
+        return POLLHUP if stream.lost is not None else POLLIN if stream.news.is_set() else 0
+
+    def _park(self, timeout: float | None) -> None:
+        if not self._stream.news.wait(timeout):
+            raise TimeoutError
+
+
+class Stream(Channel):
+    """Stream(stream_id, writer, state): the channel of one request.
+
+    The connection adds to `pieces`, and sets `news` whenever a piece, room in a window, or the end has come.
+    """
+
+    def __init__(self, stream_id: int, writer: FrameWriter, state: ServerState) -> None:
+        super().__init__(state)
+        self.socket = writer.sock
+        self.framed = True
+        self.news = Event()
+        self.pieces: deque[tuple[bytes, int]] = deque()  # each with the bytes that count for flow control
+        self.trailers: list[tuple[bytes, bytes]] = []
+        self.received = 0  # bytes
+        self.ended = False  # has all of the request come?
+        self.lost: OSError | None = None  # why nothing can be read or sent any more
+        self.finished = False  # has the end of the response been sent?
+        self._id = stream_id
+        self._writer = writer
+
+    def fail(self, text: str) -> None:
+        """Nothing can be read or sent any more, because of what `text` says."""
+        self.lost = ConnectionResetError(errno.ECONNRESET, text)
+        self.news.set()
+
+    def close(self) -> None:
+        """The exchange has ended: end the stream as well, if its response is not complete with an error."""
+        if not self.finished:
+            self._writer.reset(self._id, ErrorCodes.INTERNAL_ERROR)
+        elif self.pieces or not self.ended:
+            self._writer.end_request(self._id)
+
+    def _wait(self, timeout: float) -> bool:
+        """Park until there are news.  Return False after `timeout` seconds."""
+        self.news.clear()
+        return self.news.wait(timeout)
+
+    def watch_client(self) -> Disconnected:
+        """Return the `Disconnected` that tells whether the client has reset the stream."""
+        return _StreamDisconnected(self)
+
+    # ---------------------------------------------------------------- the request's body
+
+    def read_body(self, invite: bool) -> bytes:
+        """`Channel.read_body`, from the DATA frames of the stream."""
+        while True:
+            while not self.pieces:
+                if self.lost is not None:
+                    raise self.lost
+                if self.ended:
+                    return b""
+                if self.awaits_continue:
+                    self.awaits_continue = False
+                    if invite:
+                        self._writer.send_headers(self._id, [(b":status", b"100")], False)
+                        self._writer.flush()
+                start = monotonic()
+                if not self._wait(self.body_patience()):
+                    raise InvalidClientInput(408, "the body comes too slowly")
+                self.body_came(0, monotonic() - start)
+            piece, counted = self.pieces.popleft()
+            self.body_came(len(piece), 0.0)
+            self._writer.acknowledge(self._id, counted)
+            if piece:
+                return piece
+
+    def request_trailers(self) -> list[tuple[bytes, bytes]]:
+        """`Channel.request_trailers`."""
+        return self.trailers
+
+    # ---------------------------------------------------------------- the response
+
+    def _send_fields(self, fields: list[tuple[bytes, bytes]], end: bool) -> None:
+        if self.lost is not None:
+            raise self.lost
+        self._writer.send_headers(self._id, fields, end)
+
+    def send_head(
+        self, status: bytes, code: int, fields: list[tuple[bytes, bytes]], data: bytes, chunked: bool, last: bool
+    ) -> None:
+        """`Channel.send_head`, in a HEADERS frame."""
+        sent = [(b":status", b"%d" % code)]
+        sent += [(low, value) for name, value in fields if (low := name.lower()) not in _HOP_BY_HOP]
+        end = last and not data
+        self._send_fields(sent, end)
+        self.finished = end
+        self.sent += sum(len(name) + len(value) for name, value in sent)
+        if data:
+            self.send_data(data, chunked, last)
+        else:
+            self._writer.flush()
+
+    def send_data(self, data: bytes, chunked: bool, last: bool) -> None:
+        """`Channel.send_data`, in DATA frames, as the client's windows open."""
+        view = memoryview(data)
+        while True:
+            if self.lost is not None:
+                raise self.lost
+            room = self._writer.room(self._id)
+            if len(view) and room <= 0:
+                if not self._wait(self._writer.limits.write_timeout):
+                    raise TimeoutError("the client's window stays closed")
+                continue
+            part, view = view[:room], view[room:]
+            self._writer.send_data(self._id, bytes(part), last and not len(view))
+            self.sent += len(part)
+            if not len(view):
+                break
+        self.finished = last
+
+    def send_end(self, trailers: list[tuple[str, str]] | None, chunked: bool) -> None:
+        """`Channel.send_end`."""
+        if self.finished:
+            return
+        if trailers:
+            self._send_fields([(field_name(n)[0].lower(), field_value(n, v)) for n, v in trailers], True)
+            self._writer.flush()
+            self.finished = True
+        else:
+            self.send_data(b"", chunked, True)
+
+
+# -------------------------------------------------------------------- a request's head
+
+
+def request_of(event: RequestReceived, limits: Limits) -> Request:
+    """Return the request in a HEADERS frame, which h2 has checked (RFC 9113 section 8.3).
+
+    Raises ProtocolError for what h2 lets through and HTTP/1.1 would not.
+    """
+    pseudo: dict[bytes, bytes] = {}
+    request = Request()
+    request.version = "HTTP/2"
+    request.special = True
+    request.raw = []
+    request.fields = fields = _read_fields(event, request.raw, pseudo)
+    if len(request.raw) > limits.fields:
+        raise ProtocolError(431, f"more than {limits.fields} fields")
+    method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
+    if method == b"CONNECT":
+        raise ProtocolError(501, "this is no proxy")
+    if not _good_method(method):
+        raise ProtocolError(400, "malformed method")
+    if not _good_path(path) and not (path == b"*" and method == b"OPTIONS"):
+        raise ProtocolError(400, "malformed path")
+    if len(path) > limits.request_line:
+        raise ProtocolError(414, "the path is too long")
+    if b":authority" in pseudo:
+        authority = pseudo[b":authority"].decode("latin-1")
+        if fields.get("HTTP_HOST", authority) != authority:
+            raise ProtocolError(400, "two hosts")
+        fields["HTTP_HOST"] = authority
+    if not is_authority(fields.get("HTTP_HOST", "")):
+        raise ProtocolError(400, "malformed authority")
+    request.method, request.target = method.decode(), path.decode()
+    request.line = f"{request.method} {request.target} HTTP/2"
+    length = fields.get("CONTENT_LENGTH")
+    if length is not None and not (length.isascii() and length.isdigit() and len(length) <= 18):
+        raise ProtocolError(400, "malformed content-length")
+    has_body = event.stream_ended is None
+    request.length = int(length) if length is not None else CHUNKED if has_body else 0
+    if request.length > 0 and not has_body:
+        raise ProtocolError(400, "a content-length without a body")
+    if request.length > limits.body:
+        raise ProtocolError(413, "a body that is too long")
+    request.expect_continue = fields.get("HTTP_EXPECT", "").lower() == "100-continue" and request.has_body
+    return request
+
+
+def _read_fields(event: RequestReceived, raw: list[tuple[bytes, bytes]], pseudo: dict[bytes, bytes]) -> dict[str, str]:
+    """Return the fields of a HEADERS frame by their CGI names.
+
+    All fields are added to `raw` as they came, but for the pseudo-fields (":path"), which are added to `pseudo`.
+    """
+    fields: dict[str, str] = {}
+    for name, value in event.headers:
+        name, value = bytes(name), bytes(value)
+        if not _good_value(value):
+            raise ProtocolError(400, "control characters in a field")
+        if name.startswith(b":"):
+            pseudo[name] = value
+            continue
+        raw.append((name, value))
+        key = cgi_name(name)
+        if key is None:
+            continue
+        text = value.decode("latin-1")
+        if key in fields:
+            if key in ("HTTP_HOST", "CONTENT_LENGTH"):
+                raise ProtocolError(400, f"{name.decode()} came twice")
+            text = fields[key] + ("; " if key == "HTTP_COOKIE" else ", ") + text
+        fields[key] = text
+    return fields

@@ -1,0 +1,307 @@
+# cython: nonecheck=True
+"""How a WSGI application answers a request (PEP 3333), compiled: its environ, start_response, write, what it returns.
+
+Called by: steps.pyx, whose handlers are derived from `WSGIExchange`.
+
+Invariants:
+- A body that has come together with its head is in `wsgi.input` at once: nothing waits, nothing is left to discard.
+- An application that takes the connection over (`weald.upgrade`) is the only one to write to it from then on.
+"""
+
+from cpython.dict cimport PyDict_Copy, PyDict_Update
+from cpython.unicode cimport PyUnicode_FindChar
+
+from weald.http.channel cimport Http1Channel
+from weald.http.exchange cimport Exchange
+from weald.http.protocol cimport Request
+
+import io
+import os
+from tempfile import _TemporaryFileWrapper
+from urllib.parse import unquote_to_bytes
+
+from weald.http.body import FileWrapper, Input
+from weald.http.protocol import tokens
+
+cdef int READER_SIZE = io.DEFAULT_BUFFER_SIZE  # bytes
+
+
+cdef bint is_whole(object result):
+    """Return whether all of `result` is there, so that its length is known."""
+    return isinstance(result, (list, tuple))
+
+
+cdef class WSGIExchange(Exchange):
+    """WSGIExchange(channel, server, client_address): exchanges that the WSGI application `server.application` answers.
+
+    `server` is asked for the environment, too: `environ`, or `get_environ()` where that does more than copy it.
+    """
+
+    def __init__(self, channel, server, client_address):
+        Exchange.__init__(self, channel, server, client_address)
+        self.copies_environ = server.copies_environ()
+        if isinstance(client_address, tuple):
+            self.remote = (client_address[0], str(client_address[1]))
+
+    cdef int clear(self) except -1:
+        Exchange.clear(self)
+        self.environ = self.wsgi_input = None
+        return 0
+
+    cdef int end(self) except -1:
+        Exchange.end(self)
+        self.reader = self.raw = None
+        return 0
+
+    def _error_context(self):
+        environ = self.environ
+        # It may hold secrets, which the report must not show.
+        if not isinstance(environ, self.server.secure_environ_class):
+            environ = self.server.secure_environ_class(environ or {})
+        return environ
+
+    # ---------------------------------------------------------------- the environment
+
+    cdef int prepare(self) except -1:
+        self.environ = self.make_environ()
+        self.application = self.server.application
+        return 0
+
+    cdef object make_environ(self):
+        """Return the environment of the request: the server's, and what the request adds."""
+        cdef Request request = self.request
+        cdef dict own
+        cdef Py_ssize_t mark
+        cdef bytes body
+        server = self.server
+        env = PyDict_Copy(server.environ) if self.copies_environ else server.get_environ()
+        own = env if type(env) is dict else {}
+        PyDict_Update(own, request.fields)
+        own["REQUEST_METHOD"] = self.command
+        target = self.path or ""
+        mark = PyUnicode_FindChar(target, c"?", 0, len(target), 1)
+        path = target if mark < 0 else target[:mark]
+        own["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        own["QUERY_STRING"] = "" if mark < 0 else target[mark + 1:]
+        own["REQUEST_URI"] = target
+        own["SERVER_PROTOCOL"] = self.request_version
+        if self.remote is not None:
+            own["REMOTE_ADDR"], own["REMOTE_PORT"] = self.remote
+        if self.disconnected is None:
+            self.disconnected = self.channel.watch_client()
+        own["weald.disconnected"] = self.disconnected
+        cdef bint special = request.special
+        if not special:
+            if not request.length:
+                if self.no_body is None:
+                    self.no_body = Input(None)
+                self.wsgi_input = own["wsgi.input"] = self.no_body
+            else:
+                body = self.channel.body_at_hand(request.length) if request.length > 0 else None
+                if body is not None:
+                    self.wsgi_input = own["wsgi.input"] = Input(None, body)
+                else:
+                    special = True
+        if own is not env:
+            env.update(own)
+        if special:
+            self.add_special(env)
+        return env
+
+    cdef int add_special(self, env) except -1:
+        """Add to `env` what a body, a change of protocol or a wish for trailers is for the application."""
+        cdef Request request = self.request
+        self.wsgi_input = env["wsgi.input"] = Input(self._next_piece if request.length else None)
+        self.channel.expect_body(request)
+        if not request.length and self.wants_upgrade():
+            env["wsgi.input"] = self.connection_file()
+            env["wsgi.input_terminated"] = False
+            if "HTTP_UPGRADE" in request.fields and "upgrade" in tokens(request.fields.get("HTTP_CONNECTION", "")):
+                env["werkzeug.socket"] = self.channel.socket  # where libraries for WebSockets look for it
+                env["weald.upgrade"] = self._take_over
+        self.trailers = None
+        if "trailers" in tokens(request.fields.get("HTTP_TE", "")):
+            env["weald.trailers"] = self.trailers = []
+        return 0
+
+    def _next_piece(self):
+        """Return the next piece of the request's body, b"" at its end, for `wsgi.input`."""
+        piece = self.read_body()
+        if not piece:
+            self.wsgi_input.trailers = self.channel.request_trailers()
+        return piece
+
+    # ---------------------------------------------------------------- the application
+
+    cdef int run(self) except -1:
+        """Call the application and send what it returns."""
+        result = None
+        try:
+            self.result = result = self.application(self.environ, self.start_response)
+            self.send_result()
+        finally:
+            self.result = None
+            if type(result) is not list:
+                close = getattr(result, "close", None)
+                if close is not None:
+                    close()
+        return 0
+
+    cdef int send_result(self) except -1:
+        """Send what the application has returned, and the end of the response."""
+        result = self.result
+        if self.given_away:
+            for _ in result:
+                pass
+            return 0
+        if is_whole(result):
+            data = result[0] if len(result) == 1 else b"".join(result)
+            if data:
+                self.send_body(data)
+        elif isinstance(result, FileWrapper) and self.sends_file(result):
+            pass
+        else:
+            for data in result:
+                if data:
+                    self.send_body(data)
+        if not self.headers_sent:
+            if not self.status:
+                # Also if start_response() has raised, and the application has caught that.
+                self.log_error("the application did not call start_response()")
+                self._send_error_response_if_possible(500)
+                return 0
+            self.send_body(b"")
+        self.end_body()
+        return 0
+
+    cdef Py_ssize_t body_size(self) except? -2:
+        cdef Py_ssize_t size = 0
+        result = self.result
+        if not is_whole(result):
+            return -1
+        for piece in result:
+            size += len(piece)
+        return size
+
+    def start_response(self, status, headers, exc_info=None):
+        """Take the response's status and fields, as PEP 3333 says.  Return `write`.
+
+        Raises UnicodeError, TypeError or ValueError for a bad status or field, ApplicationError if it was called
+        before and `exc_info` is not given, and the exception in `exc_info` if the head was sent already.
+        """
+        if self.given_away:
+            return self.write
+        if exc_info:
+            try:
+                if self.headers_sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        elif self.status is not None:
+            raise self.ApplicationError("start_response() was called before; a second call needs exc_info")
+        self.begin_response(status, headers)
+        return self.write
+
+    cdef int begin_error(self, str status, list headers) except -1:
+        self.start_response(status, headers)  # which subclasses may have replaced
+        return 0
+
+    def write(self, data):
+        """Send `data`, bytes of the body, with the head in front if that was not sent yet.
+
+        Raises ApplicationError if it is more than the Content-Length promised, OSError if the client does not take it.
+        """
+        Exchange.send_body(self, data)
+
+    cdef bint sends_file(self, wrapper) except -1:
+        """Send a file by sendfile(2).  Return False if it has to be read instead."""
+        cdef Py_ssize_t size, count, sent
+        file = wrapper.filelike
+        if type(file) is _TemporaryFileWrapper:
+            file = file.file
+        # Others may have a descriptor, and give other bytes than are behind it: GzipFile, say.
+        raw = file.raw if type(file) in (io.BufferedReader, io.BufferedRandom) else file
+        if type(raw) is not io.FileIO:
+            return False
+        try:
+            fd = file.fileno()
+            offset = file.tell()
+            size = os.fstat(fd).st_size - offset
+        except (AttributeError, OSError, ValueError):
+            return False
+        if size <= 0 or self.headers_sent or not self.status or self.code in (204, 304):
+            return False
+        if not self.channel.can_send_files():
+            return False
+        if self.provided_content_length is None:
+            self.response_headers.append((b"Content-Length", b"%d" % size))
+            self.provided_content_length = str(size)
+        count = min(size, int(self.provided_content_length))
+        self.finish_head()
+        if self.command == "HEAD":
+            self.channel.send_head(self.status, self.code, self.response_headers, b"", False, True)
+            return True
+        sent = self.channel.send_file(self.status, self.response_headers, fd, offset, count)
+        if self.left >= 0:
+            self.left -= sent
+        return True
+
+    # ---------------------------------------------------------------- other protocols on the connection
+
+    def _take_over(self, go_away=None):
+        """Return the socket, and the bytes that were read from it already: another protocol answers the request.
+
+        From here on the application writes the response; what it passes to start_response() and returns is dropped.
+        `go_away` is called, in a greenlet of its own, if the server ends before the application does.
+        """
+        cdef Http1Channel channel = self.channel
+        self.go_away = go_away
+        self.given_away = True
+        self.headers_sent = self.close_connection = True
+        self.status, self.code = b"101 Switching Protocols", 101
+        return channel.socket, channel.stream.rest()
+
+    cdef object connection_file(self):
+        """Return the connection as a file that another protocol is read from; None once the connection has ended."""
+        if self.reader is None and self.channel.socket is not None:
+            self.raw = _ConnectionFile(self)
+            self.reader = io.BufferedReader(self.raw)
+        return self.reader
+
+
+class _ConnectionFile(io.RawIOBase):
+    """The bytes of a connection that changes its protocol: those that were read already, then the socket's.
+
+    There are none before the response says that the protocol changes: a request that asks for another protocol has no
+    body, and reading one must not wait.  Once somebody has read bytes here, the connection serves no further request.
+    """
+
+    def __init__(self, WSGIExchange exchange):
+        self._exchange = exchange
+        self._sock = exchange.channel.socket
+        self._dry = False
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        cdef WSGIExchange exchange = self._exchange
+        cdef Http1Channel channel = exchange.channel
+        # Without a request, it is a subclass of the handler that reads the request line by itself.
+        if self._dry or (exchange.request is not None and not exchange.upgraded()):
+            return 0
+        exchange.close_connection = True
+        if channel.stream.unread():
+            data = channel.stream.rest(len(buffer))
+            buffer[:len(data)] = data
+            return len(data)
+        channel.descriptor.timeout = None
+        return self._sock.recv_into(buffer)
+
+    def unread(self, reader):
+        """Return what `reader`, which reads from here, has read and not given to anybody yet."""
+        self._dry = True
+        try:
+            return reader.read1(READER_SIZE)
+        finally:
+            self._dry = False
