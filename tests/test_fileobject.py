@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import PATIENCE, Thread, is_open, python, recorded_errors, run_patched, settle
+from helpers import PATIENCE, Thread, is_open, python, recorded_errors, run_patched, settle, wait_until
 
 import weald
 from weald import Timeout, socket
@@ -614,3 +614,14 @@ def test_fdopen_of_a_socket() -> None:
         """
     )
     assert out == "b'line\\n'\n"
+
+
+def test_calls_on_a_file_in_a_thread_that_needs_no_lock() -> None:
+    """They run at the same time."""
+    slow = SlowFile()
+    file = FileObjectThread(slow, lock=False)
+    reading = [weald.spawn(file.read, 2) for _ in range(2)]
+    wait_until(lambda: slow.entered == 2)
+    slow.go.set()
+    weald.joinall(reading, timeout=PATIENCE, raise_error=True)
+    assert sorted(greenlet.value for greenlet in reading) == [b"da", b"ta"]

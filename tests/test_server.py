@@ -850,3 +850,62 @@ def test_localhost_is_bound_without_a_look_up(monkeypatch: pytest.MonkeyPatch) -
     server.start()
     assert server.server_host == "127.0.0.1"
     server.stop()
+
+
+# -------------------------------------------------------------------- others' kills
+
+KILL_ALL = """
+    import gc, sys, weald, weald.socket
+    def kill_all(kind=weald.Greenlet):
+        "As tests of programs do in the end."
+        me = weald.getcurrent()
+        weald.killall([g for g in gc.get_objects() if isinstance(g, kind) and g not in (me, weald.get_hub())])
+"""
+
+
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("kind", ["StreamServer", "WSGIServer"])
+def test_killing_all_greenlets_leaves_a_server_alone(kind: str, begun: bool) -> None:
+    python(
+        KILL_ALL
+        + f"""
+    from weald.server import StreamServer
+    from weald.pywsgi import WSGIServer
+    if {kind!r} == "StreamServer":
+        made = StreamServer(("127.0.0.1", 0), lambda sock, address: sock.sendall(b"HTTP/1.1"))
+    else:
+        made = WSGIServer(("127.0.0.1", 0), lambda environ, start_response: 1 / 0, log=None, error_log=None)
+    made.start()
+    if {begun}:
+        weald.sleep(0)
+    for _ in range(3):
+        kill_all()
+        with weald.socket.create_connection(made.address) as sock:
+            sock.sendall(b"bad\\r\\n\\r\\n")
+            assert sock.recv(8) == b"HTTP/1.1"
+    made.stop()
+    address = made.address
+    try:
+        weald.socket.create_connection(("127.0.0.1", made.server_port))
+    except ConnectionRefusedError:
+        print("stopped", file=sys.stderr)
+    """,
+        stderr="stopped\n",
+    )
+
+
+def test_killing_all_greenlets_leaves_those_alone_who_wait_for_a_child() -> None:
+    python(
+        KILL_ALL
+        + """
+    from weald import subprocess
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    assert not child.ready()
+    weald.sleep(0)
+    kill_all()
+    weald.sleep(0)
+    assert not child.ready()
+    child.stdin.close()
+    assert child.result.get() == 0
+    """
+    )

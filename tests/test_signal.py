@@ -425,3 +425,35 @@ def test_a_handler_runs_as_the_main_thread(waits: bool) -> None:
         """.replace("WAITS", repr(waits))
     )
     assert out == "True\nTrue 2 2 True\n"
+
+
+def test_a_wakeup_descriptor_is_not_told_of_signals_before_it() -> None:
+    """Nor is one that has been taken back, and what came in its time is not lost."""
+    out = case(
+        """
+        r, w = os.pipe2(os.O_NONBLOCK)
+        def told():
+            try:
+                return list(os.read(r, 100))
+            except BlockingIOError:
+                return []
+        signal.signal(signal.SIGUSR1, lambda *args: log.append("USR1"))
+        signal.signal(signal.SIGUSR2, lambda *args: log.append("USR2"))
+        weald.sleep(0)
+        for _ in range(100):
+            send()
+        assert stdlib.set_wakeup_fd(w) == -1
+        for _ in range(3):
+            weald.sleep(0.001)
+        before = told()
+        send(signal.SIGUSR2)
+        for _ in range(3):
+            weald.sleep(0.001)
+        within = told()
+        assert stdlib.set_wakeup_fd(-1) == w
+        send()
+        weald.sleep(0.001)
+        print(before, within == [signal.SIGUSR2], told(), log == ["USR1"] * 100 + ["USR2", "USR1"])
+        """
+    )
+    assert out == "[] True [] True\n"

@@ -226,7 +226,8 @@ class FileObjectPosix(FileObject):
 class FileObjectThread(FileObject):
     """A file object whose operations run in a thread pool; arguments are those of `open`.
 
-    `fobj` is a path, a descriptor, or a file object to wrap, for which `mode` and what follows is not used.
+    `fobj` is a path, a descriptor, or a file object to wrap, for which `mode` and what follows is not used.  Operations
+    run one at a time, unless `lock` is false: the file object then has to bear several threads.
     """
 
     def __init__(
@@ -239,6 +240,7 @@ class FileObjectThread(FileObject):
         errors: str | None = None,
         newline: str | None = None,
         *,
+        lock: bool = True,
         threadpool: ThreadPool | None = None,
     ) -> None:
         self._pool = threadpool
@@ -249,7 +251,7 @@ class FileObjectThread(FileObject):
             fobj = self._call(open, fobj, mode, buffering, encoding, errors, newline, closefd)
             self._closefd = True
         super().__init__(fobj)
-        self._lock = Semaphore()
+        self._lock = Semaphore() if lock else DummySemaphore()
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         pool = self._pool if self._pool is not None else threadpool.default()

@@ -3,8 +3,8 @@
 Called by: users, weald.http.server, weald.compat.
 
 Invariants:
-- One greenlet per server accepts, `max_accept` connections at a time; it survives every error of accept
-  but those that mean the listener is gone, after a pause that doubles from `min_delay` to `max_delay`.
+- One greenlet per server accepts, `max_accept` connections at a time.  It survives being killed, and every error of
+  accept but those that mean the listener is gone, after a pause that doubles from `min_delay` to `max_delay`.
 - A connection's socket is closed when its handler ends, however it ends.
 - While the pool is full nothing is accepted, so that other processes on the same listener get it.
 """
@@ -20,6 +20,7 @@ from greenlet import getcurrent
 
 from weald import ssl
 from weald._base.names import more_names
+from weald._base.resident import Resident
 from weald._core import Event, Greenlet, get_hub, report, sleep, spawn_raw
 from weald.pool import Pool
 from weald.socket import fromfd, socket
@@ -77,7 +78,7 @@ class BaseServer:
     def __init__(self, listener: Any, handle: Callable[..., Any] | None = None, spawn: Any = "default") -> None:
         self._stopped = Event()
         self._stopped.set()
-        self._greenlet: Greenlet | None = None
+        self._accepting: Resident | None = None
         self._acceptor: Any = None  # the listener, as a cooperative socket
         self._unbegun = 0  # handlers that are to run and have not begun
         self.pool: Any = None
@@ -225,29 +226,29 @@ class BaseServer:
 
     def start_accepting(self) -> None:
         """Accept from now on; `start` calls it."""
-        if self._greenlet is None:
+        if self._accepting is None:
             listener = self.socket
             if not isinstance(listener, socket):
                 listener = fromfd(listener.fileno(), listener.family, listener.type, listener.proto)
             self._acceptor = listener
             # What the accepted sockets are, which saves system calls.
             self._kind = (int(listener.family), int(listener.type), listener.proto)
-            self._greenlet = Greenlet.spawn(self._accept_forever)
+            self._accepting = Resident(self._accept_forever)
 
     def stop_accepting(self) -> None:
         """Accept no more, and keep the listener."""
-        greenlet, self._greenlet = self._greenlet, None
-        if greenlet is not None and greenlet is not getcurrent():
-            greenlet.kill(block=False)
+        accepting, self._accepting = self._accepting, None
+        if accepting is not None:
+            accepting.stop()
         acceptor, self._acceptor = self._acceptor, None
         if acceptor is not None and acceptor is not self.__dict__.get("socket"):
             acceptor.close()
 
     def _accept_forever(self) -> None:
-        """The accepting greenlet, as long as it is `_greenlet`."""
-        me = getcurrent()
+        """The accepting greenlet, as long as it is that of `_accepting`."""
+        me = self._accepting
         accepted = 0
-        while self._greenlet is me:
+        while me is not None and self._accepting is me:
             try:
                 if self.full():
                     self._wait_for_room()
@@ -259,7 +260,7 @@ class BaseServer:
                     continue
                 self.do_handle(*args)
             except Exception as error:
-                if self._greenlet is me:
+                if self._accepting is me:
                     self._failed(error)
             else:
                 self.delay = self.min_delay

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any, AnyStr
 from weald._base.children import await_end
 from weald._base.names import more_names
 from weald._base.pipes import SharedText, open_shared, read_shared
+from weald._base.resident import Resident
 from weald._base.waiting import until
-from weald._core import AsyncResult, asked_in_vain, monotonic, spawn
+from weald._core import AsyncResult, asked_in_vain, monotonic
 from weald.fileobject import FileObjectPosix
 from weald.selectors import PollSelector
 
@@ -165,8 +166,14 @@ class Popen(_stdlib.Popen[AnyStr]):
         found: AsyncResult[int] | None = self.__dict__.get("_result")
         if found is None:
             found = self.__dict__["_result"] = AsyncResult()
-            spawn(self._wait, None).rawlink(found)
+            Resident(partial(self._tell, found))
         return found
+
+    def _tell(self, found: AsyncResult[int]) -> None:
+        try:
+            found.set(self._wait(None))
+        except Exception as error:
+            found.set_exception(error)
 
     def rawlink(self, callback: Callable[["Popen[AnyStr]"], object]) -> None:
         """Call `callback(self)` in the hub when the child has ended."""

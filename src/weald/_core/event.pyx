@@ -12,6 +12,7 @@ from weald._core.waiters cimport Linkable, clear, made_hub, wake_all
 from weald._core.yielding cimport give_way
 
 import sys
+from _thread import TIMEOUT_MAX
 from concurrent.futures import CancelledError
 
 from weald._core.hub import report_error
@@ -55,9 +56,14 @@ cdef class Event(Linkable):
         self.flag = False
 
     def wait(self, timeout=None):
-        """Wait until the flag is set, up to `timeout` seconds (None: for ever); returns whether it was set."""
+        """Wait until the flag is set, up to `timeout` seconds (None: for ever); returns whether it was set.
+
+        OverflowError for a timeout above threading.TIMEOUT_MAX.
+        """
         if self.flag or made_hub() and self.flag:
             return True
+        if isinstance(timeout, (int, float)) and timeout > TIMEOUT_MAX:
+            raise OverflowError("timeout value is too large")
         return bool(self.wait_for(timeout)) or self.flag
 
     def __repr__(self):

@@ -35,13 +35,18 @@ cdef class Announcements(Target):
     cdef int fd
 
     cdef int ready(self, int events) except -1:
+        self.take()
+        return 0
+
+    cdef bint take(self) except -1:
         cdef unsigned char[64] buffer
         cdef ssize_t n = read(self.fd, buffer, sizeof(buffer))
-        if n > 0 and foreign_wakeup_fd >= 0:
+        if n <= 0:
+            return 0
+        if foreign_wakeup_fd >= 0:
             write(foreign_wakeup_fd, buffer, n)
-        if n > 0:
-            self.hub.push_first(new_raw(self.hub, check_signals, ()))
-        return 0
+        self.hub.push_first(new_raw(self.hub, check_signals, ()))
+        return n == sizeof(buffer)  # there may be more
 
 
 cdef class Signals(SignalWatch):
@@ -50,6 +55,7 @@ cdef class Signals(SignalWatch):
     cdef int read_fd
     cdef int write_fd
     cdef FdWatch watch
+    cdef Announcements announcements
 
     def __cinit__(self, Hub hub):
         global foreign_wakeup_fd
@@ -57,6 +63,7 @@ cdef class Signals(SignalWatch):
         self.read_fd, self.write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         target.hub = hub
         target.fd = self.read_fd
+        self.announcements = target
         self.watch = hub.backend.watch(self.read_fd, target)
         self.watch.update(READ_EVENT)
         previous = original_set_wakeup_fd(self.write_fd, warn_on_full_buffer=False)
@@ -91,6 +98,10 @@ def set_wakeup_fd(fd, *, warn_on_full_buffer=True):
     """signal.set_wakeup_fd(): set the descriptor signals are announced on, return the one before."""
     global foreign_wakeup_fd, foreign_warns
     original_set_wakeup_fd(fd, warn_on_full_buffer=warn_on_full_buffer)
+    if has_hub() and current_hub().signals is not None:
+        # Signals that have been announced already are not the new descriptor's.
+        while (<Signals>current_hub().signals).announcements.take():
+            pass
     previous, foreign_wakeup_fd, foreign_warns = foreign_wakeup_fd, fd, warn_on_full_buffer
     if fd < 0 and has_hub() and current_hub().signals is not None:
         original_set_wakeup_fd((<Signals>current_hub().signals).write_fd, warn_on_full_buffer=False)

@@ -14,7 +14,8 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from weald._core import get_hub, monotonic, sleep, spawn
+from weald._base.resident import Resident
+from weald._core import get_hub, monotonic, sleep
 from weald.select import _poll
 
 __all__ = ["Disconnected"]
@@ -94,11 +95,11 @@ class _Interrupt:
         if self._inside is not None:
             raise RuntimeError("this block has been entered already; interrupt() makes another")
         self._inside = getcurrent()
-        self._watcher = spawn(self._watch)
+        self._watcher = Resident(self._watch)
 
     def __exit__(self, *_: object) -> None:
         self._inside = None
-        self._watcher.kill(block=False)
+        self._watcher.stop()
 
     def _watch(self) -> None:
         if self._disconnected.wait():

@@ -13,7 +13,8 @@ from time import localtime, strftime
 from typing import Any
 
 from weald import threadpool
-from weald._core import Lock, Steady, report, sleep, spawn
+from weald._base.resident import Resident
+from weald._core import Lock, Steady, report, sleep
 from weald.serve.errors import ConfigError
 
 __all__ = ["FORMATS", "LogFile", "check_writable"]
@@ -99,7 +100,7 @@ class LogFile:
         except OSError as error:
             raise ConfigError(f"cannot write to {path}: {error.strerror}") from None
         self._out = Steady(self._fd, self.limit)
-        spawn(self._flush_forever)
+        Resident(self._flush_forever)
 
     def reopen(self) -> None:
         """After the file was renamed: go on in a new one of the name."""

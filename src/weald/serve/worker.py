@@ -156,7 +156,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin to accept, and tell the parent that this worker is ready."""
-        from weald._core import spawn
+        from weald._base.resident import Resident
 
         signal.signal(signal.SIGTERM, lambda *_: self.stopping.set())
         signal.signal(signal.SIGUSR1, lambda *_: self.reopen())
@@ -165,10 +165,10 @@ class Worker:
         self.row[STARTS] += 1
         self.row[BEAT] = monotonic()
         self.parent.sendall(b"r")
-        spawn(self._watch_parent)
-        spawn(self._watch_self)
+        Resident(self._watch_parent)
+        Resident(self._watch_self)
         if self.config.reload:
-            spawn(self._watch_files)
+            Resident(self._watch_files)
 
     def served(self) -> int:
         """Return the number of responses so far."""
@@ -253,7 +253,7 @@ def resident(statm: int) -> int:
 def serve_metrics(listener: socket.socket, parent: socket.socket, metrics: Metrics) -> int:
     """The process behind /metrics."""
     from weald import socket as cooperative
-    from weald._core import spawn
+    from weald._base.resident import Resident
     from weald.pywsgi import WSGIServer
     from weald.serve.metrics import application
 
@@ -271,7 +271,7 @@ def serve_metrics(listener: socket.socket, parent: socket.socket, metrics: Metri
             pass
         os._exit(0)
 
-    spawn(watch)
+    Resident(watch)
     control.sendall(b"r")
     server.serve_forever()
     return 0
