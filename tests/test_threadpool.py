@@ -17,6 +17,7 @@ from helpers import PATIENCE, Thread, python, recorded_errors, run_patched, sett
 
 import weald
 from weald import Timeout, threadpool
+from weald._base import workers
 from weald._core import get_hub
 from weald.event import AsyncResult
 from weald.exceptions import InvalidThreadUseError
@@ -374,7 +375,7 @@ def test_no_thread_to_be_had(pool: ThreadPool, executor: ThreadPoolExecutor, mon
 
     called: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(threadpool, "_start_new_thread", refuse)
+        patch.setattr(workers, "_start_new_thread", refuse)
         for number in range(5):
             with pytest.raises(RuntimeError, match="new thread"):
                 pool.apply(called.append, (number,))

@@ -5,22 +5,16 @@ weald.resolver.thread; weald.monkey, which looks for executors; weald.interprete
 weald.aio.
 
 Invariants:
-- Worker threads are native even when `threading` is patched, and share nothing with greenlets but
-  their queue and `Hub.run_callback_threadsafe`.
+- Calls run in native threads (_base/workers.py), which reach greenlets by `Hub.run_callback_threadsafe` alone.
 - A result travels to the thread that asked for it: its hub delivers it, counts the job as a thing that
   can still wake somebody (`ref`), and frees the pool's slot.
-- Workers never keep the interpreter from exiting; a fork's child begins with no workers and no jobs.
+- A fork's child begins with no workers and no jobs.
 - A call that nobody waits for any more does not begin.
-
-Long because the executor, the pool and the proxies share the workers.
 """
 
-import _queue
 import concurrent.futures
 import concurrent.futures.thread
 import os
-import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
@@ -32,6 +26,7 @@ from weald._base.forwarding import Forwarding
 from weald._base.forwarding import behind as unproxied
 from weald._base.names import more_names
 from weald._base.originals import get_original
+from weald._base.workers import Job, Workers, call_with_hooks
 from weald._core import (
     AsyncResult,
     Condition,
@@ -41,7 +36,6 @@ from weald._core import (
     begin_raw,
     get_hub,
     get_hub_if_exists,
-    helper_idle,
 )
 from weald.exceptions import InvalidThreadUseError
 from weald.pool import GroupMappingMixin
@@ -50,183 +44,10 @@ __all__ = ["Proxy", "ThreadPool", "ThreadPoolExecutor", "default", "unproxied"]
 
 _T = TypeVar("_T")
 
-_start_new_thread = get_original("_thread", "start_new_thread")
 _allocate_lock = get_original("_thread", "allocate_lock")
 
 
-class _Job:
-    """What a worker does: `run` calls the function there, `deliver` hands the outcome over."""
-
-    __slots__ = ()
-
-    def run(self) -> None:
-        raise NotImplementedError
-
-    def deliver(self) -> None:
-        raise NotImplementedError
-
-
-class _Workers:
-    """Native threads that take jobs from one queue; started when there are more jobs than threads.
-
-    `pending` counts jobs that have not ended, `threads` those that live, `stopping` how many of them
-    will find a stop mark (None) in the queue.  `_lock` guards all three.
-    """
-
-    def __init__(self, maxsize: int, idle_timeout: float = -1, initializer: Callable[[], bool] | None = None) -> None:
-        self.maxsize = maxsize
-        self._idle_timeout = idle_timeout if idle_timeout >= 0 else None
-        self._initializer = initializer
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all threads and jobs, as a fork's child must."""
-        self._lock = _allocate_lock()
-        self._queue: _queue.SimpleQueue[_Job | None] = _queue.SimpleQueue()
-        self.pending = 0
-        self.threads = 0
-        self.stopping = 0
-        self.all_ended = Event()
-        self.all_ended.set()
-
-    @property
-    def size(self) -> int:
-        return self.threads - self.stopping
-
-    def submit(self, job: _Job) -> None:
-        """Have a worker run `job`.  Raises RuntimeError, and keeps nothing of it, if there can be no thread."""
-        with self._lock:
-            self.pending += 1
-            self._queue.put(job)
-        try:
-            self.adjust()
-        except BaseException:
-            queued = self.take_queued()
-            with self._lock:
-                for other in queued:
-                    if other is not job:
-                        self.pending += 1
-                        self._queue.put(other)
-            if job in queued:
-                raise
-
-    def adjust(self, at_least: int = 0) -> None:
-        """Start the threads that are missing for the jobs at hand, stop those above `maxsize`."""
-        with self._lock:
-            wanted = min(max(self.pending, at_least), self.maxsize)
-            missing = wanted - self.size
-            surplus = self.size - self.maxsize
-            self.threads += max(missing, 0)
-            if missing > 0:
-                self.all_ended.clear()
-        for started in range(missing):
-            try:
-                _start_new_thread(_work, (self,))
-            except RuntimeError:
-                with self._lock:
-                    self.threads -= missing - started
-                if not self.threads:
-                    raise  # no thread would ever run the job
-                break
-        self.stop(surplus)
-
-    def stop(self, count: int) -> None:
-        """Have `count` threads end after the jobs that are queued now."""
-        with self._lock:
-            for _ in range(min(count, self.size)):
-                self.stopping += 1
-                self._queue.put(None)
-
-    def take_queued(self) -> list[_Job]:
-        """Take the jobs that no worker has begun."""
-        jobs = []
-        with self._lock:
-            marks = 0
-            while True:
-                try:
-                    job = self._queue.get_nowait()
-                except _queue.Empty:
-                    break
-                if job is None:
-                    marks += 1
-                else:
-                    jobs.append(job)
-            for _ in range(marks):
-                self._queue.put(None)
-            self.pending -= len(jobs)
-        return jobs
-
-    def next_job(self) -> _Job | None:
-        """In a worker: the next job; None when the thread shall end, which is then accounted for."""
-        while True:
-            helper_idle(1)
-            try:
-                job = self._queue.get(True, self._idle_timeout)
-            except _queue.Empty:
-                with self._lock:
-                    if self._queue.empty():
-                        self._thread_ends()
-                        return None
-                continue
-            finally:
-                helper_idle(-1)
-            if job is None:
-                with self._lock:
-                    self.stopping -= 1
-                    self._thread_ends()
-            return job
-
-    def _thread_ends(self) -> None:
-        self.threads -= 1
-        if not self.threads:
-            self.all_ended.set()
-
-    def job_ended(self) -> None:
-        with self._lock:
-            self.pending -= 1
-
-    def worker_failed(self) -> None:
-        """A thread ends that was not told to; others take its place while there are jobs."""
-        with self._lock:
-            self._thread_ends()
-        if self.pending:
-            self.adjust()
-
-    def initialize(self) -> bool:
-        """Run the initializer in a new thread.  False if it failed and the thread shall end."""
-        return self._initializer is None or self._initializer()
-
-
-def _work(workers: _Workers) -> None:
-    """A worker thread's life."""
-    if not workers.initialize():
-        workers.worker_failed()
-        return
-    while (job := workers.next_job()) is not None:
-        job.run()
-        workers.job_ended()
-        job.deliver()
-        del job
-
-
-def _call_with_hooks(function: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _T:
-    """Call under the profile and trace functions that `threading` has for new threads just now."""
-    profile = getattr(threading, "_profile_hook", None)
-    trace = getattr(threading, "_trace_hook", None)
-    if profile is not None:
-        sys.setprofile(profile)
-    if trace is not None:
-        sys.settrace(trace)
-    try:
-        return function(*args, **kwargs)
-    finally:
-        if sys.gettrace() is not None:
-            sys.settrace(None)
-        if sys.getprofile() is not None:
-            sys.setprofile(None)
-
-
-class _PoolJob(_Job):
+class _PoolJob(Job):
     """A call for a ThreadPool; runs in a copy of its caller's context."""
 
     __slots__ = ("_args", "_context", "_error", "_func", "_kwargs", "_lock", "_pool", "_report", "_result", "_value")
@@ -265,7 +86,7 @@ class _PoolJob(_Job):
             return
         assert self._context is not None
         try:
-            self._value = self._context.run(_call_with_hooks, self._func, self._args, self._kwargs)  # type: ignore[arg-type]
+            self._value = self._context.run(call_with_hooks, self._func, self._args, self._kwargs)  # type: ignore[arg-type]
         except BaseException as error:
             self._error = error
         finally:
@@ -300,7 +121,7 @@ class ThreadPool(GroupMappingMixin):
     def __init__(self, maxsize: int, hub: Hub | None = None, idle_task_timeout: float = -1) -> None:
         _check_maxsize(maxsize)
         self._hub: Hub | None = hub if hub is not None else get_hub()
-        self._workers = _Workers(maxsize, idle_task_timeout)
+        self._workers = Workers(maxsize, idle_task_timeout)
         self._reset()
         _pools.add(self)
         # The workers know only `_workers`, so a pool that is not used any more is freed, and they end.
@@ -443,7 +264,7 @@ def _check_maxsize(maxsize: int) -> None:
         raise ValueError(f"maxsize must not be negative: {maxsize!r}")
 
 
-def _stop_all(workers: _Workers) -> None:
+def _stop_all(workers: Workers) -> None:
     workers.stop(workers.size)
 
 
@@ -635,7 +456,7 @@ class _Link:
     __hash__ = None  # type: ignore[assignment]
 
 
-class _ExecutorJob(_Job):
+class _ExecutorJob(Job):
     """A call for a ThreadPoolExecutor; runs in a copy of its caller's context."""
 
     __slots__ = ("_args", "_context", "_func", "_hub", "_kwargs", "future")
@@ -653,7 +474,7 @@ class _ExecutorJob(_Job):
         if not self.future.set_running_or_notify_cancel():
             return
         try:
-            value = self._context.run(_call_with_hooks, self._func, self._args, self._kwargs)
+            value = self._context.run(call_with_hooks, self._func, self._args, self._kwargs)
         except BaseException as error:
             self.future.set_exception(error)
         else:
@@ -690,7 +511,7 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
     ) -> None:
         super().__init__(max_workers, thread_name_prefix, initializer, initargs)
         initialize = None if initializer is None else _Initializer(self, initializer, initargs)
-        self._workers = _Workers(self._max_workers, initializer=initialize)
+        self._workers = Workers(self._max_workers, initializer=initialize)
         self._lock = _allocate_lock()
         self._error: str | None = None
         _pools.add(self)

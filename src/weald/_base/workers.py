@@ -1,0 +1,201 @@
+"""Native threads that take jobs from one queue.
+
+Called by: weald.threadpool, whose pools and executors run their calls on them.
+
+Invariants:
+- The threads are native even when `threading` is patched, and share nothing with greenlets but their queue and what
+  `Job.deliver` does with the outcome.
+- They never keep the interpreter from exiting; a fork's child begins with none, and with no jobs.
+"""
+
+import _queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from weald._base.originals import get_original
+from weald._core import Event, helper_idle
+
+__all__ = ["Job", "Workers", "call_with_hooks"]
+
+_T = TypeVar("_T")
+
+_start_new_thread = get_original("_thread", "start_new_thread")
+_allocate_lock = get_original("_thread", "allocate_lock")
+
+
+class Job:
+    """What a worker does: `run` calls the function there, `deliver` hands the outcome over."""
+
+    __slots__ = ()
+
+    def run(self) -> None:
+        """Call the function, in a worker; raises nothing."""
+        raise NotImplementedError
+
+    def deliver(self) -> None:
+        """Hand the outcome over to who waits for it, in that worker."""
+        raise NotImplementedError
+
+
+class Workers:
+    """At most `maxsize` native threads, started when there are more jobs than threads.
+
+    `pending` counts jobs that have not ended, `threads` those that live, `stopping` how many of them
+    will find a stop mark (None) in the queue.  `_lock` guards all three.
+    """
+
+    def __init__(self, maxsize: int, idle_timeout: float = -1, initializer: Callable[[], bool] | None = None) -> None:
+        self.maxsize = maxsize
+        self._idle_timeout = idle_timeout if idle_timeout >= 0 else None
+        self._initializer = initializer
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all threads and jobs, as a fork's child must."""
+        self._lock = _allocate_lock()
+        self._queue: _queue.SimpleQueue[Job | None] = _queue.SimpleQueue()
+        self.pending = 0
+        self.threads = 0
+        self.stopping = 0
+        self.all_ended = Event()
+        self.all_ended.set()
+
+    @property
+    def size(self) -> int:
+        """How many threads there are, without those that are to end."""
+        return self.threads - self.stopping
+
+    def submit(self, job: Job) -> None:
+        """Have a worker run `job`.  Raises RuntimeError, and keeps nothing of it, if there can be no thread."""
+        with self._lock:
+            self.pending += 1
+            self._queue.put(job)
+        try:
+            self.adjust()
+        except BaseException:
+            queued = self.take_queued()
+            with self._lock:
+                for other in queued:
+                    if other is not job:
+                        self.pending += 1
+                        self._queue.put(other)
+            if job in queued:
+                raise
+
+    def adjust(self, at_least: int = 0) -> None:
+        """Start the threads that are missing for the jobs at hand, stop those above `maxsize`."""
+        with self._lock:
+            wanted = min(max(self.pending, at_least), self.maxsize)
+            missing = wanted - self.size
+            surplus = self.size - self.maxsize
+            self.threads += max(missing, 0)
+            if missing > 0:
+                self.all_ended.clear()
+        for started in range(missing):
+            try:
+                _start_new_thread(_work, (self,))
+            except RuntimeError:
+                with self._lock:
+                    self.threads -= missing - started
+                if not self.threads:
+                    raise  # no thread would ever run the job
+                break
+        self.stop(surplus)
+
+    def stop(self, count: int) -> None:
+        """Have `count` threads end after the jobs that are queued now."""
+        with self._lock:
+            for _ in range(min(count, self.size)):
+                self.stopping += 1
+                self._queue.put(None)
+
+    def take_queued(self) -> list[Job]:
+        """Take the jobs that no worker has begun."""
+        jobs = []
+        with self._lock:
+            marks = 0
+            while True:
+                try:
+                    job = self._queue.get_nowait()
+                except _queue.Empty:
+                    break
+                if job is None:
+                    marks += 1
+                else:
+                    jobs.append(job)
+            for _ in range(marks):
+                self._queue.put(None)
+            self.pending -= len(jobs)
+        return jobs
+
+    def next_job(self) -> Job | None:
+        """In a worker: the next job; None when the thread shall end, which is then accounted for."""
+        while True:
+            helper_idle(1)
+            try:
+                job = self._queue.get(True, self._idle_timeout)
+            except _queue.Empty:
+                with self._lock:
+                    if self._queue.empty():
+                        self._thread_ends()
+                        return None
+                continue
+            finally:
+                helper_idle(-1)
+            if job is None:
+                with self._lock:
+                    self.stopping -= 1
+                    self._thread_ends()
+            return job
+
+    def _thread_ends(self) -> None:
+        self.threads -= 1
+        if not self.threads:
+            self.all_ended.set()
+
+    def job_ended(self) -> None:
+        """In a worker: its job has run."""
+        with self._lock:
+            self.pending -= 1
+
+    def worker_failed(self) -> None:
+        """A thread ends that was not told to; others take its place while there are jobs."""
+        with self._lock:
+            self._thread_ends()
+        if self.pending:
+            self.adjust()
+
+    def initialize(self) -> bool:
+        """Run the initializer in a new thread.  False if it failed and the thread shall end."""
+        return self._initializer is None or self._initializer()
+
+
+def _work(workers: Workers) -> None:
+    """A worker thread's life."""
+    if not workers.initialize():
+        workers.worker_failed()
+        return
+    while (job := workers.next_job()) is not None:
+        job.run()
+        workers.job_ended()
+        job.deliver()
+        del job
+
+
+def call_with_hooks(function: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _T:
+    """Call under the profile and trace functions that `threading` has for new threads just now."""
+    profile = getattr(threading, "_profile_hook", None)
+    trace = getattr(threading, "_trace_hook", None)
+    if profile is not None:
+        sys.setprofile(profile)
+    if trace is not None:
+        sys.settrace(trace)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        if sys.gettrace() is not None:
+            sys.settrace(None)
+        if sys.getprofile() is not None:
+            sys.setprofile(None)
