@@ -387,8 +387,7 @@ def test_chunk_extensions_without_end_are_refused() -> None:
 def test_a_chunked_body_beyond_the_limit() -> None:
     made = stream(CHUNKS + b"8\r\n01234567\r\n" * 3, body=20)
     made.next_request()
-    assert made.body() == b"01234567"
-    assert made.body() == b"01234567"
+    assert made.body() == b"01234567" * 2
     with pytest.raises(ProtocolError) as caught:
         made.body()
     assert caught.value.status == 413

@@ -10,7 +10,7 @@ import os
 import socket as stdlib_socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from socket import IPPROTO_TCP, SO_RCVBUF, SOL_SOCKET, TCP_NODELAY
@@ -1367,3 +1367,99 @@ def test_draining_serves_or_refuses_who_connects() -> None:
         for sock in clients:
             assert sock.recv(4096).startswith(b"HTTP/1.1 200 OK")
             sock.close()
+
+
+# ---------------------------------------------------------------- what an application leaves behind
+
+
+def two_requests(app: App) -> list[Response]:
+    """What comes for a POST whose body comes after its answer, and a second one on the same connection."""
+    with serving(app) as server, closing(connect(server)) as sock, closing(sock.makefile("rb")) as file:
+        sock.sendall(b"POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+        responses = [Response(file)]
+        sock.sendall(b"first" + b"POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nConnection: close\r\n\r\nsecond")
+        responses.append(Response(file))
+        assert file.read() == b""
+    return responses
+
+
+def test_a_late_reader_gets_nothing_of_the_next_request() -> None:
+    kept: list[Any] = []
+    late: list[Any] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if environ["PATH_INFO"] == "/1":
+            kept.append(environ["wsgi.input"])
+            return hello(environ, start_response)
+        for read in (kept[0].read, kept[0].readline, lambda: list(kept[0])):
+            try:
+                late.append(read())
+            except ValueError as error:
+                late.append(str(error))
+        start_response("200 OK", [])
+        return [environ["wsgi.input"].read()]
+
+    assert [response.body for response in two_requests(app)] == [b"hello", b"second"]
+    assert late == ["the request has ended: the rest of its body is gone"] * 3
+
+
+def test_a_reader_that_waits_while_its_request_ends_gets_nothing_of_the_next() -> None:
+    readers: list[Any] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        readers.append(weald.spawn(environ["wsgi.input"].read))
+        weald.sleep(0)
+        return hello(environ, start_response)
+
+    with serving(app) as server, closing(connect(server)) as sock, closing(sock.makefile("rb")) as file:
+        sock.sendall(b"POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+        assert Response(file).body == b"hello"
+        with suppress(OSError):  # the connection ends, as nobody can tell whose the next bytes are
+            sock.sendall(GET)
+            assert file.read() == b""
+        readers[0].join(PATIENCE)
+    assert len(readers) == 1
+    assert b"GET" not in (readers[0].value or b"")
+
+
+def test_a_late_answer_does_not_reach_the_next_response() -> None:
+    kept: list[Any] = []
+    refused: list[str] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        environ["wsgi.input"].read()
+        write = start_response("200 OK", [("Content-Length", "5")])
+        kept.append((start_response, write))
+        if len(kept) > 1:
+            late_start, late_write = kept[0]
+            for call in (lambda: late_write(b"late!"), lambda: late_start("500 Late", [], (None, None, None))):
+                with pytest.raises(AssertionError, match="ended") as caught:
+                    call()
+                refused.append(str(caught.value))
+        return [b"right"]
+
+    with serving(app) as server, closing(connect(server)) as sock, closing(sock.makefile("rb")) as file:
+        sock.sendall(GET)
+        assert Response(file).body == b"right"
+        sock.sendall(GET.replace(b"Host: a", b"Host: a\r\nConnection: close"))
+        assert Response(file).body == b"right"
+        assert file.read() == b""
+    assert len(refused) == 2
+
+
+def test_a_late_upgrade_does_not_take_the_next_request_over() -> None:
+    kept: list[Any] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        kept.append((environ["weald.upgrade"], environ["wsgi.input"]))
+        if len(kept) > 1:
+            with pytest.raises(AssertionError, match="ended"):
+                kept[0][0]()
+            assert kept[0][1].read() == b""
+        return hello(environ, start_response)
+
+    ask = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+    with serving(app) as server, closing(connect(server)) as sock, closing(sock.makefile("rb")) as file:
+        for _ in range(2):
+            sock.sendall(ask)
+            assert Response(file).body == b"hello"

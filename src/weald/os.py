@@ -24,7 +24,7 @@ from weald._base import pipes
 from weald._base.children import await_change
 from weald._base.pipes import PIPE_BUF, is_stream
 from weald._base.waiting import POLLIN, POLLOUT, is_ready, retry
-from weald._core import asked_in_vain, get_hub_if_exists, wait_read, wait_write
+from weald._core import asked_in_vain, before_io, get_hub_if_exists, wait_read, wait_write
 
 if TYPE_CHECKING:
 
@@ -204,6 +204,7 @@ def _wait_until_ready(fd: int, event: int, unfit: int, wait: Callable[[int, floa
     hub = get_hub_if_exists()
     if hub is None or hub is getcurrent() or not isinstance(fd, int) or not 0 <= fd < 2**31:
         return False
+    before_io()
     if not _returns_at_once(fd, event, unfit):
         retry(partial(wait, fd), None, _returns_at_once, fd, event, unfit)
     return True

@@ -184,6 +184,7 @@ class socket(_stdlib.socket):
 
     def _cooperate(self, wait: Callable[[float | None], None], flags: int, call: Callable[..., _T], *args: Any) -> _T:
         """Return `call(self, *args)`, tried again after each `wait(seconds)` while it would block, by the timeout."""
+        _core.before_io()
         try:
             return call(self, *args)
         except BlockingIOError:

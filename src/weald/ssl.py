@@ -13,7 +13,7 @@ SSLWantReadError or SSLWantWriteError; `_wait_wanted` makes a wait of that.
 
 import ssl as _stdlib
 from collections.abc import Callable
-from errno import EBADF
+from errno import EBADF, ENOTCONN
 from os import strerror
 from socket import _GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
 from ssl import (
@@ -33,7 +33,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from weald._base.waiting import retry_as_wanted
-from weald._core import Lock, asked_in_vain, monotonic
+from weald._core import Lock, asked_in_vain, before_io, monotonic
 from weald.socket import create_connection, socket
 
 __implements__ = [
@@ -133,14 +133,23 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
         """Return up to `len` bytes, b"" at the end; with a `buffer`, the number of bytes put into it."""
         timeout = self._descriptor.timeout
+        waits = self._drained and timeout != 0.0
+        if not waits:
+            before_io()
+        # What this call has begun with it goes on with: a `shutdown` meanwhile takes it from the socket.
+        sslobj = self._sslobj
+        if sslobj is None:
+            return super().read(len, buffer)  # raises
         try:
-            if self._drained and timeout != 0.0:
+            if waits:
                 self._drained = False
-                self._descriptor.wait_read(timeout)
+                if timeout is None:
+                    self._descriptor.wait_read()
+                else:
+                    deadline = monotonic() + timeout
+                    self._descriptor.wait_read(timeout)
+                    timeout = max(deadline - monotonic(), 1e-6)  # 0.0 would not wait at all
             # As the standard library's, without the calls that it takes.
-            sslobj = self._sslobj
-            if sslobj is None:
-                return super().read(len, buffer)  # raises
             wait = None
             try:
                 result = sslobj.read(len) if buffer is None else sslobj.read(len, buffer)
@@ -169,11 +178,20 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
 
     def write(self, data: Any, timeout: Any = _OWN) -> int:
         """Write some of `data`, within `timeout` seconds (None: no limit; by default the socket's); how many bytes."""
+        sslobj = self._sslobj
+        if sslobj is None:
+            return super().write(data)  # raises
+        return self._write(sslobj, data, timeout)
+
+    def _write(self, sslobj: Any, data: Any, timeout: Any = _OWN) -> int:
+        """As `write`, with what the call has begun with: a `shutdown` may take that from the socket."""
         if timeout is _OWN:
             timeout = self._descriptor.timeout
-        sslobj = self._sslobj
-        if timeout == 0.0 or sslobj is None:
-            return super().write(data)
+        before_io()
+        if self.fileno() < 0:
+            raise OSError(EBADF, strerror(EBADF))  # closed meanwhile
+        if timeout == 0.0:
+            return sslobj.write(data)  # type: ignore[no-any-return]
         if self._half_sent is None:
             try:
                 sent: int = sslobj.write(data)
@@ -184,11 +202,11 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         if not self._half_sent.acquire(timeout=-1 if timeout is None else timeout):
             raise TimeoutError("The write operation timed out")
         try:
-            if self._sslobj is None:
+            if self.fileno() < 0:
                 raise OSError(EBADF, strerror(EBADF))  # closed meanwhile
             if timeout is not None:
                 timeout = max(timeout - (monotonic() - begin), 1e-6)  # 0.0 would not wait at all
-            return self._cooperate_ssl("write", timeout, super().write, data)
+            return self._cooperate_ssl("write", timeout, sslobj.write, data)
         finally:
             self._half_sent.release()
 
@@ -201,13 +219,21 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         return self.write(data, timeout)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        if type(data) is bytes and data and not flags and self._sslobj is not None:
+        sslobj = self._sslobj
+        if sslobj is None or flags:
+            super().sendall(data, flags)
+            return
+        if type(data) is bytes and data:
             # As the standard library's, without its views of the data.
-            sent = self.write(data)
+            sent = self._write(sslobj, data)
             if sent == len(data):
                 return
-            data = memoryview(data)[sent:]
-        super().sendall(data, flags)
+        else:
+            sent = 0
+        # The standard library's would send the rest in plain text after a `shutdown` for reading.
+        with memoryview(data) as view, view.cast("B") as rest:
+            while sent < rest.nbytes:
+                sent += self._write(sslobj, rest[sent:])
 
     def do_handshake(self, block: bool = False) -> None:
         """Negotiate; with `block`, a non-blocking socket waits, too."""
@@ -215,7 +241,11 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         timeout = self._descriptor.timeout
         if block and timeout == 0.0:
             timeout = None
-        self._cooperate_ssl("handshake", timeout, self._sslobj.do_handshake)
+        sslobj = self._sslobj
+        if sslobj is None:
+            number = EBADF if self.fileno() < 0 else ENOTCONN  # closed, or shut down
+            raise OSError(number, strerror(number))
+        self._cooperate_ssl("handshake", timeout, sslobj.do_handshake)
 
     def unwrap(self) -> socket:
         """End TLS: send close_notify, wait for the peer's, return this socket, now for plain text."""

@@ -30,10 +30,10 @@ def wait_for(count):
 """
 
 
-def check(code: str, **values: Any) -> None:
-    """Run `code` patched, with `values` as its globals; it prints COUNT lines: 0, 1, …"""
+def check(code: str, before: str = "", **values: Any) -> None:
+    """Run `code` patched, `before` before that, with `values` as its globals; it prints COUNT lines: 0, 1, …"""
     given = "".join(f"{name} = {value!r}\n" for name, value in values.items())
-    out = run_patched(PRELUDE + given + code)
+    out = run_patched(PRELUDE + given + code, before)
     assert out.split() == [str(number) for number in range(COUNT)]
 
 
@@ -142,6 +142,69 @@ with connect() as owner:
 """,
             port=port,
         )
+
+
+PSYCOPG2 = """
+def connect(**options):
+    made = psycopg2.connect(host="127.0.0.1", port=port, user="postgres", dbname="postgres", **options)
+    made.autocommit = True
+    return made
+def ask(connection, query, *values):
+    with connection.cursor() as cursor:
+        cursor.execute(query, values)
+        return cursor.fetchone()[0]
+"""
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_psycopg2(order: str) -> None:
+    """As psycopg, imported before or after patching; COPY works; a query that is cut short closes its connection."""
+    pytest.importorskip("psycopg2")
+    code = (
+        PSYCOPG2
+        + """
+def call(number):
+    connection = connect()
+    ask(connection, "SELECT 1 FROM pg_advisory_lock_shared(1)")
+    return ask(connection, "SELECT %s::int", number)
+owner = connect()
+ask(owner, "SELECT 1 FROM pg_advisory_lock(1)")
+def release():
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    wait_for(lambda: ask(owner, waiting))
+    ask(owner, "SELECT pg_advisory_unlock(1)")
+weald.spawn(release)
+for number in at_once(call):
+    print(number)
+
+import io
+with owner.cursor() as cursor:
+    cursor.execute("CREATE TEMPORARY TABLE numbers (number int)")
+    cursor.copy_from(io.StringIO("1\\n2\\n"), "numbers")
+    text = io.StringIO()
+    cursor.copy_expert("COPY numbers TO STDOUT", text)
+    assert text.getvalue() == "1\\n2\\n"
+    cursor.execute("SELECT sum(number) FROM numbers")
+    assert cursor.fetchone() == (3,)
+assert psycopg2.extensions.get_wait_callback() is not None
+
+cut = connect()
+try:
+    with weald.Timeout(0.05):
+        ask(cut, "SELECT 1 FROM pg_sleep(100)")
+except weald.Timeout:
+    pass
+assert cut.closed
+try:
+    ask(owner, "SELECT nothing")
+except psycopg2.errors.UndefinedColumn:
+    pass
+assert ask(owner, "SELECT 7") == 7
+"""
+    )
+    before, after = ("import psycopg2\n", "") if order == "before" else ("", "import psycopg2\n")
+    with servers.postgresql() as port:
+        check(after + code, before=before, port=port)
 
 
 def test_pymysql() -> None:

@@ -334,6 +334,9 @@ def waits_natively() -> bool:
 def monotonic() -> float:
     """time.monotonic(), which programs (their tests) cannot replace: what weald waits by."""
 
+def before_io() -> None:
+    """For calls that may not have to wait: let others run if this greenlet has gone on for long."""
+
 def asked_in_vain() -> None:
     """For calls that found nothing changed: let others run if the caller asks again and again.
 

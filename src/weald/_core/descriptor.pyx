@@ -394,6 +394,8 @@ cdef class Descriptor:
         entry = self.find_entry()
         if not (entry.wait(events, timeout) if self.ref else self.wait_unnoticed(entry, events, timeout)):
             raise TimeoutError("timed out")
+        if self.number < 0:  # closed by whoever ran first once the event had come: the number may be another file's
+            raise closed_error()
         return 0
 
     cdef int wait_unnoticed(self, FdEntry entry, int events, double timeout) except -1:
@@ -454,6 +456,8 @@ cdef class Descriptor:
         if self.drained and self.limit != 0.0 and not flags:
             self.drained = False
             self.wait(READ_EVENT, self.limit)
+        else:
+            give_way(True)  # a peer that sends faster than this reads would let nobody else run
         while True:
             if buffer == NULL:
                 data = receive_new(self.number, size, flags | MSG_DONTWAIT, &n)
@@ -546,7 +550,9 @@ cdef class Descriptor:
     cdef int transmit_all(self, const char *data, Py_ssize_t size, int flags) except -1:
         """send(2) until all has gone; the timeout is for the whole."""
         cdef double end = -1.0
-        cdef Py_ssize_t sent = self.transmit(data, size, flags, &end)
+        cdef Py_ssize_t sent
+        give_way(True)
+        sent = self.transmit(data, size, flags, &end)
         while sent < size:
             sent += self.transmit(data + sent, size - sent, flags, &end)
         return 0
@@ -610,6 +616,7 @@ def send(self, data, int flags=0, /, timeout=OWN):
         d = Descriptor(d.number, timeout)
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
+        give_way(True)
         sent = d.transmit(<char *>view.buf, view.len, flags, &end)
         if sent < view.len and d.limit < 0.0 and not flags & MSG_DONTWAIT:
             return d.transmit_rest(<char *>view.buf, view.len, sent, flags)

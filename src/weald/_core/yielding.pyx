@@ -97,6 +97,15 @@ cdef int let_others_run() except -1:
     return sleep_for(0.0, True)
 
 
+def before_io():
+    """For calls that read or write, and may not have to wait: let others run if this greenlet has gone on for long.
+
+    The other end may be so fast that none of the calls waits.  Call this first: what has been read would be lost if the
+    greenlet were killed here.
+    """
+    give_way(True)
+
+
 def asked_in_vain():
     """For calls that found nothing changed: let others run if the caller asks again and again.
 

@@ -18,67 +18,85 @@ class InvalidClientInput(OSError):
         self.status = status
 
 
+def _ended() -> bytes:
+    raise ValueError("the request has ended: the rest of its body is gone")
+
+
 class Input:
     """Input(more, data=b""): `wsgi.input`, a request's body.
 
     It ends where the body ends, also a chunked one (`wsgi.input_terminated`).  Reading raises InvalidClientInput if the
-    client breaks the protocol or stalls, another OSError if it goes away.
+    client breaks the protocol or stalls, another OSError if it goes away, and ValueError once the request has ended.
+    What has come when a read raises is there for the next.
     """
 
-    __slots__ = ("_buffer", "_more", "trailers")
+    __slots__ = ("_at", "_buffer", "_more", "trailers")
 
     def __init__(self, more: Callable[[], bytes] | None, data: bytes = b"") -> None:
         """`data` is what has come of the body; `more()` returns the next piece, b"" at its end; None: no more comes."""
         self._more = more
-        self._buffer = data
+        # What has come and is not read yet begins at `_at`: a line costs no copy of what is behind it, and a further
+        # piece none of what is in front of it.
+        self._buffer: bytes | bytearray = data
+        self._at = 0
         self.trailers: list[tuple[bytes, bytes]] = []  # of a chunked body, once it was read to its end
 
-    def _fetch(self) -> bytes:
-        """Return the next piece, b"" at the end and from then on."""
+    def seal(self) -> None:
+        """The request has ended: what is still to come of the connection is not its body."""
+        if self._more is not None:
+            self._more = _ended
+
+    def _grow(self) -> bool:
+        """Add the next piece to what has come.  Return False at the end, and from then on."""
         if self._more is None:
-            return b""
+            return False
         piece = self._more()
         if not piece:
             self._more = None
-        return piece
+            return False
+        buffer = self._buffer
+        if self._at == len(buffer):
+            self._buffer, self._at = piece, 0
+        elif isinstance(buffer, bytes):
+            self._buffer = bytearray(buffer[self._at :]) + piece
+            self._at = 0
+        else:
+            del buffer[: self._at]
+            self._at = 0
+            buffer += piece
+        return True
+
+    def _take(self, end: int) -> bytes:
+        """Return what has come up to `end`, a place in the buffer."""
+        buffer, start = self._buffer, self._at
+        if end >= len(buffer):
+            self._buffer, self._at = b"", 0
+            return bytes(buffer[start:] if start else buffer)
+        self._at = end
+        return bytes(buffer[start:end])
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return `size` bytes, fewer only at the body's end; the whole rest if `size` is negative or None."""
         if size is None or size < 0:
-            pieces = [self._buffer]
-            self._buffer = b""
-            while piece := self._fetch():
-                pieces.append(piece)
-            return b"".join(pieces)
-        if len(self._buffer) < size:
-            pieces = [self._buffer]
-            have = len(self._buffer)
-            while have < size and (piece := self._fetch()):
-                pieces.append(piece)
-                have += len(piece)
-            self._buffer = b"".join(pieces)
-        return self._cut(size)
+            while self._grow():
+                pass
+            return self._take(len(self._buffer))
+        while len(self._buffer) - self._at < size and self._grow():
+            pass
+        return self._take(self._at + size)
 
     def readline(self, size: int | None = -1, /) -> bytes:
         """Return the next line with its newline, at most `size` bytes of it."""
-        limit = -1 if size is None or size < 0 else size
-        searched = 0
+        searched = 0  # bytes from `_at` on
         while True:
-            end = self._buffer.find(b"\n", searched)
-            if end >= 0:
-                end += 1
-                return self._cut(end if limit < 0 else min(end, limit))
-            searched = len(self._buffer)
-            if 0 <= limit <= searched:
-                return self._cut(limit)
-            piece = self._fetch()
-            if not piece:
-                return self._cut(searched)
-            self._buffer += piece
-
-    def _cut(self, size: int) -> bytes:
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
-        return data
+            have = len(self._buffer) - self._at
+            most = have if size is None or size < 0 else min(have, size)
+            end = self._buffer.find(b"\n", self._at + searched, self._at + most) + 1
+            if end:
+                return self._take(end)
+            if most == size or not self._grow():
+                return self._take(self._at + most)
+            searched = most
 
     def readlines(self, hint: int | None = None, /) -> list[bytes]:
         """Return the lines that remain; if `hint` is given, none after those that come to `hint` bytes."""

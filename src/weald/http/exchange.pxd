@@ -40,6 +40,7 @@ cdef class Exchange:
     cdef int prepare(self) except -1
     cdef int respond(self) except -1
     cdef int run(self) except -1
+    cdef int seal(self) except -1
     cdef Py_ssize_t body_size(self) except? -2
     cdef int begin_error(self, str status, list headers) except -1
     cdef int send_body(self, data) except -1

@@ -165,7 +165,10 @@ cdef class Exchange:
         self.headers_sent = False
         self.response_use_chunked = False
         try:
-            self.run()
+            try:
+                self.run()
+            finally:
+                self.seal()
             request = self.request
             if request is not None and (request.special or request.length):
                 self.discard_body()
@@ -202,6 +205,10 @@ cdef class Exchange:
 
     cdef int run(self) except -1:
         """Call the application and send what it answers."""
+
+    cdef int seal(self) except -1:
+        """The application has ended: what it has left behind must reach neither the next request nor its response."""
+        return 0
 
     cdef int finish(self) except -1:
         """Count the response and log it, whether it was sent or not."""

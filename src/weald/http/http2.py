@@ -265,8 +265,9 @@ class Http2Connection:
         finally:
             del self.streams[stream_id]
             # What nobody has read is given back to the connection's window.
-            self._writer.give_back(sum(counted for _, counted in stream.pieces))
-            stream.pieces.clear()
+            self._writer.give_back(stream.counted)
+            stream.counted = 0
+            stream.body.clear()
             if not self.streams and self._leaving and self.socket is not None:
                 try:
                     self._sock.shutdown(0)  # the greenlet that reads finds the end
@@ -291,5 +292,6 @@ class Http2Connection:
             self._charge(1)
             self._writer.acknowledge(event.stream_id, counted)
         else:
-            stream.pieces.append((event.data, counted))
+            stream.body += event.data
+            stream.counted += counted
         stream.news.set()

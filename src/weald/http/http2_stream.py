@@ -12,7 +12,6 @@ Invariants:
 
 import errno
 import re
-from collections import deque
 from select import POLLHUP, POLLIN
 from typing import Any
 
@@ -41,6 +40,7 @@ with required("HTTP/2", "h2", "hyperframe", "hpack"):
 __all__ = ["MAX_STREAMS", "WINDOW", "FrameWriter", "Stream", "new_h2", "request_of"]
 
 MAX_STREAMS = 100
+_PIECE = 1 << 16  # bytes of a body that are handed on at once
 WINDOW = 1 << 18  # bytes of a request's body that may wait for the application
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 # Bytes at most that may come for streams that were reset without counting against the client.
@@ -216,7 +216,8 @@ class _StreamDisconnected(Disconnected):
 class Stream(Channel):
     """Stream(stream_id, writer, state): the channel of one request.
 
-    The connection adds to `pieces`, and sets `news` whenever a piece, room in a window, or the end has come.
+    The connection adds to `body` and `counted`, and sets `news` whenever a piece, room in a window, or the end has
+    come.
     """
 
     def __init__(self, stream_id: int, writer: FrameWriter, state: ServerState) -> None:
@@ -224,7 +225,8 @@ class Stream(Channel):
         self.socket = writer.sock
         self.framed = True
         self.news = Event()
-        self.pieces: deque[tuple[bytes, int]] = deque()  # each with the bytes that count for flow control
+        self.body = bytearray()  # what has come of the request's body and is not read yet
+        self.counted = 0  # bytes of flow control that `body` stands for: with the padding of its frames
         self.trailers: list[tuple[bytes, bytes]] = []
         self.received = 0  # bytes
         self.ended = False  # has all of the request come?
@@ -242,8 +244,10 @@ class Stream(Channel):
         """The exchange has ended: end the stream as well, if its response is not complete with an error."""
         if not self.finished:
             self._writer.reset(self._id, ErrorCodes.INTERNAL_ERROR)
-        elif self.pieces or not self.ended:
+        elif self.body or not self.ended:
             self._writer.end_request(self._id)
+        if self.lost is None:
+            self.fail("the request has ended")  # somebody may still be waiting for its body
 
     def _wait(self, timeout: float) -> bool:
         """Park until there are news.  Return False after `timeout` seconds."""
@@ -259,7 +263,7 @@ class Stream(Channel):
     def read_body(self, invite: bool) -> bytes:
         """`Channel.read_body`, from the DATA frames of the stream."""
         while True:
-            while not self.pieces:
+            while not self.body:
                 if self.lost is not None:
                     raise self.lost
                 if self.ended:
@@ -273,11 +277,13 @@ class Stream(Channel):
                 if not self._wait(self.body_patience()):
                     raise InvalidClientInput(408, "the body comes too slowly")
                 self.body_came(0, monotonic() - start)
-            piece, counted = self.pieces.popleft()
+            piece = bytes(self.body[:_PIECE])
+            del self.body[:_PIECE]
+            counted = len(piece) if self.body else self.counted
+            self.counted -= counted
             self.body_came(len(piece), 0.0)
             self._writer.acknowledge(self._id, counted)
-            if piece:
-                return piece
+            return piece
 
     def request_trailers(self) -> list[tuple[bytes, bytes]]:
         """`Channel.request_trailers`."""

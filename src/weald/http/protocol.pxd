@@ -73,6 +73,7 @@ cdef class RequestStream:
     cdef object left  # bytes of the body, or of the chunk
     cdef object seen  # bytes of the body so far
     cdef object excess  # bytes of chunk lines beyond what the chunks they announced excuse
+    cdef object failure  # the ProtocolError that was found behind what `body` has returned
     cdef public list trailers  # (name, value), bytes
 
     cdef Py_ssize_t unread(self)
@@ -83,6 +84,7 @@ cdef class RequestStream:
     cdef int check_incomplete(self) except -1
     cdef object too_large(self)
     cdef object piece(self)
+    cdef bytes with_further_chunks(self, bytes first)
     cdef bytes content(self, State then)
     cdef bytes take(self, limit)
     cdef bytes line(self, Py_ssize_t limit)

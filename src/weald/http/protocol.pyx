@@ -64,6 +64,8 @@ SPECIAL = frozenset(
     ("CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_CONNECTION", "HTTP_EXPECT", "HTTP_UPGRADE", "HTTP_TE")
 )
 
+cdef Py_ssize_t SMALL_CHUNK = 4096  # bytes; smaller ones are joined with those behind them
+
 CHUNKED = -1  # Request.length of a body whose length is not known beforehand
 
 cdef extern from "<string.h>" nogil:
@@ -196,6 +198,25 @@ cdef Py_ssize_t find(bytes buffer, const char *what, Py_ssize_t size, Py_ssize_t
         return -1
     found = <char *>memmem(text + start, end - start, what, size)
     return -1 if found == NULL else found - text
+
+
+cdef Py_ssize_t plain_chunk_line(bytes buffer, Py_ssize_t start, Py_ssize_t *number) noexcept:
+    """Where the line at `start` ends if it is up to 8 hexadecimal digits, whose value is `number`, and CRLF; else 0."""
+    cdef const unsigned char *text = <const unsigned char *>PyBytes_AS_STRING(buffer)  # a NUL ends it
+    cdef Py_ssize_t at = start
+    cdef int digit
+    while at < start + 8:
+        digit = text[at]
+        if c"0" <= digit <= c"9":
+            digit -= c"0"
+        else:
+            digit |= 32
+            if not c"a" <= digit <= c"f":
+                break
+            digit -= c"a" - 10
+        number[0] = number[0] * 16 + digit
+        at += 1
+    return at + 2 if at > start and text[at] == c"\r" and text[at + 1] == c"\n" else 0
 
 
 def cgi_name(bytes name):
@@ -589,11 +610,29 @@ cdef class RequestStream:
 
     def body(self):
         """The next piece of the body; b"" if more bytes are needed, None at its end.  Raises ProtocolError."""
+        if self.failure is not None:
+            raise self.failure
         while self.state != NO_BODY:
             piece = self.piece()
             if piece is not None:
+                if self.state == CHUNK_END and len(piece) < SMALL_CHUNK and self.start < len(self.buffer):
+                    return self.with_further_chunks(piece)
                 return piece
         return None
+
+    cdef bytes with_further_chunks(self, bytes first):
+        """Return `first` and what has come of the chunks behind it: tiny chunks cost about what others do."""
+        cdef bytearray joined = bytearray(first)
+        try:
+            while self.state != NO_BODY:
+                piece = self.piece()
+                if piece is not None:
+                    if not piece:
+                        break
+                    joined += piece
+        except ProtocolError as error:
+            self.failure = error
+        return bytes(joined)
 
     cdef object piece(self):
         """One step: bytes, or None if the next step has to tell."""
@@ -637,6 +676,17 @@ cdef class RequestStream:
         return buffer[start : end + 1]
 
     cdef object chunk_size(self):
+        cdef Py_ssize_t number = 0
+        cdef Py_ssize_t end = plain_chunk_line(self.buffer, self.start, &number)
+        if end and number:  # as most are: without an extension
+            self.excess = max(self.excess + end - self.start - 16 - 2 * number, 0)
+            self.start = end
+            self.left = number
+            self.seen += number
+            if self.seen > self.limits.body:
+                raise ProtocolError(413, f"a body of more than {self.limits.body} bytes")
+            self.state = CHUNK_DATA
+            return None
         line = self.line(self.limits.chunk_line)
         if not line:
             if hopeless(self.buffer, self.start, self.start):

@@ -15,13 +15,14 @@ a C method, which the others call: it calls the Python method if somebody has re
     handle_one_response   Exchange.respond               handle_one_request
     run_application       WSGIExchange.run               handle_one_response
     process_result        WSGIExchange.send_result       run_application
+    start_response        WSGIExchange.begin             applications
     write                 Exchange.send_body             process_result, applications
     _write_with_headers   Exchange.send_first            write
     finalize_headers      Exchange.complete_head         _write_with_headers
     _sendall              Http1Channel.send              _write_with_headers, write, process_result
     log_request           Exchange.log                   handle_one_response
 
-`handle`, `start_response`, `format_request`, `log_error` and `handle_error` may be replaced as well: these are Python
+`handle`, `format_request`, `log_error` and `handle_error` may be replaced as well: these are Python
 methods and nothing else.
 
 Invariants:
@@ -48,7 +49,7 @@ cdef extern from *:
 # Bits of `Steps.replaced`, in this order.
 STEPS = (
     "handle_one_request", "read_requestline", "read_request", "get_environ", "handle_one_response", "run_application",
-    "process_result", "log_request", "write", "_write_with_headers", "finalize_headers", "_sendall",
+    "process_result", "log_request", "write", "_write_with_headers", "finalize_headers", "_sendall", "start_response",
 )
 cdef enum:
     HANDLE_ONE_REQUEST = 1 << 0
@@ -63,7 +64,8 @@ cdef enum:
     WRITE_WITH_HEADERS = 1 << 9
     FINALIZE_HEADERS = 1 << 10
     SENDALL = 1 << 11
-    ALL_STEPS = (1 << 12) - 1
+    START_RESPONSE = 1 << 12
+    ALL_STEPS = (1 << 13) - 1
 
 
 cdef class SteppedConnection(Connection):
@@ -241,7 +243,14 @@ cdef class Steps(WSGIExchange):
             return 0
         return WSGIExchange.send_result(self)
 
-    # `write` is WSGIExchange's.
+    # `start_response` and `write` are WSGIExchange's.
+
+    cdef object start(self, status, headers, exc_info):
+        if self.replaced & START_RESPONSE:
+            if exc_info is None:
+                return self.start_response(status, headers)
+            return self.start_response(status, headers, exc_info)
+        return WSGIExchange.start(self, status, headers, exc_info)
 
     cdef int send_body(self, data) except -1:
         if self.replaced & WRITE:

@@ -14,11 +14,17 @@ cdef class WSGIExchange(Exchange):
     cdef bint copies_environ  # is a copy of server.environ what server.get_environ() returns?
     cdef object reader  # the connection as a file
     cdef object raw  # what `reader` reads from
+    cdef unsigned long number  # counts requests: who belongs to another than the current one is late
+    cdef object streamed  # wsgi.input of a body that had not come with its head
+    cdef bint lent  # is `reader` wsgi.input?
+    cdef int reading  # how many greenlets are reading the body
 
     # Steps that a derived class may do otherwise
+    cdef object start(self, status, headers, exc_info)
     cdef object make_environ(self)
     cdef int send_result(self) except -1
 
+    cdef int begin(self, status, headers, exc_info) except -1
     cdef int add_special(self, env) except -1
     cdef bint sends_file(self, wrapper) except -1
     cdef object connection_file(self)

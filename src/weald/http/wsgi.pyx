@@ -31,6 +31,42 @@ cdef bint is_whole(object result):
     return isinstance(result, (list, tuple))
 
 
+cdef class Response:
+    """What an application answers one request with; late calls, which could meet the next one, are refused."""
+
+    cdef WSGIExchange exchange
+    cdef unsigned long number
+
+    cdef int check(self) except -1:
+        if self.exchange.number != self.number:
+            raise self.exchange.ApplicationError("the request has ended")
+        return 0
+
+    def start_response(self, status, headers, exc_info=None):
+        """As WSGIExchange.start_response."""
+        self.check()
+        write = self.exchange.start(status, headers, exc_info)
+        return self.write if write is None else write
+
+    def write(self, data):
+        """As WSGIExchange.write."""
+        self.check()
+        self.exchange.send_body(data)
+
+    def take_over(self, go_away=None):
+        """As WSGIExchange._take_over."""
+        self.check()
+        return self.exchange._take_over(go_away)
+
+
+cdef Response response_of(WSGIExchange exchange):
+    """Return what the exchange's current request is answered with."""
+    cdef Response made = Response.__new__(Response)
+    made.exchange = exchange
+    made.number = exchange.number
+    return made
+
+
 cdef class WSGIExchange(Exchange):
     """WSGIExchange(channel, server, client_address): exchanges that the WSGI application `server.application` answers.
 
@@ -111,14 +147,15 @@ cdef class WSGIExchange(Exchange):
     cdef int add_special(self, env) except -1:
         """Add to `env` what a body, a change of protocol or a wish for trailers is for the application."""
         cdef Request request = self.request
-        self.wsgi_input = env["wsgi.input"] = Input(self._next_piece if request.length else None)
+        self.wsgi_input = self.streamed = env["wsgi.input"] = Input(self._next_piece if request.length else None)
         self.channel.expect_body(request)
         if not request.length and self.wants_upgrade():
             env["wsgi.input"] = self.connection_file()
+            self.lent = True
             env["wsgi.input_terminated"] = False
             if "HTTP_UPGRADE" in request.fields and "upgrade" in tokens(request.fields.get("HTTP_CONNECTION", "")):
                 env["werkzeug.socket"] = self.channel.socket  # where libraries for WebSockets look for it
-                env["weald.upgrade"] = self._take_over
+                env["weald.upgrade"] = response_of(self).take_over
         self.trailers = None
         if "trailers" in tokens(request.fields.get("HTTP_TE", "")):
             env["weald.trailers"] = self.trailers = []
@@ -126,7 +163,11 @@ cdef class WSGIExchange(Exchange):
 
     def _next_piece(self):
         """Return the next piece of the request's body, b"" at its end, for `wsgi.input`."""
-        piece = self.read_body()
+        self.reading += 1
+        try:
+            piece = self.read_body()
+        finally:
+            self.reading -= 1
         if not piece:
             self.wsgi_input.trailers = self.channel.request_trailers()
         return piece
@@ -137,7 +178,7 @@ cdef class WSGIExchange(Exchange):
         """Call the application and send what it returns."""
         result = None
         try:
-            self.result = result = self.application(self.environ, self.start_response)
+            self.result = result = self.application(self.environ, response_of(self).start_response)
             self.send_result()
         finally:
             self.result = None
@@ -183,14 +224,37 @@ cdef class WSGIExchange(Exchange):
             size += len(piece)
         return size
 
+    cdef int seal(self) except -1:
+        self.number += 1
+        if self.streamed is not None:
+            if self.reading:
+                self.close_connection = True  # somebody waits for the client, and would get what comes next
+            self.streamed.seal()
+            self.streamed = None
+        if self.lent:
+            self.lent = False
+            if not self.upgraded():
+                self.raw.seal()
+                self.reader = self.raw = None
+        return 0
+
+    cdef object start(self, status, headers, exc_info):
+        """`start_response`; None stands for the usual `write`."""
+        self.begin(status, headers, exc_info)
+
     def start_response(self, status, headers, exc_info=None):
         """Take the response's status and fields, as PEP 3333 says.  Return `write`.
 
         Raises UnicodeError, TypeError or ValueError for a bad status or field, ApplicationError if it was called
         before and `exc_info` is not given, and the exception in `exc_info` if the head was sent already.
         """
+        self.begin(status, headers, exc_info)
+        return self.write
+
+    cdef int begin(self, status, headers, exc_info) except -1:
+        """What `start_response` does."""
         if self.given_away:
-            return self.write
+            return 0
         if exc_info:
             try:
                 if self.headers_sent:
@@ -200,7 +264,7 @@ cdef class WSGIExchange(Exchange):
         elif self.status is not None:
             raise self.ApplicationError("start_response() was called before; a second call needs exc_info")
         self.begin_response(status, headers)
-        return self.write
+        return 0
 
     cdef int begin_error(self, str status, list headers) except -1:
         self.start_response(status, headers)  # which subclasses may have replaced
@@ -280,6 +344,10 @@ class _ConnectionFile(io.RawIOBase):
         self._exchange = exchange
         self._sock = exchange.channel.socket
         self._dry = False
+
+    def seal(self):
+        """The request has ended without a change of protocol: there is nothing to read for who keeps this."""
+        self._dry = True
 
     def readable(self):
         return True

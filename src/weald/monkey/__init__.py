@@ -15,7 +15,6 @@ Invariants:
 """
 
 import gc
-import os
 import sys
 import threading
 from collections.abc import Iterable
@@ -39,7 +38,7 @@ from weald._base.originals import (
     saved,
     warn,
 )
-from weald.monkey import _imports, _locks, _names
+from weald.monkey import _drivers, _imports, _locks, _names
 
 __all__ = [
     "Listener",
@@ -184,18 +183,7 @@ def patch_select(aggressive: bool = True) -> None:
     import_module("selectors")  # first, for its classes to be tried out with the originals
     _patch_module("select")
     patch_selectors(aggressive)
-    _mend_psycopg()
-
-
-def _mend_psycopg() -> None:
-    """Have psycopg wait in Python: its C code waits in poll(2) otherwise, and it does not know that weald has patched.
-
-    It waits by its `wait_select`, which every version has; weald's select has no limit of 1024 descriptors.
-    """
-    os.environ.setdefault("PSYCOPG_WAIT_FUNC", "wait_select")
-    waiting = sys.modules.get("psycopg.waiting")
-    if waiting is not None and waiting.wait is getattr(waiting, "wait_c", None):
-        waiting.wait = waiting.wait_select  # type: ignore[attr-defined]
+    _drivers.mend()
 
 
 def patch_selectors(aggressive: bool = True) -> None:
