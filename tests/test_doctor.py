@@ -82,7 +82,7 @@ def test_report(tmp_path: Path) -> None:
         "library.Waiter.pause (time.sleep)",
     } <= set(report[mended])
     assert sorted(report[rest]) == [
-        "__main__.held is a native lock (held): who waits for it blocks all",
+        "__main__.held is a native lock (held): waiting for it blocks all greenlets",
         "a socket.socket made before blocks everybody while it waits",
         "an object of class __main__.Holder holds the original time.sleep",
         "class __main__.Derived (program.py:5) is derived from the original socket.socket",
