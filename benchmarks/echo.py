@@ -20,7 +20,7 @@ from _env import HERE, BenchError, Child, Side, add_options, choose_cores, headl
 from _report import against, number, ratio, table
 
 DEFAULT = ("weald", "gevent", "uvloop-protocol", "uvloop-streams", "asyncio-protocol")
-SIDES = (*DEFAULT, "asyncio-streams", "trio", "eventlet")
+SIDES = (*DEFAULT, "weald-protocol", "weald-streams", "asyncio-streams", "trio", "eventlet")
 TARGETS = {"gevent": 0.60, "uvloop-protocol": 1.10}  # what the ratio to these sides shall not exceed
 
 Figures = tuple[float, float, float]  # CPU microseconds a request, requests a second, share of one core in use

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 import warnings
+import weakref
 
 import pytest
 from helpers import python
@@ -720,3 +721,212 @@ def test_tls(certificate):
         return answer
 
     assert weald.aio.run(main()) == b"secret"
+
+
+# ------------------------------------------------------------------ stream transports
+
+
+class Recorder(asyncio.Protocol):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.events = []
+        self.data = b""
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.data += data
+
+    def pause_writing(self):
+        self.events.append("pause")
+
+    def resume_writing(self):
+        self.events.append("resume")
+
+    def eof_received(self):
+        self.events.append("eof")
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
+async def connected_pair() -> tuple[Recorder, Recorder]:
+    """Two ends of a connection."""
+    loop = asyncio.get_running_loop()
+    ends = []
+    for sock in socket.socketpair():
+        sock.setblocking(False)
+        ends.append((await loop.create_connection(Recorder, sock=sock))[1])
+    return ends[0], ends[1]
+
+
+def test_a_lot_is_written_and_flow_is_controlled(io_loop):
+    size = 20_000_000
+
+    async def main():
+        ours, theirs = await connected_pair()
+        theirs.transport.pause_reading()
+        for data in (b"x" * (size // 2), bytearray(b"y" * (size // 4)), memoryview(b"z" * (size // 4))):
+            ours.transport.write(data)
+        assert ours.events == ["pause"] and ours.transport.get_write_buffer_size() > 0
+        theirs.transport.resume_reading()
+        ours.transport.write_eof()
+        assert await theirs.lost is None
+        ours.transport.close()
+        await ours.lost
+        return ours.events, theirs
+
+    events, theirs = weald.aio.run(main())
+    assert events[:2] == ["pause", "resume"] and theirs.events == ["eof"]
+    assert theirs.data == b"x" * (size // 2) + b"y" * (size // 4) + b"z" * (size // 4)
+
+
+def test_bad_writes():
+    async def main():
+        ours, theirs = await connected_pair()
+        with pytest.raises(TypeError):
+            ours.transport.write("text")
+        ours.transport.write(b"")
+        ours.transport.write_eof()
+        with pytest.raises(RuntimeError, match="write_eof"):
+            ours.transport.write(b"more")
+        theirs.transport.close()
+        ours.transport.close()
+        await theirs.lost
+        assert theirs.transport.is_closing()
+        theirs.transport.write(b"after the end")
+        await ours.lost
+
+    weald.aio.run(main())
+
+
+def test_a_reset_connection(io_loop):
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Recorder, "127.0.0.1", 0)
+        sock = socket.create_connection(server.sockets[0].getsockname())
+        sock.setblocking(False)
+        _, ours = await loop.create_connection(Recorder, sock=sock)
+        raw = ours.transport.get_extra_info("socket")
+        with socket.socket(fileno=os.dup(raw.fileno())) as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        accepted = asyncio.Future()
+
+        class Server(Recorder):
+            def connection_made(self, transport):
+                super().connection_made(transport)
+                accepted.set_result(self)
+
+        server.close()
+        server = await loop.create_server(Server, "127.0.0.1", 0)
+        client = socket.create_connection(server.sockets[0].getsockname())
+        end = await accepted
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        error = await end.lost
+        ours.transport.abort()
+        await ours.lost
+        server.close()
+        return error
+
+    assert isinstance(weald.aio.run(main()), ConnectionResetError)
+
+
+def test_errors_of_protocols_are_told_and_end_the_connection():
+    told = []
+
+    class Fails(Recorder):
+        def data_received(self, data):
+            raise KeyError("text")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: told.append(context))
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        _, protocol = await loop.create_connection(Fails, sock=ours)
+        theirs.send(b"x")
+        error = await protocol.lost
+        theirs.close()
+        return error
+
+    error = weald.aio.run(main())
+    assert isinstance(error, KeyError)
+    assert told[0]["exception"] is error and "data_received() call failed" in told[0]["message"]
+
+
+def test_nothing_of_a_closed_connection_waits_for_the_collector():
+    async def main():
+        ours, theirs = await connected_pair()
+        references = [weakref.ref(end.transport) for end in (ours, theirs)]
+        ours.transport.close()
+        await asyncio.gather(ours.lost, theirs.lost)
+        del ours.transport, theirs.transport
+        await asyncio.sleep(0)
+        return [reference() for reference in references]
+
+    gc.disable()
+    try:
+        assert weald.aio.run(main()) == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_a_protocol_that_blocks_stalls_no_other_connection(io_loop):
+    """Its own bytes come in order all the same."""
+
+    class Blocks(Recorder):
+        inside = entered = 0
+
+        def data_received(self, data):
+            self.inside += 1
+            self.entered = max(self.entered, self.inside)
+            weald.sleep(0.05)
+            super().data_received(data)
+            self.inside -= 1
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        _, protocol = await loop.create_connection(Blocks, sock=ours)
+        for letter in (b"a", b"b", b"c"):
+            theirs.send(letter)
+            assert await echo_once(b"other") == b"other"
+        theirs.close()
+        await protocol.lost
+        return protocol.data, protocol.entered
+
+    assert weald.aio.run(main()) == (b"abc", 1)
+
+
+def test_a_reader_that_blocks_is_not_called_again_meanwhile():
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        got, entered, done = [], [], loop.create_future()
+
+        def read():
+            assert not entered
+            entered.append(True)
+            weald.sleep(0.01)
+            got.append(ours.recv(1))
+            entered.clear()
+            if len(got) == 3:
+                loop.remove_reader(ours)
+                done.set_result(got)
+
+        loop.add_reader(ours, read)
+        for letter in (b"a", b"b", b"c"):
+            theirs.send(letter)
+            await asyncio.sleep(0.001)
+        result = await done
+        ours.close()
+        theirs.close()
+        return result
+
+    assert weald.aio.run(main()) == [b"a", b"b", b"c"]

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import Certificate, require_program
 from helpers import PATIENCE, python, wait_until
@@ -387,7 +388,7 @@ def test_a_stuck_worker_does_not_outlive_a_killed_parent(folder: Path) -> None:
 
         wait_until(free, PATIENCE)
         connection.close()
-        assert not os.path.exists(f"/proc/{pid}") or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
+        wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", PATIENCE)
 
 
 def test_where_a_worker_hung_is_told(folder: Path) -> None:

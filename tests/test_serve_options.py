@@ -2,23 +2,28 @@
 
 import grp
 import http.client
+import ipaddress
 import json
 import os
 import pwd
 import re
+import signal
 import socket
 import ssl
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Certificate, require_program
 from helpers import PATIENCE, python, wait_until
-from serving import serving
+from serving import command, serving
 
 from weald.http.forwarded import Forwarded, Trusted
+from weald.http.proxy_protocol import read_address
+from weald.http.proxy_protocol import read_address
 from weald.serve.process import usable_cores
 
 APP = """
@@ -314,6 +319,177 @@ def test_files_that_change_load_the_application_anew(folder: Path) -> None:
         served.wait_for("the old one goes on")
         (folder / "site_app.py").write_text(APP.replace("shown.update(", "shown.update(new='yes', "))
         wait_until(lambda: seen(served).get("new") == "yes", PATIENCE)
+
+
+def test_more_workers_and_fewer(folder: Path) -> None:
+    with serving(folder, "--workers", "1", "--metrics", "127.0.0.1:0") as served:
+        where = served.wait_for(r"metrics at (http://\S+?)[ ,;)]")[1]
+
+        def starts() -> int:
+            with urllib.request.urlopen(where, timeout=PATIENCE) as response:
+                return int(response.read().decode().count("weald_worker_starts_total{"))
+
+        served.signal(signal.SIGTTIN)
+        served.wait_for("2 workers from now on")
+        wait_until(lambda: starts() == 2, PATIENCE)
+        served.signal(signal.SIGTTOU)
+        served.wait_for("1 worker from now on")
+        served.signal(signal.SIGTTOU)
+        served.wait_for("1 workers it stays")
+        assert seen(served)
+
+
+def test_hooks(folder: Path) -> None:
+    (folder / "my_hooks.py").write_text(
+        "import sys\n"
+        "def note(what, slot):\n"
+        "    print(f'hook {what} {slot} app loaded:', 'site_app' in sys.modules, file=sys.stderr)\n"
+        "def post_fork(slot): note('fork', slot)\n"
+        "def worker_ready(slot): note('ready', slot)\n"
+        "def worker_exit(slot): note('exit', slot)\n"
+    )
+    with serving(folder, "--workers", "1", "--hooks", "my_hooks") as served:
+        served.wait_for("hook fork 0 app loaded: False")
+        served.wait_for("hook ready 0 app loaded: True")
+        assert served.end() == 0
+        served.wait_for("hook exit 0")
+    for module, message in (("none_such", "there is no module 'none_such'"), ("json", "json has none of post_fork")):
+        done = run_once("site_app:app", "--bind", "127.0.0.1:0", "--hooks", module, cwd=folder)
+        assert done.returncode == 1
+        assert message in done.stderr
+
+
+def test_systemd_hears_that_the_service_lives(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(folder / "notify"))
+        notified.settimeout(PATIENCE)
+        env = {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "200000"}
+        with serving(folder, "--workers", "1", env=env):
+            for _ in range(3):
+                while notified.recv(1000) != b"WATCHDOG=1":
+                    pass
+
+
+def test_what_is_told_at_the_start_and_while_reloading(folder: Path) -> None:
+    with serving(folder, "--workers", "2") as served:
+        served.wait_for(
+            r"weald: [\d.a-z]+, site_app:app: 2 workers at http://127\.0\.0\.1:\d+ "
+            r"\(HTTP/1\.1 and HTTP/2; help: weald serve --help\)"
+        )
+        served.signal(signal.SIGHUP)
+        served.wait_for(r"worker \d+ takes over from \d+", 2)
+        served.wait_for(r"reloaded in [\d.]+ s$")
+        (folder / "site_app.py").write_text("raise ValueError('broken')")
+        served.signal(signal.SIGHUP)
+        served.wait_for(r"reloaded in [\d.]+ s; 2 go on with the code of before$")
+
+
+def test_a_file_for_errors(folder: Path) -> None:
+    log = folder / "error.log"
+    sock = folder / "sock"
+    process = subprocess.Popen(
+        [*command("site_app:app", "--app-dir", str(folder), "--workers", "1", "--error-log", str(log))]
+        + ["--bind", f"unix:{sock}"]
+    )
+    try:
+        wait_until(lambda: log.exists() and "1 worker at" in log.read_text(), PATIENCE)
+        log.rename(folder / "error.log.1")
+        process.send_signal(signal.SIGUSR1)
+        wait_until(log.exists, PATIENCE)
+
+        def is_told() -> bool:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(sock))
+                client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                client.recv(100)
+            return "Invalid request" in log.read_text()
+
+        wait_until(is_told, PATIENCE)
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "reloaded in" in log.read_text(), PATIENCE)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+
+
+# ---------------------------------------------------------------- the PROXY protocol
+
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+FOUR = bytes([192, 0, 2, 7, 10, 0, 0, 1]) + (4711).to_bytes(2, "big") + (80).to_bytes(2, "big")
+SIX = ipaddress.ip_address("2001:db8::7").packed * 2 + (4711).to_bytes(2, "big") + (80).to_bytes(2, "big")
+
+
+def version_2(data: bytes, command: int = 0x21, family: int = 0x11, length: int | None = None) -> bytes:
+    return SIGNATURE + bytes([command, family]) + (len(data) if length is None else length).to_bytes(2, "big") + data
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n", ("192.0.2.7", 4711)),
+        (b"PROXY TCP6 2001:db8::7 ::1 4711 80\r\n", ("2001:db8::7", 4711)),
+        (b"PROXY UNKNOWN\r\n", None),
+        (b"PROXY UNKNOWN what ever\r\n", None),
+        (version_2(FOUR), ("192.0.2.7", 4711)),
+        (version_2(FOUR + b"\x04\0\x02ab"), ("192.0.2.7", 4711)),
+        (version_2(SIX, family=0x21), ("2001:db8::7", 4711)),
+        (version_2(b"", 0x20, 0), None),
+        (version_2(b"x" * 216, family=0x31), None),
+        (b"PROXY TCP4 192.0.2.7 10.0.0.1 4711\r\n", ValueError),
+        (b"PROXY TCP4 2001:db8::7 ::1 4711 80\r\n", ValueError),
+        (b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 99999\r\n", ValueError),
+        (b"PROXY TCP4 192.0.2.7 10.0.0.1 -1 80\r\n", ValueError),
+        (b"PROXY TCP4 " + b"1" * 200, ValueError),
+        (b"PROXY \xff\xff\xff\xff\xff\xff\r\n", ValueError),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", ValueError),
+        (b"PROXY TCP4 192.0.2.7", ValueError),
+        (version_2(FOUR, 0x11), ValueError),
+        (version_2(FOUR, 0x22), ValueError),
+        (version_2(FOUR[:8]), ValueError),
+        (version_2(FOUR, length=9999), ValueError),
+        (version_2(FOUR)[:20], ValueError),
+        (b"", ValueError),
+    ],
+)
+def test_proxy_headers(header: bytes, expected: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(header + (b"rest" if expected is not ValueError else b""))
+        theirs.shutdown(socket.SHUT_WR)
+        if expected is ValueError:
+            with pytest.raises(ValueError):
+                read_address(ours)
+        else:
+            assert read_address(ours) == expected
+            assert ours.recv(100) == b"rest"
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_who_a_balancer_says_that_the_client_is(folder: Path, certificate: Certificate, tls: bool) -> None:
+    options = ("--certfile", certificate.cert, "--keyfile", certificate.key) if tls else ()
+    with serving(folder, "--workers", "1", "--proxy-protocol", "127.0.0.0/8", *options) as served:
+
+        def ask(header: bytes) -> bytes:
+            with socket.create_connection(("127.0.0.1", served.port), PATIENCE) as plain:
+                plain.sendall(header)
+                sock = plain
+                if tls:
+                    sock = certificate.client_context().wrap_socket(plain, server_hostname="localhost")
+                with sock:
+                    sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                    with sock.makefile("rb") as file:
+                        return file.read()
+
+        answer = ask(b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n")
+        assert b'"REMOTE_ADDR": "192.0.2.7"' in answer
+        assert b'"REMOTE_PORT": "4711"' in answer
+        assert b'"REMOTE_ADDR": "127.0.0.1"' in ask(version_2(b"", 0x20, 0))
+        with pytest.raises((OSError, AssertionError)):
+            assert ask(b"")
+        served.wait_for("no PROXY header from 127.0.0.1: there is none")
 
 
 # ---------------------------------------------------------------- TLS

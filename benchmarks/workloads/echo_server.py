@@ -59,8 +59,8 @@ def serve_eventlet() -> None:
     eventlet.serve(listening, echo, concurrency=20_000)
 
 
-def serve_asyncio(style: str, uvloop: bool) -> None:
-    """A Protocol or the streams, on asyncio's own loop or on uvloop."""
+def serve_asyncio(style: str, package: str) -> None:
+    """A Protocol or the streams, on asyncio's own loop, on uvloop or on weald's."""
     import asyncio
 
     class Echo(asyncio.Protocol):
@@ -85,8 +85,8 @@ def serve_asyncio(style: str, uvloop: bool) -> None:
         announce(sock.getsockname()[1])
         await server.serve_forever()
 
-    factory = import_module("uvloop").new_event_loop if uvloop else None
-    with asyncio.Runner(loop_factory=factory) as runner:
+    module = {"weald": "weald.aio"}.get(package, package)
+    with asyncio.Runner(loop_factory=import_module(module).new_event_loop) as runner:
         runner.run(main())
 
 
@@ -114,8 +114,8 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     package, _, style = kind.partition("-")
-    if package in ("asyncio", "uvloop"):
-        serve_asyncio(style, package == "uvloop")
+    if style in ("protocol", "streams"):
+        serve_asyncio(style, package)
     elif package == "trio":
         serve_trio()
     elif package == "eventlet":

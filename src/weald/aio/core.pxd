@@ -9,7 +9,7 @@ from weald._core.timers cimport BaseTimer
 cdef class Core(Driven)
 
 cdef class Job:
-    cdef bint queued  # it is in its loop's queue
+    cdef bint queued  # it is in its loop's queue, or runs
     cdef int run(self, Core loop) except -1
 
 cdef class Handle(Job):
@@ -43,6 +43,7 @@ cdef class FdWatcher(Listener):
     cdef bint counted  # among what the hub waits for
     cdef int want(self) except -1
     cdef int renew(self) except -1
+    cdef int ran(self, Job job) except -1
     cdef int bind(self) except -1
     cdef int unbind(self) except -1
 
@@ -80,3 +81,4 @@ cdef class Core(Driven):
     cdef int yield_turn(self, bint must_poll) except -1
     cdef int check(self, object callback, str method, bint thread) except -1
     cdef FdWatcher watcher(self, object fd)
+    cdef FdWatcher watch_job(self, int fd, Job job)

@@ -1,6 +1,6 @@
 """The compiled part of `weald.aio.EventLoop`: its queue, the greenlet that empties it, timers, watched descriptors.
 
-Called by: loop.py, whose `EventLoop` derives from `Core`; by the hub, for which it is a `Driven`.
+Called by: loop.py, whose `EventLoop` derives from `Core`; stream.pyx; by the hub, for which it is a `Driven`.
 Invariants:
 - What is to run lies in `ready`, first in, first out.  One greenlet, the driver, empties it: at first the one in
   `run_forever`, the root.  With nothing to run it parks in the hub, so greenlets and coroutines share one poll.
@@ -233,8 +233,9 @@ cdef class TimerHandle(BaseTimer):
 cdef class FdWatcher(Listener):
     """What a loop wants to know of a descriptor.
 
-    A descriptor is reported at each poll while it is ready.  A job that is still in the queue when that happens need
-    not be queued again, and its interest is dropped until it has run: a loop that nobody drives makes no busy hub.
+    A descriptor is reported at each poll while it is ready.  A job that is still in the queue when that happens, or
+    that has begun and is parked, is not queued again, and its interest is dropped until it has run.  So a loop that
+    nobody drives makes no busy hub, and what comes on a connection is handled in order, even if handling it blocks.
     """
 
     cdef int ready(self, int events) except -1:
@@ -271,6 +272,12 @@ cdef class FdWatcher(Listener):
             self.loop.hub.refs += 1 if events else -1
         if events and not self.entry.gone:
             self.entry.arm(events)
+        return 0
+
+    cdef int ran(self, Job job) except -1:
+        """`job` has run: if its interest was dropped meanwhile, take it up again."""
+        if self.reader is job and not self.events & READ_EVENT or self.writer is job and not self.events & WRITE_EVENT:
+            self.want()
         return 0
 
     cdef int renew(self) except -1:
@@ -313,16 +320,13 @@ cdef class FdHandle(Handle):
     cdef FdWatcher watcher
 
     cdef int run(self, Core loop) except -1:
-        cdef FdWatcher watcher = self.watcher
-        self.queued = False
-        if self._callback is None:
-            return 0
-        if watcher is not None and (
-            watcher.reader is self and not watcher.events & READ_EVENT
-            or watcher.writer is self and not watcher.events & WRITE_EVENT
-        ):
-            watcher.want()
-        return call_in_context(self, self._callback, self._args, self._context, self._loop)
+        try:
+            if self._callback is not None:
+                call_in_context(self, self._callback, self._args, self._context, self._loop)
+        finally:
+            self.queued = False
+            self.watcher.ran(self)
+        return 0
 
 
 cdef int number_of(object fd) except -1:
@@ -792,6 +796,20 @@ cdef class Core(Driven):
             handle._source_traceback = caller_stack()
         return handle
 
+    cdef FdWatcher watch_job(self, int fd, Job job):
+        """Queue `job` whenever descriptor `fd` is readable."""
+        cdef FdWatcher watcher
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        watcher = self.watcher(fd)
+        if watcher.reader is not None:
+            if isinstance(watcher.reader, Handle):
+                (<Handle>watcher.reader).cancel()
+            watcher.renew()
+        watcher.reader = job
+        watcher.want()
+        return watcher
+
     def _add_reader(self, fd, callback, *args, context=None):
         cdef FdHandle handle
         cdef FdWatcher watcher
@@ -801,7 +819,8 @@ cdef class Core(Driven):
         handle = self.fd_handle(callback, args, context)
         handle.watcher = watcher
         if watcher.reader is not None:
-            (<Handle>watcher.reader).cancel()
+            if isinstance(watcher.reader, Handle):
+                (<Handle>watcher.reader).cancel()
             watcher.renew()
         watcher.reader = handle
         watcher.want()

@@ -14,7 +14,7 @@ import selectors
 import signal
 import sys
 import warnings
-from asyncio import constants, coroutines, unix_events
+from asyncio import constants, coroutines, selector_events, sslproto, unix_events
 from asyncio.log import logger
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
@@ -23,6 +23,7 @@ from weald import socket as _socket
 from weald._base.originals import get_original
 from weald._core import get_hub, spawn_raw
 from weald.aio.core import Core
+from weald.aio.stream import Stream
 from weald.asyncio import _set_running_loop
 from weald.threadpool import ThreadPoolExecutor
 
@@ -63,6 +64,59 @@ class _Selector:
 
 
 assert (selectors.EVENT_READ, selectors.EVENT_WRITE) == (1, 2)
+
+
+def _of_stream(name: str) -> Any:
+    """An attribute that a transport's Stream has."""
+
+    def get(self: Any) -> Any:
+        return getattr(self._stream, name)
+
+    def set(self: Any, value: Any) -> None:
+        setattr(self._stream, name, value)
+
+    return property(get, set)
+
+
+class SocketTransport(selector_events._SelectorSocketTransport):  # type: ignore[name-defined,misc]
+    """asyncio's transport of a connected stream socket, with its hot part compiled (stream.pyx)."""
+
+    _protocol = _of_stream("protocol")
+    _buffer = _of_stream("buffer")
+    _empty_waiter = _of_stream("empty_waiter")
+    _conn_lost = _of_stream("conn_lost")
+    _closing = _of_stream("closing")
+    _paused = _of_stream("paused")
+    _eof = _of_stream("eof")
+
+    def __init__(
+        self, loop: "EventLoop", sock: Any, protocol: Any, *args: Any, context: Any = None, **kwargs: Any
+    ) -> None:
+        self._stream = stream = Stream(self, sock.fileno())
+        self._reading_context = context
+        if context is not None:  # from Python 3.15 on
+            kwargs["context"] = context
+        super().__init__(loop, sock, protocol, *args, **kwargs)
+        # The stream's own, which nothing in Python comes before.
+        self.__dict__.update(write=stream.write, is_closing=stream.is_closing)
+
+    def set_protocol(self, protocol: Any) -> None:
+        """Have what comes go to `protocol`."""
+        self._stream.buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        super().set_protocol(protocol)
+
+    def _add_reader(self, fd: int, callback: Any, *args: Any) -> None:
+        if self.is_reading():
+            self._stream.start(self._loop, self._reading_context)
+
+    def _call_connection_lost(self, exc: BaseException | None) -> None:
+        # These refer to the transport: without them it is freed at once.
+        self.__dict__.pop("write", None)
+        self.__dict__.pop("is_closing", None)
+        try:
+            super()._call_connection_lost(exc)
+        finally:
+            self._stream.release()
 
 
 class EventLoop(Core, asyncio.SelectorEventLoop):
@@ -249,6 +303,40 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
 
         spawn_raw(call)
         return future
+
+    # ---------------------------------------------------------------- transports
+
+    def _make_socket_transport(
+        self,
+        sock: Any,
+        protocol: Any,
+        waiter: Any = None,
+        *,
+        extra: Any = None,
+        server: Any = None,
+        context: Any = None,
+    ) -> SocketTransport:
+        self._ensure_fd_no_transport(sock)
+        return SocketTransport(self, sock, protocol, waiter, extra, server, context=context)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: Any,
+        protocol: Any,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: Any = None,
+        server: Any = None,
+        context: Any = None,
+        **timeouts: Any,
+    ) -> Any:
+        self._ensure_fd_no_transport(rawsock)
+        tls = sslproto.SSLProtocol(self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts)
+        SocketTransport(self, rawsock, tls, extra=extra, server=server, context=context)
+        return tls._app_transport
 
     # ---------------------------------------------------------------- children
 

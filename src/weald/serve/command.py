@@ -99,6 +99,12 @@ def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
 )
 @_option("General", "--app-dir", "directory", default=".", help="Where the module is.  [here]")
 @_option("General", "--no-patch", is_flag=True, help="Leave the standard library as it is.")
+@_option(
+    "General",
+    "--hooks",
+    metavar="MODULE",
+    help="Its post_fork, worker_ready and worker_exit are called with the worker's number.",
+)
 @_option("General", "--reload", is_flag=True, help="Load the application anew when its files change: for development.")
 @_option("General", "--check", is_flag=True, help="Bind, load the application and the certificates, and end.")
 @_option(
@@ -117,6 +123,12 @@ def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
     "--forwarded-allow-ips",
     metavar="LIST",
     help="Believe X-Forwarded-* and Forwarded of these: addresses, networks, 'unix' or '*', with commas.",
+)
+@_option(
+    "Addresses",
+    "--proxy-protocol",
+    metavar="LIST",
+    help="These begin each connection with a PROXY header, version 1 or 2; a list as the one above.",
 )
 @_option(
     "Addresses",
@@ -169,6 +181,7 @@ def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
 @_option("Processes", "--max-requests", default=0, help="Replace a worker that has served so many.")
 @_option("Processes", "--max-requests-jitter", default=0, help="And up to so many more.")
 @_option("Processes", "--max-memory", default=0, help="Replace a worker of more than so many MiB.")
+@_option("Logs", "--error-log", default="-", show_default=True, help="File for standard error; SIGUSR1 reopens it.")
 @_option(
     "Logs", "--access-log", default="off", type=click.Choice(["common", "combined", "json", "off"]), show_default=True
 )

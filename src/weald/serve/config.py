@@ -18,7 +18,7 @@ from weald.serve.errors import ConfigError
 from weald.serve.listeners import parse_bind
 from weald.serve.process import find_ids, usable_cores
 
-__all__ = ["Config", "ConfigError", "load_application", "parse_bind", "parse_limits"]
+__all__ = ["Config", "ConfigError", "load_application", "load_module", "parse_bind", "parse_limits"]
 
 _MAY_BE_NONE = ("fields", "body", "trailers", "body_grace", "linger_timeout", "discard")
 LOG_FORMATS = ("common", "combined", "json", "off")
@@ -45,7 +45,10 @@ class Config:
     socket_mode: str = "666"  # octal
     root_path: str = ""  # SCRIPT_NAME
     forwarded_allow_ips: str | None = None  # see weald.http.forwarded
+    proxy_protocol: str | None = None  # peers that begin with a PROXY header
     headers: tuple[str, ...] = ()  # "NAME: VALUE", added to responses that have none of that name
+    hooks: str | None = None  # a module
+    error_log: str = "-"  # "-" is standard error as it is
     reload: bool = False  # when a file of the application has changed
     user: str | None = None
     group: str | None = None
@@ -75,11 +78,11 @@ class Config:
         if self.root_path and not re.fullmatch(r"(/[^/?#\s]+)+", self.root_path):
             raise ConfigError(f"--root-path must be like /prefix, without a slash at its end, not {self.root_path!r}")
         find_ids(self.user, self.group)
-        if self.forwarded_allow_ips is not None:
+        for name, value in (("forwarded-allow-ips", self.forwarded_allow_ips), ("proxy-protocol", self.proxy_protocol)):
             try:
-                Trusted(self.forwarded_allow_ips)
+                Trusted(value or "")
             except ValueError as error:
-                raise ConfigError(f"--forwarded-allow-ips: {error}") from None
+                raise ConfigError(f"--{name}: {error}") from None
         self.fields()
         if (self.sni or self.client_ca or self.ciphers) and not self.certfile:
             raise ConfigError("--sni, --client-ca and --ciphers need --certfile")
@@ -124,8 +127,7 @@ class Config:
             for name in ("directory", "certfile", "keyfile", "key_password_file", "client_ca", "pid_file")
             if getattr(self, name)
         ]
-        if self.access_log_file != "-":
-            names.append("access_log_file")
+        names += [name for name in ("access_log_file", "error_log") if getattr(self, name) != "-"]
         sni = []
         for setting in self.sni:
             name, _, files = setting.partition("=")
@@ -152,6 +154,16 @@ def parse_limits(settings: Iterable[str]) -> Limits:
     return replace(Limits(), **changes)
 
 
+def load_module(name: str) -> Any:
+    """The module of that name.  Raises ConfigError if there is none, and what it raises itself."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise ConfigError(f"there is no module {name!r} in {sys.path[0]} or elsewhere") from None
+        raise
+
+
 def load_application(name: str) -> Any:
     """The WSGI application "MODULE:OBJECT"; "MODULE:FUNCTION()" is called for one.  Raises ConfigError."""
     module_name, colon, path = name.partition(":")
@@ -159,12 +171,7 @@ def load_application(name: str) -> Any:
     call = path.endswith("()")
     if not all(module_name.split(".")):
         raise ConfigError(f"{name}: there is no module {module_name!r}")
-    try:
-        found: Any = import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise ConfigError(f"there is no module {module_name!r} in {sys.path[0]} or elsewhere") from None
-        raise
+    found: Any = load_module(module_name)
     for part in path.removesuffix("()").split("."):
         try:
             found = getattr(found, part)

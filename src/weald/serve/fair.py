@@ -9,7 +9,9 @@ how many it has, and one that has more than the others leaves the next to them f
 
 from typing import Any
 
-from weald._core import monotonic, sleep
+from weald._core import Timeout, monotonic, sleep
+from weald.http.forwarded import Trusted
+from weald.http.proxy_protocol import read_address
 from weald.pywsgi import WSGIServer
 from weald.serve.metrics import BEAT, CONNECTIONS, Metrics
 
@@ -58,13 +60,25 @@ class Share:
             self._free = _AT_ONCE
 
 
+class _Beginning:
+    """A connection whose PROXY header is under way, as the server keeps account of it."""
+
+    idle = True
+    go_away = None
+
+    def __init__(self, sock: Any) -> None:
+        self.socket = sock
+
+
 class FairServer(WSGIServer):
-    """A WSGIServer that accepts its `share` of a listener's connections."""
+    """A WSGIServer that accepts its `share` of a listener's connections; those of `balancers` begin
+    with a PROXY header."""
 
     max_accept = 100
 
-    def __init__(self, share: Share, *args: Any, **options: Any) -> None:
+    def __init__(self, share: Share, balancers: Trusted | None, *args: Any, **options: Any) -> None:
         self._share = share
+        self._balancers = balancers
         super().__init__(*args, **options)
 
     def set_max_accept(self) -> None:
@@ -80,6 +94,31 @@ class FairServer(WSGIServer):
         else:
             self._share.nothing_left()
         return accepted
+
+    def init_socket(self) -> None:
+        """Begin with the PROXY header, where there is to be one."""
+        super().init_socket()
+        balancers = self._balancers
+        if balancers is None:
+            return
+        inner = self._handle
+
+        def handle(sock: Any, address: Any) -> None:
+            peer = address[0] if isinstance(address, tuple) else ""
+            if peer in balancers:
+                beginning = _Beginning(sock)
+                self._connections.add(beginning)
+                try:
+                    with Timeout(self.limits.head_timeout, TimeoutError("it comes too slowly")):
+                        address = read_address(sock) or address
+                except (OSError, ValueError) as error:
+                    self.error_log.write(f"no PROXY header from {peer or 'a Unix socket'}: {error}\n")
+                    return
+                finally:
+                    self._connections.discard(beginning)
+            inner(sock, address)
+
+        self._handle = handle
 
     def do_close(self, sock: Any, *args: Any) -> None:
         """The connection has ended."""

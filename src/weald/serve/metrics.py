@@ -58,7 +58,8 @@ class Metrics:
             (STARTS, "weald_worker_starts_total", "counter", "Workers started in this slot."),
         ):
             out += [f"# HELP {name} {text}", f"# TYPE {name} {form}"]
-            out += [f'{name}{{worker="{slot}"}} {row[index]:.9g}' for slot, row in enumerate(rows)]
+            # Slots that have had a worker: SIGTTIN may add some.
+            out += [f'{name}{{worker="{slot}"}} {row[index]:.9g}' for slot, row in enumerate(rows) if row[STARTS]]
         return "\n".join(out) + "\n"
 
 

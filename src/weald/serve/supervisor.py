@@ -20,9 +20,11 @@ import signal
 import socket
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from time import monotonic
 
+from weald import __version__
 from weald._core import report, retry_logs, steady
 from weald.serve import listeners, systemd, worker
 from weald.serve.config import Config, ConfigError
@@ -35,6 +37,7 @@ __all__ = ["run"]
 
 _YOUNG = 10.0  # seconds: a worker that dies sooner is replaced after a pause
 _PAUSE = 1.0
+_MORE_WORKERS = 8  # that SIGTTIN may add
 _EXIT = 3.0  # seconds for a worker's exit functions, when its requests have taken all of `graceful_timeout`
 _OWN_END = 2.0  # seconds by which a worker that hangs should have ended itself before it is killed from here
 _SIGNALS = (
@@ -61,6 +64,21 @@ def use_steady_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number, which is this one
     sys.stdout = steady(sys.stdout or open(1, "w", closefd=False))
     sys.stderr = steady(sys.stderr or open(2, "w", closefd=False))
+
+
+def open_error_log(config: Config) -> None:
+    """Have standard error go to the file of --error-log: this process's and that of whatever it starts.
+
+    Raises ConfigError.
+    """
+    if config.error_log == "-":
+        return
+    try:
+        fd = os.open(config.error_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {config.error_log}: {error.strerror}") from None
+    os.dup2(fd, 2)
+    os.close(fd)
 
 
 @dataclass(eq=False)
@@ -97,8 +115,9 @@ class Supervisor:
         ]
         self.paths = [path for bind in config.binds if not inherited and isinstance(path := parse_bind(bind), str)]
         # Where each worker was when it took too long: it writes that itself, at its end.
-        self.stacks = [os.memfd_create(f"weald-worker-{slot}") for slot in range(config.workers)]
-        self.metrics = Metrics(config.workers)
+        most = config.workers + _MORE_WORKERS
+        self.stacks = [os.memfd_create(f"weald-worker-{slot}") for slot in range(most)]
+        self.metrics = Metrics(most)
         self.metrics_listener: socket.socket | None = None
         if config.metrics:
             self.metrics_listener = listeners.bind_address(config.metrics, config.backlog)[0]
@@ -111,6 +130,10 @@ class Supervisor:
         self.stopping = False
         self.announced = False
         self.status = 0
+        self.watchdog = systemd.watchdog_interval()
+        self.watchdog_at = 0.0
+        self.reload_began = 0.0  # 0: none is under way
+        self.kept = 0  # workers that go on because their successors did not start
         self.logs_wait = False  # is there something that could not be written yet?
 
     # ---------------------------------------------------------------- children
@@ -222,6 +245,7 @@ class Supervisor:
             child.ready = True
             self.failures = 0
             if child.replaces is not None:
+                say(f"worker {child.pid} takes over from {child.replaces.pid}")
                 self.stop(child.replaces)
                 child.replaces.successor = None
                 child.replaces = None
@@ -239,13 +263,20 @@ class Supervisor:
         if self.stopping or any(not child.ready for child in self.children.values()):
             return
         systemd.notify("READY=1", f"MAINPID={os.getpid()}")
+        if self.reload_began:
+            took = monotonic() - self.reload_began
+            self.reload_began = 0.0
+            kept = f"; {self.kept} go on with the code of before" if self.kept else ""
+            say(f"reloaded in {took:.1f} s{kept}")
         if not self.announced:
             self.announced = True
             scheme = "https" if self.config.certfile else "http"
             where = ", ".join(describe(sock, scheme) for sock in self.listeners)
             if self.metrics_listener is not None:
                 where += f", metrics at {describe(self.metrics_listener, 'http')}/metrics"
-            say(f"{self.config.workers} worker{'s' * (self.config.workers > 1)} at {where}")
+            protocol = "HTTP/1.1 and HTTP/2" if self.config.http2 and find_spec("h2") else "HTTP/1.1"
+            count = f"{self.config.workers} worker{'s' * (self.config.workers > 1)}"
+            say(f"{__version__}, {self.config.application}: {count} at {where} ({protocol}; help: weald serve --help)")
 
     def reap(self) -> None:
         """Take note of all children that have ended."""
@@ -286,7 +317,8 @@ class Supervisor:
             if child.replaces is not None:
                 child.replaces.next_try = now + pause
                 say(f"a new worker did not start ({how}); the old one goes on")
-                systemd.notify("READY=1")
+                self.kept += 1
+                self.announce()
                 return
             if not self.announced:
                 say(f"a worker did not start ({how})")
@@ -312,6 +344,7 @@ class Supervisor:
     def reload(self) -> None:
         """Replace each worker by one with the code of now."""
         say("reloading")
+        self.reload_began, self.kept = monotonic(), 0
         systemd.notify("RELOADING=1")
         self.generation += 1
         self.start_successors()
@@ -324,6 +357,29 @@ class Supervisor:
             if child.generation < self.generation:
                 child.generation = self.generation  # tried once: it goes on if its successor cannot start
                 self.start(child.slot, child)
+
+    def reopen_error_log(self) -> None:
+        """Open it anew, after it was renamed.  What cannot be opened changes nothing."""
+        try:
+            open_error_log(self.config)
+        except ConfigError as error:
+            say(str(error))
+
+    def change_workers(self, change: int) -> None:
+        """One worker more, or one fewer."""
+        count = self.config.workers + change
+        if not 1 <= count <= len(self.stacks):
+            say(f"{self.config.workers} workers it stays")
+            return
+        self.config = replace(self.config, workers=count)
+        say(f"{count} worker{'s' * (count > 1)} from now on")
+        if change > 0:
+            self.start(count - 1)
+            return
+        self.restarts = [(when, slot) for when, slot in self.restarts if slot < count]
+        for child in list(self.children.values()):
+            if child.slot >= count and not child.stopping:
+                self.stop(child)
 
     def stop_all(self, number: int = signal.SIGTERM) -> None:
         """Close the listeners and send each child signal `number`."""
@@ -347,7 +403,10 @@ class Supervisor:
         """Do what signal `number` asks for."""
         if number == signal.SIGHUP and not self.stopping:
             self.reload()
+        elif number in (signal.SIGTTIN, signal.SIGTTOU) and not self.stopping:
+            self.change_workers(1 if number == signal.SIGTTIN else -1)
         elif number == signal.SIGUSR1:
+            self.reopen_error_log()
             for child in self.children.values():
                 if child.ready:
                     self.kill(child, signal.SIGUSR1)
@@ -389,11 +448,16 @@ class Supervisor:
         times = [child.deadline for child in self.children.values()] + [when for when, _ in self.restarts]
         if self.retry_at:
             times.append(self.retry_at)
+        if self.watchdog:
+            times.append(self.watchdog_at)
         return min(max(min(times, default=monotonic() + 60) - monotonic(), 0.0), 1.0 if self.logs_wait else 60.0)
 
     def enforce_deadlines(self) -> None:
         """Kill children that are past their deadline, start workers that are due."""
         now = monotonic()
+        if self.watchdog and now >= self.watchdog_at:
+            systemd.notify("WATCHDOG=1")
+            self.watchdog_at = now + self.watchdog
         for child in self.children.values():
             if child.deadline <= now:
                 if not child.stopping:
@@ -428,6 +492,7 @@ def run(config: Config) -> int:
     config = config.settled()
     tls_context(config)  # what is wrong with a certificate is told once, not by each worker
     supervisor = Supervisor(config)
+    open_error_log(config)
     # With the sockets open; what is written from here on, and what the workers load, is the user's.
     if config.umask is not None:
         os.umask(int(config.umask, 8))
@@ -461,4 +526,5 @@ def check(config: Config) -> None:
 
     if config.access_log != "off":
         check_writable(config.access_log_file)
+    check_writable(config.error_log)
     load_application(config.application)

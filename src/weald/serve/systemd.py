@@ -4,7 +4,7 @@ import os
 import socket
 import time
 
-__all__ = ["inherited_sockets", "notify"]
+__all__ = ["inherited_sockets", "notify", "watchdog_interval"]
 
 _FIRST = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
@@ -29,6 +29,16 @@ def inherited_sockets() -> list[socket.socket]:
     return found
 
 
+def watchdog_interval() -> float:
+    """Seconds between two signs of life for systemd (WatchdogSec=); 0: it wants none (sd_watchdog_enabled(3))."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return 0.0
+    try:
+        return int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+    except ValueError:
+        return 0.0
+
+
 def notify(*states: str) -> None:
     """Tell systemd, if it listens: READY=1, STOPPING=1, …; RELOADING=1 gets the time it needs (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET")
@@ -41,6 +51,6 @@ def notify(*states: str) -> None:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         try:
-            sock.sendto("\n".join(lines).encode(), address)
+            sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, address)
         except OSError:
             pass  # systemd does not listen: no reason to stop

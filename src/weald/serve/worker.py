@@ -19,7 +19,7 @@ from typing import Any
 from weald._core import monotonic, report, retry_logs
 from weald.http.forwarded import Forwarded, Trusted
 from weald.serve.changes import Watch
-from weald.serve.config import Config, load_application
+from weald.serve.config import Config, load_application, load_module
 from weald.serve.errors import ConfigError
 from weald.serve.metrics import BEAT, BUCKETS, LAG, LAG_MAX, MEMORY, STARTS, Metrics
 from weald.serve.tls import tls_context
@@ -51,16 +51,46 @@ def run(
     os.chdir(config.directory)
     sys.path.insert(0, os.getcwd())
     try:
+        hooks = Hooks(config.hooks)
+        hooks.call("post_fork", slot)
         application = load_application(config.application)
         worker = Worker(config, listeners, parent, metrics, slot, application, stack)
         worker.start()
+        hooks.call("worker_ready", slot)
     except ConfigError as error:
         report(f"weald: {error}\n")
         return 1
     except Exception:
         report(traceback.format_exc())
         return 1
-    return worker.wait()
+    status = worker.wait()
+    try:
+        hooks.call("worker_exit", slot)
+    except Exception:
+        report(traceback.format_exc())
+    return status
+
+
+class Hooks:
+    """The functions of the module that --hooks names, each called with the worker's slot, from 0 on.
+
+    Raises ConfigError if there is no such module.
+    """
+
+    names = ("post_fork", "worker_ready", "worker_exit")
+
+    def __init__(self, module: str | None) -> None:
+        self._functions = {}
+        if module:
+            found = load_module(module)
+            self._functions = {name: getattr(found, name) for name in self.names if hasattr(found, name)}
+            if not self._functions:
+                raise ConfigError(f"--hooks: {module} has none of {', '.join(self.names)}")
+
+    def call(self, name: str, slot: int) -> None:
+        """Call the function of that name, if there is one.  Raises what it raises."""
+        if name in self._functions:
+            self._functions[name](slot)
 
 
 def dressed(application: Any, config: Config) -> Any:
@@ -137,9 +167,11 @@ class Worker:
         application = dressed(application, config)
         many = {"wsgi.multiprocess": config.workers > 1, "SCRIPT_NAME": config.root_path}
         share = Share(metrics, slot)
+        balancers = Trusted(config.proxy_protocol) if config.proxy_protocol is not None else None
         self.servers = [
             FairServer(
                 share,
+                balancers,
                 listener,
                 application,
                 log=None,
@@ -175,9 +207,16 @@ class Worker:
         return sum(server.http_state.served for server in self.servers)
 
     def reopen(self) -> None:
-        """Open the access log's file anew, after it was renamed."""
-        if self.log is not None:
-            self.log.reopen()
+        """Open the logs' files anew, after they were renamed."""
+        try:
+            if self.log is not None:
+                self.log.reopen()
+            if self.config.error_log != "-":
+                fd = os.open(self.config.error_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+                os.dup2(fd, 2)
+                os.close(fd)
+        except OSError as error:  # what is open stays
+            report(f"weald: cannot open the log anew: {error}\n")
 
     def _watch_files(self) -> None:
         """Ask for a reload when a file of the application has changed."""

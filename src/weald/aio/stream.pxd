@@ -1,0 +1,17 @@
+# See stream.pyx.
+from weald.aio.core cimport Core, FdWatcher, Job
+
+cdef class Stream(Job):
+    cdef object transport
+    cdef FdWatcher watcher
+    cdef int fd
+    cdef object context
+    cdef public bint buffered
+    cdef public object protocol
+    cdef public object buffer
+    cdef public object empty_waiter
+    cdef public int conn_lost
+    cdef public bint closing
+    cdef public bint paused
+    cdef public bint eof
+    cdef int receive(self) except -1

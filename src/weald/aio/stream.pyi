@@ -1,0 +1,33 @@
+"""The hot part of stream transports."""
+
+from contextvars import Context
+from typing import Any
+
+from typing_extensions import disjoint_base
+
+from weald.aio.core import Core
+
+@disjoint_base
+class Stream:
+    """Stream(transport, fd): reads and writes for a transport."""
+
+    buffered: bool
+    protocol: Any
+    buffer: Any
+    empty_waiter: Any
+    conn_lost: int
+    closing: bool
+    paused: bool
+    eof: bool
+    def __init__(self, transport: Any, fd: int) -> None: ...
+    def start(self, loop: Core, context: Context | None) -> None:
+        """Receive whatever comes, in a `context` (None: a copy of the current one)."""
+    def release(self) -> None:
+        """The connection is over: hold on to nothing."""
+    def is_closing(self) -> bool:
+        """Whether the transport is closed or being closed."""
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send `data`, bytes-like; what cannot be sent at once is kept and sent later.
+
+        TypeError for other objects, RuntimeError after `write_eof` and while a file is being sent.
+        """

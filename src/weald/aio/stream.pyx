@@ -1,0 +1,136 @@
+"""The hot part of stream transports: what is received goes to the protocol, what is written goes out, straight in C.
+
+Called by: weald.aio.loop, each of whose `SocketTransport`s has a `Stream`.
+Invariants:
+- The transport derives from asyncio's, which does all that is rare: buffers, flow control, ends, errors, sendfile.  The
+  state that both look at lies here.
+- A Stream is in its loop's queue at most once, and not while it runs: a protocol gets what comes in order, even if it
+  blocks.  One that is paused or closed by the time it runs does nothing.
+- What cannot be sent at once is given to asyncio's `write`, which tries again, and finds errors again.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport EAGAIN, EINTR, errno
+
+from weald.aio.core cimport Core, FdWatcher, Job
+
+import os
+from asyncio.selector_events import _SelectorSocketTransport
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+    ssize_t c_recv "recv"(int, void *, size_t, int)
+    ssize_t c_send "send"(int, const void *, size_t, int)
+
+cdef extern from "Python.h":
+    object PyContext_CopyCurrent()
+    int PyContext_Enter(object) except -1
+    int PyContext_Exit(object) except -1
+
+cdef enum:
+    LARGEST = 262144  # bytes received in one go, as asyncio has it
+
+cdef char[LARGEST] received  # used only while the GIL is held, and copied from before anything else runs
+cdef object write_slowly = _SelectorSocketTransport.write
+
+
+cdef class Stream(Job):
+    """Stream(transport, fd): reads and writes for a transport."""
+
+    def __init__(self, transport, int fd):
+        self.transport = transport
+        self.fd = fd
+
+    def start(self, Core loop not None, context):
+        """Receive whatever comes, in a `context` (None: a copy of the current one)."""
+        self.context = PyContext_CopyCurrent() if context is None else context
+        self.watcher = loop.watch_job(self.fd, self)
+
+    def release(self):
+        """The connection is over: hold on to nothing."""
+        self.transport = None
+        self.watcher = None
+        self.context = None
+
+    def is_closing(self):
+        """Whether the transport is closed or being closed."""
+        return self.closing
+
+    cdef int run(self, Core loop) except -1:
+        cdef FdWatcher watcher = self.watcher
+        if self.transport is None or watcher is None or watcher.reader is not self:
+            self.queued = False
+            return 0
+        context = self.context
+        PyContext_Enter(context)
+        try:
+            if self.buffered:
+                self.transport._read_ready()
+            else:
+                self.receive()
+        finally:
+            PyContext_Exit(context)
+            self.queued = False
+            if watcher is self.watcher:
+                watcher.ran(self)
+        return 0
+
+    cdef int receive(self) except -1:
+        cdef ssize_t n
+        cdef int error
+        if self.conn_lost:
+            return 0
+        n = c_recv(self.fd, received, LARGEST, MSG_DONTWAIT)
+        if n > 0:
+            data = PyBytes_FromStringAndSize(received, n)
+            try:
+                self.protocol.data_received(data)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exception:
+                if self.transport is not None:
+                    self.transport._fatal_error(exception, "Fatal error: protocol.data_received() call failed.")
+        elif n == 0:
+            self.transport._read_ready__on_eof()
+        else:
+            error = errno
+            if error != EAGAIN and error != EINTR:
+                try:
+                    raise OSError(error, os.strerror(error))
+                except OSError as exception:
+                    self.transport._fatal_error(exception, "Fatal read error on socket transport")
+        return 0
+
+    def write(self, data):
+        """Send `data`, bytes-like; what cannot be sent at once is kept and sent later.
+
+        TypeError for other objects, RuntimeError after `write_eof` and while a file is being sent.
+        """
+        cdef Py_buffer view
+        cdef ssize_t n
+        if self.eof or self.conn_lost or self.empty_waiter is not None or self.buffer:
+            write_slowly(self.transport, data)
+            return
+        if type(data) is bytes:
+            if PyBytes_GET_SIZE(data) == 0:
+                return
+            n = c_send(self.fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), MSG_DONTWAIT | MSG_NOSIGNAL)
+            if n == PyBytes_GET_SIZE(data):
+                return
+        elif isinstance(data, (bytes, bytearray, memoryview)):
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            try:
+                if view.len == 0:
+                    return
+                n = c_send(self.fd, view.buf, view.len, MSG_DONTWAIT | MSG_NOSIGNAL)
+                if n == view.len:
+                    return
+            finally:
+                PyBuffer_Release(&view)
+        else:
+            write_slowly(self.transport, data)  # which raises
+            return
+        write_slowly(self.transport, memoryview(data).cast("B")[n:] if n > 0 else data)
