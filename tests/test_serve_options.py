@@ -23,7 +23,6 @@ from serving import command, serving
 
 from weald.http.forwarded import Forwarded, Trusted
 from weald.http.proxy_protocol import read_address
-from weald.http.proxy_protocol import read_address
 from weald.serve.process import usable_cores
 
 APP = """
