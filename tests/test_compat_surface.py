@@ -500,3 +500,15 @@ def test_resolvers_that_ask_servers_take_a_family(tmp_path):
 def test_names_that_lie_elsewhere(name, same):
     code = f"import gevent.threading, gevent.builtins, gevent._util, gevent.lock\nassert gevent.{name} is "
     gevent(code + (same if same.startswith("__") else f"gevent.{same}"))
+
+
+def test_gevents_own_helpers_for_tests_are_found_if_a_program_brings_them():
+    gevent("""if 1:
+        import sys, types
+        from gevent import testing
+        import weald.testing
+        assert testing is weald.testing and not hasattr(testing, "TestCase")
+        sys.modules["gevent.testing"] = brought = types.ModuleType("gevent.testing")
+        brought.TestCase = object()
+        assert testing.TestCase is brought.TestCase and testing.blocked is weald.testing.blocked
+    """)

@@ -206,7 +206,8 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
                 raise OSError(EBADF, strerror(EBADF))  # closed meanwhile
             if timeout is not None:
                 timeout = max(timeout - (monotonic() - begin), 1e-6)  # 0.0 would not wait at all
-            return self._cooperate_ssl("write", timeout, sslobj.write, data)
+            sent = self._cooperate_ssl("write", timeout, sslobj.write, data)
+            return sent
         finally:
             self._half_sent.release()
 

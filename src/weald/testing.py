@@ -5,8 +5,10 @@ Called by: tests, users' and weald's own.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from weald import _core
+from weald._base.names import more_names
 
 __all__ = ["blocked", "virtual_clock"]
 
@@ -53,3 +55,7 @@ def virtual_clock() -> Iterator[_core.Hub]:
     finally:
         _core.get_hub().destroy()
         _core.set_loop_factory(before)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = more_names(__name__)

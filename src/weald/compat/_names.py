@@ -3,6 +3,8 @@
 Called by: _door.py, when a module of weald is asked for a name that it does not have.
 """
 
+import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -139,11 +141,24 @@ def find(module: str, name: str) -> Any:
     Raises AttributeError, with a hint where there is one.
     """
     room = module.removeprefix("weald.")
+    if room == "testing":
+        return _find_in_testing(name)
     home = HOMES.get(room, {}).get(name)
     if home is None:
         raise AttributeError(f"module {module!r} has no attribute {name!r}{advice(room, name)}")
     where, _, what = home.partition(":")
     return getattr(import_module(f"weald.{where}"), what)
+
+
+def _find_in_testing(name: str) -> Any:
+    """gevent.testing has helpers for gevent's own tests: weald has none of them, but a program may bring them."""
+    found = sys.modules.get("gevent.testing")
+    if found is None and "gevent" in sys.modules:
+        with suppress(ImportError):
+            found = import_module("gevent.testing")
+    if found is None or found is sys.modules.get("weald.testing") or not hasattr(found, name):
+        raise AttributeError(f"module 'weald.testing' has no attribute {name!r}{advice('testing', name)}")
+    return getattr(found, name)
 
 
 def module_advice(name: str) -> str:
