@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from typing import Any
 
 import pytest
 from helpers import run_patched
@@ -95,3 +96,47 @@ def test_objects_that_die_with_the_interpreter():
 
         builtins.holder = Holder()  # builtins are cleared last of all
         """) == "5 6 MainThread\n" * 3
+
+
+@pytest.mark.parametrize("spawn", [weald.spawn, weald.spawn_raw])
+def test_finalizers_of_values_may_wait(spawn: Any, virtual: Any) -> None:
+    """They run when the greenlet has ended, where others run meanwhile, and find the values of nobody else."""
+
+    class Finalized:
+        def __del__(self) -> None:
+            order.append("begins")
+            weald.sleep(1)
+            order.append("ends")
+
+    order: list[str] = []
+    mine = local()
+    mine.value = "main"
+
+    def work() -> None:
+        mine.value = Finalized()
+
+    for _ in range(2):
+        spawn(work)
+    weald.sleep(0.5)
+    assert order == ["begins", "begins"] and mine.value == "main"
+    weald.sleep(1)
+    assert order == ["begins", "begins", "ends", "ends"]
+
+
+def test_finalizers_of_a_patched_threads_values_may_wait() -> None:
+    out = run_patched(
+        """
+        import threading, time
+        class Finalized:
+            def __del__(self):
+                time.sleep(0.001)
+                print("finalized")
+                done.set()
+        local, done = threading.local(), threading.Event()
+        thread = threading.Thread(target=lambda: setattr(local, "value", Finalized()))
+        thread.start()
+        thread.join()
+        done.wait()
+        """
+    )
+    assert out == "finalized\n"

@@ -2,7 +2,8 @@
 
 Called by: weald.local, weald.asyncio, weald.thread, which puts it into `threading`.
 Invariants: `by_id` maps id(greenlet) to (weak reference, dict, link).  The entry goes when the greenlet ends if it is a
-Greenlet, for a link tells, and else with the greenlet: neither values nor a recycled id survive.  A local that dies
+Greenlet, for a link tells, and else with the greenlet: neither values nor a recycled id survive.  Finalizers of values
+run in a greenlet, where they may wait.  A local that dies
 takes its links back.  `last` caches the current greenlet's dict.  `__init__` of a subclass runs once per greenlet, with
 the arguments the object was made with.
 """
@@ -10,7 +11,9 @@ the arguments the object was made with.
 from cpython.object cimport PyObject_GenericGetAttr, PyObject_GenericSetAttr
 
 from weald._core.c_greenlet cimport greenlet
-from weald._core.hub cimport acting_greenlet, current_greenlet
+from weald._core.hub cimport Hub, acting_greenlet, current_greenlet
+from weald._core.raw cimport new_raw
+from weald._core.threads cimport current_hub_or_none, is_exiting
 
 import weakref
 
@@ -19,6 +22,7 @@ from weald._core import greenlet as _greenlet
 # Kept in C, for locals die, too, when an interpreter that ends has cleared its modules.
 cdef object ref = weakref.ref
 cdef object Greenlet = _greenlet.Greenlet
+cdef frozenset PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 
 
 cdef class Spaces:
@@ -79,11 +83,35 @@ cdef class Spaces:
 
 cdef int drop(Spaces spaces, object key) except -1:
     """A greenlet is gone: its values go too."""
-    if spaces is not None:
-        spaces.last = NULL
-        spaces.last_dict = None
-        spaces.by_id.pop(key, None)
+    cdef Hub hub
+    if spaces is None:
+        return 0
+    spaces.last = NULL
+    spaces.last_dict = None
+    entry = spaces.by_id.pop(key, None)
+    if entry is None or is_exiting() or not may_finalize(entry[1]):
+        return 0
+    hub = current_hub_or_none()
+    if hub is not None and current_greenlet() is hub:
+        # Finalizers run in a greenlet: they may have to wait, which the hub must not.
+        spaces_left = [entry]
+        entry = None
+        # Ahead of whoever is told now that the greenlet has ended.
+        hub.push_first(new_raw(hub, let_go, (spaces_left,)))
     return 0
+
+
+cdef bint may_finalize(dict space) noexcept:
+    """Whether code may run when the values of `space` go."""
+    for value in space.values():
+        if type(value) not in PLAIN:
+            return True
+    return False
+
+
+def let_go(list entries):
+    """Drop what is in `entries`, in the greenlet that calls."""
+    entries.clear()
 
 
 cdef class local:

@@ -1,6 +1,6 @@
 """Plain greenlets: no result, no links, no join.
 
-Called by: users (`spawn_raw`), signals.pyx, links.pyx, greenlet.pyx.
+Called by: local.pyx, users (`spawn_raw`), signals.pyx, links.pyx, greenlet.pyx.
 Invariants: they start from the hub's ring, as all greenlets do.  What one lets escape goes to the hub's error handler.
 """
 
