@@ -117,6 +117,7 @@ class SocketTransport(selector_events._SelectorSocketTransport):  # type: ignore
             super()._call_connection_lost(exc)
         finally:
             self._stream.release()
+            self._read_ready_cb = None  # a bound method, which asyncio keeps before Python 3.12
 
 
 class EventLoop(Core, asyncio.SelectorEventLoop):
