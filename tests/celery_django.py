@@ -4,7 +4,8 @@ import os
 
 SECRET_KEY = "no secret"
 INSTALLED_APPS = ["django.contrib.contenttypes", "django_celery_results"]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["DATABASE"],
+ENGINE = os.environ.get("ENGINE", "django.db.backends.sqlite3")
+DATABASES = {"default": {"ENGINE": ENGINE, "NAME": os.environ["DATABASE"],
                          "OPTIONS": {"timeout": 60}}}
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

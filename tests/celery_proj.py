@@ -6,12 +6,16 @@ BROKER and BACKEND say where; SETTINGS is a JSON object of further settings.
 import asyncio
 import contextvars
 import ctypes
+import functools
 import itertools
 import json
+import multiprocessing
 import os
 import threading
 import time
 
+import billiard
+import celery_forks
 import redis
 from celery import Celery, group, signals
 from celery.exceptions import SoftTimeLimitExceeded
@@ -413,3 +417,136 @@ def wait_for_others():
 def hold_and_fail(key):
     hold.run(key)
     raise ValueError("on purpose")
+
+
+@app.task(name="late_hold", acks_late=True)
+def late_hold(key):
+    hold.run(key)
+
+
+@app.task(name="close_channel")
+def close_channel():
+    """Acknowledges what was not delivered, which AMQP's brokers answer by closing the channel."""
+    from weald.integrations.celery.pool import _workers
+
+    _workers[app].consumer.task_consumer.channel.basic_ack(999_999)
+
+
+# -------------------------------------------------------------------- children
+
+def fork_by_hand(stay):
+    pid = celery_forks.by_hand(stay)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        if stay:
+            os.kill(pid, 9)
+
+
+def fork_subprocess(stay):
+    import subprocess
+    import sys
+
+    code = f"import time; time.sleep({600 * stay}); raise SystemExit(9)"
+    return subprocess.run([sys.executable, "-c", code]).returncode
+
+
+def fork_process(context, stay):
+    process = context.Process(target=celery_forks.stay if stay else celery_forks.square, args=(3,))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def fork_pool(context, stay):
+    with context.Pool(2) as pool:
+        return pool.map(celery_forks.stay if stay else celery_forks.square, range(4))
+
+
+def fork_manager(context, stay):
+    with context.Manager() as manager:
+        shared = manager.list([1, 2])
+        shared.append(3)
+        if stay:
+            time.sleep(600)
+        return list(shared)
+
+
+def fork_executor(context, stay):
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(2, mp_context=context) as executor:
+        try:
+            return list(executor.map(celery_forks.stay if stay else celery_forks.square, range(4)))
+        except BaseException:
+            for process in list((executor._processes or {}).values()):
+                process.terminate()
+            raise
+
+
+@app.task(name="children", bind=True, acks_late=True)
+def children(self, kind, method, how):
+    """Has children: they end, or stay and are waited for; `how` "fail" raises afterwards."""
+    note(f"{self.request.id}:there")
+    make = globals()[f"fork_{kind}"]
+    if method is None:
+        value = make(how == "stay")
+    else:
+        module = billiard if kind == "billiard" else multiprocessing
+        value = make(module.get_context(method), how == "stay")
+    if how == "fail":
+        raise ValueError(value)
+    return value
+
+
+fork_billiard = fork_pool
+
+
+@app.task(name="child_with_handler")
+def child_with_handler():
+    """The exit status of a child that has a handler of its own for SIGTERM."""
+    context = multiprocessing.get_context("fork")
+    key = context.Event()
+    process = context.Process(target=celery_forks.with_handler, args=(key,))
+    process.start()
+    key.wait()
+    process.terminate()
+    process.join()
+    return process.exitcode
+
+
+# -------------------------------------------------------------------- SQLite, which has one writer at a time
+
+@app.task(name="write_with_sqlalchemy")
+def write_with_sqlalchemy(path, seconds):
+    """Waits in a transaction that writes."""
+    from sqlalchemy import text
+
+    with engine_of(path).begin() as connection:
+        connection.execute(text("insert into written values (1)"))
+        time.sleep(seconds)
+
+
+@functools.cache
+def engine_of(path):
+    import sqlite3
+
+    from sqlalchemy import create_engine
+
+    from weald.threadpool import Proxy
+
+    return create_engine(f"sqlite:///{path}", module=Proxy(sqlite3, autowrap=[sqlite3.Connection, sqlite3.Cursor]),
+                         pool_size=5, max_overflow=0, pool_timeout=60, connect_args={"timeout": 60})
+
+
+@app.task(name="write_with_django")
+def write_with_django(seconds):
+    """Waits in a transaction that writes."""
+    from django.db import connection, transaction
+
+    with one_writer, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("insert into written values (1)")
+        time.sleep(seconds)
+
+
+one_writer = threading.Lock()

@@ -82,13 +82,17 @@ class Worker:
     """A Celery worker with our pool, in databases of its own; `app` sends it tasks.  It may not be ready yet."""
 
     def __init__(
-        self, redis_url, log, *args, concurrency=20, broker=None, command=None, environ=None, queue=None, **settings
+        self, redis_url, log, *args, concurrency=20, broker=None, command=None, environ=None, queue=None, alias=False,
+        **settings,
     ):
         self.notes_url = f"{redis_url}/0"
         self.broker = broker or f"{redis_url}/{next(databases)}"
         self.backend = f"{redis_url}/{next(databases)}"
         self.queue = queue
         self.app = Celery("client", broker=self.broker, backend=self.backend, set_as_current=False)
+        if self.broker.startswith("amqp"):
+            # Else `send` returns before the message is on RabbitMQ's disk, and one that is killed then has lost it.
+            self.app.conf.broker_transport_options = {"confirm_publish": True}
         self.notes = redis.Redis.from_url(self.notes_url)
         self.log = log
         if queue is not None:
@@ -97,6 +101,8 @@ class Worker:
             settings["task_default_queue"] = queue
         lean = ["--without-mingle", "--without-gossip", "-l", "INFO"]
         self.arguments = ["-A", "celery_proj", "worker", *lean, *args, "-c", str(concurrency)]
+        if alias:  # Celery's gevent pool
+            command = [sys.executable, "-m", "weald", "celery", *self.arguments, "-P", "gevent"]
         self.command = command or [sys.executable, "-m", "celery", *self.arguments, "-P", "custom"]
         self.environ = {
             **os.environ,
@@ -138,10 +144,13 @@ class Worker:
         return [value.decode() for value in self.notes.lrange(key, 0, -1)]
 
     def ask(self, command, *args):
-        """A worker that has just started may not listen yet: so ask again."""
+        """Ask again if there is no answer: a worker that has just started may not listen yet."""
         self.ready()
         for timeout in (1.5,) * 6 + (10,) * 4:
-            answers = getattr(self.app.control.inspect(timeout=timeout, limit=1), command)(*args)
+            try:
+                answers = getattr(self.app.control.inspect(timeout=timeout, limit=1), command)(*args)
+            except ConnectionError:  # the client's own was broken
+                answers = None
             if answers:
                 return next(iter(answers.values()))
         raise AssertionError(f"no answer to {command}\n{self.text()[-3000:]}")
@@ -304,6 +313,41 @@ class Events:
         self.connection.close()
 
 
+class Store:
+    """A Redis of its own for results, which can be stopped and started again with what it had."""
+
+    def __init__(self, folder):
+        self.port = free_port()
+        self.command = [require_program("redis-server", "redis-server"), "--port", str(self.port), "--bind",
+                        "127.0.0.1", "--dir", str(folder), "--appendonly", "yes", "--appendfsync", "always"]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self):
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
+        client = redis.Redis(port=self.port)
+
+        def answers():
+            try:
+                return client.ping()
+            except redis.ConnectionError:
+                return False
+
+        wait_for(answers, what="the store")
+        client.close()
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path)
+    store.start()
+    yield store
+    store.stop()
+
+
 class RabbitMQ:
     """A RabbitMQ of our own, which can be killed and started again with what it had stored."""
 
@@ -366,20 +410,44 @@ class RabbitMQ:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
+    def control(self, *arguments):
+        """Run rabbitmqctl."""
+        program = str(Path(self.command[0]).with_name("rabbitmqctl")) if "/" in self.command[0] else "rabbitmqctl"
+        done = subprocess.run([program, *arguments], env=self.environ, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def close(self, ports):
+        """Close the connections from these ports."""
+        for line in self.control("-q", "list_connections", "pid", "peer_port").splitlines():
+            pid, _, port = line.rpartition("\t")
+            if port.isdigit() and int(port) in ports:
+                self.control("close_connection", pid, "on purpose")
+
     def messages(self, app, queue):
         """How many are ready in `queue`."""
         with app.connection_for_read() as connection:
             return connection.default_channel.queue_declare(queue, passive=True).message_count
 
 
+def connected(sock):
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 class Proxy:
-    """Passes TCP connections on to a port; `drop` cuts all there are."""
+    """Passes TCP connections on to a port; `drop` cuts all there are.  While `open` is clear, nothing comes through."""
 
     def __init__(self, port):
         self.target = port
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.sockets = []
+        self.open = threading.Event()
+        self.open.set()
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
@@ -388,14 +456,26 @@ class Proxy:
                 client = self.listener.accept()[0]
             except OSError:
                 return
-            server = socket.create_connection(("127.0.0.1", self.target))
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                client.close()
+                continue
             self.sockets += [client, server]
-            threading.Thread(target=self.copy, args=(client, server), daemon=True).start()
-            threading.Thread(target=self.copy, args=(server, client), daemon=True).start()
+            threading.Thread(target=self.serve, args=(client, server), daemon=True).start()
+
+    def serve(self, client, server):
+        back = threading.Thread(target=self.copy, args=(server, client), daemon=True)
+        back.start()
+        self.copy(client, server)
+        back.join()
+        client.close()
+        server.close()
 
     def copy(self, source, target):
         try:
             while data := source.recv(65536):
+                self.open.wait()
                 target.sendall(data)
         except OSError:
             pass
@@ -413,6 +493,11 @@ class Proxy:
             except OSError:
                 pass
 
+    def ports(self):
+        """Of its ends of the connections to the server, the oldest first."""
+        return [sock.getsockname()[1] for sock in self.sockets[1::2] if sock.fileno() >= 0 and connected(sock)]
+
     def close(self):
         self.listener.close()
+        self.open.set()
         self.drop()

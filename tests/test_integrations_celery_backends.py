@@ -1,7 +1,9 @@
 """weald's Celery pool: results that tasks wait for, on each of Celery's result backends; a store that goes away."""
 
 import os
+import signal
 import socket
+import sqlite3
 import subprocess
 import time
 
@@ -11,7 +13,6 @@ pytest.importorskip("celery")
 pytest.importorskip("redis")
 
 import celery_environment  # noqa: E402
-import redis as redis_client  # noqa: E402
 from celery_worker import (  # noqa: E402, F401
     PATIENCE,
     RabbitMQ,
@@ -19,6 +20,7 @@ from celery_worker import (  # noqa: E402, F401
     free_port,
     redis_url,
     start,
+    store,
     wait_for,
     worker,
 )
@@ -114,6 +116,34 @@ def test_memcached(start, memcached):
     waited_for(start, python, environ={"BACKEND": f"cache+memcached://{memcached}"})
 
 
+# -------------------------------------------------------------------- SQLite in tasks
+
+def written(start, folder, python, task, *args, **environ):
+    """Thirty tasks at once that write to one SQLite file: each waits in its transaction, while the worker goes on."""
+    path = folder / "written.sqlite"
+    database = sqlite3.connect(path)
+    database.execute("create table written (number)")
+    command = [python, "-m", "celery", "-A", "celery_proj", "worker", "-P", "custom", "-c", "100", "-l", "INFO"]
+    worker = start(command=command, environ={"DATABASE": str(path), **environ})
+    results = [worker.send(task, *args) for _ in range(30)]
+    for result in results:
+        result.get(timeout=2 * PATIENCE)
+    assert database.execute("select count(*) from written").fetchone() == (30,)
+    database.close()
+    assert worker.stop() == 0
+
+
+def test_sqlalchemy_writes_to_sqlite(start, tmp_path):
+    path = str(tmp_path / "written.sqlite")
+    written(start, tmp_path, celery_environment.python("sqlalchemy"), "write_with_sqlalchemy", path, 0.02)
+
+
+def test_django_writes_to_sqlite(start, tmp_path):
+    python = celery_environment.python("django", "django-celery-results")
+    written(start, tmp_path, python, "write_with_django", 0.02, DJANGO_SETTINGS_MODULE="celery_django",
+            ENGINE="celery_sqlite")
+
+
 # -------------------------------------------------------------------- few connections
 
 @pytest.mark.parametrize("setting", ["redis_max_connections", "weald_result_connections"])
@@ -124,41 +154,6 @@ def test_one_connection(start, setting):
 
 
 # -------------------------------------------------------------------- a store that goes away
-
-class Store:
-    """A Redis of its own for results, which can be stopped and started again with what it had."""
-
-    def __init__(self, folder):
-        self.port = free_port()
-        self.command = [require_program("redis-server", "redis-server"), "--port", str(self.port), "--bind",
-                        "127.0.0.1", "--dir", str(folder), "--appendonly", "yes", "--appendfsync", "always"]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self):
-        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
-        client = redis_client.Redis(port=self.port)
-
-        def answers():
-            try:
-                return client.ping()
-            except redis_client.ConnectionError:
-                return False
-
-        wait_for(answers, what="the store")
-        client.close()
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = Store(tmp_path)
-    store.start()
-    yield store
-    store.stop()
-
 
 def test_store_goes_away_while_tasks_end(start, store):
     """Each outcome is stored once it is back, and the log says it once."""
@@ -179,3 +174,17 @@ def test_store_goes_away_while_tasks_end(start, store):
     assert text.count("the result store is away") == text.count("the result store is back") == 1
     assert text.count("Traceback") <= 1 + 40, text  # each failed task has its own
     assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_worker_ends_while_the_store_is_away(start, store, number):
+    """Tasks that acknowledge late go back, if the worker is told to end before their outcome is stored."""
+    worker = start(environ={"BACKEND": store.url}, concurrency=10)
+    for _ in range(5):
+        worker.send("late_hold", f"gone-{number}")
+    wait_for(lambda: worker.pool()["running"] == 5)
+    store.stop()
+    worker.notes.rpush(f"gone-{number}", "go")
+    wait_for(lambda: "the result store is away" in worker.text())
+    assert worker.stop(number, 2 * PATIENCE) == 0, worker.text()
+    assert worker.queued() == (5, 0)

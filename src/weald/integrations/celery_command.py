@@ -9,6 +9,7 @@ import sys
 __all__ = ["arrange", "run"]
 
 POOL = "weald.integrations.celery:TaskPool"
+GEVENT_POOL = "weald.integrations.celery.alias_pool:TaskPool"
 
 
 def run(arguments: list[str]) -> None:
@@ -18,14 +19,17 @@ def run(arguments: list[str]) -> None:
         os.environ["CELERY_CUSTOM_WORKER_POOL"] = POOL
         from weald.integrations.celery import TaskPool  # noqa: F401  patches
     elif pool == "gevent":
-        import weald
+        from weald import install_as_gevent, monkey
 
-        weald.install_as_gevent()
+        install_as_gevent()
+        monkey.patch_all()
     sys.argv = ["celery", *arguments]
     try:
+        from celery import concurrency
         from celery.__main__ import main
     except ImportError as error:
         sys.exit(f"weald celery needs Celery 5.5 or later: {error}")
+    concurrency.ALIASES["gevent"] = GEVENT_POOL
     main()
 
 

@@ -25,9 +25,11 @@ def __getattr__(name: str) -> Any:
     # Before kombu looks for itself: it chooses its poller, and Celery its main loop and how results are awaited.
     kombu._environment = "weald"
 
+    from weald.integrations.celery import amqp
     from weald.integrations.celery.pool import TaskPool
     from weald.integrations.celery.timer import Timer
 
+    amqp.arrange()
     TaskPool.__module__ = __name__  # what the worker's banner and statistics show
     globals().update(TaskPool=TaskPool, Timer=Timer)
     return globals()[name]

@@ -1,10 +1,9 @@
 """The worker's main loop on weald.
 
-Called by: Celery (`LoopStep` is one of its consumer's bootsteps), pool.py.
+Called by: Celery (`LoopStep` is one of its consumer's bootsteps), pool.py, alias_pool.py.
 
 The loop is Celery's `synloop` but for what that does not do: its heartbeat timers end with the connection they are
-for, frames on a connection that several greenlets write to are written one after the other, and it looks at the
-worker's state twice a second.
+for, and it looks at the worker's state twice a second.  It is the one greenlet that reads the consumer's connection.
 """
 
 from collections.abc import Callable
@@ -15,11 +14,12 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from kombu import Connection
 
-from weald._core import RLock, Semaphore
+from weald._core import Semaphore, sleep
+from weald.integrations.celery.amqp import leave_prefetching_to_the_loop
 from weald.integrations.celery.batches import batch_acknowledgements
 from weald.integrations.celery.fetch import fetcher
 
-__all__ = ["LoopStep", "loop"]
+__all__ = ["LoopStep", "listen", "loop"]
 
 logger = get_logger("celery.pool")
 
@@ -28,7 +28,7 @@ TRIM = 2.0  # seconds after the start until connections that only the start need
 
 
 class LoopStep(bootsteps.Step):
-    """Gives the consumer the loop of its pool, if that has one (`consumer_loop`)."""
+    """Gives the consumer the loop of its pool, if that has one (`consumer_loop`), and else mends Celery's."""
 
     def __init__(self, c: Any, **kwargs: Any) -> None:
         pool_loop = getattr(c.pool, "consumer_loop", None)
@@ -38,6 +38,9 @@ class LoopStep(bootsteps.Step):
                 c.call_soon_ack = _bounded(c.call_soon_ack)
             else:
                 c.call_soon = _at_once(c.call_soon)
+        else:
+            c.loop = _noticing(c.loop)
+        leave_prefetching_to_the_loop(c)
         super().__init__(c, **kwargs)
 
 
@@ -84,7 +87,6 @@ def loop(
     dispatcher = c.event_dispatcher
     for conn in (connection, dispatcher.connection if dispatcher else None):
         if conn is not None:
-            _serialize_frames(conn)
             entry = _start_heartbeat(c.timer, conn, hbrate, errors, drain=conn is not connection)
             if entry is not None:
                 entries.append(entry)
@@ -99,6 +101,7 @@ def loop(
             state.maybe_shutdown()
             if errors:
                 raise errors[0]
+            _check_connected(connection)
             if qos.prev != qos.value:
                 qos.update()
             c.perform_pending_operations()
@@ -117,6 +120,31 @@ def loop(
         raise
 
 
+def _noticing(celery_loop: Callable[..., None]) -> Callable[..., None]:
+    """Celery's loop, which notices that its connection is broken whoever has found that out."""
+
+    def noticing(c: Any, connection: Any, *args: Any, **kwargs: Any) -> None:
+        for name in "drain_events", "heartbeat_check":
+            setattr(connection, name, _checked(connection, getattr(connection, name)))
+        celery_loop(c, connection, *args, **kwargs)
+
+    return noticing
+
+
+def _checked(connection: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        _check_connected(connection)
+        return method(*args, **kwargs)
+
+    return checked
+
+
+def _check_connected(connection: Any) -> None:
+    """kombu would connect again, without a consumer, if a greenlet that writes has found the connection broken."""
+    if not connection.connected:
+        raise ConnectionResetError("the connection to the broker is broken")
+
+
 def _cancel(timer: Any, entries: list[Any]) -> None:
     for entry in entries:
         timer.cancel(entry)
@@ -133,6 +161,7 @@ def _start_heartbeat(timer: Any, connection: Any, rate: float, errors: list[Base
 
     def tick() -> None:
         try:
+            _check_connected(connection)
             if drain:
                 try:
                     connection.drain_events(timeout=0.001)
@@ -145,20 +174,20 @@ def _start_heartbeat(timer: Any, connection: Any, rate: float, errors: list[Base
     return timer.call_repeatedly(interval / rate, tick)
 
 
-def _serialize_frames(connection: Any) -> None:
-    """Have py-amqp write whole frames, whichever greenlets write: it keeps one buffer per connection."""
-    amqp = connection.connection
-    write = getattr(amqp, "frame_writer", None)
-    if write is None or hasattr(write, "weald_lock"):
-        return
-    lock = RLock()
-
-    def locked(*args: Any, **kwargs: Any) -> Any:
-        with lock:
-            return write(*args, **kwargs)
-
-    locked.weald_lock = lock  # type: ignore[attr-defined]
-    amqp.frame_writer = locked
+def listen(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Run Celery's listener for remote control, and again if just its own connection breaks."""
+    step: Any = getattr(function, "__self__", None)
+    c = args[0] if args else None
+    while True:
+        try:
+            function(*args, **kwargs)
+            return
+        except Exception as error:
+            stop = getattr(step, "_node_shutdown", None)
+            sleep(LOOK * 2)  # the loop sees whether its connection is broken, too; then Celery starts another listener
+            if stop is None or stop.is_set() or step._node_shutdown is not stop or not getattr(c, "connection", None):
+                return
+            logger.warning("the connection for remote control is broken: %r", error)
 
 
 def trim_connections(c: Any) -> None:

@@ -30,16 +30,17 @@ from celery.utils.log import get_logger
 from greenlet import getcurrent
 
 from weald._core import Greenlet, Timer, get_hub, monotonic, spawn_raw
-from weald.integrations.celery import coroutines
+from weald.integrations.celery import coroutines, forks
 
-__all__ = ["Ended", "Job", "JobPid", "recording", "wrap_body"]
+__all__ = ["Ended", "Job", "JobPid", "acknowledges_late", "recording", "wrap_body"]
 
 logger = get_logger("celery.pool")
 
 TIME_LIMIT = "time limit"
 KILLED = "killed"
 SIGNAL: Any = signal.SIGRTMIN + 5  # simulated; see watchdog.py
-AGAIN = 0.05  # seconds until a job that went on after `Ended` is struck again
+AGAIN = 0.05  # seconds until a limit that met a busy job is tried again
+CLEANUP = 1.0  # seconds that `finally` clauses get after `Ended`, until the job is struck again
 PUT_OFF = 4  # Ended is raised up to so many bytecodes later, less one
 POSTRUN = 2.0  # seconds that handlers of `task_postrun` get after `Ended`
 HOOKS = 5.0  # seconds that the hooks get which Celery calls for a task that has hit its hard limit
@@ -123,6 +124,11 @@ class Job(Greenlet):
         """The task's id, for logs; "?" if the call has none."""
         return str(self.target_args[1]) if len(self.target_args) > 1 else "?"
 
+    @property
+    def request(self) -> Any:
+        """Celery's request, whose methods the callbacks are; None if they are somebody else's."""
+        return getattr(self.callbacks.get("accept_callback"), "__self__", None)
+
     # ---------------------------------------------------------------- running
 
     def _run(self) -> None:
@@ -141,7 +147,7 @@ class Job(Greenlet):
 
     def _work(self) -> None:
         accept = self.callbacks.get("accept_callback")
-        if _called_off(accept):
+        if _called_off(self.request):
             return
         if accept is not None:
             accept(JobPid(self), self.began)
@@ -182,10 +188,12 @@ class Job(Greenlet):
                 self.call("timeout_callback", False, self.hard)
             finally:
                 self.open = False
+        except Reject as error:
+            self.request.reject(requeue=error.requeue)
         except Ended:
             logger.error("hooks of %s[%s] are cut short: its hard limit (%ss) was %s s ago",
                          self.task_name, self.task_id, self.hard, HOOKS)
-            _settle(self.callbacks.get("timeout_callback"))
+            _settle(self.request)
 
     def call(self, name: str, *args: Any) -> None:
         """Call one of Celery's callbacks, if it was given."""
@@ -256,7 +264,7 @@ class Job(Greenlet):
         """In the hub: raise Ended in the task, and again as long as it goes on."""
         if not self.open or self.dead:
             return
-        self._later(self._strike)
+        self._later(self._strike, CLEANUP if self.may_be_struck(monotonic()) else AGAIN)
         if getcurrent() is not self and self.may_be_struck(monotonic()):
             self.throw(Ended, self)  # made there, so that nobody here keeps it alive
 
@@ -281,25 +289,30 @@ class Job(Greenlet):
         return f"<Job {self.number} {self.task_name}[{self.task_id}]>"
 
 
-def _called_off(accept: Any) -> bool:
+def _called_off(request: Any) -> bool:
     """Has the task expired or been revoked while it waited for a slot?  Celery's request, which records that, knows.
 
     Celery itself looks only when it hands the task to the pool.
     """
-    revoked = getattr(getattr(accept, "__self__", None), "revoked", None)
+    revoked = getattr(request, "revoked", None)
     return callable(revoked) and bool(revoked())
 
 
-def _settle(callback: Any) -> None:
+def _settle(request: Any) -> None:
     """Acknowledge or give back the message of a task that has hit its hard limit, as Celery's request would have."""
-    request = getattr(callback, "__self__", None)
     task = getattr(request, "task", None)
-    if request is None or not getattr(task, "acks_late", False):
+    if not getattr(task, "acks_late", False):
         return
     if getattr(task, "acks_on_timeout", getattr(task, "acks_on_failure_or_timeout", True)):
         request.acknowledge()
     else:
         request.reject(requeue=True)
+
+
+def acknowledges_late() -> bool:
+    """Whether a job runs whose message is acknowledged when it ends."""
+    job = getcurrent()
+    return isinstance(job, Job) and bool(getattr(getattr(job.request, "task", None), "acks_late", False))
 
 
 @contextmanager
@@ -354,21 +367,20 @@ def wrap_body(run: Callable[..., Any]) -> Callable[..., Any]:
             value = run(*args, **kwargs)
             if type(value) is CoroutineType:
                 value = coroutines.run(value)
-            job.inside = False  # no call between this and the return of `run`: nothing can be raised there
-        except Exception:
-            job.inside = False
-            if job.ended is not None:
-                raise Ended(job) from None
+        except Ended:
             raise
         except BaseException as error:
-            job.inside = False
-            if isinstance(error, Ended):
-                raise
+            if forks.in_child():
+                forks.leave(error)
             if job.ended is not None:
                 raise Ended(job) from None
-            if isinstance(error, (SystemExit, KeyboardInterrupt, MemoryError)):
+            if isinstance(error, (Exception, SystemExit, KeyboardInterrupt, MemoryError)):
                 raise
             raise _as_exception(error).with_traceback(error.__traceback__) from None
+        finally:
+            job.inside = False
+        if forks.in_child():
+            forks.leave(None)
         if job.ended is not None:
             raise Ended(job)
         return value

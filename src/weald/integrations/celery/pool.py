@@ -6,7 +6,8 @@ Invariants:
 - `running` holds the jobs that have a slot, at most `limit` but for those left over when the pool shrinks; `waiting`
   holds the others in their order.  A slot that comes free goes to the first that waits.
 - `on_apply` never blocks: a full pool does not hold up the consumer.
-- A job that waits is not acknowledged.  When the pool closes, those are dropped, and the broker gives them back.
+- A job that waits is not acknowledged.  When the pool closes, those are dropped, and the broker gives them back; so it
+  is when the broker's connection is lost, for those that it delivers again.
 """
 
 import itertools
@@ -23,8 +24,8 @@ from celery.utils.log import get_logger
 from celery.worker import state
 
 from weald._core import Event, monotonic, spawn_raw
-from weald.integrations.celery import consumer, replacement, results
-from weald.integrations.celery.job import Job, JobPid, wrap_body
+from weald.integrations.celery import consumer, forks, replacement, results
+from weald.integrations.celery.job import Job, JobPid, recording, wrap_body
 from weald.integrations.celery.timer import Timer
 from weald.integrations.celery.watchdog import Watchdog
 
@@ -96,6 +97,7 @@ class TaskPool(BasePool):
 
     def on_start(self) -> None:
         """Celery calls it once, before the first task."""
+        forks.mark_worker(recording)
         self._context = copy_context()
         self.watchdog.start()
         if self.app is not None:
@@ -116,6 +118,7 @@ class TaskPool(BasePool):
             logger.warning("%d tasks are ended: they still run when the pool has to stop", len(self.running))
             self._end_all()
             self._empty.wait(COLD_PATIENCE)
+        forks.end_children()
         self.watchdog.stop()
 
     def on_close(self) -> None:
@@ -127,6 +130,7 @@ class TaskPool(BasePool):
         self._drop_waiting()
         self._end_all()
         self._empty.wait(COLD_PATIENCE)
+        forks.end_children()
         self.watchdog.stop()
 
     def _end_all(self) -> None:
@@ -138,6 +142,10 @@ class TaskPool(BasePool):
 
     def _drop_waiting(self) -> None:
         self.waiting.clear()
+
+    def flush(self) -> None:
+        """Celery calls this when the broker's connection is lost: what waits and is delivered again is dropped."""
+        self.waiting = deque(job for job in self.waiting if _is_only_here(job))
 
     def restart(self) -> None:
         """Celery's `pool_restart`: modules may have been loaded anew; running tasks go on as they are."""
@@ -235,7 +243,7 @@ class TaskPool(BasePool):
 
     def spawn_n(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """For Celery's remote control: run `function` in a greenlet that is no job."""
-        return spawn_raw(function, *args, **kwargs)
+        return spawn_raw(consumer.listen, function, *args, **kwargs)
 
     # ---------------------------------------------------------------- replacing the process
 
@@ -290,3 +298,10 @@ class TaskPool(BasePool):
             "max-tasks-per-child": self.max_tasks or "N/A",
             "timeouts": (self.soft_timeout or 0, self.timeout or 0),
         }
+
+
+def _is_only_here(job: Job) -> bool:
+    """Whether the job's message has not been given back: kombu notes Redis's, and AMQP's all go back."""
+    message = getattr(job.request, "message", None)
+    qos = getattr(getattr(message, "channel", None), "qos", None)
+    return message is not None and message.delivery_tag in getattr(qos, "_delivered", ())

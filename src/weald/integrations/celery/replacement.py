@@ -36,7 +36,7 @@ def count() -> int:
 
 def at_exit() -> None:
     """Shut the worker down warmly, then run the same command anew."""
-    atexit.register(_now)
+    atexit.register(_now, os.getpid())
     state.should_stop = platforms.EX_OK
 
 
@@ -59,10 +59,12 @@ def after_recording(record: Callable[[], None], for_good: bool) -> None:
         _native_sleep(LOOK)
     if for_good:
         os._exit(platforms.EX_FAILURE)
-    _now()
+    _now(os.getpid())
 
 
-def _now() -> None:
+def _now(worker: int) -> None:
+    if os.getpid() != worker:
+        return  # a forked child ends
     os.environ[_COUNT] = str(count() + 1)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

@@ -1,6 +1,6 @@
 """The worker's result backend: who shares it, how results are stored while the store is away, who awaits results.
 
-Called by: pool.py.
+Called by: pool.py, alias_pool.py.
 
 Celery keeps a backend per thread, here per task: a connection for each result.  One backend is shared instead where
 that is safe (`SHARED`); its Redis connections are bounded, and results share round trips.
@@ -15,6 +15,7 @@ from functools import partial, wraps
 from typing import Any
 
 from celery.backends.asynchronous import greenletDrainer, register_drainer
+from celery.exceptions import Reject
 from celery.utils.log import get_logger
 from celery.utils.time import get_exponential_backoff_interval
 from celery.worker import state
@@ -22,7 +23,7 @@ from kombu.utils.imports import symbol_by_name
 
 from weald._core import Event, Greenlet, monotonic, sleep, spawn
 from weald.integrations.celery.batches import batch_results
-from weald.integrations.celery.job import recording
+from weald.integrations.celery.job import acknowledges_late, recording
 
 __all__ = ["arrange_backend"]
 
@@ -42,7 +43,7 @@ PERSISTENT = ("store_result", "on_chord_part_return")
 
 FEWEST = 2  # connections to Redis: one awaits results, one stores and reads them
 WAIT = 60.0  # seconds until a greenlet that waits for a connection to Redis fails
-STOPPING = 30.0  # seconds that a worker which was told to stop goes on trying to store an outcome
+STOPPING = 20.0  # seconds that a worker which was told to stop goes on trying to store an outcome
 
 
 @register_drainer("weald")
@@ -58,16 +59,20 @@ class _Drainer(greenletDrainer):
         return Event()
 
 
-def arrange_backend(app: Any, connections: int) -> None:
-    """Have all backends that `app` makes record safely; a shared one to Redis has at most `connections` connections."""
+def arrange_backend(app: Any, connections: int | None) -> None:
+    """Have all backends that `app` makes record safely; a shared one to Redis has at most `connections` connections.
+
+    With None, none is shared that Celery would not share.
+    """
     make = app._get_backend
     away = _Outage()
 
     def get_backend() -> Any:
         backend = make()
-        if app.conf.get("result_backend_thread_safe") is not True:
-            backend.thread_safe = _may_be_shared(backend)
-        _bound_redis(backend, connections, away)
+        if connections is not None:
+            if app.conf.get("result_backend_thread_safe") is not True:
+                backend.thread_safe = _may_be_shared(backend)
+            _bound_redis(backend, connections, away)
         for name in PERSISTENT:
             setattr(backend, name, _persistent(backend, getattr(backend, name), away))
         for name in RECORDING:
@@ -119,11 +124,22 @@ class _Outage:
 
     def __init__(self) -> None:
         self.lasts = False
+        self._given_up_at: float | None = None  # monotonic
 
     def begins(self, error: BaseException) -> None:
         if not self.lasts:
             self.lasts = True
             logger.error("the result store is away, results are stored when it is back: %r", error)
+
+    def is_given_up(self) -> bool:
+        """Whether the worker ends, and has tried for long enough."""
+        if state.should_terminate is not None:
+            return True
+        if state.should_stop is None:
+            return False
+        if self._given_up_at is None:
+            self._given_up_at = monotonic() + STOPPING
+        return monotonic() > self._given_up_at
 
     def ends(self) -> None:
         if self.lasts:
@@ -148,7 +164,6 @@ def _persistent(backend: Any, function: Callable[..., Any], away: _Outage) -> Ca
     @wraps(function)
     def persist(*args: Any, **kwargs: Any) -> Any:
         tries = 0
-        given_up_at: float | None = None
         with recording():
             while True:
                 try:
@@ -156,11 +171,11 @@ def _persistent(backend: Any, function: Callable[..., Any], away: _Outage) -> Ca
                 except Exception as error:
                     if not backend.exception_safe_to_retry(error):
                         raise
-                    if given_up_at is None and state.should_stop is not None:
-                        given_up_at = monotonic() + STOPPING
-                    if state.should_terminate is not None or given_up_at is not None and monotonic() > given_up_at:
-                        raise
                     away.begins(error)
+                    if away.is_given_up():
+                        if acknowledges_late():
+                            raise Reject(error, requeue=True) from error  # another worker runs the task
+                        raise
                 else:
                     away.ends()
                     return value

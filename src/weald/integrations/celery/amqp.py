@@ -1,0 +1,162 @@
+"""AMQP connections that many greenlets of a worker use.
+
+Called by: `weald.integrations.celery`, when it is asked for the pool; alias_pool.py.
+
+py-amqp keeps one buffer for reading and one for writing per connection, and counts on answers in the order of its
+questions.  `arrange` has kombu make connections of a class of its own.
+
+Invariants:
+- One greenlet reads a connection at a time; who comes meanwhile waits until a message was read, and looks again.
+- A wait with a timeout ends then, also if the broker's heartbeats come more often.
+- Frames are written one after the other.  A frame that was written in part breaks the connection.
+- The connection is broken if the broker does not answer, or does not take a frame, within `ANSWER` seconds, or sends no
+  heartbeats: all that wait on it get an error, and kombu connects again.
+- What changes the consumer's prefetch count is asked by the greenlet of the consumer's loop.
+"""
+
+import _socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from greenlet import getcurrent
+
+from weald._core import Event, RLock, Timeout, monotonic
+
+__all__ = ["arrange", "leave_prefetching_to_the_loop"]
+
+ANSWER = 60.0  # seconds that a broker has for an answer, or for taking a frame
+FOR_EVER = 1e9  # seconds
+
+
+def arrange() -> None:
+    """Have kombu make AMQP connections that greenlets may share."""
+    try:
+        from kombu.transport import pyamqp
+    except ImportError:
+        return
+    if not hasattr(pyamqp.Transport.Connection, "weald_reader"):
+        pyamqp.Transport.Connection = _shared(pyamqp.Transport.Connection)
+
+
+def _channel(channel_class: Any) -> Any:
+    """A subclass of py-amqp's `Channel`."""
+
+    class Channel(channel_class):
+        def wait(self, *args: Any, **kwargs: Any) -> Any:
+            with _answered(self.connection):
+                return super().wait(*args, **kwargs)
+
+    return Channel
+
+
+def _shared(connection_class: Any) -> Any:
+    """A subclass of py-amqp's `Connection`."""
+
+    class Connection(connection_class):
+        weald_reader: Any = None  # the greenlet that reads
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._was_read = Event()
+            self._writing = RLock()
+            make = getattr(self, "frame_writer_cls")  # noqa: B009  its type is py-amqp's affair
+            self.frame_writer_cls = lambda connection, transport: partial(
+                self._write_frame, make(connection, transport), transport
+            )
+
+        def drain_events(self, timeout: float | None = None) -> None:
+            if timeout is None:
+                timeout = FOR_EVER  # else py-amqp takes whatever timeout the socket has
+            current = getcurrent()
+            if self.weald_reader is not None and self.weald_reader is not current:
+                if not self._was_read.wait(timeout):
+                    raise TimeoutError("timed out")
+                return
+            outer, self.weald_reader = self.weald_reader, current
+            deadline = monotonic() + timeout
+            try:
+                while not self.blocking_read(timeout):  # a heartbeat, or part of a message
+                    timeout = deadline - monotonic()
+                    if timeout <= 0.0:
+                        raise TimeoutError("timed out")
+            finally:
+                self.weald_reader = outer
+                if outer is None:
+                    was_read, self._was_read = self._was_read, Event()
+                    was_read.set()
+
+        def wait(self, *args: Any, **kwargs: Any) -> Any:
+            with _answered(self):
+                return super().wait(*args, **kwargs)
+
+        def heartbeat_tick(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().heartbeat_tick(*args, **kwargs)
+            except BaseException:
+                _break(self)
+                raise
+
+        def _write_frame(self, write: Callable[..., Any], transport: Any, *args: Any) -> Any:
+            with self._writing:
+                try:
+                    if transport.sock is not None:
+                        transport.sock.settimeout(ANSWER)
+                    return write(*args)
+                except BaseException:
+                    _break(self)
+                    raise
+
+    Connection.Channel = _channel(connection_class.Channel)
+    return Connection
+
+
+class _answered:
+    """In the `with` block, `connection` is broken, with TimeoutError, if the broker does not answer in time."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._timeout = Timeout(ANSWER, TimeoutError(f"the broker has not answered for {ANSWER:.0f} s"))
+
+    def __enter__(self) -> None:
+        self._timeout.start()
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self._timeout.close()
+        if error is self._timeout.exception:
+            _break(self._connection)
+
+
+def _break(connection: Any) -> None:
+    """End all reading and writing on py-amqp's connection, if there is one."""
+    sock = getattr(getattr(connection, "_transport", None), "sock", None)
+    if sock is not None:
+        try:
+            _socket.socket.shutdown(sock, _socket.SHUT_RDWR)  # that of TLS's class would go on in plain text
+        except OSError:
+            pass
+
+
+def leave_prefetching_to_the_loop(c: Any) -> None:
+    """After a reconnect each acknowledgement restores some of the prefetch count: a question to the broker.
+
+    Celery's consumer `c` asks it in the greenlet that acknowledges, while its loop reads the connection.
+    """
+    name = "_restore_prefetch_count_after_connection_restart"
+    restore = getattr(c, name, None)
+    if restore is None:
+        return
+
+    def later(promise: Any, *args: Any) -> None:
+        def now() -> None:
+            if c.connection is not None and c.qos is not None:
+                restore(promise, *args)
+
+        if c.connection is None:  # what ends now counts when the next connection begins
+            count = min(c.initial_prefetch_count + c.prefetch_multiplier, c.max_prefetch_count)
+            c.initial_prefetch_count = count
+            c._maximum_prefetch_restored = count == c.max_prefetch_count
+        else:
+            c._pending_operations.append(now)  # the loop calls it
+
+    setattr(c, name, later)

@@ -1,0 +1,120 @@
+"""Children that tasks fork, with `multiprocessing` or by hand.
+
+Called by: pool.py, job.py.
+
+Invariants:
+- A child has none of the worker's signal handlers: SIGTERM ends it, as it ends any program.
+- A child never comes back into Celery's code: it would use the worker's connections.  It ends with the task's body.
+- The worker leaves no child of `multiprocessing` behind, and waits for none without end.
+"""
+
+import multiprocessing.pool
+import multiprocessing.process
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import wraps
+from typing import Any, NoReturn
+
+import billiard.pool
+import billiard.process
+from celery.utils.log import get_logger
+
+from weald._core import monotonic
+
+__all__ = ["end_children", "in_child", "leave", "mark_worker"]
+
+logger = get_logger("celery.pool")
+
+PATIENCE = 2.0  # seconds from SIGTERM to SIGKILL
+_OWN = ("celery", "weald")  # whose handlers are the worker's
+_OBEYED = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
+_worker = 0  # the worker's process id
+
+
+def mark_worker(recording: Callable[[], AbstractContextManager[None]]) -> None:
+    """This process is the worker, and what forks from it are its children.  In `recording()` no task is ended."""
+    global _worker
+    if not _worker:
+        os.register_at_fork(after_in_child=_begin)
+        processes: tuple[Any, ...] = (multiprocessing.process.BaseProcess, billiard.process.BaseProcess)
+        pools: tuple[Any, ...] = (multiprocessing.pool.Pool, billiard.pool.Pool)
+        for process in processes:
+            process.start = _whole(process.start, recording)
+        for pool in pools:
+            pool.__init__ = _whole(pool.__init__, recording)
+    _worker = os.getpid()
+
+
+def _whole(start: Callable[..., None], recording: Callable[[], AbstractContextManager[None]]) -> Callable[..., None]:
+    """`start`, in which a task is not ended: of a child that is started in part nobody would know, and threads of a
+    pool that is made in part fail (billiard's end the process then).
+    """
+
+    @wraps(start)
+    def whole(*args: Any, **kwargs: Any) -> None:
+        with recording():
+            start(*args, **kwargs)
+
+    return whole
+
+
+def _begin() -> None:
+    """In the child."""
+    for name in _OBEYED:
+        number = getattr(signal, name, None)
+        if number is None:
+            continue
+        handler = signal.getsignal(number)
+        if callable(handler) and getattr(handler, "__module__", "").partition(".")[0] in _OWN:
+            signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
+
+
+def in_child() -> bool:
+    """Is this process a child of the worker?"""
+    return _worker != 0 and os.getpid() != _worker
+
+
+def leave(error: BaseException | None) -> NoReturn:
+    """End the child, whose task's body has returned, or raised `error`, as a program of its own would end."""
+    status = 0
+    if isinstance(error, SystemExit):
+        if isinstance(error.code, int):
+            status = error.code
+        elif error.code is not None:
+            print(error.code, file=sys.__stderr__)
+            status = 1
+    elif error is not None:
+        traceback.print_exception(error, file=sys.__stderr__)
+        status = 1
+    for stream in sys.stdout, sys.stderr, sys.__stderr__:
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            pass
+    os._exit(status & 0xFF)
+
+
+def end_children() -> None:
+    """End the children of `multiprocessing` and billiard that tasks have left; these would be waited for at exit."""
+    left: list[Any] = []
+    for name in "multiprocessing", "billiard":
+        module = sys.modules.get(name)
+        if module is not None and hasattr(module, "active_children"):
+            left += module.active_children()
+    if not left:
+        return
+    logger.warning("%d processes that tasks have left are ended: %s", len(left), ", ".join(map(repr, left)))
+    for child in left:
+        child.terminate()
+    deadline = monotonic() + PATIENCE
+    for child in left:
+        child.join(max(deadline - monotonic(), 0.0))
+        if child.exitcode is None:
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
