@@ -552,3 +552,36 @@ def test_what_is_closed_while_another_thread_waits_for_it() -> None:
         """
     )
     assert out == "[[], []]\n[[], []]\n[True]\n"
+
+
+# ------------------------------------------------------------------ who saw the event, and who took it
+
+
+@pytest.mark.parametrize("order", ["watcher first", "watcher last"])
+@pytest.mark.parametrize("how", ["select", "poll"])
+def test_what_a_watcher_has_taken_was_ready(order: str, how: str) -> None:
+    """A callback of the loop drains the socket before the greenlet runs, which is told what the loop has seen."""
+    a, b = stdlib_socket.socketpair()
+    with a, b:
+        a.setblocking(False)
+        watcher = weald.get_hub().loop.io(a.fileno(), 1)
+        taken: list[bytes] = []
+
+        def ask() -> Any:
+            if how == "select":
+                return select.select([a], [], [], 30)[0]
+            poller = select.poll()
+            poller.register(a, select.POLLIN)
+            return poller.poll(30_000)
+
+        if order == "watcher first":
+            watcher.start(lambda: taken.append(a.recv(10)))
+        asker = weald.spawn(ask)
+        settle()
+        if order == "watcher last":
+            watcher.start(lambda: taken.append(a.recv(10)))
+        b.send(b"x")
+        begin = weald._core.monotonic()
+        assert asker.get(timeout=60) == ([a] if how == "select" else [(a.fileno(), select.POLLIN)])
+        assert taken == [b"x"] and weald._core.monotonic() < begin + 30
+        watcher.stop()

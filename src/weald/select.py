@@ -12,7 +12,6 @@ import os
 import select as _stdlib
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
 from math import ceil
 from select import (
     EPOLLIN,
@@ -64,18 +63,17 @@ def _loop_events(masks: dict[int, int]) -> dict[int, int] | None:
     return {fd: (READ if mask & POLLIN else 0) | (WRITE if mask & POLLOUT else 0) for fd, mask in masks.items()}
 
 
-def _wait(masks: dict[int, int], seconds: float | None) -> None:
-    """Park until one of `masks` (descriptor: POLLIN…) may be ready, or for `seconds`."""
+def _wait(masks: dict[int, int], seconds: float | None) -> dict[int, int]:
+    """Park until one of `masks` (descriptor: POLLIN…) may be ready, or for `seconds`; return what the loop reported."""
     if waits_natively():
         poller = _poll()
         for fd, mask in masks.items():
             poller.register(fd, mask)
         poller.poll(None if seconds is None else ceil(max(seconds, 0.0) * 1000.0))
-        return
+        return {}
     wanted = _loop_events(masks)
     if wanted is not None:
-        poll_fds(wanted, seconds)
-        return
+        return poll_fds(wanted, seconds)
     # An epoll object, which knows all of poll's events, is itself readable when something in it is ready.
     try:
         made = _epoll()
@@ -83,13 +81,14 @@ def _wait(masks: dict[int, int], seconds: float | None) -> None:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise
         sleep(_PAUSE if seconds is None else min(seconds, _PAUSE))
-        return
+        return {}
     with made as inner:
         for fd, mask in masks.items():
             # A regular file cannot be registered, nor would its state ever change.
             with suppress(PermissionError):
                 inner.register(fd, mask)
         poll_fds({inner.fileno(): READ}, seconds)
+    return {}
 
 
 def _ready(
@@ -97,15 +96,31 @@ def _ready(
 ) -> list[tuple[int, int]]:
     """Return what `poller` finds, as soon as it finds anything, or after `seconds`.
 
-    `masks` is what it looks for; `changes`, whether others may change that meanwhile.
+    `masks` is what it looks for; `changes`, whether others may change that meanwhile.  What the loop has reported, and
+    somebody else has taken before this greenlet ran, counts as found: it was there.
     """
     found = poller.poll(0)
     if found or seconds == 0.0:
         sleep(0)
         return found
     wanted = None if changes or waits_natively() else _loop_events(masks)
-    wait = partial(_wait, masks) if wanted is None else partial(poll_fds, wanted)
-    return until(wait, seconds, poller.poll, 0) or []
+    reported: dict[int, int] = {}
+
+    def wait(limit: float | None) -> None:
+        reported.update(_wait(masks, limit) if wanted is None else poll_fds(wanted, limit))
+
+    def look() -> list[tuple[int, int]]:
+        found = poller.poll(0)
+        if found or not reported:
+            return found
+        events = {
+            fd: ((POLLIN if seen & READ else 0) | (POLLOUT if seen & WRITE else 0)) & masks.get(fd, 0)
+            for fd, seen in reported.items()
+        }
+        reported.clear()
+        return [(fd, mask) for fd, mask in events.items() if mask]
+
+    return until(wait, seconds, look) or []
 
 
 def _fileno(file: Any) -> int:

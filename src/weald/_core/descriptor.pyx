@@ -132,20 +132,21 @@ cdef class FdEntry(Target):
     cdef int ready(self, int events) except -1:
         cdef Listener listener
         cdef int spare
+        cdef int unheard = events
         if events & READ_EVENT and self.readers.head != NULL:
             wake_all(&self.readers, None)
-            events &= ~READ_EVENT
+            unheard &= ~READ_EVENT
         if events & WRITE_EVENT and self.writers.head != NULL:
             wake_all(&self.writers, None)
         if self.listeners:
             for listener in list(self.listeners):
                 if listener.events & events:
                     listener.ready(events)
-                    events &= ~READ_EVENT
+                    unheard &= ~READ_EVENT
         if self.gone:
             return 0
         # Write interest is dropped after the wake-up; read interest only if nobody waited for the event.
-        spare = self.watch.events & (WRITE_EVENT | (events & READ_EVENT))
+        spare = self.watch.events & (WRITE_EVENT | (unheard & READ_EVENT))
         if spare:
             spare &= ~self.wanted()
             if spare:
