@@ -126,21 +126,6 @@ def test_nothing_is_sent_in_plain_after_a_shutdown(certificate: Certificate) -> 
     assert run_patched(program(certificate, code)) in ("['an OSError']\n", "[None]\n")
 
 
-def test_unwrap_while_another_reads(certificate: Certificate) -> None:
-    same(
-        certificate,
-        """
-        a, b = pair()
-        thread, got = background(a.recv, 10)
-        settled(thread)
-        end, _ = background(lambda: b.recv(10) or b.unwrap())
-        ended, _ = background(a.unwrap)
-        thread.join()
-        print(got)
-        """,
-    )
-
-
 def test_close_while_another_writes(certificate: Certificate) -> None:
     code = """
         a, b = pair()
