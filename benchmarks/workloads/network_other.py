@@ -1,4 +1,4 @@
-"""The other end of `network_worker`'s rows, of the standard library alone: `network_other.py dns | tls … | drain …`."""
+"""The other end of `network_worker`'s rows, made of the standard library: `network_other.py dns …|tls …|drain …`."""
 
 import asyncio
 import selectors
@@ -11,13 +11,19 @@ CONNECTIONS = 50
 
 
 class _NameServer(asyncio.DatagramProtocol):
-    """Answers every question for an address with one, after a while."""
+    """Answers every question for an address with one, `delay` seconds later."""
+
+    def __init__(self, delay: float) -> None:
+        self.delay = delay
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
     def datagram_received(self, data: bytes, peer: object) -> None:
-        asyncio.get_running_loop().call_later(DELAY, self.answer, data, peer)
+        if self.delay:
+            asyncio.get_running_loop().call_later(self.delay, self.answer, data, peer)
+        else:
+            self.answer(data, peer)
 
     def answer(self, query: bytes, peer: object) -> None:
         end = 12
@@ -29,12 +35,12 @@ class _NameServer(asyncio.DatagramProtocol):
         self.transport.sendto(header + query[12 : end + 5] + record, peer)  # type: ignore[attr-defined]
 
 
-def dns() -> None:
+def dns(address: str = "127.0.0.1", port: str = "0", delay: str = str(DELAY)) -> None:
     async def serve() -> None:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_000_000)
-        sock.bind(("127.0.0.1", 0))
-        await asyncio.get_running_loop().create_datagram_endpoint(_NameServer, sock=sock)
+        sock.bind((address, int(port)))
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: _NameServer(float(delay)), sock=sock)
         print(sock.getsockname()[1], flush=True)
         await asyncio.Event().wait()
 
@@ -82,4 +88,7 @@ def drain(port: int) -> None:
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
-    {"dns": dns, "tls": tls, "drain": drain}[command](*map(int, arguments))
+    if command == "dns":
+        dns(*arguments)
+    else:
+        {"tls": tls, "drain": drain}[command](*map(int, arguments))
