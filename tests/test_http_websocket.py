@@ -134,6 +134,13 @@ def test_who_may_connect_from_a_page() -> None:
         (["http://b"], "http://b", 101),
         (["http://b"], "http://a", 403),
         ("*", "http://c", 101),
+        (None, "http://A:80", 101),
+        (None, "https://a", 101),  # somebody in front may take TLS off
+        (None, "http://a:81", 403),
+        (None, "ftp://a", 403),
+        (None, "null", 403),
+        (None, "http://[", 403),
+        (None, "http://a/page", 403),
     ]:
         with serving(application(echo, origins=origins)) as server:
             client = Client(server, f"Origin: {origin}\r\nConnection: close\r\n")
@@ -643,3 +650,104 @@ def test_a_server_that_stops_says_so() -> None:
         client.send(frame(CLOSE, b"\x03\xe9"))
         stopping.get(PATIENCE)
         client.sock.close()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "origin", "own"),
+    [
+        ("https", "a", "http://a", False),  # a page that anybody on the way may have made
+        ("https", "a:443", "https://a", True),
+        ("http", "", "null", False),
+        ("http", "", "http://", False),
+        ("http", "[::1]:8000", "http://[::1]:8000", True),
+    ],
+)
+def test_whose_page_is_our_own(scheme: str, host: str, origin: str, own: bool) -> None:
+    assert websocket._is_own(origin, {"wsgi.url_scheme": scheme, "HTTP_HOST": host}) is own
+
+
+def test_a_426_says_that_the_connection_may_change() -> None:
+    with serving(application(echo)) as server, closing(connect(server)) as sock, sock.makefile("rb") as file:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + LAST)
+        first, last = Response(file), Response(file)
+    assert (first.fields["upgrade"], first.fields["connection"]) == ("websocket", "Upgrade")
+    assert last.status == 426
+
+
+def compressed(size: int, count: int) -> bytes:
+    """`count` messages of `size` zeros."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    frames = []
+    for _ in range(count):
+        data = packer.compress(b"\0" * size) + packer.flush(zlib.Z_SYNC_FLUSH)
+        frames.append(frame(BINARY, data.removesuffix(b"\0\0\xff\xff"), reserved=4))
+    return b"".join(frames)
+
+
+def test_what_one_recv_brings_is_not_unpacked_at_once() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def handler(ws: WebSocket) -> None:
+        for message in ws:
+            seen.append((len(message), sum(map(len, ws._messages))))
+            if len(seen) == 60:
+                return
+
+    with talking(handler, "Sec-WebSocket-Extensions: permessage-deflate\r\n") as client:
+        client.send(compressed(1 << 20, 60))
+        assert client.receive()[0] == CLOSE
+        client.send(frame(CLOSE))
+    assert [size for size, _ in seen] == [1 << 20] * 60
+    # A piece of 1,024 bytes may complete one more.
+    assert max(waiting for _, waiting in seen) <= 1 << 21
+
+
+def test_messages_are_dropped_while_this_side_closes() -> None:
+    waiting: list[int] = []
+
+    class Watched(list[Any]):
+        def append(self, message: Any) -> None:
+            waiting.append(len(message))
+
+    def handler(ws: WebSocket) -> None:
+        ws.receive()
+        ws._messages = Watched()  # type: ignore[assignment]
+        ws.close()
+
+    with talking(handler, "Sec-WebSocket-Extensions: permessage-deflate\r\n") as client:
+        client.send(frame(TEXT, b"go"), frame(TEXT, b"more"))
+        assert client.receive()[0] == CLOSE
+        client.send(compressed(1 << 20, 20), frame(CLOSE))
+        assert client.file.read() == b""
+    assert waiting == []
+
+
+def test_a_message_in_single_bytes_is_gathered_in_one_buffer() -> None:
+    got: list[Any] = []
+
+    def handler(ws: WebSocket) -> None:
+        got.append(ws.receive())
+        got.append(ws.receive())
+
+    with talking(handler) as client:
+        for opcode in (BINARY, TEXT):
+            for byte in frame(opcode, b"x" * 300):
+                client.send(bytes([byte]))
+                weald.sleep(0)
+        assert client.closed() == 1000
+    assert got == [b"x" * 300, "x" * 300]
+
+
+def test_a_client_that_has_left_is_nobodys_error() -> None:
+    left = weald.event.Event()
+
+    def handler(ws: WebSocket) -> None:
+        assert left.wait(PATIENCE)
+        while True:
+            ws.send("x" * 10000)
+
+    with recorded_errors() as errors, talking(handler) as client:
+        client.file.close()
+        client.sock.close()
+        left.set()
+    assert errors == []

@@ -12,12 +12,14 @@ whole of one.  wsproto knows the protocol; this module reads, writes, waits, and
 
 Invariants:
 - One greenlet at a time receives; any number may send, frame by frame.
-- Whatever comes is taken apart in small pieces, so a compressed message cannot grow far beyond `max_message`.
+- What comes is taken apart in small pieces, and no further than to the next message: a connection holds one message,
+  what one piece can unpack to, and what one `recv` brings.  While this side closes, messages are dropped as they come.
 - Every wait is bounded: a client that answers no ping is dropped, as is one that takes no bytes.
 """
 
 import base64
 import binascii
+import io
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,7 +41,7 @@ with required("WebSockets", "wsproto", "h11"):
 
 __all__ = ["Closed", "HandshakeError", "Options", "WebSocket", "accept", "application"]
 
-_PIECE = 4096  # bytes looked at in one go; deflate makes at most 1,032 of one
+_PIECE = 1024  # bytes looked at in one go; deflate makes at most 1,032 of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,10 @@ class WebSocket:
         self._connection = connection
         self._sending = Lock()
         self._messages: deque[str | bytes] = deque()
-        self._parts: list[Any] = []
+        self._unread = b""  # what has come and was not looked at yet
+        self._closing = False  # has `close` been called?
+        self._text = io.StringIO()  # of the message that is under way, if it is a text
+        self._binary = bytearray()  # the same, if it is not
         self._size = 0
         self._fragments = 0
 
@@ -146,6 +151,9 @@ class WebSocket:
         while not self._messages:
             if self.closed is not None:
                 raise self.closed
+            if self._unread:
+                self._look_on()
+                continue
             patience = self.options.ping_timeout if pinged else self.options.ping_interval
             left = patience if deadline is None else deadline - monotonic()
             if left <= 0:
@@ -185,14 +193,18 @@ class WebSocket:
         """
         if self.closed is not None:
             return
+        self._closing = True
+        self._messages.clear()
         try:
             self._send_event(CloseConnection(code=code, reason=reason or None))
             end = monotonic() + self.options.close_timeout
             while self.closed is None and (left := end - monotonic()) > 0:
-                self._take(self._read(left))
+                if self._unread:
+                    self._look_on()
+                else:
+                    self._take(self._read(left))
         except (Closed, OSError):
             pass
-        self._messages.clear()
         if self.closed is None or self.closed.code == 1006:
             self.closed = Closed(code, reason)
 
@@ -243,17 +255,27 @@ class WebSocket:
             self.closed = closed
 
     def _take(self, data: bytes) -> None:
-        """Handle what came: keep messages, answer control frames."""
+        """Handle `data`, which has come, up to the first message that it completes."""
         if not data:
             self._end(Closed(1006, "the connection broke"))
             return
+        self._unread += data
+        self._look_on()
+
+    def _look_on(self) -> None:
+        """Handle what has come up to the next message: keep that, answer control frames."""
+        data, self._unread = self._unread, b""
+        at = 0
         try:
-            for start in range(0, len(data), _PIECE):
-                self._connection.receive_data(data[start : start + _PIECE])
+            while at < len(data) and not self._messages and self.closed is None:
+                piece = data[at : at + _PIECE]
+                at += len(piece)
+                self._connection.receive_data(piece)
                 for event in self._connection.events():
                     self._handle(event)
                     if self.closed is not None:
                         return
+            self._unread = data[at:]
         except RemoteProtocolError as error:
             hint = error.event_hint
             code = hint.code if isinstance(hint, CloseConnection) else 1002
@@ -261,7 +283,13 @@ class WebSocket:
 
     def _handle(self, event: Any) -> None:
         if isinstance(event, Message):
-            self._parts.append(event.data)
+            if self._closing:
+                return
+            text = isinstance(event, TextMessage)
+            if text:
+                self._text.write(event.data)
+            else:
+                self._binary += event.data
             self._size += len(event.data) if isinstance(event, BytesMessage) else _utf8_length(event.data)
             self._fragments += event.frame_finished
             if self._size > self.options.max_message:
@@ -269,9 +297,9 @@ class WebSocket:
             elif self._fragments > self.options.max_fragments:
                 self._refuse(1008, "too many fragments")
             elif event.message_finished:
-                text = isinstance(event, TextMessage)
-                self._messages.append("".join(self._parts) if text else b"".join(self._parts))
-                self._parts, self._size, self._fragments = [], 0, 0
+                self._messages.append(self._text.getvalue() if text else bytes(self._binary))
+                self._text, self._binary = io.StringIO(), bytearray()
+                self._size = self._fragments = 0
         elif isinstance(event, Ping):
             self._answer(event.response())
         elif isinstance(event, CloseConnection):
@@ -294,6 +322,26 @@ def _utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
+# RFC 9110 section 15.5.22: a 426 says which protocol it wants.
+_UPGRADE = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
+
+
+def _is_own(origin: str, environ: dict[str, Any]) -> bool:
+    """Return whether a page of `origin` is this server's own: of the same scheme, host and port (RFC 6454).
+
+    A page that came by TLS counts as ours if this server speaks without TLS: then somebody in front takes it off.
+    """
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    if parts.scheme != environ["wsgi.url_scheme"] and parts.scheme != "https":
+        return False
+    port = {"http": ":80", "https": ":443"}.get(parts.scheme, ":")
+    own = environ.get("HTTP_HOST", "").lower().removesuffix(port)
+    return bool(own) and origin.lower().removesuffix(port) == f"{parts.scheme}://{own}"
+
+
 def _check(environ: dict[str, Any], origins: Any) -> None:
     """RFC 6455 section 4.2.1.  Raises HandshakeError."""
     if environ["REQUEST_METHOD"] != "GET" or environ["SERVER_PROTOCOL"] != "HTTP/1.1":
@@ -302,9 +350,9 @@ def _check(environ: dict[str, Any], origins: Any) -> None:
         "upgrade" in tokens(environ.get("HTTP_CONNECTION", ""))
     )
     if not wanted or "weald.upgrade" not in environ:
-        raise HandshakeError("426 Upgrade Required", "this is for WebSockets", [("Upgrade", "websocket")])
+        raise HandshakeError("426 Upgrade Required", "this is for WebSockets", _UPGRADE)
     if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
-        raise HandshakeError("426 Upgrade Required", "unknown version", [("Sec-WebSocket-Version", "13")])
+        raise HandshakeError("426 Upgrade Required", "unknown version", [*_UPGRADE, ("Sec-WebSocket-Version", "13")])
     try:
         key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", ""), validate=True)
     except (ValueError, binascii.Error):
@@ -315,7 +363,7 @@ def _check(environ: dict[str, Any], origins: Any) -> None:
     if origin is None or origins == "*":
         return
     # Section 10.2: a browser sends cookies to us from anybody's page, and says from whose.
-    allowed = origin in origins if origins is not None else urlsplit(origin).netloc == environ.get("HTTP_HOST")
+    allowed = origin in origins if origins is not None else _is_own(origin, environ)
     if not allowed:
         raise HandshakeError("403 Forbidden", f"not from {origin}")
 
@@ -379,8 +427,11 @@ def application(
         except HandshakeError as error:
             start_response(error.status, [("Content-Type", "text/plain"), *error.headers])
             return [str(error).encode()]
-        with websocket:
-            handler(websocket)
+        try:
+            with websocket:
+                handler(websocket)
+        except Closed:
+            pass  # a client that has left is nobody's error
         return []
 
     return serve
