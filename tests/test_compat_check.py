@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from helpers import PATIENCE
 
 
@@ -34,6 +35,7 @@ def test_what_weald_lacks_is_named_with_what_to_use_instead(tmp_path):
     assert "LACKS    gevent.nonesuch" in out and f"{program}:4" in out
 
 
-def test_a_place_that_is_not_there(tmp_path):
-    status, _, err = check(tmp_path / "nowhere")
+@pytest.mark.parametrize("name", ["nowhere", "no.where"])
+def test_a_place_that_is_not_there(tmp_path, name):
+    status, _, err = check(tmp_path / name)
     assert status == 1 and "neither a file" in err

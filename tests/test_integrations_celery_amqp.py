@@ -20,8 +20,7 @@ from celery_worker import PATIENCE, Proxy, RabbitMQ, crew, redis_url, start, wai
 def rabbitmq(request, tmp_path_factory):
     server = RabbitMQ.early(request, tmp_path_factory)
     server.wait()
-    yield server
-    server.kill()
+    return server
 
 
 @pytest.fixture(scope="module")

@@ -216,7 +216,9 @@ def test_one_family_is_enough(lookups: Any) -> None:
 
 def test_silence_ends_in_a_timeout(lookups: Any, server: Server) -> None:
     fails(stdlib.EAI_AGAIN, "silent.test.", 80, stdlib.AF_INET)
-    assert server.asked["silent.test.", "A"] == 2, "it was not asked again, or for longer than it should"
+    # c-ares does not wait long for a server that has been fast: it may ask that one once more than the C library does.
+    most = 3 if isinstance(lookups, ares.Resolver) else 2
+    assert 2 <= server.asked["silent.test.", "A"] <= most, "it was not asked again, or for longer than it should"
 
 
 def test_a_lost_answer_is_asked_for_again(lookups: Any, server: Server) -> None:

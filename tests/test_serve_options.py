@@ -503,11 +503,14 @@ def authority(tmp_path: Path) -> Any:
         subprocess.run([openssl, *arguments], check=True, capture_output=True, cwd=tmp_path)
 
     key = ("-newkey", "rsa:2048", "-nodes")
-    call("req", "-x509", *key, "-subj", "/CN=authority", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem")
+    call(
+        *("req", "-x509", *key, "-subj", "/CN=authority", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem"),
+        *("-addext", "keyUsage=critical,keyCertSign"),  # which Python 3.13 and later want of an authority
+    )
 
     def make(name: str) -> tuple[str, str]:
         call("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
-        (tmp_path / "ext").write_text(f"subjectAltName=DNS:{name}\n")
+        (tmp_path / "ext").write_text(f"subjectAltName=DNS:{name}\nauthorityKeyIdentifier=keyid\n")
         call(
             *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
             *("-days", "2", "-extfile", "ext", "-out", f"{name}.pem"),

@@ -155,7 +155,10 @@ def sources(where: str) -> list[Path]:
     """The Python files of a directory, a file, or a package that can be imported.  SystemExit if there is none."""
     path = Path(where)
     if not path.exists():
-        spec = find_spec(where)
+        try:
+            spec = find_spec(where)
+        except ModuleNotFoundError:  # of the package that a dot in it seems to name
+            spec = None
         if spec is None or spec.origin is None:
             sys.exit(f"{where}: neither a file, nor a directory, nor a package that can be imported")
         path = Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
