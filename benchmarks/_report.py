@@ -35,6 +35,23 @@ def against(value: float | None, target: float | None) -> str:
     return f"{value:.2f} {'ok' if value <= target else 'OVER'}"
 
 
+def cpu_and_wall(entries: Sequence[Mapping[str, float]]) -> str:
+    """Medians of what the rounds took, in seconds: "CPU (wall)"."""
+    cpu, wall = (median([entry[clock] for entry in entries]) for clock in ("cpu", "wall"))
+    return "-" if cpu is None or wall is None else f"{cpu:.3f} ({wall:.3f})"
+
+
+def ratios(
+    clock: str,
+    ours: Sequence[Mapping[str, float]],
+    others: Sequence[Sequence[Mapping[str, float]]],
+    target: float | None,
+) -> list[str]:
+    """Our seconds on `clock` ("cpu" or "wall") to those of each of the others, with the verdict."""
+    mine = [entry[clock] for entry in ours]
+    return [against(ratio(mine, [entry[clock] for entry in entries]), target) for entries in others]
+
+
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A Markdown table with aligned columns, numbers to the right."""
     widths = [max(len(row[i]) for row in (header, *body)) for i in range(len(header))]

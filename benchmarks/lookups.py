@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from _env import Child, Side, add_options, choose_cores, headline, resolve
-from _report import against, median, ratio, table
+from _report import cpu_and_wall, ratios, table
 
 SIDES = ("weald", "gevent")
 RESOLVERS = ("thread", "dnspython", "ares")
@@ -66,14 +66,10 @@ def report(sides: Sequence[Side], rows: Sequence[Row], results: Results) -> str:
         cells = [row.title]
         for side in sides:
             entries = results[side.label, row.title]
-            cpu, wall = (median([entry[clock] for entry in entries]) for clock in ("cpu", "wall"))
             failed = sum(entry["failed"] for entry in entries)
-            cell = "-" if cpu is None or wall is None else f"{cpu:.3f} ({wall:.3f})"
-            cells.append(f"{cell}, {failed} failed" if failed else cell)
-        ours = [entry[row.clock] for entry in results[first.label, row.title]]
-        for other in others:
-            theirs = [entry[row.clock] for entry in results[other.label, row.title]]
-            cells.append(f"{row.clock} {against(ratio(ours, theirs), 1.0)}")
+            cells.append(cpu_and_wall(entries) + (f", {failed} failed" if failed else ""))
+        theirs = [results[other.label, row.title] for other in others]
+        cells += [f"{row.clock} {cell}" for cell in ratios(row.clock, results[first.label, row.title], theirs, 1.0)]
         body.append(cells)
     labels = [side.label for side in sides]
     return table(["CPU (wall) seconds", *labels, *(f"{labels[0]} / {label}" for label in labels[1:])], body)

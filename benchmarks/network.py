@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _env import BenchError, Child, Side, add_options, choose_cores, headline, resolve
-from _report import against, median, ratio, table
+from _report import against, cpu_and_wall, median, ratios, table
 
 SIDES = ("weald", "gevent")
 
@@ -83,15 +83,8 @@ def report(sides: Sequence[Side], rows: Sequence[Row], results: Results) -> str:
     first, *others = sides
     body = []
     for row in rows:
-        cells = [row.title]
-        for side in sides:
-            entries = results[side.label, row.title]
-            cpu, wall = (median([entry[clock] for entry in entries]) for clock in ("cpu", "wall"))
-            cells.append("-" if cpu is None or wall is None else f"{cpu:.3f} ({wall:.3f})")
-        ours = [entry[row.clock] for entry in results[first.label, row.title]]
-        for other in others:
-            theirs = [entry[row.clock] for entry in results[other.label, row.title]]
-            cells.append(against(ratio(ours, theirs), row.target))
+        ours, theirs = results[first.label, row.title], [results[other.label, row.title] for other in others]
+        cells = [row.title, *map(cpu_and_wall, [ours, *theirs]), *ratios(row.clock, ours, theirs, row.target)]
         if row.seconds is not None:
             wall = median([entry["wall"] for entry in results[first.label, row.title]])
             cells.append(f"{row.seconds:.2f} s: {against(wall, row.seconds).split()[-1]}")

@@ -117,9 +117,10 @@ def test_an_error_log_that_takes_nothing_does_not_decide_about_service(folder: P
         assert second != first
         os.kill(int(second), signal.SIGKILL)
         until_answer(sock, rf"\n2 (?!{second} )")
-        (folder / "site_app.py").write_text("raise ValueError")
+        broken = folder / "broken"
+        (folder / "site_app.py").write_text(f"open({str(broken)!r}, 'w').close()\nraise ValueError")
         process.send_signal(signal.SIGHUP)
-        time.sleep(0.5)
+        wait_until(broken.exists, PATIENCE)
         until_answer(sock, r"\n2 ")
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0
@@ -374,8 +375,10 @@ def test_a_stuck_worker_does_not_outlive_a_killed_parent(folder: Path) -> None:
     with serving(folder, "--workers", "1", "--timeout", "2") as served:
         pid, port = int(served.get().split()[1]), served.port
         connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
-        connection.sendall(b"GET /hang HTTP/1.0\r\n\r\n")
-        time.sleep(0.5)
+        latch = folder / "latch"  # nobody lets go of it
+        latch.touch()
+        connection.sendall(f"GET /stuck?{latch} HTTP/1.0\r\n\r\n".encode())
+        wait_until(Path(f"{latch}.begun").exists, PATIENCE)
         served.process.kill()
         served.process.wait(PATIENCE)
 

@@ -12,6 +12,8 @@ Invariants:
 - `_descriptor` leaves the loop before the number is closed or given away, so greenlets that
   wait on it get OSError(EBADF).
 - No name is looked up in C: the hub's resolver does it first.
+
+Long because it has every method and function of the stdlib's module that may wait, each short.
 """
 
 import errno

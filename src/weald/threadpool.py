@@ -10,6 +10,8 @@ Invariants:
   can still wake somebody (`ref`), and frees the pool's slot.
 - A fork's child begins with no workers and no jobs.
 - A call that nobody waits for any more does not begin.
+
+Long because pool, proxies and executor are one public module; what they run on is in _base/workers.py.
 """
 
 import concurrent.futures

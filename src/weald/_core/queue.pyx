@@ -9,6 +9,8 @@ Invariants:
 - Getters wait only while there is nothing to get, putters only while there is no room.
 - Subclasses may keep the items as they like: `_init`, `_put`, `_get`, `_peek` and `_qsize`, which are called only for
   classes that override one of them.  What these raise reaches who called `put` or `get`, and the queue stays as it was.
+
+Long because six kinds of queue, each short, share the handing over.
 """
 
 cimport cython

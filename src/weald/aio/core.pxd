@@ -71,7 +71,6 @@ cdef class Core(Driven):
     cdef public double slow_callback_duration
     cdef int enqueue(self, object job) except -1
     cdef TimerHandle new_timer(self, double when, object callback, tuple args, object context)
-    cdef Handle fd_handle(self, object callback, tuple args, object context)
     cdef bint remove(self, object fd, int event) except -1
     cdef int wake(self) except -1
     cdef int drive(self, bint is_root) except -1
@@ -81,4 +80,5 @@ cdef class Core(Driven):
     cdef int yield_turn(self, bint must_poll) except -1
     cdef int check(self, object callback, str method, bint thread) except -1
     cdef FdWatcher watcher(self, object fd)
-    cdef FdWatcher watch_job(self, int fd, Job job)
+    cdef FdWatcher watch_job(self, object fd, int event, Job job)
+    cdef Handle watch_callback(self, object fd, int event, object callback, tuple args, object context)

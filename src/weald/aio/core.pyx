@@ -10,6 +10,8 @@ Invariants:
 - `Hub.driving` is the loop whose callback runs just now and has not parked yet.
 - `parking`, `Listener.ready` and timers' `expire` run no Python code.
 - Any thread that holds the GIL may call `enqueue`.
+
+Long because a loop, its handles and what it watches call each other; apart, their modules would import each other.
 """
 
 from cpython.object cimport PyObject
@@ -786,7 +788,27 @@ cdef class Core(Driven):
         self.fds[number] = watcher
         return watcher
 
-    cdef Handle fd_handle(self, object callback, tuple args, object context):
+    cdef FdWatcher watch_job(self, object fd, int event, Job job):
+        """Queue `job` whenever descriptor `fd` is ready for `event`, instead of the job before."""
+        cdef FdWatcher watcher
+        cdef Job before
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        watcher = self.watcher(fd)
+        before = watcher.reader if event == READ_EVENT else watcher.writer
+        if before is not None:
+            if isinstance(before, Handle):
+                (<Handle>before).cancel()
+            watcher.renew()
+        if event == READ_EVENT:
+            watcher.reader = job
+        else:
+            watcher.writer = job
+        watcher.want()
+        return watcher
+
+    cdef Handle watch_callback(self, object fd, int event, object callback, tuple args, object context):
+        """Call `callback(*args)` whenever descriptor `fd` is ready for `event`."""
         cdef FdHandle handle = FdHandle.__new__(FdHandle)
         handle._loop = self
         handle._callback = callback
@@ -794,52 +816,14 @@ cdef class Core(Driven):
         handle._context = PyContext_CopyCurrent() if context is None else context
         if self._debug:
             handle._source_traceback = caller_stack()
+        handle.watcher = self.watch_job(fd, event, handle)
         return handle
-
-    cdef FdWatcher watch_job(self, int fd, Job job):
-        """Queue `job` whenever descriptor `fd` is readable."""
-        cdef FdWatcher watcher
-        if self._closed:
-            raise RuntimeError("Event loop is closed")
-        watcher = self.watcher(fd)
-        if watcher.reader is not None:
-            if isinstance(watcher.reader, Handle):
-                (<Handle>watcher.reader).cancel()
-            watcher.renew()
-        watcher.reader = job
-        watcher.want()
-        return watcher
 
     def _add_reader(self, fd, callback, *args, context=None):
-        cdef FdHandle handle
-        cdef FdWatcher watcher
-        if self._closed:
-            raise RuntimeError("Event loop is closed")
-        watcher = self.watcher(fd)
-        handle = self.fd_handle(callback, args, context)
-        handle.watcher = watcher
-        if watcher.reader is not None:
-            if isinstance(watcher.reader, Handle):
-                (<Handle>watcher.reader).cancel()
-            watcher.renew()
-        watcher.reader = handle
-        watcher.want()
-        return handle
+        return self.watch_callback(fd, READ_EVENT, callback, args, context)
 
     def _add_writer(self, fd, callback, *args, context=None):
-        cdef FdHandle handle
-        cdef FdWatcher watcher
-        if self._closed:
-            raise RuntimeError("Event loop is closed")
-        watcher = self.watcher(fd)
-        handle = self.fd_handle(callback, args, context)
-        handle.watcher = watcher
-        if watcher.writer is not None:
-            (<Handle>watcher.writer).cancel()
-            watcher.renew()
-        watcher.writer = handle
-        watcher.want()
-        return handle
+        return self.watch_callback(fd, WRITE_EVENT, callback, args, context)
 
     def _remove_reader(self, fd):
         return self.remove(fd, READ_EVENT)

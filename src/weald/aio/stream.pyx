@@ -13,6 +13,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
 
+from weald._core.loops.contract cimport READ_EVENT
 from weald.aio.core cimport Core, FdWatcher, Job
 
 import os
@@ -47,7 +48,7 @@ cdef class Stream(Job):
     def start(self, Core loop not None, context):
         """Receive whatever comes, in a `context` (None: a copy of the current one)."""
         self.context = PyContext_CopyCurrent() if context is None else context
-        self.watcher = loop.watch_job(self.fd, self)
+        self.watcher = loop.watch_job(self.fd, READ_EVENT, self)
 
     def release(self):
         """The connection is over: hold on to nothing."""
