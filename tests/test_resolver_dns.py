@@ -209,6 +209,16 @@ def test_what_the_server_refuses(lookups: Any, name: str, number: int) -> None:
     assert caught.value.errno == number
 
 
+def test_each_failure_is_an_exception_of_its_own(lookups: Any) -> None:
+    """One that is raised again keeps the frames of all that have raised it."""
+    found = []
+    for name in ("missing.test", "servfail.test") * 2:
+        with pytest.raises(_dns.DnsFailure) as caught:
+            lookups.query(name, "A")
+        found.append(caught.value)
+    assert len(set(map(id, found))) == 4
+
+
 def test_one_family_is_enough(lookups: Any) -> None:
     assert addresses(socket.getaddrinfo("four.test", 80, 0, stdlib.SOCK_STREAM)) == ["10.0.0.4"]
     fails(stdlib.EAI_NODATA, "four.test", 80, stdlib.AF_INET6)

@@ -159,6 +159,21 @@ def test_an_abstract_socket_and_one_that_is_open(folder: Path) -> None:
                 sock.connect(address)
                 sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 assert sock.recv(100).startswith(b"HTTP/1.1 200 OK")
+        # A descriptor that was open goes on when the service has ended.
+        assert served.end() == 0
+        with socket.create_connection(listener.getsockname(), PATIENCE), listener.accept()[0]:
+            pass
+
+
+def test_metrics_on_every_interface(folder: Path) -> None:
+    with serving(folder, "--workers", "1", "--metrics", "*:0") as served:
+        port = served.wait_for(r"metrics at http://0\.0\.0\.0:(\d+)/")[1]
+        hosts = ["127.0.0.1"]
+        if any("[::]" in line for line in served.lines):
+            hosts.append("[::1]")
+        for host in hosts:
+            with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=PATIENCE) as response:
+                assert b"weald_worker_starts_total" in response.read()
 
 
 def test_every_interface_shows_clients_as_they_are(folder: Path) -> None:
@@ -318,6 +333,15 @@ def test_files_that_change_load_the_application_anew(folder: Path) -> None:
         served.wait_for("the old one goes on")
         (folder / "site_app.py").write_text(APP.replace("shown.update(", "shown.update(new='yes', "))
         wait_until(lambda: seen(served).get("new") == "yes", PATIENCE)
+
+
+def test_a_change_loads_the_application_anew_once(folder: Path) -> None:
+    with serving(folder, "--workers", "2", "--reload") as served:
+        (folder / "site_app.py").write_text(APP + "\nCHANGED = True\n")
+        served.wait_for("reloaded in")
+        assert served.end() == 0
+    for said in ("has changed", "reloading"):
+        assert sum(said in line for line in served.lines) == 1
 
 
 def test_more_workers_and_fewer(folder: Path) -> None:

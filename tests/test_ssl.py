@@ -425,6 +425,7 @@ def test_killed_during_the_handshake(certificate: Certificate) -> None:
 def test_a_peer_that_goes_away_during_the_handshake(certificate: Certificate) -> None:
     client_context, _ = contexts(certificate)
     client, server = plain_pair()
+    client_context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # which Python 3.11 sets at first
     wrapping = spawn(client_context.wrap_socket, client, server_hostname="localhost")
     settle()
     server.recv(65536)
@@ -767,6 +768,7 @@ def test_shutdown_ends_tls(pair: Pair) -> None:
 @pytest.mark.parametrize("suppress", [True, False])
 def test_an_end_without_close_notify(certificate: Certificate, version: Any, suppress: bool) -> None:
     client_context, server_context = contexts(certificate, version)
+    client_context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # which Python 3.11 sets at first
     with connection(client_context, server_context, suppress_ragged_eofs=suppress) as (client, server):
         server.sendall(b"x")
         assert client.recv(10) == b"x"

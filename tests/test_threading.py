@@ -753,7 +753,7 @@ def test_a_forked_childs_thread_joins_its_main_thread() -> None:
         def fork():
             pid = os.fork()
             if pid:
-                print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
                 return
             assert threading.main_thread() is threading.current_thread()
             threading.Thread(target=watch).start()

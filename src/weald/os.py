@@ -144,7 +144,9 @@ def closerange(fd_low: int, fd_high: int, /) -> None:
     """os.closerange(), which daemons call; the loop opens its own descriptors anew, those in the range are closed."""
     hub = get_hub_if_exists()
     first, end = (min(max(index(fd), 0), 2**31 - 1) for fd in (fd_low, fd_high))
-    if hub is None or hub.loop.name == "virtual" or first >= end:
+    if first >= end:
+        return  # where it calls close_range(2), CPython would close all there are if `fd_high` is 0
+    if hub is None or hub.loop.name == "virtual":
         _closerange(fd_low, fd_high)
     else:
         hub.close_range(partial(_closerange, fd_low, fd_high), first, end)

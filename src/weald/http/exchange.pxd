@@ -62,4 +62,3 @@ cdef class Exchange:
     cdef int finish(self) except -1
     cdef int log_refusal(self, status) except -1
     cdef bint upgraded(self)
-    cdef bint wants_upgrade(self) except -1

@@ -426,16 +426,6 @@ cdef class Exchange:
 
     # ---------------------------------------------------------------- other protocols on the connection
 
-    cdef bint wants_upgrade(self) except -1:
-        """Return whether the client asks for another protocol (RFC 9110 section 7.8), by either field of two."""
-        if self.request is None:
-            return False
-        given = self.request.fields
-        return (
-            "upgrade" in tokens(given.get("HTTP_CONNECTION", ""))
-            or given.get("HTTP_UPGRADE", "").lower() == "websocket"
-        )
-
     cdef bint upgraded(self):
         """Return whether the client has been told that the connection changes its protocol."""
         return bool(self.code == 101 and self.headers_sent)

@@ -65,10 +65,9 @@ def _worth(event: Any) -> float:
 class Http2Connection:
     """Http2Connection(server, sock, address): one connection of a WSGIServer, from its preface to its end.
 
-    `streams` are those whose application has not ended, by their numbers.  `idle` is true while there are none.
+    `streams` are those whose application has not ended, by their numbers.
     """
 
-    idle = True
     go_away = None
 
     def __init__(self, server: Any, sock: Any, address: Any) -> None:
@@ -110,11 +109,15 @@ class Http2Connection:
             except (OSError, ValueError):
                 pass
 
+    @property
+    def idle(self) -> bool:
+        """Whether no application is at work."""
+        return not self.streams
+
     def _receive(self) -> bytes:
         """Return what comes next; b"" at the end, or if there was no request for `keep_alive_timeout` seconds."""
         patience = self.limits.keep_alive_timeout
         while True:
-            self.idle = not self.streams
             # While applications run, their own waits are limited.
             left = patience if self.streams else self._quiet + patience - monotonic()
             if left <= 0:
@@ -273,7 +276,6 @@ class Http2Connection:
                     self._sock.shutdown(0)  # the greenlet that reads finds the end
                 except OSError:
                     pass
-            self.idle = not self.streams
             self._quiet = monotonic()
 
     def _take(self, event: DataReceived) -> None:

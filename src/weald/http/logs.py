@@ -1,6 +1,7 @@
 """What an HTTP server logs to, and the line that its access log has for a request.
 
-Called by: exchange.pyx; server.py, which makes the logs of a server; weald.pywsgi, which exports LoggingLogAdapter.
+Called by: exchange.pyx; server.py, which makes the logs of a server; weald.pywsgi, which exports LoggingLogAdapter;
+weald.serve.accesslog (`quoted`).
 """
 
 import re
@@ -11,9 +12,14 @@ from typing import Any
 
 from weald._core import steady
 
-__all__ = ["LoggingLogAdapter", "NoopLog", "access_line", "make_log"]
+__all__ = ["LoggingLogAdapter", "NoopLog", "access_line", "make_log", "quoted"]
 
 _unsafe = re.compile(r'["\\\x00-\x1f\x7f-\x9f]')
+
+
+def quoted(text: str) -> str:
+    """Return `text` of a client's so that it can end neither a line nor a quoted part of one."""
+    return _unsafe.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def access_line(exchange: Any) -> str:
@@ -23,7 +29,7 @@ def access_line(exchange: Any) -> str:
     """
     address = exchange.client_address
     address = address[0] if isinstance(address, tuple) else address
-    line = _unsafe.sub(lambda found: f"\\x{ord(found[0]):02x}", exchange.requestline or "")
+    line = quoted(exchange.requestline or "")
     status = exchange.status or "000"
     if isinstance(status, bytes):
         status = status.decode("latin-1")

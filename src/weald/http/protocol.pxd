@@ -1,4 +1,4 @@
-# The classes of protocol.pyx, for exchange.pyx.
+# The classes of protocol.pyx, for the compiled modules beside it.
 
 cdef extern from *:
     """
@@ -28,7 +28,7 @@ cdef class Request:
     cdef public str line  # method, target and version
     cdef public str method
     cdef public str target  # origin form, or "*"
-    cdef public str version  # "HTTP/1.1" or "HTTP/1.0"
+    cdef public str version  # "HTTP/1.1", "HTTP/1.0" or "HTTP/2"
     cdef bytes head  # of which `raw` is made when somebody asks
     cdef Py_ssize_t first  # where in it the fields begin
     cdef list given  # `raw`

@@ -72,9 +72,6 @@ class RequestStream:
     def expect(self, length: int) -> Any:
         """What follows is a body of `length` bytes, or CHUNKED."""
     @property
-    def in_body(self) -> bool:
-        """Whether some of the body is unread."""
-    @property
     def wanted(self) -> int:
         """How many bytes of content are to come for certain; 0 where a line is next."""
     def body(self) -> bytes | None:

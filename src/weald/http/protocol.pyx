@@ -599,11 +599,6 @@ cdef class RequestStream:
     # ---------------------------------------------------------------- bodies
 
     @property
-    def in_body(self):
-        """Is some of the body unread?"""
-        return self.state != NO_BODY
-
-    @property
     def wanted(self):
         """How many bytes of content are to come for certain; 0 where a line is next."""
         return self.left if self.state == KNOWN or self.state == CHUNK_DATA else 0

@@ -12,6 +12,8 @@ Invariants:
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from socket import AF_UNIX, IPPROTO_TCP, SHUT_RD, TCP_NODELAY, gethostname
 from typing import Any, ClassVar
 
@@ -227,21 +229,29 @@ class WSGIServer(StreamServer):
     def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
         """Serve one connection over TLS, from its handshake on."""
         client_socket.settimeout(self.limits.head_timeout)
-        handshake = _Handshake(client_socket)
-        self._connections.add(handshake)
+        sock = client_socket
         try:
             try:
-                options = {**self.ssl_args, "do_handshake_on_connect": False}
-                wrapped = handshake.socket = self.wrap_socket(client_socket, **options)
-                wrapped.do_handshake()
+                with self.beginning(sock) as beginning:
+                    options = {**self.ssl_args, "do_handshake_on_connect": False}
+                    sock = beginning.socket = self.wrap_socket(sock, **options)
+                    sock.do_handshake()
             except OSError as error:  # the client's trouble: no traceback
                 self.error_log.write(f"no TLS with {address}: {error}\n")
                 return
-            finally:
-                self._connections.discard(handshake)
-            self.handle(wrapped, address)
+            self.handle(sock, address)
         finally:
-            handshake.socket.close()
+            sock.close()
+
+    @contextmanager
+    def beginning(self, sock: Any) -> Iterator["_Beginning"]:
+        """Keep account of a connection whose TLS handshake or PROXY header is under way; its `socket` may change."""
+        beginning = _Beginning(sock)
+        self._connections.add(beginning)
+        try:
+            yield beginning
+        finally:
+            self._connections.discard(beginning)
 
     def handle(self, sock: Any, address: Any) -> None:
         """Serve one connection until it ends; `sock` is its socket, `address` the client's address."""
@@ -272,8 +282,8 @@ class WSGIServer(StreamServer):
             self._connections.discard(connection)
 
 
-class _Handshake:
-    """A connection whose TLS handshake is under way, as the server keeps account of it."""
+class _Beginning:
+    """A connection on which no request can have come yet, as the server keeps account of it."""
 
     __slots__ = ("socket",)
     idle = True

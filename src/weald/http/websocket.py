@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 from weald._core import Lock, monotonic, sleep
 from weald.http.extras import required
 from weald.http.protocol import tokens
+from weald.http.wire import receive, send
 
 with required("WebSockets", "wsproto", "h11"):
     from wsproto import ConnectionType, WSConnection
@@ -226,14 +227,12 @@ class WebSocket:
 
     def _read(self, timeout: float) -> bytes:
         """Return what comes next, b"" at the end.  Raises TimeoutError after `timeout` seconds."""
-        self._sock._descriptor.timeout = timeout
         try:
-            data: bytes = self._sock.recv(65536)
+            return receive(self._sock, timeout)
         except TimeoutError:
             raise
         except OSError:
             return b""
-        return data
 
     def _send_event(self, event: Any) -> None:
         with self._sending:
@@ -244,8 +243,7 @@ class WebSocket:
             except LocalProtocolError:  # the closing handshake is under way
                 raise Closed(1006, "the connection is being closed") from None
             try:
-                self._sock._descriptor.timeout = self.options.write_timeout
-                self._sock.sendall(data)
+                send(self._sock, data, self.options.write_timeout)
             except OSError as error:
                 self._end(Closed(1006, str(error)))
                 raise self.closed from None  # type: ignore[misc]
@@ -400,8 +398,7 @@ def accept(
     websocket: WebSocket
     sock, rest = environ["weald.upgrade"](lambda: websocket._go_away())
     websocket = WebSocket(sock, handshake.connection, environ, subprotocol, options)
-    sock._descriptor.timeout = options.write_timeout
-    sock.sendall(answer)
+    send(sock, answer, options.write_timeout)
     if rest:
         websocket._take(rest)
     return websocket

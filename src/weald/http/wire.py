@@ -1,6 +1,6 @@
 """Sockets whose every wait has a limit: receiving, sending, and the end of a connection that loses no response.
 
-Called by: channel.pyx, http2.py, http2_stream.py.
+Called by: channel.pyx, http2.py, http2_stream.py, websocket.py.
 """
 
 from socket import SHUT_WR

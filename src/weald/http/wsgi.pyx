@@ -149,11 +149,13 @@ cdef class WSGIExchange(Exchange):
         cdef Request request = self.request
         self.wsgi_input = self.streamed = env["wsgi.input"] = Input(self._next_piece if request.length else None)
         self.channel.expect_body(request)
-        if not request.length and self.wants_upgrade():
+        # Whether the client asks for another protocol (RFC 9110 section 7.8).
+        asked = "upgrade" in tokens(request.fields.get("HTTP_CONNECTION", ""))
+        if not request.length and (asked or request.fields.get("HTTP_UPGRADE", "").lower() == "websocket"):
             env["wsgi.input"] = self.connection_file()
             self.lent = True
             env["wsgi.input_terminated"] = False
-            if "HTTP_UPGRADE" in request.fields and "upgrade" in tokens(request.fields.get("HTTP_CONNECTION", "")):
+            if asked and "HTTP_UPGRADE" in request.fields:
                 env["werkzeug.socket"] = self.channel.socket  # where libraries for WebSockets look for it
                 env["weald.upgrade"] = response_of(self).take_over
         self.trailers = None

@@ -22,7 +22,8 @@ Invariants:
 - While questions are open, a timer lets c-ares look for those that got no answer in time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pycares
@@ -44,13 +45,13 @@ __all__ = ["Resolver"]
 
 _KINDS = {"A": pycares.QUERY_TYPE_A, "AAAA": pycares.QUERY_TYPE_AAAA, "PTR": pycares.QUERY_TYPE_PTR}
 
-# What a server has said; of everything else it is no matter why it gave no answer.
-_FAILURES = {
-    pycares.errno.ARES_ENOTFOUND: DnsFailure(DnsFailure.NOT_FOUND),
-    pycares.errno.ARES_EBADNAME: DnsFailure(DnsFailure.NOT_FOUND),
-    pycares.errno.ARES_ENODATA: DnsFailure(DnsFailure.NO_DATA),
-    pycares.errno.ARES_EFORMERR: DnsFailure(DnsFailure.FAILED),
-    pycares.errno.ARES_ESERVFAIL: Rejection(servfail=True),
+# What makes the exception for what a server has said; of everything else it is no matter why it gave no answer.
+_FAILURES: dict[int, Callable[[], DnsFailure]] = {
+    pycares.errno.ARES_ENOTFOUND: partial(DnsFailure, DnsFailure.NOT_FOUND),
+    pycares.errno.ARES_EBADNAME: partial(DnsFailure, DnsFailure.NOT_FOUND),
+    pycares.errno.ARES_ENODATA: partial(DnsFailure, DnsFailure.NO_DATA),
+    pycares.errno.ARES_EFORMERR: partial(DnsFailure, DnsFailure.FAILED),
+    pycares.errno.ARES_ESERVFAIL: partial(Rejection, servfail=True),
 }
 
 # Of pycares.Channel, for which there is a setting.
@@ -192,7 +193,7 @@ class _Question:
             elif error == pycares.errno.ARES_EBADRESP and purpose != ALONE:
                 self._ask(server, ALONE)
             else:
-                return server, _FAILURES.get(error) or Rejection()
+                return server, _FAILURES.get(error, Rejection)()
 
     def close(self) -> None:
         for server in list(self._channels):

@@ -6,7 +6,6 @@ Called by: worker.py; supervisor.py, which checks that the file can be opened.
 import errno
 import json
 import os
-import re
 from collections.abc import Callable
 from functools import lru_cache
 from time import localtime, strftime
@@ -15,17 +14,10 @@ from typing import Any
 from weald import threadpool
 from weald._base.resident import Resident
 from weald._core import Lock, Steady, report, sleep
+from weald.http.logs import quoted
 from weald.serve.errors import ConfigError
 
 __all__ = ["FORMATS", "LogFile", "check_writable"]
-
-_unsafe = re.compile(r'["\\\x00-\x1f\x7f-\x9f]')
-
-
-def _quoted(text: str) -> str:
-    """Nothing that a client sends can end a line or a quoted part of one."""
-    return _unsafe.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
-
 
 def _address(handler: Any) -> str:
     address = handler.client_address
@@ -39,7 +31,7 @@ def _when(second: int) -> str:
 
 def _common(handler: Any) -> str:
     when = _when(int(handler.time_start))
-    line = _quoted(handler.requestline or "-")
+    line = quoted(handler.requestline or "-")
     return f'{_address(handler)} - - [{when}] "{line}" {_code(handler)} {handler.response_length or "-"}'
 
 
@@ -53,7 +45,7 @@ def _field(handler: Any, key: str) -> str:
 
 
 def _combined(handler: Any) -> str:
-    referer, agent = _quoted(_field(handler, "HTTP_REFERER")), _quoted(_field(handler, "HTTP_USER_AGENT"))
+    referer, agent = quoted(_field(handler, "HTTP_REFERER")), quoted(_field(handler, "HTTP_USER_AGENT"))
     return f'{_common(handler)} "{referer or "-"}" "{agent or "-"}"'
 
 

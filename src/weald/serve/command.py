@@ -16,7 +16,8 @@ import click
 __all__ = ["serve"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-FILE = "weald.toml"  # its table [serve]; or pyproject.toml's [tool.weald.serve]
+FILE = "weald.toml"  # its table [serve]
+PROJECT_FILE = "pyproject.toml"  # its table [tool.weald.serve]
 
 
 class _Option(click.Option):
@@ -43,17 +44,14 @@ def _read_file(context: click.Context, option: click.Parameter, path: str | None
     table: Any = None
     chosen = path
     try:
-        if path is None and os.path.exists(FILE):
-            path = FILE
+        if path is None:
+            path = next((name for name in (FILE, PROJECT_FILE) if os.path.exists(name)), None)
         if path is not None:
             with open(path, "rb") as file:
                 table = tomllib.load(file)
-            is_project = os.path.basename(path) == "pyproject.toml"
-            table = table.get("tool", {}).get("weald", {}).get("serve") if is_project else table.get("serve")
-        elif os.path.exists("pyproject.toml"):
-            path = "pyproject.toml"
-            with open(path, "rb") as file:
-                table = tomllib.load(file).get("tool", {}).get("weald", {}).get("serve")
+            if os.path.basename(path) == PROJECT_FILE:
+                table = table.get("tool", {}).get("weald", {})
+            table = table.get("serve")
     except OSError as error:
         raise click.ClickException(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:

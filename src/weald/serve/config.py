@@ -18,7 +18,7 @@ from weald.serve.errors import ConfigError
 from weald.serve.listeners import parse_bind
 from weald.serve.process import find_ids, usable_cores
 
-__all__ = ["Config", "ConfigError", "load_application", "load_module", "parse_bind", "parse_limits"]
+__all__ = ["Config", "ConfigError", "load_application", "load_module", "parse_limits"]
 
 _MAY_BE_NONE = ("fields", "body", "trailers", "body_grace", "linger_timeout", "discard")
 LOG_FORMATS = ("common", "combined", "json", "off")

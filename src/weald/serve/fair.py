@@ -60,21 +60,9 @@ class Share:
             self._free = _AT_ONCE
 
 
-class _Beginning:
-    """A connection whose PROXY header is under way, as the server keeps account of it."""
-
-    idle = True
-    go_away = None
-
-    def __init__(self, sock: Any) -> None:
-        self.socket = sock
-
-
 class FairServer(WSGIServer):
     """A WSGIServer that accepts its `share` of a listener's connections; those of `balancers` begin
     with a PROXY header."""
-
-    max_accept = 100
 
     def __init__(self, share: Share, balancers: Trusted | None, *args: Any, **options: Any) -> None:
         self._share = share
@@ -106,16 +94,13 @@ class FairServer(WSGIServer):
         def handle(sock: Any, address: Any) -> None:
             peer = address[0] if isinstance(address, tuple) else ""
             if peer in balancers:
-                beginning = _Beginning(sock)
-                self._connections.add(beginning)
+                limit = Timeout(self.limits.head_timeout, TimeoutError("it comes too slowly"))
                 try:
-                    with Timeout(self.limits.head_timeout, TimeoutError("it comes too slowly")):
+                    with self.beginning(sock), limit:
                         address = read_address(sock) or address
                 except (OSError, ValueError) as error:
                     self.error_log.write(f"no PROXY header from {peer or 'a Unix socket'}: {error}\n")
                     return
-                finally:
-                    self._connections.discard(beginning)
             inner(sock, address)
 
         self._handle = handle

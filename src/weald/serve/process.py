@@ -1,6 +1,7 @@
-"""What a service does with its process: the user it becomes, its file of the process id, the cores it may use.
+"""What a service does with its process: the user it becomes, its files of the process id and for standard error, the
+cores it may use.
 
-Called by: config.py, supervisor.py.
+Called by: config.py, supervisor.py, worker.py.
 """
 
 import grp
@@ -10,7 +11,22 @@ from contextlib import suppress
 
 from weald.serve.errors import ConfigError
 
-__all__ = ["become", "find_ids", "remove_pid_file", "usable_cores", "write_pid_file"]
+__all__ = ["become", "find_ids", "open_error_log", "remove_pid_file", "usable_cores", "write_pid_file"]
+
+
+def open_error_log(path: str) -> None:
+    """Have standard error go to the file `path`: this process's and that of whatever it starts; "-": as it is.
+
+    Raises ConfigError.
+    """
+    if path == "-":
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {path}: {error.strerror}") from None
+    os.dup2(fd, 2)
+    os.close(fd)
 
 
 def usable_cores(cgroup: str = "/sys/fs/cgroup") -> int:

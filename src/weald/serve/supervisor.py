@@ -30,7 +30,7 @@ from weald.serve import listeners, systemd, worker
 from weald.serve.config import Config, ConfigError
 from weald.serve.listeners import describe, parse_bind, refuse_newcomers
 from weald.serve.metrics import Metrics
-from weald.serve.process import become, remove_pid_file, write_pid_file
+from weald.serve.process import become, open_error_log, remove_pid_file, write_pid_file
 from weald.serve.tls import tls_context
 
 __all__ = ["run"]
@@ -66,21 +66,6 @@ def use_steady_streams() -> None:
     sys.stderr = steady(sys.stderr or open(2, "w", closefd=False))
 
 
-def open_error_log(config: Config) -> None:
-    """Have standard error go to the file of --error-log: this process's and that of whatever it starts.
-
-    Raises ConfigError.
-    """
-    if config.error_log == "-":
-        return
-    try:
-        fd = os.open(config.error_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise ConfigError(f"cannot write to {config.error_log}: {error.strerror}") from None
-    os.dup2(fd, 2)
-    os.close(fd)
-
-
 @dataclass(eq=False)
 class Child:
     """A forked process."""
@@ -107,20 +92,22 @@ class Supervisor:
             inherited = systemd.inherited_sockets()
         except (OSError, ValueError) as error:
             raise ConfigError(f"the sockets from systemd cannot be used: {error}") from None
-        self.inherited = bool(inherited)
-        self.listeners = inherited or [
-            sock
-            for bind in config.binds
-            for sock in listeners.bind_address(bind, config.backlog, int(config.socket_mode, 8))
-        ]
-        self.paths = [path for bind in config.binds if not inherited and isinstance(path := parse_bind(bind), str)]
+        self.listeners = list(inherited)
+        self.own_listeners: list[socket.socket] = []  # those that end with us
+        self.paths: list[str] = []  # of our Unix sockets
+        for bind in () if inherited else config.binds:
+            found = listeners.bind_address(bind, config.backlog, int(config.socket_mode, 8))
+            self.listeners += found
+            address = parse_bind(bind)
+            if not isinstance(address, int):  # a descriptor that was open already is somebody else's, too
+                self.own_listeners += found
+            if isinstance(address, str) and not address.startswith("\0"):  # an abstract name is no file
+                self.paths.append(address)
         # Where each worker was when it took too long: it writes that itself, at its end.
         most = config.workers + _MORE_WORKERS
         self.stacks = [os.memfd_create(f"weald-worker-{slot}") for slot in range(most)]
         self.metrics = Metrics(most)
-        self.metrics_listener: socket.socket | None = None
-        if config.metrics:
-            self.metrics_listener = listeners.bind_address(config.metrics, config.backlog)[0]
+        self.metrics_listeners = listeners.bind_address(config.metrics, config.backlog) if config.metrics else []
         self.children: dict[int, Child] = {}
         self.selector = selectors.DefaultSelector()
         self.restarts: list[tuple[float, int]] = []  # when to start a slot's worker again
@@ -191,11 +178,10 @@ class Supervisor:
                 child.control.close()
             random.seed()
             if slot < 0:
-                assert self.metrics_listener is not None
-                status = worker.serve_metrics(self.metrics_listener, theirs, self.metrics)
+                status = worker.serve_metrics(self.metrics_listeners, theirs, self.metrics)
             else:
-                if self.metrics_listener is not None:
-                    self.metrics_listener.close()
+                for sock in self.metrics_listeners:
+                    sock.close()
                 stack = self.stacks[slot]
                 for fd in self.stacks:
                     if fd != stack:
@@ -272,8 +258,8 @@ class Supervisor:
             self.announced = True
             scheme = "https" if self.config.certfile else "http"
             where = ", ".join(describe(sock, scheme) for sock in self.listeners)
-            if self.metrics_listener is not None:
-                where += f", metrics at {describe(self.metrics_listener, 'http')}/metrics"
+            for sock in self.metrics_listeners:
+                where += f", metrics at {describe(sock, 'http')}/metrics"
             protocol = "HTTP/1.1 and HTTP/2" if self.config.http2 and find_spec("h2") else "HTTP/1.1"
             count = f"{self.config.workers} worker{'s' * (self.config.workers > 1)}"
             say(f"{__version__}, {self.config.application}: {count} at {where} ({protocol}; help: weald serve --help)")
@@ -361,7 +347,7 @@ class Supervisor:
     def reopen_error_log(self) -> None:
         """Open it anew, after it was renamed.  What cannot be opened changes nothing."""
         try:
-            open_error_log(self.config)
+            open_error_log(self.config.error_log)
         except ConfigError as error:
             say(str(error))
 
@@ -388,12 +374,11 @@ class Supervisor:
         self.stopping = True
         self.restarts.clear()
         # New connections are refused from here on; the workers take what is in their backlogs.
-        for sock in self.listeners:
-            if not self.inherited and sock.fileno() >= 0 and sock.family != socket.AF_UNIX:
+        for sock in self.own_listeners:
+            if sock.fileno() >= 0 and sock.family != socket.AF_UNIX:
                 refuse_newcomers(sock)
+        for sock in (*self.listeners, *self.metrics_listeners):
             sock.close()
-        if self.metrics_listener is not None:
-            self.metrics_listener.close()
         self.remove_sockets()
         for child in list(self.children.values()):
             if not child.stopping or number != signal.SIGTERM:
@@ -423,7 +408,7 @@ class Supervisor:
             signal.signal(name, lambda *_: None)  # what counts is the byte in the wakeup socket
         signal.set_wakeup_fd(waker.fileno())
         self.selector.register(woken, selectors.EVENT_READ, None)
-        if self.metrics_listener is not None:
+        if self.metrics_listeners:
             self.start(-1)
         for slot in range(self.config.workers):
             self.start(slot)
@@ -476,8 +461,6 @@ class Supervisor:
         """Remove the Unix sockets' files, once: what is bound there from now on is another server's."""
         paths, self.paths = self.paths, []
         for path in paths:
-            if path.startswith("\0"):
-                continue  # an abstract name
             try:
                 os.unlink(path)
             except OSError as error:
@@ -492,7 +475,7 @@ def run(config: Config) -> int:
     config = config.settled()
     tls_context(config)  # what is wrong with a certificate is told once, not by each worker
     supervisor = Supervisor(config)
-    open_error_log(config)
+    open_error_log(config.error_log)
     # With the sockets open; what is written from here on, and what the workers load, is the user's.
     if config.umask is not None:
         os.umask(int(config.umask, 8))

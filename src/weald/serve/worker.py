@@ -22,6 +22,7 @@ from weald.serve.changes import Watch
 from weald.serve.config import Config, load_application, load_module
 from weald.serve.errors import ConfigError
 from weald.serve.metrics import BEAT, BUCKETS, LAG, LAG_MAX, MEMORY, STARTS, Metrics
+from weald.serve.process import open_error_log
 from weald.serve.tls import tls_context
 
 __all__ = ["run", "serve_metrics"]
@@ -141,7 +142,7 @@ class Worker:
         from weald.serve.accesslog import FORMATS, LogFile
         from weald.serve.fair import FairServer, Share
 
-        self.config = config
+        self.config, self.slot = config, slot
         self.row = row = metrics.row(slot)
         self.stack = stack
         self.stopping = Event()
@@ -199,7 +200,7 @@ class Worker:
         self.parent.sendall(b"r")
         Resident(self._watch_parent)
         Resident(self._watch_self)
-        if self.config.reload:
+        if self.config.reload and self.slot == 0:  # one is enough, and all would ask for a reload each
             Resident(self._watch_files)
 
     def served(self) -> int:
@@ -208,14 +209,15 @@ class Worker:
 
     def reopen(self) -> None:
         """Open the logs' files anew, after they were renamed."""
+        # What cannot be opened stays as it is.
+        try:
+            open_error_log(self.config.error_log)
+        except ConfigError as error:
+            report(f"weald: {error}\n")
         try:
             if self.log is not None:
                 self.log.reopen()
-            if self.config.error_log != "-":
-                fd = os.open(self.config.error_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-                os.dup2(fd, 2)
-                os.close(fd)
-        except OSError as error:  # what is open stays
+        except OSError as error:
             report(f"weald: cannot open the log anew: {error}\n")
 
     def _watch_files(self) -> None:
@@ -289,7 +291,7 @@ def resident(statm: int) -> int:
     return int(os.pread(statm, 200, 0).split()[1]) * _PAGE
 
 
-def serve_metrics(listener: socket.socket, parent: socket.socket, metrics: Metrics) -> int:
+def serve_metrics(listeners: list[socket.socket], parent: socket.socket, metrics: Metrics) -> int:
     """The process behind /metrics."""
     from weald import socket as cooperative
     from weald._base.resident import Resident
@@ -298,8 +300,9 @@ def serve_metrics(listener: socket.socket, parent: socket.socket, metrics: Metri
 
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    server = WSGIServer(listener, application(metrics), log=None)
-    server.start()
+    servers = [WSGIServer(listener, application(metrics), log=None) for listener in listeners]
+    for server in servers:
+        server.start()
     control = cooperative.socket(fileno=parent.detach())
 
     def watch() -> None:
@@ -312,5 +315,5 @@ def serve_metrics(listener: socket.socket, parent: socket.socket, metrics: Metri
 
     Resident(watch)
     control.sendall(b"r")
-    server.serve_forever()
+    servers[0].serve_forever()
     return 0
