@@ -298,7 +298,60 @@ def test_exits_leave_run_forever_whoever_runs_the_callback(virtual, error):
     with pytest.raises(type(error)):
         loop.run_forever()
     assert done and not loop.is_running()
+    # Also when the greenlet in run_forever drives again, and has nothing to run.
+    loop.call_soon(lambda: weald.sleep(1))
+    loop.call_soon(lambda: (weald.sleep(2), leave()))
+    with pytest.raises(type(error)):
+        loop.run_forever()
+    assert not loop.is_running()
     loop.close()
+
+
+def test_a_forks_child_closes_what_it_has_inherited():
+    out = python(
+        """
+        import asyncio, os, signal, socket, weald, weald.aio
+        loop = weald.aio.new_event_loop()
+        a, b = socket.socketpair()
+        async def prepare():
+            loop.add_reader(a, print)
+            loop.add_signal_handler(signal.SIGUSR1, print)
+        loop.run_until_complete(prepare())
+        pid = os.fork()
+        if not pid:
+            loop.close()
+            weald.sleep(0.01)  # it would be a deadlock if what the parent counts were taken off
+            print("slept", flush=True)
+            os._exit(0)
+        print(os.waitpid(pid, 0)[1])
+        loop.close()
+        """,
+        stderr=None,
+    )
+    assert out == "slept\n0\n"
+
+
+def test_a_forks_child_runs_a_loop_that_the_parent_has_made():
+    out = python(
+        """
+        import asyncio, os, socket, weald.aio
+        loop = weald.aio.new_event_loop()
+        a, b = socket.socketpair()
+        heard = []
+        async def prepare():
+            loop.add_reader(a, lambda: (heard.append(a.recv(1)), loop.stop()))
+        loop.run_until_complete(prepare())
+        pid = os.fork()
+        if not pid:
+            b.send(b"x")
+            loop.run_forever()
+            print(heard, flush=True)
+            os._exit(0)
+        print(os.waitpid(pid, 0)[1])
+        """,
+        stderr=None,
+    )
+    assert out == "[b'x']\n0\n"
 
 
 def test_stall(caplog):

@@ -126,6 +126,35 @@ def test_an_error_log_that_takes_nothing_does_not_decide_about_service(folder: P
         assert process.wait(40) == 0
 
 
+@pytest.mark.parametrize(
+    "between", ["os.closerange(3, 1000)", "[os.dup2(os.open(os.devnull, os.O_WRONLY), fd) for fd in own]"]
+)
+def test_a_log_outlives_who_closes_its_descriptor(between: str) -> None:
+    """What the log has opened for itself is opened again; the number's next owner gets no line of it."""
+    said = python(
+        f"""
+        import os, sys
+        from weald._core.logs import Steady
+
+        reader, writer = os.pipe()
+        os.dup2(writer, 2)
+        def opened():
+            return {{int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + fd)}}
+        before = opened()
+        log = Steady(2)
+        log.write(b"first\\n")
+        print(os.read(reader, 100))
+        own = opened() - before
+        assert own
+        os.dup2(reader, 1003)
+        {between}
+        log.write(b"second\\n")
+        print(os.read(1003, 100))
+        """
+    )
+    assert said == "b'first\\n'\nb'second\\n'\n"
+
+
 def test_what_a_stalled_log_could_not_take_comes_later(folder: Path) -> None:
     """Up to a limit; what came beyond that is counted."""
     said = python(

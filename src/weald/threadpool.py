@@ -368,18 +368,12 @@ class Proxy(Forwarding):
             result = next(iter(unended))
             result.wait()
             unended.discard(result)
-        left = False
-
-        def call() -> Any:
-            return None if left else function(*args, **kwargs)
-
-        result = pool._spawn(call, (), {}, report=False).result
+        job = pool._spawn(function, args, kwargs, report=False)
         try:
-            return result.get()
+            return job.get()
         except BaseException:
-            if not result.ready():
-                left = True
-                _abandon(settings, result)
+            if not job.result.ready():
+                _abandon(settings, job.result)
             raise
 
 

@@ -219,6 +219,7 @@ class Hub(greenlet):
         """The event loop as users see it: its clock, its name, its watchers."""
     main: greenlet  # the thread's main greenlet
     thread_ident: int
+    generation: int  # how many forks ago this hub began
     NOT_ERROR: tuple[type[BaseException], ...]
     SYSTEM_ERROR: tuple[type[BaseException], ...]
     # Free slots that upper rooms fill lazily.

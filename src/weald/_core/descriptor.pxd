@@ -23,6 +23,8 @@ cdef class FdEntry(Target):
     cdef int arm(self, int events) except -1
     cdef int wait(self, int events, double timeout) except -1
     cdef int listen(self, Listener listener) except -1
+    cdef int unlisten(self, Listener listener) except -1
+    cdef int renew(self) except -1
     cdef int release(self) except -1
     cdef int discard(self) except -1
     cdef int leave(self) except -1

@@ -196,6 +196,21 @@ cdef class FdEntry(Target):
             self.arm(listener.events)
         return 0
 
+    cdef int unlisten(self, Listener listener) except -1:
+        """Undo `listen`, and be one user less."""
+        if self.listeners is not None and listener in self.listeners:
+            self.listeners.remove(listener)
+        return self.release()
+
+    cdef int renew(self) except -1:
+        """The number may have been closed without our knowing, and be another file by now: register it anew."""
+        cdef int events
+        if self.watch is not None and self.watch.events:
+            events = self.watch.events
+            self.watch.update(0)
+            self.watch.update(events)
+        return 0
+
     cdef int release(self) except -1:
         """One user less; the last one takes the entry out of the loop."""
         self.users -= 1
@@ -249,18 +264,13 @@ cdef class FdEntry(Target):
 cdef FdEntry entry_for(Hub hub, int fd):
     """The entry of `fd` in `hub`, with one user more."""
     cdef FdEntry entry
-    cdef int events
     if fd < 0:
         raise ValueError(f"a descriptor must be 0 or more, got {fd}")
     while len(hub.fds) <= fd:
         hub.fds.extend([None] * (fd + 1 - len(hub.fds)))
     entry = hub.fds[fd]
     if entry is not None:
-        if entry.watch is not None and entry.watch.events:
-            # The number may have been closed without our knowing, and be another file by now: register it anew.
-            events = entry.watch.events
-            entry.watch.update(0)
-            entry.watch.update(events)
+        entry.renew()
         entry.users += 1
         return entry
     entry = FdEntry.__new__(FdEntry)

@@ -8,6 +8,7 @@ Nothing that the parent had scheduled happens in the child.
 from weald._core.c_greenlet cimport *
 from weald._core.hub cimport Hub, current_greenlet
 from weald._core.reports cimport forget_helpers
+from weald._core.ring cimport ring_pop
 from weald._core.threads cimport adopt_process, current_hub, has_hub
 
 import os
@@ -61,7 +62,7 @@ cdef int forget_parent(Hub hub) except -1:
     hub.generation += 1
     dropped = []
     while hub.ring.count > 0:
-        dropped.append(hub.pop())
+        dropped.append(ring_pop(&hub.ring))
     hub.timers.clear()
     hub.refs = 0
     hub.threadpool = None

@@ -76,11 +76,10 @@ cdef class Hub(greenlet):
     cdef list fds  # descriptor number to FdEntry or None; descriptor.pyx owns it
     cdef SignalWatch signals  # None but in the main thread
     cdef void *driving  # the Driven whose callback runs just now and has not parked yet; borrowed
-    cdef unsigned long generation  # how many forks ago this hub began
+    cdef readonly unsigned long generation  # how many forks ago this hub began
     cdef double forked_at
     cdef int push(self, object item) except -1
     cdef int push_first(self, object item) except -1
-    cdef object pop(self)
     cdef void begin_batch(self) noexcept
     cdef bint batch_goes_on(self) noexcept
     cdef int run_batch(self) except -1

@@ -314,10 +314,6 @@ cdef class Hub(greenlet):
             end_poll(self.backend)
         return 0
 
-    cdef object pop(self):
-        """The ring's first item, taken off."""
-        return ring_pop(&self.ring)
-
     cdef bint batch_goes_on(self) noexcept:
         """Whether one more item may run before the next poll."""
         if self.batch_left > 0:

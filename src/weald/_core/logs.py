@@ -24,6 +24,7 @@ from _socket import MSG_DONTWAIT
 from _socket import socket as _Socket
 from _thread import allocate_lock
 from collections import deque
+from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -124,17 +125,10 @@ class Steady(io.RawIOBase):
         """How much of `data` has been written."""
         now = os.fstat(self._fd)
         file = (now.st_dev, now.st_ino)
-        if file != self._file:
+        if file != self._file or (self._own is not None and not self._still_ours()):
             self._open(now.st_mode)
             self._file = file
         own = self._own
-        if own is not None:
-            mine = os.fstat(own if isinstance(own, int) else own.fileno())
-            if (mine.st_dev, mine.st_ino) != file:  # closed by somebody, and the number is another file's now
-                if not isinstance(own, int):
-                    own.detach()
-                self._own = self._file = None
-                return 0
         try:
             if isinstance(own, int):
                 return os.write(own, data)
@@ -168,20 +162,29 @@ class Steady(io.RawIOBase):
 
     def release(self) -> None:
         """Close what was opened here."""
-        own, self._own = self._own, None
-        if own is None:
+        if self._own is None or not self._still_ours():
             return
-        try:
-            mine = os.fstat(own if isinstance(own, int) else own.fileno())
-            if (mine.st_dev, mine.st_ino) != self._file:
-                if not isinstance(own, int):
-                    own.detach()
-            elif isinstance(own, int):
+        own, self._own = self._own, None
+        with suppress(OSError):
+            if isinstance(own, int):
                 os.close(own)
             else:
                 own.close()
-        except OSError:
-            pass
+
+    def _still_ours(self) -> bool:
+        """Whether what was opened here is that file still; if not, it is let go of.
+
+        Somebody may have closed it, and the number may be another file's by now.
+        """
+        own = self._own
+        with suppress(OSError):
+            mine = os.fstat(own if isinstance(own, int) else own.fileno())
+            if (mine.st_dev, mine.st_ino) == self._file:
+                return True
+        if not isinstance(own, int):
+            own.detach()
+        self._own = None
+        return False
 
     def close(self) -> None:
         """Give up what is kept.  The descriptor stays open."""

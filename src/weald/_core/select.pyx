@@ -65,6 +65,4 @@ def poll_fds(dict wanted, timeout):
     finally:
         for entry, listener in held:
             listener.waiter = None
-            if entry.listeners is not None and listener in entry.listeners:
-                entry.listeners.remove(listener)
-            entry.release()
+            entry.unlisten(listener)

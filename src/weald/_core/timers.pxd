@@ -17,6 +17,7 @@ cdef class BaseTimer:
     cdef bint runs_python  # its `expire` does
     cdef TimerState state
     cdef int start(self, Timers timers, double seconds) except -1
+    cdef int start_at(self, Timers timers, double when) except -1
     cdef int stop(self) except -1
     cdef int expire(self) except -1
     cdef int abandon(self) except -1

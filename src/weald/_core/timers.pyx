@@ -37,9 +37,13 @@ cdef class BaseTimer:
         """Expire after `seconds`; soon, if they are negative."""
         if isnan(seconds):
             raise ValueError("a timeout must be a number of seconds, not nan")
+        return self.start_at(timers, timers.loop.time() + (seconds if seconds > 0.0 else 0.0))
+
+    cdef int start_at(self, Timers timers, double when) except -1:
+        """Expire at `when` on the loop's clock."""
         self.timers = timers
         self.state = PENDING
-        self.when = timers.loop.time() + (seconds if seconds > 0.0 else 0.0)
+        self.when = when
         timers.push(self)
         if self.ref:
             timers.refs += 1

@@ -7,7 +7,6 @@ cdef struct WaitList:
     Py_ssize_t count
 
 cdef void append(WaitList *list, Waiter waiter) noexcept
-cdef void append_left(WaitList *list, Waiter waiter) noexcept
 cdef void remove(WaitList *list, Waiter waiter) noexcept
 cdef Waiter first(WaitList *list)
 cdef void clear(WaitList *list) noexcept

@@ -48,19 +48,6 @@ cdef void append(WaitList *list, Waiter waiter) noexcept:
     list.count += 1
 
 
-cdef void append_left(WaitList *list, Waiter waiter) noexcept:
-    Py_INCREF(waiter)
-    waiter.list = list
-    waiter.prev = NULL
-    waiter.next = list.head
-    if list.head != NULL:
-        (<Waiter>list.head).prev = <void *>waiter
-    else:
-        list.tail = <void *>waiter
-    list.head = <void *>waiter
-    list.count += 1
-
-
 cdef void remove(WaitList *list, Waiter waiter) noexcept:
     """Take `waiter` out, if it is in."""
     if waiter.list != list:

@@ -42,7 +42,7 @@ cdef class FdWatcher(Listener):
     cdef Job writer
     cdef bint counted  # among what the hub waits for
     cdef int want(self) except -1
-    cdef int renew(self) except -1
+    cdef int count(self, bint wanted) except -1
     cdef int ran(self, Job job) except -1
     cdef int bind(self) except -1
     cdef int unbind(self) except -1
@@ -53,6 +53,7 @@ cdef class StartSpare(Runnable):
 cdef class Core(Driven):
     cdef Ring ready
     cdef Hub hub  # whose readiness and timers it has; None before it runs
+    cdef unsigned long generation  # the hub's then: another one is a fork's child's
     cdef greenlet root  # the greenlet in `run_forever`
     cdef greenlet driver  # the one that runs what is ready; None: it is parked in a callback, and nobody has taken over
     cdef Waiter idle  # the driver's, while there is nothing to run
@@ -73,6 +74,7 @@ cdef class Core(Driven):
     cdef TimerHandle new_timer(self, double when, object callback, tuple args, object context)
     cdef bint remove(self, object fd, int event) except -1
     cdef int wake(self) except -1
+    cdef int take_over(self, greenlet me) except -1
     cdef int drive(self, bint is_root) except -1
     cdef int run_job(self, object job) except -1
     cdef int run_in_debug(self, object job) except -1

@@ -36,7 +36,6 @@ import os
 import sys
 from asyncio import base_events, format_helpers
 from asyncio.log import logger
-from inspect import iscoroutinefunction
 
 from weald._core.reports import lines_of_task
 from weald.asyncio import _set_running_loop
@@ -50,7 +49,6 @@ cdef extern from "Python.h":
 
 cdef object TaskClass = asyncio.Task
 cdef object FutureClass = asyncio.Future
-cdef object get_coroutines = asyncio.iscoroutine
 
 
 # ------------------------------------------------------------------ what the queue holds
@@ -269,9 +267,7 @@ cdef class FdWatcher(Listener):
         self.events = events
         if self.entry is None:
             return 0
-        if bool(events) != self.counted:
-            self.counted = not self.counted
-            self.loop.hub.refs += 1 if events else -1
+        self.count(events != 0)
         if events and not self.entry.gone:
             self.entry.arm(events)
         return 0
@@ -280,15 +276,6 @@ cdef class FdWatcher(Listener):
         """`job` has run: if its interest was dropped meanwhile, take it up again."""
         if self.reader is job and not self.events & READ_EVENT or self.writer is job and not self.events & WRITE_EVENT:
             self.want()
-        return 0
-
-    cdef int renew(self) except -1:
-        """The number may have been closed without our knowing, and be another file by now: register it anew."""
-        cdef int events
-        if self.entry is not None and not self.entry.gone:
-            events = self.entry.watch.events
-            self.entry.watch.update(0)
-            self.entry.watch.update(events)
         return 0
 
     cdef int bind(self) except -1:
@@ -306,13 +293,17 @@ cdef class FdWatcher(Listener):
         cdef FdEntry entry = self.entry
         if entry is None:
             return 0
-        if self.counted:
-            self.counted = False
-            self.loop.hub.refs -= 1
+        self.count(False)
         self.entry = None
-        if entry.listeners is not None and self in entry.listeners:
-            entry.listeners.remove(self)
-        entry.release()
+        entry.unlisten(self)
+        return 0
+
+    cdef int count(self, bint wanted) except -1:
+        """Count among what the hub waits for, or not.  A fork's child counts anew, from nothing."""
+        if wanted != self.counted:
+            self.counted = wanted
+            if self.loop.generation == self.loop.hub.generation:
+                self.loop.hub.refs += 1 if wanted else -1
         return 0
 
 
@@ -471,7 +462,7 @@ cdef class Core(Driven):
         hub.park(waiter, self)
         return 0
 
-    def take_over(self, greenlet me):
+    cdef int take_over(self, greenlet me) except -1:
         """The root's callback has returned: it drives again, and a spare that waits ends."""
         cdef Waiter waiter = self.idle
         self.driver = me
@@ -536,7 +527,7 @@ cdef class Core(Driven):
                 self.hub.handle_system_error(type(error), error, error.__traceback__)
             else:
                 self.failure = error
-                self._stopping = True
+                self.stop()
         finally:
             self._unset_hooks()
             _set_running_loop(None)
@@ -578,12 +569,13 @@ cdef class Core(Driven):
         cdef TimerHandle timer
         if current_greenlet() is hub:
             raise RuntimeError("an event loop cannot run in the hub: it would stop the hub; spawn a greenlet there")
-        if self.hub is hub and not hub.backend.destroyed:
+        if self.hub is hub and self.generation == hub.generation and not hub.backend.destroyed:
             return
         for watcher in self.fds.values():
             watcher.unbind()
         timers = self._take_timers()
         self.hub = hub
+        self.generation = hub.generation
         for watcher in list(self.fds.values()):
             watcher.bind()
         for timer in timers:
@@ -622,12 +614,9 @@ cdef class Core(Driven):
 
     cdef int check(self, object callback, str method, bint thread) except -1:
         """In debug mode: is this the loop's thread, and `callback` something to call?"""
-        if thread and self._thread_id is not None and self._thread_id != PyThread_get_thread_ident():
-            raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
-        if get_coroutines(callback) or iscoroutinefunction(callback):
-            raise TypeError(f"coroutines cannot be used with {method}()")
-        if not callable(callback):
-            raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
+        if thread:
+            self._check_thread()
+        self._check_callback(callback, method)
         return 0
 
     def call_soon(self, callback, *args, context=None):
@@ -661,18 +650,11 @@ cdef class Core(Driven):
         return handle
 
     cdef int start_timer(self, TimerHandle timer) except -1:
-        cdef Timers timers
         if self.hub is None:
             self.unbound.append(timer)
             return 0
-        timers = self.hub.timers
-        timer.timers = timers
-        (<BaseTimer>timer).when = timer.at
         timer.ref = True
-        timer.state = PENDING
-        timers.push(timer)
-        timers.refs += 1
-        return 0
+        return timer.start_at(self.hub.timers, timer.at)
 
     def call_later(self, delay, callback, *args, context=None):
         """Have `callback(*args)` called after `delay` seconds; returns its TimerHandle."""
@@ -730,9 +712,6 @@ cdef class Core(Driven):
         """A Handle that is not in the queue."""
         return new_handle(self, callback, args, None)
 
-    def _timer_handle_cancelled(self, handle):
-        pass
-
     # -------------------------------------------------------------- what is asked often
 
     def time(self):
@@ -765,10 +744,6 @@ cdef class Core(Driven):
         """A Future of this loop."""
         return FutureClass(loop=self)
 
-    def _check_closed(self):
-        if self._closed:
-            raise RuntimeError("Event loop is closed")
-
     # -------------------------------------------------------------- descriptors
 
     cdef FdWatcher watcher(self, object fd):
@@ -799,7 +774,8 @@ cdef class Core(Driven):
         if before is not None:
             if isinstance(before, Handle):
                 (<Handle>before).cancel()
-            watcher.renew()
+            if watcher.entry is not None:
+                watcher.entry.renew()
         if event == READ_EVENT:
             watcher.reader = job
         else:

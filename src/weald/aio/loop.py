@@ -197,12 +197,6 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         if self._thread_id is not None and self._thread_id != _get_native_ident():
             raise RuntimeError("Non-thread-safe operation invoked on an event loop other than the current one")
 
-    def set_debug(self, enabled: bool) -> None:
-        """Turn debug mode on or off."""
-        self._debug = enabled
-        if self.is_running():
-            self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)
-
     # ---------------------------------------------------------------- signals
 
     def add_signal_handler(  # type: ignore[override]
@@ -231,8 +225,9 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
                 raise RuntimeError(f"sig {sig} cannot be caught") from None
             raise RuntimeError(str(error)) from None
         if before is None:
-            self._signal_hubs[sig] = hub = get_hub()
+            hub = get_hub()
             hub.ref()  # a signal may wake somebody
+            self._signal_hubs[sig] = hub, hub.generation
 
     def _on_signal(self, sig: int, frame: Any) -> None:
         self._handle_signal(sig)
@@ -242,7 +237,9 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         self._check_signal(sig)
         if self._signal_handlers.pop(sig, None) is None:
             return False
-        self._signal_hubs.pop(sig).unref()
+        hub, generation = self._signal_hubs.pop(sig)
+        if hub.generation == generation:  # else it was counted in a fork's parent
+            hub.unref()
         handler: Any = signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
         try:
             _set_signal(sig, handler)

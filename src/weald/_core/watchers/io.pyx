@@ -61,11 +61,9 @@ cdef class io(Watcher):
         listener, self.listener = self.listener, None
         if listener is None:
             discard(self.loop.in_rounds, self)
-        else:
-            (<IoListener>listener).watcher = None
-            discard((<FdEntry>entry).listeners, listener)
-        (<FdEntry>entry).release()
-        return 0
+            return (<FdEntry>entry).release()
+        (<IoListener>listener).watcher = None
+        return (<FdEntry>entry).unlisten(<Listener>listener)
 
     cdef BeforePoll before_poll(self) except? MAY_WAIT:
         self.fire(self.wanted)  # a regular file, which is always ready
