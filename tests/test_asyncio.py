@@ -1,16 +1,26 @@
-"""Running loops of asyncio in greenlets that play threads: each has its own, in Python and in C.
+"""asyncio once patched: running loops in greenlets that play threads, each with its own, in Python and in C; whose loop
+asyncio takes.
 
 Each case is a patched interpreter of its own.
 """
 
+import sys
+
+import pytest
 from helpers import python
 
-PATCHED = "import weald.monkey; weald.monkey.patch_all(); import asyncio, threading, weald\n"
+IMPORTS = "import asyncio, threading, weald\n"
 
 
-def test_each_thread_has_its_running_loop():
+@pytest.fixture(params=["weald", "asyncio"])
+def patched(request):
+    """How a program begins: patched, with weald's loops or asyncio's own."""
+    return f"import weald.monkey; weald.monkey.patch_all(asyncio={request.param == 'weald'})\n{IMPORTS}"
+
+
+def test_each_thread_has_its_running_loop(patched):
     python(
-        PATCHED
+        patched
         + """
 def none_here():
     try:
@@ -33,9 +43,9 @@ assert none_here()
     )
 
 
-def test_loops_that_wait_in_turn_keep_what_is_theirs():
+def test_loops_that_wait_in_turn_keep_what_is_theirs(patched):
     python(
-        PATCHED
+        patched
         + """
 def loops(number, found):
     async def main():
@@ -57,9 +67,9 @@ assert sorted(found) == [0, 1, 2, 3], found
     )
 
 
-def test_a_loop_in_a_callback_of_another_ends_and_gives_way_to_it():
+def test_a_loop_in_a_callback_of_another_ends_and_gives_way_to_it(patched):
     python(
-        PATCHED
+        patched
         + """
 async def inner():
     await asyncio.sleep(0.001)
@@ -81,9 +91,9 @@ asyncio.run(main())
     )
 
 
-def test_a_second_loop_in_one_greenlet_is_refused():
+def test_a_second_loop_in_one_greenlet_is_refused(patched):
     python(
-        PATCHED
+        patched
         + """
 async def main():
     nested = asyncio.new_event_loop()
@@ -103,9 +113,9 @@ asyncio.run(main())
     )
 
 
-def test_a_child_of_a_fork_has_none_of_its_parents():
+def test_a_child_of_a_fork_has_none_of_its_parents(patched):
     out = python(
-        PATCHED
+        patched
         + """
 import os, warnings
 warnings.simplefilter("ignore")
@@ -143,3 +153,150 @@ def test_it_is_the_same_where_asyncio_was_imported_before():
         asyncio.run(main())
         """
     )
+
+
+# ------------------------------------------------------------------ whose loop
+
+WHOSE = """
+def whose(loop):
+    module = type(loop).__module__
+    loop.close()
+    return module.split(".")[0]
+
+async def main():
+    return type(asyncio.get_running_loop()).__module__.split(".")[0]
+
+def all_of_them():
+    with asyncio.Runner() as runner:
+        found = {whose(asyncio.new_event_loop()), asyncio.run(main()), runner.run(main())}
+    if hasattr(asyncio, "EventLoop"):
+        found.add(whose(asyncio.EventLoop()))
+        found.add(asyncio.run(main(), loop_factory=asyncio.EventLoop))
+    return found
+"""
+
+
+@pytest.mark.parametrize("before", ["", "import asyncio", "import weald.aio"])
+@pytest.mark.parametrize("after", ["import asyncio", "import weald.aio, asyncio"])
+def test_patched_asyncio_takes_wealds_loop(before, after):
+    out = python(
+        f"""
+{before}
+import weald.monkey
+weald.monkey.patch_all()
+{after}
+{WHOSE}
+assert whose(asyncio.SelectorEventLoop()) == "asyncio"
+print(all_of_them())
+"""
+    )
+    assert out == "{'weald'}\n"
+
+
+def test_unless_it_shall_not():
+    out = python(f"import weald.monkey; weald.monkey.patch_all(asyncio=False); import asyncio, weald.aio\n{WHOSE}\n"
+                 "print(all_of_them())")
+    assert out == "{'asyncio'}\n"
+
+
+def test_it_alone_can_be_patched():
+    out = python(f"import weald.monkey; weald.monkey.patch_asyncio(); import asyncio\n{WHOSE}\nprint(all_of_them())")
+    assert out == "{'weald'}\n"
+
+
+def test_patching_imports_no_asyncio():
+    python("import sys, weald.monkey; weald.monkey.patch_all(); assert 'asyncio' not in sys.modules")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="policies are deprecated")
+def test_a_policy_of_the_programs_own_counts_for_more():
+    out = python(
+        f"""
+        import weald.monkey
+        weald.monkey.patch_all()
+        import asyncio
+        class Policy(asyncio.DefaultEventLoopPolicy):
+            _loop_factory = asyncio.SelectorEventLoop
+        asyncio.set_event_loop_policy(Policy())
+        {WHOSE.replace(chr(10), chr(10) + " " * 8)}
+        print(asyncio.run(main()), whose(asyncio.new_event_loop()))
+        """
+    )
+    assert out == "asyncio asyncio\n"
+
+
+@pytest.mark.parametrize("other", ["asyncio.SelectorEventLoop", "uvloop.new_event_loop", "asyncio.new_event_loop"])
+def test_another_loop_in_a_native_thread_beside(other):
+    """Each goes on while the other waits, and each reaches the other."""
+    if other.startswith("uvloop"):
+        pytest.importorskip("uvloop")
+    out = python(
+        f"""
+        import weald.monkey
+        weald.monkey.patch_all()
+        import asyncio, time, {"uvloop" if other.startswith("uvloop") else "asyncio"}
+        from weald.threadpool import ThreadPool
+
+        async def echo(reader, writer):
+            writer.write(await reader.readline())
+            writer.close()
+
+        async def serve(mine, started, over):
+            server = await asyncio.start_server(echo, "127.0.0.1", 0)
+            loop = asyncio.get_running_loop()
+            end = asyncio.Event()
+            mine.call_soon_threadsafe(started.set_result, (loop, end, server.sockets[0].getsockname()))
+            async with server:
+                await end.wait()
+            mine.call_soon_threadsafe(over.set_result, "over")
+
+        async def main():
+            mine = asyncio.get_running_loop()
+            started, over = mine.create_future(), mine.create_future()
+            def run():
+                with asyncio.Runner(loop_factory={other}) as runner:
+                    runner.run(serve(mine, started, over))
+            pool = ThreadPool(1)
+            done = pool.spawn(run)
+            loop, end, address = await started
+            assert loop is not mine
+            async def ask(text):
+                reader, writer = await asyncio.open_connection(*address)
+                writer.write(text)
+                answer = await reader.read()
+                writer.close()
+                return answer
+            answers = await asyncio.gather(*[ask(b"%d\\n" % i) for i in range(10)])
+            assert answers == [b"%d\\n" % i for i in range(10)]
+            loop.call_soon_threadsafe(end.set)
+            assert await over == "over"
+            await done
+            return type(mine).__module__
+
+        print(asyncio.run(main()))
+        """
+    )
+    assert out == "weald.aio.loop\n"
+
+
+def test_a_loop_in_each_thread_that_is_a_greenlet():
+    """All three are at the barrier at the same time, between two awaits of a coroutine."""
+    out = python(
+        """
+        import weald.monkey
+        weald.monkey.patch_all()
+        import asyncio, threading
+        barrier = threading.Barrier(3)
+        async def main(name):
+            await asyncio.sleep(0.001)
+            barrier.wait()
+            await asyncio.sleep(0.001)
+            found.append((name, type(asyncio.get_running_loop()).__module__))
+        found = []
+        threads = [threading.Thread(target=lambda name=name: asyncio.run(main(name))) for name in "abc"]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        print(sorted(name for name, _ in found), {module for _, module in found})
+        """
+    )
+    assert out == "['a', 'b', 'c'] {'weald.aio.loop'}\n"

@@ -63,6 +63,11 @@ INTERNALS = (
         "aio/loop.py",
         "whose state and _read_ready__on_eof, _fatal_error aio/stream.pyx uses",
     ),
+    Internal(
+        "asyncio.unix_events:_UnixDefaultEventLoopPolicy._loop_factory",
+        "monkey/__init__.py",
+        "what asyncio makes loops of by default",
+    ),
     Internal("asyncio.unix_events:_UnixSubprocessTransport", "aio/loop.py", "children"),
     Internal("asyncio.unix_events:waitstatus_to_exitcode", "aio/loop.py", "how a child has ended"),
     Internal("asyncio.base_events:_format_handle", "aio/core.pyx", "the text of a warning"),

@@ -49,6 +49,7 @@ __all__ = [
     "is_object_patched",
     "listeners",
     "patch_all",
+    "patch_asyncio",
     "patch_builtins",
     "patch_contextvars",
     "patch_dns",
@@ -289,7 +290,7 @@ def patch_thread(
     if existing_locks:
         _locks.replace()
     _mend_executors()
-    _imports.whenever_imported("asyncio", _patch_asyncio)
+    _imports.whenever_imported("asyncio", _separate_loops)
 
 
 def _mend_executors() -> None:
@@ -310,11 +311,32 @@ def _mend_executors() -> None:
                 executor._work_queue = _core.SimpleQueue()
 
 
-def _patch_asyncio(asyncio: Any) -> None:
+def _separate_loops(asyncio: Any) -> None:
+    """Each greenlet that plays a thread has its own running loop and current task."""
     from weald import asyncio as ours
 
     patch_module(asyncio.events, ours)
     patch_module(asyncio.tasks, ours, ["current_task"])
+
+
+def patch_asyncio() -> None:
+    """asyncio.run, asyncio.Runner, asyncio.new_event_loop and asyncio.EventLoop: loops are weald's.
+
+    A policy that the program sets (`uvloop.install()`) and a `loop_factory` count for more; asyncio.SelectorEventLoop
+    stays asyncio's own.
+    """
+    # Importing weald.aio imports asyncio, so asyncio gets its loop when both have been imported, whichever comes first.
+    _imports.whenever_imported("asyncio", lambda _: import_module("weald.aio"))
+    _imports.whenever_imported("weald.aio", _use_loop)
+
+
+def _use_loop(aio: Any) -> None:
+    asyncio = sys.modules["asyncio"]
+    # asyncio keeps the default in the class of its policy, on Pythons without public policies, too.
+    asyncio.unix_events._UnixDefaultEventLoopPolicy._loop_factory = aio.EventLoop
+    for module in (asyncio, asyncio.unix_events):
+        if hasattr(module, "EventLoop"):  # from Python 3.13 on
+            patch_item(module, "EventLoop", aio.EventLoop)
 
 
 def patch_subprocess() -> None:
@@ -360,6 +382,7 @@ def patch_all(
     signal: bool = True,
     queue: bool = True,
     contextvars: bool = True,
+    asyncio: bool = True,
     **kwargs: Any,
 ) -> bool:
     """Patch all of the standard library that blocks; each argument switches one part.
@@ -393,6 +416,7 @@ def patch_all(
             (queue, patch_queue),
             (builtins, patch_builtins),
             (contextvars, patch_contextvars),
+            (asyncio, patch_asyncio),
         ):
             if wanted:
                 patch()
