@@ -74,7 +74,7 @@ def _line(fd: int, prompt: object) -> str:
 
 
 def _by_lines(fd: int, readline: Callable[[], _Line | None], line: _Line) -> _Line:
-    """The next line of a file on `fd`, with its end; what there is at the end of the file.  `line` is an empty one."""
+    """Read the next line from `fd`, newline included; at the end of the file, what is left.  `line` is empty."""
     end = "\n" if isinstance(line, str) else b"\n"
     while True:
         was_ready = is_ready(fd, POLLIN)

@@ -1,4 +1,4 @@
-"""`_interpreters` on greenlets: while another interpreter is at work, the calling greenlet parks and others run.
+"""`_interpreters` on greenlets: while another interpreter runs, the calling greenlet parks and other greenlets run.
 
 Called by: weald.monkey (`patch_thread`).  What users see of the module is `concurrent.interpreters` and
 `concurrent.futures.InterpreterPoolExecutor`, both from Python 3.14 on.

@@ -14,7 +14,7 @@ __all__ = ["blocked", "virtual_clock"]
 
 
 def blocked() -> None:
-    """Wait until all other greenlets of this thread are parked, and what has come already has woken whom it wakes.
+    """Wait until all other greenlets of this thread are parked and every event that has arrived has had its effect.
 
     What a test has set going has then gone as far as it can by itself: data that has been sent has been read, whoever
     wants a lock waits for it.  It takes the place of a `sleep` that hopes to be long enough.  Timers that are not due

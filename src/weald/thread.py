@@ -171,7 +171,7 @@ _native_set_name: Callable[[str], None] = getattr(_thread, "set_name", lambda na
 
 
 def set_name(name: str) -> None:
-    """Name the native thread, if that is who calls.  Other greenlets have no name that the system could show.
+    """Name the native thread, if the caller is its main greenlet.  The system knows no names of other greenlets.
 
     `threading` calls it in each thread that it starts: without this, the process would be called like the last one.
     """

@@ -378,7 +378,7 @@ class Proxy(Forwarding):
 
 
 def _abandon(settings: _Settings, result: AsyncResult[Any]) -> None:
-    """`result` is waited for by nobody but later calls of what has these `settings`."""
+    """The caller of `result` has left; only later calls through a proxy with these `settings` wait for it."""
     unended = _abandoned.setdefault(settings, set())
     unended.add(result)
     result.rawlink(unended.discard)
@@ -393,7 +393,7 @@ class _Future(concurrent.futures.Future[_T]):
         self._condition = Condition()  # type: ignore[assignment]
         self._waiters = _Waiters()
         self._links: Event | None = None
-        self._hub: Any = None  # whose thread calls back; None: whichever ends the future
+        self._hub: Any = None  # callbacks run in this hub's thread; None: in the thread that ends the future
 
     def _invoke_callbacks(self) -> None:
         """Call what `add_done_callback` was given: in a greenlet of the caller's hub, where it may spawn and wait."""

@@ -251,7 +251,7 @@ def set_loop_class(find: Callable[[], type[_core.EventLoop]]) -> None:
 class Config:
     """The settings, as attributes.  `print_help()` lists them, with their environment variables.
 
-    Assigning a value that is none raises ValueError, and so does looking at a setting whose variable has no such value.
+    Assigning an invalid value raises ValueError; so does reading a setting whose environment variable is invalid.
     An unknown name raises AttributeError.
     """
 

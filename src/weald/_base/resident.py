@@ -16,7 +16,7 @@ __all__ = ["Resident"]
 
 
 class Resident:
-    """Runs `function()` in a greenlet until it returns or `stop` is called: whoever else kills it has it begin anew.
+    """Runs `function()` in a greenlet until it returns or `stop` is called: if somebody else kills it, it starts again.
 
     `function` must be such that it can.  `greenlet` is the one that runs it now, None after `stop`.
     """

@@ -35,7 +35,7 @@ class Job:
         raise NotImplementedError
 
     def deliver(self) -> None:
-        """Hand the outcome over to who waits for it, in that worker."""
+        """Hand the outcome to the waiting caller; called in the worker's thread."""
         raise NotImplementedError
 
 

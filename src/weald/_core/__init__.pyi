@@ -22,28 +22,30 @@ _ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType
 # ---------------------------------------------------------------- logs
 
 class Steady(RawIOBase):
-    """The raw end of a log on descriptor `fd`: no write waits or raises; what it could not write it keeps, up to a
-    limit in bytes, and tries again with the next write or `retry`."""
+    """The raw file under a log on descriptor `fd`: no write waits or raises.
+
+    What cannot be written now is kept, up to `limit` bytes, and tried again at the next write or `retry`.
+    """
 
     def __init__(self, fd: int, limit: int = ...) -> None: ...
     error: OSError | None
     def write(self, data: Any) -> int:
-        """Write `data`, bytes, now or later; how many these are."""
+        """Write `data` (bytes) now, or keep it for later; returns its length."""
     def pending(self) -> int:
-        """Bytes kept."""
+        """How many bytes are kept."""
     def retry(self) -> bool:
-        """Write what is kept, if that is possible now.  Is nothing left?"""
+        """Write what is kept, if that is possible now; returns whether nothing is left."""
     def release(self) -> None:
-        """Close what was opened for it; the descriptor stays open."""
+        """Close the descriptor that was opened for this log; `fd` itself stays open."""
 
 def steady(stream: Any) -> Any:
-    """A text file for `stream` that never waits or raises, if `stream` is Python's own on a descriptor; else itself."""
+    """Return a text file for `stream` that never waits or raises; `stream` itself, if it has no descriptor."""
 
 def report(text: str, stream: Any = None) -> None:
     """Write `text` to sys.stderr, or to `stream`, without waiting and without raising."""
 
 def retry_logs() -> bool:
-    """Write what logs have kept, as far as that is possible now.  Is nothing left?"""
+    """Write what the logs have kept, as far as that is possible now; returns whether nothing is left."""
 
 # ---------------------------------------------------------------- loop and hub
 
@@ -86,15 +88,15 @@ class Timer:
     ) -> None: ...
     @property
     def pending(self) -> bool:
-        """Whether it is going to call."""
+        """Whether the call is still to be made."""
     def cancel(self) -> None:
-        """Never call.  Idempotent."""
+        """Cancel the call.  Idempotent."""
 
-EVENTS: object  # as a callback's first argument: stands for the events that came up
+EVENTS: object  # as the first argument after a watcher's callback: replaced by the events that occurred
 
 @disjoint_base
 class Watcher:
-    """A callback on something of the event loop.  It is called in the hub, so it must not block.
+    """Calls a function in the hub when something happens in the event loop.  The function must not block.
 
     A context manager that closes it.
     """
@@ -110,14 +112,14 @@ class Watcher:
         """Whether it watches: started, and neither stopped nor over."""
     @property
     def pending(self) -> bool:
-        """Whether an event has come up whose callback has not been called yet."""
+        """Whether an event has occurred for which the callback has not been called yet."""
     def start(self, callback: Callable[..., object], *args: Any) -> None:
         """Have `callback(*args)` called in the hub at each event.  It must not block.
 
         ValueError if the watcher is closed or its loop destroyed, TypeError if `callback` is not callable.
         """
     def stop(self) -> None:
-        """Watch no more, and do not call for what has come up already.  `start` begins anew."""
+        """Stop watching, and drop events that have already occurred.  `start` begins again."""
     def close(self) -> None:
         """`stop`, for good.  Idempotent."""
     def __enter__(self) -> Watcher: ...
@@ -139,7 +141,7 @@ class EventLoop:
     def __init__(self, hub: Hub | None = None) -> None: ...
     @property
     def name(self) -> str:
-        """The backend's: "libuv", "libev", "virtual"."""
+        """The backend's name: "libuv", "libev" or "virtual"."""
     @property
     def destroyed(self) -> bool:
         """Whether it has been destroyed."""
@@ -169,12 +171,12 @@ class EventLoop:
     def unref(self) -> None:
         """Take back one `ref`."""
     def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None:
-        """Handle an exception that a callback let escape: by `error_handler` if there is one, else by the hub.
+        """Handle an uncaught exception of a callback: by `error_handler` if there is one, else by the hub.
 
         `error_handler` is a callable with these arguments, or an object with such a method `handle_error`.
         """
     def run(self, nowait: bool = False, once: bool = False) -> None:
-        """Drive a loop of one's own until nothing is left to wait for.
+        """Run a loop that belongs to no thread's hub until nothing is left to wait for.
 
         With `nowait` do one round without waiting, with `once` one round.  ValueError if it is destroyed, RuntimeError
         for the loop of this thread's hub, which runs by itself.
@@ -182,9 +184,12 @@ class EventLoop:
     def break_(self, how: Any = None) -> None:
         """Have `run` return after this round.  `how` is ignored."""
     def destroy(self) -> bool | None:
-        """Free a loop of one's own; True, or None if it was destroyed.  (A hub's ends with `hub.destroy()`.)"""
+        """Free a loop that belongs to no thread's hub; returns True, or None if it was destroyed already.
+
+        (A hub's loop ends with `hub.destroy()`.)
+        """
     def closing_fd(self, fd: int) -> bool:
-        """Descriptor `fd` is about to be closed: wake everyone who waits for it.  Returns whether it was watched."""
+        """Call this before closing descriptor `fd`: it wakes all that wait for it.  Returns whether it was watched."""
     # Each returns a watcher of a kind that is in watchers/.
     def io(self, fd: int, events: int, ref: bool = True, priority: int | None = None) -> Any:
         """A watcher of descriptor `fd`: `events` is READ, WRITE or both.  ValueError for other events and numbers."""
@@ -234,7 +239,7 @@ class Hub(greenlet):
     def run_callback_threadsafe(self, callback: Callable[..., object], *args: Any) -> Callback:
         """As `run_callback`."""
     def switch(self) -> Any:
-        """Switch to the hub until somebody switches back; returns the value they switch with.
+        """Switch to the hub until another greenlet switches back; returns the value passed to that switch.
 
         For code that arranges its own waking, by `hub.run_callback(greenlet.switch, value)` for example.
         BlockingSwitchOutError in the hub greenlet itself.
@@ -246,12 +251,12 @@ class Hub(greenlet):
     def join(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to run or to wait for, up to `timeout` seconds (None: for ever).
 
-        Returns True if it came to that, at once if the hub is destroyed.
+        Returns whether that happened in time; True at once if the hub is destroyed.
         """
     def wait_blocked(self) -> None:
-        """Wait until all other greenlets of this hub are parked and nothing that has come already wakes one of them.
+        """Wait until all other greenlets of this hub are parked and no event that has arrived will wake one of them.
 
-        Timers that are not due are not waited for, nor native threads, nor other processes.
+        It does not wait for later timers, for native threads or for other processes.
         """
     def run_loop(self, nowait: bool = False, once: bool = False) -> None:
         """Run a hub that is no thread's own, in the calling greenlet, until nothing is left to wait for.
@@ -262,11 +267,12 @@ class Hub(greenlet):
     def break_loop(self) -> None:
         """Have `run_loop` return after the round that is under way."""
     def owns(self, fd: int) -> bool:
-        """Whether descriptor `fd` is one of the hub's own: of its loop, or of how signals wake it."""
+        """Whether descriptor `fd` is the hub's own: its loop's, or the one through which signals wake it."""
     def close_range(self, close: Callable[[], object], first: int, end: int) -> None:
-        """Call `close()`, which closes the descriptors from `first` up to, not including, `end`, the hub's own perhaps.
+        """Call `close()`, which closes the descriptors from `first` up to but not including `end`.
 
-        Those are then opened anew.  Who waits for one of the others gets OSError(EBADF).
+        If that closes descriptors of the hub, they are opened anew.  Greenlets that wait for one of the others get
+        OSError(EBADF).
         """
     def destroy(self, destroy_loop: bool = True) -> None:
         """End the hub: free its loop and let go of its descriptors.  Idempotent.
@@ -275,17 +281,17 @@ class Hub(greenlet):
         `destroy_loop` is ignored.
         """
     def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None:
-        """Handle an exception that nobody caught in `context` (a greenlet, a callback or None).
+        """Handle an uncaught exception of `context` (a greenlet, a callback or None).
 
         It is printed, unless its type is in NOT_ERROR; if its type is in SYSTEM_ERROR, it is raised in the main
-        greenlet.  `type`, `value` and `tb` are as in sys.exc_info().  Users override this to have errors elsewhere.
+        greenlet.  `type`, `value` and `tb` are as in sys.exc_info().  Users override this to send errors elsewhere.
         """
     def handle_system_error(self, type: Any, value: Any, tb: Any = None) -> None:
         """Have the exception raised in the main greenlet, before everything else that is ready."""
     def print_exception(self, context: object, type: Any, value: Any, tb: Any) -> None:
         """Write the traceback and `context` to sys.stderr; nothing for KeyboardInterrupt and SystemExit."""
     def parked(self) -> list[tuple[greenlet, object, float]]:
-        """Which greenlets wait: a list of (greenlet, what for, since when on the loop's clock), oldest first."""
+        """The waiting greenlets: a list of (greenlet, object waited for, loop time when it began), oldest first."""
 
 def get_hub() -> Hub:
     """This thread's hub, made at the first call.
@@ -299,7 +305,7 @@ def get_hub_if_exists() -> Hub | None:
 def set_hub(hub: Hub | None) -> None:
     """Make `hub` this thread's hub; None: the next one is made when needed.
 
-    The one before goes on existing with what is parked on it, until somebody destroys it.  ValueError for a hub that
+    The previous hub keeps its parked greenlets until it is destroyed.  ValueError for a hub that
     was made in another thread or is destroyed.
     """
 
@@ -321,27 +327,30 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
     """
 
 def prepare_hub() -> None:
-    """Import what hubs are made of, so that one can be made wherever it is needed: in a signal's handler, say."""
+    """Import everything a hub needs, so that one can be made anywhere, even in a signal handler."""
 
 def begin_raw(function: Callable[[Any], object], argument: Any) -> None:
     """Run `function(argument)` in a new plain greenlet: at once if called in the hub, else as `spawn_raw` does."""
 
 def set_handler_class(cls: type[greenlet]) -> None:
-    """Signals' handlers run in greenlets of class `cls`; what is their attribute `main`'s, is theirs."""
+    """Run signal handlers in greenlets of class `cls`.
+
+    The greenlet in a handler's attribute `main` is the one it acts for: the two share locals, locks and identity.
+    """
 
 def waits_natively() -> bool:
     """Whether the interpreter is ending and this thread can have no hub any more."""
 
 def monotonic() -> float:
-    """time.monotonic(), which programs (their tests) cannot replace: what weald waits by."""
+    """time.monotonic(), the clock of all of weald's waiting; tests that replace `time.monotonic` do not reach it."""
 
 def before_io() -> None:
-    """For calls that may not have to wait: let others run if this greenlet has gone on for long."""
+    """Called by calls that may not have to wait: let others run if this greenlet has run for long."""
 
 def asked_in_vain() -> None:
-    """For calls that found nothing changed: let others run if the caller asks again and again.
+    """Called by checks that found nothing changed: let others run if the caller checks again and again.
 
-    Others may change what was asked for, so look again afterwards.
+    The other greenlets may change what was checked, so check again afterwards.
     """
 
 def use_asyncio(
@@ -350,14 +359,14 @@ def use_asyncio(
     swap_current_task: Callable[[Any, Any], Any] | None,
     tasks_of_loops: dict[Any, Any] | None,
 ) -> dict[Any, Any]:
-    """Have asyncio's C functions.
+    """Give the core asyncio's C functions.
 
-    Where asyncio keeps the current tasks by loop, in `tasks_of_loops`, `swap_current_task` is None.  Returns the
+    `swap_current_task` is None where asyncio keeps the current tasks in a dict by loop, `tasks_of_loops`.  Returns the
     current tasks of the loops that are put aside, by loop.
     """
 
 def count_loops(change: int) -> None:
-    """Count how many asyncio loops greenlets run: `change` more (or fewer); 0: none, as in a fork's child."""
+    """Add `change` to the number of asyncio loops that run in greenlets; 0 resets it, as in a fork's child."""
 
 def put_loop_aside() -> Any:
     """Put asyncio's running loop and current task aside.  Returns them, or None, for `take_loop_back`."""
@@ -366,28 +375,28 @@ def take_loop_back(aside: Any) -> None:
     """Undo `put_loop_aside`, which returned `aside`."""
 
 def signals_may_wake(handled: bool) -> None:
-    """Whether the program has handlers of signals: no deadlock is reported then, for one may wake a greenlet."""
+    """Say whether the program has signal handlers.  While it has, no deadlock is reported: one may wake a greenlet."""
 
 def helper_idle(change: int) -> None:
-    """Count a helper thread that waits for work and so wakes no greenlet: 1 when its wait begins, -1 when it ends.
+    """Count the helper threads that wait for work: `change` is 1 when such a wait begins, -1 when it ends.
 
-    While every other thread is such a one, a deadlock can be reported.
+    An idle helper wakes no greenlet.  So a deadlock can be reported while all other threads are idle helpers.
     """
 
 def set_awaiting(function: Callable[[Any], Generator[Any, Any, Any]]) -> None:
-    """Have `await` of greenlets and AsyncResults iterate over `function(object)`."""
+    """Make `await` of a greenlet or an AsyncResult iterate over `function(object)`."""
 
 def set_event_loop_class(cls: type[EventLoop]) -> None:
-    """Make `hub.loop` an instance of `cls`, for hubs whose loop nobody has looked at yet."""
+    """Make `hub.loop` an instance of `cls`, for hubs whose `loop` has not been read yet."""
 
 def set_hub_class(cls: type[Hub] | None) -> None:
     """Make hubs of class `cls` (a subclass of Hub) from now on; None: of the default.  TypeError for other classes."""
 
 def set_default_hub_class(find: Callable[[], type[Hub]]) -> None:
-    """Make hubs, while nobody has called `set_hub_class`, of the class that `find()` returns when one is needed."""
+    """Until `set_hub_class` is called, make each new hub of the class that `find()` returns at that moment."""
 
 def idle(priority: int = 0) -> None:
-    """Let everything that is ready run first.  `priority` is ignored."""
+    """Let everything else that is ready run first.  `priority` is ignored."""
 
 def spawn_raw(function: Callable[..., object], /, *args: Any, **kwargs: Any) -> greenlet:
     """Have `function(*args, **kwargs)` run in a new plain greenlet soon; returns the greenlet.

@@ -104,7 +104,7 @@ cdef object closed_error():
 
 
 cdef class Listener:
-    """Somebody who is told of a descriptor's events without parking on it: select, a watcher."""
+    """Gets a descriptor's events without parking on it: select, or a watcher."""
 
     cdef int ready(self, int events) except -1:
         self.fired |= events & self.events
@@ -405,7 +405,7 @@ cdef class Descriptor:
         entry = self.find_entry()
         if not (entry.wait(events, timeout) if self.ref else self.wait_unnoticed(entry, events, timeout)):
             raise TimeoutError("timed out")
-        if self.number < 0:  # closed by whoever ran first once the event had come: the number may be another file's
+        if self.number < 0:  # closed by a greenlet that ran before this one: the number may be another file's by now
             raise closed_error()
         return 0
 

@@ -243,7 +243,7 @@ def set_signal_watch(cls):
 
 
 def set_event_loop_class(cls):
-    """Make `hub.loop` an instance of `cls`, an EventLoop, for hubs whose loop nobody has looked at yet."""
+    """Make `hub.loop` an instance of `cls`, an EventLoop, for hubs whose `loop` has not been read yet."""
     global event_loop_class
     event_loop_class = cls
 
@@ -913,7 +913,7 @@ def set_handler_class(cls):
 
 
 cdef greenlet acting_greenlet():
-    """The current greenlet or, of a signal's handler, the one on whose behalf it runs; None if there is none left."""
+    """The current greenlet; in a signal handler, the greenlet it acts for; None if that has ended."""
     cdef PyObject *current = PyGreenlet_GetCurrent()
     if current == NULL:
         PyErr_Clear()

@@ -8,7 +8,7 @@ Invariants:
 - A getter that is killed after it was given an item puts it back in its place, or gives it to the next getter.
 - Getters wait only while there is nothing to get, putters only while there is no room.
 - Subclasses may keep the items as they like: `_init`, `_put`, `_get`, `_peek` and `_qsize`, which are called only for
-  classes that override one of them.  What these raise reaches who called `put` or `get`, and the queue stays as it was.
+  classes that override one of them.  If one of these raises, so does the `put` or `get`, and the queue is unchanged.
 
 Long because six kinds of queue, each short, share the handing over.
 """
@@ -127,7 +127,7 @@ cdef class SimpleQueue:
 
     @property
     def queue(self):
-        """The container of the items; another may be assigned, whose items are those to get then."""
+        """The container of the items.  Another one may be assigned; its items then are the queue's."""
         return self.items
 
     @queue.setter

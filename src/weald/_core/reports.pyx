@@ -41,7 +41,7 @@ cdef bint other_threads_may_wake() noexcept:
 def helper_idle(int change):
     """Count a helper thread that waits for work and so wakes no greenlet: 1 when its wait begins, -1 when it ends.
 
-    While every other thread is such a one, a deadlock can be reported.
+    A deadlock can be reported while all other threads are idle helpers.
     """
     global idle_helpers
     idle_helpers += change
@@ -77,7 +77,7 @@ def lines_of_task(task):
 
 
 cdef str deadlock_report(list parked, object main, double now):
-    """The text of a LoopExit: who of `parked` (see `Hub.parked`) waits for what, since when and where."""
+    """The text of a LoopExit: what each greenlet of `parked` (see `Hub.parked`) waits for, since when and where."""
     lines = ["this operation would block forever: nothing is left that could wake a greenlet"]
     for g, what, since in parked[:MAX_GREENLETS]:
         lines.append(f"  {g!r} waits for {what!r} since {max(now - since, 0.0):.1f} s")

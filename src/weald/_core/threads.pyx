@@ -6,7 +6,7 @@ Invariants:
   state dict, owns the hub and ends it when the thread ends.
 - The main thread always has a hub when it waits: deadlocks are found there, and signals arrive there.  Other threads
   get one at the first use of what needs one.
-- Once the interpreter begins to end, no hub is made any more, and who waits may have to wait as threads do.
+- Once the interpreter begins to end, no hub is made any more; a call that must wait then blocks its thread.
 """
 
 from cpython.exc cimport PyErr_Clear
@@ -147,7 +147,7 @@ def prepare_hub():
 def set_hub(Hub hub):
     """Make `hub` this thread's hub; None: the next one is made when needed.
 
-    The one before goes on existing with what is parked on it, until somebody destroys it.  ValueError for a hub that
+    The previous hub keeps its parked greenlets until it is destroyed.  ValueError for a hub that
     was made in another thread or is destroyed.
     """
     global weald_hub
@@ -177,7 +177,7 @@ def set_hub_class(cls):
 
 
 def set_default_hub_class(find):
-    """Make hubs, while nobody has called `set_hub_class`, of the class that `find()` returns when one is needed."""
+    """Until `set_hub_class` is called, make each new hub of the class that `find()` returns at that moment."""
     global default_hub_class
     default_hub_class = find
 

@@ -1,4 +1,4 @@
-"""Timers: a heap of what is to happen later.
+"""Timers: a heap of calls to make later.
 
 Called by: hub.pyx (`fire`, `next_deadline`), everybody who waits with a timeout (`BaseTimer.start`, `stop`).
 Invariants:

@@ -135,7 +135,7 @@ cdef int park_listed(WaitList *list, Waiter waiter, object what, double timeout)
 
 
 cdef bint wake_one(WaitList *list, object value) except -1:
-    """Wake the first that waits; False if nobody does."""
+    """Wake the first waiter; returns False if there is none."""
     cdef Waiter waiter = first(list)
     if waiter is None:
         return False

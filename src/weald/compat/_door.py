@@ -113,7 +113,7 @@ class _PatchHooks(originals.Listener):
     """Calls `_gevent_will_monkey_patch` and `_gevent_did_monkey_patch` of the module that the replacements are in."""
 
     def __init__(self) -> None:
-        self._items: dict[str, list[str]] = {}  # what is to be patched, by the name of the module
+        self._items: dict[str, list[str]] = {}  # the names to patch, by module
 
     def will_patch_module(self, source: Any, target: ModuleType, items: list[str]) -> bool:
         self._items[target.__name__] = items

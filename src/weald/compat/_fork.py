@@ -17,7 +17,7 @@ from weald._core import Event, get_hub, monotonic
 
 __all__ = ["fork", "fork_and_watch", "fork_gevent", "forkpty", "forkpty_and_watch", "forkpty_gevent", "waitpid"]
 
-KEPT = 60.0  # seconds for which the status of a watched child waits for somebody who asks
+KEPT = 60.0  # seconds for which the status of a watched child is kept for a later waitpid
 
 _fork, _forkpty = os.fork, os.forkpty
 _waitpid = weald_os.waitpid

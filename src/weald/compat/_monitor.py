@@ -57,7 +57,7 @@ class _Entry:
 
 @implementer(IPeriodicMonitorThread)
 class PeriodicMonitoringThread:
-    """Watches `hub`, in whose thread it is made.  `kill()` ends it."""
+    """Watches `hub`; it must be made in that hub's thread.  `kill()` ends it."""
 
     inactive_sleep_time = 2.0  # seconds to sleep when there is nothing to do
     min_sleep_time = 0.005

@@ -1,4 +1,4 @@
-"""Watching switches with greenlet's trace function: who runs, and since when.  For _monitor and util.
+"""Watches switches with greenlet's trace function: which greenlet runs, and since when.  For _monitor and util.
 
 Called by: util.py, _monitor.py; users, as gevent._tracer.
 

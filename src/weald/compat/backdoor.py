@@ -101,7 +101,7 @@ class _Session:
 
 
 def _share_streams() -> None:
-    """Have the standard streams ask who uses them."""
+    """Make the standard streams go to the connection of the greenlet that uses them."""
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, _Streams):

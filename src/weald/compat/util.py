@@ -1,4 +1,4 @@
-"""gevent.util: who runs, who waits and where, for people; and small helpers.
+"""gevent.util: reports of running and waiting greenlets for people to read, and small helpers.
 
 Called by: users (gevent.util, weald.util).
 """

@@ -1,7 +1,7 @@
-"""Host names to addresses and back: the contract of a resolver, and the choice of one.
+"""Host names to addresses and back: the interface of a resolver, and the choice of one.
 
-Called by: weald.socket, and the modules of weald.resolver, which follow the contract.  A hub has a resolver of its own,
-made at first use as `config.resolver` says (environment variable WEALD_RESOLVER).
+Called by: weald.socket, and the modules of weald.resolver, which implement the interface.  Each hub has its own
+resolver, made at first use; `config.resolver` (environment variable WEALD_RESOLVER) chooses its class.
 """
 
 import os
@@ -20,7 +20,7 @@ HostEntry = tuple[str, list[str], list[str]]
 
 
 class Resolver(Protocol):
-    """Arguments, results and errors are those of the functions of the same names in `_socket`."""
+    """Each method takes, returns and raises what the function of the same name in `_socket` does."""
 
     def getaddrinfo(
         self,
@@ -46,25 +46,25 @@ class Resolver(Protocol):
         """socket.getnameinfo()"""
 
     def close(self) -> None:
-        """Free what the resolver holds; its hub calls this at its end."""
+        """Free all resources; the hub calls this when it is destroyed."""
 
 
 def current() -> Resolver:
-    """The resolver of this thread's hub.  Raises ValueError if `config.resolver` names none."""
+    """Return the resolver of this thread's hub.  Raises ValueError if `config.resolver` names no resolver."""
     hub = get_hub()
     resolver: Resolver | None = hub.resolver
     if resolver is None:
         made = cast(Callable[[Hub], Resolver], config.resolver)(hub)
         if hub.resolver is None:
             hub.resolver = made
-        else:  # a signal's handler has made one meanwhile
+        else:  # a signal handler has made one meanwhile
             made.close()
         resolver = hub.resolver
     return resolver
 
 
 def _after_fork_in_child() -> None:
-    """Jobs under way stayed behind in the parent, which goes on using its resolver's sockets."""
+    """Make a new resolver in the child: the look-ups under way, and the sockets, are the parent's."""
     hub = get_hub_if_exists()
     if hub is not None:
         hub.resolver = None

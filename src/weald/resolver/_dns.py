@@ -1,16 +1,16 @@
-"""What the resolvers that speak DNS themselves share: the stdlib's functions over questions to one name server.
+"""The part that the two DNS resolvers share: the standard library's look-up functions, built on DNS queries.
 
 Called by: dnspython.py, ares.py, which derive from `DnsResolver`.
 
-A derived class sends questions and reads what comes; from here come hosts file, search list, the order of servers,
-patience, IDNA, services, flags, results and errors.  The GNU C library says what is right; docs/dns.md, where that
-is not so.
+A derived class sends a query to one name server and reads the replies.  This module does the rest: hosts file, search
+list, order of servers, timeouts, IDNA, services, flags, results and errors.  It behaves as the GNU C library does;
+docs/dns.md lists the exceptions.
 
 Invariants:
-- What needs no name server is left to the C library, which so says itself what is wrong with an argument, and
-  which makes the results, too: it is asked about numeric addresses only, and never blocks on these.
-- Equal questions at the same time are asked once.
-- Whatever server an answer comes from and however late, it counts while there is somebody who waits for it.
+- Numeric addresses and services are handed to the C library.  It checks the arguments, raises the usual errors and
+  builds the results; for numeric addresses it never blocks.
+- Equal queries that are under way at the same time are sent once.
+- A late reply still counts, whichever server it comes from, as long as a caller is waiting for it.
 """
 
 import _socket
@@ -35,14 +35,14 @@ Server = tuple[str, int]  # address, port
 
 
 class Answer(NamedTuple):
-    """What a name server said."""
+    """A name server's positive answer."""
 
-    names: list[str]  # the one asked for, then where its aliases (CNAME) lead; the last is the canonical one
+    names: list[str]  # the name asked for, then the targets of its aliases (CNAME); the last is the canonical name
     values: list[str]  # addresses, or names for PTR
 
 
 class DnsFailure(Exception):
-    """A question without an answer; `reason` is one of those below, and the errno of socket.herror."""
+    """A query that has no answer.  `reason` is one of the constants below, which are also the errnos of herror."""
 
     NOT_FOUND, TRY_AGAIN, FAILED, NO_DATA = 1, 2, 3, 4
 
@@ -59,17 +59,17 @@ class DnsFailure(Exception):
         self.reason = reason
 
     def gaierror(self) -> _socket.gaierror:
-        """Return the error of getaddrinfo and gethostbyname that says this."""
+        """Return the exception that getaddrinfo and gethostbyname raise for this failure."""
         number, text, _ = self._ERRORS[self.reason]
         return _socket.gaierror(number, text)
 
     def herror(self) -> _socket.herror:
-        """Return the error of gethostbyaddr that says this."""
+        """Return the exception that gethostbyaddr raises for this failure."""
         return _socket.herror(self.reason, self._ERRORS[self.reason][2])
 
 
 class Rejection(DnsFailure):
-    """A server that will not or cannot answer: the next one is asked.  `servfail`: it has tried."""
+    """This server will not or cannot answer, so the next one is asked.  `servfail`: it tried and failed (SERVFAIL)."""
 
     def __init__(self, servfail: bool = False) -> None:
         super().__init__(DnsFailure.TRY_AGAIN)
@@ -78,19 +78,19 @@ class Rejection(DnsFailure):
 
 
 class Question(Protocol):
-    """One question, asked of one server after the other; what each says is heard until it is closed."""
+    """One query, sent to one server after the other.  Replies from all of them are accepted until it is closed."""
 
     def ask(self, server: Server, patience: float) -> None:
-        """Ask `server`, which has been asked before if it has not answered in time; `patience` seconds are left."""
+        """Send the query to `server` (again, if it was asked before); it has `patience` seconds to reply."""
 
     def hear(self, timeout: float) -> tuple[Server, Answer | DnsFailure] | None:
-        """What came next, and whence; None after `timeout` seconds of silence."""
+        """Return the next reply and its server; None if there is none within `timeout` seconds."""
 
     def close(self) -> None:
-        """Nobody waits for an answer any more."""
+        """Stop waiting for replies."""
 
 
-# If the questions for two families fail differently, the first of these is told: what a server has said counts.
+# If A and AAAA fail for different reasons, the first of these is raised: a reply outranks silence.
 _TOLD = (DnsFailure.NO_DATA, DnsFailure.NOT_FOUND, DnsFailure.FAILED, DnsFailure.TRY_AGAIN)
 
 _KINDS = {_socket.AF_INET: ("A",), _socket.AF_INET6: ("AAAA",), _socket.AF_UNSPEC: ("A", "AAAA")}
@@ -98,7 +98,7 @@ _LOOPBACKS = {_socket.AF_INET: "127.0.0.1", _socket.AF_INET6: "::1"}
 
 
 class DnsResolver:
-    """The contract of `weald.resolver.Resolver`; derived classes define `open` and, if need be, `close`."""
+    """Implements `weald.resolver.Resolver`.  Derived classes define `open`, and `close` if they hold resources."""
 
     def __init__(
         self, hub: Hub | None = None, hosts: str = "/etc/hosts", resolv_conf: str = "/etc/resolv.conf"
@@ -113,16 +113,16 @@ class DnsResolver:
         return f"<{type(self).__module__}.{type(self).__name__} at {id(self):#x} lookups={len(self._lookups)}>"
 
     def open(self, name: str, kind: str) -> Question:
-        """The question for the records of type `kind` ("A", "AAAA", "PTR") of exactly this name, not asked yet."""
+        """Make the query for records of type `kind` ("A", "AAAA", "PTR") of exactly this name, without sending it."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Free what is held."""
+        """Free all resources."""
 
     # ---------------------------------------------------------------- servers
 
     def query(self, name: str, kind: str) -> Answer:
-        """What the name servers say of exactly this name; raises DnsFailure."""
+        """Ask the name servers for exactly this name; raises DnsFailure."""
         end = monotonic() + self._lifetime if self._lifetime is not None else float("inf")
         failure: DnsFailure = Rejection()
         with closing(self.open(name, kind)) as question:
@@ -144,12 +144,12 @@ class DnsResolver:
         raise failure
 
     def servers(self) -> list[Server]:
-        """Those to be asked, in this order."""
+        """Return the servers to ask, in order."""
         self._conf.refresh()
         return list(self._servers or self._conf.servers)
 
     def _tries(self) -> Iterator[tuple[Server, float]]:
-        """Whom to ask, and for how many seconds to wait, in turn: as res_send of the C library does."""
+        """Yield each server to ask and the seconds to wait for it, as the C library's res_send does."""
         servers = self.servers()
         timeout = self.patience
         for _ in range(self.attempts):
@@ -208,7 +208,7 @@ class DnsResolver:
         return results
 
     def _addresses(self, name: str, family: int, flags: int) -> Answer:
-        """(names, the last is the canonical one; addresses) of `name`; raises DnsFailure."""
+        """Return the names and addresses of `name` from the hosts file or DNS; raises DnsFailure."""
         mapped = family == _socket.AF_INET6 and flags & _socket.AI_V4MAPPED
         if mapped and flags & _socket.AI_ALL:
             family = _socket.AF_UNSPEC
@@ -231,7 +231,7 @@ class DnsResolver:
         return Answer([*aliases, canonical], list(addresses))
 
     def _search(self, name: str, kinds: Sequence[str]) -> Answer:
-        """The answer for the first name made of `name` and the search list that has one: as res_search does it."""
+        """Try `name` with each domain of the search list, as res_search does; return the first answer."""
         self._conf.refresh()
         if name.endswith("."):
             return self._ask(name[:-1], kinds)
@@ -250,7 +250,7 @@ class DnsResolver:
             except DnsFailure as failure:
                 failures.append(failure)
                 if failure.reason == DnsFailure.FAILED or (isinstance(failure, Rejection) and not failure.servfail):
-                    break  # nobody answers, or nonsense: another domain would have one wait as long again
+                    break  # no reply, or an unreadable one: the next domain would only take as long again
         if first:
             raise first
         if name not in candidates and (dots or conf.tld_query or not candidates):
@@ -264,7 +264,7 @@ class DnsResolver:
         raise next((failure for failure in failures if isinstance(failure, Rejection)), failures[-1])
 
     def _ask(self, name: str, kinds: Sequence[str]) -> Answer:
-        """What servers have of these kinds for exactly this name."""
+        """Query all these kinds for exactly this name at the same time, and join the answers."""
         if not _HOST_NAME.fullmatch(name):
             raise DnsFailure(DnsFailure.NOT_FOUND)
         outcomes = self._lookups.ask(*((self.query, name.lower(), kind) for kind in kinds))
@@ -305,7 +305,7 @@ class DnsResolver:
     def gethostbyaddr(self, ip_address: Host) -> HostEntry:
         """socket.gethostbyaddr()"""
         if not isinstance(ip_address, str | bytes | bytearray):
-            return _socket.gethostbyaddr(ip_address)  # which says what is wrong
+            return _socket.gethostbyaddr(ip_address)  # raises the usual TypeError
         address = self.getaddrinfo(_unchanging(ip_address), None, 0, _socket.SOCK_STREAM)[0][4][0]
         try:
             name, *aliases = self._names(address)
@@ -349,7 +349,7 @@ class DnsResolver:
 
 
 def _inner(number: IPv6Address) -> Any:
-    """The IPv4 address in ::ffff:a.b.c.d or ::a.b.c.d, under which the C library looks those up."""
+    """The IPv4 address inside ::ffff:a.b.c.d or ::a.b.c.d: the C library looks those up as IPv4."""
     packed = number.packed
     if packed[:12] == bytes(12) and packed[12:] != b"\0\0\0\1":
         return ip_address(packed[12:])
@@ -357,7 +357,7 @@ def _inner(number: IPv6Address) -> Any:
 
 
 def _family_of_this_host(family: int) -> int:
-    """`family` without the one that this host has no address of (AI_ADDRCONFIG); gaierror if none is left."""
+    """Narrow `family` to what this host has addresses of (AI_ADDRCONFIG); gaierror if it has none."""
     refused = None
     has = []
     for each in (_socket.AF_INET, _socket.AF_INET6) if family == _socket.AF_UNSPEC else (family,):
@@ -372,15 +372,15 @@ def _family_of_this_host(family: int) -> int:
     return has[0] if len(has) == 1 else family
 
 
-# What the C library takes for the name of a host, when it is told one (res_hnok).
+# What the C library accepts as a host name in an answer (res_hnok).
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*\.?")
 
 
 def read_answer(name: str, kind: str, records: Iterable[tuple[str, str, str]]) -> Answer:
-    """What an answer says of `name`, by its records (owner, type, value), in whatever order they are.
+    """Read the answer for `name` from records (owner, type, value) in any order.
 
-    Only what aliases lead to counts: a record of another owner is nobody's business, and may be an attempt to have it
-    believed.  Raises DnsFailure(NO_DATA) if there is nothing.
+    Follows aliases from `name` and ignores records of other owners, which may be an attempt at cache poisoning.
+    Raises DnsFailure(NO_DATA) if no record of the wanted kind is found.
     """
     aliases: dict[str, set[str]] = {}
     values: dict[str, dict[str, None]] = {}
@@ -392,19 +392,19 @@ def read_answer(name: str, kind: str, records: Iterable[tuple[str, str, str]]) -
     names = [name]
     while (last := names[-1].lower()) not in values:
         targets = aliases.pop(last, set())
-        if len(targets) != 1:  # 0: nothing, or a loop
+        if len(targets) != 1:  # 0: no record, or a loop
             raise DnsFailure(DnsFailure.NO_DATA)
         names += targets
     return Answer([name, *filter(_HOST_NAME.fullmatch, names[1:])], list(values[last]))
 
 
 def _unchanging(host: Host) -> str | bytes:
-    """`host`, of which getaddrinfo, other than its kin, takes no bytearray."""
+    """A bytearray as bytes: getaddrinfo, unlike gethostbyname, takes no bytearray."""
     return bytes(host) if isinstance(host, bytearray) else host
 
 
 def _needs_no_server(host: Host) -> bool:
-    """Is it no name but something the C library makes an IPv4 address of, or complains about?"""
+    """Can the C library handle `host` without a name server: is it an IPv4 address, or an invalid argument?"""
     if not isinstance(host, str | bytes | bytearray) or host in ("", b"", "<broadcast>", b"<broadcast>"):
         return True
     refuse_cut_name(host)
@@ -416,7 +416,7 @@ def _needs_no_server(host: Host) -> bool:
 
 
 def parse_nameservers(texts: Iterable[str] | None, usual_port: int = 53) -> list[Server]:
-    """(address, port) of each; ValueError for one that is not ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT."""
+    """Parse each text into (address, port); ValueError unless it is ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT."""
     found = []
     for text in texts or ():
         address, port = text.strip(), ""

@@ -2,7 +2,7 @@
 
 Called by: thread.py, _dns.py, ares.py.
 
-Invariant: a look-up goes by the files as they are when it begins.
+Invariant: a look-up uses the files as they are when it begins.
 """
 
 import _socket
@@ -34,7 +34,7 @@ class _File:
                 return
             with open(self._path, "rb") as file:
                 text = file.read()
-        except OSError:  # as the C library has it: no file says nothing
+        except OSError:  # a missing file counts as empty, as in the C library
             stamp, text = None, b""
             if stamp == self._stamp:
                 return
@@ -42,7 +42,7 @@ class _File:
         self.parse(text)
 
     def parse(self, text: bytes) -> None:
-        """Take the file's text."""
+        """Parse the file's new content."""
         raise NotImplementedError
 
 
@@ -53,7 +53,7 @@ class HostEntry(NamedTuple):
     names: list[str]  # the canonical one first
 
 
-# Of the same length: letters become small, and whatever may stand between words a space.
+# Keeps the length: letters become lower case, all separators become spaces.
 _FOLDED = bytes(0x20 if c in b"\t\r\v\f" else c + 0x20 if 0x41 <= c <= 0x5A else c for c in range(256))
 _ADDRESS_6 = re.compile(rb"^ *([0-9a-f.]*:[0-9a-f.:]*) ", re.MULTILINE)
 
@@ -61,8 +61,8 @@ _ADDRESS_6 = re.compile(rb"^ *([0-9a-f.]*:[0-9a-f.:]*) ", re.MULTILINE)
 class HostsFile(_File):
     """hosts(5): names to addresses and back.
 
-    Parsing a file of 150,000 names, as those have who block advertisements, would hold up the loop for a second.  So
-    a name is sought in the text, and only the lines that have it are parsed.
+    Ad-blocking hosts files have 150,000 names, and parsing one would block the loop for a second.  So a look-up
+    searches the text for the name, and parses only the lines that contain it.
     """
 
     def __init__(self, path: str = "/etc/hosts") -> None:
@@ -71,19 +71,19 @@ class HostsFile(_File):
         self._lines_6: dict[str, list[int]] | None = None  # where lines of an IPv6 address are
 
     def parse(self, text: bytes) -> None:
-        """Take the file's text."""
+        """Keep the file's text for searching."""
         self._text, self._folded = b"\n%b\n" % text, b"\n%b\n" % text.translate(_FOLDED)
         self._lines_6 = None
 
     def by_name(self, name: str, family: int = _socket.AF_UNSPEC) -> list[HostEntry]:
-        """The lines that have `name` and an address of `family`; AF_UNSPEC: of any."""
+        """Return the lines with `name` and an address of `family` (AF_UNSPEC: of either)."""
         self.refresh()
         name = name.lower().removesuffix(".")
         entries = [self._entry(place, family) for place in self._places(name.encode())]
         return [entry for entry in entries if entry is not None and name in map(str.lower, entry.names)]
 
     def by_address(self, address: str) -> HostEntry | None:
-        """The first line that has this numeric address."""
+        """Return the first line with this numeric address."""
         self.refresh()
         wanted = ip_address(address)
         family = _socket.AF_INET if wanted.version == 4 else _socket.AF_INET6
@@ -94,7 +94,7 @@ class HostsFile(_File):
         return None
 
     def _places_of(self, wanted: IPv4Address | IPv6Address) -> list[int]:
-        """Where lines with this address are, and perhaps others."""
+        """Offsets of the lines that may have this address; the caller must check each."""
         if self._lines_6 is None:
             self._lines_6 = {}
             for match in _ADDRESS_6.finditer(self._folded):
@@ -107,7 +107,7 @@ class HostsFile(_File):
         return sorted([*self._places(str(wanted).encode()), *mapped, *loopback])
 
     def _places(self, word: bytes) -> list[int]:
-        """Where `word` stands, one place for each line that has it."""
+        """Offsets of `word`, one for each line that contains it."""
         lines = {}
         for before in (b" ", b"\n"):
             for behind in (b" ", b"\n", b"#"):
@@ -117,7 +117,7 @@ class HostsFile(_File):
         return [lines[begin] for begin in sorted(lines)]
 
     def _entry(self, place: int, family: int) -> HostEntry | None:
-        """The line at `place`, as it reads when addresses of `family` are wanted; None if it has none."""
+        """Parse the line at offset `place`; None if it has no address of `family`."""
         begin, end = self._text.rfind(b"\n", 0, place), self._text.find(b"\n", place)
         address, *names = self._text[begin:end].partition(b"#")[0].decode(errors="replace").split() or [""]
         try:
@@ -131,10 +131,10 @@ class HostsFile(_File):
 
 
 class ResolvConf(_File):
-    """resolv.conf(5), its `options` and the environment's LOCALDOMAIN and RES_OPTIONS.
+    """resolv.conf(5) with its `options`, and the environment's LOCALDOMAIN and RES_OPTIONS.
 
-    What it says of the wire's details is for those who ask; `sortlist` and what concerns the C library's own way of
-    asking (`single-request`, `inet6`, `trust-ad`, …) is not read.
+    The resolvers obey `edns0` and `use_vc` themselves.  Not read are `sortlist` and the options that concern only the
+    C library's way of sending queries (`single-request`, `inet6`, `trust-ad`, …).
     """
 
     servers: list[tuple[str, int]]  # (address, port), at most three
@@ -145,7 +145,7 @@ class ResolvConf(_File):
     rotate: bool  # do not begin with the same server each time
     edns0: bool
     use_vc: bool  # TCP only
-    tld_query: bool  # a name without a dot may be asked for as it is, after the search
+    tld_query: bool  # a name without a dot may also be queried as it is, after the search list
 
     def __init__(self, path: str = "/etc/resolv.conf") -> None:
         super().__init__(path)
@@ -153,7 +153,7 @@ class ResolvConf(_File):
         self._overrides: dict[str, Any] = {}
 
     def override(self, **values: Any) -> None:
-        """Have these attributes whatever the file says, but for those that are None."""
+        """Set these attributes whatever the file says; those that are None are left to the file."""
         self._overrides |= {name: value for name, value in values.items() if value is not None}
         vars(self).update(self._overrides)
 
@@ -163,7 +163,7 @@ class ResolvConf(_File):
             super().refresh()
 
     def parse(self, text: bytes) -> None:
-        """Take the file's text, and what the environment says."""
+        """Parse the file's text and the environment's variables."""
         hostname = _socket.gethostname()
         self.servers, self.search = [], _domains([hostname.partition(".")[2]])
         options: list[str] = []
@@ -184,7 +184,7 @@ class ResolvConf(_File):
         vars(self).update(self._overrides)
 
     def _set(self, options: list[str]) -> None:
-        numbers = {"ndots": (1, 15), "timeout": (5, 30), "attempts": (2, 5)}  # as they are, and the greatest
+        numbers = {"ndots": (1, 15), "timeout": (5, 30), "attempts": (2, 5)}  # default, maximum
         found = {name: usual for name, (usual, _) in numbers.items()}
         for option in options:
             name, _, value = option.partition(":")
@@ -197,7 +197,7 @@ class ResolvConf(_File):
 
 
 def _server(text: str) -> list[tuple[str, int]]:
-    """The server of a line `nameserver`; none if that is no address."""
+    """The server of a `nameserver` line, in a list; empty if the text is no address."""
     with suppress(OSError):
         return [(_socket.inet_ntoa(_socket.inet_aton(text)), 53)]
     with suppress(ValueError):
@@ -206,12 +206,12 @@ def _server(text: str) -> list[tuple[str, int]]:
 
 
 def domains_of(values: Iterable[str] | None) -> list[str] | None:
-    """Those of `values` that are names of domains, "" for the root; None of None."""
+    """Return the valid domain names of `values`, "" for the root; None for None."""
     return None if values is None else _domains(list(values))
 
 
 def _domains(values: list[str]) -> list[str]:
-    """Those of `values` that are names of domains."""
+    """The valid domain names of `values`; "" is the root."""
     found = []
     for value in values:
         if value == ".":

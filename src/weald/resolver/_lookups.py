@@ -2,8 +2,8 @@
 
 Called by: thread.py, _dns.py.
 
-Invariant: a job ends when it is done or its last caller has left; each caller gets a result or an exception of its
-own.
+Invariants: a job ends when it is done or when its last caller has left.  Each caller gets its own copy of the result or
+of the exception.
 """
 
 from collections.abc import Callable, Hashable
@@ -17,7 +17,7 @@ __all__ = ["Lookups"]
 
 
 class Lookups:
-    """Jobs under way, by what is asked."""
+    """The jobs under way, by their arguments."""
 
     def __init__(self) -> None:
         self._jobs: dict[Hashable, _Job] = {}
@@ -26,9 +26,9 @@ class Lookups:
         return len(self._jobs)
 
     def ask(self, *questions: tuple[Callable[..., Any], *tuple[Any, ...]]) -> list[Any]:
-        """The outcomes of calls `function(*args)`, all at once: of each a copy of its result or of its exception.
+        """Make all calls `function(*args)` at the same time; return a copy of each result or exception.
 
-        Who asks what is being asked already waits for that.  A call that nobody waits for any more is ended.
+        If an equal call is under way, wait for that one instead.  A call that no caller waits for any more is killed.
         """
         jobs: list[_Job] = []
         try:
@@ -44,7 +44,7 @@ class Lookups:
         job = self._jobs.get(key)
         if job is None:
             job = self._jobs[key] = _Job(key)
-            # A greenlet of its own: the caller may be killed while others wait for the same answer.
+            # In a greenlet of its own, since the caller may be killed while others wait for the same answer.
             job.greenlet = spawn_raw(self._run, job, function, args)
         job.waiting += 1
         return job
@@ -69,7 +69,7 @@ class Lookups:
 
 
 class _Job:
-    """A call, and how many wait for it."""
+    """A call under way, and how many callers wait for it."""
 
     greenlet: greenlet
 
@@ -84,7 +84,7 @@ class _Job:
 
 
 def _key(arguments: tuple[Any, ...]) -> Hashable:
-    """Equal for arguments that mean the same to C; what is not of the usual types equals nothing else."""
+    """A key that is equal for arguments that mean the same to C.  Arguments of unusual types equal nothing else."""
     return tuple(_part(argument) for argument in arguments)
 
 
@@ -99,7 +99,7 @@ def _part(argument: Any) -> Hashable:
 
 
 def _copy(value: Any) -> Any:
-    """A copy of what look-ups return: text and numbers in tuples and lists.  Much faster than copy.deepcopy."""
+    """A deep copy of a look-up's result: text and numbers in tuples and lists.  Much faster than copy.deepcopy."""
     if isinstance(value, list):
         return [_copy(item) for item in value]
     if isinstance(value, tuple):

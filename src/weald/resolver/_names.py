@@ -1,4 +1,4 @@
-"""Host names: what may be one, in which form it is asked for.  Called by: thread.py, _dns.py, _files.py."""
+"""Checks host names and converts them to ASCII.  Called by: thread.py, _dns.py, _files.py."""
 
 import _socket
 from typing import Any
@@ -22,16 +22,16 @@ def is_numeric(host: Host) -> bool:
 
 
 def refuse_cut_name(host: Any) -> None:
-    """The C library sees a name up to its first NUL only: that would be another host's address."""
+    """Raise gaierror for a name with a NUL: the C library would read it up to there, and find another host."""
     if (isinstance(host, str) and "\0" in host) or (isinstance(host, bytes | bytearray) and b"\0" in host):
         raise _unknown()
 
 
 def to_name(host: Host) -> str:
-    """`host` in ASCII, non-ASCII labels as IDNA has them.
+    """Return `host` in ASCII, with non-ASCII labels encoded by IDNA.
 
-    gaierror(EAI_NONAME) for what no name can be: RFC 1035 section 2.3.4 allows labels of 1 to 63 octets and, the
-    lengths included, 255 octets in all.
+    Raises gaierror(EAI_NONAME) for an invalid name: RFC 1035 section 2.3.4 allows labels of 1 to 63 octets and 255
+    octets in all, length bytes included.
     """
     try:
         name = bytes(host).decode("ascii") if not isinstance(host, str) else host

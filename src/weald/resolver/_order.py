@@ -1,4 +1,4 @@
-"""The order in which addresses of a host are best tried.  Called by: _dns.py."""
+"""Sorts a host's addresses into the order in which a client should try them.  Called by: _dns.py."""
 
 import _socket
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 __all__ = ["in_order"]
 
-# Prefix, precedence, label; the longest prefix that matches counts.  The tables are the GNU C library's (gai.c), not
-# those of RFC 6724, which has fc00::/7 behind IPv4: networks whose only IPv6 is private would go unused.
+# Prefix, precedence, label; the longest matching prefix counts.  The values are the GNU C library's (gai.c).  RFC 6724
+# would sort fc00::/7 behind IPv4, so that private IPv6 networks would never be used.
 _POLICY = [
     (IPv6Network(prefix), precedence, label)
     for prefix, precedence, label in [
@@ -25,11 +25,11 @@ _LINK, _SITE, _GLOBAL = 2, 5, 14  # scopes
 
 
 def in_order(addresses: Sequence[str]) -> list[str]:
-    """IPv4 and IPv6 addresses with those first that this host had best try first.
+    """Return IPv4 and IPv6 addresses, the best destination first.
 
-    RFC 6724 section 6, its rules 1, 2, 5, 6, 8 and 9: usable ones, then those with a source address of the same scope,
-    then of the same kind, then those of higher precedence, of smaller scope, and those that share more leading bits
-    with their source.  The order is otherwise left as it is; that of IPv4 addresses alone always is.
+    RFC 6724 section 6, rules 1, 2, 5, 6, 8 and 9: reachable addresses come first, then those whose source address has
+    the same scope, the same label, then higher precedence, smaller scope, and more leading bits in common with the
+    source.  The sort is stable.  A list of IPv4 addresses alone is left as it is.
     """
     if len(addresses) < 2 or not any(":" in address for address in addresses):
         return list(addresses)

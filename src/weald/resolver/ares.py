@@ -2,24 +2,23 @@
 
 Called by: weald._base.config, when the resolver is chosen; weald.compat.
 
-Whom to ask, and for how long, `_dns` says.  c-ares keeps its own sockets and has a cache that obeys the records'
+`_dns` decides which server is asked and for how long.  c-ares has its own sockets, and a cache that obeys the records'
 lifetimes.
 
 Invariants:
-- c-ares is given no text in its options (`lookups`, `domains`, `resolvconf_path`): pycares may free it before c-ares
-  reads it.  It is told everything that it would read from files.
-- A channel has one server, so that c-ares goes on listening to it when the next one is asked.  It asks through one UDP
-  socket, whose buffer holds a few hundred answers at most systems' default.  So there are as many channels as it
-  takes for none to wait for more.
-- A server that is known as fast has a quarter of a second to answer, says c-ares; then it listens no longer for the
-  answer to that question.  It knows after three answers.  So what gets no answer is asked again in a channel that has
-  not had so many (PATIENT).
-- An answer that cannot be read has c-ares ask everything again that it has asked through the same socket, until it
-  gives all of that up.  So whatever fails for this reason is asked once more, each in a channel of its own (ALONE).
-- When nobody waits for any of a channel's questions any more, they are cancelled.
-- c-ares says which of its descriptors it wants watched: for each there is a greenlet that waits and then lets
-  it work.  It says so, too, before it closes one; the loop has left that one when it does.
-- While questions are open, a timer lets c-ares look for those that got no answer in time.
+- No text is passed in c-ares' options (`lookups`, `domains`, `resolvconf_path`), since pycares may free it before
+  c-ares reads it.  weald reads the files itself and passes on the values.
+- A channel has one server, so that c-ares still accepts that server's replies when the next server is asked.  A channel
+  has one UDP socket, whose default buffer holds a few hundred replies.  So a channel takes a limited number of queries,
+  and further channels are made as needed (FAST).
+- After three replies c-ares gives a fast server only a quarter of a second, and then ignores its reply.  So a query
+  that timed out is sent again through a channel that has seen fewer replies (PATIENT).
+- After an unreadable reply c-ares repeats all queries of that socket, and fails them all if that does not help.  So
+  each query that failed for this reason is sent once more in a channel of its own (ALONE).
+- When no caller waits for any of a channel's queries, they are cancelled.
+- c-ares reports which of its descriptors to watch; for each, a greenlet waits and then calls c-ares.  It also reports
+  before it closes a descriptor, and the loop stops watching at that moment.
+- While queries are open, a timer lets c-ares check for timeouts.
 """
 
 from collections.abc import Callable, Iterator
@@ -45,7 +44,7 @@ __all__ = ["Resolver"]
 
 _KINDS = {"A": pycares.QUERY_TYPE_A, "AAAA": pycares.QUERY_TYPE_AAAA, "PTR": pycares.QUERY_TYPE_PTR}
 
-# What makes the exception for what a server has said; of everything else it is no matter why it gave no answer.
+# Makes the failure for each error that a server reports.  All other errors count as a Rejection.
 _FAILURES: dict[int, Callable[[], DnsFailure]] = {
     pycares.errno.ARES_ENOTFOUND: partial(DnsFailure, DnsFailure.NOT_FOUND),
     pycares.errno.ARES_EBADNAME: partial(DnsFailure, DnsFailure.NOT_FOUND),
@@ -54,16 +53,16 @@ _FAILURES: dict[int, Callable[[], DnsFailure]] = {
     pycares.errno.ARES_ESERVFAIL: partial(Rejection, servfail=True),
 }
 
-# Of pycares.Channel, for which there is a setting.
+# The options of pycares.Channel that have a setting.
 _OPTIONS = {"timeout": float, "tries": int, "ndots": int, "flags": int, "udp_port": int, "tcp_port": int}
 
 FAST, PATIENT, ALONE = range(3)  # what a channel is for
 _Key = tuple[Server, float, bool, int]  # server, seconds for an answer, whether by TCP only, one of these
 
-_MOST_QUESTIONS = 100  # a channel waits for at once
-_MOST_ANSWERS = 2  # of a patient channel that takes more questions
-_TRIES_OF_THE_PATIENT = 4  # of at least 5, 5, 10 and 20 s, or less if resolv.conf says less
-_LONGEST_PAUSE = 1.0  # seconds between two looks for questions that got no answer
+_MOST_QUESTIONS = 100  # that a channel waits for at the same time
+_MOST_ANSWERS = 2  # after which a PATIENT channel takes no more queries
+_TRIES_OF_THE_PATIENT = 4  # of 5, 5, 10 and 20 s by default; resolv.conf's timeout scales them
+_LONGEST_PAUSE = 1.0  # seconds between two checks for timeouts
 
 _Heard = SimpleQueue[tuple[Server, Any, int | None]]  # server, pycares.DNSResult or None, an error of pycares.errno
 
@@ -71,8 +70,8 @@ _Heard = SimpleQueue[tuple[Server, Any, int | None]]  # server, pycares.DNSResul
 class Resolver(DnsResolver):
     """Asks the name servers of resolv.conf, or those of `config.ares_servers` or `config.resolver_nameservers`.
 
-    `options` are those of pycares.Channel; they win over `config`, which with `use_environ` false does not count.
-    `timeout`, `tries`, `ndots`, `domains` and `rotate` replace what resolv.conf says; `lookups` has no effect.
+    `options` are those of pycares.Channel and override `config`; with `use_environ` false, `config` is ignored.
+    `timeout`, `tries`, `ndots`, `domains` and `rotate` override resolv.conf; `lookups` has no effect.
     """
 
     def __init__(
@@ -98,7 +97,7 @@ class Resolver(DnsResolver):
         )
         self._options = options
         self._channels: list[_Channel] = []
-        self.channel(self.servers()[0], FAST)  # so that an option that pycares does not take is an error here
+        self.channel(self.servers()[0], FAST)  # so that an option that pycares refuses raises here
 
     def close(self) -> None:
         """Close the channels; open questions fail."""
@@ -116,11 +115,11 @@ class Resolver(DnsResolver):
         return super().attempts if self._attempts is None else self._attempts
 
     def open(self, name: str, kind: str) -> "_Question":
-        """Return the question, not asked yet; see DnsResolver."""
+        """Make the query without sending it; see DnsResolver."""
         return _Question(self, name, kind)
 
     def channel(self, server: Server, purpose: int) -> "_Channel":
-        """One that can take a question to `server`."""
+        """Return a channel to `server` that can take another query; make one if there is none."""
         key = (server, self.patience, self._conf.use_vc, purpose)
         if purpose != ALONE:
             for channel in self._channels:
@@ -132,13 +131,13 @@ class Resolver(DnsResolver):
         return made
 
     def left(self, channel: "_Channel") -> None:
-        """Nobody waits for any question of this channel."""
+        """Close `channel`, for which no caller waits any more, unless it is to be used again."""
         if channel.key[-1] != FAST and channel in self._channels:
             self._channels.remove(channel)
             channel.close()
 
     def _drop_others(self) -> None:
-        """Close the channels that resolv.conf's changes have left without a use."""
+        """Close the idle channels that no longer match resolv.conf."""
         servers = self.servers()
         for channel in list(self._channels):
             server, patience, use_vc, _ = channel.key
@@ -168,7 +167,7 @@ class _Question:
         self._heard: _Heard = SimpleQueue()
 
     def ask(self, server: Server, patience: float) -> None:
-        if server not in self._channels:  # else it is asked again as soon as c-ares thinks fit
+        if server not in self._channels:  # else c-ares itself repeats the query
             self._ask(server, FAST)
 
     def _ask(self, server: Server, purpose: int) -> None:
@@ -200,7 +199,7 @@ class _Question:
             self._leave(server)
 
     def _leave(self, server: Server) -> int:
-        """Wait no more for what this server says here.  Returns what the channel was for."""
+        """Stop waiting for this server's reply.  Returns the purpose of the channel that was used."""
         channel = self._channels.pop(server)
         if channel.leave():
             self._resolver.left(channel)
@@ -224,8 +223,8 @@ class _Channel:
 
     def __init__(self, key: _Key, options: dict[str, Any]) -> None:
         self.key = key
-        self.waited_for = 0  # questions that somebody waits for
-        self._open = 0  # questions
+        self.waited_for = 0  # queries that a caller waits for
+        self._open = 0  # queries without a reply yet
         self._answers = 0
         self._hub = get_hub()
         self._watched: dict[int, _Watched] = {}
@@ -242,13 +241,13 @@ class _Channel:
         self._inner.close()
 
     def ask(self, server: Server, name: str, kind: int, heard: _Heard) -> None:
-        """Put what comes in `heard`; then, or when nobody waits for it any more, `leave` is to be called."""
+        """Send a query; its reply is put in `heard`.  The caller must call `leave` then, or when it stops waiting."""
 
         over = False
 
         def came(result: Any, error: int | None) -> None:
             nonlocal over
-            if not over:  # what fails at once is told and raised
+            if not over:  # c-ares reports an immediate failure twice: by the callback and by an exception
                 over = True
                 self._open -= 1
                 self._answers += error != pycares.errno.ARES_ETIMEOUT
@@ -263,20 +262,20 @@ class _Channel:
         self._arm()
 
     def takes_more(self) -> bool:
-        """Whether there may be another question."""
+        """Whether it can take another query."""
         few_answers = self.key[-1] == FAST or self._answers < _MOST_ANSWERS
         return self.waited_for < _MOST_QUESTIONS and few_answers
 
     def leave(self) -> bool:
-        """Wait for one question less.  True if nobody waits for any."""
+        """One caller less waits.  Returns True if it was the last, after cancelling what is open."""
         self.waited_for -= 1
         if not self.waited_for and self._open and not self._closed:
             self._inner.cancel()
         return not self.waited_for
 
     def _watch(self, fd: int, readable: bool, writable: bool) -> None:
-        """Watch `fd` as c-ares asks: for reading, for writing; for neither: c-ares closes it next."""
-        if self._closed:  # this is another thread then, which ends the channel
+        """c-ares wants `fd` watched for reading, for writing, or for neither, because it closes it next."""
+        if self._closed:  # called from the thread in which pycares destroys the channel
             return
         wanted = (READ if readable else 0) | (WRITE if writable else 0)
         if not wanted:
@@ -317,7 +316,7 @@ class _Channel:
 
 
 class _Watched:
-    """A descriptor of c-ares's: what it waits for, and for what of that there is a greenlet."""
+    """A descriptor of c-ares: the events it wants (`wanted`), and those that have a greenlet waiting (`served`)."""
 
     def __init__(self, fd: int) -> None:
         self.descriptor = Descriptor(fd)
@@ -330,7 +329,7 @@ class _Watched:
 
 
 def _configured() -> dict[str, Any]:
-    """What `config` says of pycares.Channel's options."""
+    """The options of pycares.Channel that `config` sets."""
     found: dict[str, Any] = {"servers": config.ares_servers or config.resolver_nameservers}
     for name, convert in _OPTIONS.items():
         value = getattr(config, f"ares_{name}")

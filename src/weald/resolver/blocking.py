@@ -1,4 +1,4 @@
-"""The resolver that blocks the loop: the C library's functions, called where they are asked for.
+"""The resolver that blocks the loop: the C library's functions, called directly.
 
 Called by: weald._base.config, when the resolver is chosen.
 
@@ -15,7 +15,7 @@ __all__ = ["Resolver"]
 
 
 class Resolver:
-    """`_socket`'s look-ups as they are."""
+    """`_socket`'s look-up functions, unchanged."""
 
     def __init__(self, hub: Hub | None = None) -> None:
         pass

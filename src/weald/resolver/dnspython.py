@@ -1,16 +1,16 @@
-"""A resolver that asks by itself and reads with dnspython (WEALD_RESOLVER=dnspython; install weald[dnspython]).
+"""A resolver with its own sockets; dnspython reads the messages (WEALD_RESOLVER=dnspython; install weald[dnspython]).
 
 Called by: weald._base.config, when the resolver is chosen.
 
-Whom to ask, and for how long, `_dns` says.  Messages are dnspython's, who also judges whether one is an answer to the
-question.  That costs half a millisecond; so an answer of addresses and nothing else is read here.
+`_dns` decides which server is asked and for how long.  dnspython parses each message and checks that it answers the
+query, which takes half a millisecond.  So a reply that holds nothing but addresses is read here instead.
 
 Invariants:
-- What is read here is what dnspython would take, and says the same.
-- Many questions share a UDP socket, so that a thousand look-ups do not take a thousand descriptors; it is
-  connected, so that the kernel drops what others send and reports a server that is not there.
-- A socket with nothing to wait for is closed: the next question comes from another port.
-- A question keeps its id and its sockets until it is closed, so that an answer to an earlier try is heard, too.
+- The quick reader accepts only messages that dnspython would accept, with the same result.
+- Many queries share a UDP socket, so that a thousand look-ups do not need a thousand descriptors.  The socket is
+  connected, so that the kernel drops datagrams of other senders and reports a server that is not there.
+- A socket without open queries is closed, so that the next query comes from another port.
+- A query keeps its id and its sockets until it is closed, so that the reply to an earlier try still counts.
 """
 
 import os
@@ -32,7 +32,7 @@ from weald.socket import socket
 
 __all__ = ["Resolver"]
 
-_MOST_QUESTIONS = 64  # a socket waits for at once
+_MOST_QUESTIONS = 64  # that a socket waits for at the same time
 
 _HEADER = Struct("!HHHHHH")  # id, flags, how many questions, answers, authorities, additional records
 _WHOLE_ANSWER, _OF_FLAGS = 0x8000, 0xFA0F  # QR; not TC; opcode and rcode 0
@@ -57,12 +57,12 @@ class Resolver(DnsResolver):
         self._requests: dict[tuple[str, bool], bytes] = {}
 
     def open(self, name: str, kind: str) -> "_Question":
-        """Return the question, not asked yet; see DnsResolver."""
+        """Make the query without sending it; see DnsResolver."""
         self._conf.refresh()
         return _Question(self, name, kind, self._conf.edns0, self._conf.use_vc)
 
     def wire(self, name: str, kind: str, edns: bool) -> bytes:
-        """The question as a message; all but the name is the same for all of a kind."""
+        """Build the query's message.  Only the id and the name differ from the template of its kind."""
         request = self._requests.get((kind, edns))
         if request is None:
             request = dns.message.make_query(".", kind, use_edns=0 if edns else -1, payload=1232).to_wire()
@@ -71,7 +71,7 @@ class Resolver(DnsResolver):
         return b"".join((os.urandom(2), request[2:12], *labels, request[12:]))
 
     def port(self, server: Server, id: bytes) -> "_Port":
-        """A socket for a question with this id."""
+        """Return a socket that can take a query with this id; make one if there is none."""
         for port in self._ports:
             if port.server == server and len(port.questions) < _MOST_QUESTIONS and id not in port.questions:
                 return port
@@ -121,7 +121,7 @@ class _Question:
             port.forget(self._wire[:2])
 
     def _read(self, server: Server, message: bytes) -> Answer | DnsFailure | None:
-        """What a server's message says; None if it is no answer to the question, or if one is yet to come."""
+        """Read a server's message.  None if it does not answer this query, or if the answer is yet to come."""
         if addresses := _addresses(message, self._wire, self._kind):
             return Answer([self._name], addresses)
         try:
@@ -151,7 +151,7 @@ class _Question:
             return failure
 
     def _by_tcp(self, server: Server) -> bytes | OSError:
-        """Ask `server` on a connection: its answer, or why there is none."""
+        """Send the query to `server` over TCP; return its reply, or the error."""
         family, address = _address(server)
         try:
             with Timeout(self._patience, TimeoutError("the name server takes too long")), socket(family) as sock:
@@ -168,7 +168,7 @@ class _Question:
 
 
 def _is_referral(answer: Any) -> bool:
-    """Is it another server's business, and this one does not ask that?"""
+    """Does the server only point to other servers, without asking them itself?"""
     return not (answer.rcode() or answer.answer or answer.additional or answer.flags & (dns.flags.AA | dns.flags.RA))
 
 
@@ -184,13 +184,13 @@ def _text(name: Any) -> str:
 
 
 def _address(server: Server) -> tuple[int, Any]:
-    """Family and address of its sockets."""
+    """The family and the address for a socket to `server`."""
     found = _stdlib.getaddrinfo(*server, 0, _stdlib.SOCK_DGRAM, 0, _stdlib.AI_NUMERICHOST | _stdlib.AI_NUMERICSERV)
     return found[0][0], found[0][4]
 
 
 def _addresses(answer: bytes, question: bytes, kind: str) -> list[str]:
-    """The addresses in an answer to `question` that holds nothing else; none, if it is any other."""
+    """Return the addresses of an answer to `question` that holds nothing else; [] for any other message."""
     if kind not in _RECORDS or len(answer) < _HEADER.size:
         return []
     record, wanted, family = _RECORDS[kind]
@@ -207,12 +207,12 @@ def _addresses(answer: bytes, question: bytes, kind: str) -> list[str]:
     for name, type, rdclass, _, size, address in record.iter_unpack(answer[begin:end]):
         if (name, type, rdclass, size) != wanted:
             return []
-        found[_stdlib.inet_ntop(family, address)] = None  # each is told once
+        found[_stdlib.inet_ntop(family, address)] = None  # without duplicates
     return list(found)
 
 
 class _Port:
-    """A UDP socket connected to one server, and the questions it waits for an answer to."""
+    """A UDP socket connected to one server, and the queries that wait for a reply on it."""
 
     def __init__(self, ports: list["_Port"], server: Server) -> None:
         self.server = server
@@ -232,7 +232,7 @@ class _Port:
         self.questions[wire[:2]] = heard
         try:
             self._socket.send(wire)
-        except OSError as error:  # also what an earlier question has met with, of which its reader hears nothing then
+        except OSError as error:  # perhaps an ICMP error for an earlier query: send takes it away from recv
             self._fail(error)
 
     def _read(self) -> None:

@@ -1,14 +1,14 @@
 """The default resolver: the C library's functions in native threads.
 
-It answers exactly as a program without weald would see it (hosts file, nsswitch, search domains).
+Its answers are exactly those of a program without weald (hosts file, nsswitch, search domains).
 
 Called by: weald._base.config, when the resolver is chosen; weald.compat.
 
 Invariants:
-- What is numeric never goes through a thread.
-- What the hosts file says does not wait behind what a name server is asked: it has threads of its own, and so do the
-  look-ups beside the hub's pool, which files use.
-- A look-up that nobody waits for any more does not begin.
+- Numeric addresses never go through a thread.
+- Look-ups that may ask a name server, and names that the hosts file has, use two thread pools, so that the second
+  never wait behind the first.  Neither is the hub's pool, which files use.
+- A look-up that no caller waits for any more is not begun.
 """
 
 import _socket
@@ -32,14 +32,14 @@ class Resolver:
         self._lookups = Lookups()
         self._hosts = HostsFile(hosts)
         size, idle_timeout = config.threadpool_size, config.threadpool_idle_task_timeout
-        self._asking = ThreadPool(size, hub, idle_timeout)  # threads that may wait for a name server
-        self._reading = ThreadPool(size, hub, idle_timeout)  # and those that find what they want in the hosts file
+        self._asking = ThreadPool(size, hub, idle_timeout)  # for look-ups that may wait for a name server
+        self._reading = ThreadPool(size, hub, idle_timeout)  # for names that the hosts file has
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__} at {id(self):#x} lookups={len(self._lookups)}>"
 
     def close(self) -> None:
-        """End the threads once they have done what they are at."""
+        """End the threads; a look-up that has begun is finished first."""
         self._asking.kill()
         self._reading.kill()
 
@@ -80,7 +80,7 @@ class Resolver:
         return self._look_up("getnameinfo", _socket.AF_UNSPEC, sockaddr, flags)  # type: ignore[no-any-return]
 
     def _look_up(self, name: str, family: int, *args: Any) -> Any:
-        """`_socket`'s function `name` of these arguments, or the outcome of the same call that is under way already."""
+        """Call `_socket`'s function `name` in a thread, or share the equal call that is under way."""
         refuse_cut_name(args[0])
         [outcome] = self._lookups.ask((self._call, name, family, *args))
         if isinstance(outcome, BaseException):
@@ -92,12 +92,12 @@ class Resolver:
         return pool.apply(getattr(_socket, name), args)
 
     def _is_in_hosts(self, host: Any, family: int) -> bool:
-        """Does the hosts file answer?  A guess: what the C library does depends on nsswitch.conf, too."""
+        """Does the hosts file have it?  A guess only, since the C library also obeys nsswitch.conf."""
         try:
             if is_numeric(host):
                 return self._hosts.by_address(host.partition("%")[0]) is not None
             return bool(self._hosts.by_name(to_name(host), family))
-        except (OSError, TypeError, UnicodeError, ValueError):  # the C library says what is wrong with it
+        except (OSError, TypeError, UnicodeError, ValueError):  # the C library will raise the proper error
             return False
 
 

@@ -55,7 +55,7 @@ def _name() -> str:
 
 
 def load_loop() -> None:
-    """Import the backend that new hubs get, if there is such a one.
+    """Import the backend that new hubs get, if it exists.
 
     Else the first wait would, in which a signal's handler may wait in turn: an import that interrupts itself fails.
     Nor can anything be imported when there are no descriptors left.

@@ -145,7 +145,7 @@ cdef class Loop:
                 self.fired.items[i].watch = NULL
 
     cdef int check_changed(self) except -1:
-        """Report watches whose number was closed without our knowing, before the kernel hears of them.
+        """Report watches whose descriptor was closed behind our back, before the kernel is told of them.
 
         libuv and libev abort the process when epoll_ctl refuses a descriptor.  So a backend applies its
         changes right after this, with the GIL still held: nobody can close another number in between.

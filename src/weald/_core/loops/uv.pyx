@@ -40,7 +40,7 @@ cdef struct State:
 cdef struct Group:
     uv_loop_t loop
     int members
-    bint pending  # it is to be run: a descriptor is ready, or libuv has something to tell the kernel, or to free
+    bint pending  # it must run: a descriptor is ready, or libuv has to update the kernel or to free something
     uv_poll_t *outer  # watches the group's epoll descriptor in the first group; NULL: it is the first
 
 

@@ -150,7 +150,7 @@ cdef class Watcher:
 
     @property
     def pending(self):
-        """Whether an event has come up whose callback has not been called yet."""
+        """Whether an event has occurred for which the callback has not been called yet."""
         return self.is_pending
 
     @property

@@ -168,7 +168,7 @@ cdef class EventLoop(WatcherLoop):
             return True
 
     def closing_fd(self, int fd):
-        """Descriptor `fd` is about to be closed: wake whoever waits for it.  Was there anybody?"""
+        """Call this before closing descriptor `fd`: it wakes all that wait for it.  Returns whether it was watched."""
         entry = self.hub.fds[fd] if 0 <= fd < len(self.hub.fds) else None
         if entry is None:
             return False
