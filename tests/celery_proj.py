@@ -26,8 +26,7 @@ app = Celery("proj", broker=os.environ.get("BROKER"), backend=os.environ.get("BA
 app.conf.update(
     broker_connection_retry_on_startup=True,
     task_track_started=True,
-    worker_cancel_long_running_tasks_on_connection_loss=False,
-    **json.loads(os.environ.get("SETTINGS", "{}")),
+    **{"worker_cancel_long_running_tasks_on_connection_loss": False, **json.loads(os.environ.get("SETTINGS", "{}"))},
 )
 original_sleep = get_original("time", "sleep")  # stays in C
 variable = contextvars.ContextVar("variable", default="fresh")

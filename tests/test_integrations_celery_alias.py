@@ -1,6 +1,11 @@
-"""`weald celery … -P gevent`: Celery's gevent pool, which loses no task that acknowledges late, and no outcome."""
+"""Celery's gevent pool, when gevent is weald: it loses no task that acknowledges late, and no outcome.
 
+It is started by `weald celery … -P gevent` or, with weald installed as gevent, by `celery … -P gevent` as ever.
+"""
+
+import os
 import signal
+import sys
 
 import pytest
 
@@ -9,20 +14,35 @@ pytest.importorskip("redis")
 
 from celery_worker import PATIENCE, crew, redis_url, start, store, wait_for, worker  # noqa: E402, F401
 
+from weald.compat import _distribution  # noqa: E402
+
 pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def as_ever(tmp_path):
+    """Options for a worker that is started by `celery … -P gevent`, with weald installed as gevent."""
+    _distribution.write(tmp_path / "site")
+    path = f"{tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}"
+    arguments = ["-A", "celery_proj", "worker", "-c", "10", "-l", "INFO", "--without-mingle", "--without-gossip"]
+    return {"command": [sys.executable, "-m", "celery", *arguments, "-P", "gevent"], "environ": {"PYTHONPATH": path}}
 
 
 def holding(start, key, **settings):
     """A worker in which three tasks wait that acknowledge late."""
-    worker = start(alias=True, concurrency=10, **settings)
+    worker = start(concurrency=10, **{"alias": True, **settings})
     for _ in range(3):
         worker.send("late_hold", key)
     wait_for(lambda: len(worker.ask("active")) == 3)
     return worker
 
 
-def test_interrupted_twice(start):
-    worker = holding(start, "alias-twice")
+def test_interrupted_twice(start, as_ever):
+    worker = holding(start, "alias-twice", alias=False, task_soft_time_limit=60, **as_ever)
+    text = worker.text()
+    assert "Celery's gevent pool, run by weald: up to 10 tasks at once" in text
+    assert "what a shutdown cuts short and is not acknowledged goes back to the queue" in text
+    assert "settings: the soft time limit of add, arrive_late, arrive_never and" in text
     worker.process.send_signal(signal.SIGINT)
     wait_for(lambda: "Warm shutdown" in worker.text())
     assert worker.stop(signal.SIGINT) == 0, worker.text()

@@ -71,16 +71,36 @@ def test_sigkill_loses_no_task_that_acknowledges_late(worker):
 # -------------------------------------------------------------------- the command, and the alias
 
 @pytest.mark.parametrize(
-    "options, implementation",
-    [([], "weald.integrations.celery:TaskPool"), (["-Pgevent"], "celery.concurrency.gevent:TaskPool")],
+    "options, implementation, banner",
+    [
+        ([], "weald.integrations.celery:TaskPool", "weald's own: up to 10 tasks at once"),
+        (["-Pgevent"], "celery.concurrency.gevent:TaskPool", "Celery's gevent pool, run by weald"),
+        (["-Pthreads"], "celery.concurrency.thread:TaskPool", "Celery's own (celery.concurrency.thread:TaskPool)"),
+    ],
 )
-def test_the_command_and_the_glued_alias(start, options, implementation):
-    """`weald celery` with the pool of its own, and with `-Pgevent`, which Celery alone does not patch for."""
+def test_the_command_and_the_pool_that_is_asked_for(start, options, implementation, banner):
+    """`weald celery` with the pool of its own, with `-Pgevent`, which Celery alone does not patch for, and another."""
     command = [sys.executable, "-m", "weald", "celery", "-A", "celery_proj", "worker", *options, "-c", "10"]
     worker = start(command=[*command, "--without-mingle", "-l", "INFO"])
     results = [worker.send("meet_greenlets", "command", 10) for _ in range(10)]
     assert [value(result) for result in results] == [10] * 10
-    assert worker.pool()["implementation"] == implementation
+    assert worker.ask("stats")["pool"]["implementation"] == implementation
+    assert f"[pool]\n  . {banner}" in worker.text()
+
+
+@pytest.mark.worker(
+    "--soft-time-limit=9000", "--time-limit=8000", concurrency=1, weald_preempt_afer=1, worker_prefetch_multiplier=0,
+    broker_pool_limit=0, task_acks_late=True, worker_cancel_long_running_tasks_on_connection_loss=True,
+)
+def test_settings_that_contradict_the_pools_promises(worker):
+    """The worker starts, and its log says which they are, in a sentence each."""
+    worker.ready()
+    said = [line.partition("settings: ")[2] for line in worker.text().splitlines() if "settings: " in line]
+    for part in ("there is no weald_preempt_afer; weald's settings are", "no more than 1 tasks run at once",
+                 "worker_prefetch_multiplier is 0", "broker_pool_limit is 0", "never raised",
+                 "worker_cancel_long_running_tasks_on_connection_loss is on",
+                 "visibility_timeout is 3600 s, no longer than the time limit of add, arrive_late, arrive_never and"):
+        assert [part in line for line in said].count(True) == 1, (part, said)
 
 
 # -------------------------------------------------------------------- connections

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -64,6 +64,10 @@ BROUGHT = frozenset(
         "timeout",
     }
 )
+
+# Modules of others that are made for gevent, and the module of weald's that is imported when they have been: it mends
+# what would lose something here.
+MENDED = {"celery.concurrency.gevent": "weald.integrations.celery.alias_pool"}
 
 # -------------------------------------------------------------------- hooks
 
@@ -203,6 +207,23 @@ class _OtherName(Loader):
         return ModuleSpec(name, self, origin=self._real.origin, is_package=package)
 
 
+class _MendingLoader(Loader):
+    """Loads a module of `MENDED` as ever, and has it mended."""
+
+    def __init__(self, own: Loader) -> None:
+        self._own = own
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._own.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._own.exec_module(module)
+        import_module(MENDED[module.__name__])
+
+
 class _CompatFinder(MetaPathFinder):
     """Finds `weald.x` as `weald.compat.x` where there is no other."""
 
@@ -217,14 +238,17 @@ class _CompatFinder(MetaPathFinder):
 
 
 class _GeventFinder(MetaPathFinder):
-    """Finds `gevent`, and `gevent.x` as `weald.x`."""
+    """Finds `gevent`, `gevent.x` as `weald.x`, and modules that are `MENDED`."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         top, _, rest = name.partition(".")
         if top != "gevent":
-            return None
+            found = PathFinder.find_spec(name, path) if name in MENDED and _gevent_leads_here() else None
+            if found is not None and found.loader is not None:
+                found.loader = _MendingLoader(found.loader)
+            return found
         if not rest:
             return ModuleSpec(name, _GeventLoader(), origin="weald", is_package=True)
         real = find_spec(f"weald.{rest}")

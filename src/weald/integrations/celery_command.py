@@ -9,7 +9,6 @@ import sys
 __all__ = ["arrange", "run"]
 
 POOL = "weald.integrations.celery:TaskPool"
-GEVENT_POOL = "weald.integrations.celery.alias_pool:TaskPool"
 
 
 def run(arguments: list[str]) -> None:
@@ -25,11 +24,12 @@ def run(arguments: list[str]) -> None:
         monkey.patch_all()
     sys.argv = ["celery", *arguments]
     try:
-        from celery import concurrency
         from celery.__main__ import main
+
+        from weald.integrations.celery.announcement import announce
     except ImportError as error:
         sys.exit(f"weald celery needs Celery 5.5 or later: {error}")
-    concurrency.ALIASES["gevent"] = GEVENT_POOL
+    announce()
     main()
 
 

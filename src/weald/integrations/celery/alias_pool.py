@@ -1,6 +1,6 @@
 """Celery's own gevent pool, kept from losing what it would lose.
 
-Called by: Celery, which finds it by the name "gevent" in the process of `weald celery … -P gevent`.
+Called by: weald/compat/_door.py, when Celery imports its module `celery.concurrency.gevent` and gevent is weald.
 
 Everything is as with Celery's gevent pool, but for this:
 - A task that a shutdown ends is not acknowledged.  gevent's pool takes the GreenletExit that ends it for a return.
@@ -8,6 +8,7 @@ Everything is as with Celery's gevent pool, but for this:
 - A connection to an AMQP broker may be used by many greenlets; remote control survives the end of its connection.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -15,12 +16,13 @@ from celery.concurrency import gevent
 from greenlet import getcurrent
 
 from weald._core import spawn_raw
-from weald.integrations.celery import amqp, consumer, results
+from weald.integrations.celery import amqp, announcement, consumer, results
 
 __all__ = ["TaskPool"]
 
 
 amqp.arrange()
+announcement.announce()
 
 
 class TaskPool(gevent.TaskPool):
@@ -55,3 +57,22 @@ class TaskPool(gevent.TaskPool):
         if greenlet is not None:
             greenlet.weald_terminated = True  # whoever asks for that settles the message
         super().terminate_job(pid, signal)
+
+    def says(self, worker: Any) -> list[str]:
+        """What the banner says of this pool."""
+        return [
+            f"Celery's gevent pool, run by weald: up to {self.limit} tasks at once in this process",
+            "hard limits and revokes end tasks that wait; there are no soft limits, and tasks that compute hold up all",
+            "what a shutdown cuts short and is not acknowledged goes back to the queue",
+            "results wait for a store that is away, running tasks go on without the broker",
+        ]
+
+    def contradictions(self, worker: Any) -> Iterator[str]:
+        """Settings that do not go together with that."""
+        soft = announcement.with_soft_limits(worker)
+        if soft:
+            yield f"the soft time limit of {announcement.several(soft)} is never raised: this pool has none"
+        yield from announcement.of_the_broker(worker)
+
+
+gevent.TaskPool = TaskPool  # whoever asks Celery for the pool by its name

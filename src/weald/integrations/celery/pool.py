@@ -13,7 +13,7 @@ Invariants:
 import itertools
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -24,7 +24,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 
 from weald._core import Event, monotonic, spawn_raw
-from weald.integrations.celery import consumer, forks, replacement, results
+from weald.integrations.celery import announcement, consumer, forks, replacement, results
 from weald.integrations.celery.job import Job, JobPid, recording, wrap_body
 from weald.integrations.celery.timer import Timer
 from weald.integrations.celery.watchdog import Watchdog
@@ -44,6 +44,8 @@ COLD_PATIENCE = 5.0  # seconds that ended tasks get for their `finally` clauses
 MEMORY_LOOK = 1.0
 
 _workers: dict[Any, Any] = {}  # app to its worker
+
+announcement.announce()
 
 
 @signals.worker_init.connect(weak=False)
@@ -277,6 +279,29 @@ class TaskPool(BasePool):
         replacement.after_recording(record, for_good=stopping and not self._recycling)
 
     # ---------------------------------------------------------------- for people
+
+    def says(self, worker: Any) -> list[str]:
+        """What the banner says of this pool."""
+        patience = self._setting("weald_shutdown_timeout")
+        computing = self._setting("weald_preempt_after")
+        return [
+            f"weald's own: up to {self.limit} tasks at once in this process",
+            "soft and hard limits, revokes and cold shutdowns end tasks, also those that compute or catch everything",
+            f"tasks that compute give way after {computing} s" if computing else "tasks that compute hold up others",
+            "SIGTERM waits for running tasks" + (f" for {patience} s" if patience is not None else "")
+            + "; what is not acknowledged goes back to the queue",
+            "results wait for a store that is away, running tasks go on without the broker",
+        ]
+
+    def contradictions(self, worker: Any) -> Iterator[str]:
+        """Settings that do not go together with that."""
+        conf = worker.app.conf
+        for name in sorted(conf):
+            if name.lower().startswith("weald_") and name.lower() not in DEFAULTS:
+                yield f"there is no {name}; weald's settings are {', '.join(DEFAULTS)}"
+        yield from announcement.of_limits(worker)
+        yield from announcement.of_the_broker(worker)
+
 
     def _get_info(self) -> dict[str, Any]:
         now = monotonic()
