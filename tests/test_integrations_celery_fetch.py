@@ -65,7 +65,7 @@ def taking(redis_url):
 def test_takes_in_order_and_notes_each(taking):
     one = taking()
     one.put(*range(1000))
-    assert one.fetch() and len(one.bodies) == fetch.MOST
+    assert one.fetch() and len(one.bodies) == fetch.MAX_MESSAGES
     one.drain()
     assert one.bodies == list(range(1000))
     assert one.unacked() == (1000, 1000) and not one.fetch()

@@ -22,7 +22,7 @@ __target__ = "_interpreters"
 __implements__ = [name for name in ("call", "exec", "run_func", "run_string") if hasattr(_stdlib, name)]
 __all__ = __implements__
 
-_MOST_CALLS = 1000  # at the same time, of one hub
+_MAX_CALLS = 1000  # at the same time, of one hub
 _IDLE = 10.0  # seconds after which a thread without a call ends
 
 _of_thread = get_original("_thread", "_local")()
@@ -31,7 +31,7 @@ _of_thread = get_original("_thread", "_local")()
 def _pool() -> ThreadPool:
     pool: ThreadPool | None = getattr(_of_thread, "pool", None)
     if pool is None or pool.hub is not get_hub_if_exists():
-        pool = _of_thread.pool = ThreadPool(_MOST_CALLS, idle_task_timeout=_IDLE)
+        pool = _of_thread.pool = ThreadPool(_MAX_CALLS, idle_task_timeout=_IDLE)
     return pool
 
 

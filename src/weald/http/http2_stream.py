@@ -44,7 +44,7 @@ _PIECE = 1 << 16  # bytes of a body that are handed on at once
 WINDOW = 1 << 18  # bytes of a request's body that may wait for the application
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 # Bytes at most that may come for streams that were reset without counting against the client.
-_MOST_FORGIVEN = 16 * WINDOW
+_MAX_FORGIVEN = 16 * WINDOW
 
 _good_method = re.compile(TOKEN + b"+").fullmatch
 _good_path = re.compile(rb'/[!"$-~]*').fullmatch
@@ -172,7 +172,7 @@ class FrameWriter:
     def reject(self, stream_id: int, code: int) -> None:
         """Make a RST_STREAM frame with the error `code`.  Somebody has to `flush` it."""
         try:
-            self.forgiven = min(self.forgiven + self._h2.remote_flow_control_window(stream_id), _MOST_FORGIVEN)
+            self.forgiven = min(self.forgiven + self._h2.remote_flow_control_window(stream_id), _MAX_FORGIVEN)
             self._h2.reset_stream(stream_id, code)
         except (H2Error, KeyError):
             pass  # it has ended already

@@ -83,7 +83,7 @@ class Question(Protocol):
     def ask(self, server: Server, patience: float) -> None:
         """Send the query to `server` (again, if it was asked before); it has `patience` seconds to reply."""
 
-    def hear(self, timeout: float) -> tuple[Server, Answer | DnsFailure] | None:
+    def next_reply(self, timeout: float) -> tuple[Server, Answer | DnsFailure] | None:
         """Return the next reply and its server; None if there is none within `timeout` seconds."""
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class Question(Protocol):
 
 
 # If A and AAAA fail for different reasons, the first of these is raised: a reply outranks silence.
-_TOLD = (DnsFailure.NO_DATA, DnsFailure.NOT_FOUND, DnsFailure.FAILED, DnsFailure.TRY_AGAIN)
+_FIRST_RAISED = (DnsFailure.NO_DATA, DnsFailure.NOT_FOUND, DnsFailure.FAILED, DnsFailure.TRY_AGAIN)
 
 _KINDS = {_socket.AF_INET: ("A",), _socket.AF_INET6: ("AAAA",), _socket.AF_UNSPEC: ("A", "AAAA")}
 _LOOPBACKS = {_socket.AF_INET: "127.0.0.1", _socket.AF_INET6: "::1"}
@@ -130,14 +130,14 @@ class DnsResolver:
                 until = min(monotonic() + patience, end)
                 question.ask(server, max(until - monotonic(), 0))
                 failure = Rejection()
-                while (left := until - monotonic()) > 0 and (heard := question.hear(left)) is not None:
-                    whence, said = heard
-                    if isinstance(said, Answer):
-                        return said
-                    if not isinstance(said, Rejection):
-                        raise said
-                    if whence == server:
-                        failure = said
+                while (left := until - monotonic()) > 0 and (reply := question.next_reply(left)) is not None:
+                    sender, outcome = reply
+                    if isinstance(outcome, Answer):
+                        return outcome
+                    if not isinstance(outcome, Rejection):
+                        raise outcome
+                    if sender == server:
+                        failure = outcome
                         break
                 if monotonic() >= end:
                     break
@@ -275,7 +275,7 @@ class DnsResolver:
         for outcome in outcomes:
             if not isinstance(outcome, DnsFailure):
                 raise outcome
-        raise min(outcomes, key=lambda failure: _TOLD.index(failure.reason))
+        raise min(outcomes, key=lambda failure: _FIRST_RAISED.index(failure.reason))
 
     def gethostbyname(self, hostname: Host, family: int = _socket.AF_INET) -> str:
         """socket.gethostbyname(); with another `family`, the first address of that."""

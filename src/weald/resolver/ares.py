@@ -59,12 +59,12 @@ _OPTIONS = {"timeout": float, "tries": int, "ndots": int, "flags": int, "udp_por
 FAST, PATIENT, ALONE = range(3)  # what a channel is for
 _Key = tuple[Server, float, bool, int]  # server, seconds for an answer, whether by TCP only, one of these
 
-_MOST_QUESTIONS = 100  # that a channel waits for at the same time
-_MOST_ANSWERS = 2  # after which a PATIENT channel takes no more queries
-_TRIES_OF_THE_PATIENT = 4  # of 5, 5, 10 and 20 s by default; resolv.conf's timeout scales them
-_LONGEST_PAUSE = 1.0  # seconds between two checks for timeouts
+_MAX_QUERIES = 100  # that a channel waits for at the same time
+_MAX_REPLIES = 2  # after which a PATIENT channel takes no more queries
+_PATIENT_TRIES = 4  # of 5, 5, 10 and 20 s by default; resolv.conf's timeout scales them
+_CHECK_INTERVAL = 1.0  # seconds between two checks for timeouts
 
-_Heard = SimpleQueue[tuple[Server, Any, int | None]]  # server, pycares.DNSResult or None, an error of pycares.errno
+_Replies = SimpleQueue[tuple[Server, Any, int | None]]  # server, pycares.DNSResult or None, pycares error or None
 
 
 class Resolver(DnsResolver):
@@ -154,7 +154,7 @@ class Resolver(DnsResolver):
             "flags": flags | (pycares.ARES_FLAG_USEVC if use_vc else 0),
             "servers": [f"[{address}]:{port}" if ":" in address else f"{address}:{port}"],
             "timeout": patience,
-            "tries": 1 if purpose == FAST else _TRIES_OF_THE_PATIENT,
+            "tries": 1 if purpose == FAST else _PATIENT_TRIES,
         }
 
 
@@ -164,7 +164,7 @@ class _Question:
     def __init__(self, resolver: Resolver, name: str, kind: str) -> None:
         self._resolver, self._name, self._kind = resolver, name, kind
         self._channels: dict[Server, _Channel] = {}
-        self._heard: _Heard = SimpleQueue()
+        self._replies: _Replies = SimpleQueue()
 
     def ask(self, server: Server, patience: float) -> None:
         if server not in self._channels:  # else c-ares itself repeats the query
@@ -172,13 +172,13 @@ class _Question:
 
     def _ask(self, server: Server, purpose: int) -> None:
         channel = self._channels[server] = self._resolver.channel(server, purpose)
-        channel.ask(server, self._name, _KINDS[self._kind], self._heard)
+        channel.ask(server, self._name, _KINDS[self._kind], self._replies)
 
-    def hear(self, timeout: float) -> tuple[Server, Answer | DnsFailure] | None:
+    def next_reply(self, timeout: float) -> tuple[Server, Answer | DnsFailure] | None:
         end = monotonic() + timeout
         while True:
             try:
-                server, result, error = self._heard.get(timeout=max(end - monotonic(), 0))
+                server, result, error = self._replies.get(timeout=max(end - monotonic(), 0))
             except Empty:
                 return None
             purpose = self._leave(server)
@@ -240,8 +240,8 @@ class _Channel:
             self._timer.cancel()
         self._inner.close()
 
-    def ask(self, server: Server, name: str, kind: int, heard: _Heard) -> None:
-        """Send a query; its reply is put in `heard`.  The caller must call `leave` then, or when it stops waiting."""
+    def ask(self, server: Server, name: str, kind: int, replies: _Replies) -> None:
+        """Send a query; its reply is put in `replies`.  The caller must call `leave` then, or when it stops waiting."""
 
         over = False
 
@@ -251,7 +251,7 @@ class _Channel:
                 over = True
                 self._open -= 1
                 self._answers += error != pycares.errno.ARES_ETIMEOUT
-                heard.put((server, result, error))
+                replies.put((server, result, error))
 
         self._open += 1
         self.waited_for += 1
@@ -263,8 +263,8 @@ class _Channel:
 
     def takes_more(self) -> bool:
         """Whether it can take another query."""
-        few_answers = self.key[-1] == FAST or self._answers < _MOST_ANSWERS
-        return self.waited_for < _MOST_QUESTIONS and few_answers
+        few_answers = self.key[-1] == FAST or self._answers < _MAX_REPLIES
+        return self.waited_for < _MAX_QUERIES and few_answers
 
     def leave(self) -> bool:
         """One caller less waits.  Returns True if it was the last, after cancelling what is open."""
@@ -307,7 +307,7 @@ class _Channel:
 
     def _arm(self) -> None:
         if self._open and (self._timer is None or not self._timer.pending):
-            pause = min(self._inner.timeout() or _LONGEST_PAUSE, _LONGEST_PAUSE)  # type: ignore[no-untyped-call]
+            pause = min(self._inner.timeout() or _CHECK_INTERVAL, _CHECK_INTERVAL)  # type: ignore[no-untyped-call]
             self._timer = Timer(self._hub, pause, self._look, ref=False)
 
     def _look(self) -> None:

@@ -32,10 +32,10 @@ from weald.socket import socket
 
 __all__ = ["Resolver"]
 
-_MOST_QUESTIONS = 64  # that a socket waits for at the same time
+_MAX_QUERIES = 64  # that a socket waits for at the same time
 
 _HEADER = Struct("!HHHHHH")  # id, flags, how many questions, answers, authorities, additional records
-_WHOLE_ANSWER, _OF_FLAGS = 0x8000, 0xFA0F  # QR; not TC; opcode and rcode 0
+_WHOLE_ANSWER, _FLAGS_CHECKED = 0x8000, 0xFA0F  # QR; not TC; opcode and rcode 0
 # Records whose name is the question's: pointer, type, class, TTL, size, address.
 _RECORDS = {
     "A": (Struct("!HHHIH4s"), (0xC00C, 1, 1, 4), _stdlib.AF_INET),
@@ -73,7 +73,7 @@ class Resolver(DnsResolver):
     def port(self, server: Server, id: bytes) -> "_Port":
         """Return a socket that can take a query with this id; make one if there is none."""
         for port in self._ports:
-            if port.server == server and len(port.questions) < _MOST_QUESTIONS and id not in port.questions:
+            if port.server == server and len(port.questions) < _MAX_QUERIES and id not in port.questions:
                 return port
         return _Port(self._ports, server)
 
@@ -86,35 +86,35 @@ class _Question:
         self._edns, self._tcp = edns, tcp
         self._wire = resolver.wire(name, kind, edns)
         self._ports: dict[Server, _Port] = {}
-        self._heard: SimpleQueue[tuple[Server, bytes | OSError]] = SimpleQueue()
+        self._replies: SimpleQueue[tuple[Server, bytes | OSError]] = SimpleQueue()
         self._patience = 0.0
 
     def ask(self, server: Server, patience: float) -> None:
         self._patience = patience
         if self._tcp:
-            self._heard.put((server, self._by_tcp(server)))
+            self._replies.put((server, self._by_tcp(server)))
             return
         try:
             port = self._ports.get(server)
             if port is None:
                 port = self._ports[server] = self._resolver.port(server, self._wire[:2])
         except OSError as error:  # no route, no descriptor
-            self._heard.put((server, error))
+            self._replies.put((server, error))
         else:
-            port.ask(self._wire, self._heard)
+            port.ask(self._wire, self._replies)
 
-    def hear(self, timeout: float) -> tuple[Server, Answer | DnsFailure] | None:
+    def next_reply(self, timeout: float) -> tuple[Server, Answer | DnsFailure] | None:
         end = monotonic() + timeout
         while True:
             try:
-                server, message = self._heard.get(timeout=max(end - monotonic(), 0))
+                server, message = self._replies.get(timeout=max(end - monotonic(), 0))
             except Empty:
                 return None
             if isinstance(message, OSError):
                 return server, Rejection()
-            said = self._read(server, message)
-            if said is not None:
-                return server, said
+            reply = self._read(server, message)
+            if reply is not None:
+                return server, reply
 
     def close(self) -> None:
         for port in self._ports.values():
@@ -132,7 +132,7 @@ class _Question:
             question = slice(_HEADER.size, self._wire.index(0, _HEADER.size) + 5)
             return Rejection() if message[question] == self._wire[question] else None
         if answer.flags & dns.flags.TC and not self._tcp:
-            self._heard.put((server, self._by_tcp(server)))
+            self._replies.put((server, self._by_tcp(server)))
             return None
         code = answer.rcode()
         if code in _REJECTIONS or _is_referral(answer):
@@ -197,7 +197,7 @@ def _addresses(answer: bytes, question: bytes, kind: str) -> list[str]:
     _, flags, questions, answers, authorities, others = _HEADER.unpack_from(answer)
     begin = question.index(0, _HEADER.size) + 5  # behind the root's label, type and class
     end = begin + answers * record.size
-    if (flags & _OF_FLAGS, questions, authorities) != (_WHOLE_ANSWER, 1, 0):
+    if (flags & _FLAGS_CHECKED, questions, authorities) != (_WHOLE_ANSWER, 1, 0):
         return []
     if answer[:2] != question[:2] or answer[_HEADER.size : begin] != question[_HEADER.size : begin]:
         return []
@@ -228,8 +228,8 @@ class _Port:
         ports.append(self)
         spawn_raw(self._read)
 
-    def ask(self, wire: bytes, heard: SimpleQueue[tuple[Server, bytes | OSError]]) -> None:
-        self.questions[wire[:2]] = heard
+    def ask(self, wire: bytes, replies: SimpleQueue[tuple[Server, bytes | OSError]]) -> None:
+        self.questions[wire[:2]] = replies
         try:
             self._socket.send(wire)
         except OSError as error:  # perhaps an ICMP error for an earlier query: send takes it away from recv
@@ -247,8 +247,8 @@ class _Port:
                     found.put((self.server, message))
 
     def _fail(self, error: OSError) -> None:
-        for heard in self.questions.values():
-            heard.put((self.server, error))
+        for replies in self.questions.values():
+            replies.put((self.server, error))
 
     def forget(self, id: bytes) -> None:
         self.questions.pop(id, None)

@@ -13,7 +13,7 @@ from weald._core import AsyncResult, get_hub, get_hub_if_exists, spawn_raw
 
 __all__ = ["Batcher", "batch_acknowledgements", "batch_results"]
 
-MOST = 500  # items in a batch
+MAX_ITEMS = 500  # in a batch
 
 
 class _Batch:
@@ -38,7 +38,7 @@ class Batcher:
         if get_hub_if_exists() is not self._hub:
             results = self._work([item])
             return None if results is None else results[0]
-        if not self._batches or len(self._batches[-1].items) >= MOST:
+        if not self._batches or len(self._batches[-1].items) >= MAX_ITEMS:
             self._batches.append(_Batch())
         batch = self._batches[-1]
         index = len(batch.items)

@@ -23,8 +23,8 @@ __all__ = ["LoopStep", "listen", "loop"]
 
 logger = get_logger("celery.pool")
 
-LOOK = 0.5  # seconds between looks at the worker's state
-TRIM = 2.0  # seconds after the start until connections that only the start needed are closed
+CHECK_INTERVAL = 0.5  # seconds between checks of the worker's state
+TRIM_DELAY = 2.0  # seconds after the start until connections that only the start needed are closed
 
 
 class LoopStep(bootsteps.Step):
@@ -96,7 +96,7 @@ def loop(
         c.on_ready()
         fetch = fetcher(consumer)
         if fetch is not None:
-            c.timer.call_after(TRIM, trim_connections, (c,))
+            c.timer.call_after(TRIM_DELAY, trim_connections, (c,))
         while blueprint.state == bootsteps.RUN and c.connection:
             state.maybe_shutdown()
             if errors:
@@ -106,7 +106,7 @@ def loop(
                 qos.update()
             c.perform_pending_operations()
             try:
-                connection.drain_events(timeout=LOOK)
+                connection.drain_events(timeout=CHECK_INTERVAL)
                 if fetch is not None:
                     fetch()
             except TimeoutError:
@@ -184,7 +184,7 @@ def listen(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
             return
         except Exception as error:
             stop = getattr(step, "_node_shutdown", None)
-            sleep(LOOK * 2)  # the loop sees whether its connection is broken, too; then Celery starts another listener
+            sleep(CHECK_INTERVAL * 2)  # meanwhile the loop sees a broken connection; Celery then starts another listener
             if stop is None or stop.is_set() or step._node_shutdown is not stop or not getattr(c, "connection", None):
                 return
             logger.warning("the connection for remote control is broken: %r", error)

@@ -25,7 +25,7 @@ __all__ = ["fetcher"]
 
 logger = get_logger("celery.pool")
 
-MOST = 100  # messages in one go; Redis serves nobody else meanwhile (about 1 ms)
+MAX_MESSAGES = 100  # messages in one go; Redis serves nobody else meanwhile (about 1 ms)
 
 # ARGV: how many messages at most, now.  KEYS: the hash and the index of unacknowledged messages, then the lists, of
 # which the first that is not empty is taken from, as BRPOP would; but never more than a quarter of it (rounded up), so
@@ -127,7 +127,7 @@ class Fetcher:
         if self.consumer.no_ack or any(queue.no_ack for queue in self.consumer.queues):
             return 0
         room = self.qos.can_consume_max_estimate()
-        return MOST if room is None else min(room, MOST)
+        return MAX_MESSAGES if room is None else min(room, MAX_MESSAGES)
 
     def _take(self) -> tuple[str, list[tuple[str, str]]] | None:
         """(queue, messages and their tags), noted as unacknowledged."""

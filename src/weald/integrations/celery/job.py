@@ -39,7 +39,7 @@ logger = get_logger("celery.pool")
 TIME_LIMIT = "time limit"
 KILLED = "killed"
 SIGNAL: Any = signal.SIGRTMIN + 5  # simulated; see watchdog.py
-AGAIN = 0.05  # seconds until a limit that met a busy job is tried again
+RETRY_INTERVAL = 0.05  # seconds until a limit that met a busy job is tried again
 CLEANUP = 1.0  # seconds that `finally` clauses get after `Ended`, until the job is struck again
 PUT_OFF = 4  # Ended is raised up to so many bytecodes later, less one
 POSTRUN = 2.0  # seconds that handlers of `task_postrun` get after `Ended`
@@ -209,7 +209,7 @@ class Job(Greenlet):
         if self.hard is not None:
             self._later(self._hard_limit, self.hard)
 
-    def _later(self, function: Callable[[], None], seconds: float = AGAIN) -> None:
+    def _later(self, function: Callable[[], None], seconds: float = RETRY_INTERVAL) -> None:
         """Call `function` in the hub after `seconds`, if the job still runs then."""
         hub = get_hub()
         self._timers[function] = Timer(hub, seconds, hub.run_callback, function)
@@ -264,7 +264,7 @@ class Job(Greenlet):
         """In the hub: raise Ended in the task, and again as long as it goes on."""
         if not self.open or self.dead:
             return
-        self._later(self._strike, CLEANUP if self.may_be_struck(monotonic()) else AGAIN)
+        self._later(self._strike, CLEANUP if self.may_be_struck(monotonic()) else RETRY_INTERVAL)
         if getcurrent() is not self and self.may_be_struck(monotonic()):
             self.throw(Ended, self)  # made there, so that nobody here keeps it alive
 

@@ -41,7 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "weald_result_connections": 2,
 }
 COLD_PATIENCE = 5.0  # seconds that ended tasks get for their `finally` clauses
-MEMORY_LOOK = 1.0
+MEMORY_CHECK_INTERVAL = 1.0
 
 _workers: dict[Any, Any] = {}  # app to its worker
 
@@ -257,7 +257,7 @@ class TaskPool(BasePool):
             replacement.at_exit()
 
     def _on_beat(self, now: float) -> None:
-        if self.max_memory and now - self._memory_looked >= MEMORY_LOOK:
+        if self.max_memory and now - self._memory_looked >= MEMORY_CHECK_INTERVAL:
             self._memory_looked = now
             used = replacement.resident_kib()
             if used > self.max_memory:

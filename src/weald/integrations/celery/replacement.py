@@ -22,7 +22,7 @@ from weald._core import monotonic
 __all__ = ["after_recording", "at_exit", "count", "give_back", "resident_kib"]
 
 PATIENCE = 5.0  # seconds for recording and giving back, before a stuck process is replaced
-LOOK = 0.05  # seconds between looks whether that is done
+CHECK_INTERVAL = 0.05  # seconds between checks whether that is done
 _COUNT = "WEALD_CELERY_REPLACEMENTS"
 
 _native_sleep = get_original("time", "sleep")
@@ -56,7 +56,7 @@ def after_recording(record: Callable[[], None], for_good: bool) -> None:
     _start_new_thread(run, ())
     deadline = monotonic() + PATIENCE
     while not done and monotonic() < deadline:
-        _native_sleep(LOOK)
+        _native_sleep(CHECK_INTERVAL)
     if for_good:
         os._exit(platforms.EX_FAILURE)
     _now(os.getpid())
