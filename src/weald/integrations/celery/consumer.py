@@ -184,7 +184,7 @@ def listen(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
             return
         except Exception as error:
             stop = getattr(step, "_node_shutdown", None)
-            sleep(CHECK_INTERVAL * 2)  # meanwhile the loop sees a broken connection; Celery then starts another listener
+            sleep(CHECK_INTERVAL * 2)  # the loop sees a broken connection, too; Celery then starts another listener
             if stop is None or stop.is_set() or step._node_shutdown is not stop or not getattr(c, "connection", None):
                 return
             logger.warning("the connection for remote control is broken: %r", error)
