@@ -64,6 +64,7 @@ def test_a_handler_in_a_greenlet_and_one_that_waits_for_the_interrupted() -> Non
     out = case(
         """
         from weald.lock import Semaphore
+        from weald.testing import blocked
         lock = Semaphore()
         def handler(signum, frame):
             with lock:
@@ -75,7 +76,7 @@ def test_a_handler_in_a_greenlet_and_one_that_waits_for_the_interrupted() -> Non
                 log.append("work")
         greenlet = weald.spawn(work)
         greenlet.get()
-        weald.sleep(0.01)
+        blocked()
         print(log)
         """
     )

@@ -112,7 +112,7 @@ def test_at_most_maxsize_at_a_time(pool: ThreadPool) -> None:
     gate = Gate()
     feeder = weald.spawn(lambda: [pool.spawn(gate.pass_through, number) for number in range(10)])
     wait_until(lambda: gate.inside == 3)
-    weald.sleep(0.02)
+    settle()
     assert gate.inside == 3 and not feeder.ready()  # it waits for a slot
     gate.open()
     assert [result.get() for result in feeder.get(timeout=PATIENCE)] == list(range(10))
@@ -307,7 +307,7 @@ def test_a_pool_grows_and_shrinks(pool: ThreadPool) -> None:
     gate = Gate()
     results = [pool.spawn(gate.pass_through) for _ in range(2)]
     wait_until(lambda: gate.inside)
-    weald.sleep(0.02)
+    settle()
     assert gate.inside == 1
     gate.open()
     weald.wait(results, timeout=PATIENCE)
@@ -317,7 +317,7 @@ def test_a_pool_grows_and_shrinks(pool: ThreadPool) -> None:
 def test_a_suspended_pool_runs_its_jobs_later(pool: ThreadPool) -> None:
     pool.maxsize = 0
     result = pool.spawn(int)
-    weald.sleep(0.02)
+    settle()
     assert not result.ready() and pool.size == 0
     pool.maxsize = 2
     assert result.get(timeout=PATIENCE) == 0

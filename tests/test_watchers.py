@@ -10,7 +10,7 @@ import threading
 import weakref
 
 import pytest
-from helpers import PATIENCE, python, recorded_errors, tick
+from helpers import PATIENCE, python, recorded_errors, settle, tick, wait_until
 
 import weald
 from weald import _core
@@ -254,11 +254,11 @@ def test_io_is_level_triggered(io_loop, pair):
 
     watcher.start(readable, "word", pass_events=True)
     b.send(b"x")
-    weald.sleep(0.05)
+    wait_until(lambda: len(seen) >= 3)
     assert seen == [(1, "word")] * 3
     watcher.stop()
     b.send(b"x")
-    weald.sleep(0.02)
+    settle()
     assert len(seen) == 3
 
 
@@ -268,13 +268,13 @@ def test_io_events(io_loop, pair):
     seen = []
     both.start(lambda events: (seen.append(events), both.stop()), _core.EVENTS)
     b.send(b"x")
-    weald.sleep(0.02)
+    settle()
     assert both.events_str == "READ|WRITE" and seen == [3]
     both.start(lambda: None)
     both.events = 1
     both.fd = b.fileno()
     both.start(seen.append, "read")
-    weald.sleep(0.02)
+    settle()
     assert seen == [3]
     both.close()
     with pytest.raises(ValueError, match="non-negative"):
@@ -294,7 +294,7 @@ def test_two_watchers_and_a_greenlet_on_one_descriptor(io_loop, pair):
     reader = weald.spawn(lambda: (_core.wait_read(a.fileno()), seen.append("greenlet")))
     weald.sleep(0)
     b.send(b"x")
-    weald.sleep(0.03)
+    settle()
     assert sorted(map(str, seen)) == ["0", "1", "greenlet"] and reader.ready()
 
 
@@ -344,11 +344,11 @@ def test_signal(io_loop):
     for n, watcher in enumerate(watchers):
         watcher.start(seen.append, n)
     os.kill(os.getpid(), signal.SIGUSR2)
-    weald.sleep(0.02)
+    settle()
     assert seen == [0, 1]
     watchers[0].stop()
     os.kill(os.getpid(), signal.SIGUSR2)
-    weald.sleep(0.02)
+    settle()
     assert seen == [0, 1, 1]
     watchers[1].stop()
     assert signal.getsignal(signal.SIGUSR2) is before
@@ -389,12 +389,12 @@ def test_fork(io_loop):
     pid = os.fork()
     if not pid:
         try:
-            weald.sleep(0.05)
+            settle()
             os._exit(0 if seen == ["fork"] and not timer.active and ours.active else 9)
         except BaseException:
             os._exit(8)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    weald.sleep(0.05)
+    wait_until(lambda: "timer" in seen)
     assert "fork" not in seen and "timer" in seen
     timer.stop()
     ours.stop()
