@@ -282,6 +282,19 @@ def test_selectors_take_a_hub():
     """)
 
 
+def test_popens_returncode_comes_by_itself():
+    """Without poll or wait, as from gevent's watcher."""
+    gevent("""if 1:
+        from gevent.subprocess import PIPE, Popen
+        child = Popen(["cat"], stdin=PIPE)
+        assert child.returncode is None
+        child.stdin.close()
+        while child.returncode is None:
+            gevent.sleep(0.001)
+        assert (child.returncode, child.poll(), child.wait()) == (0, 0, 0)
+    """)
+
+
 def test_popen_takes_no_threadpool_and_makes_pipes():
     gevent("""if 1:
         import os

@@ -85,7 +85,22 @@ def _subprocess(module: Any) -> None:
         """Return the two ends of a new pipe, for reading and for writing, which children do not inherit."""
         return os.pipe()
 
+    def returncode(self: Any) -> int | None:
+        state = self.__dict__
+        if state["returncode"] is None and self.pid is not None and "_looks" not in state:
+            state["_looks"] = True
+            try:
+                self._reap()
+            finally:
+                del state["_looks"]
+        return state["returncode"]  # type: ignore[no-any-return]
+
     Popen.__init__, Popen.pipe_cloexec = __init__, pipe_cloexec
+    Popen.returncode = property(
+        returncode,
+        lambda self, value: self.__dict__.__setitem__("returncode", value),
+        doc="The return code once the child has ended, whether `poll` or `wait` was called or not; else None.",
+    )
 
 
 def _threadpool(module: Any) -> None:
