@@ -11,13 +11,15 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import warnings
 import weakref
 
 import pytest
-from helpers import python
+from helpers import PATIENCE, python
 
 import weald
 import weald.aio
@@ -465,12 +467,82 @@ def test_a_deadlock_is_reported():
         async def main():
             await asyncio.get_running_loop().create_future()
         try:
-            weald.aio.run(main())
+            weald.aio.new_event_loop().run_until_complete(main())
         except weald.LoopExit as error:
             print(error)
         """
     )
     assert "waits for <EventLoop running=True" in out
+
+
+@pytest.mark.parametrize("patch", ["", "import weald.monkey; weald.monkey.patch_all()"])
+def test_a_program_that_only_waits_ends_by_ctrl_c(patch):
+    """It has no timer and no descriptor, but Runner's handler of SIGINT, which cancels the main task."""
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"{patch}\nimport asyncio, weald.aio\n"
+            "async def main():\n"
+            "    asyncio.get_running_loop().call_later(0.001, lambda: print('waits', flush=True))\n"
+            "    try:\n"
+            "        await asyncio.Event().wait()\n"
+            "    finally:\n"
+            "        print('cancelled', flush=True)\n"
+            "weald.aio.run(main())\n",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout.readline() == "waits\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(0.3)  # it goes on to wait; a slow machine shows nothing here, but breaks nothing either
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=PATIENCE)
+    assert out == "cancelled\n" and err.endswith("KeyboardInterrupt\n") and "LoopExit" not in err
+
+
+def test_handlers_that_block_while_a_callback_runs():
+    """Each signal comes upon whoever runs just then, its handler parks or raises, and all goes on."""
+    out = python(
+        """
+        import asyncio, os, random, signal, subprocess, sys, weald, weald.aio, weald.signal
+        handled = awaited = 0
+        def handler(signum, frame):
+            global handled, awaited
+            handled += 1
+            if handled % 3 == 0:
+                weald.sleep(0)
+            elif handled % 3 == 1:
+                weald.aio.await_(asyncio.sleep(0.001))
+                awaited += 1
+        weald.signal.signal(signal.SIGUSR1, handler)
+        async def busy(name):
+            task, i = asyncio.current_task(), 0
+            while handled < 300:
+                i += 1
+                sum(range(200))
+                if i % 3 == 0:
+                    await asyncio.sleep(0.001)
+                elif i % 3 == 1:
+                    weald.sleep(0.001)
+                else:
+                    await asyncio.sleep(0)
+                assert asyncio.current_task() is task
+            return name
+        async def main():
+            return await asyncio.gather(*[busy(name) for name in "abc"])
+        code = f"import os, signal\\nwhile True: os.kill({os.getpid()}, signal.SIGUSR1)"
+        sender = subprocess.Popen([sys.executable, "-c", code])
+        print(weald.aio.run(main()))
+        sender.kill()
+        sender.wait()
+        weald.spawn(weald.sleep, 0.01).join()
+        assert awaited
+        """
+    )
+    assert out == "['a', 'b', 'c']\n"
 
 
 def test_no_deadlock_while_a_signal_may_come():
@@ -987,3 +1059,44 @@ def test_a_reader_that_blocks_is_not_called_again_meanwhile():
         return result
 
     assert weald.aio.run(main()) == [b"a", b"b", b"c"]
+
+
+# ------------------------------------------------------------------ asyncio's own tools
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="it came with Python 3.14")
+def test_asyncio_ps():
+    code = """
+import asyncio, weald, weald.aio
+async def inner(blocks):
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(0.01, lambda: print("waits", flush=True))
+    if blocks:
+        weald.sleep(1000)
+    await asyncio.sleep(1000)
+async def main():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(inner(True), name="blocked")
+        group.create_task(inner(False), name="waiting")
+weald.aio.run(main())
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert [child.stdout.readline(), child.stdout.readline()] == ["waits\n"] * 2
+        done = subprocess.run(
+            [sys.executable, "-m", "asyncio", "ps", str(child.pid)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        if "Permission" in done.stderr or "not permitted" in done.stderr:
+            pytest.skip("this system lets nobody look into other processes")
+        assert done.returncode == 0, done.stderr
+        rows = {line.split()[2]: line for line in done.stdout.splitlines() if str(child.pid) in line}
+        assert set(rows) >= {"blocked", "waiting"}
+        assert "inner" in rows["blocked"] and "sleep -> inner" in rows["waiting"]
+        assert all("__aexit__ -> main" in rows[name] for name in ("blocked", "waiting"))
+    finally:
+        child.kill()
+        child.communicate()

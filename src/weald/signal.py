@@ -1,6 +1,6 @@
 """`signal` on greenlets: handlers run in greenlets of their own, so that they may block.
 
-Called by: users, weald.monkey, weald.compat.
+Called by: users, weald.monkey, weald.compat, weald.aio.
 
 A handler starts at once, in the midst of the greenlet that the signal interrupted, as the stdlib's do.  If it
 parks, that greenlet goes on.  What it raises reaches the main greenlet: the program's main line, whichever
@@ -24,10 +24,9 @@ from weald._core import (
     asked_in_vain,
     get_hub,
     prepare_hub,
-    put_loop_aside,
+    run_in_midst,
     set_handler_class,
     signals_may_wake,
-    take_loop_back,
 )
 from weald.thread import ThreadGreenlet, set_stand_in
 
@@ -82,24 +81,13 @@ class _InGreenlet:
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         hub = get_hub()
         interrupted = getcurrent()
-        # If the handler parks, the hub comes to this and the interrupted greenlet goes on.  The hub
-        # itself needs no waking: a greenlet that parks switches to it.
-        resume = None if interrupted is hub else hub.run_callback(interrupted.switch)
         runner = _Handler(self._run, interrupted)
         main = runner.main = hub.main
         # Not a copy: what the handler sets is set for the main thread.
         if main.gr_context is None:
             main.gr_context = Context()
         runner.gr_context = main.gr_context
-        loop = put_loop_aside()
-        try:
-            runner.switch(hub, interrupted, signum, frame)
-        finally:
-            take_loop_back(loop)
-            if resume is not None:
-                resume.stop()
-            if not runner.dead:
-                runner.parent = hub
+        run_in_midst(hub, interrupted, runner, hub, interrupted, signum, frame)
 
     def _run(self, hub: Any, interrupted: greenlet, signum: int, frame: FrameType | None) -> None:
         try:

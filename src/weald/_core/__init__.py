@@ -8,7 +8,6 @@ import sys as _sys
 from greenlet import GreenletExit, getcurrent
 
 from weald._core import forks as _forks  # for its effect: hubs begin anew in a fork's child
-from weald._core import signals as _signals  # for its effect: signals end the main hub's wait
 from weald._core.descriptor import (
     Descriptor,
     recv,
@@ -52,6 +51,7 @@ from weald._core.raw import begin_raw, spawn_raw
 from weald._core.reports import helper_idle, signals_may_wake
 from weald._core.running_loop import count_loops, put_loop_aside, take_loop_back, use_asyncio
 from weald._core.select import poll_fds, wait_readwrite
+from weald._core.signals import run_in_midst
 from weald._core.threads import (
     get_hub,
     get_hub_if_exists,

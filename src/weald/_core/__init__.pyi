@@ -374,6 +374,12 @@ def put_loop_aside() -> Any:
 def take_loop_back(aside: Any) -> None:
     """Undo `put_loop_aside`, which returned `aside`."""
 
+def run_in_midst(hub: Hub, interrupted: greenlet, runner: greenlet, *args: Any) -> None:
+    """Run `runner(*args)`, a signal handler's greenlet, in the midst of `interrupted`, the current one.
+
+    If it parks, `interrupted` goes on.
+    """
+
 def signals_may_wake(handled: bool) -> None:
     """Say whether the program has signal handlers.  While it has, no deadlock is reported: one may wake a greenlet."""
 

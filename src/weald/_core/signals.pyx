@@ -5,15 +5,17 @@ while nobody else wants one.  Setting it costs two system calls, too much for ea
 is replaced by a function that tells us who else does; then (asyncio runs beside us, say) ours is set just while
 the hub blocks, and the bytes are passed on.
 
-Called by: the hub, through an interface (`SignalWatch`).
+Called by: the hub, through an interface (`SignalWatch`); weald.signal (`run_in_midst`).
 Invariants: main thread only.  Handlers may block, so they run in a greenlet, which comes before everything else.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
 from posix.unistd cimport close as close_fd, read, write
 
+from weald._core cimport running_loop
+from weald._core.c_greenlet cimport greenlet
 from weald._core.hooks cimport SignalWatch
-from weald._core.hub cimport Hub
+from weald._core.hub cimport Callback, Hub
 from weald._core.loops.contract cimport READ_EVENT, FdWatch, Target
 from weald._core.raw cimport new_raw
 from weald._core.threads cimport current_hub, has_hub, in_main_thread
@@ -114,6 +116,27 @@ def check_signals():
         PyErr_CheckSignals()
     except BaseException as error:
         current_hub().handle_system_error(type(error), error, error.__traceback__)
+
+
+def run_in_midst(Hub hub not None, greenlet interrupted not None, greenlet runner not None, *args):
+    """Run `runner(*args)`, a handler's greenlet, in the midst of `interrupted`, the current one.
+
+    If it parks, `interrupted` goes on.  In C, so that no other signal's handler comes in between: what that raised
+    would leave the call that has `interrupted` go on behind, for a time when it waits for something else.
+    """
+    cdef Callback resume = None
+    loop = running_loop.put_aside(None) if running_loop.loops > 0 else None
+    if interrupted is not hub:  # which needs no waking: a greenlet that parks switches to it
+        resume = hub.run_callback(interrupted.switch)
+    try:
+        runner.switch(*args)
+    finally:
+        if loop is not None:
+            running_loop.take_back(loop)
+        if resume is not None:
+            resume.stop()
+        if not runner.dead:
+            runner.parent = hub
 
 
 set_wakeup_fd.__module__ = "signal"

@@ -11,7 +11,7 @@ Invariants:
 """
 
 from weald._core.c_greenlet cimport greenlet
-from weald._core.hub cimport Hub, Waiter, WakeTimer, current_greenlet
+from weald._core.hub cimport Hub, Waiter, WakeTimer, acting_greenlet, current_greenlet
 from weald._core.threads cimport current_hub
 from weald._core.waiters cimport seconds
 
@@ -142,7 +142,8 @@ def await_(awaitable, timeout=None):
     context = None
     if type(awaitable) is CoroutineType or iscoroutine(awaitable):
         context = PyContext_CopyCurrent()
-        if EAGER and loop._task_factory is None:
+        # In a signal's handler the running loop is the main greenlet's business, which the handler acts for.
+        if EAGER and loop._task_factory is None and acting_greenlet() is me:
             _set_running_loop(loop)
             try:
                 future = Task(awaitable, loop=loop, context=context, eager_start=True)

@@ -415,9 +415,11 @@ cdef class Core(Driven):
         cdef Hub hub = self.hub
         cdef Waiter waiter
         cdef Py_ssize_t left
-        self.driver = me
         if is_root:
+            self.driver = me
             self.yield_turn(True)  # so that what is ready now is heard of, even if the loop is stopped already
+        elif self.driver is not me:
+            return 0  # a signal's handler has blocked before this greenlet came here
         while True:
             left = self.ready.count
             while left > 0 and self.ready.count > 0:

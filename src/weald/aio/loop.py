@@ -25,6 +25,7 @@ from weald._core import get_hub, spawn_raw
 from weald.aio.core import Core
 from weald.aio.stream import Stream
 from weald.asyncio import _set_running_loop
+from weald.signal import getsignal
 from weald.threadpool import ThreadPoolExecutor
 
 _T = TypeVar("_T")
@@ -33,6 +34,9 @@ __all__ = ["EventLoop", "new_event_loop", "run"]
 
 _get_native_ident = get_original("_thread", "get_ident")
 _set_signal = get_original("signal", "signal")
+
+
+_NO_HANDLERS = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None)
 
 
 class _Key(NamedTuple):
@@ -151,12 +155,18 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         self._thread_id = _get_native_ident()
         before = sys.get_asyncgen_hooks()
         self._set_coroutine_origin_tracking(self._debug)
+        hub = get_hub()
+        interruptible = getsignal(signal.SIGINT) not in _NO_HANDLERS  # by Runner, who cancels the main task
+        if interruptible:
+            hub.ref()
         try:
             _set_running_loop(self)
             asyncio.events._set_running_loop(self)  # unpatched, that is another function
             self._set_hooks()
             self._drive()
         finally:
+            if interruptible:
+                hub.unref()
             self._stopping = False
             self._thread_id = None
             asyncio.events._set_running_loop(None)
