@@ -18,20 +18,15 @@ The unpatched results are kept in build/stdlib-tests until `--fresh` is given.
 
 import argparse
 import concurrent.futures
-import fcntl
 import json
 import os
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+
+from apart import Reports, Results, counts, differing, in_process, in_processes, kind_of
 
 MODULES = [
     *("socket", "ssl", "select", "selectors", "poll", "epoll", "socketserver", "ftplib", "smtplib", "imaplib"),
@@ -53,8 +48,7 @@ EXPECTED = Path(__file__).with_name("stdlib_tests.expected")
 MOST_EXPECTED = 60
 KEPT = Path(__file__).parent.parent / "build/stdlib-tests" / sys.version.split()[0]
 SOURCE = Path(__file__).parent.parent / "src"
-
-_Results = dict[str, str]  # test id: "passed", or "skipped", "failed", "hung", "died", then ": " and why
+MODULE_SECONDS = 3600.0  # for one process, however many tests it runs
 
 
 # ------------------------------------------------------------------ in the process that runs the tests
@@ -62,18 +56,14 @@ _Results = dict[str, str]  # test id: "passed", or "skipped", "failed", "hung", 
 
 def run_tests(patched: bool, name: str, seconds: float, only: list[str], done: set[str], out: int) -> None:
     """Run module `name` but for `done`, or just `only`; a JSON line for each test's begin and end goes to `out`."""
-    # Out of the way of tests that count on low numbers, and closed in children: a daemon of a test must not
-    # keep the file from ending.
-    low, out = out, fcntl.fcntl(out, fcntl.F_DUPFD_CLOEXEC, 200)
-    os.close(low)
-    write = os.write
+    reports = Reports(out, seconds)
     if patched:
         import weald.monkey
 
         weald.monkey.patch_all()
         # The loop leaves a gap below its descriptors, and some tests need two numbers in a row.
         weald.get_hub()
-        top = max(fd for fd in map(int, os.listdir("/proc/self/fd")) if fd < out)
+        top = max(fd for fd in map(int, os.listdir("/proc/self/fd")) if fd < 200)
         while os.dup(2) < top:
             pass
     import faulthandler
@@ -82,23 +72,16 @@ def run_tests(patched: bool, name: str, seconds: float, only: list[str], done: s
 
     from test import support
 
-    pid = os.getpid()
-
-    def report(*fields: str) -> None:
-        if os.getpid() == pid:
-            write(out, (json.dumps(fields) + "\n").encode())
-
     class Result(unittest.TestResult):
         verdict = "passed"
 
         def startTest(self, test: unittest.TestCase) -> None:
             super().startTest(test)
-            report("begin", test.id())
-            faulthandler.dump_traceback_later(seconds, exit=True)
+            reports.begin(test.id())
 
         def stopTest(self, test: unittest.TestCase) -> None:
             faulthandler.cancel_dump_traceback_later()
-            report("end", test.id(), self.verdict)
+            reports.end(test.id(), self.verdict)
             self.verdict = "passed"
             super().stopTest(test)
 
@@ -126,8 +109,8 @@ def run_tests(patched: bool, name: str, seconds: float, only: list[str], done: s
                 if not (verdict.startswith("skipped") and self.verdict.startswith("failed")):  # of a subtest
                     self.verdict = verdict
             else:  # a class's or module's fixture
-                report("begin", test.id())
-                report("end", test.id(), verdict)
+                reports.begin(test.id())
+                reports.end(test.id(), verdict)
 
     def chosen(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
         for test in suite:
@@ -135,8 +118,8 @@ def run_tests(patched: bool, name: str, seconds: float, only: list[str], done: s
                 yield from chosen(test)
             elif test.id() not in done and (not only or test.id() in only):
                 if patched and test.id() in LEFT_OUT:
-                    report("begin", test.id())
-                    report("end", test.id(), "failed: left out")
+                    reports.begin(test.id())
+                    reports.end(test.id(), "failed: left out")
                 else:
                     yield test
 
@@ -150,77 +133,24 @@ def run_tests(patched: bool, name: str, seconds: float, only: list[str], done: s
     try:
         suite = unittest.defaultTestLoader.loadTestsFromName("test.test_" + name)
     except unittest.SkipTest as skip:
-        report("begin", name)
-        report("end", name, f"skipped: {skip}")
+        reports.begin(name)
+        reports.end(name, f"skipped: {skip}")
     if suite is not None:
         unittest.TestSuite(chosen(suite)).run(Result())
-    report("begin", "exit")
-    faulthandler.dump_traceback_later(seconds, exit=True)
+    reports.begin("exit")
 
 
 # ------------------------------------------------------------------ in the process that is called
 
 
-def run_module(patched: bool, name: str, seconds: float, only: list[str] | None = None) -> _Results:
+def run_module(patched: bool, name: str, seconds: float, only: Sequence[str] = ()) -> Results:
     """The results of all tests of a module, or of `only`, in as many processes as it takes."""
-    results: _Results = {}
-    while True:
-        before = len(results)
-        finished = _run_process(patched, name, seconds, only or [], results)
-        if finished or len(results) == before:
-            return results
-
-
-def _run_process(patched: bool, name: str, seconds: float, only: list[str], results: _Results) -> bool:
-    """Add what one process finds to `results`.  True if it came to its end."""
-    read, write = os.pipe()
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     command = [sys.executable, __file__, "--run", name, "--seconds", str(seconds), *(["--patched"] if patched else [])]
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
-        choice = Path(folder, "choice.json")
-        choice.write_text(json.dumps({"only": only, "done": list(results)}))
-        os.mkdir(Path(folder, "work"))
-        process = subprocess.Popen(
-            [*command, "--choice", str(choice), "--out", str(write)],
-            cwd=Path(folder, "work"),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=[write],
-            start_new_session=True,
-        )
-        os.close(write)
-        ending = threading.Thread(target=_end, args=(process,))
-        ending.start()
-        running = ""
-        reached_end = False
-        with open(read) as reports:
-            for line in reports:
-                kind, test, *verdict = json.loads(line)
-                running = test if kind == "begin" else ""
-                reached_end = reached_end or running == "exit"
-                if verdict:
-                    results[test] = verdict[0]
-        ending.join()
-        status = process.returncode
-        output.seek(0)
-        printed = output.read().decode(errors="replace")
-    if status and (running or not reached_end):
-        verdict = "hung" if "Timeout (" in printed[-30000:] and status == 1 else f"died: exit status {status}"
-        results[running or "start"] = f"{verdict}: {printed[-6000:]}"
-        return reached_end
-    return True
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    return in_processes(lambda results: in_process(command, only, results, environment, MODULE_SECONDS))
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Wait for a process and kill what its tests left behind, which may hold the pipe that is read."""
-    process.wait()
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def compare(name: str, seconds: float, fresh: bool) -> tuple[_Results, _Results, float]:
+def compare(name: str, seconds: float, fresh: bool) -> tuple[Results, Results, float]:
     """Unpatched and patched results of module `name`, and how long the patched run took."""
     kept = KEPT / f"{name}.json"
     if fresh or not kept.exists():
@@ -231,29 +161,16 @@ def compare(name: str, seconds: float, fresh: bool) -> tuple[_Results, _Results,
     begin = time.monotonic()
     patched = run_module(True, name, seconds)
     took = time.monotonic() - begin
-    again = [test for test in differing(unpatched, patched) if _kind(patched.get(test)) == "failed"]
+    again = [test for test in differing(unpatched, patched) if kind_of(patched.get(test)) == "failed"]
     if again:
         second = run_module(True, name, seconds, again)
         patched.update({test: second[test] for test in again if test in second})
     return unpatched, patched, took
 
 
-def differing(unpatched: _Results, patched: _Results) -> list[str]:
-    """Tests that pass unpatched and do not patched, and those that are there only patched and fail."""
-    found = [test for test, verdict in unpatched.items() if verdict == "passed" and patched.get(test) != "passed"]
-    extra = [test for test in patched if test not in unpatched and _kind(patched[test]) not in ("passed", "skipped")]
-    # A process that did not even begin says so once, not for each test.
-    return extra if "start" in extra else found + extra
-
-
-def _kind(verdict: str | None) -> str:
-    return "missing" if verdict is None else verdict.partition(":")[0]
-
-
-def _counts(results: _Results) -> str:
-    kinds = Counter(_kind(verdict) for verdict in results.values())
-    failed = sum(kinds.values()) - kinds["passed"] - kinds["skipped"]
-    return f"{kinds['passed']:5} {failed:4} {kinds['skipped']:4}"
+def _counts(results: Results) -> str:
+    passed, failed, skipped = counts(results)
+    return f"{passed:5} {failed:4} {skipped:4}"
 
 
 def expected() -> dict[str, str]:
@@ -313,7 +230,7 @@ def main() -> int:
             differ = differing(unpatched, patched)
             for test in differ:
                 verdict = patched.get(test, "missing")
-                if test not in listed or _kind(verdict) == "hung":
+                if test not in listed or kind_of(verdict) == "hung":
                     wrong.append(test)
                     lines = verdict.strip().splitlines()
                     print(f"    {test}: {verdict if options.verbose else lines[0][:40] + ' ' + lines[-1][:160]}")
