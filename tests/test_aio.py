@@ -379,6 +379,92 @@ def test_stall(caplog):
     assert "blocked for 0." in caplog.text and "block()" in caplog.text
 
 
+def stalling():
+    loop = weald.aio.EventLoop(blocking="stall")
+    loop.slow_callback_duration = 1000  # nothing is logged
+    return loop
+
+
+def test_nothing_of_a_stalled_loop_runs(virtual):
+    """Timers, futures, what other threads call: all wait.  Greenlets do not, and neither do other loops."""
+    order = []
+    start = virtual.loop.now()
+
+    def note(what):
+        order.append((what, virtual.loop.now() - start))
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.call_later(1, note, "timer")
+        loop.call_soon_threadsafe(note, "soon")
+        greenlet = weald.spawn_later(2, note, "greenlet")
+        other = weald.spawn(weald.aio.run, elsewhere())
+        task = asyncio.current_task()
+        weald.sleep(10)
+        assert asyncio.current_task() is task and asyncio.get_running_loop() is loop
+        note("blocked")
+        try:
+            async with asyncio.timeout(5):
+                weald.sleep(10)
+                await asyncio.sleep(0)
+        except TimeoutError:
+            note("timeout")
+        await asyncio.sleep(0)
+        assert greenlet.dead and other.dead
+
+    async def elsewhere():
+        await asyncio.sleep(3)
+        note("other loop")
+
+    with asyncio.Runner(loop_factory=stalling) as runner:
+        runner.run(main())
+    expected = [("greenlet", 2), ("other loop", 3), ("blocked", 10), ("soon", 20), ("timer", 20), ("timeout", 20)]
+    assert sorted(order) == sorted(expected)
+    assert [what for what, _ in order[:3]] == ["greenlet", "other loop", "blocked"]
+
+
+def test_a_loop_that_stalls_for_ever_is_a_deadlock():
+    out = python(
+        """
+        import asyncio, weald, weald.aio
+        from weald.queue import Queue
+        queue = Queue()
+        async def main():
+            asyncio.get_running_loop().call_soon(queue.put, "item")
+            queue.get()
+        try:
+            weald.aio.EventLoop(blocking="stall").run_until_complete(main())
+        except weald.LoopExit as error:
+            print(error)
+        """
+    )
+    assert "waits for <Queue" in out
+
+
+def test_stall_when_patched():
+    """time.sleep and a lock of threading stall it, as they stall asyncio's loop."""
+    out = python(
+        """
+        import weald.monkey
+        weald.monkey.patch_all()
+        import asyncio, threading, time, weald.aio
+        order = []
+        async def block():
+            order.append("begin")
+            time.sleep(0.01)
+            with threading.Lock():
+                time.sleep(0)
+            order.append("end")
+        async def main():
+            await asyncio.gather(block(), block(), asyncio.to_thread(time.sleep, 0.001))
+        with asyncio.Runner(loop_factory=lambda: weald.aio.EventLoop(blocking="stall")) as runner:
+            runner.run(main())
+        print(" ".join(order))
+        """
+    )
+    assert out == "begin end begin end\n"
+
+
 def test_blocking_is_one_of_two():
     with pytest.raises(ValueError, match='"alone" or "stall"'):
         weald.aio.EventLoop(blocking="perhaps")
