@@ -1,7 +1,7 @@
 """Blocking clients in coroutines, and async clients in coroutines and greenlets: patched, against real servers.
 
-No test measures time.  Each server's answers are held back until all calls wait for them: if one that blocks stalled the
-others, none would ever get an answer.
+No test measures time.  Each server's answers are held back until all calls wait for them: if one that blocks stalled
+the others, none would ever get an answer.
 """
 
 import pytest
