@@ -1,6 +1,6 @@
 """`asyncio` in threads that are greenlets: each greenlet has a running loop of its own.
 
-Called by: weald.monkey (`patch_thread`, whenever asyncio is imported), weald.aio.
+Called by: weald.monkey (`patch_thread`, whenever asyncio is imported), weald.aio, weald.http.asgi.
 
 asyncio keeps "the running loop" per native thread, in C, and from Python 3.14 on its current task, too.  Here Python
 code gets the greenlet's.  What asyncio does in C (steps of tasks, Future() without a loop) goes on reading the

@@ -6,7 +6,8 @@ or coroutine that is: without that, the next greenlet to run a loop would be tol
 run.  Before Python 3.14 asyncio keeps the current task by loop, so that it need not be put aside, unless several
 greenlets run the same loop (`Driven`).
 
-Called by: hub.pyx (around each park), weald.asyncio (whenever a loop begins or ends), signals.pyx.
+Called by: hub.pyx (around each park), weald.asyncio (whenever a loop begins or ends), signals.pyx, weald.http.asgi
+(around the first step of an application).
 Invariants: nothing here runs Python code, for `Hub.park` allows none: asyncio's functions are builtins, and what `sys`
 has functions for, which announce themselves to audit hooks, is swapped where it lies.  While no greenlet runs a loop
 (`loops` is 0) nobody asks.  A loop that parks because it has nothing to run waits for itself, and is in no task.

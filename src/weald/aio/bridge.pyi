@@ -3,7 +3,12 @@
 from collections.abc import Awaitable
 from typing import TypeVar
 
+from weald.aio.loop import EventLoop
+
 _T = TypeVar("_T")
+
+def get_resident_loop() -> EventLoop:
+    """The loop on which `await_` runs coroutines of this thread's greenlets, made if need be."""
 
 def await_(awaitable: Awaitable[_T], timeout: float | None = None) -> _T:
     """Wait in a greenlet for a coroutine, a Future or another awaitable; returns its result or raises its exception.

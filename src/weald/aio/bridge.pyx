@@ -1,6 +1,6 @@
 """From a greenlet to a coroutine: `await_`.
 
-Called by: users, through weald.aio.
+Called by: users, through weald.aio; weald.http.asgi_server, weald.http.lifespan.
 Invariants:
 - A coroutine that `await_` has begun has ended when `await_` returns or raises: who is killed or times out cancels it
   and waits for that.
@@ -118,6 +118,11 @@ cdef object resident_loop(Hub hub):
         loop._become_resident()
         hub.resident = loop
     return loop
+
+
+def get_resident_loop():
+    """The loop on which `await_` runs coroutines of this thread's greenlets, made if need be."""
+    return resident_loop(current_hub())
 
 
 def await_(awaitable, timeout=None):

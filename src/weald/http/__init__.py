@@ -1,4 +1,4 @@
-"""HTTP on greenlets: WSGI applications over HTTP/1.1 and HTTP/2, and WebSockets.
+"""HTTP on greenlets: WSGI and ASGI applications over HTTP/1.1 and HTTP/2, and WebSockets.
 
 weald brings what they need: httptools, wsproto, h2.  `weald.pywsgi` has the names for users.
 
@@ -11,6 +11,8 @@ Each module calls those below it; the compiled ones (.pyx) are what every reques
 - `connection` (compiled): waits for the requests of an HTTP/1.1 connection, and ends it; `http2`: a connection of
   HTTP/2.
 - `wsgi` (compiled): how a WSGI application answers a request.
+- `asgi_server`: the server of ASGI applications, and of WSGI ones beside them; `lifespan`: their startup and shutdown.
+- `asgi`, `asgi_parts` (compiled): how an ASGI application answers a request.
 - `exchange` (compiled): one request and its response, whatever carries them.
 - `channel` (compiled): how an exchange reaches its client over HTTP/1.1; `http2_stream`: over a stream of HTTP/2.
 - `state` (compiled): what the connections of a server share.

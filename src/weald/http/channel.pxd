@@ -28,8 +28,10 @@ cdef class Channel:
     cdef bytes body_at_hand(self, Py_ssize_t length)
     cpdef bytes read_body(self, bint invite)
     cpdef bint discard_body(self, Py_ssize_t length) except -1
+    cpdef bint body_is_over(self) except -1
     cpdef object request_trailers(self)
     cpdef object watch_client(self)
+    cpdef object send_interim(self, bytes status, long code, list fields)
     cpdef object send_head(self, bytes status, long code, list fields, data, bint chunked, bint last)
     cpdef object send_data(self, data, bint chunked, bint last)
     cpdef object send_end(self, trailers, bint chunked)

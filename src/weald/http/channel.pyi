@@ -36,10 +36,14 @@ class Channel:
 
         Raises what `read_body` raises.
         """
+    def body_is_over(self) -> bool:
+        """Return whether it is known that nothing more of the body comes."""
     def request_trailers(self) -> _Fields:
         """Return the fields that came behind the body: a list of (name, value), bytes."""
     def watch_client(self) -> Disconnected:
         """Return the `Disconnected` that tells whether the client has left."""
+    def send_interim(self, status: bytes, code: int, fields: _Fields) -> Any:
+        """Send a head of its own in front of the response (RFC 9110 section 15.2); the arguments are `send_head`'s."""
     def send_head(self, status: bytes, code: int, fields: _Fields, data: Any, chunked: bool, last: bool) -> Any:
         """Send the head of the response and the first piece of its body, which may be empty.
 

@@ -1,8 +1,8 @@
 # cython: nonecheck=True
 """How an exchange reaches its client, compiled: the request's body comes in here, the response goes out.
 
-Called by: connection.pyx, exchange.pyx, wsgi.pyx and steps.pyx; http2_stream.py derives the channel of an HTTP/2
-stream from `Channel`.
+Called by: connection.pyx, exchange.pyx, wsgi.pyx, asgi.pyx and steps.pyx; http2_stream.py derives the channel of an
+HTTP/2 stream from `Channel`.
 
 `Channel` says what there is to do, `Http1Channel` does it for HTTP/1.1 over a socket.  A channel knows what bytes stand
 for a head, a piece of a body and its end; what they say is the exchange's business.
@@ -124,6 +124,10 @@ cdef class Channel:
         """
         return True
 
+    cpdef bint body_is_over(self) except -1:
+        """Return whether it is known that nothing more of the body comes."""
+        return False
+
     cpdef object request_trailers(self):
         """Return the fields that came behind the body: a list of (name, value), bytes."""
 
@@ -132,6 +136,9 @@ cdef class Channel:
         return Disconnected(self.socket)
 
     # ---------------------------------------------------------------- the response
+
+    cpdef object send_interim(self, bytes status, long code, list fields):
+        """Send a head of its own in front of the response (RFC 9110 section 15.2); the arguments are `send_head`'s."""
 
     cpdef object send_head(self, bytes status, long code, list fields, data, bint chunked, bint last):
         """Send the head of the response and the first piece of its body, which may be empty.
@@ -237,6 +244,9 @@ cdef class Http1Channel(Channel):
             most -= len(piece)
         return most >= 0
 
+    cpdef bint body_is_over(self) except -1:
+        return self.stream.state == NO_BODY
+
     cpdef object request_trailers(self):
         return self.stream.trailers
 
@@ -298,6 +308,9 @@ cdef class Http1Channel(Channel):
                 self.send(memoryview(part)[sent:] if sent else part)
                 sent = 0
         return 0
+
+    cpdef object send_interim(self, bytes status, long code, list fields):
+        self.send(assemble(status, fields, b""))
 
     cpdef object send_head(self, bytes status, long code, list fields, data, bint chunked, bint last):
         cdef Py_ssize_t size = size_of(data)

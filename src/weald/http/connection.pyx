@@ -1,7 +1,7 @@
 # cython: nonecheck=True
 """An HTTP/1.1 connection, compiled: waits for its requests, has each served, and ends in order.
 
-Called by: steps.pyx, whose handler has one; the server keeps account of it.
+Called by: steps.pyx and asgi.pyx, whose handlers have one; the server keeps account of it.
 
 A connection owns its channel to the client and one exchange, which serves its requests one after the other.  What a
 request is, protocol.pyx decides.

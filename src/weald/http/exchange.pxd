@@ -49,6 +49,7 @@ cdef class Exchange:
     cdef int log(self) except -1
     cdef int clear(self) except -1
     cdef int end(self) except -1
+    cdef int move_to(self, Channel channel) except -1
 
     cdef object serve(self, line)
     cdef int begin_response(self, status, headers) except -1

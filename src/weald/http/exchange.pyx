@@ -1,8 +1,8 @@
 # cython: nonecheck=True
 """One request and its response, compiled, whatever protocol carries them and whatever kind of application answers.
 
-Called by: connection.pyx, which has one exchange and serves each request with it; wsgi.pyx derives the exchange with a
-WSGI application from it; steps.pyx.
+Called by: connection.pyx, which has one exchange and serves each request with it; wsgi.pyx and asgi.pyx derive
+the exchanges with a WSGI and an ASGI application from it; steps.pyx.
 
 An exchange reads the request's body from its channel and sends the response through it.  What an application is, and
 how it is called, a derived class says: `prepare`, `run` and `body_size`.
@@ -236,6 +236,11 @@ cdef class Exchange:
         """Let go of what belongs to the connection, which has ended: no cycle is left for the collector."""
         self.clear()
         self.go_away = None
+        return 0
+
+    cdef int move_to(self, Channel channel) except -1:
+        """Serve what comes through `channel` from now on, a stream of HTTP/2, say."""
+        self.channel = channel
         return 0
 
     # ---------------------------------------------------------------- the response's head

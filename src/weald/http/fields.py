@@ -1,6 +1,6 @@
 """The parts of a response's head: status lines and fields, checked and encoded; the Date; reason phrases.
 
-Called by: channel.pyx, exchange.pyx, http2_stream.py, weald.serve.config.
+Called by: asgi_parts.pyx, channel.pyx, exchange.pyx, http2_stream.py, weald.serve.config.
 
 Invariants:
 - Nothing that is returned could be read as more than one field or line: it has no CR, LF or other control character.

@@ -2,8 +2,8 @@
 
 Called by: weald.serve.
 
-A WSGI middleware that believes the fields of proxies it is told of and removes everybody else's, so that applications
-see one truth: REMOTE_ADDR, wsgi.url_scheme and HTTP_HOST are the client's.
+Middleware, of WSGI and of ASGI, that believes the fields of proxies it is told of and removes everybody else's, so that
+applications see one truth: REMOTE_ADDR, wsgi.url_scheme and HTTP_HOST (ASGI: client, scheme and host) are the client's.
 
 Invariants:
 - Each proxy appends to the list of those before it.  So the list is read from its end, and the client is the first
@@ -16,9 +16,10 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["Forwarded", "Trusted"]
+__all__ = ["Forwarded", "ForwardedASGI", "Trusted"]
 
 _FIELDS = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST")
+_NAMES = {name[5:].replace("_", "-").lower().encode(): name for name in _FIELDS}
 _PAIR = re.compile(r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([!#$%&\'*+.^_`|~0-9A-Za-z:\[\]-]*))\s*')
 _HOST = re.compile(r"[A-Za-z0-9._~-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
@@ -100,7 +101,7 @@ class Forwarded:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ.get("REMOTE_ADDR", "") in self.trusted:
             try:
-                self._believe(environ)
+                _believe(environ, self.trusted)
             except _Bad as error:
                 body = f"the proxy's fields: {error}\n".encode()
                 start_response("400 Bad Request", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
@@ -111,42 +112,99 @@ class Forwarded:
         result: Iterable[bytes] = self.application(environ, start_response)
         return result
 
-    def _believe(self, environ: dict[str, Any]) -> None:
-        """Put what the fields say into `environ`."""
-        proto = host = ""
-        if "HTTP_FORWARDED" in environ:
-            elements = _forwarded(environ["HTTP_FORWARDED"])
-            chain = [element.get("for", "unknown") for element in elements]
-            index = self._client(environ, chain)
-            # The element of the proxy that the client has spoken to.
-            proto, host = elements[index].get("proto", ""), elements[index].get("host", "")
-        elif "HTTP_X_FORWARDED_FOR" in environ:
-            chain = environ["HTTP_X_FORWARDED_FOR"].split(",")
-            self._client(environ, chain)
-        if "HTTP_FORWARDED" not in environ:
-            proto = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip()
-            host = environ.get("HTTP_X_FORWARDED_HOST", "").rpartition(",")[2].strip()
-        if proto:
-            scheme = {"wss": "https", "ws": "http"}.get(proto.lower(), proto.lower())
-            if scheme not in ("http", "https"):
-                raise _Bad(f"no scheme: {proto[:20]!r}")
-            environ["wsgi.url_scheme"] = scheme
-            if scheme == "https":
-                environ["HTTPS"] = "on"
-            else:
-                environ.pop("HTTPS", None)
-        if host:
-            if not _HOST.fullmatch(host):
-                raise _Bad(f"no host: {host[:50]!r}")
-            environ["HTTP_HOST"] = host
 
-    def _client(self, environ: dict[str, Any], chain: list[str]) -> int:
-        """Make the client REMOTE_ADDR; where it is in `chain`."""
-        for index in range(len(chain) - 1, -1, -1):
-            address = _address(chain[index])
-            if index == 0 or not address or address not in self.trusted:
-                break
-        if address:
-            environ["REMOTE_ADDR"] = address
-            environ.pop("REMOTE_PORT", None)  # it was the proxy's
-        return index
+class ForwardedASGI:
+    """The ASGI application `application` behind proxies that `trusted` contains."""
+
+    def __init__(self, application: Any, trusted: Trusted) -> None:
+        self.application = application
+        self.trusted = trusted
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self.application(scope, receive, send)  # type: ignore[no-any-return]
+        client = scope["client"]
+        if (client[0] if client else "") in self.trusted:
+            try:
+                self._believe(scope)
+            except _Bad as error:
+                return await _refuse(scope, send, f"the proxy's fields: {error}\n")
+        else:
+            scope["headers"] = [field for field in scope["headers"] if field[0] not in _NAMES]
+        await self.application(scope, receive, send)
+
+    def _believe(self, scope: dict[str, Any]) -> None:
+        """Put what the fields say into `scope`."""
+        scheme = scope["scheme"]
+        client = scope["client"]
+        environ = {"wsgi.url_scheme": {"ws": "http", "wss": "https"}.get(scheme, scheme)}
+        if client:
+            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client
+        for name, value in scope["headers"]:
+            key = _NAMES.get(name)
+            if key is not None:
+                text = value.decode("latin-1")
+                environ[key] = f"{environ[key]}, {text}" if key in environ else text
+        _believe(environ, self.trusted)
+        if "REMOTE_ADDR" in environ:
+            scope["client"] = environ["REMOTE_ADDR"], environ.get("REMOTE_PORT", 0)
+        plain = environ["wsgi.url_scheme"]
+        scope["scheme"] = {"http": "ws", "https": "wss"}[plain] if scheme.startswith("ws") else plain
+        if "HTTP_HOST" in environ:
+            others = [field for field in scope["headers"] if field[0] != b"host"]
+            scope["headers"] = [(b"host", environ["HTTP_HOST"].encode("latin-1")), *others]
+
+
+async def _refuse(scope: dict[str, Any], send: Any, text: str) -> None:
+    """Answer 400."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close"})
+        return
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(text.encode()))]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+
+# -------------------------------------------------------------------- what both do
+
+
+def _believe(environ: dict[str, Any], trusted: Trusted) -> None:
+    """Put what the fields say into `environ`."""
+    proto = host = ""
+    if "HTTP_FORWARDED" in environ:
+        elements = _forwarded(environ["HTTP_FORWARDED"])
+        chain = [element.get("for", "unknown") for element in elements]
+        index = _client(environ, chain, trusted)
+        # The element of the proxy that the client has spoken to.
+        proto, host = elements[index].get("proto", ""), elements[index].get("host", "")
+    elif "HTTP_X_FORWARDED_FOR" in environ:
+        chain = environ["HTTP_X_FORWARDED_FOR"].split(",")
+        _client(environ, chain, trusted)
+    if "HTTP_FORWARDED" not in environ:
+        proto = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip()
+        host = environ.get("HTTP_X_FORWARDED_HOST", "").rpartition(",")[2].strip()
+    if proto:
+        scheme = {"wss": "https", "ws": "http"}.get(proto.lower(), proto.lower())
+        if scheme not in ("http", "https"):
+            raise _Bad(f"no scheme: {proto[:20]!r}")
+        environ["wsgi.url_scheme"] = scheme
+        if scheme == "https":
+            environ["HTTPS"] = "on"
+        else:
+            environ.pop("HTTPS", None)
+    if host:
+        if not _HOST.fullmatch(host):
+            raise _Bad(f"no host: {host[:50]!r}")
+        environ["HTTP_HOST"] = host
+
+
+def _client(environ: dict[str, Any], chain: list[str], trusted: Trusted) -> int:
+    """Make the client REMOTE_ADDR; where it is in `chain`."""
+    for index in range(len(chain) - 1, -1, -1):
+        address = _address(chain[index])
+        if index == 0 or not address or address not in trusted:
+            break
+    if address:
+        environ["REMOTE_ADDR"] = address
+        environ.pop("REMOTE_PORT", None)  # it was the proxy's
+    return index

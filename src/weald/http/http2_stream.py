@@ -285,6 +285,10 @@ class Stream(Channel):
             self._writer.acknowledge(self._id, counted)
             return piece
 
+    def body_is_over(self) -> bool:
+        """`Channel.body_is_over`."""
+        return self.ended and not self.body
+
     def request_trailers(self) -> list[tuple[bytes, bytes]]:
         """`Channel.request_trailers`."""
         return self.trailers
@@ -295,6 +299,11 @@ class Stream(Channel):
         if self.lost is not None:
             raise self.lost
         self._writer.send_headers(self._id, fields, end)
+
+    def send_interim(self, status: bytes, code: int, fields: list[tuple[bytes, bytes]]) -> None:
+        """`Channel.send_interim`, in a HEADERS frame."""
+        self._send_fields([(b":status", b"%d" % code), *((name.lower(), value) for name, value in fields)], False)
+        self._writer.flush()
 
     def send_head(
         self, status: bytes, code: int, fields: list[tuple[bytes, bytes]], data: bytes, chunked: bool, last: bool

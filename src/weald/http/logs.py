@@ -1,7 +1,7 @@
 """What an HTTP server logs to, and the line that its access log has for a request.
 
 Called by: exchange.pyx; server.py, which makes the logs of a server; weald.pywsgi, which exports LoggingLogAdapter;
-weald.serve.accesslog (`quoted`).
+weald.serve.
 """
 
 import re

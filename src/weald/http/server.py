@@ -1,6 +1,7 @@
-"""WSGIServer: WSGI applications over HTTP/1.1 and HTTP/2, one greenlet a connection, fit to face the internet.
+"""HTTPServer: HTTP/1.1 and HTTP/2, one greenlet a connection, fit to face the internet; WSGIServer: WSGI applications.
 
-Called by: weald.pywsgi, which exports it.
+Called by: weald.pywsgi, which exports WSGIServer; asgi_server.py and weald.serve, whose servers are HTTPServers,
+too.
 
 The server listens, keeps account of its connections, and ends them in order; a connection is served by the handler that
 it makes (handler.py), or by http2.py.
@@ -27,55 +28,37 @@ from weald.http.logs import make_log
 from weald.http.state import ServerState
 from weald.server import StreamServer
 
-__all__ = ["WSGIServer"]
+__all__ = ["HTTPServer", "WSGIServer"]
 
 _INFO, _ERROR = 20, 40  # levels of the logging module
 
 
-class WSGIServer(StreamServer):
-    """WSGIServer(listener, application): serve a WSGI application over HTTP/1.1 and, if asked to, HTTP/2.
+class HTTPServer(StreamServer):
+    """HTTPServer(listener): serve HTTP/1.1 and, if asked to, HTTP/2; a derived class says what answers the requests.
 
     `listener`, `backlog`, `spawn` and the arguments for TLS are StreamServer's.
     `log` is where requests are logged: an object with `write`, a logging.Logger, or None for nowhere (default:
-    sys.stderr).  `error_log`, the same for errors, is the application's `wsgi.errors`, too.
-    `handler_class` replaces WSGIHandler.
-    `environ` is added to the environment of each request.
+    sys.stderr); `error_log` the same for errors.
+    `handler_class(sock, address, server)` makes what serves a connection: it has `handle`, and the connection is its
+    `http_connection`.
     `limits`, a weald.http.limits.Limits, says what a client may cost.
     `http2`: also serve HTTP/2, to clients that choose it in the TLS handshake (ALPN; this needs an `ssl_context`) or
     begin with it.
     """
 
-    handler_class: Any = WSGIHandler
+    handler_class: Any
     log: Any = None
     error_log: Any = None
-    environ_class: Any = dict
-    secure_environ_class = WSGISecureEnviron
     limits = Limits()
-    application: Any
-    environ: Any
-
-    base_env: ClassVar[dict[str, Any]] = {
-        "GATEWAY_INTERFACE": "CGI/1.1",
-        "SERVER_SOFTWARE": f"weald/{__version__} Python/{sys.version_info[0]}.{sys.version_info[1]}",
-        "SCRIPT_NAME": "",
-        "wsgi.version": (1, 0),
-        "wsgi.multithread": False,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-        "wsgi.input_terminated": True,
-        "wsgi.file_wrapper": FileWrapper,
-    }
 
     def __init__(
         self,
         listener: Any,
-        application: Any = None,
         backlog: int | None = None,
         spawn: Any = "default",
         log: Any = "default",
         error_log: Any = "default",
         handler_class: Any = None,
-        environ: Any = None,
         limits: Limits | None = None,
         http2: bool = False,
         **ssl_args: Any,
@@ -88,64 +71,10 @@ class WSGIServer(StreamServer):
         if http2 and "ssl_context" in ssl_args:
             ssl_args["ssl_context"].set_alpn_protocols(["h2", "http/1.1"])
         super().__init__(listener, backlog=backlog, spawn=spawn, **ssl_args)
-        if application is not None:
-            self.application = application
         if handler_class is not None:
             self.handler_class = handler_class
         self.log = make_log(log, _INFO)
         self.error_log = make_log(error_log, _ERROR)
-        self.set_environ(environ)
-        self.set_max_accept()
-
-    # ---------------------------------------------------------------- the environment
-
-    def set_environ(self, environ: Any = None) -> None:
-        """Make `environ`, which each request's environment is a copy of, from `base_env` and `environ`."""
-        if environ is not None:
-            self.environ = environ
-        given = getattr(self, "environ", None)
-        self.environ = self.environ_class(self.base_env)
-        self.environ["wsgi.url_scheme"] = "https" if self.ssl_enabled else "http"
-        if given is not None:
-            self.environ.update(given)
-        if self.environ.get("wsgi.errors") is None:
-            self.environ["wsgi.errors"] = self.error_log
-
-    def set_max_accept(self) -> None:
-        """Accept one connection at a time if other processes serve the same listener."""
-        if self.environ.get("wsgi.multiprocess"):
-            self.max_accept = 1
-
-    def get_environ(self) -> Any:
-        """Return a fresh environment for a request, of the class `environ_class`."""
-        return self.environ_class(self.environ)
-
-    def copies_environ(self) -> bool:
-        """Return whether `get_environ` just copies the dict `environ`, so that a connection may do so by itself."""
-        return (
-            type(self).get_environ is WSGIServer.get_environ
-            and "get_environ" not in vars(self)
-            and self.environ_class is dict
-            and type(self.environ) is dict
-        )
-
-    def init_socket(self) -> None:
-        """Bind to `address` unless there is a socket already; `start` calls it."""
-        super().init_socket()
-        self.update_environ()
-
-    def update_environ(self) -> None:
-        """Add the server's name and port to `environ`, which are known once it is bound."""
-        address = self.address
-        if isinstance(address, tuple):
-            # Not getfqdn(): that asks DNS, and a start would wait for it.
-            anywhere = address[0] in ("0.0.0.0", "::", "")
-            self.environ.setdefault("SERVER_NAME", gethostname() if anywhere else str(address[0]))
-            self.environ.setdefault("SERVER_PORT", str(address[1]))
-        else:
-            # PEP 3333 wants both, and neither empty.
-            self.environ.setdefault("SERVER_NAME", "localhost")
-            self.environ.setdefault("SERVER_PORT", "443" if self.ssl_enabled else "80")
 
     # ---------------------------------------------------------------- starting and stopping
 
@@ -280,6 +209,105 @@ class WSGIServer(StreamServer):
             connection.run(first)
         finally:
             self._connections.discard(connection)
+
+
+class WSGIServer(HTTPServer):
+    """WSGIServer(listener, application): serve a WSGI application over HTTP/1.1 and, if asked to, HTTP/2.
+
+    `listener`, `backlog`, `spawn` and the arguments for TLS are StreamServer's; `log`, `limits` and `http2` are
+    HTTPServer's.
+    `error_log`, where errors are logged, is the application's `wsgi.errors`, too.
+    `handler_class` replaces WSGIHandler.
+    `environ` is added to the environment of each request.
+    """
+
+    handler_class: Any = WSGIHandler
+    environ_class: Any = dict
+    secure_environ_class = WSGISecureEnviron
+    application: Any
+    environ: Any
+
+    base_env: ClassVar[dict[str, Any]] = {
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "SERVER_SOFTWARE": f"weald/{__version__} Python/{sys.version_info[0]}.{sys.version_info[1]}",
+        "SCRIPT_NAME": "",
+        "wsgi.version": (1, 0),
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+        "wsgi.file_wrapper": FileWrapper,
+    }
+
+    def __init__(
+        self,
+        listener: Any,
+        application: Any = None,
+        backlog: int | None = None,
+        spawn: Any = "default",
+        log: Any = "default",
+        error_log: Any = "default",
+        handler_class: Any = None,
+        environ: Any = None,
+        limits: Limits | None = None,
+        http2: bool = False,
+        **ssl_args: Any,
+    ) -> None:
+        super().__init__(listener, backlog, spawn, log, error_log, handler_class, limits, http2, **ssl_args)
+        if application is not None:
+            self.application = application
+        self.set_environ(environ)
+        self.set_max_accept()
+
+    # ---------------------------------------------------------------- the environment
+
+    def set_environ(self, environ: Any = None) -> None:
+        """Make `environ`, which each request's environment is a copy of, from `base_env` and `environ`."""
+        if environ is not None:
+            self.environ = environ
+        given = getattr(self, "environ", None)
+        self.environ = self.environ_class(self.base_env)
+        self.environ["wsgi.url_scheme"] = "https" if self.ssl_enabled else "http"
+        if given is not None:
+            self.environ.update(given)
+        if self.environ.get("wsgi.errors") is None:
+            self.environ["wsgi.errors"] = self.error_log
+
+    def set_max_accept(self) -> None:
+        """Accept one connection at a time if other processes serve the same listener."""
+        if self.environ.get("wsgi.multiprocess"):
+            self.max_accept = 1
+
+    def get_environ(self) -> Any:
+        """Return a fresh environment for a request, of the class `environ_class`."""
+        return self.environ_class(self.environ)
+
+    def copies_environ(self) -> bool:
+        """Return whether `get_environ` just copies the dict `environ`, so that a connection may do so by itself."""
+        return (
+            type(self).get_environ is WSGIServer.get_environ
+            and "get_environ" not in vars(self)
+            and self.environ_class is dict
+            and type(self.environ) is dict
+        )
+
+    def init_socket(self) -> None:
+        """Bind to `address` unless there is a socket already; `start` calls it."""
+        super().init_socket()
+        self.update_environ()
+
+    def update_environ(self) -> None:
+        """Add the server's name and port to `environ`, which are known once it is bound."""
+        address = self.address
+        if isinstance(address, tuple):
+            # Not getfqdn(): that asks DNS, and a start would wait for it.
+            anywhere = address[0] in ("0.0.0.0", "::", "")
+            self.environ.setdefault("SERVER_NAME", gethostname() if anywhere else str(address[0]))
+            self.environ.setdefault("SERVER_PORT", str(address[1]))
+        else:
+            # PEP 3333 wants both, and neither empty.
+            self.environ.setdefault("SERVER_NAME", "localhost")
+            self.environ.setdefault("SERVER_PORT", "443" if self.ssl_enabled else "80")
 
 
 class _Beginning:

@@ -2,6 +2,7 @@ from typing import Any, Final
 
 from weald.http.channel import Channel
 from weald.http.connection import Connection
+from weald.http.exchange import Exchange
 from weald.http.protocol import ProtocolError, Request
 from weald.http.wsgi import WSGIExchange
 
@@ -46,8 +47,8 @@ class Steps(WSGIExchange):
     def log_request(self) -> None:
         """Write a line to the access log."""
 
-def serve_stream(handler: Steps, channel: Channel, request: Request) -> None:
+def serve_stream(handler: Exchange, channel: Channel, request: Request) -> None:
     """Serve the one request of a stream of HTTP/2, which `channel` carries, with `handler`."""
 
-def log_refused_stream(handler: Steps, channel: Channel, error: ProtocolError) -> None:
+def log_refused_stream(handler: Exchange, channel: Channel, error: ProtocolError) -> None:
     """Log a stream of HTTP/2 whose request is refused with `error`, a ProtocolError."""

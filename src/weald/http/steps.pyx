@@ -299,7 +299,7 @@ ORIGINALS = [getattr(Steps, name) for name in STEPS]
 # -------------------------------------------------------------------- streams of HTTP/2
 
 
-def serve_stream(Steps handler, Channel channel, Request request):
+def serve_stream(Exchange handler, Channel channel, Request request):
     """Serve the one request of a stream of HTTP/2, which `channel` carries, with `handler`."""
     handler.move_to(channel)
     handler.request = request
@@ -312,7 +312,7 @@ def serve_stream(Steps handler, Channel channel, Request request):
         handler.end()
 
 
-def log_refused_stream(Steps handler, Channel channel, error):
+def log_refused_stream(Exchange handler, Channel channel, error):
     """Log a stream of HTTP/2 whose request is refused with `error`, a ProtocolError."""
     handler.move_to(channel)
     handler.log_refusal(handler._handle_client_error(error)[0])

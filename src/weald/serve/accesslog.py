@@ -1,6 +1,6 @@
 """Access logs: what a line looks like, and a file that never blocks the loop.
 
-Called by: worker.py; supervisor.py, which checks that the file can be opened.
+Called by: worker.py, wsgi.py, asgi.py; supervisor.py, which checks that the file can be opened.
 """
 
 import errno
@@ -41,7 +41,11 @@ def _code(handler: Any) -> int:
 
 
 def _field(handler: Any, key: str) -> str:
-    return str((handler.environ or {}).get(key, ""))
+    if hasattr(handler, "environ"):
+        fields = handler.environ
+    else:  # an ASGI application's
+        fields = handler.parsed_request and handler.parsed_request.fields
+    return str((fields or {}).get(key, ""))
 
 
 def _combined(handler: Any) -> str:
@@ -68,7 +72,7 @@ def _json(handler: Any) -> str:
     )
 
 
-# What makes a line of a WSGIHandler that has sent its response.
+# What makes a line of an Exchange whose response has been sent.
 FORMATS: dict[str, Callable[[Any], str]] = {"common": _common, "combined": _combined, "json": _json}
 
 

@@ -95,6 +95,30 @@ def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
     metavar="FILE",
     help="TOML, options in the table [serve].  [weald.toml, or [tool.weald.serve] in pyproject.toml, if there is one]",
 )
+@_option(
+    "General",
+    "--interface",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "wsgi", "asgi"]),
+    help="The application's; auto: ASGI if it is a coroutine function, or has an async def __call__.",
+)
+@_option(
+    "General",
+    "--lifespan",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "on", "off"]),
+    help="Tell ASGI applications that the worker starts and ends; auto: those that take it.",
+)
+@_option(
+    "General",
+    "--mount",
+    "mounts",
+    multiple=True,
+    metavar="/PREFIX=MODULE:APP",
+    help="A further application, ASGI or WSGI, for the paths below a prefix; may come again.",
+)
 @_option("General", "--app-dir", "directory", default=".", help="Where the module is.  [here]")
 @_option("General", "--no-patch", is_flag=True, help="Leave the standard library as it is.")
 @_option(
@@ -188,7 +212,7 @@ def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
 @_option("Protocol", "--limit", "limits", multiple=True, metavar="NAME=NUMBER", help="One of weald.http.Limits.")
 @_option("Protocol", "--http2/--no-http2", default=True, help="HTTP/2 to who asks for it (needs h2).  [yes]")
 def serve(application: str | None, check: bool, **options: Any) -> None:
-    """Serve the WSGI application MODULE:APP on several processes.
+    """Serve the WSGI or ASGI application MODULE:APP on several processes.
 
     SIGHUP loads it anew and SIGTERM stops, both without failing a request.  Each option may be set by the environment
     (WEALD_SERVE_BIND) and in a file (bind = "...") as well.

@@ -1,6 +1,6 @@
 """What `weald serve` was asked to do, and how an application is loaded.
 
-Called by: command.py, supervisor.py, tls.py, worker.py.
+Called by: command.py, supervisor.py, tls.py, worker.py, wsgi.py, asgi.py.
 """
 
 import os
@@ -13,14 +13,17 @@ from typing import Any
 
 from weald.http.fields import field_name, field_value
 from weald.http.forwarded import Trusted
+from weald.http.interface import interface_of
 from weald.http.limits import Limits
 from weald.serve.errors import ConfigError
 from weald.serve.listeners import parse_bind
 from weald.serve.process import find_ids, usable_cores
 
-__all__ = ["Config", "ConfigError", "load_application", "load_module", "parse_limits"]
+__all__ = ["Config", "ConfigError", "load_all", "load_application", "load_module", "parse_limits"]
 
 _MAY_BE_NONE = ("fields", "body", "trailers", "body_grace", "linger_timeout", "discard")
+INTERFACES = ("auto", "wsgi", "asgi")
+LIFESPANS = ("auto", "on", "off")
 LOG_FORMATS = ("common", "combined", "json", "off")
 
 
@@ -29,6 +32,9 @@ class Config:
     """Times in seconds, memory in bytes."""
 
     application: str
+    interface: str = "auto"  # or "wsgi", "asgi"
+    lifespan: str = "auto"  # or "on", "off"
+    mounts: tuple[str, ...] = ()  # "/PREFIX=MODULE:APP": further applications
     binds: tuple[str, ...] = ("127.0.0.1:8000",)
     workers: int = field(default_factory=usable_cores)
     directory: str = "."
@@ -77,6 +83,15 @@ class Config:
             raise ConfigError("--backlog must be a number from 1 on")
         if self.root_path and not re.fullmatch(r"(/[^/?#\s]+)+", self.root_path):
             raise ConfigError(f"--root-path must be like /prefix, without a slash at its end, not {self.root_path!r}")
+        for name, value, known in (
+            ("--interface", self.interface, INTERFACES),
+            ("--lifespan", self.lifespan, LIFESPANS),
+        ):
+            if value not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        for mount in self.mounts:
+            if not re.fullmatch(r"(/[^/?#=\s]+)+=.+", mount):
+                raise ConfigError(f"--mount must be like /prefix=MODULE:APP, not {mount!r}")
         find_ids(self.user, self.group)
         for name, value in (("forwarded-allow-ips", self.forwarded_allow_ips), ("proxy-protocol", self.proxy_protocol)):
             try:
@@ -165,7 +180,7 @@ def load_module(name: str) -> Any:
 
 
 def load_application(name: str) -> Any:
-    """The WSGI application "MODULE:OBJECT"; "MODULE:FUNCTION()" is called for one.  Raises ConfigError."""
+    """The application "MODULE:OBJECT"; "MODULE:FUNCTION()" is called for one.  Raises ConfigError."""
     module_name, colon, path = name.partition(":")
     path = path if colon else "application"
     call = path.endswith("()")
@@ -180,5 +195,15 @@ def load_application(name: str) -> Any:
     if call:
         found = found()
     if not callable(found):
-        raise ConfigError(f"{name} is no WSGI application: {found!r} cannot be called")
+        raise ConfigError(f"{name} is no application: {found!r} cannot be called")
+    return found
+
+
+def load_all(config: Config) -> dict[str, tuple[Any, str]]:
+    """The applications of `config` and their interfaces, by prefix; that of "" comes last.  Raises ConfigError."""
+    names = dict(mount.split("=", 1) for mount in config.mounts) | {"": config.application}
+    applications = {prefix: load_application(name) for prefix, name in names.items()}
+    found = {prefix: (application, interface_of(application)) for prefix, application in applications.items()}
+    if config.interface != "auto":
+        found[""] = applications[""], config.interface
     return found

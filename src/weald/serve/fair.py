@@ -1,6 +1,6 @@
 """Accepting from listeners that several processes share, so that each gets its share of the connections.
 
-Called by: worker.py.
+Called by: worker.py, wsgi.py, asgi.py.
 
 The kernel wakes whoever waits for a listener; a worker that is busy, hangs or loads does not wait, and so holds up
 nobody.  But whoever wakes first could take all connections of a burst, and keep them.  So each worker tells the others
@@ -12,10 +12,11 @@ from typing import Any
 from weald._core import Timeout, monotonic, sleep
 from weald.http.forwarded import Trusted
 from weald.http.proxy_protocol import read_address
+from weald.http.server import HTTPServer
 from weald.pywsgi import WSGIServer
 from weald.serve.metrics import BEAT, CONNECTIONS, Metrics
 
-__all__ = ["FairServer", "Share"]
+__all__ = ["Fair", "FairServer", "Share"]
 
 _PAUSE = 0.002  # seconds that a worker leaves to the others
 _AT_ONCE = 16  # how many to take without a further pause, once nobody else has
@@ -60,17 +61,13 @@ class Share:
             self._free = _AT_ONCE
 
 
-class FairServer(WSGIServer):
-    """A WSGIServer that accepts its `share` of a listener's connections; those of `balancers` begin
-    with a PROXY header."""
+class Fair(HTTPServer):
+    """A server that accepts its `share` of a listener's connections; those of `balancers` begin with a PROXY header."""
 
     def __init__(self, share: Share, balancers: Trusted | None, *args: Any, **options: Any) -> None:
         self._share = share
         self._balancers = balancers
         super().__init__(*args, **options)
-
-    def set_max_accept(self) -> None:
-        """Leave `max_accept`: the share says what to leave to other processes."""
 
     def do_read(self) -> tuple[Any, Any] | None:
         """Accept a connection, if there is one and others do not want it."""
@@ -109,3 +106,10 @@ class FairServer(WSGIServer):
         """The connection has ended."""
         self._share.add(-1)
         super().do_close(sock, *args)
+
+
+class FairServer(Fair, WSGIServer):
+    """A WSGIServer of that kind."""
+
+    def set_max_accept(self) -> None:
+        """Leave `max_accept`: the share says what to leave to other processes."""

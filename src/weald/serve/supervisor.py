@@ -505,9 +505,9 @@ def check(config: Config) -> None:
     os.chdir(config.directory)
     sys.path.insert(0, os.getcwd())
     from weald.serve.accesslog import check_writable
-    from weald.serve.config import load_application
+    from weald.serve.config import load_all
 
     if config.access_log != "off":
         check_writable(config.access_log_file)
     check_writable(config.error_log)
-    load_application(config.application)
+    load_all(config)

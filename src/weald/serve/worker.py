@@ -13,13 +13,14 @@ import signal
 import socket
 import sys
 import traceback
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from weald._core import monotonic, report, retry_logs
-from weald.http.forwarded import Forwarded, Trusted
+from weald.http.forwarded import Trusted
 from weald.serve.changes import Watch
-from weald.serve.config import Config, load_application, load_module
+from weald.serve.config import Config, load_all, load_module
 from weald.serve.errors import ConfigError
 from weald.serve.metrics import BEAT, BUCKETS, LAG, LAG_MAX, MEMORY, STARTS, Metrics
 from weald.serve.process import open_error_log
@@ -54,8 +55,7 @@ def run(
     try:
         hooks = Hooks(config.hooks)
         hooks.call("post_fork", slot)
-        application = load_application(config.application)
-        worker = Worker(config, listeners, parent, metrics, slot, application, stack)
+        worker = Worker(config, listeners, parent, metrics, slot, load_all(config), stack)
         worker.start()
         hooks.call("worker_ready", slot)
     except ConfigError as error:
@@ -94,35 +94,6 @@ class Hooks:
             self._functions[name](slot)
 
 
-def dressed(application: Any, config: Config) -> Any:
-    """`application` with what `config` puts around it."""
-    if config.root_path:
-        inner, root = application, config.root_path
-
-        def below(environ: dict[str, Any], start_response: Any) -> Any:
-            # A proxy may or may not have taken the prefix off.
-            path = environ["PATH_INFO"]
-            if path == root or path.startswith(root + "/"):
-                environ["PATH_INFO"] = path[len(root) :]
-            return inner(environ, start_response)
-
-        application = below
-    if config.headers:
-        served, added = application, [(name.lower(), (name, value)) for name, value in config.fields()]
-
-        def with_fields(environ: dict[str, Any], start_response: Any) -> Any:
-            def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-                have = {name.lower() for name, _ in headers}
-                return start_response(status, [*headers, *(field for name, field in added if name not in have)], *rest)
-
-            return served(environ, start)
-
-        application = with_fields
-    if config.forwarded_allow_ips is not None:
-        application = Forwarded(application, Trusted(config.forwarded_allow_ips))
-    return application
-
-
 class Worker:
     """The servers of one process, its access log, and what makes it end."""
 
@@ -133,14 +104,13 @@ class Worker:
         parent: socket.socket,
         metrics: Metrics,
         slot: int,
-        application: Any,
+        applications: dict[str, tuple[Any, str]],
         stack: int,
     ) -> None:
         from weald import socket as cooperative
         from weald._core import Event
-        from weald.pywsgi import WSGIHandler
-        from weald.serve.accesslog import FORMATS, LogFile
-        from weald.serve.fair import FairServer, Share
+        from weald.serve.accesslog import LogFile
+        from weald.serve.fair import Share
 
         self.config, self.slot = config, slot
         self.row = row = metrics.row(slot)
@@ -148,42 +118,24 @@ class Worker:
         self.stopping = Event()
         self.parent = cooperative.socket(fileno=parent.detach())
         self.retire_at = config.max_requests + random.randint(0, config.max_requests_jitter)
-        self.log: LogFile | None = None
-        handler_class = WSGIHandler
-        if config.access_log != "off":
-            self.log = log = LogFile(config.access_log_file)
-            line = FORMATS[config.access_log]
-
-            class Logging(WSGIHandler):
-                def log_request(self) -> None:
-                    log.write(line(self))
-
-            handler_class = Logging
+        self.log: LogFile | None = LogFile(config.access_log_file) if config.access_log != "off" else None
         options: dict[str, Any] = {}
         # Not having h2 is no reason to refuse HTTP/1.1.
         http2 = config.http2 and find_spec("h2") is not None
         context = tls_context(config, http2)
         if context is not None:
             options["ssl_context"] = context
-        application = dressed(application, config)
-        many = {"wsgi.multiprocess": config.workers > 1, "SCRIPT_NAME": config.root_path}
         share = Share(metrics, slot)
         balancers = Trusted(config.proxy_protocol) if config.proxy_protocol is not None else None
-        self.servers = [
-            FairServer(
-                share,
-                balancers,
-                listener,
-                application,
-                log=None,
-                handler_class=handler_class,
-                environ=dict(many),
-                limits=config.limits,
-                http2=http2,
-                **options,
-            )
-            for listener in listeners
-        ]
+        servers: Any
+        if all(interface == "wsgi" for _, interface in applications.values()) and not config.mounts:
+            servers = import_module("weald.serve.wsgi")
+        else:
+            servers = import_module("weald.serve.asgi")
+        self.lifespans: Any = servers.lifespans(applications, config)
+        self.servers = servers.servers(
+            applications, config, self.log, self.lifespans, listeners, (share, balancers), http2=http2, **options
+        )
         for server in self.servers:
             server.http_state.count_in(row, BUCKETS)
 
@@ -193,6 +145,8 @@ class Worker:
 
         signal.signal(signal.SIGTERM, lambda *_: self.stopping.set())
         signal.signal(signal.SIGUSR1, lambda *_: self.reopen())
+        if self.lifespans is not None:
+            self.lifespans.start()
         for server in self.servers:
             server.start()
         self.row[STARTS] += 1
@@ -279,8 +233,11 @@ class Worker:
         from weald._core import spawn
 
         self.stopping.wait()
+        end = monotonic() + self.config.graceful_timeout
         for draining in [spawn(server.drain, self.config.graceful_timeout) for server in self.servers]:
             draining.join()
+        if self.lifespans is not None:
+            self.lifespans.stop(max(end - monotonic(), 1.0))
         if self.log is not None:
             self.log.flush()
         return 0

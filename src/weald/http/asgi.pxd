@@ -1,0 +1,60 @@
+# The classes of asgi.pyx.
+
+from weald._core.c_greenlet cimport greenlet
+from weald._core.hub cimport Hub, Runnable, Waiter
+from weald.http.connection cimport Connection
+from weald.http.exchange cimport Exchange
+
+
+cdef enum Stage:  # of a response
+    HEAD_NEXT
+    BODY_NEXT
+    TRAILERS_NEXT
+    COMPLETE
+
+
+cdef class Call:
+    cdef ASGIExchange exchange  # None once it serves somebody else
+    cdef Stage stage
+    cdef readonly object task
+    cdef object server
+    cdef readonly str line  # of the request, for reports
+    cdef readonly bint left  # has the client left?
+    cdef bint body_given  # has the application got all of the body?
+    cdef list asking  # Futures of `receive`, while there is nothing to give
+    cdef object kept  # what came for a `receive` that was cancelled meanwhile
+    cdef greenlet home  # the exchange's greenlet
+    cdef Waiter waiter  # its, while it waits for the application
+    cdef bint fetching  # it waits for the client on the application's behalf
+    cdef bint sending
+    cdef list turns  # Waiters of those that want to send meanwhile
+
+    cdef object take_body(self)
+    cdef int give(self, dict message) except -1
+    cdef int wake(self) except -1
+    cdef int take(self, message) except -1
+
+
+cdef class ASGIExchange(Exchange):
+    cdef Connection connection
+    cdef readonly object application
+    cdef str prefix  # of the paths that `application` answers
+    cdef dict handlers  # of this connection: WSGI handlers by the server that each belongs to
+    cdef object loop
+    cdef tuple loop_state  # what the loop keeps for the native thread while an application is stepped
+    cdef readonly Call call  # the request's that is being served
+    cdef object remote  # scope["client"]
+    cdef object local  # scope["server"]
+    cdef str scheme
+    cdef Py_ssize_t whole  # bytes of the body, if it is known to be whole; else -1
+    cdef bint wants_trailers  # has the application said that it sends trailers?
+
+    cdef object hand_over(self, object server, line)
+    cdef dict make_scope(self)
+    cdef object step(self, Call call, dict scope)
+    cdef int attend(self, Call call) except -1
+    cdef int fetch(self, Call call) except -1
+    cdef int conclude(self, Call call) except -1
+    cdef int begin_from(self, dict message) except -1
+    cdef int send_piece(self, Call call, data, bint last) except -1
+    cdef int send_path(self, Call call, path) except -1

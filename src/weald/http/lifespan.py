@@ -1,0 +1,149 @@
+"""An ASGI application's lifespan (ASGI 3, lifespan spec 2.0): it is told that the server starts and ends.
+
+Called by: asgi_server.py; weald.asgi, which exports StartupError.
+
+Invariants:
+- The application's task lives from `start` to `stop`, on the loop that its requests run on.
+- What goes wrong is told once: by an exception of `start`, or by a line in the error log.
+"""
+
+import asyncio
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from weald._core import Event
+from weald.aio.bridge import get_resident_loop
+
+__all__ = ["Lifespans", "StartupError"]
+
+MODES = ("auto", "on", "off")
+
+
+class StartupError(Exception):
+    """An application has failed in its startup, or the server wants a lifespan of one that takes none."""
+
+
+class Lifespans:
+    """Lifespans(applications, mode, error_log): those of `applications`, which are ASGI applications by name.
+
+    For what several servers serve: each is given the same `Lifespans`, which the program starts before and stops after
+    them.  `mode`: "on"; "off": the applications are told nothing; "auto": one that does not take it (Django's, say)
+    goes without.  `states` is what each has put there for its requests, None if it goes without.
+    """
+
+    def __init__(self, applications: Mapping[str, Any], mode: str, error_log: Any) -> None:
+        if mode not in MODES:
+            raise ValueError(f"lifespan must be one of {', '.join(MODES)}, not {mode!r}")
+        self.states: dict[str, dict[str, Any] | None] = {}
+        self._applications = dict(applications) if mode != "off" else {}
+        self._mode = mode
+        self._error_log = error_log
+        self._begun: list[Lifespan] = []
+
+    def start(self) -> None:
+        """Run the applications' startup, one after the other.  Raises StartupError."""
+        loop = get_resident_loop()
+        for name, application in self._applications.items():
+            lifespan = Lifespan(application, self._mode, loop, self._error_log)
+            try:
+                lifespan.start()
+            except BaseException:
+                self.stop(1.0)
+                raise
+            self._begun.append(lifespan)
+            self.states[name] = lifespan.state
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Run their shutdown, the last one's first; after `timeout` seconds each (None: never) it is cancelled."""
+        while self._begun:
+            self._begun.pop().stop(timeout)
+
+
+class Lifespan:
+    """One application's: `start` and `stop` tell it, by a task of `loop`."""
+
+    def __init__(self, application: Any, mode: str, loop: asyncio.AbstractEventLoop, error_log: Any) -> None:
+        self.state: dict[str, Any] | None = {}
+        self._application = application
+        self._mode = mode
+        self._loop = loop
+        self._error_log = error_log
+        self._task: asyncio.Task[None] | None = None
+        self._told: asyncio.Event = asyncio.Event()  # of the end
+        self._asked = False  # has the application asked for the first event?
+        self._started = Event()
+        self._ended = Event()
+        self._complete = False  # did the startup succeed?
+        self._failure: str | None = None  # what the application says of its failed startup
+        self._error: BaseException | None = None  # what it has raised
+
+    def start(self) -> None:
+        """Tell the application, and wait until it is ready.  Raises StartupError."""
+        self._task = self._loop.create_task(self._run())
+        self._started.wait()
+        if self._complete:
+            return
+        error, self._error = self._error, None
+        if self._failure is not None:
+            self._task = None
+            raise StartupError(f"the application's startup failed: {self._failure or 'it does not say why'}")
+        self._task, self.state = None, None
+        what = f"{type(error).__name__}: {error}" if error is not None else "it returned"
+        if self._mode == "on":
+            raise StartupError(f"the application takes no lifespan: {what}") from error
+        self._error_log.write(f"the application takes no lifespan ({what}); it is served without\n")
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Tell the application, and wait until it is done; after `timeout` seconds (None: never) it is cancelled."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        self._told.set()
+        if not self._ended.wait(timeout):
+            self._error_log.write(f"the application's shutdown was not complete after {timeout:g} s: cancelled\n")
+            task.cancel()
+            self._ended.wait(1.0)
+
+    async def _run(self) -> None:
+        scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": self.state,
+        }
+        try:
+            await self._application(scope, self._receive, self._send)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            if not self._started.is_set():
+                self._error = error
+            elif self._failure is None:
+                text = "".join(traceback.format_exception(error))
+                self._error_log.write(f"the application's lifespan failed:\n{text}")
+        finally:
+            self._started.set()
+            self._ended.set()
+
+    async def _receive(self) -> dict[str, Any]:
+        if not self._asked:
+            self._asked = True
+            return {"type": "lifespan.startup"}
+        await self._told.wait()
+        return {"type": "lifespan.shutdown"}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "lifespan.startup.complete" and not self._started.is_set():
+            self._complete = True
+            self._started.set()
+        elif kind == "lifespan.startup.failed" and not self._started.is_set():
+            self._failure = str(message.get("message", ""))
+            self._started.set()
+        elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed") and self._told.is_set():
+            if kind == "lifespan.shutdown.failed":
+                self._failure = text = str(message.get("message", ""))
+                self._error_log.write(f"the application's shutdown failed: {text}\n")
+            self._ended.set()
+        else:
+            raise RuntimeError(f"an event that may not be sent here: {kind!r}")

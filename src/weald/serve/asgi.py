@@ -1,0 +1,135 @@
+"""The servers of a worker that has an ASGI application, and what `weald serve` puts around those.
+
+Called by: worker.py, by name.
+
+Invariant: a worker's servers share the applications, so their lifespans are the worker's.
+"""
+
+import socket
+from typing import Any
+
+from weald.asgi import ASGIServer, Lifespans, StartupError, interface_of
+from weald.http.asgi import ASGIExchange
+from weald.http.forwarded import ForwardedASGI, Trusted
+from weald.http.logs import make_log
+from weald.serve import wsgi
+from weald.serve.accesslog import FORMATS, LogFile
+from weald.serve.config import Config
+from weald.serve.errors import ConfigError
+from weald.serve.fair import Fair
+
+__all__ = ["FairASGIServer", "WorkerLifespans", "lifespans", "servers"]
+
+
+class FairASGIServer(Fair, ASGIServer):
+    """An ASGIServer that accepts its share of a listener's connections."""
+
+
+class _Lines:
+    """A LogFile as a server's log, whose lines end with a newline."""
+
+    def __init__(self, log: LogFile) -> None:
+        self._log = log
+
+    def write(self, line: str) -> None:
+        self._log.write(line[:-1])
+
+
+class WorkerLifespans(Lifespans):
+    """Those of a worker; a startup that fails is what the worker says instead of serving."""
+
+    def start(self) -> None:
+        """Run the applications' startup.  Raises ConfigError."""
+        try:
+            super().start()
+        except StartupError as error:
+            raise ConfigError(str(error)) from None
+
+
+def lifespans(applications: dict[str, tuple[Any, str]], config: Config) -> WorkerLifespans:
+    """Those of the ASGI applications."""
+    found = {prefix: application for prefix, (application, interface) in applications.items() if interface == "asgi"}
+    return WorkerLifespans(found, config.lifespan, make_log("default", 40))
+
+
+def servers(
+    applications: dict[str, tuple[Any, str]],
+    config: Config,
+    log: LogFile | None,
+    lifespans: Lifespans,
+    listeners: list[socket.socket],
+    fair: tuple[Any, Any],
+    **options: Any,
+) -> list[FairASGIServer]:
+    """The servers of `listeners`; `fair` is what `Fair` wants."""
+    mounts = {
+        prefix: _dressed(application, config) if interface == "asgi" else _as_wsgi(application, config)
+        for prefix, (application, interface) in applications.items()
+    }
+    application = mounts.pop("")
+    handler_class: Any = ASGIExchange
+    if log is not None:
+        line = FORMATS[config.access_log]
+
+        class Logging(ASGIExchange):
+            def format_request(self) -> str:
+                return line(self)
+
+        handler_class = Logging
+    made = [
+        FairASGIServer(
+            *fair,
+            listener,
+            application,
+            log=None if log is None else _Lines(log),
+            handler_class=handler_class,
+            lifespan=lifespans,
+            root_path=config.root_path,
+            mounts=mounts,
+            limits=config.limits,
+            **options,
+        )
+        for listener in listeners
+    ]
+    for server in made:
+        for mount in server.mounts:
+            if mount.wsgi is not None:
+                mount.wsgi.handler_class = wsgi.handler_class(config, log)
+                mount.wsgi.environ["wsgi.multiprocess"] = config.workers > 1
+    return made
+
+
+def _as_wsgi(application: Any, config: Config) -> Any:
+    """A WSGI application with what `config` puts around it; the server takes prefixes off."""
+    dressed = wsgi.dressed(application, config, "")
+    if interface_of(dressed) == "wsgi":
+        return dressed
+    return lambda environ, start_response: dressed(environ, start_response)  # --interface says that it is one
+
+
+def _dressed(application: Any, config: Config) -> Any:
+    """An ASGI application with what `config` puts around it."""
+    if config.headers:
+        served = application
+        added = [(name.lower().encode(), value.encode("latin-1")) for name, value in config.fields()]
+
+        async def with_fields(scope: Any, receive: Any, send: Any) -> None:
+            async def sending(message: Any) -> None:
+                if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                    fields = list(message.get("headers", ()))
+                    have = {name.lower() for name, _ in fields}
+                    message = {**message, "headers": [*fields, *(field for field in added if field[0] not in have)]}
+                await send(message)
+
+            await served(scope, receive, sending)
+
+        application = with_fields
+    if config.forwarded_allow_ips is not None:
+        application = ForwardedASGI(application, Trusted(config.forwarded_allow_ips))
+    if interface_of(application) == "asgi":
+        return application
+
+    async def awaited(scope: Any, receive: Any, send: Any) -> None:  # --interface says that it is one
+        await application(scope, receive, send)
+
+    return awaited

@@ -1,0 +1,89 @@
+"""The servers of a worker whose application is a WSGI one, and what `weald serve` puts around WSGI applications.
+
+Called by: worker.py, by name; asgi.py, which serves WSGI applications below a prefix.
+"""
+
+import socket
+from typing import Any
+
+from weald.http.forwarded import Forwarded, Trusted
+from weald.pywsgi import WSGIHandler
+from weald.serve.accesslog import FORMATS, LogFile
+from weald.serve.config import Config
+from weald.serve.fair import FairServer
+
+__all__ = ["dressed", "handler_class", "lifespans", "servers"]
+
+
+def lifespans(applications: dict[str, tuple[Any, str]], config: Config) -> None:
+    """WSGI applications have none."""
+
+
+def servers(
+    applications: dict[str, tuple[Any, str]],
+    config: Config,
+    log: LogFile | None,
+    lifespans: None,
+    listeners: list[socket.socket],
+    fair: tuple[Any, Any],
+    **options: Any,
+) -> list[FairServer]:
+    """The servers of `listeners`; `fair` is what a FairServer wants."""
+    application = dressed(applications[""][0], config)
+    environ = {"wsgi.multiprocess": config.workers > 1, "SCRIPT_NAME": config.root_path}
+    return [
+        FairServer(
+            *fair,
+            listener,
+            application,
+            log=None,
+            handler_class=handler_class(config, log),
+            environ=dict(environ),
+            limits=config.limits,
+            **options,
+        )
+        for listener in listeners
+    ]
+
+
+def handler_class(config: Config, log: LogFile | None) -> type[WSGIHandler]:
+    """The handler that logs as `config` says."""
+    if log is None:
+        return WSGIHandler
+    line, write = FORMATS[config.access_log], log.write
+
+    class Logging(WSGIHandler):
+        def log_request(self) -> None:
+            write(line(self))
+
+    return Logging
+
+
+def dressed(application: Any, config: Config, root: str | None = None) -> Any:
+    """`application` with what `config` puts around it; `root` is where it is, instead of `config.root_path`."""
+    root = config.root_path if root is None else root
+    if root:
+        inner = application
+
+        def below(environ: dict[str, Any], start_response: Any) -> Any:
+            # A proxy may or may not have taken the prefix off.
+            path = environ["PATH_INFO"]
+            if path == root or path.startswith(root + "/"):
+                environ["PATH_INFO"] = path[len(root) :]
+            return inner(environ, start_response)
+
+        application = below
+    if config.headers:
+        served, added = application, [(name.lower(), (name, value)) for name, value in config.fields()]
+
+        def with_fields(environ: dict[str, Any], start_response: Any) -> Any:
+            def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+                have = {name.lower() for name, _ in headers}
+                return start_response(status, [*headers, *(field for name, field in added if name not in have)], *rest)
+
+            return served(environ, start)
+
+        application = with_fields
+    if config.forwarded_allow_ips is not None:
+        application = Forwarded(application, Trusted(config.forwarded_allow_ips))
+    return application
