@@ -60,6 +60,26 @@ def test_a_handler_wakes_a_loop_that_waits() -> None:
     assert out == "True\n"
 
 
+def test_a_handler_gets_the_frame_of_the_main_line_that_waits() -> None:
+    out = run_patched(
+        """
+        import os, signal, threading, time
+        def handler(signum, frame):
+            while frame.f_code.co_name != "wait_here":
+                frame = frame.f_back
+            print(frame.f_locals["mine"])
+        signal.signal(signal.SIGUSR1, handler)
+        threading.Timer(0.001, lambda: (os.kill(os.getpid(), signal.SIGUSR1), done.set())).start()
+        done = threading.Event()
+        def wait_here():
+            mine = 5
+            done.wait()
+        wait_here()
+        """
+    )
+    assert out == "5\n"
+
+
 def test_a_handler_in_a_greenlet_and_one_that_waits_for_the_interrupted() -> None:
     out = case(
         """

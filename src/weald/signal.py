@@ -87,6 +87,8 @@ class _InGreenlet:
         if main.gr_context is None:
             main.gr_context = Context()
         runner.gr_context = main.gr_context
+        if interrupted is not main:
+            frame = main.gr_frame or frame  # as in CPython, where the main thread's is interrupted
         run_in_midst(hub, interrupted, runner, hub, interrupted, signum, frame)
 
     def _run(self, hub: Any, interrupted: greenlet, signum: int, frame: FrameType | None) -> None:
