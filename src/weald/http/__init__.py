@@ -12,14 +12,14 @@ Each module calls those below it; the compiled ones (.pyx) are what every reques
   HTTP/2.
 - `wsgi` (compiled): how a WSGI application answers a request.
 - `asgi_server`: the server of ASGI applications, and of WSGI ones beside them; `lifespan`: their startup and shutdown.
-- `asgi`, `asgi_parts` (compiled): how an ASGI application answers a request.
+- `asgi`, `asgi_websocket`, `asgi_parts` (compiled): how an ASGI application answers a request.
 - `exchange` (compiled): one request and its response, whatever carries them.
 - `channel` (compiled): how an exchange reaches its client over HTTP/1.1; `http2_stream`: over a stream of HTTP/2.
 - `state` (compiled): what the connections of a server share.
 - `protocol` (compiled): requests of HTTP/1.1, without I/O; `fields`: heads of responses.
 - `body`, `disconnected`, `environ`, `logs`, `limits`, `wire`, `extras`: what the others use.
 - `forwarded`, `proxy_protocol`: the client's address as a trusted proxy gives it.
-- `websocket`: WebSockets inside of WSGI applications.
+- `websocket`: WebSockets inside of applications.
 """
 
 from weald.http.limits import Limits

@@ -29,7 +29,13 @@ cdef class Call:
     cdef bint sending
     cdef list turns  # Waiters of those that want to send meanwhile
 
+    cdef int prepare(self, dict scope) except -1
+    cdef dict disconnect(self)
+    cdef bint wants(self) except -1
+    cdef int fetch(self) except -1
+    cdef int conclude(self) except -1
     cdef object take_body(self)
+    cdef object ask(self)
     cdef int give(self, dict message) except -1
     cdef int wake(self) except -1
     cdef int take(self, message) except -1
@@ -50,11 +56,10 @@ cdef class ASGIExchange(Exchange):
     cdef bint wants_trailers  # has the application said that it sends trailers?
 
     cdef object hand_over(self, object server, line)
+    cdef bint asks_for_websocket(self) except -1
     cdef dict make_scope(self)
     cdef object step(self, Call call, dict scope)
     cdef int attend(self, Call call) except -1
-    cdef int fetch(self, Call call) except -1
-    cdef int conclude(self, Call call) except -1
     cdef int begin_from(self, dict message) except -1
     cdef int send_piece(self, Call call, data, bint last) except -1
     cdef int send_path(self, Call call, path) except -1

@@ -1,7 +1,7 @@
 # cython: nonecheck=True
 """How an ASGI application answers a request (ASGI 3, HTTP spec 2.5), compiled: its scope, `receive` and `send`.
 
-Called by: asgi_server.py, whose connections are served by an `ASGIExchange` each; weald.serve.
+Called by: asgi_websocket.pyx; asgi_server.py, whose connections are served by an `ASGIExchange` each; weald.serve.
 
 The application's coroutine is an asyncio task on the loop of the server.  It begins in the connection's greenlet (an
 eager task, Python 3.12 and later): one that never waits costs no switch and no turn of the loop.  If it waits, the loop
@@ -78,16 +78,21 @@ cdef class Call:
     def receive(self):
         """Return an awaitable of the next event: a piece of the body, or that the client has left."""
         cdef ASGIExchange exchange = self.exchange
-        cdef Waiting waiting
         if self.kept is not None:
             kept, self.kept = self.kept, None
             return result_of(kept)
         if exchange is None or self.left or self.stage == COMPLETE:
-            return result_of({"type": "http.disconnect"})
+            return result_of(self.disconnect())
         if not self.body_given and self.asking is None:
             message = self.take_body()
             if message is not None:
                 return result_of(message)
+        return self.ask()
+
+    cdef object ask(self):
+        """Return an awaitable of an event that has not come yet."""
+        cdef ASGIExchange exchange = self.exchange
+        cdef Waiting waiting
         future = Future(loop=exchange.loop)
         if self.asking is None:
             self.asking = []
@@ -200,7 +205,7 @@ cdef class Call:
 
     cdef int give(self, dict message) except -1:
         """Give `message` to who asks first; if nobody does any more, to who asks next."""
-        if message["type"] == "http.disconnect":
+        if message["type"] == "http.disconnect" or message["type"] == "websocket.disconnect":
             self.left = True
         while self.asking:
             future = self.asking.pop(0)
@@ -224,6 +229,79 @@ cdef class Call:
             interrupt = Interrupt.__new__(Interrupt)
             interrupt.call = self
             current_hub().push(interrupt)
+        return 0
+
+    cdef int prepare(self, dict scope) except -1:
+        """Make `scope` that of the call.  Return 1 if the request has been answered already."""
+        return 0
+
+    cdef dict disconnect(self):
+        """Return the event that tells that the client has left."""
+        return {"type": "http.disconnect"}
+
+    cdef bint wants(self) except -1:
+        """Return whether there is something to wait for on the application's behalf."""
+        return bool(self.asking)
+
+    cdef int fetch(self) except -1:
+        """Wait for the client: for a piece of the body, or its end."""
+        cdef ASGIExchange exchange = self.exchange
+        cdef bint over
+        self.asking = [future for future in self.asking if not future.done()]
+        if not self.asking:
+            return 0
+        self.fetching = True
+        try:
+            if self.body_given:
+                exchange.channel.watch_client().wait()
+                self.fetching = False
+                self.give(self.disconnect())
+                return 0
+            piece = exchange.read_body()
+            self.fetching = False
+        except Interrupted:
+            return 0
+        except OSError:
+            self.fetching = False
+            self.give(self.disconnect())
+            raise
+        finally:
+            self.fetching = False
+        over = not piece or exchange.channel.body_is_over()
+        self.body_given = over
+        self.give({"type": "http.request", "body": piece, "more_body": not over})
+        return 0
+
+    cdef int conclude(self) except -1:
+        """See what has come of the task, which has ended, or whose response is complete, or whose client has left."""
+        cdef ASGIExchange exchange = self.exchange
+        task = self.task
+        if not task.done():
+            if self.left:
+                exchange.close_connection = True
+                exchange.channel.linger = False
+            self.detach()
+            return 0
+        self.server = None
+        error = None if task.cancelled() else task.exception()
+        if self.stage == COMPLETE:
+            self.exchange = None
+            self.report(task)
+        elif self.left or exchange.channel.broken is not None:
+            exchange.close_connection = True
+            exchange.channel.linger = False
+            if error is not None and not isinstance(error, OSError):
+                exchange._log_error(type(error), error, error.__traceback__)
+        elif error is not None:
+            if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                raise error
+            exchange.handle_error(type(error), error, error.__traceback__)
+        else:
+            exchange.log_error(
+                "%s: the application was cancelled before its response was complete" if task.cancelled() else
+                "%s: the application ended in the middle of its response" if exchange.headers_sent else
+                "%s: the application ended without a response", self.line)
+            exchange._send_error_response_if_possible(500)
         return 0
 
     def ended(self, task):
@@ -343,6 +421,26 @@ cdef class ASGIExchange(Exchange):
 
     # ---------------------------------------------------------------- the application
 
+    cdef bint asks_for_websocket(self) except -1:
+        """Return whether the request opens a WebSocket, or means to."""
+        cdef dict fields = self.request.fields
+        return (
+            not self.request.length and isinstance(self.channel, Http1Channel)
+            and "websocket" in tokens(fields.get("HTTP_UPGRADE", ""))
+            and "upgrade" in tokens(fields.get("HTTP_CONNECTION", "")))
+
+    def take_over(self, go_away=None):
+        """Return the socket, and the bytes that were read from it already: another protocol answers the request.
+
+        `go_away` is called, in a greenlet of its own, if the server ends before the application does.
+        """
+        cdef Http1Channel channel = self.channel
+        self.go_away = go_away
+        self.given_away = True
+        self.headers_sent = self.close_connection = True
+        self.status, self.code = b"101 Switching Protocols", 101
+        return channel.socket, channel.stream.rest()
+
     cdef dict make_scope(self):
         """Return the scope of the request."""
         cdef Request request = self.request
@@ -408,8 +506,13 @@ cdef class ASGIExchange(Exchange):
             running_loop.loops -= 1
 
     cdef int run(self) except -1:
-        cdef Call call = Call.__new__(Call)
         cdef Request request = self.request
+        cdef Call call
+        cdef dict scope
+        if request.special and self.asks_for_websocket():
+            call = self.server.websocket_call()
+        else:
+            call = Call.__new__(Call)
         call.exchange = self
         call.server = self.server
         call.home = current_greenlet()
@@ -419,11 +522,14 @@ cdef class ASGIExchange(Exchange):
         if request.length:
             self.channel.expect_body(request)
         try:
-            call.task = task = self.step(call, self.make_scope())
+            scope = self.make_scope()
+            if call.prepare(scope):
+                return 0
+            call.task = task = self.step(call, scope)
             if not task.done():
                 task.add_done_callback(call.ended)
                 self.attend(call)
-            self.conclude(call)
+            call.conclude()
         except BaseException as error:
             if call.task is not None and not call.task.done() and call.exchange is not None:
                 call.left = True
@@ -443,8 +549,8 @@ cdef class ASGIExchange(Exchange):
         cdef WakeTimer timer
         task = call.task
         while call.stage != COMPLETE and not call.left and not task.done():
-            if call.asking:
-                self.fetch(call)
+            if call.wants():
+                call.fetch()
                 continue
             call.waiter = waiter = hub.waiter()
             timer = WakeTimer.__new__(WakeTimer)
@@ -458,66 +564,7 @@ cdef class ASGIExchange(Exchange):
                 timer.waiter = None
                 call.waiter = None
             if waiter.timed_out and self.channel.watch_client().is_set():
-                call.give({"type": "http.disconnect"})
-        return 0
-
-    cdef int fetch(self, Call call) except -1:
-        """Wait for the client: for a piece of the body, or its end."""
-        cdef bint over
-        call.asking = [future for future in call.asking if not future.done()]
-        if not call.asking:
-            return 0
-        call.fetching = True
-        try:
-            if call.body_given:
-                self.channel.watch_client().wait()
-                call.fetching = False
-                call.give({"type": "http.disconnect"})
-                return 0
-            piece = self.read_body()
-            call.fetching = False
-        except Interrupted:
-            return 0
-        except OSError:
-            call.fetching = False
-            call.give({"type": "http.disconnect"})
-            raise
-        finally:
-            call.fetching = False
-        over = not piece or self.channel.body_is_over()
-        call.body_given = over
-        call.give({"type": "http.request", "body": piece, "more_body": not over})
-        return 0
-
-    cdef int conclude(self, Call call) except -1:
-        """See what has come of the task, which has ended, or whose response is complete, or whose client has left."""
-        task = call.task
-        if not task.done():
-            if call.left:
-                self.close_connection = True
-                self.channel.linger = False
-            call.detach()
-            return 0
-        call.server = None
-        error = None if task.cancelled() else task.exception()
-        if call.stage == COMPLETE:
-            call.exchange = None
-            call.report(task)
-        elif call.left or self.channel.broken is not None:
-            self.close_connection = True
-            self.channel.linger = False
-            if error is not None and not isinstance(error, OSError):
-                self._log_error(type(error), error, error.__traceback__)
-        elif error is not None:
-            if isinstance(error, (SystemExit, KeyboardInterrupt)):
-                raise error
-            self.handle_error(type(error), error, error.__traceback__)
-        else:
-            self.log_error(
-                "%s: the application was cancelled before its response was complete" if task.cancelled() else
-                "%s: the application ended in the middle of its response" if self.headers_sent else
-                "%s: the application ended without a response", self.requestline)
-            self._send_error_response_if_possible(500)
+                call.give(call.disconnect())
         return 0
 
     # ---------------------------------------------------------------- the response

@@ -1,7 +1,7 @@
 # cython: nonecheck=True
 """What asgi.pyx is made of, compiled: awaitables that need no coroutine, fields as scopes and events have them.
 
-Called by: asgi.pyx.
+Called by: asgi.pyx, asgi_websocket.pyx.
 
 Invariants:
 - What goes into a response's head is checked: it has no control characters, so that it is one field.

@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 from weald._core import monotonic, sleep
 from weald.aio.bridge import get_resident_loop
 from weald.http.asgi import ASGIExchange, Call
+from weald.http.asgi_websocket import WebSocketCall
 from weald.http.interface import interface_of
 from weald.http.lifespan import Lifespans
 from weald.http.limits import Limits
 from weald.http.server import HTTPServer, WSGIServer
+from weald.http.websocket import Options
 
 __all__ = ["ASGIServer"]
 
@@ -45,7 +47,8 @@ class ASGIServer(HTTPServer):
     `root_path` is where the application is: `scope["root_path"]`.
     `mounts`: further applications by the prefixes of the paths that they answer, such as {"/old": app}; the longest
     prefix counts.  Each of them, and `application` as well, may be a WSGI application; `interface_of` tells.
-    `limits`, a weald.http.limits.Limits, says what a client may cost.
+    `limits`, a weald.http.limits.Limits, says what a client may cost; `websockets`, a weald.http.websocket.Options, what
+    one of a WebSocket may.
     `http2`: also serve HTTP/2, to clients that choose it in the TLS handshake (ALPN; this needs an `ssl_context`) or
     begin with it.
     """
@@ -66,6 +69,7 @@ class ASGIServer(HTTPServer):
         lifespan: str | Lifespans = "auto",
         root_path: str = "",
         mounts: Mapping[str, Any] | None = None,
+        websockets: Options | None = None,
         limits: Limits | None = None,
         http2: bool = False,
         **ssl_args: Any,
@@ -74,6 +78,7 @@ class ASGIServer(HTTPServer):
         if application is not None:
             self.application = application
         self.root_path = root_path
+        self.websockets = websockets or Options()
         self.loop_of_applications = get_resident_loop()
         self.detached: set[Call] = set()
         self.mounts = self._make_mounts(mounts or {})
@@ -116,6 +121,10 @@ class ASGIServer(HTTPServer):
             if path == prefix or path.startswith(prefix + "/"):
                 return mount
         return self.mounts[-1]
+
+    def websocket_call(self) -> WebSocketCall:
+        """Return a new call, for a request that opens a WebSocket."""
+        return WebSocketCall(self.websockets)
 
     def local_of(self, sock: Any) -> tuple[str, int | None]:
         """Return the address that a client has reached the server at: a host and a port, or a path and None."""

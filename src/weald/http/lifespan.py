@@ -86,7 +86,8 @@ class Lifespan:
             return
         error, self._error = self._error, None
         if self._failure is not None:
-            self._task = None
+            task, self._task = self._task, None
+            task.cancel()
             raise StartupError(f"the application's startup failed: {self._failure or 'it does not say why'}")
         self._task, self.state = None, None
         what = f"{type(error).__name__}: {error}" if error is not None else "it returned"

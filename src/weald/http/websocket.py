@@ -1,7 +1,9 @@
-"""WebSockets (RFC 6455, with permessage-deflate) inside WSGI applications.
+"""WebSockets (RFC 6455, with permessage-deflate) inside WSGI and ASGI applications.
 
-Called by: users: `accept(environ)` in any WSGI application, Flask's views included, or `application(handler)` as the
-whole of one.  wsproto knows the protocol; this module reads, writes, waits, and limits.
+Called by: asgi_websocket.pyx and asgi_server.py, for those of ASGI applications; users: `accept(environ)` in any WSGI
+application, Flask's views included, or `application(handler)` as the whole of one.
+
+wsproto knows the protocol; this module reads, writes, waits, and limits.
 
     @websocket.application
     def echo(ws):
@@ -40,7 +42,7 @@ with required("WebSockets", "wsproto", "h11"):
     from wsproto.frame_protocol import CloseReason, RsvBits
     from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-__all__ = ["Closed", "HandshakeError", "Options", "WebSocket", "accept", "application"]
+__all__ = ["Closed", "Handshake", "HandshakeError", "Options", "WebSocket", "accept", "application"]
 
 _PIECE = 1024  # bytes looked at in one go; deflate makes at most 1,032 of one
 
@@ -366,6 +368,51 @@ def _check(environ: dict[str, Any], origins: Any) -> None:
         raise HandshakeError("403 Forbidden", f"not from {origin}")
 
 
+class Handshake:
+    """Handshake(environ, origins): the opening handshake in `environ`, checked and not answered yet.
+
+    `subprotocols` are those that the client offers.  `origins` as for `accept`.  Raises HandshakeError if the request
+    is none for a WebSocket, or not allowed.
+    """
+
+    def __init__(self, environ: dict[str, Any], origins: Sequence[str] | str | None = None) -> None:
+        _check(environ, origins)
+        self._environ = environ
+        self._connection = WSConnection(ConnectionType.SERVER)
+        fields = [
+            (key[5:].replace("_", "-").lower().encode(), value.encode("latin-1"))
+            for key, value in environ.items()
+            if key.startswith("HTTP_SEC_WEBSOCKET_") or key in ("HTTP_HOST", "HTTP_UPGRADE", "HTTP_CONNECTION")
+        ]
+        try:
+            self._connection.initiate_upgrade_connection(fields, environ.get("REQUEST_URI", "/"))
+            request: Any = next(self._connection.events())
+        except (RemoteProtocolError, ValueError) as error:
+            raise HandshakeError("400 Bad Request", str(error)) from None
+        self.subprotocols: list[str] = request.subprotocols
+
+    def accept(
+        self, subprotocol: str | None, options: Options, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> WebSocket:
+        """Answer with `subprotocol` and further fields, and return the connection.
+
+        Raises HandshakeError if this cannot be answered, OSError if the client has left.
+        """
+        extensions: list[Any] = [_Deflate()] if options.compress else []
+        answer = AcceptConnection(subprotocol=subprotocol, extensions=extensions, extra_headers=list(headers))
+        try:
+            data = self._connection.send(answer)
+        except (LocalProtocolError, RemoteProtocolError, ValueError) as error:
+            raise HandshakeError("400 Bad Request", str(error)) from None
+        websocket: WebSocket
+        sock, rest = self._environ["weald.upgrade"](lambda: websocket._go_away())
+        websocket = WebSocket(sock, self._connection.connection, self._environ, subprotocol, options)
+        send(sock, data, options.write_timeout)
+        if rest:
+            websocket._take(rest)
+        return websocket
+
+
 def accept(
     environ: dict[str, Any],
     *,
@@ -379,29 +426,9 @@ def accept(
     everybody's; the default is this server's own.  What the WSGI application then returns is ignored.
     Raises HandshakeError if the request is none for a WebSocket, or not allowed.
     """
-    options = options or Options()
-    _check(environ, origins)
-    handshake = WSConnection(ConnectionType.SERVER)
-    fields = [
-        (key[5:].replace("_", "-").lower().encode(), value.encode("latin-1"))
-        for key, value in environ.items()
-        if key.startswith("HTTP_SEC_WEBSOCKET_") or key in ("HTTP_HOST", "HTTP_UPGRADE", "HTTP_CONNECTION")
-    ]
-    try:
-        handshake.initiate_upgrade_connection(fields, environ.get("REQUEST_URI", "/"))
-        request: Any = next(handshake.events())
-        subprotocol = next((name for name in subprotocols if name in request.subprotocols), None)
-        extensions: list[Any] = [_Deflate()] if options.compress else []
-        answer = handshake.send(AcceptConnection(subprotocol=subprotocol, extensions=extensions))
-    except (RemoteProtocolError, ValueError) as error:
-        raise HandshakeError("400 Bad Request", str(error)) from None
-    websocket: WebSocket
-    sock, rest = environ["weald.upgrade"](lambda: websocket._go_away())
-    websocket = WebSocket(sock, handshake.connection, environ, subprotocol, options)
-    send(sock, answer, options.write_timeout)
-    if rest:
-        websocket._take(rest)
-    return websocket
+    handshake = Handshake(environ, origins)
+    subprotocol = next((name for name in subprotocols if name in handshake.subprotocols), None)
+    return handshake.accept(subprotocol, options or Options())
 
 
 def application(
