@@ -20,6 +20,8 @@ import sys
 from _asyncio import _get_running_loop
 from types import CoroutineType
 
+from greenlet import GreenletExit
+
 from weald._core import BlockingSwitchOutError
 from weald.aio.calls import Called as _Called
 from weald.aio.calls import copy_back
@@ -82,7 +84,8 @@ cdef int end(Hub hub, object future, object loop) except -1:
             wait_done(hub, future, -1.0)
         except BaseException:
             pass  # killed once more: cancel it once more; the first kill is what the caller will see
-    if not future.cancelled() and future.exception() is not None:
+    # GreenletExit: killed while it blocked before its first await.
+    if not future.cancelled() and not isinstance(future.exception(), (type(None), GreenletExit)):
         loop.call_exception_handler({
             "message": "what a killed greenlet awaited has failed",
             "exception": future.exception(),

@@ -1,0 +1,438 @@
+"""Random programs of tasks and greenlets on the virtual clock: they spawn, call, cancel, kill and time out each other.
+
+A program is a tree of nodes, each a coroutine or a greenlet with steps: to wait, to block, to spawn or call another node
+(with a timeout, perhaps), to cancel or kill any that has begun, to wait for one.  A call goes by the bridge where the two
+are of different kinds.  What must hold in every program:
+
+- A node begins once, each of its steps is done once, in order, and it ends: nothing is lost.
+- Whoever is called has ended when its caller goes on; a result and a failure reach the caller, and nobody else.
+- A wait takes as long as was asked for, to the second, whatever else blocks: nobody stalls anybody.
+- The current task, the running loop and the context are the node's own after each step.
+- Who was cancelled or killed, and waits after that, hears of it; never more often than it was asked for.
+
+The runs are the same each time; WEALD_MODELS=5000 makes that many random ones.
+"""
+
+import asyncio
+import contextvars
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import weald
+import weald.aio
+from weald import GreenletExit, Timeout, _core
+from weald.aio import await_, to_greenlet
+from weald.testing import virtual_clock
+
+RUNS = int(os.environ.get("WEALD_MODELS", "0"))
+SETTINGS = settings(max_examples=RUNS or 150, deadline=None, derandomize=not RUNS)
+
+variable: contextvars.ContextVar["Node | None"] = contextvars.ContextVar("variable", default=None)
+current_greenlet = weald.getcurrent
+
+
+class Failure(Exception):
+    """What a node's step "fail" raises."""
+
+    def __init__(self, node: "Node") -> None:
+        super().__init__(node.name)
+        self.node = node
+
+
+@dataclass(eq=False)
+class Node:
+    """One coroutine or greenlet."""
+
+    kind: str
+    steps: list[Any]
+    cleanup: int  # seconds that it takes to end
+    name: str = field(default="", repr=False)
+    handle: Any = field(default=None, repr=False)  # its Task or greenlet, once it has begun
+    done: int = field(default=0, repr=False)  # steps that it has begun
+    ended: bool = field(default=False, repr=False)
+    asked: int = field(default=0, repr=False)  # times that somebody else cancelled or killed it
+    heard: int = field(default=0, repr=False)
+    caller: "Node | None" = field(default=None, repr=False)  # whose ends are its ends, too
+    failed: bool = field(default=False, repr=False)  # what it called has failed: with asyncio that ends a cancellation
+    limited: bool = field(default=False, repr=False)  # by a timeout
+    told: float = field(default=0.0, repr=False)  # when it was asked first
+    tasks: list[Any] = field(default_factory=list, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+    def begin(self, world: "World", handle: Any) -> None:
+        assert self.handle is None, f"{self} has begun twice"
+        self.handle = handle
+        world.begun.append(self)
+        variable.set(self)
+
+    def ask(self, now: float) -> None:
+        self.told = self.told if self.asked else now
+        self.asked += 1
+
+    def most(self) -> int:
+        """How often it may hear at most that it shall end."""
+        return self.asked + self.limited + (0 if self.caller is None else self.caller.most())
+
+    def called(self, caller: "Node", timeout: float | None) -> None:
+        self.caller, self.limited = caller, timeout is not None
+
+    def waited(self, now: float) -> None:
+        """A wait has come to its end, and nothing was raised."""
+        assert self.heard or self.failed or not self.asked or self.kind == "greenlet" and self.told == now, f"{self} has heard nothing"
+
+    def check(self) -> None:
+        """All that is its own is so."""
+        assert not self.ended and variable.get() is self
+        if self.kind == "task":
+            assert asyncio.current_task() is self.handle and asyncio.get_running_loop() is self.handle.get_loop()
+        else:
+            assert current_greenlet() is self.handle and asyncio._get_running_loop() is None
+
+
+def copied(node: Node) -> Node:
+    """A node as it was before the run; hypothesis may use an example again."""
+    steps = [[copied(part) if isinstance(part, Node) else part for part in step] for step in node.steps]
+    return Node(node.kind, steps, node.cleanup)
+
+
+class World:
+    """One run of a program."""
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+        self.begun: list[Node] = []
+        self.expected: list[Node] = []  # nodes that were called or spawned
+        self.unheard: list[Any] = []  # errors that were reported instead of raised
+
+    def now(self) -> float:
+        return self.hub.loop.now()  # type: ignore[no-any-return]
+
+    def expect(self, node: Node) -> Node:
+        node.name = str(len(self.expected))
+        self.expected.append(node)
+        return node
+
+    def target(self, number: int, me: Node) -> Node | None:
+        others = [node for node in self.begun[1:] if node is not me]
+        return others[number % len(others)] if others else None
+
+    def end(self, target: Node) -> None:
+        """Cancel or kill it."""
+        if target.ended:
+            return
+        target.ask(self.now())
+        if target.kind == "task":
+            target.handle.cancel()
+        else:
+            target.handle.kill(block=False)
+
+    # ------------------------------------------------------------------ a coroutine
+
+    async def task(self, node: Node) -> Node:
+        node.begin(self, asyncio.current_task())
+        try:
+            for number, step in enumerate(node.steps):
+                assert node.done == number
+                node.done += 1
+                await self.step_of_task(node, *step)
+                node.check()
+            return node
+        except asyncio.CancelledError:
+            node.heard += 1
+            raise
+        except GreenletExit:  # it was killed while it blocked before its first await, which await_ runs in the greenlet
+            assert node.caller is not None
+            node.caller.failed = True
+            raise
+        finally:
+            try:
+                if node.cleanup:
+                    await self.sleep(node, node.cleanup)
+            except asyncio.CancelledError:
+                node.heard += 1
+                raise
+            finally:
+                node.ended = True
+
+    async def sleep(self, node: Node, seconds: int) -> None:
+        before = self.now()
+        await asyncio.sleep(seconds)
+        assert self.now() - before == seconds
+        node.waited(self.now())
+
+    async def step_of_task(self, node: Node, what: str, *args: Any) -> None:
+        if what == "wait":
+            await self.sleep(node, *args)
+        elif what == "block":
+            self.block(*args)
+        elif what == "spawn":
+            child = self.expect(args[0])
+            if child.kind == "task":
+                loop = asyncio.get_running_loop()
+                child.tasks.append(loop.create_task(self.task(child), context=contextvars.copy_context()))
+                child.tasks[0].add_done_callback(self.retrieve)
+            else:
+                weald.spawn(self.greenlet, child)
+        elif what == "call":
+            await self.call_from_task(node, *args)
+        elif what == "end":
+            target = self.target(args[0], node)
+            if target is not None:
+                self.end(target)
+        elif what == "join":
+            target = self.target(args[0], node)
+            if target is not None and target.kind == "greenlet" and not self.waits_for(target, node):
+                try:
+                    await target.handle
+                except Failure:
+                    pass
+                assert target.ended
+                node.waited(self.now())
+        elif what == "fail":
+            raise Failure(node)
+
+    async def call_from_task(self, node: Node, child: Node, timeout: float | None) -> None:
+        self.expect(child).called(node, timeout)
+        before = node.asked
+        try:
+            async with asyncio.timeout(timeout):
+                if child.kind == "task":
+                    task = asyncio.create_task(self.task(child))
+                    result = await task
+                else:
+                    result = await to_greenlet(self.greenlet, child)
+            assert result is child
+            node.failed |= child.failed
+        except TimeoutError:
+            assert timeout is not None
+        except Failure as failure:
+            assert failure.node is child
+            node.failed = True
+        except GreenletExit:
+            assert child.kind == "greenlet" and child.asked  # somebody else has killed it
+        except asyncio.CancelledError:
+            if node.asked == before and not asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                assert child.kind == "task" and child.asked  # somebody else has cancelled it
+            else:
+                self.check_ended(child)
+                raise
+        self.check_ended(child)
+        variable.set(node)  # what the other side has set passes over the bridge
+
+    def retrieve(self, task: "asyncio.Task[Any]") -> None:
+        if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), Failure):
+            self.unheard.append(task.exception())
+
+    # ------------------------------------------------------------------ a greenlet
+
+    def greenlet(self, node: Node) -> Node:
+        node.begin(self, current_greenlet())
+        try:
+            for number, step in enumerate(node.steps):
+                assert node.done == number
+                node.done += 1
+                self.step_of_greenlet(node, *step)
+                node.check()
+            return node
+        except GreenletExit:
+            node.heard += 1
+            raise
+        finally:
+            try:
+                if node.cleanup:
+                    self.block(node.cleanup)
+                    node.waited(self.now())
+            except GreenletExit:
+                node.heard += 1
+                raise
+            finally:
+                node.ended = True
+
+    def block(self, seconds: int) -> None:
+        before = self.now()
+        weald.sleep(seconds)
+        assert self.now() - before == seconds
+
+    def step_of_greenlet(self, node: Node, what: str, *args: Any) -> None:
+        if what in ("wait", "block"):
+            self.block(*args)
+            node.waited(self.now())
+        elif what == "spawn":
+            child = self.expect(args[0])
+            weald.spawn(self.greenlet if child.kind == "greenlet" else self.await_task, child)
+        elif what == "call":
+            self.call_from_greenlet(node, *args)
+        elif what == "end":
+            target = self.target(args[0], node)
+            if target is not None:
+                self.end(target)
+        elif what == "join":
+            target = self.target(args[0], node)
+            if target is not None and target.kind == "greenlet" and not self.waits_for(target, node):
+                target.handle.join()
+                assert target.ended
+                node.waited(self.now())
+        elif what == "fail":
+            raise Failure(node)
+
+    def await_task(self, child: Node) -> None:
+        try:
+            await_(self.task(child))
+        except (asyncio.CancelledError, Failure):
+            pass
+        self.check_ended(child)
+
+    def call_from_greenlet(self, node: Node, child: Node, timeout: float | None) -> None:
+        self.expect(child).called(node, timeout)
+        try:
+            if child.kind == "task":
+                result = await_(self.task(child), timeout)
+            else:
+                greenlet = weald.spawn(self.greenlet, child)
+                try:
+                    with Timeout(timeout, TimeoutError):
+                        result = greenlet.get()
+                finally:
+                    self.kill(greenlet)
+                if isinstance(result, GreenletExit):
+                    assert child.asked
+                    result = child
+            assert result is child
+        except TimeoutError:
+            assert timeout is not None
+        except Failure as failure:
+            assert failure.node is child
+        except asyncio.CancelledError:
+            assert child.kind == "task" and child.asked
+        except GreenletExit:
+            self.check_ended(child)
+            raise
+        self.check_ended(child)
+        variable.set(node)
+
+    def kill(self, greenlet: Any) -> None:
+        """Kill it and wait for its end, whoever kills the current one meanwhile: as await_ does with coroutines."""
+        killed = None
+        while not greenlet.dead:
+            try:
+                greenlet.kill()
+            except GreenletExit as error:
+                killed = error
+        if killed is not None:
+            raise killed
+
+    # ------------------------------------------------------------------ what must hold
+
+    def waits_for(self, target: Node, me: Node) -> bool:
+        """Whether waiting for it could never end: one of a ring would wait for itself."""
+        return int(target.name) <= int(me.name)
+
+    def check_ended(self, child: Node) -> None:
+        assert child.ended or child.handle is None, f"{child} goes on when its caller does"
+
+    def check(self) -> None:
+        assert not self.unheard
+        for node in self.expected:
+            if node.handle is None:
+                continue  # cancelled or killed before it began
+            assert node.ended, f"{node} has not ended"
+            assert node.heard <= node.most(), f"{node} was cancelled {node.most()} times, and heard of {node.heard}"
+
+
+# ------------------------------------------------------------------ programs
+
+SECONDS = st.integers(0, 3)
+TIMEOUTS = st.sampled_from([None, None, 0.5, 1.5, 2.5])
+NUMBERS = st.integers(0, 9)
+
+
+PLAIN = [
+    st.tuples(st.just("wait"), SECONDS),
+    st.tuples(st.just("block"), SECONDS),
+    st.tuples(st.just("end"), NUMBERS),
+    st.tuples(st.just("join"), NUMBERS),
+]
+
+
+def nodes(*more: Any, least: int = 1) -> Any:
+    steps = st.one_of(*PLAIN, *more)
+    return st.builds(
+        Node, st.sampled_from(["task", "greenlet"]), st.lists(steps, min_size=least, max_size=5), st.sampled_from([0, 0, 1])
+    )
+
+
+def parents(children: Any, least: int = 1) -> Any:
+    spawn = st.tuples(st.just("spawn"), children)
+    return nodes(spawn, spawn, st.tuples(st.just("call"), children, TIMEOUTS), least=least)
+
+
+LEAVES = nodes(st.tuples(st.just("fail")))
+PROGRAMS = parents(parents(st.one_of(LEAVES, parents(LEAVES))), least=4)
+
+
+def run_by(start: Callable[[World, Node], None], program: Node) -> None:
+    with virtual_clock() as hub:
+        world = World(hub)
+
+        def report(*args: Any) -> None:
+            if not issubclass(args[1], Failure):
+                world.unheard.append(args)
+
+        hub.handle_error = report
+        root = copied(program)
+        # What is to be cancelled is none of the root's.
+        start(world, world.expect(root))
+        weald.sleep(1000)  # those that nobody waits for end
+        world.check()
+
+
+def in_a_loop(world: World, root: Node) -> None:
+    """The root is a coroutine of `run`, or a greenlet that one calls."""
+
+    def note(_: Any, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), Failure):  # one whose caller was killed meanwhile
+            world.unheard.append(context)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(note)
+        called = world.task(root) if root.kind == "task" else to_greenlet(world.greenlet, root)
+        try:
+            await asyncio.create_task(called)  # type: ignore[arg-type]
+        except Failure as failure:
+            assert failure.node is root
+        await asyncio.sleep(1000)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    weald.aio.run(main())
+
+
+def in_a_greenlet(world: World, root: Node) -> None:
+    """The root is a greenlet, or a coroutine on the resident loop."""
+    try:
+        if root.kind == "task":
+            await_(world.task(root))
+        else:
+            greenlet = weald.spawn(world.greenlet, root)
+            greenlet.get()
+    except Failure as failure:
+        assert failure.node is root
+
+
+@pytest.mark.parametrize("start", [in_a_loop, in_a_greenlet])
+def test_programs(start: Callable[[World, Node], None]) -> None:
+    @SETTINGS
+    @given(PROGRAMS)
+    def run(program: Node) -> None:
+        run_by(start, program)
+
+    run()
+    assert _core.get_hub() is not None
