@@ -1,8 +1,8 @@
 """Random programs of tasks and greenlets on the virtual clock: they spawn, call, cancel, kill and time out each other.
 
-A program is a tree of nodes, each a coroutine or a greenlet with steps: to wait, to block, to spawn or call another node
-(with a timeout, perhaps), to cancel or kill any that has begun, to wait for one.  A call goes by the bridge where the two
-are of different kinds.  What must hold in every program:
+A program is a tree of nodes, each a coroutine or a greenlet with steps: to wait, to block, to spawn or call another
+node (with a timeout, perhaps), to cancel or kill any that has begun, to wait for one.  A call goes by the bridge where
+the two are of different kinds.  What must hold in every program:
 
 - A node begins once, each of its steps is done once, in order, and it ends: nothing is lost.
 - Whoever is called has ended when its caller goes on; a result and a failure reach the caller, and nobody else.
@@ -86,7 +86,8 @@ class Node:
 
     def waited(self, now: float) -> None:
         """A wait has come to its end, and nothing was raised."""
-        assert self.heard or self.failed or not self.asked or self.kind == "greenlet" and self.told == now, f"{self} has heard nothing"
+        under_way = self.kind == "greenlet" and self.told == now
+        assert self.heard or self.failed or not self.asked or under_way, f"{self} has heard nothing"
 
     def check(self) -> None:
         """All that is its own is so."""
@@ -365,7 +366,10 @@ PLAIN = [
 def nodes(*more: Any, least: int = 1) -> Any:
     steps = st.one_of(*PLAIN, *more)
     return st.builds(
-        Node, st.sampled_from(["task", "greenlet"]), st.lists(steps, min_size=least, max_size=5), st.sampled_from([0, 0, 1])
+        Node,
+        st.sampled_from(["task", "greenlet"]),
+        st.lists(steps, min_size=least, max_size=5),
+        st.sampled_from([0, 0, 1]),
     )
 
 

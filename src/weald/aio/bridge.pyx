@@ -136,8 +136,8 @@ def await_(awaitable, timeout=None):
     TimeoutError is raised.  If the greenlet is killed, it is cancelled as well, and has ended when the greenlet goes
     on.  Context variables that a coroutine sets are set for the caller afterwards, as with `await`.
 
-    RuntimeError in a coroutine, where `await` does that, BlockingSwitchOutError in the hub; TypeError for what cannot
-    be awaited; ValueError for a Future of another loop.
+    RuntimeError in a coroutine, where `await` does that, and for a coroutine that is awaited already;
+    BlockingSwitchOutError in the hub; TypeError for what cannot be awaited; ValueError for a Future of another loop.
     """
     cdef Hub hub = current_hub()
     cdef greenlet me = current_greenlet()
@@ -149,6 +149,8 @@ def await_(awaitable, timeout=None):
     loop = me.home if type(me) is Called else resident_loop(hub)
     context = None
     if type(awaitable) is CoroutineType or iscoroutine(awaitable):
+        if type(awaitable) is CoroutineType and awaitable.cr_await is not None:
+            raise RuntimeError("coroutine is being awaited already")  # as `await` has it, which tasks do not ask
         context = PyContext_CopyCurrent()
         # In a signal's handler the running loop is the main greenlet's business, which the handler acts for.
         if EAGER and loop._task_factory is None and acting_greenlet() is me:

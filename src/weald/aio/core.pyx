@@ -33,6 +33,7 @@ from weald._core.timers cimport PENDING, BaseTimer, Timers
 import asyncio
 import errno
 import os
+import stat
 import sys
 from asyncio import base_events, format_helpers
 from asyncio.log import logger
@@ -335,6 +336,12 @@ cdef int number_of(object fd) except -1:
     if number < 0:
         raise ValueError(f"Invalid file descriptor: {number}")
     return number
+
+
+cdef bint is_file(int fd) except -1:
+    """Whether it is one that is always ready; OSError if it is not open."""
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 # ------------------------------------------------------------------ the loop
@@ -762,6 +769,8 @@ cdef class Core(Driven):
         watcher.fd = number
         if self.hub is not None:
             watcher.bind()
+        elif is_file(number):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))  # as epoll has it
         self.fds[number] = watcher
         return watcher
 
