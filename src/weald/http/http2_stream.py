@@ -37,14 +37,12 @@ with required("HTTP/2", "h2", "hyperframe", "hpack"):
     from hpack import Decoder, HPACKError, OversizedHeaderListError
     from hyperframe.frame import GoAwayFrame
 
-__all__ = ["MAX_STREAMS", "WINDOW", "FrameWriter", "Stream", "new_h2", "request_of"]
+__all__ = ["FrameWriter", "Stream", "new_h2", "request_of"]
 
-MAX_STREAMS = 100
 _PIECE = 1 << 16  # bytes of a body that are handed on at once
-WINDOW = 1 << 18  # bytes of a request's body that may wait for the application
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
-# Bytes at most that may come for streams that were reset without counting against the client.
-_MAX_FORGIVEN = 16 * WINDOW
+# Windows at most of what may come for streams that were reset without counting against the client.
+_MAX_FORGIVEN = 16
 
 _good_method = re.compile(TOKEN + b"+").fullmatch
 _good_path = re.compile(rb'/[!"$-~]*').fullmatch
@@ -85,8 +83,8 @@ def new_h2(limits: Limits) -> H2Connection:
     made.local_settings = Settings(
         client=False,
         initial_values={
-            SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-            SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
+            SettingCodes.MAX_CONCURRENT_STREAMS: limits.http2_streams,
+            SettingCodes.INITIAL_WINDOW_SIZE: limits.http2_window,
             SettingCodes.MAX_HEADER_LIST_SIZE: limits.head,
         },
     )
@@ -172,7 +170,8 @@ class FrameWriter:
     def reject(self, stream_id: int, code: int) -> None:
         """Make a RST_STREAM frame with the error `code`.  Somebody has to `flush` it."""
         try:
-            self.forgiven = min(self.forgiven + self._h2.remote_flow_control_window(stream_id), _MAX_FORGIVEN)
+            most = _MAX_FORGIVEN * self.limits.http2_window
+            self.forgiven = min(self.forgiven + self._h2.remote_flow_control_window(stream_id), most)
             self._h2.reset_stream(stream_id, code)
         except (H2Error, KeyError):
             pass  # it has ended already

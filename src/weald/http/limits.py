@@ -33,3 +33,8 @@ class Limits:
     discard: int = 65536  # of a body that the application left unread: more than that closes the connection
     requests: int = 100_000  # of one connection; the last one's response says Connection: close
     connections: int = 50_000  # at once; further ones wait in the listener's backlog
+
+    http2_streams: int = 100  # requests at once on a connection; further ones: REFUSED_STREAM
+    http2_window: int = 1 << 18  # bytes of a request's body that may wait for the application
+    http2_control: int = 1000  # frames that cost the client nothing, at once; more: ENHANCE_YOUR_CALM
+    http2_control_rate: float = 100.0  # and so many more each second

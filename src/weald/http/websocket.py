@@ -1,7 +1,8 @@
 """WebSockets (RFC 6455, with permessage-deflate) inside WSGI and ASGI applications.
 
-Called by: asgi_websocket.pyx and asgi_server.py, for those of ASGI applications; users: `accept(environ)` in any WSGI
-application, Flask's views included, or `application(handler)` as the whole of one.
+Called by: asgi_websocket.pyx and asgi_server.py, for those of ASGI applications; weald.serve.config and
+weald.serve.wsgi, whose settings change its Options; users: `accept(environ)` in any WSGI application, Flask's views
+included, or `application(handler)` as the whole of one.
 
 wsproto knows the protocol; this module reads, writes, waits, and limits.
 
@@ -424,11 +425,12 @@ def accept(
 
     `subprotocols`: what this side speaks, best first.  `origins`: from whose pages browsers may connect, "*" for
     everybody's; the default is this server's own.  What the WSGI application then returns is ignored.
+    `options`: the default is what the server was started with (`weald serve --limit websocket_…`), else `Options()`.
     Raises HandshakeError if the request is none for a WebSocket, or not allowed.
     """
     handshake = Handshake(environ, origins)
     subprotocol = next((name for name in subprotocols if name in handshake.subprotocols), None)
-    return handshake.accept(subprotocol, options or Options())
+    return handshake.accept(subprotocol, options or environ.get("weald.websocket_options") or Options())
 
 
 def application(

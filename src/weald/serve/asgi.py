@@ -87,6 +87,7 @@ def servers(
             root_path=config.root_path,
             mounts=mounts,
             limits=config.limits,
+            websockets=wsgi.added_environ(config).get("weald.websocket_options"),
             **options,
         )
         for listener in listeners
@@ -95,7 +96,7 @@ def servers(
         for mount in server.mounts:
             if mount.wsgi is not None:
                 mount.wsgi.handler_class = wsgi.handler_class(config, log)
-                mount.wsgi.environ["wsgi.multiprocess"] = config.workers > 1
+                mount.wsgi.environ.update(wsgi.added_environ(config))
     return made
 
 
@@ -109,6 +110,19 @@ def _as_wsgi(application: Any, config: Config) -> Any:
 
 def _dressed(application: Any, config: Config) -> Any:
     """An ASGI application with what `config` puts around it."""
+    methods = config.allowed_methods()
+    if methods:
+        allowed, names = application, ", ".join(sorted(methods))
+
+        async def for_methods(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] != "http" or scope["method"] in methods:
+                await allowed(scope, receive, send)
+                return
+            fields = [(b"allow", names.encode()), (b"content-type", b"text/plain")]
+            await send({"type": "http.response.start", "status": 405, "headers": fields})
+            await send({"type": "http.response.body", "body": f"There are: {names}\n".encode()})
+
+        application = for_methods
     if config.headers:
         served = application
         added = [(name.lower().encode(), value.encode("latin-1")) for name, value in config.fields()]

@@ -209,7 +209,10 @@ def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
 )
 @_option("Logs", "--access-log-file", default="-", show_default=True, help="- is standard output; SIGUSR1 reopens it.")
 @_option("Logs", "--metrics", help="HOST:PORT to serve /metrics on, for Prometheus.")
-@_option("Protocol", "--limit", "limits", multiple=True, metavar="NAME=NUMBER", help="One of weald.http.Limits.")
+@_option(
+    "Protocol", "--limit", "limits", multiple=True, metavar="NAME=NUMBER", help="One of docs/http.md; may come again."
+)
+@_option("Protocol", "--methods", metavar="LIST", help="The application gets no others: GET,HEAD,POST.  [all]")
 @_option("Protocol", "--http2/--no-http2", default=True, help="HTTP/2 to who asks for it (needs h2).  [yes]")
 def serve(application: str | None, check: bool, **options: Any) -> None:
     """Serve the WSGI or ASGI application MODULE:APP on several processes.
@@ -218,7 +221,7 @@ def serve(application: str | None, check: bool, **options: Any) -> None:
     (WEALD_SERVE_BIND) and in a file (bind = "...") as well.
     """
     from weald.serve import Config, ConfigError, run
-    from weald.serve.config import parse_limits
+    from weald.serve.config import parse_limits, parse_websocket_limits
     from weald.serve.supervisor import check as check_config
 
     if application is None:
@@ -227,7 +230,8 @@ def serve(application: str | None, check: bool, **options: Any) -> None:
     chosen["patch"] = not chosen.pop("no_patch")
     chosen["max_memory"] <<= 20
     try:
-        chosen["limits"] = parse_limits(chosen.pop("limits", ()))
+        settings = chosen.pop("limits", ())
+        chosen["limits"], chosen["websocket"] = parse_limits(settings), parse_websocket_limits(settings)
         config = Config(application, **chosen)
         if check:
             check_config(config)

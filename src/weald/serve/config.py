@@ -19,8 +19,17 @@ from weald.serve.errors import ConfigError
 from weald.serve.listeners import parse_bind
 from weald.serve.process import find_ids, usable_cores
 
-__all__ = ["Config", "ConfigError", "load_all", "load_application", "load_module", "parse_limits"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "load_all",
+    "load_application",
+    "load_module",
+    "parse_limits",
+    "parse_websocket_limits",
+]
 
+_WEBSOCKET = "websocket_"  # what the names of WebSockets' limits begin with
 _MAY_BE_NONE = ("fields", "body", "trailers", "body_grace", "linger_timeout", "discard")
 INTERFACES = ("auto", "wsgi", "asgi")
 LIFESPANS = ("auto", "on", "off")
@@ -71,6 +80,8 @@ class Config:
     max_memory: int = 0  # a worker whose resident memory is larger is replaced; 0 for never
     http2: bool = True  # for clients that ask for it; needs h2
     limits: Limits = field(default_factory=Limits)
+    websocket: dict[str, Any] = field(default_factory=dict)  # changes to weald.http.websocket.Options
+    methods: str | None = None  # those that the application gets, with commas; None for all
 
     def check(self) -> None:
         """Raises ConfigError."""
@@ -99,6 +110,7 @@ class Config:
             except ValueError as error:
                 raise ConfigError(f"--{name}: {error}") from None
         self.fields()
+        self.allowed_methods()
         if (self.sni or self.client_ca or self.ciphers) and not self.certfile:
             raise ConfigError("--sni, --client-ca and --ciphers need --certfile")
         if self.access_log not in LOG_FORMATS:
@@ -135,6 +147,16 @@ class Config:
             found.append((name, value.strip()))
         return found
 
+    def allowed_methods(self) -> frozenset[str]:
+        """The names in `methods`; empty for all.  Raises ConfigError."""
+        names = [name.strip() for name in (self.methods or "").split(",") if name.strip()]
+        if self.methods is not None and not names:
+            raise ConfigError("--methods needs names, like GET,HEAD,POST")
+        for name in names:
+            if not re.fullmatch("[A-Z]+(-[A-Z]+)*", name):
+                raise ConfigError(f"--methods: {name!r} is no method; they are written GET, POST and so on")
+        return frozenset(names)
+
     def settled(self) -> "Config":
         """With paths that do not change when a worker goes to the application's folder."""
         names = [
@@ -152,8 +174,34 @@ class Config:
 
 
 def parse_limits(settings: Iterable[str]) -> Limits:
-    """Limits changed by "name=number" settings.  Raises ConfigError."""
+    """Limits changed by "name=number" settings; those of WebSockets are passed over.  Raises ConfigError."""
     kinds: dict[str, Any] = {item.name: type(item.default) for item in fields(Limits)}
+    kinds |= dict.fromkeys(_websocket_kinds())
+    changes = _changes((setting for setting in settings if not _is_websockets(setting)), kinds)
+    return replace(Limits(), **changes)
+
+
+def parse_websocket_limits(settings: Iterable[str]) -> dict[str, Any]:
+    """Changes to weald.http.websocket.Options by those of the settings whose names begin with `websocket_`.
+
+    Raises ConfigError.
+    """
+    changes = _changes(filter(_is_websockets, settings), _websocket_kinds())
+    return {name.removeprefix(_WEBSOCKET): value for name, value in changes.items()}
+
+
+def _is_websockets(setting: str) -> bool:
+    return setting.strip().replace("-", "_").startswith(_WEBSOCKET)
+
+
+def _websocket_kinds() -> dict[str, Any]:
+    from weald.http.websocket import Options  # which needs wsproto
+
+    return {_WEBSOCKET + item.name: type(item.default) for item in fields(Options) if item.name != "compress"}
+
+
+def _changes(settings: Iterable[str], kinds: dict[str, Any]) -> dict[str, Any]:
+    """What "name=number" settings say; `kinds` has the types of numbers by name."""
     changes: dict[str, Any] = {}
     for setting in settings:
         name, _, value = setting.partition("=")
@@ -164,9 +212,11 @@ def parse_limits(settings: Iterable[str]) -> Limits:
             changes[name] = number = kinds[name](value)
             if not (number >= 0 if name in _MAY_BE_NONE else number > 0):
                 raise ValueError
+            if name == "http2_window" and number >= 1 << 31:
+                raise ConfigError("the limit http2_window must be below 2147483648")
         except ValueError:
             raise ConfigError(f"the limit {name} needs a number, not {value!r}") from None
-    return replace(Limits(), **changes)
+    return changes
 
 
 def load_module(name: str) -> Any:

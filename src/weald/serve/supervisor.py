@@ -510,4 +510,5 @@ def check(config: Config) -> None:
     if config.access_log != "off":
         check_writable(config.access_log_file)
     check_writable(config.error_log)
+    worker.Hooks(config.hooks)
     load_all(config)

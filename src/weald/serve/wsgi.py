@@ -12,7 +12,7 @@ from weald.serve.accesslog import FORMATS, LogFile
 from weald.serve.config import Config
 from weald.serve.fair import FairServer
 
-__all__ = ["dressed", "handler_class", "lifespans", "servers"]
+__all__ = ["added_environ", "dressed", "handler_class", "lifespans", "servers"]
 
 
 def lifespans(applications: dict[str, tuple[Any, str]], config: Config) -> None:
@@ -30,7 +30,7 @@ def servers(
 ) -> list[FairServer]:
     """The servers of `listeners`; `fair` is what a FairServer wants."""
     application = dressed(applications[""][0], config)
-    environ = {"wsgi.multiprocess": config.workers > 1, "SCRIPT_NAME": config.root_path}
+    environ = {**added_environ(config), "SCRIPT_NAME": config.root_path}
     return [
         FairServer(
             *fair,
@@ -44,6 +44,16 @@ def servers(
         )
         for listener in listeners
     ]
+
+
+def added_environ(config: Config) -> dict[str, Any]:
+    """What `config` adds to the environments of WSGI applications."""
+    added: dict[str, Any] = {"wsgi.multiprocess": config.workers > 1}
+    if config.websocket:
+        from weald.http.websocket import Options  # which needs wsproto
+
+        added["weald.websocket_options"] = Options(**config.websocket)
+    return added
 
 
 def handler_class(config: Config, log: LogFile | None) -> type[WSGIHandler]:
@@ -73,6 +83,17 @@ def dressed(application: Any, config: Config, root: str | None = None) -> Any:
             return inner(environ, start_response)
 
         application = below
+    methods = config.allowed_methods()
+    if methods:
+        allowed, names = application, ", ".join(sorted(methods))
+
+        def for_methods(environ: dict[str, Any], start_response: Any) -> Any:
+            if environ["REQUEST_METHOD"] in methods:
+                return allowed(environ, start_response)
+            start_response("405 Method Not Allowed", [("Allow", names), ("Content-Type", "text/plain")])
+            return [f"There are: {names}\n".encode()]
+
+        application = for_methods
     if config.headers:
         served, added = application, [(name.lower(), (name, value)) for name, value in config.fields()]
 
