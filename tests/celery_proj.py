@@ -286,6 +286,51 @@ async def arrive_never():
             pass
 
 
+def in_a_coroutine(task):
+    """A task like `task` whose body is a coroutine, in which the other's blocks, computes, or whatever it does."""
+
+    @app.task(name=f"{task.name}_in_a_coroutine", bind=True)
+    async def body(self, *args):
+        request = self.request.id
+        await asyncio.sleep(0)
+        function = task.__wrapped__
+        value = function.__func__(self, *args) if hasattr(function, "__func__") else function(*args)
+        assert self.request.id == request
+        return value
+
+
+@app.task(name="where", bind=True)
+async def where(self):
+    """The native thread and the loop it runs in, what another coroutine returns, whether it is in a task of asyncio."""
+    loop = asyncio.get_running_loop()
+    return threading.get_native_id(), id(loop), await wait_in_a_coroutine(), asyncio.current_task() is not None
+
+
+@app.task(name="where_await")
+def where_await():
+    from weald.aio import await_
+
+    async def main():
+        return id(asyncio.get_running_loop())
+
+    return await_(main())
+
+
+@app.task(name="called")
+async def wait_in_a_coroutine():
+    await asyncio.sleep(0)
+    return "awaited"
+
+
+@app.task(name="cleanup_in_a_coroutine")
+async def cleanup_in_a_coroutine(key):
+    try:
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.01)
+        note(key, "finally")
+
+
 @app.task(name="pid")
 def pid():
     return os.getpid()
@@ -549,3 +594,7 @@ def write_with_django(seconds):
 
 
 one_writer = threading.Lock()
+
+
+for _task in (soft, soft_spin, ignore_soft, soft_in_c, spin, stubborn, stubborn_spin, burn, leave, memory):
+    in_a_coroutine(_task)

@@ -53,7 +53,9 @@ def free(worker):
 
 # -------------------------------------------------------------------- limits
 
-@pytest.mark.parametrize("name", ["soft", "soft_spin", "arrive_late"])
+@pytest.mark.parametrize(
+    "name", ["soft", "soft_spin", "arrive_late", "soft_in_a_coroutine", "soft_spin_in_a_coroutine"]
+)
 def test_soft_limit_within_a_tenth_of_a_second(shared, name):
     """In a task that waits, one that computes, a coroutine."""
 
@@ -69,15 +71,17 @@ def test_soft_limit_that_the_task_does_not_catch(shared):
     assert isinstance(failure(shared.send("nap", 30, soft_time_limit=0.2)), SoftTimeLimitExceeded)
 
 
-def test_soft_limit_that_the_task_ignores(shared):
+@pytest.mark.parametrize("name", ["ignore_soft", "ignore_soft_in_a_coroutine"])
+def test_soft_limit_that_the_task_ignores(shared, name):
     """The hard limit ends it then; without one, its result counts."""
-    assert value(shared.send("ignore_soft", 0.5, soft_time_limit=0.1)) == "finished"
-    assert isinstance(failure(shared.send("ignore_soft", 30, soft_time_limit=0.1, time_limit=0.4)), TimeLimitExceeded)
+    assert value(shared.send(name, 0.5, soft_time_limit=0.1)) == "finished"
+    assert isinstance(failure(shared.send(name, 30, soft_time_limit=0.1, time_limit=0.4)), TimeLimitExceeded)
 
 
-def test_soft_limit_in_c_code(shared):
+@pytest.mark.parametrize("name", ["soft_in_c", "soft_in_c_in_a_coroutine"])
+def test_soft_limit_in_c_code(shared, name):
     """It is raised when the code in C returns."""
-    calls, error = value(shared.send("soft_in_c", 0.4, soft_time_limit=0.2))
+    calls, error = value(shared.send(name, 0.4, soft_time_limit=0.2))
     assert (calls, error) == (1, "SoftTimeLimitExceeded")
 
 
@@ -87,24 +91,25 @@ def test_soft_limit_in_an_except_clause(shared):
     assert isinstance(failure(result), SoftTimeLimitExceeded) and shared.noted("excepted") == ["finally"]
 
 
-def test_hard_limit_ends_a_task_that_catches_everything(shared):
+@pytest.mark.parametrize("name", ["stubborn", "stubborn_in_a_coroutine"])
+def test_hard_limit_ends_a_task_that_catches_everything(shared, name):
     told = celery.VERSION >= (5, 7)  # before, Celery sends no event of that
     with Events(shared) as events:
-        result = shared.send("stubborn", "hard", time_limit=0.5)
+        result = shared.send(name, name, time_limit=0.5)
         assert isinstance(failure(result), TimeLimitExceeded)
         if told:
             events.of(result, "task-failed")
         wait_for(lambda: result.id not in {entry["id"] for entry in shared.ask("active")})
-        caught = len(shared.noted("hard"))
+        caught = len(shared.noted(name))
         after = shared.send("nap", 0.3)
         assert value(after)
         events.of(after, "task-succeeded")
-    assert len(shared.noted("hard")) == caught  # it runs no more
+    assert len(shared.noted(name)) == caught  # it runs no more
     assert events.types[result.id].count("task-failed") == told and "task-succeeded" not in events.types[result.id]
-    assert shared.text().count(f"Hard time limit (0.5s) exceeded for stubborn[{result.id}]") == 1
+    assert shared.text().count(f"Hard time limit (0.5s) exceeded for {name}[{result.id}]") == 1
 
 
-@pytest.mark.parametrize("name", ["spin", "stubborn_spin"])
+@pytest.mark.parametrize("name", ["spin", "stubborn_spin", "spin_in_a_coroutine", "stubborn_spin_in_a_coroutine"])
 def test_hard_limit_ends_a_task_that_computes_while_others_go_on(shared, name):
     gone_on = []
 
@@ -135,13 +140,19 @@ def test_own_timeout_is_a_failure_of_its_own(shared):
         assert result.status == "FAILURE" and "own_timeout" in result.traceback
 
 
+@pytest.mark.parametrize("where", ["", "_in_a_coroutine"])
 @pytest.mark.parametrize("name, error", [("leave", WorkerLostError), ("memory", MemoryError)])
-def test_exceptions_that_celery_does_not_trace_are_recorded(shared, name, error):
-    assert isinstance(failure(shared.send(name)), error)
+def test_exceptions_that_celery_does_not_trace_are_recorded(shared, name, error, where):
+    assert isinstance(failure(shared.send(name + where)), error)
+    assert value(shared.send("called")) == "awaited"  # the loop goes on
 
 
 def test_hard_limit_of_a_coroutine(shared):
+    """In one that catches everything; `finally` clauses may await."""
     assert isinstance(failure(shared.send("arrive_never", time_limit=0.3)), TimeLimitExceeded)
+    result = shared.send("cleanup_in_a_coroutine", "cleaned up", time_limit=0.3)
+    assert isinstance(failure(result), TimeLimitExceeded)
+    wait_for(lambda: shared.noted("cleaned up") == ["finally"])
 
 
 # -------------------------------------------------------------------- retries, canvas
@@ -175,10 +186,11 @@ def test_canvas_with_limits(shared):
 
 # -------------------------------------------------------------------- revoking, control, contexts
 
-def test_revoked_task_is_revoked_only(shared):
+@pytest.mark.parametrize("name", ["stubborn", "stubborn_in_a_coroutine"])
+def test_revoked_task_is_revoked_only(shared, name):
     """Told twice, too."""
     with Events(shared) as events:
-        result = shared.send("stubborn", "revoked")
+        result = shared.send(name, "revoked")
         wait_for(lambda: result.status == "STARTED")
         result.revoke(terminate=True)
         result.revoke(terminate=True)
@@ -192,14 +204,15 @@ def test_revoked_task_is_revoked_only(shared):
     assert result.status == "REVOKED"
 
 
-def test_control_is_answered_while_a_task_computes(shared):
-    result = shared.send("burn", 3)
+@pytest.mark.parametrize("name", ["burn", "burn_in_a_coroutine"])
+def test_control_is_answered_while_a_task_computes(shared, name):
+    result = shared.send(name, 3)
     wait_for(lambda: result.status == "STARTED")
 
     def answer():
         nonlocal result
         if result.ready():
-            result = shared.send("burn", 3)
+            result = shared.send(name, 3)
             wait_for(lambda: result.status == "STARTED")
         began = time.monotonic()
         assert shared.ask("ping") == {"ok": "pong"}
@@ -219,6 +232,13 @@ def test_each_task_has_a_fresh_context(shared):
 def test_coroutines_run_at_the_same_time(shared):
     results = [shared.send("meet", "arrive", 10) for _ in range(10)]
     assert [value(result) for result in results] == [[True, "fresh"]] * 10
+
+
+def test_coroutines_run_on_the_workers_own_loop(shared):
+    """In the main thread; all on one loop, that of await_; tasks called by coroutines can be awaited."""
+    first, second = value(shared.send("where")), value(shared.send("where"))
+    assert first == second and first[0] == shared.process.pid and first[2:] == ["awaited", True]
+    assert value(shared.send("where_await")) == first[1]
 
 
 def test_statistics(shared):

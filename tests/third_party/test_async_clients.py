@@ -4,9 +4,14 @@ No test measures time.  Each server's answers are held back until all calls wait
 the others, none would ever get an answer.
 """
 
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
 import pytest
 import servers
-from helpers import run_patched
+from helpers import PATIENCE, run_patched
 
 pytestmark = pytest.mark.timeout(900)  # a server's package may have to be installed first
 
@@ -476,3 +481,35 @@ def test_what_several_of_them_do_together() -> None:
             """
         )
     assert out == "[2, 4, 6, 8, 10]\n"
+
+
+# ------------------------------------------------------------------ examples
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+@pytest.mark.parametrize("example", ["async_clients.py", "blocking_clients.py"])
+def test_examples(example: str) -> None:
+    """All pages are fetched at once: none is sent before all are asked for.  One server is not there."""
+    count = 50
+    with servers.postgresql() as port, servers.GatedHttp(count) as server:
+        dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        urls = [f"http://127.0.0.1:{server.port}/{number}" for number in range(count)]
+        nobody = f"http://127.0.0.1:{servers.free_port()}/"
+        done = subprocess.run(
+            [sys.executable, str(EXAMPLES / example), dsn, *urls, nobody],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        lines = [line for line in done.stdout.splitlines() if "http://" in line]
+        assert sorted(line for line in lines if not line.startswith("failed")) == sorted(
+            f"200 {len(str(number)) + 1} {url}" for number, url in enumerate(urls)
+        )
+        assert [line.split()[-1] for line in lines if line.startswith("failed")] == [nobody]
+        assert "fetching" in done.stdout and "100%" in done.stdout  # the bar
+        with psycopg.connect(dsn) as connection:
+            rows = connection.execute("SELECT url, status, size FROM pages").fetchall()
+        assert sorted(rows) == sorted((url, 200, len(str(number)) + 1) for number, url in enumerate(urls))

@@ -1,11 +1,12 @@
-"""`async def` tasks: an asyncio loop in a native thread of its own, which jobs wait for.
+"""`async def` tasks: coroutines on the hub's resident loop, which all of them share with `weald.aio.await_`.
 
-Called by: job.py.  The loop is started by the first coroutine and lives as long as the process.
+Called by: job.py.
 
 Invariants:
 - A coroutine runs in its job's context, with its job's `Task.request`.
-- What is raised in the waiting job (a limit, say) is raised in the coroutine, where it awaits; the job goes on once
-  the coroutine has ended, or `PATIENCE` seconds after Ended.
+- Its steps run in greenlets of the loop, which are those of no job: `owner_of` tells whose step runs in a greenlet.
+- The job waits for the coroutine's end, and is not struck itself meanwhile: limits are raised in the coroutine, where
+  it awaits, blocks or computes.  One that does not end in spite of that is left behind, and the log says so.
 """
 
 import asyncio
@@ -14,116 +15,141 @@ from contextvars import copy_context
 from typing import Any
 
 from celery._state import _task_stack
+from celery.utils.log import get_logger
+from greenlet import getcurrent, greenlet
 
-from weald._base.originals import get_original
-from weald._core import AsyncResult, Lock, Timeout, get_hub
+from weald._core import AsyncResult
+from weald.aio import await_
+from weald.integrations.celery import forks
 
-__all__ = ["run"]
+__all__ = ["STEP_CODE", "Steps", "owner_of", "run"]
 
-PATIENCE = 1.0
+logger = get_logger("celery.pool")
 
-_start_new_thread = get_original("_thread", "start_new_thread")
+STRIKES = 3  # how often Ended is raised in a coroutine, a second apart, until it is left behind
+
+_in_step: dict[greenlet, Any] = {}  # the jobs whose coroutines run a step, by the greenlet that runs it
 
 
-class _Steps(Coroutine[Any, Any, Any]):
-    """Drives `inner`: each step finds the task's request on Celery's stacks, which go by greenlet and thread."""
+def owner_of(current: greenlet) -> Any:
+    """The job whose coroutine runs a step in greenlet `current`, or None."""
+    return _in_step.get(current)
 
-    def __init__(self, inner: Coroutine[Any, Any, Any]) -> None:
+
+class _Exit(Exception):
+    """Carries a SystemExit or KeyboardInterrupt out of the loop, which it would end."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class Steps(Coroutine[Any, Any, Any]):
+    """Drives `inner` for job `owner`: each step finds the task's request on Celery's stacks, which go by greenlet."""
+
+    def __init__(self, inner: Coroutine[Any, Any, Any], owner: Any) -> None:
         self.inner = inner
-        self.error: BaseException | None = None  # to be raised instead of asyncio's CancelledError
+        self.owner = owner
+        self.done: AsyncResult[Any] = AsyncResult()
         self.task: asyncio.Task[Any] | None = None
-        self.celery_task = _task_stack.top
-        self.request = None if self.celery_task is None else self.celery_task.request_stack.top
+        self._greenlet: greenlet | None = None  # that runs a step just now, and has parked if somebody else runs
+        self._make: Callable[[], BaseException] | None = None  # makes what is to be raised instead of CancelledError
+        self._strikes = 0
+        self._celery_task = _task_stack.top
+        self._request = None if self._celery_task is None else self._celery_task.request_stack.top
+
+    def interrupt(self, make: Callable[[], BaseException], for_good: bool) -> None:
+        """In the hub: raise what `make` makes where the coroutine is.  It is to end `for_good`, or may go on."""
+        self._strikes += for_good
+        if self._strikes >= STRIKES and not self.done.ready():
+            logger.error("the coroutine of %s[%s] does not end, and goes on", self.owner.task_name, self.owner.task_id)
+            self.done.set(None)
+        elif self._greenlet is not None:  # it blocks
+            self._greenlet.throw(make())
+        elif self.task is not None and not self.task.done():
+            self._make = make
+            self.task.cancel()
+
+    def finish(self, task: "asyncio.Task[Any]") -> None:
+        """Tell the job what has come of it."""
+        if self.done.ready():
+            return
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if isinstance(error, _Exit):
+            error = error.error
+        if error is None:
+            self.done.set(task.result())
+        else:
+            self.done.set_exception(error)
 
     def send(self, value: Any) -> Any:
+        """A step of the coroutine."""
         return self._step(self.inner.send, value)
 
     def throw(self, *args: Any) -> Any:
-        error, self.error = self.error, None
-        if error is not None:
+        """A step that begins with an exception: what `interrupt` has been told, instead of its CancelledError."""
+        make, self._make = self._make, None
+        if make is not None:
             if self.task is not None:
                 self.task.uncancel()
-            args = (error,)
+            args = (make(),)  # made here, so that nobody else keeps it alive
         return self._step(self.inner.throw, *args)
 
     def close(self) -> None:
+        """End the coroutine, which nobody will take a step of any more."""
         self.inner.close()
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self.inner.__await__()
 
     def _step(self, step: Callable[..., Any], *args: Any) -> Any:
-        if self.celery_task is None or self.request is None:
-            return step(*args)
-        _task_stack.push(self.celery_task)
-        self.celery_task.request_stack.push(self.request)
+        current = getcurrent()
+        celery_task = self._celery_task if self._request is not None else None
+        if celery_task is not None:
+            _task_stack.push(celery_task)
+            celery_task.request_stack.push(self._request)
+        self._greenlet = current
+        _in_step[current] = self.owner
         try:
             return step(*args)
-        finally:
-            self.celery_task.request_stack.pop()
-            _task_stack.pop()
-
-
-class _Loop:
-    """The asyncio loop and its thread."""
-
-    def __init__(self) -> None:
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self._starting = Lock()
-
-    def get(self) -> asyncio.AbstractEventLoop:
-        with self._starting:
-            if self.loop is None:
-                started: AsyncResult[asyncio.AbstractEventLoop] = AsyncResult()
-                _start_new_thread(self._serve, (started,))
-                self.loop = started.get()
-            return self.loop
-
-    def _serve(self, started: "AsyncResult[asyncio.AbstractEventLoop]") -> None:
-        loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(loop)
-        loop.call_soon(started.set, loop)
-        loop.run_forever()
-
-
-_loop = _Loop()
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run `coroutine` on the asyncio loop while other greenlets run; its value, or what it raises."""
-    loop = _loop.get()
-    steps = _Steps(coroutine)
-    done: AsyncResult[Any] = AsyncResult()
-    context = copy_context()
-
-    def start() -> None:
-        steps.task = loop.create_task(steps, context=context)
-        steps.task.add_done_callback(finish)
-
-    def finish(task: "asyncio.Task[Any]") -> None:
-        if task.cancelled():
-            done.set_exception(asyncio.CancelledError())
-        else:
-            error = task.exception()
-            done.set(task.result()) if error is None else done.set_exception(error)
-
-    def interrupt(error: BaseException) -> None:
-        if steps.task is not None and not steps.task.done():
-            steps.error = error
-            steps.task.cancel()
-
-    hub = get_hub()
-    hub.ref()
-    try:
-        loop.call_soon_threadsafe(start)
-        try:
-            return done.get()
-        except BaseException as error:
-            if done.ready():
-                raise
-            loop.call_soon_threadsafe(interrupt, error)
-            with Timeout(None if isinstance(error, Exception) else PATIENCE, False):
-                return done.get()
+        except StopIteration:
+            if forks.in_child():
+                forks.leave(None)
             raise
+        except BaseException as error:
+            if forks.in_child():
+                forks.leave(error)
+            if getattr(self.inner, "cr_frame", None) is not None:  # raised here, when the coroutine had given way
+                return self.inner.throw(error)
+            if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                raise _Exit(error) from None
+            raise
+        finally:
+            _in_step.pop(current, None)
+            self._greenlet = None
+            if celery_task is not None:
+                celery_task.request_stack.pop()
+                _task_stack.pop()
+
+
+STEP_CODE = Steps._step.__code__
+
+
+async def _begin(steps: Steps) -> None:
+    steps.task = asyncio.create_task(steps, context=copy_context())
+    steps.task.add_done_callback(steps.finish)
+
+
+def run(coroutine: Coroutine[Any, Any, Any], job: Any) -> Any:
+    """Run `coroutine` on the hub's loop for `job` (None: no limits) while the greenlet waits; its value, or what it
+    raises.
+    """
+    steps = Steps(coroutine, job)
+    if job is not None:
+        job.steps = steps
+    try:
+        await_(_begin(steps))
+        return steps.done.get()
     finally:
-        hub.unref()
+        if job is not None:
+            job.steps = None

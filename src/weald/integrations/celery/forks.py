@@ -1,6 +1,6 @@
 """Children that tasks fork, with `multiprocessing` or by hand.
 
-Called by: pool.py, job.py.
+Called by: pool.py, job.py, coroutines.py.
 
 Invariants:
 - A child has none of the worker's signal handlers: SIGTERM ends it, as it ends any program.

@@ -13,12 +13,13 @@ Invariants:
 """
 
 import _thread
+import asyncio
 import os
 import signal
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from types import CoroutineType, FrameType
 from typing import Any
 
@@ -32,7 +33,7 @@ from greenlet import getcurrent
 from weald._core import Greenlet, Timer, get_hub, monotonic, spawn_raw
 from weald.integrations.celery import coroutines, forks
 
-__all__ = ["Ended", "Job", "JobPid", "acknowledges_late", "recording", "wrap_body"]
+__all__ = ["Ended", "Job", "JobPid", "acknowledges_late", "current_job", "recording", "wrap_body"]
 
 logger = get_logger("celery.pool")
 
@@ -113,6 +114,7 @@ class Job(Greenlet):
         self.raised = 0  # how often Ended was
         self.put_off = 0
         self.rearm: _Rearm | None = None
+        self.steps: coroutines.Steps | None = None  # of its coroutine, which it waits for
 
     @property
     def task_name(self) -> str:
@@ -219,7 +221,11 @@ class Job(Greenlet):
             self._later(self._soft_limit)
             return
         error = self.soften()
-        if error is not None:
+        if error is None:
+            return
+        if self.steps is not None:
+            self.steps.interrupt(lambda: error, for_good=False)
+        else:
             self.throw(error)
 
     def _hard_limit(self) -> None:
@@ -266,7 +272,10 @@ class Job(Greenlet):
             return
         self._later(self._strike, CLEANUP if self.may_be_struck(monotonic()) else RETRY_INTERVAL)
         if getcurrent() is not self and self.may_be_struck(monotonic()):
-            self.throw(Ended, self)  # made there, so that nobody here keeps it alive
+            if self.steps is not None:
+                self.steps.interrupt(partial(Ended, self), for_good=True)
+            else:
+                self.throw(Ended, self)  # made there, so that nobody here keeps it alive
 
     def puts_off(self) -> object:
         """None, or, if an Ended that is raised again has to come later than now, what brings that about when it dies.
@@ -287,6 +296,12 @@ class Job(Greenlet):
 
     def __repr__(self) -> str:
         return f"<Job {self.number} {self.task_name}[{self.task_id}]>"
+
+
+def current_job() -> Job | None:
+    """The job whose greenlet runs, or a step of whose coroutine."""
+    current = getcurrent()
+    return current if isinstance(current, Job) else coroutines.owner_of(current)
 
 
 def _called_off(request: Any) -> bool:
@@ -311,15 +326,15 @@ def _settle(request: Any) -> None:
 
 def acknowledges_late() -> bool:
     """Whether a job runs whose message is acknowledged when it ends."""
-    job = getcurrent()
-    return isinstance(job, Job) and bool(getattr(getattr(job.request, "task", None), "acks_late", False))
+    job = current_job()
+    return job is not None and bool(getattr(getattr(job.request, "task", None), "acks_late", False))
 
 
 @contextmanager
 def recording() -> Iterator[None]:
     """While this lasts, nothing is raised in the job that runs, if one does."""
-    job = getcurrent()
-    if not isinstance(job, Job):
+    job = current_job()
+    if job is None:
         yield
         return
     job.busy += 1
@@ -359,14 +374,16 @@ def wrap_body(run: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(job, Job) or job.inside:
             # Called directly, or by another task's body.
             value = run(*args, **kwargs)
-            return coroutines.run(value) if type(value) is CoroutineType else value
+            if type(value) is not CoroutineType or asyncio._get_running_loop() is not None:
+                return value  # a coroutine that calls it can await it
+            return coroutines.run(value, None)
         if job.ended is not None:
             raise Ended(job)
         job.inside = True
         try:
             value = run(*args, **kwargs)
             if type(value) is CoroutineType:
-                value = coroutines.run(value)
+                value = coroutines.run(value, job)
         except Ended:
             raise
         except BaseException as error:
@@ -413,8 +430,8 @@ def _as_exception(error: BaseException) -> Exception:
 
 
 def is_body(frame: FrameType) -> bool:
-    """Is it the frame of a wrapped body?"""
-    return frame.f_code is _BODY_CODE
+    """Is it the frame of a wrapped body, or of a step of its coroutine?"""
+    return frame.f_code is _BODY_CODE or frame.f_code is coroutines.STEP_CODE
 
 
 _BODY_CODE = wrap_body(lambda: None).__code__
@@ -427,5 +444,7 @@ def job_of(frame: Any) -> Job | None:
         if frame.f_code is _WORK_CODE:
             job = frame.f_locals.get("self")
             return job if isinstance(job, Job) else None
+        if frame.f_code is coroutines.STEP_CODE:
+            return getattr(frame.f_locals.get("self"), "owner", None)
         frame = frame.f_back
     return None

@@ -31,7 +31,7 @@ from greenlet import getcurrent
 
 from weald._base.originals import get_original
 from weald._core import Timer, get_hub, helper_idle, monotonic, sleep
-from weald.integrations.celery.job import SIGNAL, TIME_LIMIT, Ended, Job, is_body, job_of
+from weald.integrations.celery.job import SIGNAL, TIME_LIMIT, Ended, Job, current_job, is_body, job_of
 
 __all__ = ["Watchdog"]
 
@@ -147,8 +147,8 @@ class Watchdog:
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Between two bytecodes of the greenlet that runs."""
         now = self._handled = monotonic()
-        job = getcurrent()
-        if not isinstance(job, Job) or not job.may_be_struck(now):
+        job = current_job()
+        if job is None or not job.may_be_struck(now) or job.steps is not None and getcurrent() is job:
             return
         if job.ended is None and job.overdue(now) >= 0.0:
             job.end(TIME_LIMIT)
