@@ -2,6 +2,7 @@
 
 import grp
 import http.client
+import importlib
 import ipaddress
 import json
 import os
@@ -11,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from websockets.sync.client import connect
 
 from weald.http.forwarded import Forwarded, Trusted
 from weald.http.proxy_protocol import read_address
+from weald.serve import changes
 from weald.serve.process import usable_cores
 
 APP = """
@@ -332,6 +335,21 @@ def test_files_that_change_load_the_application_anew(folder: Path) -> None:
         served.wait_for("the old one goes on")
         (folder / "site_app.py").write_text(APP.replace("shown.update(", "shown.update(new='yes', "))
         wait_until(lambda: seen(served).get("new") == "yes", PATIENCE)
+
+
+def test_what_counts_as_a_change(tmp_path, monkeypatch):
+    """Also what changes while the application is loaded; not what another host's clock dates to a time to come."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    watch, now = changes.Watch(), time.time_ns()
+    for name, at in (("watch_old", now - 10**12), ("watch_new", now), ("watch_future", now + 10**14)):
+        (tmp_path / f"{name}.py").write_text("")
+        os.utime(tmp_path / f"{name}.py", ns=(at, at))
+        monkeypatch.setitem(sys.modules, name, importlib.import_module(name))
+    assert watch.changed() == str(tmp_path / "watch_new.py")
+    assert watch.changed() is None
+    os.utime(tmp_path / "watch_old.py")
+    assert watch.changed() == str(tmp_path / "watch_old.py")
+    assert watch.changed() is None
 
 
 def test_a_change_loads_the_application_anew_once(folder: Path) -> None:

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import traceback
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -50,13 +51,14 @@ def run(
         from weald import monkey
 
         monkey.patch_all()
+    watch = Watch() if config.reload and slot == 0 else None  # one is enough, and all would ask for a reload each
     os.chdir(config.directory)
     sys.path.insert(0, os.getcwd())
     try:
         hooks = Hooks(config.hooks)
         hooks.call("post_fork", slot)
         worker = Worker(config, listeners, parent, metrics, slot, load_all(config), stack)
-        worker.start()
+        worker.start(watch)
         hooks.call("worker_ready", slot)
     except ConfigError as error:
         report(f"weald: {error}\n")
@@ -139,8 +141,8 @@ class Worker:
         for server in self.servers:
             server.http_state.count_in(row, BUCKETS)
 
-    def start(self) -> None:
-        """Begin to accept, and tell the parent that this worker is ready."""
+    def start(self, watch: Watch | None) -> None:
+        """Begin to accept, and tell the parent that this worker is ready; also when a file of `watch` has changed."""
         from weald._base.resident import Resident
 
         signal.signal(signal.SIGTERM, lambda *_: self.stopping.set())
@@ -154,8 +156,8 @@ class Worker:
         self.parent.sendall(b"r")
         Resident(self._watch_parent)
         Resident(self._watch_self)
-        if self.config.reload and self.slot == 0:  # one is enough, and all would ask for a reload each
-            Resident(self._watch_files)
+        if watch is not None:
+            Resident(partial(self._watch_files, watch))
 
     def served(self) -> int:
         """Return the number of responses so far."""
@@ -174,14 +176,11 @@ class Worker:
         except OSError as error:
             report(f"weald: cannot open the log anew: {error}\n")
 
-    def _watch_files(self) -> None:
+    def _watch_files(self, watch: Watch) -> None:
         """Ask for a reload when a file of the application has changed."""
         from weald._core import sleep
 
-        watch = Watch()
-        watch.changed()
         while True:
-            sleep(0.3, ref=False)
             path = watch.changed()
             if path is not None:
                 report(f"weald: {path} has changed\n")
@@ -189,6 +188,7 @@ class Worker:
                     self.parent.sendall(b"c")
                 except OSError:
                     return
+            sleep(0.3, ref=False)
 
     def _watch_parent(self) -> None:
         try:
