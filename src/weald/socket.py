@@ -143,7 +143,7 @@ class socket(_stdlib.socket):
         """Give the descriptor away, blocking if there is no timeout; greenlets that wait on it get OSError(EBADF)."""
         blocking = self._descriptor.timeout is None
         self._descriptor.close()
-        fd = super().detach()
+        fd = _Base.detach(self)
         if blocking and fd >= 0:
             with suppress(OSError):  # closed behind our back
                 os.set_blocking(fd, True)
@@ -328,7 +328,7 @@ class socket(_stdlib.socket):
 
     def bind(self, address: _Address, /) -> None:
         """Bind to `address`, whose host is looked up without blocking the loop."""
-        super().bind(self._resolved(address))
+        _Base.bind(self, self._resolved(address))
 
     def connect(self, address: _Address, /) -> None:
         """Raises the OSError of the attempt, TimeoutError after `gettimeout()` seconds."""
