@@ -140,6 +140,58 @@ def test_a_socket_without_ref_keeps_nobody_waiting():
     """)
 
 
+def test_ssl_sockets_have_a_constructor(certificate):
+    code = """if 1:
+        import ssl as stdlib
+        from gevent import socket, ssl
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(CERT, KEY)
+        client = stdlib.create_default_context(cafile=CERT)
+
+        def both(here, there):
+            made = gevent.spawn(here), gevent.spawn(there)
+            gevent.joinall(made, raise_error=True)
+            return [one.get() for one in made]
+
+        a, b = socket.socketpair()
+        number = a.fileno()
+        mine, peer = both(
+            lambda: ssl.SSLSocket(a, server_side=True, _context=server),
+            lambda: ssl.SSLSocket(sock=b, server_hostname="localhost", _context=client),
+        )
+        assert type(mine) is type(peer) is ssl.SSLSocket and a.fileno() == b.fileno() == -1
+        assert mine.fileno() == number and mine.context is server and peer.server_hostname == "localhost"
+        mine.sendall(b"hello")
+        assert peer.recv(5) == b"hello" and peer.getpeercert()
+
+        a, b = socket.socketpair()
+        mine, peer = both(
+            lambda: ssl.SSLSocket(a, KEY, CERT, True),
+            lambda: ssl.SSLSocket(b, ca_certs=CERT, cert_reqs=ssl.CERT_REQUIRED),
+        )
+        peer.sendall(b"hello")
+        assert mine.recv(5) == b"hello"
+
+        class Own(ssl.SSLSocket):
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+                self.mine = True
+
+        a, b = socket.socketpair()
+        own = Own(a, _context=client, server_hostname="localhost", do_handshake_on_connect=False)
+        assert own.mine and type(own) is Own and own.recv
+        for sock, options in (b, {"server_side": True}), (b, {"keyfile": KEY}):
+            try:
+                ssl.SSLSocket(sock, **options)
+            except ValueError as error:
+                assert "certfile must be specified" in str(error)
+        assert b.fileno() >= 0
+    """
+    gevent(f"CERT, KEY = {certificate.cert!r}, {certificate.key!r}\n{code}")
+    with pytest.raises(AssertionError, match="no public constructor"):
+        python("from weald import socket, ssl; ssl.SSLSocket(socket.socket())")
+
+
 def test_ssl_sockets_send_with_a_timeout(certificate):
     gevent(f"""if 1:
         from gevent import socket, ssl

@@ -298,6 +298,17 @@ def test_locks_made_before_still_exclude() -> None:
     assert out == "1 True\n"
 
 
+def test_rlocks_say_that_they_are_the_threads() -> None:
+    # trio's loop asserts it, before it runs anything.
+    run_patched("""
+        import _thread, pickle, threading
+        assert type(threading.RLock()) is threading.RLock is _thread.RLock
+        assert (threading.RLock.__module__, threading.RLock.__qualname__) == ("_thread", "RLock")
+        assert pickle.loads(pickle.dumps(threading.RLock)) is threading.RLock
+        """)
+    python("from weald.lock import RLock; assert RLock.__module__ == 'weald._core.sync'")
+
+
 def test_locks_that_are_defaults_of_functions() -> None:
     out = run_patched(
         """

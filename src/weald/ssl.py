@@ -304,6 +304,32 @@ def cooperative(context: _stdlib.SSLContext) -> _stdlib.SSLContext:
     return context
 
 
+def _context_for(
+    server_side: bool,
+    keyfile: str | None,
+    certfile: str | None,
+    cert_reqs: VerifyMode,
+    ssl_version: int | None,
+    ca_certs: str | None,
+    ciphers: str | None,
+) -> SSLContext:
+    """A context made on the spot, for `wrap_socket`."""
+    if certfile is None and (server_side or keyfile):
+        raise ValueError("certfile must be specified")
+    if ssl_version is None:
+        ssl_version = PROTOCOL_TLS_SERVER if server_side else PROTOCOL_TLS_CLIENT
+    context = SSLContext(ssl_version)
+    context.check_hostname = False
+    context.verify_mode = cert_reqs
+    if ca_certs:
+        context.load_verify_locations(ca_certs)
+    if certfile:
+        context.load_cert_chain(certfile, keyfile)
+    if ciphers:
+        context.set_ciphers(ciphers)
+    return context
+
+
 def wrap_socket(
     sock: Any,
     keyfile: str | None = None,
@@ -320,19 +346,7 @@ def wrap_socket(
 
     Does not check host names, and certificates only as `cert_reqs` says: prefer SSLContext.wrap_socket.
     """
-    if certfile is None and (server_side or keyfile):
-        raise ValueError("certfile must be specified")
-    if ssl_version is None:
-        ssl_version = PROTOCOL_TLS_SERVER if server_side else PROTOCOL_TLS_CLIENT
-    context = SSLContext(ssl_version)
-    context.check_hostname = False
-    context.verify_mode = cert_reqs
-    if ca_certs:
-        context.load_verify_locations(ca_certs)
-    if certfile:
-        context.load_cert_chain(certfile, keyfile)
-    if ciphers:
-        context.set_ciphers(ciphers)
+    context = _context_for(server_side, keyfile, certfile, cert_reqs, ssl_version, ca_certs, ciphers)
     return context.wrap_socket(
         sock,
         server_side=server_side,

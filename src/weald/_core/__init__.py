@@ -31,7 +31,15 @@ from weald._core.hub import (
     set_handler_class,
 )
 from weald._core.local import local
-from weald._core.lock import BoundedSemaphore, Condition, DummySemaphore, Lock, RLock, Semaphore
+from weald._core.lock import (
+    BoundedSemaphore,
+    Condition,
+    DummySemaphore,
+    Lock,
+    RLock,
+    Semaphore,
+    name_rlock_as_patched,
+)
 from weald._core.logs import Steady, report, retry_logs, steady
 from weald._core.loops.backends import load_loop as _load_loop
 from weald._core.loops.backends import loop_names, set_loop_factory

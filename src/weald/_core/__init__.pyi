@@ -326,6 +326,9 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
     a hub the thread itself sleeps.  ValueError if `seconds` is nan.
     """
 
+def name_rlock_as_patched() -> None:
+    """RLock says from now on that it is `_thread.RLock`, which patching has made it: programs assert that (trio)."""
+
 def prepare_hub() -> None:
     """Import everything a hub needs, so that one can be made anywhere, even in a signal handler."""
 

@@ -1,12 +1,9 @@
-"""Semaphores, locks and Condition.
+"""Semaphores, locks and Condition.  Called by: weald.lock, weald.thread, weald.threading, threadpool, everybody.
 
-Called by: weald.lock, weald.thread, weald.threading, threadpool, everybody.
 Invariants:
-- Permits are handed over: `release` gives a permit straight to the first waiter, so nobody who
-  comes later overtakes it, and no wake-up is for nothing.
+- Permits are handed over, straight to the first waiter: nobody who comes later overtakes it, no wake-up is for nothing.
 - A waiter that is killed after it was woken passes on what it was given.
-- All of it works between greenlets of different threads and threads without a hub, which is the
-  waiters' doing (see waiters.pyx).
+- All of it works between greenlets of different threads and threads without a hub, which is waiters.pyx's doing.
 """
 
 from weald._core.c_python cimport show_as
@@ -594,4 +591,10 @@ show_as(BoundedSemaphore, "weald._core.sync.BoundedSemaphore")
 show_as(DummySemaphore, "weald._core.sync.DummySemaphore")
 show_as(Lock, "weald._core.sync.Lock")
 show_as(RLock, "weald._core.sync.RLock")
+
 show_as(Condition, "weald._core.sync.Condition")
+
+
+def name_rlock_as_patched():
+    """RLock says from now on that it is `_thread.RLock`, which patching has made it: programs assert that (trio)."""
+    show_as(RLock, "_thread.RLock")

@@ -61,6 +61,52 @@ def _is_closed(sock: Any) -> bool:
     return bool(sock.fileno() < 0)
 
 
+def _ssl(module: Any) -> None:
+    cls = module.SSLSocket
+    refuse = cls.__init__
+
+    def __new__(
+        cls: Any,
+        sock: Any = None,
+        keyfile: str | None = None,
+        certfile: str | None = None,
+        server_side: bool = False,
+        cert_reqs: Any = module.CERT_NONE,
+        ssl_version: int | None = None,
+        ca_certs: str | None = None,
+        do_handshake_on_connect: bool = True,
+        family: int = -1,
+        type: int = -1,
+        proto: int = -1,
+        fileno: int | None = None,
+        suppress_ragged_eofs: bool = True,
+        npn_protocols: None = None,
+        ciphers: str | None = None,
+        server_hostname: str | None = None,
+        _session: Any = None,
+        _context: Any = None,
+    ) -> Any:
+        """TLS on `sock`, which is detached, as its arguments or those of `_context` say; what is -1 is the socket's."""
+        if sock is None:  # `_create` begins so
+            return super(module.SSLSocket, cls).__new__(cls, family, type, proto, fileno)
+        options = server_side, keyfile, certfile, cert_reqs, ssl_version, ca_certs, ciphers
+        return cls._create(
+            sock,
+            server_side,
+            do_handshake_on_connect,
+            suppress_ragged_eofs=suppress_ragged_eofs,
+            server_hostname=server_hostname,
+            context=_context or module._context_for(*options),
+            session=_session,
+        )
+
+    def __init__(self: Any, sock: Any = None, *args: Any, **kwargs: Any) -> None:
+        if sock is None:
+            refuse(self)
+
+    cls.__new__, cls.__init__ = __new__, __init__
+
+
 def _fileobject(module: Any) -> None:
     kinds = module.FileObjectPosix.__base__  # FileObject may be another by now: `config.fileobject`
     kinds.io = property(lambda self: self._io, doc="The file of module io that this stands for.")
@@ -144,6 +190,7 @@ for _name, _add in {
     "resolver._dns": _dns,
     "selectors": _selectors,
     "socket": _socket,
+    "ssl": _ssl,
     "subprocess": _subprocess,
     "threadpool": _threadpool,
 }.items():

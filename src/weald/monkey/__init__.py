@@ -284,7 +284,10 @@ def patch_thread(
     if is_module_patched("_thread"):
         return
     ours._known_native_idents.update(stdlib._active)  # type: ignore[attr-defined]
-    if not _patch_module("_thread") or not threading:
+    if not _patch_module("_thread"):
+        return
+    _core.name_rlock_as_patched()
+    if not threading:
         return
     from weald import threading as ours_threading
 
