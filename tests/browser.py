@@ -66,7 +66,7 @@ class Page:
         return base64.b64decode(self.call("Page.captureScreenshot")["data"])
 
 
-BODY = "document.body.innerText"
+BODY = "(document.body?.innerText ?? '')"  # while it loads there is none
 
 
 class Browser:

@@ -235,3 +235,67 @@ def test_upload(tmp_path: Path) -> None:
         while (tmp_path / ".cut.part").exists():
             pass
         assert sorted(path.name for path in tmp_path.iterdir()) == ["big.bin"]
+
+
+def test_asgi_notes(tmp_path: Path) -> None:
+    pytest.importorskip("fastapi")
+    file = str(tmp_path / "notes.sqlite")
+
+    def ask(port: int, path: str, method: str, data: Any = None) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}{path}",
+            data=json.dumps(data).encode() if data is not None else None,
+            method=method,
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+            body = response.read()
+            return response.status, json.loads(body) if body else None
+
+    with running("asgi_notes.py", "127.0.0.1:0", file) as port:
+        assert ask(port, "/notes", "GET") == (200, [])
+        assert ask(port, "/notes", "POST", {"text": "milk ä"}) == (201, {"id": 1, "text": "milk ä"})
+        assert ask(port, "/notes", "POST", {"text": "bread"}) == (201, {"id": 2, "text": "bread"})
+        with pytest.raises(urllib.error.HTTPError, match="422"):
+            ask(port, "/notes", "POST", {"text": ""})
+        assert ask(port, "/notes/1", "DELETE") == (204, None)
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            ask(port, "/notes/1", "DELETE")
+    with running("asgi_notes.py", "127.0.0.1:0", file) as port:
+        assert ask(port, "/notes", "GET") == (200, [{"id": 2, "text": "bread"}])
+
+
+@pytest.mark.timeout(600)
+def test_asgi_vote_in_a_browser() -> None:
+    pytest.importorskip("starlette")
+    with chromium() as browser:
+        with running("asgi_vote.py", "127.0.0.1:0") as port:
+            one, two = (browser.open(f"http://127.0.0.1:{port}/") for _ in range(2))
+            for page in (one, two):
+                page.wait_for(f"{BODY}.includes('0 votes, 2 pages')")
+            one.run("document.getElementById('Soup').click()")
+            two.wait_for("document.getElementById('Soup')?.lastChild.textContent == '1'")
+            two.run("document.getElementById('Soup').click()")
+            two.run("document.getElementById('Pizza').click()")
+            one.wait_for(f"{BODY}.includes('3 votes, 2 pages')")
+            two.run("location.reload()")
+            one.wait_for(f"{BODY}.includes('3 votes, 2 pages')")
+        for page in (one, two):
+            page.wait_for(f"{BODY}.includes('The connection has ended')")
+
+
+@pytest.mark.timeout(600)
+def test_asgi_events_in_a_browser() -> None:
+    with running("asgi_events.py", "127.0.0.1:0") as port, chromium() as browser:
+        base = f"http://127.0.0.1:{port}/"
+        page = browser.open(base)
+        page.wait_for(f"{BODY}.includes('1 connected')")
+        with urllib.request.urlopen(base + "events", timeout=PATIENCE) as events:
+            assert events.headers["Content-Type"] == "text/event-stream"
+            assert events.readline() == b"event: readers\n"
+            page.wait_for(f"{BODY}.includes('2 connected')")
+            with urllib.request.urlopen(base, data="hello ä\n<b>".encode(), timeout=PATIENCE) as response:
+                assert response.read() == b"told 2\n"
+            assert [events.readline() for _ in range(3)][1:] == [b"\n", b'data: "hello \\u00e4\\n<b>"\n']
+            page.wait_for("document.querySelector('li')?.textContent == 'hello \\u00e4\\n<b>'")
+        page.wait_for(f"{BODY}.includes('1 connected')")

@@ -19,7 +19,7 @@ Each module calls those below it; the compiled ones (.pyx) are what every reques
 - `protocol` (compiled): requests of HTTP/1.1, without I/O; `fields`: heads of responses.
 - `body`, `disconnected`, `environ`, `logs`, `limits`, `wire`, `extras`: what the others use.
 - `forwarded`, `proxy_protocol`: the client's address as a trusted proxy gives it.
-- `websocket`: WebSockets inside of applications.
+- `websocket`: WebSockets inside of applications; `frames` (compiled): their plain frames.
 """
 
 from weald.http.limits import Limits

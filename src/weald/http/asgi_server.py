@@ -47,8 +47,8 @@ class ASGIServer(HTTPServer):
     `root_path` is where the application is: `scope["root_path"]`.
     `mounts`: further applications by the prefixes of the paths that they answer, such as {"/old": app}; the longest
     prefix counts.  Each of them, and `application` as well, may be a WSGI application; `interface_of` tells.
-    `limits`, a weald.http.limits.Limits, says what a client may cost; `websockets`, a weald.http.websocket.Options, what
-    one of a WebSocket may.
+    `limits`, a weald.http.limits.Limits, says what a client may cost.
+    `websockets`, a weald.http.websocket.Options, says what one of a WebSocket may, and whether to compress.
     `http2`: also serve HTTP/2, to clients that choose it in the TLS handshake (ALPN; this needs an `ssl_context`) or
     begin with it.
     """

@@ -4,7 +4,8 @@ Called by: asgi_websocket.pyx and asgi_server.py, for those of ASGI applications
 weald.serve.wsgi, whose settings change its Options; users: `accept(environ)` in any WSGI application, Flask's views
 included, or `application(handler)` as the whole of one.
 
-wsproto knows the protocol; this module reads, writes, waits, and limits.
+wsproto knows the protocol; this module reads, writes, waits, and limits.  Frames of whole messages that are
+not compressed and have come as a whole, as most do, need no wsproto (frames.pyx).
 
     @websocket.application
     def echo(ws):
@@ -33,11 +34,13 @@ from urllib.parse import urlsplit
 
 from weald._core import Lock, monotonic, sleep
 from weald.http.extras import required
+from weald.http.frames import frame_of, next_frame
 from weald.http.protocol import tokens
 from weald.http.wire import receive, send
 
 with required("WebSockets", "wsproto", "h11"):
     from wsproto import ConnectionType, WSConnection
+    from wsproto.connection import ConnectionState
     from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Message, Ping, TextMessage
     from wsproto.extensions import PerMessageDeflate
     from wsproto.frame_protocol import CloseReason, RsvBits
@@ -113,7 +116,15 @@ class _Deflate(PerMessageDeflate):
 class WebSocket:
     """A server's end of a connection.  Made by `accept`.  A context manager that closes it."""
 
-    def __init__(self, sock: Any, connection: Any, environ: dict[str, Any], subprotocol: str | None, options: Options):
+    def __init__(
+        self,
+        sock: Any,
+        connection: Any,
+        environ: dict[str, Any],
+        subprotocol: str | None,
+        options: Options,
+        compresses: bool = True,
+    ):
         self.environ = environ
         self.subprotocol = subprotocol
         self.options = options
@@ -122,7 +133,10 @@ class WebSocket:
         self._connection = connection
         self._sending = Lock()
         self._messages: deque[str | bytes] = deque()
+        self._compresses = compresses
         self._unread = b""  # what has come and was not looked at yet
+        self._short = False  # is that part of a frame's head, and no more?
+        self._rest = 0  # bytes of the frame that wsproto has the beginning of
         self._closing = False  # has `close` been called?
         self._text = io.StringIO()  # of the message that is under way, if it is a text
         self._binary = bytearray()  # the same, if it is not
@@ -155,7 +169,7 @@ class WebSocket:
         while not self._messages:
             if self.closed is not None:
                 raise self.closed
-            if self._unread:
+            if self._unread and not self._short:
                 self._look_on()
                 continue
             patience = self.options.ping_timeout if pinged else self.options.ping_interval
@@ -178,7 +192,10 @@ class WebSocket:
 
     def send(self, message: str | bytes | bytearray | memoryview) -> None:
         """Send `message`, as a text if it is a str, else as binary.  Raises Closed if the connection has ended."""
-        if isinstance(message, str):
+        if not self._compresses and self._connection.state is ConnectionState.OPEN:
+            with self._sending:
+                self._send_bytes(frame_of(message if isinstance(message, str) else bytes(message)))
+        elif isinstance(message, str):
             self._send_event(TextMessage(data=message))
         else:
             self._send_event(BytesMessage(data=bytes(message)))
@@ -203,7 +220,7 @@ class WebSocket:
             self._send_event(CloseConnection(code=code, reason=reason or None))
             end = monotonic() + self.options.close_timeout
             while self.closed is None and (left := end - monotonic()) > 0:
-                if self._unread:
+                if self._unread and not self._short:
                     self._look_on()
                 else:
                     self._take(self._read(left))
@@ -245,11 +262,17 @@ class WebSocket:
                 data = self._connection.send(event)
             except LocalProtocolError:  # the closing handshake is under way
                 raise Closed(1006, "the connection is being closed") from None
-            try:
-                send(self._sock, data, self.options.write_timeout)
-            except OSError as error:
-                self._end(Closed(1006, str(error)))
-                raise self.closed from None  # type: ignore[misc]
+            self._send_bytes(data)
+
+    def _send_bytes(self, data: bytes) -> None:
+        """Send frames; the caller has `_sending`."""
+        if self.closed is not None:
+            raise self.closed
+        try:
+            send(self._sock, data, self.options.write_timeout)
+        except OSError as error:
+            self._end(Closed(1006, str(error)))
+            raise self.closed from None  # type: ignore[misc]
 
     def _end(self, closed: Closed) -> None:
         if self.closed is None:
@@ -266,17 +289,33 @@ class WebSocket:
     def _look_on(self) -> None:
         """Handle what has come up to the next message: keep that, answer control frames."""
         data, self._unread = self._unread, b""
+        self._short = False
         at = 0
+        longest = self.options.max_message
         try:
             while at < len(data) and not self._messages and self.closed is None:
-                piece = data[at : at + _PIECE]
+                if not self._rest:
+                    end, message = next_frame(data, at, not self._fragments, longest)
+                    if message is not None:
+                        at = end
+                        if not self._closing:
+                            self._messages.append(message)
+                        continue
+                    if not end:
+                        self._short = True
+                        break
+                    self._rest = end - at
+                piece = data[at : at + min(_PIECE, self._rest)]
                 at += len(piece)
+                self._rest -= len(piece)
                 self._connection.receive_data(piece)
                 for event in self._connection.events():
                     self._handle(event)
                     if self.closed is not None:
                         return
             self._unread = data[at:]
+        except UnicodeDecodeError:
+            self._refuse(1007, "a text that is not UTF-8")
         except RemoteProtocolError as error:
             hint = error.event_hint
             code = hint.code if isinstance(hint, CloseConnection) else 1002
@@ -407,7 +446,8 @@ class Handshake:
             raise HandshakeError("400 Bad Request", str(error)) from None
         websocket: WebSocket
         sock, rest = self._environ["weald.upgrade"](lambda: websocket._go_away())
-        websocket = WebSocket(sock, self._connection.connection, self._environ, subprotocol, options)
+        compresses = any(extension.enabled() for extension in extensions)
+        websocket = WebSocket(sock, self._connection.connection, self._environ, subprotocol, options, compresses)
         send(sock, data, options.write_timeout)
         if rest:
             websocket._take(rest)
