@@ -3,7 +3,8 @@
 Called by: server.py, when a client has chosen h2 by ALPN or begins with HTTP/2's preface.
 
 h2 knows the protocol.  This module reads what comes, hands it to the streams (http2_stream.py), and limits what a
-client may cost; the server's handler serves a stream as it serves a request of HTTP/1.1.
+client may cost; the server's handler serves a stream as it serves a request of HTTP/1.1.  A malformed request ends its
+stream and nothing else (RFC 9113 section 8.1.1): behind a proxy, the other streams are other people's.
 
 Invariants:
 - One greenlet reads.
@@ -18,7 +19,8 @@ from typing import Any
 
 from weald._core import monotonic, spawn
 from weald.http.extras import required
-from weald.http.http2_stream import FrameWriter, Stream, new_h2, request_of
+from weald.http.http2_head import request_of, trailers_of
+from weald.http.http2_stream import FrameWriter, Stream, new_h2
 from weald.http.limits import Limits
 from weald.http.protocol import ProtocolError, Request
 from weald.http.steps import log_refused_stream, serve_stream
@@ -50,6 +52,7 @@ __all__ = ["Http2Connection"]
 _UNIT = 64  # so many bytes that bring neither requests nor bodies count as one such frame
 _RESET_COST = 3  # a reset counts as so many of them: it costs the server more work
 _LEAVING = b"leaving."  # in the ping that goes with the first GOAWAY
+_ENDED = b"answered"  # in the ping that answers the end of a request that was refused meanwhile
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _LARGEST_STREAM_ID = 2**31 - 1
 
@@ -189,14 +192,13 @@ class Http2Connection:
             self._begin(event)
         elif isinstance(event, DataReceived):
             self._take(event)
-        elif isinstance(event, StreamEnded | TrailersReceived):
+        elif isinstance(event, StreamEnded):
             stream = self.streams.get(event.stream_id)
             if stream is not None:
-                if isinstance(event, TrailersReceived):
-                    stream.trailers = [(name, value) for name, value in event.headers]
-                else:
-                    stream.ended = True
+                stream.ended = True
                 stream.news.set()
+        elif isinstance(event, TrailersReceived):
+            self._end_with(event)
         elif isinstance(event, StreamReset):
             stream = self.streams.get(event.stream_id)
             if stream is not None:
@@ -230,7 +232,7 @@ class Http2Connection:
     def _begin(self, event: RequestReceived) -> None:
         """A request has come: serve it, in a greenlet of its own."""
         stream_id = event.stream_id
-        if self._leaving or len(self.streams) >= self.limits.http2_streams:
+        if self._leaving or event.headers is None or len(self.streams) >= self.limits.http2_streams:
             self._writer.reject(stream_id, ErrorCodes.REFUSED_STREAM)
             self._charge(1)
             return
@@ -238,7 +240,7 @@ class Http2Connection:
         self._requests += 1
         stream = Stream(stream_id, self._writer, self.server.http_state)
         try:
-            request = request_of(event, self.limits)
+            request = request_of(self.server.http_state.parser, event.headers, event.stream_ended is not None)
         except ProtocolError as error:
             try:
                 self._h2.send_headers(stream_id, [(b":status", b"%d" % error.status)], end_stream=True)
@@ -250,6 +252,7 @@ class Http2Connection:
             self._charge(1)
             return
         stream.ended = event.stream_ended is not None
+        stream.length = request.length
         self.streams[stream_id] = stream
         spawn(self._serve, stream_id, request, stream)
 
@@ -283,11 +286,16 @@ class Http2Connection:
         counted = event.flow_controlled_length
         if stream is None or stream.lost is not None:
             self._writer.give_back(counted)
+            if event.stream_ended is not None:
+                # curl 7.88 has read the answer to what it now ends, and yet waits for any further frame.
+                self._h2.ping(_ENDED)
             return
         stream.received += len(event.data)
         if stream.received > self.limits.body:
-            stream.fail("the body is too long")
-            self._writer.reject(event.stream_id, ErrorCodes.CANCEL)
+            self._give_up(event.stream_id, stream, ProtocolError(413, "the body is too long"))
+            self._writer.give_back(counted)
+        elif not stream.end_is_right(event.stream_ended is not None):
+            self._give_up(event.stream_id, stream, ProtocolError(400, "the body is not as long as content-length says"))
             self._writer.give_back(counted)
         elif not event.data:
             self._charge(1)
@@ -296,3 +304,21 @@ class Http2Connection:
             stream.body += event.data
             stream.counted += counted
         stream.news.set()
+
+    def _end_with(self, event: TrailersReceived) -> None:
+        """A request's trailers have come."""
+        stream = self.streams.get(event.stream_id)
+        if stream is None or stream.lost is not None:
+            return
+        try:
+            stream.trailers = trailers_of(event.headers, self.limits)
+            if not stream.end_is_right(True):
+                raise ProtocolError(400, "the body is shorter than content-length says")
+        except ProtocolError as error:
+            self._give_up(event.stream_id, stream, error)
+        stream.news.set()
+
+    def _give_up(self, stream_id: int, stream: Stream, error: ProtocolError) -> None:
+        """The request of `stream` turns out to be malformed, or too large."""
+        stream.fail(str(error))
+        self._writer.reject(stream_id, ErrorCodes.PROTOCOL_ERROR if error.status == 400 else ErrorCodes.CANCEL)

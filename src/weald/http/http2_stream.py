@@ -2,8 +2,10 @@
 
 Called by: http2.py, whose connection makes them and hands them what comes.
 
-`request_of` reads the request's head; `Stream` is the channel of the exchange that answers it; `FrameWriter` writes the
-connection's frames.
+`Stream` is the channel of the exchange that answers the request; `FrameWriter` writes the connection's frames.
+
+h2 takes a malformed request for an error of the connection, which is that of a stream (RFC 9113 section 8.1.1): so h2
+is shown no fields, and http2_head.py judges them.
 
 Invariants:
 - Whoever has made h2 produce bytes flushes them; a lock keeps their order.
@@ -11,7 +13,6 @@ Invariants:
 """
 
 import errno
-import re
 from select import POLLHUP, POLLIN
 from typing import Any
 
@@ -21,8 +22,9 @@ from weald.http.channel import Channel
 from weald.http.disconnected import Disconnected
 from weald.http.extras import required
 from weald.http.fields import field_name, field_value
+from weald.http.http2_head import HOP_BY_HOP
 from weald.http.limits import Limits
-from weald.http.protocol import CHUNKED, TOKEN, ProtocolError, Request, cgi_name, is_authority
+from weald.http.protocol import CHUNKED
 from weald.http.state import ServerState
 from weald.http.wire import send
 
@@ -30,23 +32,18 @@ with required("HTTP/2", "h2", "hyperframe", "hpack"):
     from h2.config import H2Configuration
     from h2.connection import H2Connection
     from h2.errors import ErrorCodes
-    from h2.events import ConnectionTerminated, RequestReceived
+    from h2.events import ConnectionTerminated, RequestReceived, TrailersReceived
     from h2.exceptions import H2Error
     from h2.exceptions import ProtocolError as H2ProtocolError
     from h2.settings import SettingCodes, Settings
     from hpack import Decoder, HPACKError, OversizedHeaderListError
-    from hyperframe.frame import GoAwayFrame
+    from hyperframe.frame import GoAwayFrame, HeadersFrame
 
-__all__ = ["FrameWriter", "Stream", "new_h2", "request_of"]
+__all__ = ["FrameWriter", "Stream", "new_h2"]
 
 _PIECE = 1 << 16  # bytes of a body that are handed on at once
-_HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 # Windows at most of what may come for streams that were reset without counting against the client.
 _MAX_FORGIVEN = 16
-
-_good_method = re.compile(TOKEN + b"+").fullmatch
-_good_path = re.compile(rb'/[!"$-~]*').fullmatch
-_good_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
 
 # -------------------------------------------------------------------- h2
@@ -57,19 +54,48 @@ class _CompressionError(H2ProtocolError):
 
 
 class _Decoder(Decoder):
-    """HPACK's, which reports to h2 the error that RFC 9113 section 4.3 asks for."""
+    """HPACK's, which reports to h2 the error that RFC 9113 section 4.3 asks for, and shows it no fields.
+
+    `fields` are those of the last block.
+    """
+
+    fields: Any = ()
 
     def decode(self, data: Any, raw: bool = False) -> Any:
         try:
-            return super().decode(data, raw)
+            self.fields = super().decode(data, raw)
+            return []
         except OversizedHeaderListError:
             raise  # h2 tells the client to calm down
         except (HPACKError, IndexError, TypeError, UnicodeDecodeError) as error:
             raise _CompressionError(str(error)) from None
 
 
+class _Settings(Settings):
+    """Ours.  h2 would end the connection over a stream too many; http2.py refuses that stream (section 5.1.2)."""
+
+    max_concurrent_streams = 1 << 31
+
+
 class _H2(H2Connection):
-    """h2's connection, which by itself drops all responses under way when the client announces that it will leave."""
+    """h2's, which by itself ends the connection or drops responses under way where nothing asks for that."""
+
+    decoder: _Decoder
+    most_streams = 100
+
+    def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Any], list[Any]]:
+        """The event's `headers` are not judged yet; None: a stream too many, or fields in the middle of a body."""
+        frame.flags.discard("PRIORITY")  # section 5.3.2: that means nothing any more
+        unending = frame.stream_id in self.streams and "END_STREAM" not in frame.flags
+        if unending:
+            frame.flags.add("END_STREAM")
+        frames, events = super()._receive_headers_frame(frame)
+        for event in events:
+            if isinstance(event, RequestReceived | TrailersReceived):
+                # Counted here, where the frames behind this one have not been looked at.
+                crowded = isinstance(event, RequestReceived) and self.open_inbound_streams > self.most_streams
+                setattr(event, "headers", None if unending or crowded else self.decoder.fields)  # noqa: B010
+        return frames, events
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Any], list[Any]]:
         """Section 6.8: no stream is begun any more, those that run go on."""
@@ -78,9 +104,13 @@ class _H2(H2Connection):
 
 def new_h2(limits: Limits) -> H2Connection:
     """Return the protocol's state for a connection."""
-    made = _H2(H2Configuration(client_side=False, header_encoding=None))
+    config = H2Configuration(
+        client_side=False, header_encoding=None, validate_inbound_headers=False, normalize_inbound_headers=False
+    )
+    made = _H2(config)
+    made.most_streams = limits.http2_streams
     # Settings that are changed later would count only once the client has acknowledged them.
-    made.local_settings = Settings(
+    made.local_settings = _Settings(
         client=False,
         initial_values={
             SettingCodes.MAX_CONCURRENT_STREAMS: limits.http2_streams,
@@ -107,6 +137,7 @@ class FrameWriter:
         self.forgiven = 0
         self._h2 = h2
         self._sending = Lock()
+        self._failed = False  # has sending failed?
 
     def flush(self, more: bytes = b"") -> None:
         """Send what h2 has produced, and `more`.
@@ -114,12 +145,15 @@ class FrameWriter:
         Raises OSError, and closes the connection, if the client does not take it in time.
         """
         with self._sending:
+            if self._failed:
+                raise ConnectionResetError(errno.ECONNRESET, "the connection has ended")
             data = self._h2.data_to_send() + more
             if not data:
                 return
             try:
                 send(self.sock, data, self.limits.write_timeout)
             except OSError:
+                self._failed = True
                 self.sock.close()
                 raise
 
@@ -227,6 +261,7 @@ class Stream(Channel):
         self.body = bytearray()  # what has come of the request's body and is not read yet
         self.counted = 0  # bytes of flow control that `body` stands for: with the padding of its frames
         self.trailers: list[tuple[bytes, bytes]] = []
+        self.length = CHUNKED  # bytes of body that the head promises, or CHUNKED
         self.received = 0  # bytes
         self.ended = False  # has all of the request come?
         self.lost: OSError | None = None  # why nothing can be read or sent any more
@@ -238,6 +273,10 @@ class Stream(Channel):
         """Nothing can be read or sent any more, because of what `text` says."""
         self.lost = ConnectionResetError(errno.ECONNRESET, text)
         self.news.set()
+
+    def end_is_right(self, ended: bool) -> bool:
+        """Return whether the body's length so far, or with `ended` altogether, is what the head has promised."""
+        return self.length == CHUNKED or (self.received == self.length if ended else self.received <= self.length)
 
     def close(self) -> None:
         """The exchange has ended: end the stream as well, if its response is not complete with an error."""
@@ -309,7 +348,7 @@ class Stream(Channel):
     ) -> None:
         """`Channel.send_head`, in a HEADERS frame."""
         sent = [(b":status", b"%d" % code)]
-        sent += [(low, value) for name, value in fields if (low := name.lower()) not in _HOP_BY_HOP]
+        sent += [(low, value) for name, value in fields if (low := name.lower()) not in HOP_BY_HOP]
         end = last and not data
         self._send_fields(sent, end)
         self.finished = end
@@ -347,76 +386,3 @@ class Stream(Channel):
             self.finished = True
         else:
             self.send_data(b"", chunked, True)
-
-
-# -------------------------------------------------------------------- a request's head
-
-
-def request_of(event: RequestReceived, limits: Limits) -> Request:
-    """Return the request in a HEADERS frame, which h2 has checked (RFC 9113 section 8.3).
-
-    Raises ProtocolError for what h2 lets through and HTTP/1.1 would not.
-    """
-    pseudo: dict[bytes, bytes] = {}
-    request = Request()
-    request.version = "HTTP/2"
-    request.special = True
-    request.raw = []
-    request.fields = fields = _read_fields(event, request.raw, pseudo)
-    if len(request.raw) > limits.fields:
-        raise ProtocolError(431, f"more than {limits.fields} fields")
-    method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
-    if method == b"CONNECT":
-        raise ProtocolError(501, "this is no proxy")
-    if not _good_method(method):
-        raise ProtocolError(400, "malformed method")
-    if not _good_path(path) and not (path == b"*" and method == b"OPTIONS"):
-        raise ProtocolError(400, "malformed path")
-    if len(path) > limits.request_line:
-        raise ProtocolError(414, "the path is too long")
-    if b":authority" in pseudo:
-        authority = pseudo[b":authority"].decode("latin-1")
-        if fields.get("HTTP_HOST", authority) != authority:
-            raise ProtocolError(400, "two hosts")
-        fields["HTTP_HOST"] = authority
-    if not is_authority(fields.get("HTTP_HOST", "")):
-        raise ProtocolError(400, "malformed authority")
-    request.method, request.target = method.decode(), path.decode()
-    request.line = f"{request.method} {request.target} HTTP/2"
-    length = fields.get("CONTENT_LENGTH")
-    if length is not None and not (length.isascii() and length.isdigit() and len(length) <= 18):
-        raise ProtocolError(400, "malformed content-length")
-    has_body = event.stream_ended is None
-    request.length = int(length) if length is not None else CHUNKED if has_body else 0
-    if request.length > 0 and not has_body:
-        raise ProtocolError(400, "a content-length without a body")
-    if request.length > limits.body:
-        raise ProtocolError(413, "a body that is too long")
-    request.expect_continue = fields.get("HTTP_EXPECT", "").lower() == "100-continue" and request.has_body
-    return request
-
-
-def _read_fields(event: RequestReceived, raw: list[tuple[bytes, bytes]], pseudo: dict[bytes, bytes]) -> dict[str, str]:
-    """Return the fields of a HEADERS frame by their CGI names.
-
-    All fields are added to `raw` as they came, but for the pseudo-fields (":path"), which are added to `pseudo`.
-    """
-    fields: dict[str, str] = {}
-    for name, value in event.headers:
-        name, value = bytes(name), bytes(value)
-        if not _good_value(value):
-            raise ProtocolError(400, "control characters in a field")
-        if name.startswith(b":"):
-            pseudo[name] = value
-            continue
-        raw.append((name, value))
-        key = cgi_name(name)
-        if key is None:
-            continue
-        text = value.decode("latin-1")
-        if key in fields:
-            if key in ("HTTP_HOST", "CONTENT_LENGTH"):
-                raise ProtocolError(400, f"{name.decode()} came twice")
-            text = fields[key] + ("; " if key == "HTTP_COOKIE" else ", ") + text
-        fields[key] = text
-    return fields

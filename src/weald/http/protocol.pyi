@@ -83,5 +83,8 @@ def cgi_name(name: bytes) -> str | None:
 def is_authority(text: str) -> bool:
     """Return whether `text` may be the value of Host, or the authority of a target: a host, and maybe a port."""
 
+def judge_trailers(section: bytes, limits: Limits) -> list[_Field]:
+    """Return the fields of a trailer section with its empty line (RFC 9110 section 6.5).  Raises ProtocolError."""
+
 def tokens(value: str) -> list[str]:
     """Return the members of a comma-separated field value, in lower case (RFC 9110 section 5.6.1)."""

@@ -33,7 +33,9 @@ from weald.http.extras import required
 with required("HTTP server", "httptools"):
     httptools = import_module("httptools")
 
-__all__ = ["HeadParser", "ProtocolError", "Request", "RequestStream", "cgi_name", "is_authority", "tokens"]
+__all__ = [
+    "HeadParser", "ProtocolError", "Request", "RequestStream", "cgi_name", "is_authority", "judge_trailers", "tokens",
+]
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110 section 5.6.2
 _TEXT = rb"[\t\x20-\x7e\x80-\xff]"  # RFC 9110 section 5.5: field-vchar, SP, HTAB; obs-text
@@ -490,6 +492,23 @@ cdef Py_ssize_t body_length(length, coding, bint modern) except? -1:
     return CHUNKED
 
 
+def judge_trailers(bytes section, limits):
+    """The fields of a trailer section with its empty line (RFC 9110 section 6.5); raises ProtocolError."""
+    if len(section) > limits.trailers:
+        raise ProtocolError(431, f"trailers of more than {limits.trailers} bytes")
+    if not _trailers(section):
+        raise ProtocolError(400, "malformed trailers")
+    fields = []
+    for line in section.split(b"\r\n")[:-2]:
+        name, _, value = line.partition(b":")
+        if name.lower().replace(b"_", b"-") in _NOT_IN_TRAILERS:
+            raise ProtocolError(400, f"{name.decode()} in trailers")
+        fields.append((name, value.strip(b" \t")))
+    if len(fields) > limits.fields:
+        raise ProtocolError(431, f"more than {limits.fields} trailers")
+    return fields
+
+
 @cython.no_gc
 cdef class RequestStream:
     """RequestStream(parser): one connection's side.
@@ -724,19 +743,7 @@ cdef class RequestStream:
             if hopeless(buffer, start, start):
                 raise ProtocolError(400, "malformed trailers")
             return b""
-        if end - start > limit:
-            raise ProtocolError(431, f"trailers of more than {limit} bytes")
-        section = buffer[start:end]
-        if not _trailers(section):
-            raise ProtocolError(400, "malformed trailers")
-        lines = section.split(b"\r\n")[:-2]
-        if len(lines) > self.limits.fields:
-            raise ProtocolError(431, f"more than {self.limits.fields} trailers")
-        for line in lines:
-            name, _, value = line.partition(b":")
-            if name.lower().replace(b"_", b"-") in _NOT_IN_TRAILERS:
-                raise ProtocolError(400, f"{name.decode()} in trailers")
-            self.trailers.append((name, value.strip(b" \t")))
+        self.trailers.extend(judge_trailers(buffer[start:end], self.limits))
         self.start = end
         self.state = NO_BODY
         return None
