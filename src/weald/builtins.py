@@ -17,6 +17,7 @@ from stat import S_ISFIFO
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from weald._base.names import more_names
+from weald._base.originals import get_original
 from weald._base.waiting import POLLIN, is_ready, wait_until_ready
 from weald._core import Semaphore, wait_read
 
@@ -26,6 +27,7 @@ __imports__: list[str] = []
 __all__: list[Any] = ["input"]
 
 _input = _stdlib.input
+_dup2 = get_original("os", "dup2")  # the patched one would end others' waits
 _turn = Semaphore()
 _Line = TypeVar("_Line", str, bytes)
 
@@ -100,11 +102,11 @@ def _nothing_to_read(fd: int) -> Iterator[None]:
     inheritable = os.get_inheritable(fd)
     shared = os.dup(fd)
     try:
-        os.dup2(empty, fd, inheritable)
+        _dup2(empty, fd, inheritable)
         try:
             yield
         finally:
-            os.dup2(shared, fd, inheritable)
+            _dup2(shared, fd, inheritable)
     finally:
         for other in (empty, writer, shared):
             os.close(other)
@@ -132,11 +134,11 @@ def _reads_do_not_wait(fd: int) -> Iterator[None]:
     inheritable = os.get_inheritable(fd)
     shared = os.dup(fd)
     try:
-        os.dup2(own, fd, inheritable)
+        _dup2(own, fd, inheritable)
         try:
             yield
         finally:
-            os.dup2(shared, fd, inheritable)
+            _dup2(shared, fd, inheritable)
     finally:
         os.close(shared)
         os.close(own)

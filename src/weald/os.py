@@ -24,7 +24,7 @@ from weald._base import pipes
 from weald._base.children import await_change
 from weald._base.pipes import PIPE_BUF, is_stream
 from weald._base.waiting import POLLIN, POLLOUT, is_ready, retry
-from weald._core import asked_in_vain, before_io, get_hub_if_exists, wait_read, wait_write
+from weald._core import asked_in_vain, before_io, get_hub_if_exists, number_changes, number_ends, wait_read, wait_write
 
 if TYPE_CHECKING:
 
@@ -40,6 +40,7 @@ else:
 __implements__ = [
     "close",
     "closerange",
+    "dup2",
     "fdopen",
     "popen",
     "read",
@@ -61,7 +62,7 @@ _T = TypeVar("_T")
 _waitpid, _wait4, _waitid = _stdlib.waitpid, _stdlib.wait4, _stdlib.waitid
 _read = _stdlib.read
 _write = _stdlib.write
-_close, _closerange = _stdlib.close, _stdlib.closerange
+_close, _closerange, _dup2 = _stdlib.close, _stdlib.closerange, _stdlib.dup2
 
 fdopen = pipes.fdopen
 make_nonblocking = pipes.make_nonblocking
@@ -132,12 +133,28 @@ def popen(cmd: str, mode: str = "r", buffering: int = -1) -> Any:
 
 
 def close(fd: int) -> None:
-    """os.close(); of libuv's own descriptors, too: the loop opens others.  (libev does not tell which are its own.)"""
+    """os.close(); greenlets that wait for `fd` get OSError(EBADF).
+
+    If it is one of libuv's own descriptors, the loop opens another.  (libev does not tell which are its own.)
+    """
     hub = get_hub_if_exists()
     if hub is not None and type(fd) is int and 0 <= fd < 2**31 and hub.owns(fd):
         hub.close_range(partial(_close, fd), fd, fd + 1)
     else:
+        if isinstance(fd, int) and 0 <= fd < 2**31:
+            number_ends(fd)
         _close(fd)
+
+
+def dup2(fd: int, fd2: int, inheritable: bool = True) -> int:
+    """os.dup2(); greenlets that wait for what `fd2` was get OSError(EBADF)."""
+    change = partial(_dup2, fd, fd2, inheritable)
+    try:
+        old, new = index(fd), index(fd2)
+        _stdlib.fstat(old)  # if that is not open, `fd2` stays as it is
+    except (TypeError, OverflowError, OSError):
+        return change()  # says what is wrong
+    return change() if old == new or not 0 <= new < 2**31 else number_changes(new, change)
 
 
 def closerange(fd_low: int, fd_high: int, /) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from math import ceil
 from select import (
+    EPOLLET,
     EPOLLIN,
     EPOLLOUT,
     EPOLLPRI,
@@ -52,8 +53,9 @@ _epoll = _stdlib.epoll
 _LONGEST_POLL = 2**31 - 1  # milliseconds: poll(2) takes an int
 _PAUSE = 0.01  # seconds between two looks, where there is no descriptor to wait with
 _DEFAULT_MASK = POLLIN | POLLPRI | POLLOUT
-_READABLE = POLLIN | POLLHUP | POLLERR
-_WRITABLE = POLLOUT | POLLERR
+_READABLE = POLLIN | POLLHUP | POLLERR | POLLNVAL
+_WRITABLE = POLLOUT | POLLERR | POLLNVAL
+_EXCEPTIONAL = POLLPRI | POLLNVAL
 
 
 def _loop_events(masks: dict[int, int]) -> dict[int, int] | None:
@@ -91,15 +93,55 @@ def _wait(masks: dict[int, int], seconds: float | None) -> dict[int, int]:
     return {}
 
 
+def _wait_for_change(masks: dict[int, int], seconds: float | None) -> dict[int, int]:
+    """As `_wait`, where something is reported on and on that the caller does not look for: wait for news."""
+    if waits_natively():
+        return _wait(masks, _PAUSE if seconds is None else min(seconds, _PAUSE))
+    try:
+        made = _epoll()
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        sleep(_PAUSE if seconds is None else min(seconds, _PAUSE))
+        return {}
+    with made as inner:
+        for fd, mask in masks.items():
+            with suppress(OSError):  # closed meanwhile, which the caller will find
+                inner.register(fd, mask | EPOLLET)
+        known = dict(inner.poll(0))
+        if not any(events & ~(POLLHUP | POLLERR) for events in known.values()):
+            poll_fds({inner.fileno(): READ}, seconds)
+    return {}
+
+
 def _ready(
-    poller: "_stdlib.poll", masks: dict[int, int], seconds: float | None, changes: bool
+    poller: "_stdlib.poll",
+    masks: dict[int, int],
+    seconds: float | None,
+    changes: bool,
+    counts: dict[int, int] | None = None,
 ) -> list[tuple[int, int]]:
     """Return what `poller` finds, as soon as it finds anything, or after `seconds`.
 
-    `masks` is what it looks for; `changes`, whether others may change that meanwhile.  What the loop has reported, and
-    somebody else has taken before this greenlet ran, counts as found: it was there.
+    `masks` is what it looks for; `changes`, whether others may change that meanwhile; `counts`, which events of a
+    descriptor count (None: all).  What the loop has reported, and somebody else has taken before this greenlet ran,
+    counts as found: it was there.  With `counts`, raises OSError(EBADF) for what is not open at the beginning.
     """
-    found = poller.poll(0)
+    idle = False  # whether something has come up that does not count, and would do so at once again
+
+    def find() -> list[tuple[int, int]]:
+        nonlocal idle
+        found = poller.poll(0)
+        idle = False
+        if counts is None or not found:
+            return found
+        counted = [(fd, events) for fd, events in found if events & counts[fd]]
+        idle = not counted
+        return counted
+
+    found = find()
+    if counts is not None and any(events & POLLNVAL for _, events in found):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     if found or seconds == 0.0:
         sleep(0)
         return found
@@ -107,10 +149,15 @@ def _ready(
     reported: dict[int, int] = {}
 
     def wait(limit: float | None) -> None:
-        reported.update(_wait(masks, limit) if wanted is None else poll_fds(wanted, limit))
+        if idle:
+            _wait_for_change(masks, limit)
+        else:
+            reported.update(_wait(masks, limit) if wanted is None else poll_fds(wanted, limit))
 
     def look() -> list[tuple[int, int]]:
-        found = poller.poll(0)
+        found = find()
+        if idle:
+            reported.clear()  # it reports the end of a connection as both
         if found or not reported:
             return found
         events = {
@@ -152,7 +199,7 @@ def select(
 ) -> tuple[list[Any], list[Any], list[Any]]:
     """select.select(); waits up to `timeout` seconds, None for ever.  Any descriptor will do, above 1023 too.
 
-    Raises OSError(EBADF) if one is not open.
+    Raises OSError(EBADF) if one is not open.  What is closed meanwhile is ready, as the system has it.
     """
     if timeout is not None:
         timeout = _to_seconds(timeout)
@@ -160,7 +207,7 @@ def select(
             raise ValueError("timeout must be non-negative")
     masks: dict[int, int] = {}
     wanted = []
-    for files, mask, ready in ((rlist, POLLIN, _READABLE), (wlist, POLLOUT, _WRITABLE), (xlist, POLLPRI, POLLPRI)):
+    for files, mask, ready in ((rlist, POLLIN, _READABLE), (wlist, POLLOUT, _WRITABLE), (xlist, POLLPRI, _EXCEPTIONAL)):
         numbered = [(_fileno(file), file) for file in files]
         wanted.append((numbered, ready))
         for fd, _ in numbered:
@@ -168,9 +215,11 @@ def select(
     poller = _poll()
     for fd, mask in masks.items():
         poller.register(fd, mask)
-    found = dict(_ready(poller, masks, timeout, changes=False))
-    if any(events & POLLNVAL for events in found.values()):
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    counts: dict[int, int] = {}
+    for numbered, ready in wanted:
+        for fd, _ in numbered:
+            counts[fd] = counts.get(fd, POLLNVAL) | ready
+    found = dict(_ready(poller, masks, timeout, False, counts))
     r, w, x = ([file for fd, file in numbered if found.get(fd, 0) & ready] for numbered, ready in wanted)
     return r, w, x
 
@@ -300,9 +349,10 @@ class epoll:
             found = until(self._descriptor.wait_read, timeout, self._epoll.poll, 0, maxevents) or []
         except TimeoutError:
             return self._epoll.poll(0, maxevents)
-        except OSError:
-            if deadline is None or not self.closed:
+        except OSError as error:
+            if deadline is None or error.errno not in (errno.EBADF, errno.EINVAL):
                 raise
+            # Closed meanwhile, or another file by now: nothing will come of it.
             sleep(max(deadline - monotonic(), 0.0))
             return []
         return found

@@ -38,8 +38,10 @@ from socket import (  # type: ignore[attr-defined]
     MSG_FASTOPEN,
     MSG_PEEK,
     MSG_WAITALL,
+    SO_ERROR,
     SOCK_NONBLOCK,
     SOCK_STREAM,
+    SOL_SOCKET,
     AddressFamily,
     SocketKind,
     _GiveupOnSendfile,
@@ -100,6 +102,8 @@ _Address = Any  # as the address family has it: (host, port), a path, …
 # With these flags a call on a blocking socket returns at once, whatever the timeout.
 _NEVER_WAITS = MSG_DONTWAIT | MSG_ERRQUEUE
 
+_HUNG_UP_PAUSE = 0.01  # seconds between two tries of a call that the loop takes to be ready for ever
+
 _create_server = _stdlib.create_server
 _family = cast(Callable[[_Base], int], _Base.__dict__["family"].__get__)
 _accept = cast(Callable[[_Base], tuple[int, Any]], _Base.__dict__["_accept"])
@@ -142,7 +146,7 @@ class socket(_stdlib.socket):
     def detach(self) -> int:
         """Give the descriptor away, blocking if there is no timeout; greenlets that wait on it get OSError(EBADF)."""
         blocking = self._descriptor.timeout is None
-        self._descriptor.close()
+        self._descriptor.detach()
         fd = _Base.detach(self)
         if blocking and fd >= 0:
             with suppress(OSError):  # closed behind our back
@@ -194,7 +198,36 @@ class socket(_stdlib.socket):
             if timeout == 0.0 or (flags & _NEVER_WAITS and timeout is None):
                 _core.asked_in_vain()
                 raise
+        if wait == self._descriptor.wait_read:
+            return retry(wait, timeout, self._read_again, call, *args)  # type: ignore[no-any-return]
         return retry(wait, timeout, call, self, *args)
+
+    def _read_again(self, call: Callable[..., _T], *args: Any) -> _T:
+        """`call(self, *args)` after a wait.
+
+        Where a socket was shut down for reading and the system tells that only who blocks (datagrams, listeners), it
+        is asked as it is by who blocks; with a timeout the time has to pass, as it has to on an unpatched socket.
+        """
+        try:
+            return call(self, *args)
+        except BlockingIOError:
+            fd = self.fileno()
+            if fd < 0 or not _core.hung_up(fd):
+                raise
+            if self._descriptor.timeout is not None:
+                sleep(_HUNG_UP_PAUSE)
+                raise
+        os.set_blocking(fd, True)
+        try:
+            return call(self, *args)
+        finally:
+            if self.fileno() == fd:
+                os.set_blocking(fd, False)
+
+    def shutdown(self, how: int, /) -> None:
+        """End one direction or both; greenlets that wait in the other calls hear of it at once."""
+        _Base.shutdown(self, how)
+        self._descriptor.rouse()
 
     def _unfinished(self, flags: int) -> bool:
         """Return whether a call that has moved some bytes has to go on, as it does on a blocking stream."""
@@ -367,9 +400,14 @@ class socket(_stdlib.socket):
                 self._descriptor.wait_write(None if deadline is None else max(deadline - monotonic(), 0.0))
             except TimeoutError as timed_out:
                 late = timed_out  # perhaps just because others had kept the loop busy
-            # Asking again, rather than for SO_ERROR, also tells Linux that the outcome is known: else
-            # the next connect would report this attempt's.
+            outcome = self.getsockopt(SOL_SOCKET, SO_ERROR)
+            if outcome == errno.ECONNRESET:
+                return outcome  # shut down meanwhile: asking again would begin another attempt
+            # Asking again also tells Linux that the outcome is known: else the next connect would report this
+            # attempt's.
             error = _Base.connect_ex(self, address)
+            if outcome:
+                return outcome
             if late is not None and error in (errno.EINPROGRESS, errno.EALREADY):
                 raise late
         return 0 if error == errno.EISCONN else error

@@ -10,6 +10,9 @@ from greenlet import GreenletExit, getcurrent
 from weald._core import forks as _forks  # for its effect: hubs begin anew in a fork's child
 from weald._core.descriptor import (
     Descriptor,
+    hung_up,
+    number_changes,
+    number_ends,
     recv,
     recv_into,
     send,

@@ -973,6 +973,25 @@ class Descriptor:
         """Park until it is writable.  TimeoutError after `timeout` seconds, OSError(EBADF) if it is closed."""
     def close(self) -> None:
         """Have everyone who waits raise OSError(EBADF), and leave the loops.  Call it before close(2).  Idempotent."""
+    def detach(self) -> None:
+        """As `close`, for a number that stays open: who merely looks at it (select, a watcher) goes on looking."""
+    def rouse(self) -> None:
+        """Have everyone who reads or writes try again: a socket was shut down, of which loops do not hear always."""
+
+def number_ends(fd: int) -> None:
+    """Descriptor `fd` is about to be closed, or to become another file: who waits for it gets OSError(EBADF).
+
+    For numbers that no Descriptor closes.  Whoever looks at it in `poll_fds` is told that it is ready.
+    """
+
+def number_changes(fd: int, change: Callable[[], _T]) -> _T:
+    """Return `change()`, which makes descriptor `fd` another file; who reads or writes there gets OSError(EBADF).
+
+    Who merely looks at the number (`poll_fds`, a watcher) looks at the new file from then on.
+    """
+
+def hung_up(fd: int) -> bool:
+    """Whether nothing more will come from socket `fd`: the other side has ended, or it was shut down for reading."""
 
 def wait_read(fileno: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
     """Park until descriptor `fileno` is readable, up to `timeout` seconds (None: for ever).

@@ -20,6 +20,8 @@ cdef class FdEntry(Target):
     cdef WaitList writers
     cdef list listeners
     cdef int wanted(self) except -1
+    cdef int wanted_by_listeners(self) except -1
+    cdef int change(self) except -1
     cdef int arm(self, int events) except -1
     cdef int wait(self, int events, double timeout) except -1
     cdef int listen(self, Listener listener) except -1
@@ -27,6 +29,8 @@ cdef class FdEntry(Target):
     cdef int renew(self) except -1
     cdef int release(self) except -1
     cdef int discard(self) except -1
+    cdef int detach(self) except -1
+    cdef int rouse(self) except -1
     cdef int leave(self) except -1
 
 cdef FdEntry entry_for(Hub hub, int fd)

@@ -26,7 +26,7 @@ from libc.string cimport memcpy
 
 from weald._core.hub cimport Hub, Waiter
 from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT, Target
-from weald._core.threads cimport current_hub, has_hub
+from weald._core.threads cimport current_hub, has_hub, living_hubs
 from weald._core.waiters cimport WaitList, append, park_listed, remove, seconds, wake_all
 from weald._core.yielding cimport give_way
 from weald._core.yielding import sleep
@@ -55,6 +55,14 @@ cdef extern from *:
     #include <sys/socket.h>
     #include <structmember.h>  /* PyMemberDef, which Python.h has from 3.12 on */
     static void weald_set_errno(int value) { errno = value; }
+
+    /* Whether nothing more will come, also where the system tells only who blocks: a datagram socket that is shut down
+     * for reading, a listener that is shut down. */
+    static int weald_hung_up(int fd)
+    {
+        struct pollfd asked = {fd, POLLRDHUP, 0};
+        return poll(&asked, 1, 0) > 0 && asked.revents & (POLLRDHUP | POLLHUP);
+    }
 
     /* Whether no more will come than has. */
     static int weald_end_of_stream(int fd)
@@ -90,12 +98,14 @@ cdef extern from *:
     object receive_small "weald_receive_small"(int, Py_ssize_t, int, ssize_t *)
     void set_errno "weald_set_errno"(int)
     bint end_of_stream "weald_end_of_stream"(int) nogil
+    bint c_hung_up "weald_hung_up"(int) nogil
     Py_ssize_t slot_offset "weald_slot_offset"(object)
 
 cdef object type_of = _base_socket.type.__get__
 cdef int SOCK_STREAM = int(_socket.SOCK_STREAM)
 cdef enum:
     TYPE_MASK = 0xF  # a socket's type without flags such as SOCK_NONBLOCK: include/linux/net.h
+cdef double HUNG_UP_PAUSE = 0.01  # seconds
 cdef object CLOSED = object()  # what waiters of a closed descriptor are woken with
 
 
@@ -118,12 +128,16 @@ cdef class FdEntry(Target):
 
     cdef int wanted(self) except -1:
         """The events that somebody waits for."""
-        cdef int events = 0
-        cdef Listener listener
+        cdef int events = self.wanted_by_listeners()
         if self.readers.head != NULL:
             events |= READ_EVENT
         if self.writers.head != NULL:
             events |= WRITE_EVENT
+        return events
+
+    cdef int wanted_by_listeners(self) except -1:
+        cdef int events = 0
+        cdef Listener listener
         if self.listeners:
             for listener in self.listeners:
                 events |= listener.events
@@ -242,6 +256,41 @@ cdef class FdEntry(Target):
         wake_all(&self.writers, CLOSED)
         for listener in self.listeners or ():
             listener.ready(listener.events)
+
+    cdef int detach(self) except -1:
+        """The number is given away: wake with an error who reads and writes; who only looks at the number goes on."""
+        wake_all(&self.readers, CLOSED)
+        wake_all(&self.writers, CLOSED)
+        return self.release()
+
+    cdef int rouse(self) except -1:
+        """Have who reads or writes try again."""
+        wake_all(&self.readers, None)
+        wake_all(&self.writers, None)
+        return 0
+
+    cdef int change(self) except -1:
+        """The number has become another file: wake with an error who reads and writes, watch it for who looks on."""
+        cdef Listener listener
+        wake_all(&self.readers, CLOSED)
+        wake_all(&self.writers, CLOSED)
+        try:
+            self.watch = self.hub.backend.watch(self.fd, self)
+            self.always = False
+        except PermissionError:
+            self.always = True
+            for listener in self.listeners or ():
+                listener.ready(listener.events)
+            return 0
+        return self.watch.update(self.wanted_by_listeners())
+
+    def detach_later(self):
+        """`detach`, from another thread."""
+        self.detach()
+
+    def rouse_later(self):
+        """`rouse`, from another thread."""
+        self.rouse()
 
     def reopen(self):
         """The loop has lost its descriptors: be watched anew."""
@@ -450,6 +499,34 @@ cdef class Descriptor:
                 # The loop is another thread's: only that thread may touch it.
                 entry.hub.run_callback_threadsafe(entry.close)
 
+    def detach(self):
+        """As `close`, for a number that stays open: who merely looks at it (select, a watcher) goes on looking."""
+        cdef FdEntry entry
+        if self.number < 0:
+            return
+        self.number = -1
+        entries, self.others = [self.entry, *(self.others or ())], None
+        self.entry = None
+        for entry in entries:
+            if entry is None or entry.gone:
+                continue
+            if entry.hub.thread_ident == PyThread_get_thread_ident():
+                entry.detach()
+            else:
+                entry.hub.run_callback_threadsafe(entry.detach_later)
+
+    def rouse(self):
+        """Have everyone who reads or writes try again: a socket was shut down, of which loops do not hear always."""
+        cdef FdEntry entry
+        self.drained = False
+        for entry in [self.entry, *(self.others or ())]:
+            if entry is None or entry.gone:
+                continue
+            if entry.hub.thread_ident == PyThread_get_thread_ident():
+                entry.rouse()
+            else:
+                entry.hub.run_callback_threadsafe(entry.rouse_later)
+
     cdef bint is_stream(self, object sock) except -1:
         if self.kind == UNKNOWN:
             self.kind = STREAM if type_of(sock) & TYPE_MASK == SOCK_STREAM else NO_STREAM
@@ -459,6 +536,7 @@ cdef class Descriptor:
         """recv(2), parking as the timeout says: how many bytes came into `buffer`; NULL: the bytes themselves."""
         cdef ssize_t n
         cdef int error
+        cdef bint waited = False
         cdef double end = -1.0
         if size == 0:  # nothing is asked of the system, as the standard library has it
             return b"" if buffer == NULL else 0
@@ -485,6 +563,14 @@ cdef class Descriptor:
             if error != EAGAIN or self.limit == 0.0 or flags & MSG_DONTWAIT:
                 give_way(error == EAGAIN)
                 raise OSError(error, os.strerror(error))
+            if waited and c_hung_up(self.number):
+                if self.limit < 0.0:
+                    return b"" if buffer == NULL else 0
+                # Ready for ever, with nothing to read: as without us, the time must pass.
+                if current_hub().backend.time() >= end:
+                    raise TimeoutError("timed out")
+                sleep(HUNG_UP_PAUSE)
+            waited = True
             if self.limit > 0.0:
                 # Only a spurious wake-up comes here twice.
                 if end < 0.0:
@@ -648,6 +734,52 @@ def sendall(self, data, int flags=0, /):
 
 
 # ------------------------------------------------------------------ raw descriptors
+
+def number_ends(int fd):
+    """Descriptor `fd` is about to be closed, or to become another file: who waits for it gets OSError(EBADF).
+
+    For numbers that no Descriptor closes.  Whoever looks at it in `poll_fds` is told that it is ready.
+    """
+    cdef Hub hub
+    cdef FdEntry entry
+    for hub in living_hubs():
+        entry = hub.fds[fd] if 0 <= fd < len(hub.fds) else None
+        if entry is None or entry.gone:
+            continue
+        if hub.thread_ident == PyThread_get_thread_ident():
+            entry.close()
+        else:
+            hub.run_callback_threadsafe(entry.close)
+
+
+def number_changes(int fd, change):
+    """Return `change()`, which makes descriptor `fd` another file; who reads or writes there gets OSError(EBADF).
+
+    Who merely looks at the number (`poll_fds`, a watcher) looks at the new file from then on.
+    """
+    cdef Hub hub
+    cdef FdEntry entry, own = None
+    for hub in living_hubs():
+        entry = hub.fds[fd] if 0 <= fd < len(hub.fds) else None
+        if entry is None or entry.gone:
+            continue
+        if hub.thread_ident == PyThread_get_thread_ident():
+            own = entry
+        else:
+            hub.run_callback_threadsafe(entry.close)
+    if own is None:
+        return change()
+    own.leave()
+    try:
+        return change()
+    finally:
+        own.change()
+
+
+def hung_up(int fd):
+    """Whether nothing more will come from socket `fd`: the other side has ended, or it was shut down for reading."""
+    return c_hung_up(fd)
+
 
 cdef int check_fd(int fd) except -1:
     if fd < 0:

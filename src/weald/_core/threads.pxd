@@ -6,4 +6,5 @@ cdef Hub current_hub_or_none()
 cdef bint has_hub() noexcept
 cdef bint in_main_thread() noexcept
 cdef bint is_exiting() noexcept
+cdef list living_hubs()
 cdef list adopt_process()

@@ -88,6 +88,11 @@ cdef bint is_exiting() noexcept:
     return exiting
 
 
+cdef list living_hubs():
+    """The hubs of all threads."""
+    return list(hubs)
+
+
 def get_hub():
     """This thread's hub, made at the first call.
 

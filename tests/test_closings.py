@@ -1,0 +1,112 @@
+"""What becomes of a waiting call when what it waits for is closed, shut down, given away or replaced.
+
+Each pair of call and action is run by closings.py on the unpatched standard library and on the patched one.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import closings
+import pytest
+from helpers import PATIENCE, Thread, settle, tick
+
+import weald
+from weald import os as weald_os
+from weald import select as weald_select
+from weald import socket as weald_socket
+from weald import spawn
+
+TAKEN_AWAY = {"close", "os_close", "detach", "dup2"}
+
+
+def run(mode: str, kind: str, *files: str) -> dict[tuple[str, float | None], str]:
+    program = Path(__file__).with_name("closings.py")
+    done = subprocess.run(
+        [sys.executable, str(program), mode, kind, *files], capture_output=True, text=True, timeout=2 * PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+    return {(action, limit): result for action, limit, result in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize("kind", closings.KINDS)
+def test_as_the_standard_library(kind: str, certificate: Any) -> None:
+    """Patched, who reads, writes, accepts or connects is told at once that the descriptor was taken away: EBADF.
+
+    A plain thread goes on with what is no longer the socket's, or learns of it when its time is up.
+    """
+    files = (str(certificate.cert), str(certificate.key)) if kind.startswith("Ssl") else ()
+    plain, patched = run("plain", kind, *files), run("patched", kind, *files)
+    expected = dict(plain)
+    for action, limit in plain:
+        calls = kind not in closings.LOOKING and not kind.endswith("SelectorObject")
+        stays = (kind, action) == ("File", "close") or (kind == "EpollObject" and limit is not None)
+        if calls and action in TAKEN_AWAY and not stays:
+            expected[action, limit] = "OSError EBADF"
+        elif action == "shutdown_write" and "Send" in kind:
+            # A Unix socket wakes only who blocks in the system, not who waits with a timeout.
+            expected[action, limit] = plain[action, None]
+    assert patched == expected
+
+
+def test_a_number_that_becomes_another_socket(io_loop: str) -> None:
+    """dup2 over a socket that the loop knows: it is the new one that is watched from then on."""
+    a, b = weald_socket.socketpair()
+    c, d = weald_socket.socketpair()
+    with a, b, c, d:
+        b.send(b"x")
+        reader = spawn(a.recv, 1)
+        assert reader.get(timeout=PATIENCE) == b"x"  # the loop watches it still
+        looker = spawn(weald_select.select, [a], [], [])
+        settle()
+        weald_os.dup2(c.fileno(), a.fileno())
+        reader = spawn(a.recv, 1)
+        settle()
+        assert not reader.ready() and not looker.ready()
+        d.send(b"yz")
+        assert reader.get(timeout=PATIENCE) in (b"y", b"z") and looker.get(timeout=PATIENCE) == ([a], [], [])
+
+
+def test_dup2_that_fails_takes_nothing_away(io_loop: str) -> None:
+    a, b = weald_socket.socketpair()
+    with a, b:
+        reader = spawn(a.recv, 1)
+        settle()
+        closed = os.dup(b.fileno())
+        os.close(closed)
+        for wrong in closed, -1:
+            with pytest.raises(OSError):
+                weald_os.dup2(wrong, a.fileno())
+        with pytest.raises(OSError):
+            weald_os.dup2(b.fileno(), -1)
+        with pytest.raises(TypeError):
+            weald_os.dup2("1", 2)  # type: ignore[arg-type]
+        assert weald_os.dup2(a.fileno(), a.fileno()) == a.fileno()
+        b.send(b"x")
+        assert reader.get(timeout=PATIENCE) == b"x"
+
+
+def test_who_waits_in_another_threads_loop_hears_of_it(io_loop: str) -> None:
+    for action in (weald_os.close, lambda fd: weald_os.dup2(0, fd)):
+        a, b = socket.socketpair()
+        number = a.detach()
+        parked: list[Any] = []
+
+        def wait(number: int = number, parked: list[Any] = parked) -> Any:
+            reader = spawn(weald.socket.wait_read, number)
+            settle()
+            parked.append(1)
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                reader.get(timeout=PATIENCE)
+            return True
+
+        thread = Thread(wait)
+        while not parked:
+            weald.sleep(tick(1))
+        action(number)
+        assert thread.wait() is True
+        b.close()
