@@ -354,7 +354,7 @@ def test_a_fork_that_fails_is_tried_again(folder: Path) -> None:
         wait_until(lambda: len({served.get() for _ in range(20)}) == 2 and served.get().startswith("2 "))
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH, signal.SIGALRM])
+@pytest.mark.parametrize("number", [signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH, signal.SIGALRM])
 def test_a_signal_that_means_nothing_here_ends_nothing(folder: Path, number: int) -> None:
     with serving(folder, "--workers", "2") as served:
         served.signal(number)

@@ -1,7 +1,7 @@
 """What a WSGI application reads a request's body from, and what it hands a file to the server in.
 
 Called by: wsgi.pyx, which puts `Input` into `wsgi.input`; server.py, which puts `FileWrapper` into
-`wsgi.file_wrapper`; channel.pyx, exchange.pyx and http2_stream.py for the exception; weald.compat.
+`wsgi.file_wrapper`; weald.serve.static; channel.pyx, exchange.pyx and http2_stream.py for the exception; weald.compat.
 """
 
 from collections.abc import Callable, Iterator

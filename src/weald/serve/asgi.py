@@ -67,6 +67,7 @@ def servers(
         for prefix, (application, interface) in applications.items()
     }
     application = mounts.pop("")
+    mounts |= {prefix: _as_wsgi(static, config) for prefix, static in wsgi.static_folders(config).items()}
     handler_class: Any = ASGIExchange
     if log is not None:
         line = FORMATS[config.access_log]

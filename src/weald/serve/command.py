@@ -154,6 +154,15 @@ def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
 )
 @_option(
     "Addresses",
+    "--static",
+    "static",
+    multiple=True,
+    metavar="/PREFIX=DIR",
+    help="Answer paths below the prefix with the files of a folder; may come again.",
+)
+@_option("Addresses", "--static-max-age", default=60, show_default=True, help="Seconds that clients may keep those.")
+@_option(
+    "Addresses",
     "--header",
     "headers",
     multiple=True,

@@ -18,6 +18,7 @@ from weald.http.limits import Limits
 from weald.serve.errors import ConfigError
 from weald.serve.listeners import parse_bind
 from weald.serve.process import find_ids, usable_cores
+from weald.serve.static import parse_static
 
 __all__ = [
     "Config",
@@ -81,6 +82,8 @@ class Config:
     http2: bool = True  # for clients that ask for it; needs h2
     limits: Limits = field(default_factory=Limits)
     websocket: dict[str, Any] = field(default_factory=dict)  # changes to weald.http.websocket.Options
+    static: tuple[str, ...] = ()  # "/prefix=DIR"
+    static_max_age: int = 60  # seconds that clients may keep a file without asking
     methods: str | None = None  # those that the application gets, with commas; None for all
 
     def check(self) -> None:
@@ -111,6 +114,7 @@ class Config:
                 raise ConfigError(f"--{name}: {error}") from None
         self.fields()
         self.allowed_methods()
+        self.check_static()
         if (self.sni or self.client_ca or self.ciphers) and not self.certfile:
             raise ConfigError("--sni, --client-ca and --ciphers need --certfile")
         if self.access_log not in LOG_FORMATS:
@@ -122,6 +126,7 @@ class Config:
             "max_requests",
             "max_requests_jitter",
             "max_memory",
+            "static_max_age",
         ):
             if not 0 <= getattr(self, name) < 1e9 and not (name == "max_memory" and getattr(self, name) >= 0):
                 raise ConfigError(f"--{name.replace('_', '-')} must be a number from 0 on")
@@ -147,6 +152,16 @@ class Config:
             found.append((name, value.strip()))
         return found
 
+    def check_static(self) -> None:
+        """Raises ConfigError."""
+        taken = {mount.partition("=")[0] for mount in self.mounts}
+        for prefix, folder in map(parse_static, self.static):
+            if prefix in taken:
+                raise ConfigError(f"--static: {prefix} is taken already")
+            taken.add(prefix)
+            if not os.path.isdir(folder):
+                raise ConfigError(f"--static: there is no folder {folder}")
+
     def allowed_methods(self) -> frozenset[str]:
         """The names in `methods`; empty for all.  Raises ConfigError."""
         names = [name.strip() for name in (self.methods or "").split(",") if name.strip()]
@@ -170,7 +185,8 @@ class Config:
             name, _, files = setting.partition("=")
             sni.append(name + "=" + ":".join(os.path.abspath(path) if path else "" for path in files.split(":")))
         paths = {name: os.path.abspath(getattr(self, name)) for name in names}
-        return replace(self, sni=tuple(sni), **paths)
+        static = tuple(f"{prefix}={os.path.abspath(folder)}" for prefix, folder in map(parse_static, self.static))
+        return replace(self, sni=tuple(sni), static=static, **paths)
 
 
 def parse_limits(settings: Iterable[str]) -> Limits:

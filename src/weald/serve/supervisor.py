@@ -32,6 +32,7 @@ from weald.serve.listeners import describe, parse_bind, refuse_newcomers
 from weald.serve.metrics import Metrics
 from weald.serve.process import become, open_error_log, remove_pid_file, write_pid_file
 from weald.serve.tls import tls_context
+from weald.serve.upgrade import Handover, start_program
 
 __all__ = ["run"]
 
@@ -39,10 +40,12 @@ _YOUNG = 10.0  # seconds: a worker that dies sooner is replaced after a pause
 _PAUSE = 1.0
 _MORE_WORKERS = 8  # that SIGTTIN may add
 _EXIT = 3.0  # seconds for a worker's exit functions, when its requests have taken all of `graceful_timeout`
+_SYSTEMD = "systemd"  # the name of its sockets when they are handed on
+_METRICS = "metrics "  # what the names of the listeners of the metrics begin with
 _OWN_END = 2.0  # seconds by which a worker that hangs should have ended itself before it is killed from here
 _SIGNALS = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD),
-    *(signal.SIGTTIN, signal.SIGTTOU, signal.SIGALRM),
+    *(signal.SIGTTIN, signal.SIGTTOU, signal.SIGALRM, signal.SIGWINCH),
 )
 
 
@@ -92,11 +95,17 @@ class Supervisor:
             inherited = systemd.inherited_sockets()
         except (OSError, ValueError) as error:
             raise ConfigError(f"the sockets from systemd cannot be used: {error}") from None
+        self.handover = Handover()  # from the process that has started this one in its place
+        inherited = inherited or self.handover.take(_SYSTEMD)
         self.listeners = list(inherited)
+        self.named = {_SYSTEMD: list(inherited)} if inherited else {}  # all listeners, by what they are called
         self.own_listeners: list[socket.socket] = []  # those that end with us
         self.paths: list[str] = []  # of our Unix sockets
         for bind in () if inherited else config.binds:
-            found = listeners.bind_address(bind, config.backlog, int(config.socket_mode, 8))
+            found = self.handover.take(bind) or listeners.bind_address(
+                bind, config.backlog, int(config.socket_mode, 8)
+            )
+            self.named[bind] = found
             self.listeners += found
             address = parse_bind(bind)
             if not isinstance(address, int):  # a descriptor that was open already is somebody else's, too
@@ -107,7 +116,14 @@ class Supervisor:
         most = config.workers + _MORE_WORKERS
         self.stacks = [os.memfd_create(f"weald-worker-{slot}") for slot in range(most)]
         self.metrics = Metrics(most)
-        self.metrics_listeners = listeners.bind_address(config.metrics, config.backlog) if config.metrics else []
+        self.metrics_listeners: list[socket.socket] = []
+        if config.metrics:
+            name = _METRICS + config.metrics
+            found = self.handover.take(name) or listeners.bind_address(config.metrics, config.backlog)
+            self.metrics_listeners = self.named[name] = found
+        self.handover.close_rest()
+        self.next_program = 0  # the process that is to take our place
+        self.resting = False  # have the workers been stopped, while the next program serves?
         self.children: dict[int, Child] = {}
         self.selector = selectors.DefaultSelector()
         self.restarts: list[tuple[float, int]] = []  # when to start a slot's worker again
@@ -248,7 +264,8 @@ class Supervisor:
         """When all are ready: say so, the first time and after each reload."""
         if self.stopping or any(not child.ready for child in self.children.values()):
             return
-        systemd.notify("READY=1", f"MAINPID={os.getpid()}")
+        if not self.resting:
+            systemd.notify("READY=1", f"MAINPID={os.getpid()}")
         if self.reload_began:
             took = monotonic() - self.reload_began
             self.reload_began = 0.0
@@ -273,6 +290,8 @@ class Supervisor:
                 return
             if not pid:
                 return
+            if pid == self.next_program:
+                self.on_next_program_exit(os.waitstatus_to_exitcode(status))
             child = self.children.pop(pid, None)
             if child is not None:
                 self.on_exit(child, os.waitstatus_to_exitcode(status))
@@ -328,7 +347,11 @@ class Supervisor:
     # ---------------------------------------------------------------- what we are told
 
     def reload(self) -> None:
-        """Replace each worker by one with the code of now."""
+        """Replace each worker by one with the code of now; start them again, if they rest."""
+        if self.resting:
+            self.resting = False
+            self.start_all()
+            return
         say("reloading")
         self.reload_began, self.kept = monotonic(), 0
         systemd.notify("RELOADING=1")
@@ -367,18 +390,54 @@ class Supervisor:
             if child.slot >= count and not child.stopping:
                 self.stop(child)
 
+    def start_next_program(self) -> None:
+        """Start the program that is to take our place, with our listeners.  It fails alone: we go on."""
+        if self.next_program or self.handover.parent_is_there():
+            other = self.next_program or self.handover.parent
+            say(f"no further program is started while {other} is there, too")
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            self.next_program = start_program(self.named, _SIGNALS)
+        except OSError as error:
+            say(f"cannot start another program: {error.strerror or error}")
+            return
+        say(f"process {self.next_program} starts beside this one, {os.getpid()}")
+
+    def on_next_program_exit(self, code: int) -> None:
+        """The program that was to take our place has ended."""
+        how = f"signal {-code}" if code < 0 else f"status {code}"
+        say(f"process {self.next_program} has ended ({how}); this one goes on")
+        self.next_program = 0
+        if self.resting and not self.stopping:
+            self.reload()
+
+    def rest(self) -> None:
+        """Stop the workers, and be ready to start them again, while the next program serves."""
+        say(f"the workers stop; SIGHUP to {os.getpid()} starts them again, SIGTERM ends it")
+        self.resting = True
+        self.restarts.clear()
+        for child in list(self.children.values()):
+            if not child.stopping:
+                self.stop(child)
+
     def stop_all(self, number: int = signal.SIGTERM) -> None:
         """Close the listeners and send each child signal `number`."""
         if not self.stopping:
-            systemd.notify("STOPPING=1")
+            systemd.notify(f"MAINPID={self.next_program}" if self.next_program else "STOPPING=1")
         self.stopping = True
+        # With another program there, the sockets are its own as well, and go on.
+        shared = self.next_program != 0 or self.handover.parent_is_there()
         self.restarts.clear()
         # New connections are refused from here on; the workers take what is in their backlogs.
-        for sock in self.own_listeners:
+        for sock in () if shared else self.own_listeners:
             if sock.fileno() >= 0 and sock.family != socket.AF_UNIX:
                 refuse_newcomers(sock)
         for sock in (*self.listeners, *self.metrics_listeners):
             sock.close()
+        if shared:
+            self.paths.clear()
         self.remove_sockets()
         for child in list(self.children.values()):
             if not child.stopping or number != signal.SIGTERM:
@@ -388,7 +447,11 @@ class Supervisor:
         """Do what signal `number` asks for."""
         if number == signal.SIGHUP and not self.stopping:
             self.reload()
-        elif number in (signal.SIGTTIN, signal.SIGTTOU) and not self.stopping:
+        elif number == signal.SIGUSR2 and not self.stopping:
+            self.start_next_program()
+        elif number == signal.SIGWINCH and self.next_program and not self.stopping and not self.resting:
+            self.rest()
+        elif number in (signal.SIGTTIN, signal.SIGTTOU) and not self.stopping and not self.resting:
             self.change_workers(1 if number == signal.SIGTTIN else -1)
         elif number == signal.SIGUSR1:
             self.reopen_error_log()
@@ -399,6 +462,13 @@ class Supervisor:
             hurry = number == signal.SIGQUIT or (number == signal.SIGINT and self.stopping)
             self.stop_all(signal.SIGKILL if hurry else signal.SIGTERM)
 
+    def start_all(self) -> None:
+        """Start the workers, and the process that serves the metrics."""
+        if self.metrics_listeners:
+            self.start(-1)
+        for slot in range(self.config.workers):
+            self.start(slot)
+
     def run(self) -> int:
         """Until all is over; the exit status."""
         woken, waker = socket.socketpair()
@@ -408,11 +478,8 @@ class Supervisor:
             signal.signal(name, lambda *_: None)  # what counts is the byte in the wakeup socket
         signal.set_wakeup_fd(waker.fileno())
         self.selector.register(woken, selectors.EVENT_READ, None)
-        if self.metrics_listeners:
-            self.start(-1)
-        for slot in range(self.config.workers):
-            self.start(slot)
-        while self.children or (self.restarts and not self.stopping):
+        self.start_all()
+        while self.children or ((self.restarts or self.resting) and not self.stopping):
             for key, _ in self.selector.select(self.seconds_to_wait()):
                 if key.data is not None:
                     self.on_message(key.data)
@@ -426,6 +493,7 @@ class Supervisor:
             self.reap()
             self.enforce_deadlines()
             self.logs_wait = not retry_logs()
+            self.look_after_parent()
         return self.status
 
     def seconds_to_wait(self) -> float:
@@ -435,7 +503,21 @@ class Supervisor:
             times.append(self.retry_at)
         if self.watchdog:
             times.append(self.watchdog_at)
-        return min(max(min(times, default=monotonic() + 60) - monotonic(), 0.0), 1.0 if self.logs_wait else 60.0)
+        most = 1.0 if self.logs_wait or self.handover.parent else 60.0
+        return min(max(min(times, default=monotonic() + 60) - monotonic(), 0.0), most)
+
+    def look_after_parent(self) -> None:
+        """Take the place of the process that has started this one, once that has ended."""
+        if self.handover.parent and not self.handover.parent_is_there():
+            say(f"process {self.handover.parent} has ended; this one, {os.getpid()}, goes on alone")
+            self.handover.parent = 0
+            systemd.notify("READY=1", f"MAINPID={os.getpid()}")
+            if self.config.pid_file:
+                remove_pid_file(self.config.pid_file + ".2")
+                try:
+                    write_pid_file(self.config.pid_file)
+                except ConfigError as error:
+                    say(str(error))
 
     def enforce_deadlines(self) -> None:
         """Kill children that are past their deadline, start workers that are due."""
@@ -480,13 +562,14 @@ def run(config: Config) -> int:
     if config.umask is not None:
         os.umask(int(config.umask, 8))
     if config.pid_file:
-        write_pid_file(config.pid_file)
+        write_pid_file(config.pid_file + ".2" if supervisor.handover.parent_is_there() else config.pid_file)
     try:
         become(config.user, config.group)
         return supervisor.run()
     finally:
         if config.pid_file:
             remove_pid_file(config.pid_file)
+            remove_pid_file(config.pid_file + ".2")
 
 
 def check(config: Config) -> None:

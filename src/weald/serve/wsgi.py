@@ -11,8 +11,9 @@ from weald.pywsgi import WSGIHandler
 from weald.serve.accesslog import FORMATS, LogFile
 from weald.serve.config import Config
 from weald.serve.fair import FairServer
+from weald.serve.static import Static, parse_static
 
-__all__ = ["added_environ", "dressed", "handler_class", "lifespans", "servers"]
+__all__ = ["added_environ", "dressed", "handler_class", "lifespans", "servers", "static_folders"]
 
 
 def lifespans(applications: dict[str, tuple[Any, str]], config: Config) -> None:
@@ -29,7 +30,7 @@ def servers(
     **options: Any,
 ) -> list[FairServer]:
     """The servers of `listeners`; `fair` is what a FairServer wants."""
-    application = dressed(applications[""][0], config)
+    application = dressed(with_static(applications[""][0], config), config)
     environ = {**added_environ(config), "SCRIPT_NAME": config.root_path}
     return [
         FairServer(
@@ -44,6 +45,31 @@ def servers(
         )
         for listener in listeners
     ]
+
+
+def with_static(application: Any, config: Config) -> Any:
+    """`application`, and the files of --static below their prefixes."""
+    if not config.static:
+        return application
+    folders = static_folders(config)
+    prefixes = sorted(folders, key=len, reverse=True)
+    beginnings = tuple(prefix + "/" for prefix in prefixes)
+
+    def files_or(environ: dict[str, Any], start_response: Any) -> Any:
+        path = environ["PATH_INFO"]
+        if path.startswith(beginnings):
+            prefix = next(prefix for prefix in prefixes if path.startswith(prefix + "/"))
+            environ["SCRIPT_NAME"] += prefix
+            environ["PATH_INFO"] = path[len(prefix) :]
+            return folders[prefix](environ, start_response)
+        return application(environ, start_response)
+
+    return files_or
+
+
+def static_folders(config: Config) -> dict[str, Static]:
+    """What answers for the files of --static, by prefix."""
+    return {prefix: Static(folder, config.static_max_age) for prefix, folder in map(parse_static, config.static)}
 
 
 def added_environ(config: Config) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""SIGUSR2: another program takes over the listeners, while this one goes on until it is told to stop.
+
+Called by: supervisor.py.
+
+The program that runs is started again, as it was by the command line: with the Python, the weald and the options of
+now.  It gets the listeners as open descriptors, and the environment says which is which.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+
+from weald._core import report
+
+__all__ = ["Handover", "start_program"]
+
+_VARIABLE = "WEALD_HANDOVER"
+
+
+class Handover:
+    """What the process before this one has left to it; nothing, if there is none."""
+
+    def __init__(self) -> None:
+        told = os.environ.pop(_VARIABLE, "")
+        found = json.loads(told) if told else {}
+        self.parent: int = found.get("parent", 0)
+        self._sockets = {name: [_adopted(fd) for fd in fds] for name, fds in found.get("sockets", {}).items()}
+
+    def parent_is_there(self) -> bool:
+        """Whether the process before this one has not ended."""
+        return self.parent != 0 and os.getppid() == self.parent
+
+    def take(self, name: str) -> list[socket.socket]:
+        """The listeners for the address `name`; none if that process had none there."""
+        return self._sockets.pop(name, [])
+
+    def close_rest(self) -> None:
+        """Let go of the listeners that were not taken: the options have changed."""
+        for found in self._sockets.values():
+            for sock in found:
+                sock.close()
+        self._sockets.clear()
+
+
+def _adopted(fd: int) -> socket.socket:
+    os.set_inheritable(fd, False)
+    return socket.socket(fileno=fd)
+
+
+def start_program(sockets: Mapping[str, Iterable[socket.socket]], signals: Iterable[int]) -> int:
+    """Start this program anew, with listeners by address; its process id.  `signals` get their defaults there.
+
+    Raises OSError if the system refuses a process.
+    """
+    fds = {name: [sock.fileno() for sock in found] for name, found in sockets.items()}
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
+        for numbers in fds.values():
+            for fd in numbers:
+                os.set_inheritable(fd, True)
+        environ = {**os.environ, _VARIABLE: json.dumps({"parent": os.getppid(), "sockets": fds})}
+        if "WATCHDOG_PID" in environ:
+            environ["WATCHDOG_PID"] = str(os.getpid())
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
+    except BaseException as error:
+        report(f"weald: cannot start {sys.executable}: {error}\n")
+    finally:
+        os._exit(1)
