@@ -27,8 +27,10 @@ PEERS = {
     "granian": "granian",
     "bjoern": "bjoern",  # needs libev-dev
     "flask": "flask",  # an application for `http`
+    "uvicorn": "uvicorn[standard]",
+    "fastapi": "fastapi",  # an application for `http --asgi`
 }
-OPTIONAL = {"eventlet", "granian", "bjoern"}
+OPTIONAL = {"eventlet", "granian", "bjoern", "uvicorn", "fastapi"}
 
 
 class BenchError(Exception):
@@ -97,6 +99,8 @@ def resolve(options: argparse.Namespace, kinds: Sequence[str]) -> list[Side]:
         raise BenchError("--sides wants at least one name, each only once")
     packages = {label: label.partition("@")[0].partition("-")[0] for label in labels}
     needs = set(packages.values())
+    if "uvicorn" in needs:
+        needs.add("fastapi")
     weald_python = _weald_python(options.weald_python) if "weald" in needs else None
     peer_python = None
     if needs - {"weald"}:

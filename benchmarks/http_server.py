@@ -19,13 +19,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from _env import BenchError, Child, Side, add_options, choose_cores, headline, resolve
+from _env import HERE, BenchError, Child, Side, add_options, choose_cores, headline, resolve
 from _report import against, number, ratio, table
 
 SIDES = ("weald", "gevent", "granian", "bjoern")
+ASGI = ("weald-asgi", "uvicorn", "granian-asgi")  # for --sides
 WORKERS = ("weald-1", "weald-2")  # `weald serve` with so many workers, on all cores; for --sides
 APPS = ("hello", "large", "post", "flask", "tls")
-TARGETS = {"gevent": 0.2, "granian": 1.0, "bjoern": 2.0}  # for hello: what the ratio to these sides shall not exceed
+ASGI_APPS = ("hello", "fastapi", "large", "post", "tls", "websocket")
+# What the ratio to a side shall not exceed: for hello, and for the applications of ASGI.
+TARGETS = {"gevent": 0.2, "granian": 1.0, "bjoern": 2.0}
+ASGI_TARGETS = {
+    "uvicorn": {"hello": 0.6, "fastapi": 0.85, "websocket": 0.7, "large": 0.8, "post": 0.8, "tls": 0.8},
+    "granian-asgi": {"hello": 0.85, "fastapi": 1.0, "large": 1.0, "post": 1.0, "tls": 1.0},
+}
 NOT_WITH = {("bjoern", "tls")}
 TICK = os.sysconf("SC_CLK_TCK")
 POST = """wrk.method = "POST"
@@ -80,6 +87,9 @@ def load(side: Side, app: str, options: argparse.Namespace, folder: Path, cores:
             *(("-H", "Connection: close") if options.close else ()),
             f"{'https' if files else 'http'}://127.0.0.1:{port}/",
         ]
+        if app == "websocket":  # which wrk does not speak
+            script = str(HERE / "workloads" / "websocket_load.py")
+            command = [sys.executable, script, str(port), str(options.connections), str(options.seconds)]
         pin = (lambda: os.sched_setaffinity(0, {cores[1]})) if cores[1] >= 0 else None
         before = cpu(server.process.pid)
         done = subprocess.run(command, capture_output=True, text=True, timeout=90, preexec_fn=pin)
@@ -106,6 +116,8 @@ def report(sides: Sequence[Side], apps: Sequence[str], results: Results) -> str:
                 continue
             used, rate, share = (statistics.median(column) for column in zip(*entries, strict=True))
             target = TARGETS.get(side.kind) if app == "hello" and first.kind == "weald" else None
+            if first.kind == "weald-asgi":
+                target = ASGI_TARGETS.get(side.kind, {}).get(app)
             versus = "" if side is first else against(ratio(ours, [entry[0] for entry in entries]), target)
             goal = f"{target:.2f}" if target else ""
             body.append([side.label, f"{used:.1f}", number(rate), f"{share:.0%}", versus, goal])
@@ -118,18 +130,22 @@ def main(arguments: Sequence[str]) -> None:
     """Entry of `run http`."""
     parser = argparse.ArgumentParser(prog="benchmarks/run http", description=__doc__)
     add_options(parser, SIDES, rounds=5)
-    parser.add_argument("--apps", default=",".join(APPS), help="(default: %(default)s)")
+    parser.add_argument("--asgi", action="store_true", help=f"ASGI instead of WSGI: {', '.join(ASGI)}")
+    parser.add_argument("--apps", help=f"(default: {','.join(APPS)}; with --asgi: {','.join(ASGI_APPS)})")
     parser.add_argument("--connections", type=int, default=100, help="(default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=2, help="a measurement (default: %(default)s)")
     parser.add_argument("--close", action="store_true", help="a connection for each request")
     options = parser.parse_args(arguments)
     if not shutil.which("wrk"):
         raise BenchError("the load generator is wrk: apt-get install wrk")
-    apps = options.apps.split(",")
-    if unknown := set(apps) - set(APPS):
-        raise BenchError(f"no application {', '.join(unknown)}; there are: {', '.join(APPS)}")
+    known = ASGI_APPS if options.asgi else APPS
+    if options.asgi and options.sides == parser.get_default("sides"):
+        options.sides = ",".join(ASGI)
+    apps = (options.apps or ",".join(known)).split(",")
+    if unknown := set(apps) - set(known):
+        raise BenchError(f"no application {', '.join(unknown)}; there are: {', '.join(known)}")
     cores = choose_cores(options.core)
-    sides = resolve(options, (*SIDES, *WORKERS))
+    sides = resolve(options, ASGI if options.asgi else (*SIDES, *WORKERS))
     print(headline(sides) + f"; server on core {cores[0]}, wrk on {cores[1]}", flush=True)
     results: Results = {side.label: {app: [] for app in apps} for side in sides}
     with tempfile.TemporaryDirectory() as directory:

@@ -278,8 +278,7 @@ def test_asgi_vote_in_a_browser() -> None:
             two.run("document.getElementById('Soup').click()")
             two.run("document.getElementById('Pizza').click()")
             one.wait_for(f"{BODY}.includes('3 votes, 2 pages')")
-            two.run("location.reload()")
-            one.wait_for(f"{BODY}.includes('3 votes, 2 pages')")
+            two.wait_for(f"{BODY}.includes('3 votes, 2 pages')")
         for page in (one, two):
             page.wait_for(f"{BODY}.includes('The connection has ended')")
 

@@ -31,10 +31,39 @@ def free_port() -> int:
         return port
 
 
+def serve_asgi(kind: str, core: int, name: str, tls: list[str]) -> None:
+    """Serve one of the applications of ASGI."""
+    if core >= 0:
+        os.sched_setaffinity(0, {core})
+    app: Any = getattr(import_module("asgi_apps"), name)
+    if kind == "weald-asgi":
+        options: dict[str, Any] = {"certfile": tls[0], "keyfile": tls[1]} if tls else {}
+        server = import_module("weald.asgi").ASGIServer(("127.0.0.1", 0), app, backlog=1024, log=None, **options)
+        server.start()
+        announce(server.server_port)
+        server.serve_forever()
+        return
+    port = free_port()
+    announce(port)
+    if kind == "uvicorn":
+        options = {"ssl_certfile": tls[0], "ssl_keyfile": tls[1]} if tls else {}
+        import_module("uvicorn").run(app, port=port, access_log=False, log_level="error", **options)
+        return
+    from pathlib import Path
+
+    options = {"ssl_cert": Path(tls[0]), "ssl_key": Path(tls[1])} if tls else {}
+    import_module("granian").Granian(
+        f"asgi_apps:{name}", interface="asgi", address="127.0.0.1", port=port, workers=1, log_enabled=False, **options
+    ).serve()
+
+
 def main() -> None:
     """See the module's docstring."""
     kind, core, name, *tls = sys.argv[1:]
     os.setpgrp()
+    if kind in ("weald-asgi", "uvicorn", "granian-asgi"):
+        serve_asgi(kind, int(core), name, tls)
+        return
     workers = kind.removeprefix("weald-")
     if core != "-1" and workers == kind:
         os.sched_setaffinity(0, {int(core)})

@@ -1,0 +1,71 @@
+"""The applications of `http --asgi`: what every side serves.  fastapi's is made on demand."""
+
+import json
+from typing import Any
+
+BODY = b"x" * 65536
+
+
+async def lifespan(receive: Any, send: Any) -> None:
+    for word in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{word}.complete"})
+
+
+async def answer(send: Any, body: bytes, kind: bytes = b"text/plain") -> None:
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    await answer(send, b"Hello, world!\n")
+
+
+tls = hello
+
+
+async def large(scope: Any, receive: Any, send: Any) -> None:
+    """A body of 64 KiB."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    await answer(send, BODY)
+
+
+async def post(scope: Any, receive: Any, send: Any) -> None:
+    """Reads a JSON body and answers with one."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    body, more = b"", True
+    while more:
+        event = await receive()
+        body += event.get("body", b"")
+        more = event.get("more_body", False)
+    total = sum(json.loads(body)["numbers"]) if body else 0
+    await answer(send, json.dumps({"sum": total}).encode(), b"application/json")
+
+
+async def websocket(scope: Any, receive: Any, send: Any) -> None:
+    """An echo."""
+    if scope["type"] != "websocket":
+        return await hello(scope, receive, send)
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": event["text"]})
+
+
+def __getattr__(name: str) -> Any:
+    if name != "fastapi":
+        raise AttributeError(name)
+    from fastapi import FastAPI
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def root() -> dict[str, Any]:
+        return {"hello": "world", "numbers": [1, 2, 3]}
+
+    return app
