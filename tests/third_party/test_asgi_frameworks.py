@@ -6,14 +6,16 @@ in a coroutine) and the WebSocket /socket.
 
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import servers
 from conftest import require_program
-from helpers import PATIENCE
+from helpers import PATIENCE, wait_until
 from serving import serving
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -297,3 +299,55 @@ def test_websocket(served: Any) -> None:
             client.recv(timeout=PATIENCE)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4000, "as you wish")
+
+
+BLOCKING = '''
+import os
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # weald makes it safe: who waits for the database stalls only itself
+import psycopg2
+from django.conf import settings
+database = dict(ENGINE="django.db.backends.postgresql", HOST="127.0.0.1", PORT={port}, USER="postgres", NAME="postgres")
+settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="x", DATABASES=dict(default=database))
+from django.core.asgi import get_asgi_application
+from django.db import connection
+from django.http import HttpResponse
+from django.urls import path
+
+async def orm(request):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock_shared(1)")
+    return HttpResponse("orm")
+
+async def driver(request):
+    own = psycopg2.connect(host="127.0.0.1", port={port}, user="postgres", dbname="postgres")
+    with own.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock_shared(1)")
+    own.close()
+    return HttpResponse("driver")
+
+async def hello(request):
+    return HttpResponse("hello")
+
+urlpatterns = [path(name, globals()[name]) for name in ("orm", "driver", "hello")]
+app = get_asgi_application()
+'''
+
+
+def test_django_and_psycopg2_block_in_coroutines_and_stall_nobody(tmp_path: Path) -> None:
+    """Ten requests wait for a lock in the database; others are answered meanwhile, by the one worker."""
+    import psycopg
+
+    pytest.importorskip("django")
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with servers.postgresql() as port:
+        (tmp_path / "site_app.py").write_text(BLOCKING.format(port=port))
+        address = f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
+        with serving(tmp_path, "--workers", "1") as served, psycopg.connect(address, autocommit=True) as owner:
+            base = f"http://127.0.0.1:{served.port}"
+            owner.execute("SELECT pg_advisory_lock(1)")
+            with ThreadPoolExecutor(10) as pool:
+                asked = [pool.submit(httpx.get, f"{base}/{name}", timeout=PATIENCE) for name in ("orm", "driver") * 5]
+                wait_until(lambda: owner.execute(waiting).fetchone() == (10,))
+                assert httpx.get(f"{base}/hello", timeout=PATIENCE).text == "hello"
+                owner.execute("SELECT pg_advisory_unlock(1)")
+                assert [answer.result(PATIENCE).text for answer in asked] == ["orm", "driver"] * 5
