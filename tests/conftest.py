@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,11 @@ from helpers import PATIENCE
 
 from weald import _core
 from weald.testing import virtual_clock
+
+# A shell without job control has what it starts in the background ignore these; programs inherit that.
+for _signal in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, signal.default_int_handler if _signal == signal.SIGINT else signal.SIG_DFL)
 
 
 def _fresh_hub(name: str | None) -> None:

@@ -48,9 +48,10 @@ def files(tmp_path: Path) -> Files:
 def lookups(
     request: pytest.FixtureRequest, server: Server, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Any]:
-    """A resolver that asks `server`; for the time of the test this hub's."""
+    """A resolver that asks `server`; for the time of the test this hub's.  `impatient`: answers will be lost."""
     monkeypatch.setattr(config, "resolver_nameservers", [server.address])
-    monkeypatch.setattr(config, "resolver_timeout", 3.0)
+    impatient = request.node.get_closest_marker("impatient")
+    monkeypatch.setattr(config, "resolver_timeout", 3.0 if impatient else PATIENCE)
     hub = weald.get_hub()
     made = RESOLVERS[request.param](hosts=str(files.hosts), resolv_conf=str(files.resolv_conf))
     before, hub.resolver = hub.resolver, made
@@ -224,6 +225,7 @@ def test_one_family_is_enough(lookups: Any) -> None:
     fails(stdlib.EAI_NODATA, "four.test", 80, stdlib.AF_INET6)
 
 
+@pytest.mark.impatient
 def test_silence_ends_in_a_timeout(lookups: Any, server: Server) -> None:
     fails(stdlib.EAI_AGAIN, "silent.test.", 80, stdlib.AF_INET)
     # c-ares does not wait long for a server that has been fast: it may ask that one once more than the C library does.
@@ -231,12 +233,14 @@ def test_silence_ends_in_a_timeout(lookups: Any, server: Server) -> None:
     assert 2 <= server.asked["silent.test.", "A"] <= most, "it was not asked again, or for longer than it should"
 
 
+@pytest.mark.impatient
 def test_a_lost_answer_is_asked_for_again(lookups: Any, server: Server) -> None:
     assert socket.gethostbyname("lost.test") == "10.0.0.11"
     assert server.asked["lost.test.", "A"] == 2
 
 
 @pytest.mark.parametrize("lookups", ["dnspython"], indirect=True)  # c-ares has closed that socket
+@pytest.mark.impatient
 def test_a_late_answer_to_an_earlier_try_counts(lookups: Any, server: Server) -> None:
     late = spawn(socket.gethostbyname, "late.test")
     wait_until(lambda: server.asked["late.test.", "A"] == 2 or late.ready())
@@ -351,6 +355,7 @@ def test_patience_of_c_ares_own_settings(files: Files, monkeypatch: pytest.Monke
     resolver.close()
 
 
+@pytest.mark.impatient
 def test_no_server_at_all(lookups: Any, server: Server) -> None:
     server.__exit__()
     fails(stdlib.EAI_AGAIN, "four.test.", 80, stdlib.AF_INET)
@@ -384,6 +389,7 @@ def test_lies_are_not_believed(lookups: Any) -> None:
     assert socket.gethostbyname("liar.test") == "10.0.0.9"
 
 
+@pytest.mark.impatient
 def test_garbage_is_not_the_end(lookups: Any) -> None:
     assert socket.gethostbyname("garbage.test") == "10.0.0.13"
 
