@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import io
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -421,6 +422,27 @@ def test_a_client_that_leaves_while_it_is_sent_to() -> None:
         wait_until(lambda: ended)
         wait_until(lambda: not server._connections)
     assert errors == []
+
+
+def test_a_client_that_leaves_while_nobody_asks_frees_its_connection() -> None:
+    """The server looks now and then; the application hears of it when it sends."""
+    go = asyncio.Event()
+    ended = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await go.wait()
+        with pytest.raises(OSError, match="left"):
+            await answer(send)
+        ended.append(1)
+
+    with asgi(app) as server:
+        with closing(connect(server)) as sock:
+            sock.sendall(GET)
+            wait_until(lambda: server._calls())
+        wait_until(lambda: not server._connections)
+        assert len(server.detached) == 1
+        server.loop_of_applications.call_soon(go.set)
+        wait_until(lambda: ended)
 
 
 def test_a_receive_that_was_cancelled_loses_nothing() -> None:
@@ -1087,3 +1109,29 @@ def test_the_access_log() -> None:
     first, second = log.getvalue().splitlines()
     assert '"GET /last HTTP/1.1" 200 ' in first
     assert '"" 400 ' in second
+
+
+def test_requests_leave_nothing_to_the_collector() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/wait":
+            await asyncio.sleep(0)
+        await answer(send, await read(receive))
+        if scope["path"] == "/late":
+            await asyncio.sleep(0)
+
+    def ask(count: int) -> None:
+        for _ in range(count):
+            for path in (b"/", b"/wait", b"/late"):
+                assert one(server, POST.replace(b" / ", b" %s " % path) + b"hello").body == b"hello"
+        wait_until(lambda: not server._connections and not server.detached)
+        settle()
+
+    with asgi(app) as server:
+        ask(2)
+        gc.collect()
+        gc.disable()
+        try:
+            ask(10)
+            assert gc.collect() == 0
+        finally:
+            gc.enable()
