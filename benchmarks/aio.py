@@ -1,7 +1,7 @@
 """asyncio on weald's loop, uvloop and asyncio's own: `benchmarks/run aio [options]`.
 
-CPU nanoseconds for each operation of a loop, then what `echo` measures, with a Protocol and with streams.  A process a
-side, rounds interleaved.  Nothing here passes or fails: a target that is missed is printed as OVER.
+CPU nanoseconds for each operation of a loop, then what `echo` measures, with a Protocol, with streams and with TLS.  A
+process a side, rounds interleaved.  Nothing here passes or fails: a target that is missed is printed as OVER.
 """
 
 import argparse
@@ -27,7 +27,7 @@ ROWS = {
     "await_once": ("await_ of a coroutine that waits once", 6.0),
 }
 OF_WEALD = ("await_done", "await_once")
-STYLES = {"protocol": 1.0, "streams": 0.9}
+STYLES = {"protocol": 1.0, "streams": 0.9, "tls": 1.0}
 
 
 def measure(sides: Sequence[Side], rounds: int, seconds: float, core: int) -> dict[str, dict[str, list[float]]]:

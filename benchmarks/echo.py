@@ -1,8 +1,8 @@
 """CPU an echo server spends on a 64-byte request, side against side: `benchmarks/run echo [options]`.
 
-A server process a side, one load generator for all (`echo_client.c`, compiled at run time) on another core, rounds
-interleaved.  The figure is the server's CPU time (user + system) divided by the requests it answered.  Nothing here
-passes or fails: a target that is missed is printed as OVER.
+A server process a side, one load generator for all (`echo_client.c`, compiled at run time; for TLS, a Python program)
+on another core, rounds interleaved.  The figure is the server's CPU time (user + system) divided by the requests it
+answered.  Nothing here passes or fails: a target that is missed is printed as OVER.
 """
 
 import argparse
@@ -20,7 +20,11 @@ from _env import HERE, BenchError, Child, Side, add_options, choose_cores, headl
 from _report import against, number, ratio, table
 
 DEFAULT = ("weald", "gevent", "uvloop-protocol", "uvloop-streams", "asyncio-protocol")
-SIDES = (*DEFAULT, "weald-protocol", "weald-streams", "asyncio-streams", "trio", "eventlet")
+SIDES = (
+    *DEFAULT,
+    *("weald-protocol", "weald-streams", "asyncio-streams", "trio", "eventlet"),
+    *("weald-tls", "uvloop-tls", "asyncio-tls"),
+)
 TARGETS = {"gevent": 0.60, "uvloop-protocol": 1.10}  # what the ratio to these sides shall not exceed
 
 Figures = tuple[float, float, float]  # CPU microseconds a request, requests a second, share of one core in use
@@ -43,7 +47,9 @@ def load(client: str, side: Side, connections: int, seconds: float, cores: tuple
     """One measurement of one side; cores are the server's and the client's."""
     with Child(side, "echo_server.py", side.kind, str(cores[0])) as server:
         port = server.answer(timeout=30).strip()
-        command = [client, port, str(connections), str(seconds), str(server.process.pid)]
+        tls = [sys.executable, str(HERE / "workloads" / "tls_client.py")]
+        program = tls if side.kind.endswith("-tls") else [client]
+        command = [*program, port, str(connections), str(seconds), str(server.process.pid)]
         pin = (lambda: os.sched_setaffinity(0, {cores[1]})) if cores[1] >= 0 else None
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=90 + 2 * seconds, preexec_fn=pin)

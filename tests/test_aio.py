@@ -730,6 +730,26 @@ def test_a_descriptor_that_nobody_reads_keeps_no_hub_busy():
     sending.close()
 
 
+@pytest.mark.parametrize("run_before", [False, True])
+def test_a_file_that_was_closed_can_be_removed(run_before):
+    """As selectors have it: it has no number any more, but is the one that was added."""
+    loop = weald.aio.new_event_loop()
+    receiving, sending = socket.socketpair()
+    if run_before:
+        loop.run_until_complete(asyncio.sleep(0))
+    loop.add_reader(receiving, print)
+    loop.add_writer(receiving, lambda: loop.remove_writer(receiving))
+    loop.run_until_complete(asyncio.sleep(0))
+    receiving.close()
+    assert loop.remove_reader(receiving) and not loop._fd_events(receiving.fileno())
+    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+        loop.remove_reader(receiving)
+    with pytest.raises(ValueError, match="Invalid file"):
+        loop.add_reader(receiving, print)
+    loop.close()
+    sending.close()
+
+
 def test_a_number_that_was_closed_and_used_again():
     loop = weald.aio.new_event_loop()
     got = []

@@ -7,7 +7,10 @@ closes it, or dies).  Each server is what its library's own documentation would 
 import os
 import resource
 import socket
+import ssl
+import subprocess
 import sys
+import tempfile
 import threading
 from importlib import import_module
 from typing import Any
@@ -31,6 +34,18 @@ def announce(port: int) -> None:
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def certified() -> ssl.SSLContext:
+    """A context with a certificate made for it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory() as directory:
+        key, certificate = f"{directory}/key.pem", f"{directory}/certificate.pem"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command += ["-subj", "/CN=localhost", "-days", "2", "-keyout", key, "-out", certificate]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        context.load_cert_chain(certificate, key)
+    return context
 
 
 def serve_stream_server(package: str) -> None:
@@ -60,7 +75,7 @@ def serve_eventlet() -> None:
 
 
 def serve_asyncio(style: str, package: str) -> None:
-    """A Protocol or the streams, on asyncio's own loop, on uvloop or on weald's."""
+    """A Protocol, one over TLS, or the streams, on asyncio's own loop, on uvloop or on weald's."""
     import asyncio
 
     class Echo(asyncio.Protocol):
@@ -78,8 +93,9 @@ def serve_asyncio(style: str, package: str) -> None:
 
     async def main() -> None:
         sock = listener()
-        if style == "protocol":
-            server: Any = await asyncio.get_running_loop().create_server(Echo, sock=sock, backlog=2048)
+        if style in ("protocol", "tls"):
+            context = certified() if style == "tls" else None
+            server: Any = await asyncio.get_running_loop().create_server(Echo, sock=sock, ssl=context, backlog=2048)
         else:
             server = await asyncio.start_server(echo, sock=sock, backlog=2048)
         announce(sock.getsockname()[1])
@@ -114,7 +130,7 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     package, _, style = kind.partition("-")
-    if style in ("protocol", "streams"):
+    if style in ("protocol", "tls", "streams"):
         serve_asyncio(style, package)
     elif package == "trio":
         serve_trio()

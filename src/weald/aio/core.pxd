@@ -38,6 +38,7 @@ cdef class FdWatcher(Listener):
     cdef Core loop
     cdef FdEntry entry  # None while the loop has no hub
     cdef readonly int fd
+    cdef object file  # what `fd` is the number of, if that was said
     cdef Job reader
     cdef Job writer
     cdef bint counted  # among what the hub waits for
@@ -73,6 +74,7 @@ cdef class Core(Driven):
     cdef int enqueue(self, object job) except -1
     cdef TimerHandle new_timer(self, double when, object callback, tuple args, object context)
     cdef bint remove(self, object fd, int event) except -1
+    cdef FdWatcher find(self, object fd)
     cdef int wake(self) except -1
     cdef int take_over(self, greenlet me) except -1
     cdef int drive(self, bint is_root) except -1

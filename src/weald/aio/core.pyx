@@ -781,6 +781,8 @@ cdef class Core(Driven):
         if self._closed:
             raise RuntimeError("Event loop is closed")
         watcher = self.watcher(fd)
+        if not isinstance(fd, int):
+            watcher.file = fd
         before = watcher.reader if event == READ_EVENT else watcher.writer
         if before is not None:
             if isinstance(before, Handle):
@@ -818,14 +820,23 @@ cdef class Core(Driven):
     def _remove_writer(self, fd):
         return self.remove(fd, WRITE_EVENT)
 
+    cdef FdWatcher find(self, object fd):
+        """What is known of descriptor `fd`, or None; also of a file that has been closed and has no number any more."""
+        cdef FdWatcher watcher
+        try:
+            return self.fds.get(number_of(fd))
+        except ValueError:
+            for watcher in self.fds.values():
+                if watcher.file is fd:
+                    return watcher
+            raise
+
     cdef bint remove(self, object fd, int event) except -1:
         cdef FdWatcher watcher
         cdef Job job
-        cdef int number
         if self._closed:
             return False
-        number = number_of(fd)
-        watcher = self.fds.get(number)
+        watcher = self.find(fd)
         if watcher is None:
             return False
         if event == READ_EVENT:
@@ -834,7 +845,7 @@ cdef class Core(Driven):
             job, watcher.writer = watcher.writer, None
         if watcher.reader is None and watcher.writer is None:
             watcher.unbind()
-            del self.fds[number]
+            del self.fds[watcher.fd]
         else:
             watcher.want()
         if job is None:
