@@ -644,7 +644,8 @@ def test_what_is_sent_after_the_end_is_refused_and_logged() -> None:
     assert "'http.response.start' was sent after the response's end" in str(error)
 
 
-def test_an_application_that_never_answers_is_cut_off_with_the_server() -> None:
+@pytest.mark.parametrize("version", ["1.1", "2"])
+def test_an_application_that_never_answers_is_cut_off_with_the_server(version: str) -> None:
     ended = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -653,11 +654,15 @@ def test_an_application_that_never_answers_is_cut_off_with_the_server() -> None:
         finally:
             ended.append(1)
 
-    with asgi(app) as server, closing(connect(server)) as sock:
-        sock.sendall(GET)
+    with asgi(app, http2=True) as server, closing(connect(server)) as sock:
+        if version == "2":
+            client = Client(server)
+            client.ask()
+        else:
+            sock.sendall(GET)
         wait_until(lambda: server._calls())
         assert not server.drain(0.1)
-        assert "GET / HTTP/1.1: the application had not ended when the server did: cancelled" in logged(server)
+        assert f"GET / HTTP/{version}: the application had not ended when the server did: cancelled" in logged(server)
         wait_until(lambda: ended)
 
 

@@ -202,9 +202,11 @@ class ASGIServer(HTTPServer):
         """Return the requests whose applications have not ended."""
         found = list(self.detached)
         for connection in self._connections:
-            call = getattr(getattr(connection, "exchange", None), "call", None)
-            if call is not None and call.task is not None:
-                found.append(call)
+            streams = getattr(connection, "streams", {}).values()  # of HTTP/2
+            for exchange in (getattr(connection, "exchange", None), *(stream.handler for stream in streams)):
+                call = getattr(exchange, "call", None)
+                if call is not None and call.task is not None:
+                    found.append(call)
         return found
 
 

@@ -264,7 +264,8 @@ class Http2Connection:
         try:
             if stream.lost is None:  # the client may have reset it meanwhile
                 try:
-                    serve_stream(self._handler(), stream, request)
+                    stream.handler = self._handler()
+                    serve_stream(stream.handler, stream, request)
                 finally:
                     stream.close()
         finally:

@@ -266,6 +266,7 @@ class Stream(Channel):
         self.ended = False  # has all of the request come?
         self.lost: OSError | None = None  # why nothing can be read or sent any more
         self.finished = False  # has the end of the response been sent?
+        self.handler: Any = None  # what serves it
         self._id = stream_id
         self._writer = writer
 
