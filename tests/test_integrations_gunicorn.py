@@ -1,5 +1,6 @@
 """weald's worker under a real gunicorn."""
 
+import ast
 import os
 import re
 import signal
@@ -26,6 +27,9 @@ def app(environ, start_response):
     if environ["PATH_INFO"] == "/fail":
         raise KeyError("a bug")
     start_response("200 OK", [("X-Method", environ["REQUEST_METHOD"])])
+    if environ["PATH_INFO"] == "/environ":
+        names = ("SCRIPT_NAME", "PATH_INFO", "wsgi.url_scheme", "HTTP_PATH_INFO", "HTTP_X_A")
+        return [repr({name: environ[name] for name in names if name in environ}).encode()]
     return [f"{VERSION} {os.getpid()} {environ['wsgi.url_scheme']}".encode()]
 
 VERSION = %d
@@ -50,9 +54,7 @@ class Gunicorn:
 
 
 @contextmanager
-def gunicorn(
-    folder: Path, *arguments: str, worker: str = "weald.integrations.gunicorn.Worker"
-) -> Iterator[Gunicorn]:
+def gunicorn(folder: Path, *arguments: str, worker: str = "weald.integrations.gunicorn.Worker") -> Iterator[Gunicorn]:
     (folder / "site_app.py").write_text(APP % 1)
     log = folder / "log"
     with socket.create_server(("127.0.0.1", 0)) as listener, log.open("w") as file:
@@ -125,6 +127,72 @@ def test_limits_and_an_untrusted_client(tmp_path: Path) -> None:
         assert running.get(**{"X-Forwarded-Proto": "https"}).split()[2] == "http"
         with pytest.raises(urllib.error.HTTPError, match="414"):
             running.get("/" + "a" * 200)
+
+
+def environ_of(running: Gunicorn, path: str = "/environ", **headers: str) -> Any:
+    return ast.literal_eval(running.get(path, **headers))
+
+
+def test_what_the_proxy_in_front_says(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, "--forwarded-allow-ips", "127.0.0.0/8") as running:
+        plain = {"SCRIPT_NAME": "", "PATH_INFO": "/environ", "wsgi.url_scheme": "http"}
+        assert environ_of(running) == plain
+        assert environ_of(running, "/app/environ", SCRIPT_NAME="/app") == {**plain, "SCRIPT_NAME": "/app"}
+        assert environ_of(running, PATH_INFO="/x", X_A="1") == {**plain, "HTTP_PATH_INFO": "/x"}
+        secure = {"X-Forwarded-Proto": "https", "X-Forwarded-Ssl": "on"}
+        assert environ_of(running, **secure)["wsgi.url_scheme"] == "https"
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            running.get(**{**secure, "X-Forwarded-Ssl": "off"})
+        with pytest.raises(urllib.error.HTTPError, match="500"):
+            running.get("/environ", SCRIPT_NAME="/app")
+        running.wait_for("contradict each other about the scheme")
+
+
+def test_nobody_else_says_it(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, "--forwarded-allow-ips", "192.0.2.0/24") as running:
+        found = environ_of(running, SCRIPT_NAME="/app", PATH_INFO="/x", **{"X-Forwarded-Proto": "https"})
+        assert found == {"SCRIPT_NAME": "", "PATH_INFO": "/environ", "wsgi.url_scheme": "http"}
+
+
+def test_the_script_name_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRIPT_NAME", "/app")
+    with gunicorn(tmp_path) as running:
+        found = environ_of(running, "/app/environ")
+        assert (found["SCRIPT_NAME"], found["PATH_INFO"]) == ("/app", "/environ")
+        with pytest.raises(urllib.error.HTTPError, match="500"):
+            running.get("/environ")
+
+
+def test_the_size_of_a_field(tmp_path: Path) -> None:
+    with gunicorn(tmp_path, "--limit-request-field_size", "100") as running:
+        assert running.get(**{"X-A": "a" * 90})
+        with pytest.raises(urllib.error.HTTPError, match="431"):
+            running.get(**{"X-A": "a" * 100})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("proxy_protocol", ["--proxy-protocol", "auto"]),
+        ("permit_unconventional_http_method", ["--permit-unconventional-http-method"]),
+        ("permit_obsolete_folding", ["--permit-obsolete-folding"]),
+        ("header_map", ["--header-map", "dangerous"]),
+    ],
+)
+def test_a_setting_that_is_not_followed_is_refused(name: str, arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "site_app.py").write_text(APP % 1)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "gunicorn", "-k", "weald.integrations.gunicorn.Worker", "--bind", "127.0.0.1:0"),
+            *(*arguments, "site_app:app"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    assert f"weald's worker does not follow {name} = " in done.stderr
 
 
 def test_a_reload_under_load_fails_no_request(tmp_path: Path) -> None:
