@@ -117,19 +117,6 @@ def test_what_splits_a_response_is_refused(status: str, headers: Any, text: str)
     assert "did not call start_response" in log.getvalue()
 
 
-def test_304_has_no_length() -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> Any:
-        try:
-            start_response("304 Not Modified", [("Content-Length", "100")])
-        except AssertionError as error:
-            start_response("200 OK", [])
-            return error.args
-        return []
-
-    with serving(app) as server:
-        assert one(server, LAST).body.startswith(b"Invalid Content-Length for 304 response: '100'")
-
-
 # ---------------------------------------------------------------- Input over a file
 
 

@@ -575,3 +575,49 @@ def test_a_bad_request_line_is_refused_without_its_fields(status: int, line: byt
             stream.feed(data[start : start + step])
             assert stream.next_request() is None
     assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "host", "more"),
+    [
+        (501, "CONNECT /p", "a", ""),
+        (501, "CONNECT a:1", "a", ""),
+        (501, "CONNECT *", "a", ""),
+        (400, "GET /a\\b", "a", ""),
+        (400, "GET \\", "a", ""),
+        (400, "GET http://a\\b/", "a", ""),
+        (400, "GET /", "a%zz", ""),
+        (400, "GET /", "a%4", ""),
+        (400, "GET /", "[:::]", ""),
+        (400, "GET /", "[1.2.3.4]", ""),
+        (400, "GET http://a%zz/", "a", ""),
+        (400, "POST /", "a", "Transfer-Encoding: chunked,\r\n"),
+        (400, "POST /", "a", "Transfer-Encoding: , chunked\r\n"),
+        (400, "POST /", "a", "Transfer-Encoding: ,chunked\r\n"),
+        (400, "POST /", "a", "Transfer-Encoding: chunked, ,\r\n"),
+        (400, "POST /", "a", "Transfer-Encoding: gzip,, chunked\r\n"),
+        (400, "POST /", "a", "Transfer-Encoding:\r\n"),
+    ],
+)
+def test_what_others_would_read_in_another_way(status: int, line: str, host: str, more: str) -> None:
+    made = stream(f"{line} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode())
+    with pytest.raises(ProtocolError) as caught:
+        made.next_request()
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        ("/?q=a\\b", "a"),
+        ("/?\\", "a"),
+        ("/p?a\\b\\c", "a"),
+        ("/", "a%7e:80"),
+        ("/", "[::1]"),
+        ("/", "[::ffff:1.2.3.4]:1"),
+    ],
+)
+def test_what_is_unusual_and_well_formed(target: str, host: str) -> None:
+    request = stream(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).next_request()
+    assert request is not None
+    assert (request.target, request.fields["HTTP_HOST"]) == (target, host)

@@ -1,5 +1,6 @@
 """The WSGI server over real connections: PEP 3333, HTTP/1.1 on the wire, limits, gevent's hooks, real clients."""
 
+import array
 import errno
 import gc
 import gzip
@@ -7,6 +8,7 @@ import io
 import json
 import logging
 import os
+import re
 import socket as stdlib_socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -236,6 +238,70 @@ def test_no_body(status: str) -> None:
         assert "transfer-encoding" not in response.fields
         assert "content-length" not in response.fields
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("http2", [False, True])
+@pytest.mark.parametrize(
+    ("status", "length", "sent"),
+    [
+        ("204 No Content", "0", None),  # RFC 9110 section 8.6
+        ("205 Reset Content", None, "0"),  # section 15.3.6
+        ("205 Reset Content", "0", "0"),
+        ("304 Not Modified", "100", "100"),  # what the response to GET would have
+        ("304 Not Modified", "0", "0"),
+    ],
+)
+def test_the_length_where_no_body_may_be(status: str, length: str | None, sent: str | None, http2: bool) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response(status, [] if length is None else [("content-Length", length)])
+        return []
+
+    with serving(app, http2=http2) as server:
+        if http2:
+            found = curl("-i", "--http2-prior-knowledge", url(server)).lower()
+            assert found.startswith(f"http/2 {status[:3]}")
+            assert re.findall("content-length: (.*?)\r\n", found) == [sent] * (sent is not None)
+            return
+        for response in responses(server, GET + LAST):
+            assert response.status == int(status[:3])
+            assert response.fields.get("content-length") == sent
+            assert "transfer-encoding" not in response.fields
+
+
+@pytest.mark.parametrize("how", ["list", "iterator", "write"])
+@pytest.mark.parametrize("status", ["204 No Content", "205 Reset Content", "304 Not Modified"])
+def test_a_body_that_may_not_be_is_not_sent(status: str, how: str) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        write = start_response(status, [])
+        if how == "write":
+            write(b"no body")
+        return [b"no body"] if how == "list" else iter([b"no", b" body"])
+
+    with serving(app) as server, recorded_errors() as errors:
+        answer = talk(server, GET)
+    assert answer.startswith(f"HTTP/1.1 {status}".encode())
+    assert answer.endswith(b"\r\n\r\n")
+    assert b"no body" not in answer
+    assert [error[1] for error in errors] == [AssertionError]
+
+
+@pytest.mark.parametrize("how", ["list", "two", "iterator", "write"])
+def test_a_body_whose_items_are_no_bytes(how: str) -> None:
+    numbers = array.array("i", range(13))
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[Any]:
+        length = [("Content-Length", "104")] if how == "write" else []
+        write = start_response("200 OK", length)
+        if how == "write":
+            write(numbers)
+            write(memoryview(numbers))
+            return []
+        pieces = [memoryview(numbers), numbers]
+        return pieces[:1] if how == "list" else pieces if how == "two" else iter(pieces)
+
+    with serving(app) as server:
+        found = responses(server, GET + LAST)
+    assert [response.body for response in found] == [numbers.tobytes() * (1 if how == "list" else 2)] * 2
 
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -805,6 +871,13 @@ def test_what_only_looks_like_a_file_is_read(kind: str, tmp_path: Path) -> None:
         ("200 OK", [("Content-Length", "+5")], ValueError),
         ("200 OK", [("Content-Length", "5"), ("Content-Length", "6")], ValueError),
         ("204 No Content", [("Content-Length", "5")], AssertionError),
+        ("205 Reset Content", [("Content-Length", "5")], AssertionError),
+        ("000 None", [], ValueError),
+        ("099 None", [], ValueError),
+        ("100 Continue", [], ValueError),
+        ("101 Switching Protocols", [], ValueError),  # which the client has not asked for
+        ("103 Early Hints", [("Link", "</a>; rel=preload")], ValueError),
+        ("199 Other", [], ValueError),
     ],
 )
 def test_start_response_refuses(status: Any, headers: Any, error: type[Exception]) -> None:
@@ -1087,13 +1160,13 @@ def test_logs() -> None:
     logger = logging.Logger("test")
     logger.addHandler(type("Keep", (logging.Handler,), {"emit": lambda self, record: records.append(record)})())
     with serving(hello, log=logger, error_log=logger) as server:
-        talk(server, b'GET /"x\\ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')
+        talk(server, b'GET /"x?\\ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')
         talk(server, b"nonsense\r\n\r\n")
         server.environ["wsgi.errors"].write("said\n")
         assert server.log.name == "test"
     levels = [(record.levelno, record.getMessage()) for record in records]
     assert levels[0][0] == logging.INFO
-    assert '"GET /\\x22x\\x5c HTTP/1.1" 200' in levels[0][1]
+    assert '"GET /\\x22x?\\x5c HTTP/1.1" 200' in levels[0][1]
     assert [level for level, _ in levels[1:]] == [logging.ERROR, logging.INFO, logging.ERROR]
     assert "malformed head" in levels[1][1]
     assert levels[3][1] == "said"

@@ -27,7 +27,7 @@ from weald._core.hub cimport Hub, Runnable, Throw, Waiter, WakeTimer, current_gr
 from weald._core.threads cimport current_hub
 from weald.http.asgi_parts cimport (
     DONE, SENT_NAMES, STATUSES, Waiting, awaited, checked, fields_of, known_name, line_of, result_of)
-from weald.http.channel cimport Channel, Http1Channel
+from weald.http.channel cimport Channel, Http1Channel, size_of
 from weald.http.connection cimport Connection
 from weald.http.exchange cimport Exchange
 from weald.http.protocol cimport Request
@@ -603,11 +603,12 @@ cdef class ASGIExchange(Exchange):
                 connection = True
                 if "close" in tokens(encoded.decode("latin-1")):
                     self.close_connection = True
-        if length is not None and (code == 204 or code == 304) and length != "0":
-            if code == 204:
-                raise ValueError(f"a response with status 204 has no content-length, not {length}")
-            fields = [field for field in fields if field[0].lower() != b"content-length"]
-            length = None
+        if length is not None and (code == 204 or code == 205):
+            if length != "0":
+                raise ValueError(f"a response with status {code} has no content-length, not {length}")
+            if code == 204:  # RFC 9110 section 8.6
+                fields = [field for field in fields if field[0].lower() != b"content-length"]
+                length = None
         self.status = line
         self.code = status
         self.response_headers = fields
@@ -633,7 +634,7 @@ cdef class ASGIExchange(Exchange):
         if type(data) is not bytes and not PyObject_CheckBuffer(data):
             raise TypeError(f"a response's body must be bytes, not {type(data).__name__}")
         if not self.headers_sent and last and self.trailers is None and (data or self.command != "HEAD"):
-            self.whole = len(data)
+            self.whole = size_of(data)
         if data or not self.headers_sent:
             self.send_body(data)
         if last:
@@ -652,7 +653,7 @@ cdef class ASGIExchange(Exchange):
             if self.provided_content_length is None and self.trailers is None:
                 self.response_headers.append((b"content-length", b"%d" % size))
                 self.provided_content_length = str(size)
-            if self.command == "HEAD" or self.code == 204 or self.code == 304:
+            if self.command == "HEAD" or self.is_bodiless():
                 self.send_body(b"")
             elif self.channel.can_send_files() and self.trailers is None:
                 count = min(size, int(self.provided_content_length))

@@ -6,9 +6,15 @@ from weald.http.protocol cimport Request, RequestStream
 from weald.http.state cimport ServerState
 
 
+cdef Py_ssize_t size_of_other(data) except -1
+
+
 cdef inline Py_ssize_t size_of(data) except -1:
-    """len(data), quickly if it is a bytes object."""
-    return PyBytes_GET_SIZE(data) if type(data) is bytes else len(data)
+    """Return how many bytes `data` has, which is len(data) for a bytes object."""
+    return PyBytes_GET_SIZE(data) if type(data) is bytes else size_of_other(data)
+
+
+cdef object octets(data)
 
 
 cdef class Channel:

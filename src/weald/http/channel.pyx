@@ -12,6 +12,7 @@ Invariants:
 - A response whose head and body are known together leaves in one system call.
 """
 
+from cpython.buffer cimport PyObject_CheckBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
@@ -41,6 +42,19 @@ cdef bytes CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 cdef bytes LAST_CHUNK = b"0\r\n\r\n"
 cdef object PLAIN = plain_socket
 cdef object SENDMSG = getattr(base_socket, "sendmsg", None)
+
+
+cdef Py_ssize_t size_of_other(data) except -1:
+    """What `size_of` does for other objects than bytes."""
+    return memoryview(data).nbytes if PyObject_CheckBuffer(data) else len(data)
+
+
+cdef object octets(data):
+    """Return `data` as an object whose items are its bytes: those of an array of ints, say, are not."""
+    if type(data) is bytearray or not PyObject_CheckBuffer(data):
+        return data
+    view = memoryview(data)
+    return data if view.itemsize == 1 and view.ndim == 1 and view.contiguous else view.tobytes()
 
 
 cdef inline char *put(char *to, bytes what) noexcept:

@@ -53,9 +53,12 @@ cdef class Exchange:
 
     cdef object serve(self, line)
     cdef int begin_response(self, status, headers) except -1
+    cdef int check_informational(self, status, long code) except -1
+    cdef int check_no_length(self, long code, length) except -1
     cdef int finish_head(self) except -1
     cdef int send_more(self, data) except -1
     cdef bint admit(self, data) except -1
+    cdef bint is_bodiless(self) except -1
     cdef bint is_over(self) except -1
     cdef int end_body(self) except -1
     cdef int discard_body(self) except -1

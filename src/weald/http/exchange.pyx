@@ -17,7 +17,7 @@ from cpython.buffer cimport PyObject_CheckBuffer
 from cpython.bytes cimport PyBytes_FromFormat
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from weald.http.channel cimport Channel, size_of
+from weald.http.channel cimport Channel, octets, size_of
 from weald.http.protocol cimport Request, number_in
 
 import errno
@@ -284,10 +284,13 @@ cdef class Exchange:
                 connection = True
                 if "close" in tokens(value):
                     self.close_connection = True
-        if length is not None and (code == 204 or code == 304) and length != "0":
-            # Bytes: some applications send the exception's arguments.
-            text = f"Invalid Content-Length for {code} response: {length!r} (must be absent or zero)"
-            raise self.ApplicationError(text.encode("latin-1"))
+        if code < 200:
+            self.check_informational(status, code)
+        if length is not None and (code == 204 or code == 205):
+            self.check_no_length(code, length)
+            if code == 204:  # RFC 9110 section 8.6
+                length = None
+                response_headers = [field for field in response_headers if field[0].lower() != b"content-length"]
         self.status = checked[0]
         self.code = checked[1]
         self.response_headers = response_headers
@@ -300,6 +303,24 @@ cdef class Exchange:
                 response_headers.append((b"Connection", b"close"))
             elif self.request_version == "HTTP/1.0":
                 response_headers.append((b"Connection", b"keep-alive"))
+        return 0
+
+    cdef int check_informational(self, status, long code) except -1:
+        """Raise ValueError unless `status` is 101 and the client has asked for another protocol.
+
+        A response is still to follow all others (RFC 9110 section 15.2); the server itself sends "100 Continue".
+        """
+        cdef Request request = self.request
+        if code != 101 or self.channel.framed or not (request is None or "HTTP_UPGRADE" in request.fields):
+            raise ValueError("an informational status is not the response's", status)
+        return 0
+
+    cdef int check_no_length(self, long code, length) except -1:
+        """Raise ApplicationError if the Content-Length of a response that has no body is not 0."""
+        if length != "0":
+            # Bytes: some applications send the exception's arguments.
+            text = f"Invalid Content-Length for {code} response: {length!r} (must be absent or zero)"
+            raise self.ApplicationError(text.encode("latin-1"))
         return 0
 
     cdef int complete_head(self) except -1:
@@ -318,7 +339,7 @@ cdef class Exchange:
             if self.left < 0:  # set by other code than `begin_response`
                 self.left = min(int(length), sys.maxsize)
             return 0
-        size = self.body_size()
+        size = self.body_size() if code != 205 else 0  # RFC 9110 section 15.3.6
         if size >= 0:
             self.left = size
             headers.append((b"Content-Length", PyBytes_FromFormat(b"%zd", size)))
@@ -362,9 +383,11 @@ cdef class Exchange:
         if type(data) is not bytes and not PyObject_CheckBuffer(data):
             if not data:
                 data = b""  # some programs send the head alone by write("")
-            elif self.code != 204 and self.code != 304:
+            elif not self.is_bodiless():
                 # While the client can still be told that something went wrong.
                 raise TypeError(f"a response's body must be bytes, not {type(data).__name__}")
+        elif type(data) is not bytes:
+            data = octets(data)
         self.finish_head()
         size = size_of(data)
         if size:
@@ -389,6 +412,8 @@ cdef class Exchange:
 
     cdef int send_more(self, data) except -1:
         """Send a further piece of the body."""
+        if type(data) is not bytes:
+            data = octets(data)
         if data and self.admit(data):
             self.channel.send_data(data, self.response_use_chunked, self.channel.framed and self.is_over())
         return 0
@@ -401,19 +426,23 @@ cdef class Exchange:
         cdef Py_ssize_t size
         if self.command == "HEAD":
             return False
+        if self.is_bodiless():
+            raise self.ApplicationError(f"The {self.code} response must have no body")
         if self.left >= 0:
-            size = len(data)
+            size = size_of(data)
             if size > self.left:
                 self.close_connection = True
                 raise self.ApplicationError(f"the body is longer than its Content-Length, by {size - self.left} bytes")
             self.left -= size
-        elif self.code == 204 or self.code == 304:
-            raise self.ApplicationError(f"The {self.code} response must have no body")
         return True
+
+    cdef bint is_bodiless(self) except -1:
+        """Return whether the response has no body because of its status."""
+        return self.code == 204 or self.code == 205 or self.code == 304
 
     cdef bint is_over(self) except -1:
         """Return whether nothing can follow what has been admitted."""
-        if self.command == "HEAD" or self.code == 204 or self.code == 304:
+        if self.command == "HEAD" or self.is_bodiless():
             return True
         return self.left == 0 and self.trailers is None
 

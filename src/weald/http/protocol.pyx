@@ -26,6 +26,7 @@ from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.string cimport memchr, strncmp
 
 import re
+from _socket import AF_INET6, inet_pton
 from importlib import import_module
 
 from weald.http.extras import required
@@ -49,7 +50,9 @@ _chunk_line = re.compile(
     rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[ \t]*%b+(?:[ \t]*=[ \t]*(?:%b+|%b))?)*\r\n" % (TOKEN, TOKEN, _QUOTED)
 ).fullmatch
 # RFC 3986 section 3.2.2 and 3.2.3: a host and its port.
-_authority = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?").fullmatch
+_authority = re.compile(
+    r"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*|\[([0-9A-Fa-f:.]+)\])(?::[0-9]*)?"
+).fullmatch
 _absolute = re.compile(r"https?://([^/?#]+)((?:[/?][^#]*)?)", re.IGNORECASE).fullmatch
 
 # Framing, routing and the like: RFC 9110 section 6.5.1 forbids them in trailers.
@@ -80,7 +83,7 @@ cdef enum:  # kinds of bytes
 
 cdef unsigned char[256] KINDS
 
-for _kind, _class in ((OF_TOKEN, TOKEN), (OF_TARGET, rb'[!"$-~]'), (OF_TEXT, _TEXT)):
+for _kind, _class in ((OF_TOKEN, TOKEN), (OF_TARGET, rb'[!"$-\[\]-~]'), (OF_TEXT, _TEXT)):
     for _byte in re.findall(_class, bytes(range(256))):
         KINDS[_byte[0]] |= _kind
 
@@ -141,6 +144,9 @@ cdef Py_ssize_t request_line(const unsigned char *text, Py_ssize_t *method, Py_s
         return 0
     method[0] = end
     end = run(text, end + 1, OF_TARGET)
+    # No URI has a backslash (RFC 3986), and some take it for a slash; but browsers send it in queries.
+    while text[end] == c"\\" and memchr(text + method[0], c"?", end - method[0]) != NULL:
+        end = run(text, end + 1, OF_TARGET)
     if end == method[0] + 1 or strncmp(<const char *>text + end, b" HTTP/1.", 8):
         return 0
     target[0] = end
@@ -260,7 +266,13 @@ def tokens(str value):
 
 cpdef bint is_authority(str text) except -1:
     """Return whether `text` may be the value of Host, or the authority of a target: a host, and maybe a port."""
-    return _authority(text) is not None
+    found = _authority(text)
+    if found is not None and found[1] is not None:
+        try:
+            inet_pton(AF_INET6, found[1])
+        except OSError:
+            return False
+    return found is not None
 
 
 cdef class HeadParser:
@@ -374,6 +386,8 @@ cdef class HeadParser:
             self.new().feed_data(head)
         except httptools.HttpParserUpgrade:
             self.http = None  # it would take what follows for another protocol
+            if head.startswith(b"CONNECT "):
+                raise ProtocolError(501, "this is no proxy") from None
         except httptools.HttpParserInvalidMethodError:
             self.http = None
             # RFC 9110 section 9.1: 501 for a method nobody here knows.
@@ -460,8 +474,6 @@ def _refuse_collisions(Request request):
 
 def _judge_target(Request request):
     """RFC 9112 section 3.2: a target in absolute or asterisk form."""
-    if request.method == "CONNECT":
-        raise ProtocolError(501, "this is no proxy")
     if request.target == "*" and request.method == "OPTIONS":
         return
     absolute = _absolute(request.target)
@@ -484,8 +496,10 @@ cdef Py_ssize_t body_length(length, coding, bint modern) except? -1:
         raise ProtocolError(400, "both Transfer-Encoding and Content-Length")
     if not modern:  # section 6.1
         raise ProtocolError(400, "Transfer-Encoding in HTTP/1.0")
-    codings = tokens(coding)
-    if not codings or codings[-1] != "chunked" or codings.count("chunked") != 1:  # section 6.3
+    codings = [member.strip(" \t") for member in coding.lower().split(",")]
+    if "" in codings:  # to be ignored, says RFC 9110 section 5.6.1; but not all do, and then the body has another end
+        raise ProtocolError(400, "a transfer coding without a name")
+    if codings[-1] != "chunked" or codings.count("chunked") != 1:  # section 6.3
         raise ProtocolError(400, "a transfer coding whose end cannot be told")
     if len(codings) > 1:  # section 6.1
         raise ProtocolError(501, "unknown transfer coding")

@@ -11,7 +11,7 @@ Invariants:
 from cpython.dict cimport PyDict_Copy, PyDict_Update
 from cpython.unicode cimport PyUnicode_FindChar
 
-from weald.http.channel cimport Http1Channel
+from weald.http.channel cimport Http1Channel, size_of
 from weald.http.exchange cimport Exchange
 from weald.http.protocol cimport Request
 
@@ -223,7 +223,7 @@ cdef class WSGIExchange(Exchange):
         if not is_whole(result):
             return -1
         for piece in result:
-            size += len(piece)
+            size += size_of(piece)
         return size
 
     cdef int seal(self) except -1:
@@ -295,7 +295,7 @@ cdef class WSGIExchange(Exchange):
             size = os.fstat(fd).st_size - offset
         except (AttributeError, OSError, ValueError):
             return False
-        if size <= 0 or self.headers_sent or not self.status or self.code in (204, 304):
+        if size <= 0 or self.headers_sent or not self.status or self.is_bodiless():
             return False
         if not self.channel.can_send_files():
             return False
