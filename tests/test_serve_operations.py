@@ -288,6 +288,41 @@ def test_a_stuck_worker_holds_up_no_new_connection(folder: Path) -> None:
         assert len(new_connections_are_answered(served)) == 1
 
 
+def test_a_worker_that_computes_holds_up_no_new_connection(folder: Path) -> None:
+    latch = folder / "computing"
+    latch.touch()
+    (folder / "site_app.py").write_text(
+        "import os\n"
+        "def app(environ, start_response):\n"
+        "    if environ['PATH_INFO'] == '/compute':\n"
+        f"        open({str(latch)!r} + '.begun', 'w').close()\n"
+        f"        while os.path.exists({str(latch)!r}): pass\n"
+        "    start_response('200 OK', [])\n"
+        "    return [b'1 %d' % os.getpid()]\n"
+    )
+    with serving(folder, "--workers", "2") as served:
+        thread = threading.Thread(target=served.get, args=("/compute",))
+        thread.start()
+        wait_until((folder / "computing.begun").exists)
+        assert len(new_connections_are_answered(served)) == 1
+        assert thread.is_alive()
+        latch.unlink()
+        thread.join(PATIENCE)
+
+
+def test_a_worker_that_is_stopped_holds_up_no_new_connection(folder: Path) -> None:
+    with serving(folder, "--workers", "2") as served:
+        pid = served.get().split()[1]
+        os.kill(int(pid), signal.SIGSTOP)
+        try:
+            wait_until(lambda: psutil.Process(int(pid)).status() == psutil.STATUS_STOPPED)
+            others = new_connections_are_answered(served)
+            assert len(others) == 1
+            assert pid not in others
+        finally:
+            os.kill(int(pid), signal.SIGCONT)
+
+
 def test_a_worker_that_cannot_be_replaced_holds_up_no_new_connection(folder: Path) -> None:
     with serving(folder, "--workers", "2") as served:
         (folder / "site_app.py").write_text("raise ValueError('broken')")

@@ -460,6 +460,77 @@ def test_a_file_for_errors(folder: Path) -> None:
         process.wait(PATIENCE)
 
 
+def test_a_format_of_ones_own_for_the_access_log(folder: Path) -> None:
+    form = '%(h)s "%(r)s" %(m)s %(U)s %(q)s %(H)s %(s)s %({x-own}o)s %({X-Asked}i)s %({SERVER_NAME}e)s %(a)s 5%%'
+    with serving(folder, "--workers", "1", "--access-log", form) as served:
+        seen(served, "/a?b=c", X_Asked='1"2')
+        line = served.process.stdout.readline()
+    assert line == '127.0.0.1 "GET /a?b=c HTTP/1.1" GET /a b=c HTTP/1.1 200 app 1\\x222 127.0.0.1 - 5%\n'
+    for bad in ("%(h)s %(nothing)s", "%(h)s 5%", "%(h)s %d %(s)s", "nothing", "%({a b}i)s"):
+        done = run_once("site_app:app", "--access-log", bad, "--check", "--bind", "127.0.0.1:0", cwd=folder)
+        assert done.returncode == 1, bad
+        assert "access" in done.stderr
+
+
+def test_errors_in_json(folder: Path) -> None:
+    (folder / "site_app.py").write_text(
+        "import sys\n"
+        "def app(environ, start_response):\n"
+        "    print('printed', 1, file=sys.stderr)\n"
+        "    print('{\"own\": 1}', file=environ['wsgi.errors'])\n"
+        "    raise KeyError('a bug')\n"
+    )
+    with serving(folder, "--workers", "1", "--error-log-format", "json") as served:
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(f"http://127.0.0.1:{served.port}/", timeout=PATIENCE)
+        with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            while sock.recv(1000):
+                pass
+        served.wait_for("Invalid request")
+        served.wait_for("a bug")
+    entries = [json.loads(line) for line in served.lines]
+    levels = {}
+    for entry in entries:
+        for text in ("1 worker at", "printed 1", "Traceback", "Invalid request"):
+            if text in entry.get("message", ""):
+                levels[text] = entry["level"]
+    assert levels == {"1 worker at": "info", "printed 1": "error", "Traceback": "error", "Invalid request": "warning"}
+    assert {"own": 1} in entries
+
+
+def test_the_level_of_the_log(folder: Path) -> None:
+    sock = folder / "sock"
+    process = subprocess.Popen(
+        [*command("site_app:app", "--app-dir", str(folder), "--workers", "1", "--log-level", "error")]
+        + ["--bind", f"unix:{sock}"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(sock.exists, PATIENCE)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(str(sock))
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 400")
+        (folder / "site_app.py").write_text("raise ValueError('broken')")
+        process.send_signal(signal.SIGHUP)
+        assert process.stderr is not None
+        said = ""
+        while "the old one goes on" not in said:
+            said += process.stderr.readline()
+        process.terminate()
+        said += process.stderr.read()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+    assert "ValueError: broken" in said
+    for text in ("worker at", "Invalid request", "reload"):
+        assert text not in said
+
+
 # ---------------------------------------------------------------- protocols
 
 

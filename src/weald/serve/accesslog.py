@@ -6,6 +6,7 @@ Called by: worker.py, wsgi.py, asgi.py; supervisor.py, which checks that the fil
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from time import localtime, strftime
@@ -17,7 +18,7 @@ from weald._core import Lock, Steady, report, sleep
 from weald.http.logs import quoted
 from weald.serve.errors import ConfigError
 
-__all__ = ["FORMATS", "LogFile", "check_writable"]
+__all__ = ["FORMATS", "LogFile", "check_writable", "line_maker"]
 
 def _address(handler: Any) -> str:
     address = handler.client_address
@@ -70,6 +71,82 @@ def _json(handler: Any) -> str:
             "pid": os.getpid(),
         }
     )
+
+
+def _code_text(handler: Any) -> str:
+    return f"{_code(handler):03d}"
+
+
+def _seconds(handler: Any) -> float:
+    return max(float(handler.time_finish - handler.time_start), 0.0)
+
+
+def _response_field(handler: Any, name: str) -> str:
+    wanted = name.lower().encode()
+    fields = handler.response_headers or ()
+    return next((bytes(value).decode("latin-1") for key, value in fields if bytes(key).lower() == wanted), "-")
+
+
+# What may stand in a format of one's own, as %(name)s: what Apache's letters mean, as far as there is such a thing.
+_PARTS: dict[str, Callable[[Any], Any]] = {
+    "h": _address,
+    "l": lambda handler: "-",
+    "u": lambda handler: quoted(_field(handler, "REMOTE_USER")) or "-",
+    "t": lambda handler: f"[{_when(int(handler.time_start))}]",
+    "r": lambda handler: quoted(handler.requestline or "-"),
+    "m": lambda handler: quoted(handler.command or "-"),
+    "U": lambda handler: quoted((handler.path or "-").partition("?")[0]),
+    "q": lambda handler: quoted((handler.path or "").partition("?")[2]),
+    "H": lambda handler: handler.request_version or "-",
+    "s": _code_text,
+    "B": lambda handler: handler.response_length,
+    "b": lambda handler: handler.response_length or "-",
+    "f": lambda handler: quoted(_field(handler, "HTTP_REFERER")) or "-",
+    "a": lambda handler: quoted(_field(handler, "HTTP_USER_AGENT")) or "-",
+    "T": lambda handler: int(_seconds(handler)),
+    "M": lambda handler: int(_seconds(handler) * 1e3),
+    "D": lambda handler: int(_seconds(handler) * 1e6),
+    "L": lambda handler: f"{_seconds(handler):.6f}",
+    "p": lambda handler: os.getpid(),
+}
+_part = re.compile(r"%\(([^)]*)\)s|%%")
+
+
+def line_maker(form: str) -> Callable[[Any], str]:
+    """What makes lines of the format `form`: one of FORMATS, or text in which %(h)s, %({name}i)s (a field of the
+    request), %({name}o)s (of the response) and %({name}e)s (of the WSGI environment) are replaced.
+
+    Raises ConfigError for a name that means nothing.
+    """
+    if form in FORMATS:
+        return FORMATS[form]
+    parts: list[str | Callable[[Any], Any]] = []
+    end = 0
+    for found in _part.finditer(form):
+        if "%" in form[end : found.start()]:
+            break
+        parts += [form[end : found.start()], "%" if found[1] is None else _maker(found[1])]
+        end = found.end()
+    if "%" in form[end:]:
+        raise ConfigError(f"--access-log: a single % in {form!r}; there are %(h)s and the like, and %%")
+    parts.append(form[end:])
+    return lambda handler: "".join(part if isinstance(part, str) else str(part(handler)) for part in parts)
+
+
+def _maker(name: str) -> Callable[[Any], Any]:
+    """What makes the part `name` of a line."""
+    if name in _PARTS:
+        return _PARTS[name]
+    inner = re.fullmatch(r"\{([^{}\s]+)\}([ioe])", name)
+    if inner is None:
+        raise ConfigError(f"--access-log: %({name})s means nothing; there are {', '.join(_PARTS)} and {{name}}i, o, e")
+    key, kind = inner[1], inner[2]
+    if kind == "o":
+        return lambda handler: quoted(_response_field(handler, key))
+    if kind == "i":
+        key = key.upper().replace("-", "_")
+        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+    return lambda handler: quoted(_field(handler, key)) or "-"
 
 
 # What makes a line of an Exchange whose response has been sent.

@@ -13,8 +13,9 @@ from weald.http.asgi import ASGIExchange
 from weald.http.forwarded import ForwardedASGI, Trusted
 from weald.http.logs import make_log
 from weald.serve import wsgi
-from weald.serve.accesslog import FORMATS, LogFile
+from weald.serve.accesslog import LogFile, line_maker
 from weald.serve.config import Config
+from weald.serve.errorlog import Warnings
 from weald.serve.errors import ConfigError
 from weald.serve.fair import Fair
 
@@ -70,7 +71,7 @@ def servers(
     mounts |= {prefix: _as_wsgi(static, config) for prefix, static in wsgi.static_folders(config).items()}
     handler_class: Any = ASGIExchange
     if log is not None:
-        line = FORMATS[config.access_log]
+        line = line_maker(config.access_log)
 
         class Logging(ASGIExchange):
             def format_request(self) -> str:
@@ -84,6 +85,7 @@ def servers(
             application,
             log=None if log is None else _Lines(log),
             handler_class=handler_class,
+            error_log=Warnings(),
             lifespan=lifespans,
             root_path=config.root_path,
             mounts=mounts,

@@ -213,8 +213,22 @@ def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
 @_option("Processes", "--max-requests-jitter", default=0, help="And up to so many more.")
 @_option("Processes", "--max-memory", default=0, help="Replace a worker of more than so many MiB.")
 @_option("Logs", "--error-log", default="-", show_default=True, help="File for standard error; SIGUSR1 reopens it.")
+@_option("Logs", "--error-log-format", default="text", type=click.Choice(["text", "json"]), show_default=True)
 @_option(
-    "Logs", "--access-log", default="off", type=click.Choice(["common", "combined", "json", "off"]), show_default=True
+    "Logs",
+    "--log-level",
+    default="info",
+    type=click.Choice(["info", "warning", "error"]),
+    show_default=True,
+    help="The least important lines in the error log.",
+)
+@_option(
+    "Logs",
+    "--access-log",
+    default="off",
+    metavar="FORMAT",
+    show_default=True,
+    help="common, combined, json, off, or text with %(h)s and the like.",
 )
 @_option("Logs", "--access-log-file", default="-", show_default=True, help="- is standard output; SIGUSR1 reopens it.")
 @_option("Logs", "--metrics", help="HOST:PORT to serve /metrics on, for Prometheus.")

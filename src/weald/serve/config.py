@@ -15,6 +15,7 @@ from weald.http.fields import field_name, field_value
 from weald.http.forwarded import Trusted
 from weald.http.interface import interface_of
 from weald.http.limits import Limits
+from weald.serve.errorlog import LEVELS
 from weald.serve.errors import ConfigError
 from weald.serve.listeners import parse_bind
 from weald.serve.process import find_ids, usable_cores
@@ -70,7 +71,9 @@ class Config:
     group: str | None = None
     umask: str | None = None  # octal
     pid_file: str | None = None
-    access_log: str = "off"  # one of LOG_FORMATS
+    log_level: str = "info"  # the least important lines in the error log: info, warning or error
+    error_log_format: str = "text"  # or "json"
+    access_log: str = "off"  # one of LOG_FORMATS, or a format of one's own: see accesslog.line_maker
     access_log_file: str = "-"  # "-" is standard output
     metrics: str | None = None  # where to serve /metrics
     graceful_timeout: float = 30.0  # for what is under way when a worker stops
@@ -117,8 +120,11 @@ class Config:
         self.check_static()
         if (self.sni or self.client_ca or self.ciphers) and not self.certfile:
             raise ConfigError("--sni, --client-ca and --ciphers need --certfile")
-        if self.access_log not in LOG_FORMATS:
-            raise ConfigError(f"no access log format {self.access_log!r}; there are: {', '.join(LOG_FORMATS)}")
+        if self.access_log not in LOG_FORMATS and "%(" not in self.access_log:
+            formats = ", ".join(LOG_FORMATS)
+            raise ConfigError(f"no access log format {self.access_log!r}; there are: {formats}, and text with %(h)s …")
+        if self.log_level not in LEVELS or self.error_log_format not in ("text", "json"):
+            raise ConfigError(f"--log-level is one of {', '.join(LEVELS)}, --error-log-format text or json")
         for name in (
             "graceful_timeout",
             "boot_timeout",

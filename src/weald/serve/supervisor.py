@@ -26,7 +26,7 @@ from time import monotonic
 
 from weald import __version__
 from weald._core import report, retry_logs, steady
-from weald.serve import listeners, systemd, worker
+from weald.serve import errorlog, listeners, systemd, worker
 from weald.serve.config import Config, ConfigError
 from weald.serve.listeners import describe, parse_bind, refuse_newcomers
 from weald.serve.metrics import Metrics
@@ -49,9 +49,9 @@ _SIGNALS = (
 )
 
 
-def say(text: str) -> None:
+def say(text: str, level: str = "info") -> None:
     """Write a line to standard error."""
-    report(f"weald: {text}\n")
+    errorlog.log(level, text)
 
 
 def use_steady_streams() -> None:
@@ -169,7 +169,7 @@ class Supervisor:
 
     def cannot_start(self, slot: int, replaces: Child | None, error: OSError) -> None:
         """The system refuses a process, or what it needs: try again in a while."""
-        say(f"cannot start a worker, and will try again: {error.strerror or error}")
+        say(f"cannot start a worker, and will try again: {error.strerror or error}", "error")
         when = monotonic() + _PAUSE
         if replaces is None:
             self.restarts.append((when, slot))
@@ -312,7 +312,7 @@ class Supervisor:
             return
         if where:
             what = "hangs" if child.ready else "does not get ready"
-            say(f"worker {child.pid} {what}, and has ended; it was here:\n{where}")
+            say(f"worker {child.pid} {what}, and has ended; it was here:\n{where}", "error")
         how = f"signal {-code}" if code < 0 else f"status {code}"
         now = monotonic()
         pause = _PAUSE if now - child.begun < _YOUNG else 0.0
@@ -321,16 +321,16 @@ class Supervisor:
             pause = min(0.5 * self.failures, 30.0)
             if child.replaces is not None:
                 child.replaces.next_try = now + pause
-                say(f"a new worker did not start ({how}); the old one goes on")
+                say(f"a new worker did not start ({how}); the old one goes on", "error")
                 self.kept += 1
                 self.announce()
                 return
             if not self.announced:
-                say(f"a worker did not start ({how})")
+                say(f"a worker did not start ({how})", "error")
                 self.status = 1
                 self.stop_all()
                 return
-        say(f"worker {child.pid} died ({how})")
+        say(f"worker {child.pid} died ({how})", "error")
         if not self.stopping and child.successor is None:
             self.restarts.append((now + pause, child.slot))
 
@@ -401,7 +401,7 @@ class Supervisor:
         try:
             self.next_program = start_program(self.named, _SIGNALS)
         except OSError as error:
-            say(f"cannot start another program: {error.strerror or error}")
+            say(f"cannot start another program: {error.strerror or error}", "error")
             return
         say(f"process {self.next_program} starts beside this one, {os.getpid()}")
 
@@ -528,7 +528,7 @@ class Supervisor:
         for child in self.children.values():
             if child.deadline <= now:
                 if not child.stopping:
-                    say(f"worker {child.pid} {'hangs' if child.ready else 'does not get ready'}: killing it")
+                    say(f"worker {child.pid} {'hangs' if child.ready else 'does not get ready'}: killing it", "error")
                 self.kill(child, signal.SIGKILL)
                 child.deadline = now + 60
         due = [slot for when, slot in self.restarts if when <= now]
@@ -554,6 +554,7 @@ def run(config: Config) -> int:
     """Serve as `config` says until a signal ends it; the exit status.  Raises ConfigError."""
     config.check()
     use_steady_streams()
+    errorlog.choose(config.log_level, config.error_log_format == "json")
     config = config.settled()
     tls_context(config)  # what is wrong with a certificate is told once, not by each worker
     supervisor = Supervisor(config)
@@ -587,10 +588,11 @@ def check(config: Config) -> None:
         monkey.patch_all()
     os.chdir(config.directory)
     sys.path.insert(0, os.getcwd())
-    from weald.serve.accesslog import check_writable
+    from weald.serve.accesslog import check_writable, line_maker
     from weald.serve.config import load_all
 
     if config.access_log != "off":
+        line_maker(config.access_log)
         check_writable(config.access_log_file)
     check_writable(config.error_log)
     worker.Hooks(config.hooks)

@@ -7,9 +7,11 @@ import socket
 from typing import Any
 
 from weald.http.forwarded import Forwarded, Trusted
+from weald.http.logs import make_log
 from weald.pywsgi import WSGIHandler
-from weald.serve.accesslog import FORMATS, LogFile
+from weald.serve.accesslog import LogFile, line_maker
 from weald.serve.config import Config
+from weald.serve.errorlog import Warnings
 from weald.serve.fair import FairServer
 from weald.serve.static import Static, parse_static
 
@@ -38,6 +40,7 @@ def servers(
             listener,
             application,
             log=None,
+            error_log=Warnings(),
             handler_class=handler_class(config, log),
             environ=dict(environ),
             limits=config.limits,
@@ -74,7 +77,7 @@ def static_folders(config: Config) -> dict[str, Static]:
 
 def added_environ(config: Config) -> dict[str, Any]:
     """What `config` adds to the environments of WSGI applications."""
-    added: dict[str, Any] = {"wsgi.multiprocess": config.workers > 1}
+    added: dict[str, Any] = {"wsgi.multiprocess": config.workers > 1, "wsgi.errors": make_log("default", 40)}
     if config.websocket:
         from weald.http.websocket import Options  # which needs wsproto
 
@@ -86,7 +89,7 @@ def handler_class(config: Config, log: LogFile | None) -> type[WSGIHandler]:
     """The handler that logs as `config` says."""
     if log is None:
         return WSGIHandler
-    line, write = FORMATS[config.access_log], log.write
+    line, write = line_maker(config.access_log), log.write
 
     class Logging(WSGIHandler):
         def log_request(self) -> None:

@@ -1,0 +1,95 @@
+"""What `weald serve` says on standard error: how important a line must be, and lines of JSON.
+
+Called by: supervisor.py, which also says its own lines here; config.py; wsgi.py, asgi.py, whose servers complain here.
+
+Invariant: with JSON, what one `write` ends with a newline is one line of JSON, a traceback that weald reports included.
+What C code writes to the descriptor itself stays as it is.
+"""
+
+import io
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from weald._core import report
+
+__all__ = ["LEVELS", "Records", "Warnings", "choose", "log"]
+
+LEVELS = ("info", "warning", "error")
+_chosen = 0  # index of the least important level that is written
+
+
+def choose(level: str, as_json: bool) -> None:
+    """Write what is at least as important as `level`, and all of standard error in lines of JSON if asked to."""
+    global _chosen
+    _chosen = LEVELS.index(level)
+    if as_json and not isinstance(sys.stderr, Records):
+        sys.stderr = Records(sys.stderr)
+
+
+def log(level: str, text: str) -> None:
+    """Write `text`, which has no newline at its end."""
+    if LEVELS.index(level) < _chosen:
+        return
+    if isinstance(sys.stderr, Records):
+        sys.stderr.record(level, text)
+    else:
+        report(f"weald: {text}\n" if level != "warning" else f"{text}\n")
+
+
+class Records(io.TextIOBase):
+    """A standard error that writes lines of JSON to `stream`."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._begun = ""
+
+    def record(self, level: str, text: str) -> None:
+        """Write one line."""
+        entry = {"time": round(time.time(), 3), "level": level, "pid": os.getpid(), "message": text}
+        self._stream.write(json.dumps(entry) + "\n")
+
+    def write(self, text: str) -> int:
+        """Write text, which counts as an error, once its line ends.  A line that is a JSON object is left as it is."""
+        self._begun += text
+        if text.endswith("\n"):
+            whole, self._begun = self._begun.rstrip("\n"), ""
+            if _is_object(whole):
+                self._stream.write(whole + "\n")
+            elif whole:
+                self.record("error", whole.removeprefix("weald: "))
+        return len(text)
+
+    def writable(self) -> bool:
+        """Always True."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor of the stream."""
+        return int(self._stream.fileno())
+
+    def flush(self) -> None:
+        """Flush the stream; a line that has not ended is kept."""
+        self._stream.flush()
+
+
+def _is_object(text: str) -> bool:
+    if not (text.startswith("{") and text.endswith("}") and "\n" not in text):
+        return False
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+class Warnings:
+    """A server's error log: clients that are refused, and applications that break HTTP's rules."""
+
+    def write(self, text: str) -> None:
+        """Write text."""
+        log("warning", text.rstrip("\n"))
+
+    def flush(self) -> None:
+        """Do nothing: nothing is kept back."""
