@@ -96,13 +96,17 @@ def in_process(
         ending.start()
         running = ""
         reached_end = False
-        with open(read) as reports:
-            for line in reports:
-                kind, test, *verdict = json.loads(line)
-                running = test if kind == "begin" else ""
-                reached_end = reached_end or running == "exit"
-                if verdict:
-                    results[test] = verdict[0]
+        try:
+            with open(read) as reports:
+                for line in reports:
+                    kind, test, *verdict = json.loads(line)
+                    running = test if kind == "begin" else ""
+                    reached_end = reached_end or running == "exit"
+                    if verdict:
+                        results[test] = verdict[0]
+        except BaseException:  # ended by a signal
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         ending.join()
         status = process.returncode
         output.seek(0)

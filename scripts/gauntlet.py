@@ -26,11 +26,13 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +45,8 @@ HOME = Path(os.environ.get("WEALD_GAUNTLET") or ROOT / "build/gauntlet")
 EXPECTED = Path(__file__).with_name("gauntlet.expected")
 CONSTRAINTS = Path(__file__).with_name("gauntlet.constraints")
 SIDES = ["plain", "weald", "gevent"]
-COMMON = ["gevent==26.9.0", "pytest"]
+COMMON = ["gevent==26.9.0", *tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]]
+PYTEST = "pytest==9.1.1"  # where a suite does not ask for another
 PROCESS_SECONDS = 900.0  # for one process, however many tests it runs
 
 
@@ -66,6 +69,7 @@ def run_tests(side: str, arguments: list[str], seconds: float, only: set[str], d
         gevent.monkey.patch_all()
     # As `python -m pytest` has it.
     sys.path[0] = os.getcwd()
+    del sys.modules["__main__"].__file__  # or processes that the tests spawn would run this file
     import pytest
 
     class Plugin:
@@ -97,7 +101,10 @@ def run_tests(side: str, arguments: list[str], seconds: float, only: set[str], d
         def pytest_runtest_logfinish(self, nodeid: str) -> None:
             reports.end(nodeid, self.verdict)
 
-    options = ["-q", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
+    options = ["-q", "--rootdir=.", "-o", "addopts=", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+    # pytest's own would stop the clock.  A suite that sets options or marks of plugins that are not here goes on.
+    options += ["-p", "no:faulthandler", "-W", "ignore::pytest.PytestConfigWarning"]
+    options += ["-W", "ignore::pytest.PytestUnknownMarkWarning"]
     status = pytest.main([*options, *arguments], plugins=[Plugin()])
     if status not in (0, 1, 5):
         reports.end("pytest", f"failed: exit status {status}")
@@ -122,7 +129,10 @@ class Runner:
         self.python = self.folder / "venv/bin/python"
         self.source = self.folder / "source"
         self.kept = self.folder / "results"
-        self.key = repr((self.suite, COMMON, CONSTRAINTS.read_text()))
+        self.requires = [*self.suite.requires, *COMMON]
+        if not any(requirement.startswith("pytest==") for requirement in self.requires):
+            self.requires.append(PYTEST)
+        self.key = repr((self.suite, self.requires, CONSTRAINTS.read_text()))
 
     def prepare(self) -> None:
         """Make the environment and unpack the source, unless that is done."""
@@ -135,7 +145,7 @@ class Runner:
         base = getattr(sys, "_base_executable", sys.executable)
         self._call(base, "-m", "venv", "--clear", "--without-pip", str(self.folder / "venv"))
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(self.python))
-        self._call(*pip, "install", "-q", "-c", str(CONSTRAINTS), *self.suite.requires, *COMMON)
+        self._call(*pip, "install", "-q", "-c", str(CONSTRAINTS), *self.requires)
         with tempfile.TemporaryDirectory(dir=self.folder) as unpacked:
             with tarfile.open(archive) as opened:
                 opened.extractall(unpacked, filter="data")
@@ -241,6 +251,11 @@ def server(kind: str) -> Iterator[int]:
                     broker.kill()
         else:
             with getattr(importlib.import_module("servers"), kind)() as port:
+                if kind == "mariadb":
+                    connect = importlib.import_module("pymysql").connect
+                    with connect(host="127.0.0.1", port=port, user="root") as connection:
+                        for name in ("test1", "test2"):
+                            connection.cursor().execute(f"create database {name}")
                 yield port
     finally:
         del sys.path[1:3]
@@ -319,6 +334,7 @@ def main() -> int:
 
     from gauntlet_suites import SHORT, SUITES
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers are ended, too
     unknown = set(options.suites) - SUITES.keys()
     if unknown:
         parser.error(f"no such suite: {', '.join(sorted(unknown))}; there are {', '.join(sorted(SUITES))}")

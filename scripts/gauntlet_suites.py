@@ -29,12 +29,62 @@ class Suite:
 
 
 SUITES = {
+    "amqp": Suite(
+        ["amqp==5.4.2", "pytest-rerunfailures"],
+        ["t"],
+        arguments=["-k", "not tls"],  # which wants a second port of the broker
+        environment={"RABBITMQ_5672_TCP": "{port}"},
+        server="rabbitmq",
+    ),
+    "apscheduler": Suite(
+        ["apscheduler==3.11.3", "anyio", "pytz", "sqlalchemy", "tornado", "twisted"],
+        ["tests"],
+    ),
     "flask-socketio": Suite(["flask-socketio==5.7.0", "redis"], ["test_socketio.py"]),
+    "geventhttpclient": Suite(
+        ["geventhttpclient==2.6.1", "dpkt", "httplib2", "pytest-rerunfailures", "requests"],
+        ["tests"],
+        # Its tests patch by themselves unless they are told not to.
+        plain={"NON_GEVENT": "1"},
+    ),
+    "gipc": Suite(["gipc==1.8.0", "pytest==7.4.4"], ["test"]),  # a later pytest does not call its setup()
+    "huey": Suite(["huey==3.5.4", "peewee", "redis", "django"], ["huey/tests"]),
+    "paramiko": Suite(["paramiko==5.1.0", "icecream", "invoke", "pytest-relaxed"], ["tests"]),
+    "pymysql": Suite(
+        ["pymysql==1.2.0", "cryptography"],
+        ["pymysql/tests"],
+        source="PyMySQL/PyMySQL@v1.2.0",
+        files={
+            "pymysql/tests/databases.json": """[
+                {"host": "127.0.0.1", "port": {port}, "user": "root", "passwd": "", "database": "test1",
+                 "use_unicode": true, "local_infile": true},
+                {"host": "127.0.0.1", "port": {port}, "user": "root", "passwd": "", "database": "test2"}
+            ]"""
+        },
+        server="mariadb",
+    ),
     "python-engineio": Suite(
         ["python-engineio==4.15.1", "aiohttp", "pytest-asyncio", "requests", "tornado", "websocket-client"],
         ["tests"],
     ),
+    "python-socketio": Suite(
+        [
+            *("python-socketio==5.18.1", "aiohttp", "msgpack", "pytest-asyncio", "redis", "requests"),
+            *("simple-websocket", "uvicorn", "valkey", "websocket-client"),
+        ],
+        ["tests/common"],  # the rest is asyncio's half
+    ),
+    "waitress": Suite(["waitress==3.0.2"], ["tests"]),
     "websocket-client": Suite(["websocket-client==1.9.2", "python-socks", "wsaccel"], ["websocket/tests"]),
+    "websockets": Suite(
+        ["websockets==17.0.1", "cryptography", "python-socks", "werkzeug"],
+        ["tests/sync"],
+        source="python-websockets/websockets@17.0.1",
+    ),
+    "werkzeug": Suite(
+        ["werkzeug==3.1.9", "cryptography", "ephemeral-port-reserve", "pytest-timeout", "watchdog"],
+        ["tests"],
+    ),
 }
 # Those that CI runs.
 SHORT = ["flask-socketio", "python-engineio", "websocket-client"]
