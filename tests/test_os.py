@@ -455,3 +455,91 @@ def test_who_closes_all_descriptors_gets_a_fresh_loop(loop: str, how: str) -> No
     inside = "inside: OSError 9\n" if how == "closerange" else ""
     expected = inside + "b'x'\nfrom a thread\nTrue\nb'child\\n'\n"
     assert sorted(out.splitlines()) == sorted(expected.splitlines())
+
+
+# ---------------------------------------------------------------- numbers of sockets, several buffers
+
+
+NUMBERS = """
+    import os, socket, sys, threading, time
+    def meanwhile(wait, act):
+        results = []
+        def run():
+            try:
+                results.append(wait())
+            except OSError as error:
+                results.append(type(error).__name__)
+        thread = threading.Thread(target=run)
+        thread.start()
+        time.sleep(0.05)  # mostly enough for it to wait; the results are the same if it does not yet
+        if results:
+            print("it did not wait:", results)
+        act()
+        thread.join()
+        return results[0]
+    def drain(read):
+        got = 0
+        while got < size:
+            got += len(read())
+    size = 400_000
+    for make in (lambda: (os.pipe, os.read, os.write), lambda: None):
+        kind = make()
+        def ends():
+            if kind is None:
+                a, b = socket.socketpair()
+                keep.extend((a, b))
+                return a.fileno(), b.fileno()
+            return os.pipe()
+        keep = []
+        r, w = ends()
+        print(meanwhile(lambda: os.read(r, 10), lambda: os.write(w, b"x")))
+        room = bytearray(3), bytearray(3)
+        print(meanwhile(lambda: os.readv(r, room), lambda: os.writev(w, [b"ab", b"cdef"])), room)
+        print(meanwhile(lambda: os.write(w, bytes(size)), lambda: drain(lambda: os.read(r, 65536))))
+        r, w = ends()
+        print(meanwhile(lambda: os.writev(w, [bytes(size // 2), bytearray(size // 2)]),
+                        lambda: drain(lambda: os.read(r, 65536))))
+        print(os.writev(w, []), os.writev(w, [b""]), os.writev(w, (memoryview(b"xy"),)), os.read(r, 10))
+        for wrong in [1], b"ab", 3:
+            try:
+                print(os.writev(w, wrong))
+            except (TypeError, OSError) as error:
+                print(type(error).__name__)
+        with open(sys.executable, "rb") as file:
+            sent = os.sendfile(w, file.fileno(), 0, 100)
+            print(sent, len(os.read(r, 1000)))
+    a, b = socket.socketpair()
+    for limit in 0.0, 5.0:
+        a.settimeout(limit)
+        try:
+            os.read(a.fileno(), 1)
+        except BlockingIOError:
+            print("does not wait")
+    """
+
+
+def test_numbers_of_sockets_and_several_buffers_as_in_the_standard_library() -> None:
+    assert run_patched(NUMBERS) == python(NUMBERS)
+
+
+def test_a_pipe_that_the_program_made_non_blocking_does_not_wait() -> None:
+    code = """
+        import os, subprocess
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        os.set_blocking(child.stdout.fileno(), False)
+        os.set_blocking(child.stdin.fileno(), False)
+        print(child.stdout.read(5), child.stdout.read(), child.stdout.readinto(bytearray(3)))
+        sent = 0
+        while (count := child.stdin.write(bytes(1_000_000))) == 1_000_000:
+            sent += count
+        print(count is None or 0 < count < 1_000_000)
+        child.kill()
+        child.wait()
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        os.set_blocking(child.stdout.fileno(), False)
+        print(child.stdout.read(5), child.stdout.read1(5), child.stdout.peek(), child.stdout.readline())
+        child.stdin.close()
+        child.wait()
+        print(child.stdout.read())
+        """
+    assert run_patched(code, stderr=None) == python(code, stderr=None)

@@ -377,3 +377,13 @@ def test_a_channel_tells_who_waits(loop_name):
     settle()
     assert channel.getters == [] and channel.putters == [putter]
     assert channel.get() == 1
+
+
+def test_a_timeout_that_no_clock_can_hold() -> None:
+    """The standard library says OverflowError."""
+    for empty in SimpleQueue(), Queue(), LifoQueue():
+        for huge in 1e12, float("inf"):
+            with pytest.raises(OverflowError):
+                empty.get(timeout=huge)
+            with pytest.raises(Empty):
+                empty.get(block=False, timeout=huge)

@@ -15,6 +15,7 @@ from fcntl import F_GETFL, fcntl
 from functools import partial
 from operator import index
 from os import O_ACCMODE, O_NONBLOCK, O_RDONLY, O_WRONLY
+from stat import S_ISFIFO, S_ISSOCK
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenlet import getcurrent
@@ -24,7 +25,16 @@ from weald._base import pipes
 from weald._base.children import await_change
 from weald._base.pipes import PIPE_BUF, is_stream
 from weald._base.waiting import POLLIN, POLLOUT, is_ready, retry
-from weald._core import asked_in_vain, before_io, get_hub_if_exists, number_changes, number_ends, wait_read, wait_write
+from weald._core import (
+    asked_in_vain,
+    before_io,
+    get_hub_if_exists,
+    number_changes,
+    number_ends,
+    wait_read,
+    wait_write,
+    waits_in_calls,
+)
 
 if TYPE_CHECKING:
 
@@ -44,12 +54,15 @@ __implements__ = [
     "fdopen",
     "popen",
     "read",
+    "readv",
+    "sendfile",
     "wait",
     "wait3",
     "wait4",
     "waitid",
     "waitpid",
     "write",
+    "writev",
 ]
 if sys.version_info >= (3, 14):
     __implements__ += ["readinto"]
@@ -61,6 +74,7 @@ _T = TypeVar("_T")
 
 _waitpid, _wait4, _waitid = _stdlib.waitpid, _stdlib.wait4, _stdlib.waitid
 _read = _stdlib.read
+_readv, _writev, _sendfile = _stdlib.readv, _stdlib.writev, _stdlib.sendfile
 _write = _stdlib.write
 _close, _closerange, _dup2 = _stdlib.close, _stdlib.closerange, _stdlib.dup2
 
@@ -176,6 +190,49 @@ def read(fd: int, length: int, /) -> bytes:
     return _read(fd, length)
 
 
+def readv(fd: int, buffers: Any, /) -> int:
+    """os.readv(); while a blocking pipe, terminal or socket has nothing to read, others run."""
+    buffers = list(buffers) if not isinstance(buffers, list | tuple) else buffers
+    if _size(buffers) > 0:
+        _wait_until_ready(fd, POLLIN, O_WRONLY, wait_read)
+    return _readv(fd, buffers)
+
+
+def writev(fd: int, buffers: Any, /) -> int:
+    """os.writev(); while a blocking pipe, terminal or socket has no room, others run."""
+    buffers = list(buffers) if not isinstance(buffers, list | tuple) else buffers
+    size = _size(buffers)
+    if size < 0 or not is_stream(fd):
+        return _writev(fd, buffers)
+    if size <= PIPE_BUF:
+        if size:
+            _wait_until_ready(fd, POLLOUT, O_RDONLY, wait_write)
+        return _writev(fd, buffers)
+    return write(fd, b"".join(buffers))
+
+
+def _size(buffers: Any) -> int:
+    """The bytes in all of `buffers`; -1 if the system's call has to say what is wrong with them."""
+    size = 0
+    try:
+        for buffer in buffers:
+            with memoryview(buffer) as view:
+                size += view.nbytes
+    except (TypeError, ValueError):
+        return -1
+    return size
+
+
+def sendfile(out_fd: int, in_fd: int, offset: int | None, count: int) -> int:
+    """os.sendfile(); while a blocking pipe or socket has no room, others run."""
+    if isinstance(count, int) and count > 0:
+        _wait_until_ready(out_fd, POLLOUT, O_RDONLY, wait_write)
+        # A blocking pipe would wait for its reader until all is in it.
+        if count > PIPE_BUF and S_ISFIFO(_stdlib.fstat(out_fd).st_mode) and _stdlib.get_blocking(out_fd):
+            count = PIPE_BUF
+    return _sendfile(out_fd, in_fd, offset, count)
+
+
 if sys.version_info >= (3, 14):
     _readinto = _stdlib.readinto
 
@@ -198,7 +255,7 @@ def write(fd: int, data: Any, /) -> int:
             return _write(fd, data)
         if not _wait_until_ready(fd, POLLOUT, O_RDONLY, wait_write):
             return _write(fd, data)
-        if view.nbytes <= PIPE_BUF or not is_stream(fd) or not _stdlib.get_blocking(fd):
+        if view.nbytes <= PIPE_BUF or not is_stream(fd) or not (_stdlib.get_blocking(fd) or waits_in_calls(fd)):
             return _write(fd, data)
         # All of it at once would block until a reader has taken all but the last bufferful.  A pipe that is ready has
         # room for PIPE_BUF bytes (pipe(7)).
@@ -234,7 +291,13 @@ def _returns_at_once(fd: int, event: int, unfit: int) -> bool | None:
     if is_ready(fd, event):
         return True
     flags = fcntl(fd, F_GETFL)
-    return True if flags & O_NONBLOCK or flags & O_ACCMODE == unfit else None
+    return (
+        True
+        if flags & O_NONBLOCK
+        and not (waits_in_calls(fd) and S_ISSOCK(_stdlib.fstat(fd).st_mode))
+        or flags & O_ACCMODE == unfit
+        else None
+    )
 
 
 def nb_read(fd: int, n: int) -> bytes:

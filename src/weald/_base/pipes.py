@@ -22,7 +22,7 @@ from select import PIPE_BUF
 from typing import Any
 
 from weald._base.originals import get_original
-from weald._base.waiting import POLLIN, POLLOUT, retry, wait_until_ready
+from weald._base.waiting import POLLIN, POLLOUT, is_ready, retry, wait_until_ready
 from weald._core import Descriptor, RLock, wait_read
 
 __all__ = [
@@ -96,11 +96,19 @@ class SharedIO(io.FileIO):
     def __init__(self, fd: int, mode: str, closefd: bool = True) -> None:
         super().__init__(fd, mode, closefd)
         self._descriptor = Descriptor(fd)
+        self._socket = stat.S_ISSOCK(os.fstat(fd).st_mode)  # non-blocking for the system, and waits for all that
+
+    def _is_non_blocking(self) -> bool:
+        """Whether the program has made it so: then no call waits."""
+        return not self._socket and not os.get_blocking(self.fileno())
 
     def _readable(self, call: Callable[..., Any], argument: Any) -> Any:
         """Wait, then `call(argument)`; again if another thread was faster and the descriptor is non-blocking."""
         wait = self._descriptor.wait_read
-        wait_until_ready(self.fileno(), POLLIN, wait)
+        if not is_ready(self.fileno(), POLLIN):
+            if self._is_non_blocking():
+                return call(argument)
+            wait_until_ready(self.fileno(), POLLIN, wait)
         result = call(argument)
         return retry(wait, None, call, argument) if result is None else result
 
@@ -120,6 +128,8 @@ class SharedIO(io.FileIO):
 
     def readall(self) -> bytes:
         """Read up to the end."""
+        if self._is_non_blocking():
+            return super().readall()
         chunks = []
         while chunk := self.read(_PIPE_SIZE):
             chunks.append(chunk)
@@ -133,7 +143,7 @@ class SharedIO(io.FileIO):
         sent = 0
         stream = is_stream(self.fileno())
         with memoryview(data) as view, view.cast("B") as rest:
-            if stream and not rest.nbytes:
+            if stream and not rest.nbytes or self._is_non_blocking():
                 return super().write(rest)
             while True:
                 try:

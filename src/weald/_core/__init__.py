@@ -19,6 +19,7 @@ from weald._core.descriptor import (
     sendall,
     wait_read,
     wait_write,
+    waits_in_calls,
 )
 from weald._core.event import AsyncResult, Event
 from weald._core.greenlet import Greenlet, iwait, joinall, killall, living, spawn, spawn_later, track_spawns, wait

@@ -990,6 +990,12 @@ def number_changes(fd: int, change: Callable[[], _T]) -> _T:
     Who merely looks at the number (`poll_fds`, a watcher) looks at the new file from then on.
     """
 
+def waits_in_calls(fd: int) -> bool:
+    """Whether calls on number `fd` wait for ever, as on a blocking descriptor, because a Descriptor says so.
+
+    Such a socket is non-blocking for the system.
+    """
+
 def hung_up(fd: int) -> bool:
     """Whether nothing more will come from socket `fd`: the other side has ended, or it was shut down for reading."""
 

@@ -18,11 +18,12 @@ Long because the hot calls are in the module of the waiting that they are made o
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Realloc
 from cpython.object cimport PyObject, PyObject_TypeCheck, PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from weald._core.hub cimport Hub, Waiter
 from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT, Target
@@ -359,6 +360,42 @@ cdef object receive_new(int fd, Py_ssize_t size, int flags, ssize_t *n):
     return PyBytes_FromStringAndSize(PyBytes_AS_STRING(made), n[0])
 
 
+cdef PyObject **by_number = NULL  # the youngest Descriptor of each number, borrowed: its end takes it from here
+cdef int numbers = 0  # how many there is room for
+
+
+cdef int enter(Descriptor descriptor) except -1:
+    """Note `descriptor` as its number's."""
+    global by_number, numbers
+    cdef int fd = descriptor.number
+    cdef int room
+    cdef PyObject **longer
+    if fd >= numbers:
+        room = max(2 * numbers, fd + 1, 64)
+        longer = <PyObject **>PyMem_Realloc(by_number, room * sizeof(PyObject *))
+        if longer == NULL:
+            raise MemoryError()
+        memset(longer + numbers, 0, (room - numbers) * sizeof(PyObject *))
+        by_number = longer
+        numbers = room
+    by_number[fd] = <PyObject *>descriptor
+    return 0
+
+
+cdef void leave_number(Descriptor descriptor) noexcept:
+    cdef int fd = descriptor.number
+    if 0 <= fd < numbers and by_number[fd] == <PyObject *>descriptor:
+        by_number[fd] = NULL
+
+
+def waits_in_calls(int fd):
+    """Whether calls on number `fd` wait for ever, as on a blocking descriptor, because a Descriptor says so.
+
+    Such a socket is non-blocking for the system.
+    """
+    return 0 <= fd < numbers and by_number[fd] != NULL and (<Descriptor>by_number[fd]).limit < 0.0
+
+
 cdef PyTypeObject *slot_owner = NULL  # weald.socket.socket, whose slot `_descriptor` lies at `slot`
 cdef Py_ssize_t slot = -1
 
@@ -400,10 +437,12 @@ cdef class Descriptor:
             raise ValueError(f"a descriptor must be 0 or more, got {fd}")
         self.number = fd
         self.timeout = timeout
+        enter(self)
 
     def __dealloc__(self):
         # The owner closes the number without telling us only at the end of its life.
         cdef FdEntry entry = self.entry
+        leave_number(self)
         if entry is not None and not entry.gone and entry.hub.thread_ident == PyThread_get_thread_ident():
             entry.release()
 
@@ -483,6 +522,7 @@ cdef class Descriptor:
         cdef int number = self.number
         if number < 0:
             return
+        leave_number(self)
         self.number = -1
         entries, self.others = [self.entry, *(self.others or ())], None
         self.entry = None
@@ -504,6 +544,7 @@ cdef class Descriptor:
         cdef FdEntry entry
         if self.number < 0:
             return
+        leave_number(self)
         self.number = -1
         entries, self.others = [self.entry, *(self.others or ())], None
         self.entry = None

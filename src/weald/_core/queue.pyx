@@ -36,6 +36,8 @@ except AttributeError:
 
 from weald._core.timeout import Timeout, expired
 
+from _thread import TIMEOUT_MAX
+
 cdef object CLOSED = object()  # what getters and putters are woken with by shutdown
 cdef object PEEKED = object()  # what a peeking waiter is told
 
@@ -82,6 +84,8 @@ cdef object timeout_error(object timeout, object otherwise):
 cdef int check_timeout(bint block, object timeout) except -1:
     if block and not isinstance(timeout, Timeout) and timeout < 0:
         raise ValueError("'timeout' must be a non-negative number")
+    if block and not isinstance(timeout, Timeout) and timeout > TIMEOUT_MAX:
+        raise OverflowError("timeout value is too large")
     return 0
 
 
