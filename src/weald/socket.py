@@ -147,7 +147,7 @@ class socket(_stdlib.socket):
         """Give the descriptor away, blocking if there is no timeout; greenlets that wait on it get OSError(EBADF)."""
         blocking = self._descriptor.timeout is None
         self._descriptor.detach()
-        fd = _Base.detach(self)
+        fd = super().detach()
         if blocking and fd >= 0:
             with suppress(OSError):  # closed behind our back
                 os.set_blocking(fd, True)
@@ -361,7 +361,7 @@ class socket(_stdlib.socket):
 
     def bind(self, address: _Address, /) -> None:
         """Bind to `address`, whose host is looked up without blocking the loop."""
-        _Base.bind(self, self._resolved(address))
+        super().bind(self._resolved(address))
 
     def connect(self, address: _Address, /) -> None:
         """Raises the OSError of the attempt, TimeoutError after `gettimeout()` seconds."""

@@ -38,7 +38,7 @@ from weald._base.originals import (
     saved,
     warn,
 )
-from weald.monkey import _drivers, _earlier, _holders, _imports, _locks, _names
+from weald.monkey import _drivers, _imports, _locks, _names
 
 __all__ = [
     "Listener",
@@ -149,17 +149,11 @@ def _patch_module(name: str, items: Iterable[str] | None = None) -> bool:
 
 def _mend(replaced: list[tuple[Any, Any]]) -> None:
     """Replace originals that others hold by names of their own."""
-    replaced = [pair for pair in replaced if callable(pair[0])]
     _names.mend_modules(replaced, patch_item)
     if _to_mend is None:
-        _mend_others(replaced)
+        _mended.extend(_names.mend_classes_and_defaults(replaced))
     else:
         _to_mend.extend(replaced)
-
-
-def _mend_others(replaced: list[tuple[Any, Any]]) -> None:
-    _mended.extend(_names.mend_classes_and_defaults(replaced))
-    _mended.extend(_holders.mend(replaced))
 
 
 # ------------------------------------------------------------------ module by module
@@ -183,22 +177,19 @@ def patch_queue() -> None:
     exceptions that SimpleQueue raises.
     """
     _patch_module("queue", ["SimpleQueue", "Empty", "Full"])
-    _locks.replace_queues()
 
 
 def patch_select(aggressive: bool = True) -> None:
     """select and selectors.  `aggressive` is taken for compatibility: nothing is removed here."""
     import_module("selectors")  # first, for its classes to be tried out with the originals
     _patch_module("select")
-    _locks.replace_epolls()
     patch_selectors(aggressive)
     _drivers.mend()
 
 
 def patch_selectors(aggressive: bool = True) -> None:
     """selectors.  `aggressive` is taken for compatibility: nothing is removed here."""
-    if _patch_module("selectors"):
-        _earlier.mend_selectors()
+    _patch_module("selectors")
 
 
 def patch_signal() -> None:
@@ -237,7 +228,6 @@ def patch_socket(dns: bool = True, aggressive: bool = True) -> None:
         return super(original, cls).__new__(ours.socket if cls is original else cls)
 
     original.__new__ = produce
-    _earlier.mend_sockets()
     with suppress(ImportError):  # a Python built without multiprocessing
         from weald.multiprocessing import connections_wait
 
@@ -260,7 +250,6 @@ def patch_ssl(_warn_imports: bool = True) -> None:
     if not _patch_module("ssl", ["SSLSocket", "get_server_certificate"]):
         return
     stdlib.SSLContext.sslsocket_class = ours.SSLSocket
-    _earlier.mend_ssl()
 
 
 def patch_thread(
@@ -302,10 +291,7 @@ def patch_thread(
     with suppress(ImportError):  # Python before 3.13
         _patch_module("_interpreters")
     if existing_locks:
-        _locks.replace_locks()
-        if _threading_local:
-            _earlier.mend_locals()
-        _imports.whenever_imported("multiprocessing.synchronize", _earlier.mend_process_locks)
+        _locks.replace()
     _mend_executors()
     _imports.whenever_imported("asyncio", _separate_loops)
 
@@ -365,7 +351,6 @@ def patch_subprocess() -> None:
 
     original = get_original("subprocess", "Popen")
     _patch_module("subprocess", ["Popen"])
-    _earlier.mend_children()
     for derived in original.__subclasses__():
         if derived is not stdlib.Popen:
             derived.__bases__ = tuple(stdlib.Popen if base is original else base for base in derived.__bases__)
@@ -440,7 +425,7 @@ def patch_all(
                 patch()
     finally:
         gathered, _to_mend = _to_mend, None
-        _mend_others(gathered)
+        _mended.extend(_names.mend_classes_and_defaults(gathered))
     for listener in listeners:
         listener.did_patch_all(arguments, kwargs)
     return True

@@ -18,7 +18,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from inspect import findsource, getsourcefile
 from itertools import groupby
-from types import FrameType, FunctionType, ModuleType
+from types import CellType, FrameType, FunctionType, ModuleType
 from typing import Any, TextIO
 
 from weald import monkey
@@ -26,8 +26,9 @@ from weald.monkey import _names
 
 _LOCKS = (type(_thread.allocate_lock()), type(threading.RLock()))
 
-# Objects of these original classes cannot be mended where a function's variable or a tuple holds them.
+# Objects of these original classes cannot be mended.
 _STAY = {
+    "socket.socket": "blocks everybody while it waits",
     "queue.SimpleQueue": "blocks everybody while it waits",
     "select.epoll": "blocks everybody while it waits",
     "_thread._local": "is one for all greenlets of a thread",
@@ -98,10 +99,9 @@ class Doctor(MetaPathFinder, monkey.Listener):
         return ", ".join(part for part in (line, f"imported by {by}" if by else "") if part)
 
     def derived_classes(self, originals: dict[int, tuple[str, Any]]) -> Iterator[tuple[str, str]]:
-        """Classes made from an original class in C keep it as their base."""
+        """Classes made from an original class keep it as their base."""
         for name, value in originals.values():
-            written_in_c = value in _LOCKS or (name in _STAY and name != "_thread._local")
-            subclasses: list[type] = value.__subclasses__() if written_in_c else []
+            subclasses: list[type] = value.__subclasses__() if isinstance(value, type) else []
             for derived in subclasses:
                 if id(derived) in self.objects and self.is_programs(derived) and id(derived) not in originals:
                     what = f"class {derived.__module__}.{derived.__qualname__}{_line_of(derived)}"
@@ -112,16 +112,28 @@ class Doctor(MetaPathFinder, monkey.Listener):
         values = [value for _, value in originals.values()]
         ours = (id(monkey.saved), id(monkey._mended), id(originals), id(values))
         for holder in gc.get_referrers(*values):
-            if id(holder) in ours or isinstance(holder, FrameType | tuple) or id(type(holder)) in originals:
+            if id(holder) in ours or isinstance(holder, FrameType | tuple):
                 continue
-            owners = gc.get_referrers(holder) if isinstance(holder, dict) else [holder]
+            owners = gc.get_referrers(holder) if isinstance(holder, dict | CellType) else [holder]
             for described in {self.describe(owner) for owner in owners if id(owner) in self.objects} - {""}:
                 for referent in gc.get_referents(holder):
                     if id(referent) in originals:
                         yield described, f"holds the original {originals[id(referent)][0]}"
 
     def describe(self, owner: Any) -> str:
-        """What holds an original, itself or in its attributes; empty if it is not the program's."""
+        """What holds an original, itself or in its attributes or closure; empty if it is not the program's."""
+        if isinstance(owner, list | set):
+            for names in gc.get_referrers(owner):
+                if isinstance(names, dict) and "__spec__" in names and names.get("__name__") not in self.modules:
+                    attr = next((attr for attr, value in names.items() if value is owner), "")
+                    return f"the {type(owner).__name__} {names['__name__']}.{attr}"
+            return ""
+        if isinstance(owner, tuple):  # of a closure's cells
+            functions = [found for found in gc.get_referrers(owner) if isinstance(found, FunctionType)]
+            for function in functions:
+                if self.is_programs(function):
+                    return f"the closure of {function.__module__}.{function.__qualname__}(){_line_of(function)}"
+            return ""
         kind = type(owner)
         if isinstance(owner, type | ModuleType | FunctionType | dict) or kind.__module__ in ("builtins", "types"):
             return ""

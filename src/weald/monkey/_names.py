@@ -25,7 +25,7 @@ def mend_modules(
     replaced: Iterable[tuple[Any, Any]], put: Callable[[ModuleType, str, Any], object]
 ) -> None:
     """In modules' globals, `put` the second of each pair in place of the first."""
-    swap = {id(old): new for old, new in replaced}
+    swap = {id(old): new for old, new in replaced if callable(old)}
     if not swap:
         return
     for name, module in list(sys.modules.items()):
@@ -37,9 +37,7 @@ def mend_modules(
 
 def mend_classes_and_defaults(replaced: Iterable[tuple[Any, Any]]) -> list[tuple[str, Any]]:
     """Replace the first of each pair in classes' attributes and functions' defaults; what was, and the original."""
-    pairs = {id(old): (old, new) for old, new in replaced}
-    if not pairs:
-        return []
+    pairs = {id(old): (old, new) for old, new in replaced if callable(old)}
     originals = [old for old, _ in pairs.values()]
     holders = [holder for holder in gc.get_referrers(*originals) if type(holder) in (dict, tuple)]
     dicts = [holder for holder in holders if type(holder) is dict]
