@@ -77,12 +77,8 @@ def _wait(masks: dict[int, int], seconds: float | None) -> dict[int, int]:
     if wanted is not None:
         return poll_fds(wanted, seconds)
     # An epoll object, which knows all of poll's events, is itself readable when something in it is ready.
-    try:
-        made = _epoll()
-    except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
-            raise
-        sleep(_PAUSE if seconds is None else min(seconds, _PAUSE))
+    made = _epoll_or_pause(seconds)
+    if made is None:
         return {}
     with made as inner:
         for fd, mask in masks.items():
@@ -93,16 +89,23 @@ def _wait(masks: dict[int, int], seconds: float | None) -> dict[int, int]:
     return {}
 
 
+def _epoll_or_pause(seconds: float | None) -> Any:
+    """Return a new epoll object; where no descriptor is left for it, None after a pause of `seconds` at most."""
+    try:
+        return _epoll()
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+    sleep(_PAUSE if seconds is None else min(seconds, _PAUSE))
+    return None
+
+
 def _wait_for_change(masks: dict[int, int], seconds: float | None) -> dict[int, int]:
     """As `_wait`, where something is reported on and on that the caller does not look for: wait for news."""
     if waits_natively():
         return _wait(masks, _PAUSE if seconds is None else min(seconds, _PAUSE))
-    try:
-        made = _epoll()
-    except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
-            raise
-        sleep(_PAUSE if seconds is None else min(seconds, _PAUSE))
+    made = _epoll_or_pause(seconds)
+    if made is None:
         return {}
     with made as inner:
         for fd, mask in masks.items():
