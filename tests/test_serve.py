@@ -319,6 +319,7 @@ def test_workers_that_die_again_and_again_are_not_replaced_at_once(folder: Path)
     [
         (["no_such_module:app"], "there is no module 'no_such_module'"),
         (["site_app:missing"], "site_app has no 'missing'"),
+        (["site:app"], "site has no 'app'; it is a module of Python's own, so yours needs another name"),
         (["site_app:nothing"], "cannot be called"),
         (["site_app:app", "--bind", "nowhere"], "no address to bind to"),
         (["site_app:app", "--certfile", "/no/file"], "cannot be used"),

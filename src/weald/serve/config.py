@@ -263,7 +263,10 @@ def load_application(name: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise ConfigError(f"{module_name} has no {path.removesuffix('()')!r}") from None
+            message = f"{module_name} has no {path.removesuffix('()')!r}"
+            if module_name.partition(".")[0] in sys.stdlib_module_names:
+                message += "; it is a module of Python's own, so yours needs another name"
+            raise ConfigError(message) from None
     if call:
         found = found()
     if not callable(found):
