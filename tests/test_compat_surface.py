@@ -69,6 +69,15 @@ def test_cancel_wait_takes_a_socket_or_a_watcher():
             socket.cancel_wait(watcher, *([] if error is None else [error]))
             waiting.join()
             assert waiting.exception is error or waiting.exception.errno == errno.EBADF
+            assert error is not None or type(waiting.exception) is socket.cancel_wait_ex
+
+        waiting = gevent.spawn(gevent.get_hub().wait, watcher)
+        gevent.sleep(0)
+        gevent.get_hub().cancel_wait(watcher, socket.cancel_wait_ex)  # an exception's class, which `except` takes
+        try:
+            waiting.get()
+        except socket.cancel_wait_ex as error:
+            assert error.errno == errno.EBADF
     """, stderr=None)
 
 

@@ -153,6 +153,11 @@ def test_what_cannot_be_started() -> None:
         subprocess.run(["true"], preexec_fn=lambda: 1 / 0)
 
 
+def test_stdout_cannot_be_stdout() -> None:
+    with pytest.raises(ValueError, match="STDOUT can only be used for stderr"):
+        subprocess.Popen(["true"], stdout=subprocess.STDOUT)
+
+
 def test_environment_directory_and_descriptors(tmp_path: Any) -> None:
     r, w = stdlib_os.pipe()
     other, _ = unwanted = stdlib_os.pipe()

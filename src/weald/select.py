@@ -56,13 +56,15 @@ _DEFAULT_MASK = POLLIN | POLLPRI | POLLOUT
 _READABLE = POLLIN | POLLHUP | POLLERR | POLLNVAL
 _WRITABLE = POLLOUT | POLLERR | POLLNVAL
 _EXCEPTIONAL = POLLPRI | POLLNVAL
+_LOOP_EVENTS = {POLLIN: READ, POLLOUT: WRITE, POLLIN | POLLOUT: READ | WRITE}
 
 
 def _loop_events(masks: dict[int, int]) -> dict[int, int] | None:
     """Return what the loop calls these events (POLLIN…) of descriptors; None if it does not know them all."""
-    if any(not mask or mask & ~(POLLIN | POLLOUT) for mask in masks.values()):
+    try:
+        return {fd: _LOOP_EVENTS[mask] for fd, mask in masks.items()}
+    except KeyError:
         return None
-    return {fd: (READ if mask & POLLIN else 0) | (WRITE if mask & POLLOUT else 0) for fd, mask in masks.items()}
 
 
 def _wait(masks: dict[int, int], seconds: float | None) -> dict[int, int]:
@@ -118,56 +120,65 @@ def _wait_for_change(masks: dict[int, int], seconds: float | None) -> dict[int, 
 
 
 def _ready(
-    poller: "_stdlib.poll",
-    masks: dict[int, int],
-    seconds: float | None,
-    changes: bool,
-    counts: dict[int, int] | None = None,
+    poller: "_stdlib.poll", masks: dict[int, int], seconds: float | None, counts: dict[int, int] | None = None
 ) -> list[tuple[int, int]]:
     """Return what `poller` finds, as soon as it finds anything, or after `seconds`.
 
-    `masks` is what it looks for; `changes`, whether others may change that meanwhile; `counts`, which events of a
-    descriptor count (None: all).  What the loop has reported, and somebody else has taken before this greenlet ran,
-    counts as found: it was there.  With `counts`, raises OSError(EBADF) for what is not open at the beginning.
+    `masks` is what it looks for, which others may change meanwhile if there are no `counts`: which events of a
+    descriptor count (None: all).  With them, raises OSError(EBADF) for what is not open at the beginning.
     """
-    idle = False  # whether something has come up that does not count, and would do so at once again
-
-    def find() -> list[tuple[int, int]]:
-        nonlocal idle
-        found = poller.poll(0)
-        idle = False
-        if counts is None or not found:
-            return found
+    found = poller.poll(0)
+    if counts is not None and found:
+        if any(events & POLLNVAL for _, events in found):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         counted = [(fd, events) for fd, events in found if events & counts[fd]]
-        idle = not counted
-        return counted
-
-    found = find()
-    if counts is not None and any(events & POLLNVAL for _, events in found):
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    if found or seconds == 0.0:
+    else:
+        counted = found
+    if counted or seconds == 0.0:
         sleep(0)
-        return found
-    wanted = None if changes or waits_natively() else _loop_events(masks)
+        return counted
+    return _wait_until_ready(poller, masks, seconds, counts, bool(found))
+
+
+def _wait_until_ready(
+    poller: "_stdlib.poll",
+    masks: dict[int, int],
+    seconds: float | None,
+    counts: dict[int, int] | None,
+    idle: bool,  # whether something has come up that does not count, and would do so at once again
+) -> list[tuple[int, int]]:
+    """As `_ready`, where nothing is ready yet.
+
+    What the loop has reported, and somebody else has taken before this greenlet ran, counts as found: it was there.
+    """
+    wanted = None if counts is None or waits_natively() else _loop_events(masks)
     reported: dict[int, int] = {}
 
     def wait(limit: float | None) -> None:
+        nonlocal reported
         if idle:
             _wait_for_change(masks, limit)
         else:
-            reported.update(_wait(masks, limit) if wanted is None else poll_fds(wanted, limit))
+            reported = _wait(masks, limit) if wanted is None else poll_fds(wanted, limit)
 
     def look() -> list[tuple[int, int]]:
-        found = find()
-        if idle:
-            reported.clear()  # it reports the end of a connection as both
+        nonlocal idle, reported
+        found = poller.poll(0)
+        if counts is not None and found:
+            counted = [(fd, events) for fd, events in found if events & counts[fd]]
+            idle = not counted
+            if counted:
+                return counted
+            reported = {}  # it reports the end of a connection as both
+        else:
+            idle = False
         if found or not reported:
-            return found
+            return [] if idle else found
         events = {
             fd: ((POLLIN if seen & READ else 0) | (POLLOUT if seen & WRITE else 0)) & masks.get(fd, 0)
             for fd, seen in reported.items()
         }
-        reported.clear()
+        reported = {}
         return [(fd, mask) for fd, mask in events.items() if mask]
 
     return until(wait, seconds, look) or []
@@ -209,20 +220,18 @@ def select(
         if timeout < 0.0:
             raise ValueError("timeout must be non-negative")
     masks: dict[int, int] = {}
+    counts: dict[int, int] = {}
     wanted = []
     for files, mask, ready in ((rlist, POLLIN, _READABLE), (wlist, POLLOUT, _WRITABLE), (xlist, POLLPRI, _EXCEPTIONAL)):
         numbered = [(_fileno(file), file) for file in files]
         wanted.append((numbered, ready))
         for fd, _ in numbered:
             masks[fd] = masks.get(fd, 0) | mask
+            counts[fd] = counts.get(fd, 0) | ready
     poller = _poll()
     for fd, mask in masks.items():
         poller.register(fd, mask)
-    counts: dict[int, int] = {}
-    for numbered, ready in wanted:
-        for fd, _ in numbered:
-            counts[fd] = counts.get(fd, POLLNVAL) | ready
-    found = dict(_ready(poller, masks, timeout, False, counts))
+    found = dict(_ready(poller, masks, timeout, counts))
     r, w, x = ([file for fd, file in numbered if found.get(fd, 0) & ready] for numbered, ready in wanted)
     return r, w, x
 
@@ -266,7 +275,7 @@ class poll:
             raise RuntimeError("concurrent poll() invocation")
         self._polling = True
         try:
-            return _ready(self._poller, self._masks, seconds, changes=True)
+            return _ready(self._poller, self._masks, seconds)
         finally:
             self._polling = False
 

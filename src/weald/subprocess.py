@@ -101,6 +101,8 @@ class Popen(_stdlib.Popen[AnyStr]):
     """
 
     def _get_handles(self, stdin: Any, stdout: Any, stderr: Any) -> tuple[Any, ...]:
+        if stdout is _stdlib.STDOUT:
+            raise ValueError("STDOUT can only be used for stderr")  # as the stdlib's from Python 3.13 on
         for stream in (stdin, stdout, stderr):
             _make_blocking(stream)
         found: tuple[Any, ...] = super()._get_handles(stdin, stdout, stderr)  # type: ignore[misc]

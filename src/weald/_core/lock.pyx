@@ -334,8 +334,6 @@ cdef object holder():
 
 
 cdef object LAST_HOLDER = object()
-
-
 # threading.RLock has taken and ignored them before.
 cdef bint REFUSES_ARGUMENTS = sys.version_info >= (3, 15)
 
@@ -360,11 +358,10 @@ cdef class RLock(Linkable):
         """
         cdef double limit = -1.0 if timeout is None else lock_timeout(blocking, timeout)
         me = holder()
-        if self.owner is me or self.owner is not None and acting_greenlet() is self.owner:
+        if self.is_held_by(me):
             self.count += 1
             return True
-        # Lets others run if locks are taken, or asked for, again and again.
-        give_way(self.owner is not None)
+        give_way(self.owner is not None)  # if locks are taken, or asked for, again and again
         if self.owner is None:
             self.owner = me
             self.count = 1
@@ -406,7 +403,7 @@ cdef class RLock(Linkable):
 
         RuntimeError if this greenlet does not hold it.
         """
-        if not self._is_owned():
+        if not self.is_held_by(holder()):
             raise RuntimeError("cannot release un-acquired lock")
         self.count -= 1
         if self.count == 0:
@@ -426,11 +423,14 @@ cdef class RLock(Linkable):
     def __exit__(self, t, v, tb):
         self.release()
 
+    cdef inline bint is_held_by(self, object me) except -1:
+        return self.owner is me or self.owner is not None and acting_greenlet() is self.owner
+
     def _is_owned(self):
-        return self.owner is holder() or self.owner is not None and acting_greenlet() is self.owner
+        return self.is_held_by(holder())
 
     def _recursion_count(self):
-        return self.count if self._is_owned() else 0
+        return self.count if self.is_held_by(holder()) else 0
 
     def _release_save(self):
         if self.owner is None:

@@ -16,6 +16,18 @@ def wait_readwrite(int fileno, timeout=None, timeout_exc=None):
         raise timeout_exc if timeout_exc is not None else TimeoutError("timed out")
 
 
+cdef class Descriptors:
+    """What a greenlet waits for in `poll_fds`, as reports show it: made into text only there, for there may be many."""
+
+    cdef dict wanted
+
+    def __init__(self, wanted):
+        self.wanted = wanted
+
+    def __repr__(self):
+        return f"descriptors {sorted(self.wanted)}" if self.wanted else "select"
+
+
 def poll_fds(dict wanted, timeout):
     """Wait until one of several descriptors is ready, up to `timeout` seconds (None: for ever).
 
@@ -52,7 +64,7 @@ def poll_fds(dict wanted, timeout):
                 timer.start(hub.timers, limit)
             hub.refs += 1
             try:
-                hub.park(waiter, f"descriptors {sorted(wanted)}" if wanted else "select")
+                hub.park(waiter, Descriptors(wanted))
             finally:
                 if hub.generation == generation:
                     hub.refs -= 1

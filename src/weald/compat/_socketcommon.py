@@ -16,7 +16,13 @@ from weald.socket import socket as SocketMixin
 
 GSENDAGAIN = EWOULDBLOCK
 timeout_default: Any = object()
-cancel_wait_ex = OSError(EBADF, "File descriptor was closed in another greenlet")
+
+
+class cancel_wait_ex(OSError):  # noqa: N801, N818 - gevent's name
+    """What `cancel_wait` raises, by default, in the greenlet that waits for a watcher: EBADF."""
+
+    def __init__(self) -> None:
+        super().__init__(EBADF, "File descriptor was closed in another greenlet")
 
 
 def wait(io: Any, timeout: float | None = None, timeout_exc: Any = None) -> None:

@@ -41,7 +41,7 @@ def _socket(module: Any) -> None:
             from weald.compat._socketcommon import cancel_wait_ex
 
             hub: Any = get_hub()
-            hub.cancel_wait(watcher, cancel_wait_ex if error is None else error)
+            hub.cancel_wait(watcher, cancel_wait_ex() if error is None else error)
 
     module.cancel_wait = cancel_wait
     module.SocketType = module.socket
