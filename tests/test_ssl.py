@@ -801,6 +801,45 @@ def test_a_reset_connection(pair: Pair) -> None:
             client.sendall(b"x")
 
 
+@pytest.mark.parametrize("call", ["send", "unwrap", "send at once"])
+@pytest.mark.parametrize("failing", ["at once", "at once, not waiting", "after waiting", "reading"])
+def test_one_connections_failure_is_not_anothers(
+    unix_pair: Pair, certificate: Certificate, version: Any, failing: str, call: str
+) -> None:
+    """OpenSSL keeps a list of errors per native thread, and Python 3.14 and later leave a broken connection's there."""
+    client, server = unix_pair
+    total = fill(client)
+    with connection(*contexts(certificate, version), make=socket.socketpair) as (broken, peer):
+        if failing == "after waiting":
+            fill(broken)
+            sending = spawn(broken.send, RECORD)
+            settle()
+            assert not sending.ready()
+        if failing == "at once, not waiting":
+            broken.settimeout(0.0)
+        peer.close()
+        if failing == "reading":
+            with contextlib.suppress(OSError):  # from OpenSSL 3.6 on: the alert that it sends finds nobody
+                broken.recv(1)
+        else:
+            with pytest.raises(OSError):
+                sending.get(timeout=PATIENCE) if failing == "after waiting" else broken.send(b"x")
+        if call == "send at once":
+            client.settimeout(0.0)
+            with pytest.raises(ssl.SSLWantWriteError):
+                client.send(RECORD)
+            client.settimeout(PATIENCE)
+            return
+        waiting = spawn(getattr(client, call), *[RECORD] * (call == "send"))
+        settle()
+        assert not waiting.ready(), waiting.exception
+        if call == "send":
+            assert read_exactly(server, total + len(RECORD)) == bytes(total + len(RECORD))
+            assert waiting.get(timeout=PATIENCE) == len(RECORD)
+        else:
+            waiting.kill()
+
+
 def test_close_wakes_who_waits(unix_pair: Pair) -> None:
     client, server = unix_pair
     fill(client)

@@ -84,6 +84,7 @@ INTERNALS = (
     Internal("subprocess:Popen._check_timeout", "subprocess.py", "runs over other globals"),
     Internal("subprocess:Popen._get_handles", "subprocess.py", "pipes that greenlets wait for"),
     Internal("ssl:SSLSocket._create", "ssl.py", "sockets on contexts that the standard library made"),
+    Internal("SSLContext.wrap_bio empties OpenSSL's list of errors", "ssl.py", "a failure is not another connection's"),
     Internal("ssl:_create_unverified_context", "ssl.py", "makes cooperative contexts, too"),
     Internal("os:_wrap_close", "os.py", "os.popen's result"),
     Internal("multiprocessing.connection:Connection._recv", "multiprocessing.py", "reads of pipes that wait"),

@@ -9,11 +9,14 @@ if that were a subclass.  The subclass here is for programs that are not patched
 
 Invariant: to C the socket is non-blocking (see socket.py), so OpenSSL reports what it waits for as
 SSLWantReadError or SSLWantWriteError; `_wait_wanted` makes a wait of that.
+Invariant: whatever else a call of OpenSSL raises goes through `_wait_wanted`, which leaves nothing of it in the native
+thread's list of errors: the next call would take it for its own, and that is another connection's.
 """
 
 import ssl as _stdlib
 from collections.abc import Callable
 from errno import EBADF, ENOTCONN
+from functools import cache
 from os import strerror
 from socket import _GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
 from ssl import (
@@ -23,6 +26,7 @@ from ssl import (
     PROTOCOL_TLS_SERVER,
     SSL_ERROR_EOF,
     DER_cert_to_PEM_cert,
+    MemoryBIO,
     SSLError,
     SSLWantReadError,
     SSLWantWriteError,
@@ -72,6 +76,23 @@ def _late(error: TimeoutError, doing: str) -> TimeoutError:
     return TimeoutError(f"The {doing} operation timed out") if error.errno is None else error
 
 
+@cache
+def _scratch() -> _stdlib.SSLContext:
+    """A context for `_forget_errors`."""
+    context = _stdlib.SSLContext(PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    return context
+
+
+def _forget_errors() -> None:
+    """Empty OpenSSL's list of this native thread's errors.
+
+    An operation that would block is judged by what it finds there (SSL_get_error(3): the list must be empty before).
+    From Python 3.14 on the system's errors (EPIPE, ECONNRESET) stay in it.  What begins a connection empties it.
+    """
+    _scratch().wrap_bio(MemoryBIO(), MemoryBIO())
+
+
 class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
     """What the stdlib's SSLSocket does, parking instead of blocking."""
 
@@ -110,7 +131,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         """Return `call(*args)`, tried again after waiting for what OpenSSL wants, within `timeout` seconds."""
         try:
             return call(*args)
-        except SSLError as error:
+        except OSError as error:
             wait = self._wait_wanted(error, timeout)
         try:
             return retry_as_wanted(self._wait_wanted, wait, timeout, call, *args)
@@ -126,8 +147,11 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
             if timeout != 0.0:
                 return self._descriptor.wait_read
             asked_in_vain()
-        elif isinstance(error, SSLWantWriteError) and timeout != 0.0:
-            return self._descriptor.wait_write
+        elif isinstance(error, SSLWantWriteError):
+            if timeout != 0.0:
+                return self._descriptor.wait_write
+        elif isinstance(error, OSError) and not isinstance(error, SSLError):
+            _forget_errors()
         raise error
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
@@ -153,7 +177,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
             wait = None
             try:
                 result = sslobj.read(len) if buffer is None else sslobj.read(len, buffer)
-            except SSLError as error:
+            except OSError as error:
                 wait = self._wait_wanted(error, timeout)
             if wait is not None and buffer is None:
                 result = retry_as_wanted(self._wait_wanted, wait, timeout, sslobj.read, len)
@@ -190,14 +214,13 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         before_io()
         if self.fileno() < 0:
             raise OSError(EBADF, strerror(EBADF))  # closed meanwhile
-        if timeout == 0.0:
-            return sslobj.write(data)  # type: ignore[no-any-return]
-        if self._half_sent is None:
+        if timeout == 0.0 or self._half_sent is None:
             try:
                 sent: int = sslobj.write(data)
                 return sent
-            except (SSLWantReadError, SSLWantWriteError):
-                self._half_sent = Lock()
+            except OSError as error:
+                self._wait_wanted(error, timeout)
+            self._half_sent = Lock()
         begin = monotonic()
         if not self._half_sent.acquire(timeout=-1 if timeout is None else timeout):
             raise TimeoutError("The write operation timed out")
