@@ -120,3 +120,36 @@ def test_a_timeout_that_is_too_large_is_refused_as_threadings_is() -> None:
             event.wait(seconds)
     event.set()
     assert event.wait(1e12) is True
+
+
+def test_who_waits_for_a_set_event_does_not_overtake_those_it_has_woken():
+    event, order = Event(), []
+
+    def wait(name):
+        event.wait()
+        order.append(name)
+
+    greenlets = [weald.spawn(wait, name) for name in "ab"]
+    weald.sleep(0)
+    event.set()
+    wait("c")
+    assert order == ["a", "b", "c"]
+    greenlets.append(weald.spawn(order.append, "e"))
+    wait("d")  # nobody came first: it goes on at once
+    assert order == ["a", "b", "c", "d"]
+    weald.joinall(greenlets)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_those_who_were_woken_and_killed_are_not_waited_for(killed):
+    event, order = Event(), []
+    woken = weald.spawn(event.wait)
+    weald.sleep(0)
+    event.set()
+    if killed:
+        woken.kill(block=False)
+    woken.join()
+    other = weald.spawn(order.append, "other")
+    event.wait()
+    assert order == []
+    other.join()

@@ -7,9 +7,10 @@ or a flag is stored before anybody is told of it.
 
 from weald._core.c_python cimport show_as
 from weald._core.hooks cimport await_it
+from weald._core.hub cimport Waiter
 from weald._core.threads cimport current_hub
-from weald._core.waiters cimport Linkable, clear, made_hub, wake_all
-from weald._core.yielding cimport give_way
+from weald._core.waiters cimport Linkable, clear, made_hub, new_waiter, park, seconds, wake_all
+from weald._core.yielding cimport give_way, let_others_run
 
 import sys
 from _thread import TIMEOUT_MAX
@@ -27,6 +28,7 @@ cdef class Event(Linkable):
 
     cdef object __weakref__
     cdef bint flag
+    cdef Py_ssize_t woken  # how many of those whom `set` has woken have not run yet
 
     def __init__(self):
         pass
@@ -47,7 +49,7 @@ cdef class Event(Linkable):
         """Set the flag and wake everybody who waits.  Any thread."""
         self.flag = True
         if self.waiters.head != NULL:
-            wake_all(&self.waiters, None)
+            self.woken += wake_all(&self.waiters, None)
         if self.links is not None:
             self.run_links()
 
@@ -58,13 +60,26 @@ cdef class Event(Linkable):
     def wait(self, timeout=None):
         """Wait until the flag is set, up to `timeout` seconds (None: for ever); returns whether it was set.
 
+        Those whom `set` has woken and who have not run yet came first, so they run before a later `wait` returns.
         OverflowError for a timeout above threading.TIMEOUT_MAX.
         """
+        cdef Waiter waiter
+        cdef bint woken
         if self.flag or made_hub() and self.flag:
+            if self.woken > 0:  # they came first
+                self.woken = 0
+                let_others_run()
             return True
         if isinstance(timeout, (int, float)) and timeout > TIMEOUT_MAX:
             raise OverflowError("timeout value is too large")
-        return bool(self.wait_for(timeout)) or self.flag
+        waiter = new_waiter(None)
+        try:
+            woken = park(&self.waiters, waiter, self, seconds(timeout))
+        except BaseException:
+            self.woken -= waiter.lost and self.woken > 0
+            raise
+        self.woken -= woken and self.woken > 0
+        return woken or self.flag
 
     def __repr__(self):
         return (f"<{type(self).__name__} at {id(self):#x} {'set' if self.flag else 'clear'} "
@@ -72,6 +87,7 @@ cdef class Event(Linkable):
 
     def _reset_internal_locks(self):
         clear(&self.waiters)
+        self.woken = 0
 
 
 # ------------------------------------------------------------------ AsyncResult

@@ -523,10 +523,10 @@ def nothing(*args, **kwargs):
 
 
 cdef object raisable(object exception):
-    """`exception`; in a BaseException if it is none, for a kill must end the greenlet."""
+    """`exception`, or a TypeError if it is none: a kill must end the greenlet."""
     if isinstance(exception, BaseException) or isinstance(exception, type) and issubclass(exception, BaseException):
         return exception
-    return BaseException(exception)
+    return TypeError(f"exceptions must be classes or instances that derive from BaseException, not {exception!r}")
 
 
 cdef tuple to_raise(object exception):

@@ -94,7 +94,12 @@ def waitpid(pid: int, options: int, /) -> tuple[int, int]:
     if pid in _watched:
         if options & os.WNOHANG:
             return 0, 0
-        _watched[pid].wait()
+        hub = get_hub()
+        hub.ref()  # for the watcher, which may be one that the hub does not wait for
+        try:
+            _watched[pid].wait()
+        finally:
+            hub.unref()
     return (pid, _ended.pop(pid)[0]) if pid in _ended else _waitpid(pid, options)
 
 
