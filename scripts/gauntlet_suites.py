@@ -39,6 +39,19 @@ SUITES = {
     "apscheduler": Suite(
         ["apscheduler==3.11.3", "anyio", "pytz", "sqlalchemy", "tornado", "twisted"],
         ["tests"],
+        arguments=["-m", "not external_service"],  # databases of five kinds
+    ),
+    "cheroot": Suite(
+        [
+            *("cheroot==11.1.2", "jaraco.context", "jaraco.text", "portend", "pyopenssl", "pypytools", "pytest-mock"),
+            *("requests", "requests-toolbelt", "requests-unixsocket", "trustme", "setuptools", "chardet"),
+            *("pytest-rerunfailures",),
+        ],
+        ["cheroot/test"],
+        arguments=["-p", "cheroot.test._pytest_plugin"],
+    ),
+    "dnspython": Suite(
+        ["dnspython==2.9.2", "cryptography", "httpx", "idna", "trio"], ["tests"], environment={"NO_INTERNET": "1"}
     ),
     "flask-socketio": Suite(["flask-socketio==5.7.0", "redis"], ["test_socketio.py"]),
     "geventhttpclient": Suite(
@@ -49,6 +62,12 @@ SUITES = {
     ),
     "gipc": Suite(["gipc==1.8.0", "pytest==7.4.4"], ["test"]),  # a later pytest does not call its setup()
     "huey": Suite(["huey==3.5.4", "peewee", "redis", "django"], ["huey/tests"]),
+    "kombu": Suite(
+        ["kombu==5.7.0", "hypothesis", "pytest-freezer", "redis", "sqlalchemy", "msgpack", "PyYAML"],
+        ["t/unit", "t/integration/test_redis.py"],
+        environment={"REDIS_HOST": "127.0.0.1", "REDIS_PORT": "{port}"},
+        server="redis",
+    ),
     "paramiko": Suite(["paramiko==5.1.0", "icecream", "invoke", "pytest-relaxed"], ["tests"]),
     "pymysql": Suite(
         ["pymysql==1.2.0", "cryptography"],
@@ -73,6 +92,34 @@ SUITES = {
             *("simple-websocket", "uvicorn", "valkey", "websocket-client"),
         ],
         ["tests/common"],  # the rest is asyncio's half
+    ),
+    # Those with zmq.green: the others wait in libzmq, which no patching reaches.
+    "pyzmq": Suite(
+        ["pyzmq==27.3.0", "pytest-asyncio", "tornado"],
+        [f"tests/test_{name}.py" for name in ("device", "multipart", "pair", "poll", "pubsub", "reqrep", "socket")],
+        aside=["zmq"],
+        arguments=["-k", "Green"],
+    ),
+    "redis-py": Suite(
+        [
+            *("redis==8.1.0", "cryptography", "numpy", "pytest-asyncio", "pybreaker", "requests", "xxhash"),
+            *("opentelemetry-sdk", "packaging"),
+        ],
+        ["tests"],
+        arguments=["--redis-url=redis://127.0.0.1:{port}/0", "-m", "not onlycluster and not redismod and not ssl"],
+        server="redis",
+        left_out={
+            "tests/test_asyncio": "the asyncio client",
+            "tests/test_scenario": "wants a service that injects faults",
+        },
+    ),
+    "tornado": Suite(["tornado==6.6.1"], ["tornado/test"], arguments=["-o", "python_files=*_test.py"]),
+    "urllib3": Suite(
+        [
+            *("urllib3==2.8.0", "cryptography", "h2", "httpx", "hypercorn", "idna", "pyopenssl", "pysocks"),
+            *("pytest-socket", "quart", "quart-trio", "trio", "trustme"),
+        ],
+        ["test"],
     ),
     "waitress": Suite(["waitress==3.0.2"], ["tests"]),
     "websocket-client": Suite(["websocket-client==1.9.2", "python-socks", "wsaccel"], ["websocket/tests"]),

@@ -177,6 +177,21 @@ def test_patching_through_gevents_name_replaces_fork(alias):
     assert (status, out, err) == (0, "7\n", "")
 
 
+@pytest.mark.parametrize(
+    ("code", "module"),
+    [
+        ("import gevent.monkey\ngevent.monkey.patch_all()\n", "gevent.threading"),
+        ("import weald.monkey\nweald.monkey.patch_all()\nimport gevent\n", "gevent.threading"),
+        ("import gevent.monkey\ngevent.monkey.patch_all(thread=False)\n", "threading"),
+        ("import weald.monkey\nweald.monkey.patch_all()\n", "threading"),
+    ],
+)
+def test_a_patched_thread_says_that_it_is_gevents(code, module):
+    """pyzmq goes by that."""
+    more = "import pickle, threading\nfrom threading import Thread\nassert pickle.loads(pickle.dumps(Thread)) is Thread\n"
+    assert check(f"{code}{more}print(Thread.__module__, Thread().__class__ is Thread)") == f"{module} True"
+
+
 def test_a_handler_of_sigchld_that_fails_is_printed():
     code = (
         "import os, signal, weald\n%s\nfrom weald import event, monkey\nmonkey.patch_all()\n"

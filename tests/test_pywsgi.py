@@ -1036,7 +1036,8 @@ def test_a_client_that_leaves_is_nobodys_error() -> None:
 # ---------------------------------------------------------------- upgrade
 
 
-def test_upgrade() -> None:
+@pytest.mark.parametrize("fields", [b"Connection: Upgrade\r\nUpgrade: echo\r\n", b"Connection: upgrade\r\n"])
+def test_upgrade(fields: bytes) -> None:
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         assert environ["wsgi.input_terminated"] is False
         write = start_response("101 Switching Protocols", [("Connection", "upgrade"), ("Upgrade", "echo")])
@@ -1045,7 +1046,7 @@ def test_upgrade() -> None:
             write(line.upper())
         return []
 
-    head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+    head = b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % fields
     with serving(app) as server, closing(connect(server)) as sock, sock.makefile("rb") as file:
         sock.sendall(head + b"hello\n")
         response = Response(file)

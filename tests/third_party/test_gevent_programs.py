@@ -356,6 +356,27 @@ def test_zmq_green(python: str) -> None:
     assert run(python, code).split() == [f"{number}!" for number in range(COUNT)]
 
 
+def test_zmq_green_sends_without_copying(python: str) -> None:
+    """What libzmq no longer needs comes back through a thread of pyzmq's, which must not keep the others from running."""
+    code = """
+    import threading
+    import zmq.green as zmq
+    with zmq.Context() as context, context.socket(zmq.PUSH) as push, context.socket(zmq.PULL) as pull:
+        push.copy_threshold = 0
+        push.bind("inproc://place")
+        pull.connect("inproc://place")
+        ticks = []
+        for number in range(3):
+            tracker = push.send(bytes(100_000), copy=False, track=True)
+            gevent.spawn(ticks.append, number)
+            gevent.sleep(0)
+            assert len(pull.recv()) == 100_000
+            tracker.wait(timeout=100)
+        print(ticks, tracker.done)
+    """
+    assert run(python, code) == "[0, 1, 2] True\n"
+
+
 def test_gipc(python: str, tmp_path: Path) -> None:
     """Children of multiprocessing with pipes that greenlets of both processes use."""
     program = tmp_path / "program.py"

@@ -311,9 +311,12 @@ cdef class Exchange:
         A response is still to follow all others (RFC 9110 section 15.2); the server itself sends "100 Continue".
         """
         cdef Request request = self.request
-        if code != 101 or self.channel.framed or not (request is None or "HTTP_UPGRADE" in request.fields):
-            raise ValueError("an informational status is not the response's", status)
-        return 0
+        if code == 101 and not self.channel.framed:
+            if request is None or "HTTP_UPGRADE" in request.fields:
+                return 0
+            if "upgrade" in tokens(request.fields.get("HTTP_CONNECTION", "")):
+                return 0
+        raise ValueError("an informational status is not the response's", status)
 
     cdef int check_no_length(self, long code, length) except -1:
         """Raise ApplicationError if the Content-Length of a response that has no body is not 0."""
