@@ -48,14 +48,6 @@ def offspring(worker):
     return found
 
 
-def there(worker, kind):
-    """Start a task whose children stay; wait until they are there."""
-    result = worker.send("children", *kind, "stay")
-    wait_for(lambda: worker.noted(f"{result.id}:there"))
-    wait_for(lambda: offspring(worker), what="children")
-    return result
-
-
 @each_kind
 def test_normal_end(shared, kind):
     assert shared.send("children", *kind, "end").get(timeout=PATIENCE) == KINDS[kind]
@@ -69,32 +61,62 @@ def test_exception(shared, kind):
     wait_for(lambda: not offspring(shared), what="the end of its children")
 
 
+@pytest.fixture(scope="module")
+def staying(crew):
+    """A worker for tasks whose children stay."""
+    worker = crew.launch("staying", concurrency=40)
+    yield worker
+    crew.dismiss(worker, "staying")
+
+
+def all_there(worker, **options):
+    """A task of each kind whose children stay, once all are there."""
+    results = {kind: worker.send("children", *kind, "stay", **options) for kind in KINDS}
+    for result in results.values():
+        wait_for(lambda result=result: worker.noted(f"{result.id}:there"))
+    return results
+
+
+@pytest.fixture(scope="module")
+def limited(staying):
+    """A task of each kind, all at the same time."""
+    return {kind: staying.send("children", *kind, "stay", time_limit=2) for kind in KINDS}
+
+
 @each_kind
-def test_hard_limit(shared, kind):
-    result = shared.send("children", *kind, "stay", time_limit=2)
+def test_hard_limit(limited, kind):
     with pytest.raises(TimeLimitExceeded):
-        result.get(timeout=PATIENCE)
+        limited[kind].get(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def revoked(staying):
+    """A task of each kind, revoked while its children are there."""
+    results = all_there(staying)
+    wait_for(lambda: len(offspring(staying)) >= len(KINDS), what="children")
+    for result in results.values():
+        result.revoke(terminate=True)
+    return results
 
 
 @each_kind
-def test_revoke(shared, kind):
-    result = there(shared, kind)
-    result.revoke(terminate=True)
+def test_revoke(revoked, kind):
     with pytest.raises(TaskRevokedError):
-        result.get(timeout=PATIENCE)
+        revoked[kind].get(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
-@each_kind
-def test_worker_ends(start, kind, number):
-    worker = start(concurrency=4, weald_shutdown_timeout=0.5)
+def test_worker_ends(start, number):
+    """Whatever children there are, of each kind."""
+    worker = start(concurrency=40, weald_shutdown_timeout=0.5)
     worker.ready()
-    there(worker, kind)
+    all_there(worker)
+    wait_for(lambda: len(offspring(worker)) >= len(KINDS), what="children")
     children = psutil.Process(worker.process.pid).children(recursive=True)
     assert worker.stop(number) == 0, worker.text()
     wait_for(lambda: not [child for child in children if child.is_running() and child.status() != "zombie"],
              what="the end of all children")
-    assert worker.queued() == (1, 0)
+    assert worker.queued() == (len(KINDS), 0)
 
 
 def test_handler_of_the_childs_own(shared):

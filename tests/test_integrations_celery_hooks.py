@@ -39,21 +39,33 @@ def failure(result):
     return caught.value
 
 
+@pytest.fixture(scope="module")
+def limited(shared):
+    """Tasks that do not compute, all at the same time, with a hard limit."""
+    return {(place, how): shared.send("phased", place, how, time_limit=2)
+            for place in BEFORE + FAILED + DONE for how in ("wait", "stubborn")}
+
+
+@pytest.fixture(scope="module")
+def limited_softly(shared):
+    return {(place, "wait"): shared.send("phased", place, "wait", soft_time_limit=2) for place in BEFORE}
+
+
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("place", BEFORE + FAILED)
-def test_hard_limit(shared, place, how):
-    result = shared.send("phased", place, how, time_limit=1)
+def test_hard_limit(shared, limited, place, how):
+    result = limited.get((place, how)) or shared.send("phased", place, how, time_limit=1)
     there(shared, result)
     wait_for(lambda: isinstance(shared.app.AsyncResult(result.id).result, TimeLimitExceeded), what="the limit")
     gone(shared, result)
-    assert f"Hard time limit (1s) exceeded for phased[{result.id}]" in shared.text()
+    assert f"Hard time limit ({1 if how == 'compute' else 2}s) exceeded for phased[{result.id}]" in shared.text()
 
 
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("place", DONE)
-def test_hard_limit_when_the_result_is_stored(shared, place, how):
+def test_hard_limit_when_the_result_is_stored(shared, limited, place, how):
     """As with prefork, the hook ends and the result stays."""
-    result = shared.send("phased", place, how, time_limit=1)
+    result = limited.get((place, how)) or shared.send("phased", place, how, time_limit=1)
     there(shared, result)
     gone(shared, result)
     assert result.get(timeout=PATIENCE) == "done"
@@ -61,8 +73,8 @@ def test_hard_limit_when_the_result_is_stored(shared, place, how):
 
 @pytest.mark.parametrize("how", ["wait", "compute"])
 @pytest.mark.parametrize("place", BEFORE)
-def test_soft_limit(shared, place, how):
-    result = shared.send("phased", place, how, soft_time_limit=1)
+def test_soft_limit(shared, limited_softly, place, how):
+    result = limited_softly.get((place, how)) or shared.send("phased", place, how, soft_time_limit=1)
     there(shared, result)
     if place == "task_prerun":  # Celery logs what a handler raises, and goes on
         assert result.get(timeout=PATIENCE) == "done"

@@ -3,7 +3,8 @@
 Called by: pool.py, job.py, coroutines.py.
 
 Invariants:
-- A child has none of the worker's signal handlers: SIGTERM ends it, as it ends any program.
+- A child has none of the worker's signal handlers: SIGTERM ends it, as it ends any program, also one that comes before
+  the handlers are gone.
 - A child never comes back into Celery's code: it would use the worker's connections.  It ends with the task's body.
 - The worker leaves no child of `multiprocessing` behind, and waits for none without end.
 """
@@ -23,24 +24,28 @@ import billiard.pool
 import billiard.process
 from celery.utils.log import get_logger
 
+from weald._base.originals import get_original
 from weald._core import monotonic
 
 __all__ = ["end_children", "in_child", "leave", "mark_worker"]
 
 logger = get_logger("celery.pool")
 
+_thread_ident = get_original("_thread", "get_ident")
+
 PATIENCE = 2.0  # seconds from SIGTERM to SIGKILL
 _OWN = ("celery", "weald")  # whose handlers are the worker's
 _OBEYED = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 _worker = 0  # the worker's process id
+_masks: dict[int, set[Any]] = {}  # of signals, by the thread that forks
 
 
 def mark_worker(recording: Callable[[], AbstractContextManager[None]]) -> None:
     """This process is the worker, and what forks from it are its children.  In `recording()` no task is ended."""
     global _worker
     if not _worker:
-        os.register_at_fork(after_in_child=_begin)
+        os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_go, after_in_child=_begin)
         processes: tuple[Any, ...] = (multiprocessing.process.BaseProcess, billiard.process.BaseProcess)
         pools: tuple[Any, ...] = (multiprocessing.pool.Pool, billiard.pool.Pool)
         for process in processes:
@@ -63,6 +68,21 @@ def _whole(start: Callable[..., None], recording: Callable[[], AbstractContextMa
     return whole
 
 
+def _hold_signals() -> None:
+    """While a thread forks: the worker's handler, called in the child, would make nothing of SIGTERM."""
+    _masks[_thread_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _obeyed())
+
+
+def _let_signals_go() -> None:
+    mask = _masks.pop(_thread_ident(), None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _obeyed() -> list[int]:
+    return [int(getattr(signal, name)) for name in _OBEYED if hasattr(signal, name)]
+
+
 def _begin() -> None:
     """In the child."""
     for name in _OBEYED:
@@ -72,6 +92,7 @@ def _begin() -> None:
         handler = signal.getsignal(number)
         if callable(handler) and getattr(handler, "__module__", "").partition(".")[0] in _OWN:
             signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
+    _let_signals_go()
 
 
 def in_child() -> bool:

@@ -138,7 +138,10 @@ class TaskPool(BasePool):
     def _end_all(self) -> None:
         worker = _workers.get(self.app)
         if worker is not None and getattr(worker, "consumer", None) is not None:
-            worker.consumer.cancel_active_requests()  # as Celery's cold shutdown: acks_late tasks go back
+            # As Celery's cold shutdown: acks_late tasks go back.  The second name is that of Celery 5.5.
+            c = worker.consumer
+            cancel = getattr(c, "cancel_active_requests", None) or c.cancel_all_unacked_requests
+            cancel()
         for job in list(self.running.values()):
             job.kill()
 
