@@ -28,6 +28,10 @@ app.conf.update(
     task_track_started=True,
     **{"worker_cancel_long_running_tasks_on_connection_loss": False, **json.loads(os.environ.get("SETTINGS", "{}"))},
 )
+if "STOPPING" in os.environ:
+    from weald.integrations.celery import results
+
+    results.STOPPING = float(os.environ["STOPPING"])
 original_sleep = get_original("time", "sleep")  # stays in C
 variable = contextvars.ContextVar("variable", default="fresh")
 
@@ -598,3 +602,21 @@ one_writer = threading.Lock()
 
 for _task in (soft, soft_spin, ignore_soft, soft_in_c, spin, stubborn, stubborn_spin, burn, leave, memory):
     in_a_coroutine(_task)
+
+
+# -------------------------------------------------------------------- PostgreSQL, which goes on with a query
+
+@app.task(name="query")
+def query(url, cancels):
+    """Runs a query of ten minutes; if it `cancels`, the server ends that with the task."""
+    import psycopg
+
+    connection = psycopg.connect(url, autocommit=True)
+    try:
+        connection.execute("select pg_sleep(600)")
+    except BaseException:
+        if cancels:
+            connection.cancel_safe(timeout=0.8)
+        raise
+    finally:
+        connection.close()

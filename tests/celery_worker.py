@@ -314,7 +314,7 @@ class Events:
 
 
 class Store:
-    """A Redis of its own for results, which can be stopped and started again with what it had."""
+    """A Redis of its own, for results or as a broker, which can be stopped and started again with what it had."""
 
     def __init__(self, folder):
         self.port = free_port()
@@ -339,10 +339,44 @@ class Store:
         self.process.kill()
         self.process.wait()
 
+    kill = stop
+
+    def end(self):
+        """As `stop`, but in peace."""
+        self.process.terminate()
+        self.process.wait(PATIENCE)
+
+    def wait(self):
+        """As RabbitMQ's, which takes longer to start."""
+
+    def client(self):
+        return redis.Redis(port=self.port)
+
+    def close(self, ports):
+        """Close the connections from these ports."""
+        with self.client() as client:
+            for entry in client.client_list():
+                if int(entry["addr"].rpartition(":")[2]) in ports:
+                    client.client_kill_filter(addr=entry["addr"])
+
+    def messages(self, app, queue):
+        """How many are in `queue` or not acknowledged by whoever took them from any queue."""
+        with self.client() as client:
+            return client.llen(queue) + client.hlen("unacked")
+
 
 @pytest.fixture
 def store(tmp_path):
     store = Store(tmp_path)
+    store.start()
+    yield store
+    store.stop()
+
+
+@pytest.fixture(scope="module")
+def redis_broker(tmp_path_factory):
+    """A Redis for messages alone."""
+    store = Store(tmp_path_factory.mktemp("broker"))
     store.start()
     yield store
     store.stop()
@@ -410,6 +444,11 @@ class RabbitMQ:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
+    def end(self):
+        """As `kill`, but in peace."""
+        self.process.terminate()
+        self.process.wait(PATIENCE)
+
     def control(self, *arguments):
         """Run rabbitmqctl."""
         program = str(Path(self.command[0]).with_name("rabbitmqctl")) if "/" in self.command[0] else "rabbitmqctl"
@@ -419,15 +458,22 @@ class RabbitMQ:
 
     def close(self, ports):
         """Close the connections from these ports."""
-        for line in self.control("-q", "list_connections", "pid", "peer_port").splitlines():
-            pid, _, port = line.rpartition("\t")
-            if port.isdigit() and int(port) in ports:
-                self.control("close_connection", pid, "on purpose")
+        self.control("eval", f"""[rabbit_networking:close_connection(Pid, <<"on purpose">>)
+            || Pid <- rabbit_networking:connections(),
+               [{{peer_port, Port}}] <- [rabbit_reader:info(Pid, [peer_port])],
+               lists:member(Port, {sorted(ports)})].""")
 
     def messages(self, app, queue):
         """How many are ready in `queue`."""
         with app.connection_for_read() as connection:
             return connection.default_channel.queue_declare(queue, passive=True).message_count
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(request, tmp_path_factory):
+    server = RabbitMQ.early(request, tmp_path_factory)
+    server.wait()
+    return server
 
 
 def connected(sock):
@@ -487,7 +533,7 @@ class Proxy:
 
     def drop(self):
         sockets, self.sockets = self.sockets, []
-        for sock in sockets:
+        for sock in sockets[1::2]:  # `copy` ends the other, when what the server has sent has arrived
             try:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:

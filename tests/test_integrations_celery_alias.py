@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("celery")
 pytest.importorskip("redis")
 
-from celery_worker import PATIENCE, crew, redis_url, start, store, wait_for, worker  # noqa: E402, F401
+from celery_worker import PATIENCE, crew, redis_url, start, store, wait_for  # noqa: E402, F401
 
 from weald.compat import _distribution  # noqa: E402
 
@@ -28,38 +28,32 @@ def as_ever(tmp_path):
     return {"command": [sys.executable, "-m", "celery", *arguments, "-P", "gevent"], "environ": {"PYTHONPATH": path}}
 
 
-def holding(start, key, **settings):
-    """A worker in which three tasks wait that acknowledge late."""
-    worker = start(concurrency=10, **{"alias": True, **settings})
-    for _ in range(3):
-        worker.send("late_hold", key)
-    wait_for(lambda: len(worker.ask("active")) == 3)
-    return worker
+def test_what_is_cut_short_goes_back(start, as_ever):
+    """By a second Ctrl-C, by SIGQUIT, by the end of a soft shutdown: three tasks that acknowledge late, each time.
 
-
-def test_interrupted_twice(start, as_ever):
-    worker = holding(start, "alias-twice", alias=False, task_soft_time_limit=60, **as_ever)
-    text = worker.text()
+    Celery's loop takes five seconds to end: all three at once.
+    """
+    twice = start(concurrency=10, task_soft_time_limit=60, **as_ever)
+    quit = start(alias=True, concurrency=10)
+    soft = start(alias=True, concurrency=10, worker_soft_shutdown_timeout=0.5)
+    for worker in twice, quit, soft:
+        for _ in range(3):
+            worker.send("late_hold", "alias-held")
+    for worker in twice, quit, soft:
+        wait_for(lambda worker=worker: len(worker.ask("active")) == 3)
+    text = twice.text()
     assert "Celery's gevent pool, run by weald: up to 10 tasks at once" in text
     assert "what a shutdown cuts short and is not acknowledged goes back to the queue" in text
     assert "settings: the soft time limit of add, arrive_late, arrive_never and" in text
-    worker.process.send_signal(signal.SIGINT)
-    wait_for(lambda: "Warm shutdown" in worker.text())
-    assert worker.stop(signal.SIGINT) == 0, worker.text()
-    assert worker.queued() == (3, 0)
-
-
-def test_sigquit(start):
-    worker = holding(start, "alias-quit")
-    assert worker.stop(signal.SIGQUIT) == 0, worker.text()
-    assert worker.queued() == (3, 0)
-
-
-def test_soft_shutdown(start):
-    worker = holding(start, "alias-soft", worker_soft_shutdown_timeout=0.5)
-    assert worker.stop(signal.SIGQUIT) == 0, worker.text()
-    assert "Soft Shutdown" in worker.text()
-    assert worker.queued() == (3, 0)
+    twice.process.send_signal(signal.SIGINT)
+    quit.process.send_signal(signal.SIGQUIT)
+    soft.process.send_signal(signal.SIGQUIT)
+    wait_for(lambda: "Warm shutdown" in twice.text())
+    twice.process.send_signal(signal.SIGINT)
+    for worker in twice, quit, soft:
+        assert worker.process.wait(PATIENCE) == 0, worker.text()
+        assert worker.queued() == (3, 0)
+    assert "Soft Shutdown" in soft.text()
 
 
 def test_revoke(start):
@@ -73,7 +67,8 @@ def test_revoke(start):
 
 
 def test_store_goes_away_while_tasks_end(start, store):
-    worker = start(environ={"BACKEND": store.url}, alias=True, concurrency=100)
+    worker = start(environ={"BACKEND": store.url}, alias=True, concurrency=100,
+                   result_backend_max_sleep_between_retries_ms=500)
     worker.app.conf.result_backend = store.url
     results = [worker.send(name, "alias-away") for name in ("hold", "hold_and_fail") for _ in range(10)]
     wait_for(lambda: len(worker.ask("active")) == 20)

@@ -1,7 +1,8 @@
-"""weald's Celery pool on a real RabbitMQ: heartbeats, reconnecting, shutdowns, a broker that is killed.
+"""weald's Celery pool on a real RabbitMQ: heartbeats, reconnecting, shutdowns.
 
-`WEALD_FULL_LENGTH=1` makes test_heartbeats_go_on_with_a_full_pool take its two minutes: heartbeat 5 s, tasks of 30 s;
-and each fault happens twenty times.
+Faults are in test_integrations_celery_faults.py.
+
+`WEALD_FULL_LENGTH=1` makes test_heartbeats_go_on_with_a_full_pool take its two minutes: heartbeat 5 s, tasks of 30 s.
 """
 
 import os
@@ -13,14 +14,7 @@ import pytest
 pytest.importorskip("celery")
 pytest.importorskip("redis")
 
-from celery_worker import PATIENCE, Proxy, RabbitMQ, crew, redis_url, start, wait_for, worker  # noqa: E402, F401
-
-
-@pytest.fixture(scope="module")
-def rabbitmq(request, tmp_path_factory):
-    server = RabbitMQ.early(request, tmp_path_factory)
-    server.wait()
-    return server
+from celery_worker import PATIENCE, Proxy, crew, rabbitmq, redis_url, start, wait_for, worker  # noqa: E402, F401
 
 
 @pytest.fixture(scope="module")
@@ -85,73 +79,6 @@ def test_heartbeats_go_on_with_a_full_pool(beats):
     assert worker.stop() == 0
 
 
-# -------------------------------------------------------------------- faults
-
-def cut(rabbitmq, proxy, worker):
-    proxy.drop()
-
-
-def close_all(rabbitmq, proxy, worker):
-    """The broker closes all connections of the worker."""
-    rabbitmq.close(proxy.ports())
-
-
-def close_one(rabbitmq, proxy, worker):
-    """The broker closes the oldest connection of the worker: the one that tasks come on."""
-    rabbitmq.close(proxy.ports()[:1])
-
-
-def close_channel(rabbitmq, proxy, worker):
-    """The broker closes the channel that tasks come on."""
-    worker.send("close_channel")
-
-
-def unreachable(rabbitmq, proxy, worker):
-    """Nothing comes through, for longer than heartbeats may be missed."""
-    proxy.open.clear()
-    lost = worker.text().count("onnection to broker lost") + worker.text().count("Trying again")
-    wait_for(lambda: worker.text().count("onnection to broker lost") + worker.text().count("Trying again") > lost,
-             what="noticing")
-    proxy.open.set()
-
-
-def stop_and_start(rabbitmq, proxy, worker):
-    rabbitmq.kill()
-    rabbitmq.start()
-    rabbitmq.wait()
-
-
-FAULTS = [cut, close_one, close_all, close_channel, unreachable, stop_and_start]
-TIMES = 20 if os.environ.get("WEALD_FULL_LENGTH") == "1" else 3
-
-
-@pytest.mark.timeout(600 if TIMES < 20 else 3600)
-@pytest.mark.parametrize("alias", [False, True], ids=["pool", "alias"])
-@pytest.mark.parametrize("fault", FAULTS, ids=[fault.__name__ for fault in FAULTS])
-def test_fault(start, rabbitmq, fault, alias):
-    """While tasks run, wait, and are acknowledged: each is done, the worker recovers, and ends."""
-    proxy = Proxy(rabbitmq.port)
-    url = rabbitmq.url.replace(str(rabbitmq.port), str(proxy.port))
-    name = f"fault-{fault.__name__}-{alias}"
-    worker = amqp(start, rabbitmq.url, name, "-E", environ={"BROKER": url}, concurrency=20, alias=alias,
-                  broker_heartbeat=2, broker_connection_timeout=2, broker_channel_error_retry=True)
-    worker.ready()
-    for number in range(TIMES if fault is not stop_and_start else min(TIMES, 3)):
-        key = f"{name}-{number}"
-        sent = {worker.send("late_nap_once", key).id for _ in range(10)}
-        sent |= {worker.send("late_nap", 0.05 * length, key).id for length in range(40)}
-        wait_for(lambda key=key: len(worker.noted(f"{key}:ended")) >= 5)
-        fault(rabbitmq, proxy, worker)
-        worker.notes.rpush(key, "go")
-        wait_for(lambda key=key, sent=sent: set(worker.noted(f"{key}:ended")) == sent, what="all tasks")
-        # The key stays: what was delivered twice looks at it again.
-    assert worker.ask("ping")
-    wait_for(lambda: not worker.ask("active"))
-    assert worker.stop() == 0, worker.text()[-3000:]
-    wait_for(lambda: rabbitmq.messages(worker.app, name) == 0)
-    proxy.close()
-
-
 def test_what_waits_runs_once(start, rabbitmq):
     """Tasks that wait for a slot when the connection breaks are delivered again, and not run twice."""
     proxy = Proxy(rabbitmq.port)
@@ -181,17 +108,3 @@ def test_remote_control_listens_again(start, rabbitmq):
             rabbitmq.close([connection.laddr.port])
             wait_for(lambda: worker.ask("ping"))
     assert worker.text().count("pidbox: Connected") > before
-    assert worker.stop() == 0
-
-
-def test_broker_killed_under_load(start, rabbitmq):
-    """Every task that acknowledges late is done at least once."""
-    worker = amqp(start, rabbitmq.url, "load", concurrency=10, broker_heartbeat=2)
-    sent = {worker.send("late_nap", 0.4, "load").id for _ in range(60)}
-    wait_for(lambda: len(worker.noted("load:ended")) >= 10)
-    rabbitmq.kill()
-    rabbitmq.start()
-    rabbitmq.wait()
-    wait_for(lambda: set(worker.noted("load:ended")) == sent)
-    assert worker.stop() == 0
-    assert rabbitmq.messages(worker.app, "load") == 0

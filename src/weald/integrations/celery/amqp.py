@@ -12,6 +12,8 @@ Invariants:
 - The connection is broken if the broker does not answer, or does not take a frame, within `ANSWER` seconds, or sends no
   heartbeats: all that wait on it get an error, and kombu connects again.
 - What changes the consumer's prefetch count is asked by the greenlet of the consumer's loop.
+- An event (a worker's heartbeat, say) is sent once.  Celery has a lock held while it is sent, and kombu goes on trying
+  for ever, on a channel of the old connection; one that fails is kept until Celery's consumer has connected again.
 """
 
 import _socket
@@ -19,6 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from celery.events.dispatcher import EventDispatcher
 from greenlet import getcurrent
 
 from weald._core import Event, RLock, Timeout, monotonic
@@ -37,6 +40,14 @@ def arrange() -> None:
         return
     if not hasattr(pyamqp.Transport.Connection, "weald_reader"):
         pyamqp.Transport.Connection = _shared(pyamqp.Transport.Connection)
+        EventDispatcher._publish = _once(EventDispatcher._publish)
+
+
+def _once(publish: Callable[..., Any]) -> Callable[..., Any]:
+    def once(self: Any, event: Any, producer: Any, routing_key: str, retry: bool = False, **kwargs: Any) -> Any:
+        return publish(self, event, producer, routing_key, **kwargs)
+
+    return once
 
 
 def _channel(channel_class: Any) -> Any:

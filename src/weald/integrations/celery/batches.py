@@ -9,9 +9,13 @@ under way share the next one.  So one connection is enough, and most of a comman
 from collections.abc import Callable
 from typing import Any
 
+from celery.utils.log import get_logger
+
 from weald._core import AsyncResult, get_hub, get_hub_if_exists, spawn_raw
 
 __all__ = ["Batcher", "batch_acknowledgements", "batch_results"]
+
+logger = get_logger("celery.pool")
 
 MAX_ITEMS = 500  # in a batch
 
@@ -81,8 +85,12 @@ def batch_results(backend: Any) -> None:
     backend.get = batched_read
 
 
-def batch_acknowledgements(channel: Any) -> None:
-    """Have a channel of kombu's Redis transport acknowledge in batches, and keep one client for all its commands."""
+def batch_acknowledgements(channel: Any, later: list[str]) -> None:
+    """Have a channel of kombu's Redis transport acknowledge in batches, and keep one client for all its commands.
+
+    `later` gets the tags of messages that cannot be acknowledged because the broker is away, and those in it, from a
+    channel before this one, are acknowledged now.
+    """
     try:
         from kombu.transport import redis
     except ImportError:
@@ -101,11 +109,22 @@ def batch_acknowledgements(channel: Any) -> None:
             kept = channel.weald_client = create()
         return kept
 
-    def acknowledge(tags: list[str]) -> None:
+    def remove(tags: list[str]) -> None:
         with qos.pipe_or_acquire() as pipe:
             pipe.zrem(qos.unacked_index_key, *tags).hdel(qos.unacked_key, *tags).execute()
+
+    def acknowledge(tags: list[str]) -> None:
+        try:
+            remove(tags)
+        except (*channel.connection_errors, OSError, ValueError) as error:  # the last two: it was closed meanwhile
+            if not later:
+                logger.warning("acknowledgements wait until there is a connection to the broker: %r", error)
+            later.extend(tags)
         for tag in tags:
             qos._quick_ack(tag)
 
     channel._create_client = client
     qos.ack = Batcher(acknowledge)
+    if later:
+        remove(later)
+        later.clear()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import bootsteps
+from celery.platforms import EX_OK
 from celery.utils.log import get_logger
 from celery.worker import state
 from kombu import Connection
@@ -17,7 +18,7 @@ from kombu import Connection
 from weald._core import Semaphore, sleep
 from weald.integrations.celery.amqp import leave_prefetching_to_the_loop
 from weald.integrations.celery.batches import batch_acknowledgements
-from weald.integrations.celery.fetch import fetcher
+from weald.integrations.celery.fetch import fetcher, note_for_certain
 
 __all__ = ["LoopStep", "listen", "loop"]
 
@@ -81,7 +82,7 @@ def loop(
     hbrate: float = 2.0, **kwargs: Any,
 ) -> None:
     """Consume until the blueprint is closed.  Raises the connection's errors; Consumer.start connects again."""
-    batch_acknowledgements(consumer.channel)
+    _prepare(c, consumer)
     errors: list[BaseException] = []
     entries = []
     dispatcher = c.event_dispatcher
@@ -98,6 +99,8 @@ def loop(
         if fetch is not None:
             c.timer.call_after(TRIM_DELAY, trim_connections, (c,))
         while blueprint.state == bootsteps.RUN and c.connection:
+            if state.should_terminate is True:  # Celery's cold shutdown says so before it has said the exit status
+                state.should_terminate = EX_OK
             state.maybe_shutdown()
             if errors:
                 raise errors[0]
@@ -106,7 +109,8 @@ def loop(
                 qos.update()
             c.perform_pending_operations()
             try:
-                connection.drain_events(timeout=CHECK_INTERVAL)
+                room = fetch is None or fetch.wait_for_room(CHECK_INTERVAL)
+                connection.drain_events(timeout=CHECK_INTERVAL if room else 0.0)
                 if fetch is not None:
                     fetch()
             except TimeoutError:
@@ -120,13 +124,20 @@ def loop(
         raise
 
 
+def _prepare(c: Any, consumer: Any) -> None:
+    """Celery's consumer `c` has connected: `consumer`, of kombu, is to take messages now."""
+    batch_acknowledgements(consumer.channel, vars(c).setdefault("weald_not_acknowledged", []))
+    note_for_certain(c, consumer.channel)
+
+
 def _noticing(celery_loop: Callable[..., None]) -> Callable[..., None]:
     """Celery's loop, which notices that its connection is broken whoever has found that out."""
 
-    def noticing(c: Any, connection: Any, *args: Any, **kwargs: Any) -> None:
+    def noticing(c: Any, connection: Any, consumer: Any, *args: Any, **kwargs: Any) -> None:
+        _prepare(c, consumer)
         for name in "drain_events", "heartbeat_check":
             setattr(connection, name, _checked(connection, getattr(connection, name)))
-        celery_loop(c, connection, *args, **kwargs)
+        celery_loop(c, connection, consumer, *args, **kwargs)
 
     return noticing
 

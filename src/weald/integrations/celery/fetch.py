@@ -1,10 +1,13 @@
-"""Taking many messages off a Redis queue in the round trip that kombu needs for one.
+"""Taking messages off a Redis queue: many in the round trip that kombu needs for one, and none lost on the way.
 
-Called by: consumer.py, after each message that kombu has taken.
+Called by: consumer.py: `fetcher` after each message that kombu has taken and whenever there is room again for more,
+`note_for_certain` when it has connected.
 
 kombu takes a message with BRPOP and then notes it as unacknowledged, so that it can be restored: two round trips, and
 between them the message is in this process alone.  `Fetcher` has a script do both for many messages at once.  kombu
-still waits with BRPOP, so only the message that ends a wait is exposed to that gap.
+still waits with BRPOP, so only the message that ends a wait is exposed to that gap.  If the connection breaks in the
+gap, `note_for_certain` keeps the message until there is another; so it is lost only if the process ends meanwhile, or
+if Redis's answer is lost on the way.
 
 Invariants:
 - What the script has taken is in kombu's QoS, too, before the first of it is delivered: it counts against the prefetch
@@ -21,7 +24,9 @@ from typing import Any
 
 from celery.utils.log import get_logger
 
-__all__ = ["fetcher"]
+from weald._core import Event
+
+__all__ = ["fetcher", "note_for_certain"]
 
 logger = get_logger("celery.pool")
 
@@ -60,6 +65,39 @@ return found
 """
 
 
+def note_for_certain(c: Any, channel: Any) -> None:
+    """For Celery's consumer `c`, and the channel of Redis that it has now: put back what an earlier one has taken and
+    could not note as unacknowledged, because its connection broke, and keep what this one cannot.
+    """
+    try:
+        from kombu.transport import redis
+    except ImportError:
+        return
+    qos: Any = getattr(channel, "qos", None)
+    if type(qos) is not redis.QoS:
+        return
+    kept: list[tuple[Any, str]] = vars(c).setdefault("weald_not_noted", [])
+    while kept:
+        message, tag = kept[0]
+        where = message.delivery_info
+        with qos.pipe_or_acquire() as pipe:
+            qos._remove_from_indices(tag, pipe)  # it may have been noted, and the answer lost
+            channel._do_restore_message(message._raw, where["exchange"], where["routing_key"], pipe)
+            pipe.execute()
+        del kept[0]
+    append = qos.append
+
+    def note(message: Any, tag: str) -> None:
+        try:
+            append(message, tag)
+        except Exception as error:
+            kept.append((message, tag))
+            logger.warning("a message was taken as the connection broke: it goes back when there is another: %r", error)
+            raise
+
+    qos.append = note
+
+
 def fetcher(consumer: Any) -> "Fetcher | None":
     """For a kombu consumer on Redis; None for one that is not, or that does not note what it takes."""
     try:
@@ -87,6 +125,9 @@ class Fetcher:
         self._noted: set[str] = set()
         self._append, self._append_here = self.qos.append, partial(QoS.append, self.qos)
         self.qos.append = self._note
+        self._freed = Event()
+        self._quick_ack = self.qos._quick_ack
+        self.qos._quick_ack = self._settle
 
     def _note(self, message: Any, tag: str) -> None:
         """`QoS.append`: what the script has taken is noted already."""
@@ -95,6 +136,23 @@ class Fetcher:
             self._append_here(message, tag)
         else:
             self._append(message, tag)
+
+    def _settle(self, tag: str) -> None:
+        """`QoS._quick_ack`, which kombu calls for whatever is acknowledged, rejected or given back."""
+        self._quick_ack(tag)
+        self._freed.set()
+
+    def wait_for_room(self, seconds: float) -> bool:
+        """Whether a message may be taken.  If the prefetch limit is reached, wait up to `seconds` for that, and take.
+
+        kombu would look for room again only when its poll ends.
+        """
+        if self.qos.can_consume() or "can_consume" in vars(self.qos):
+            return True
+        self._freed.clear()
+        if self._freed.wait(seconds):
+            self()
+        return bool(self.qos.can_consume())
 
     def __call__(self) -> bool:
         """Whether there was anything."""
