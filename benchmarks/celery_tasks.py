@@ -26,6 +26,8 @@ SIDES = {
     "weald-alias": ["-Pgevent"],
     "gevent": ["-P", "gevent"],
     "gevent-shared": ["-P", "gevent"],
+    "prefork": ["-P", "prefork"],
+    "threads": ["-P", "threads"],
 }
 PEERS = ["gevent>=26.9", "celery>=5.7", "redis>=5", "packaging", "psutil"]
 WORKLOADS = {"results": ("nothing", 2000), "ignored": ("unheard", 2000), "sleep(0.5)": ("wait", 1000)}
@@ -106,7 +108,7 @@ class Run:
         with self.app.producer_pool.acquire(block=True) as producer:
             for _ in range(count):
                 self.app.send_task(task, queue=queue, producer=producer, ignore_result=task == "unheard")
-        before, began = self.process.cpu_times(), time.monotonic()
+        before, began = self.cpu(), time.monotonic()
         self.app.control.add_consumer(queue)
         deadline = began + 120
         while self.client.llen(queue) or self.client.hlen("unacked"):
@@ -119,13 +121,19 @@ class Run:
                 time.sleep(0.01)
             results.flushdb()
         seconds = time.monotonic() - began
-        after = self.process.cpu_times()
+        after = self.cpu()
         self.app.control.cancel_consumer(queue)
-        return seconds, (after.user + after.system - before.user - before.system) / count * 1000
+        return seconds, (after - before) / count * 1000
+
+    def cpu(self) -> float:
+        """Seconds of CPU that the worker and its children have used."""
+        times = [process.cpu_times() for process in (self.process, *self.process.children(recursive=True))]
+        return sum(one.user + one.system for one in times)
 
     def stop(self) -> None:
         self.app.close()
-        self.worker.kill()
+        for process in (*self.process.children(recursive=True), self.process):
+            process.kill()
         self.worker.wait()
 
 
@@ -133,6 +141,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks/run celery", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--concurrency", type=int, default=1000)
+    parser.add_argument("--processes", type=int, default=20, help="of prefork (default: %(default)s)")
     parser.add_argument("--sides", default=",".join(SIDES))
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--weald-python", default=os.environ.get("WEALD_PYTHON"))
@@ -140,7 +149,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     weald = _weald_python(options.weald_python)
     sides = options.sides.split(",")
-    peer = options.peer_python or (peer_python(weald) if any(side.startswith("gevent") for side in sides) else weald)
+    peer = options.peer_python or (peer_python(weald) if any(not side.startswith("weald") for side in sides) else weald)
     wanted = {name: WORKLOADS[name] for name in options.workloads.split(",")}
     found: dict[str, dict[str, list[tuple[float, float]]]] = {name: {side: [] for side in sides} for name in wanted}
     with tempfile.TemporaryDirectory() as name:
@@ -150,7 +159,8 @@ def main(arguments: Sequence[str]) -> None:
             for _ in range(options.rounds):
                 for side in sides:
                     python = weald if side.startswith("weald") else peer
-                    run = Run(side, python, port, Path(name), options.concurrency)
+                    concurrency = options.processes if side == "prefork" else options.concurrency
+                    run = Run(side, python, port, Path(name), concurrency)
                     try:
                         for workload, (task, count) in wanted.items():
                             seconds, cpu = run.measure(task, count)

@@ -71,6 +71,16 @@ def test_crawler(example, site):
     assert "60 of 60 pages" in done.stdout
 
 
+def test_many_pages_by_two_workers(redis_url):
+    environ = {**os.environ, "BROKER": f"{redis_url}/52", "BACKEND": f"{redis_url}/53"}
+    command = [sys.executable, "many.py", "--pages", "200", "--greenlets", "50", "--delay", "0.1"]
+    done = subprocess.run(
+        command, cwd=EXAMPLES / "celery_crawler", env=environ, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "200 pages in" in done.stdout and "crawler0@" in done.stdout and "crawler1@" in done.stdout
+
+
 def test_flask(example):
     environ = example("celery_flask", "app.celery")
     port = free_port()

@@ -3,6 +3,8 @@
     weald celery -A tasks worker -c 100
     python crawl.py http://127.0.0.1:8000/page/0
 
+`many.py` starts a site of 10,000 pages and two workers, and crawls it.
+
 Pages seen are kept in a Redis set, one per crawl, so that each is fetched once whichever worker finds it first.
 """
 
@@ -12,7 +14,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 from urllib.request import urlopen
 
 import redis
-from celery import Celery
+from celery import Celery, Task
 
 BACKEND = os.environ.get("BACKEND", "redis://127.0.0.1/1")
 app = Celery("tasks", broker=os.environ.get("BROKER", "redis://127.0.0.1/0"), backend=BACKEND)
@@ -43,21 +45,25 @@ def visit(crawl: str, url: str) -> bool:
     return True
 
 
-@app.task(name="crawl.fetch", soft_time_limit=60)
-def fetch(crawl: str, url: str) -> None:
+@app.task(name="crawl.fetch", bind=True, soft_time_limit=60)
+def fetch(self: Task, crawl: str, url: str) -> None:
     """Fetch a page and send a task for each page of the same host that it links to."""
     outcome = "failed"
     try:
         with urlopen(url, timeout=20) as response:
             links = Links()
-            links.feed(response.read().decode("utf-8", "replace"))
+            body = response.read()
+            links.feed(body.decode("utf-8", "replace"))
         for link in links.found:
             target = urldefrag(urljoin(url, link)).url
             if urlsplit(target).netloc == urlsplit(url).netloc:
                 visit(crawl, target)
         outcome = "done"
+        store.hincrby(f"{crawl}:bytes", self.request.hostname, len(body))
+        store.hincrby(f"{crawl}:pages", self.request.hostname, 1)
     finally:
         # A task that is delivered twice counts once.
         if store.sadd(f"{crawl}:{outcome}", url):
-            store.expire(f"{crawl}:{outcome}", KEEP)
+            for key in outcome, "bytes", "pages":
+                store.expire(f"{crawl}:{key}", KEEP)
             store.decr(f"{crawl}:open")

@@ -1,0 +1,80 @@
+"""weald's Celery pool under older releases of Celery: limits, shutdowns, results.  All other tests run the newest.
+
+Each release needs an environment of its own, so this runs if `WEALD_CELERY_VERSIONS` names some ("5.5.3 5.6.3"), or is
+"all"; `WEALD_CELERY_VERSIONS=all scripts/test tests/test_integrations_celery_versions.py`.
+"""
+
+import os
+import signal
+
+import pytest
+
+pytest.importorskip("celery")
+pytest.importorskip("redis")
+
+import celery_environment  # noqa: E402
+from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded  # noqa: E402
+from celery_worker import PATIENCE, crew, redis_url, start, wait_for  # noqa: E402, F401
+
+KNOWN = ["5.5.3", "5.6.3", "5.7.0"]
+WANTED = os.environ.get("WEALD_CELERY_VERSIONS", "")
+VERSIONS = KNOWN if WANTED == "all" else WANTED.split()
+
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not VERSIONS, reason="WEALD_CELERY_VERSIONS names no releases of Celery"),
+    pytest.mark.parametrize("version", VERSIONS),
+]
+
+
+def launch(start, version, *arguments, **settings):
+    python = celery_environment.python(f"celery=={version}", "redis")
+    command = [python, "-m", "celery", "-A", "celery_proj", "worker", "-P", "custom", "-l", "INFO", *arguments]
+    worker = start(command=command, **settings).ready()
+    assert f" v{version} (" in worker.text()
+    return worker
+
+
+def failure(result):
+    with pytest.raises(Exception) as caught:  # noqa: B017
+        result.get(timeout=PATIENCE)
+    return caught.value
+
+
+def test_limits(start, version):
+    worker = launch(start, version, "-c", "20")
+    assert worker.send("soft", soft_time_limit=0.3).get(timeout=PATIENCE) > 0.1
+    for name in "soft_spin", "arrive_late":
+        assert worker.send(name, soft_time_limit=0.3).get(timeout=PATIENCE) > 0.1
+    assert isinstance(failure(worker.send("nap", 30, soft_time_limit=0.2)), SoftTimeLimitExceeded)
+    for name, *args in ("stubborn", "hard"), ("spin",), ("stubborn_spin",), ("arrive_never",), ("nap", 300):
+        assert isinstance(failure(worker.send(name, *args, time_limit=0.5)), TimeLimitExceeded)
+    revoked = worker.send("stubborn", "revoked")
+    wait_for(lambda: revoked.status == "STARTED")
+    revoked.revoke(terminate=True)
+    assert isinstance(failure(revoked), TaskRevokedError)
+    wait_for(lambda: worker.pool()["running"] == 0)
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_shutdown(start, version, number):
+    """Of two tasks that run and acknowledge late, and two that wait."""
+    worker = launch(start, version, "-c", "2", weald_shutdown_timeout=0.5)
+    for _ in range(4):
+        worker.send("late_nap", 300, f"ended-{version}-{number}")
+    wait_for(lambda: len(worker.noted(f"ended-{version}-{number}:began")) == 2)
+    assert worker.stop(number) == 0, worker.text()
+    assert worker.queued() == (4, 0)
+
+
+def test_results(start, version):
+    """Thirty tasks that wait for others, an `async def` task, and what is acknowledged."""
+    worker = launch(start, version, "-c", "200")
+    for result in [worker.send("wait_for_others") for _ in range(30)]:
+        assert result.get(timeout=PATIENCE) == [[0.1] * 3, 0.2]
+    meeting = [worker.send("meet", f"meet-{version}", 10) for _ in range(10)]
+    assert [result.get(timeout=PATIENCE) for result in meeting] == [[True, "fresh"]] * 10
+    assert failure(worker.send("hold_and_fail", f"open-{version}", time_limit=1))
+    wait_for(lambda: worker.queued() == (0, 0))
+    assert worker.stop() == 0
