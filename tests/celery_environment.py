@@ -1,7 +1,7 @@
-"""Environments with more than the tests', or other versions of it: Celery's releases, what instruments it, backends.
+"""Environments with packages that the tests' own lacks: releases of Celery, instrumentation, result backends.
 
-Used by: test_integrations_celery_*.py.  Each is made once, under build/, and anew when what should be in it changes.
-What weald's own tests have installed is seen in it, too, unless it has another version of that.
+Used by: test_integrations_celery_*.py.  Each is made once, under build/, and again when its list of packages changes.
+It also sees the packages of the tests' environment, unless it has another version of one.
 """
 
 import fcntl

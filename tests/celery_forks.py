@@ -1,4 +1,4 @@
-"""What children of tasks run, for celery_proj.py: children that are not forked import this."""
+"""The functions that child processes of tasks run, for celery_proj.py; spawned children import this module."""
 
 import os
 import time

@@ -1,6 +1,6 @@
-"""The Celery app that test_integrations_celery.py runs workers of.
+"""The Celery app of the workers in test_integrations_celery*.py.
 
-BROKER and BACKEND say where; SETTINGS is a JSON object of further settings.
+The environment has its settings: BROKER and BACKEND are URLs, SETTINGS a JSON object of more.
 """
 
 import asyncio

@@ -2,9 +2,9 @@
 
 Used by: test_integrations_celery*.py, test_examples_celery.py.  Tasks are in celery_proj.py.
 
-A worker takes a second or more to start and as long to end, so tests do not wait for either: `Crew` starts the next
-test's worker while one is tested, and looks at the exit statuses once all tests are through.  Deadlines are generous:
-they cost nothing when all is well, and a loaded machine is no failure.
+A worker takes a second or more to start and as long to end, so tests wait for neither: `Crew` starts the next test's
+worker while one is tested, and checks all exit statuses at the module's end.  Deadlines are generous: they cost nothing
+when tests pass, and a loaded machine is no failure.
 """
 
 import itertools

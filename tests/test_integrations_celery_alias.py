@@ -1,6 +1,6 @@
-"""Celery's gevent pool, when gevent is weald: it loses no task that acknowledges late, and no outcome.
+"""Celery's gevent pool on weald: it loses no task with `acks_late` and no outcome.
 
-It is started by `weald celery … -P gevent` or, with weald installed as gevent, by `celery … -P gevent` as ever.
+It is started by `weald celery … -P gevent` or, with weald installed as gevent, by `celery … -P gevent`.
 """
 
 import os
@@ -29,9 +29,9 @@ def as_ever(tmp_path):
 
 
 def test_what_is_cut_short_goes_back(start, as_ever):
-    """By a second Ctrl-C, by SIGQUIT, by the end of a soft shutdown: three tasks that acknowledge late, each time.
+    """Three tasks with `acks_late`, ended by a second Ctrl-C, by SIGQUIT, by the end of a soft shutdown.
 
-    Celery's loop takes five seconds to end: all three at once.
+    Celery's loop takes five seconds to end, so the three workers end at the same time.
     """
     twice = start(concurrency=10, task_soft_time_limit=60, **as_ever)
     quit = start(alias=True, concurrency=10)
@@ -43,7 +43,7 @@ def test_what_is_cut_short_goes_back(start, as_ever):
         wait_for(lambda worker=worker: len(worker.ask("active")) == 3)
     text = twice.text()
     assert "Celery's gevent pool, run by weald: up to 10 tasks at once" in text
-    assert "what a shutdown cuts short and is not acknowledged goes back to the queue" in text
+    assert "unacknowledged tasks that a shutdown ends go back to the queue" in text
     assert "settings: the soft time limit of add, arrive_late, arrive_never and" in text
     twice.process.send_signal(signal.SIGINT)
     quit.process.send_signal(signal.SIGQUIT)

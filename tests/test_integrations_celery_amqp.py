@@ -2,7 +2,7 @@
 
 Faults are in test_integrations_celery_faults.py.
 
-`WEALD_FULL_LENGTH=1` makes test_heartbeats_go_on_with_a_full_pool take its two minutes: heartbeat 5 s, tasks of 30 s.
+With `WEALD_FULL_LENGTH=1` test_heartbeats_go_on_with_a_full_pool takes two minutes: heartbeats of 5 s, tasks of 30 s.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""weald's Celery pool: results that tasks wait for, on each of Celery's result backends; a store that goes away."""
+"""weald's Celery pool: tasks that wait for results, on each kind of result backend; a result store that is stopped."""
 
 import os
 import signal

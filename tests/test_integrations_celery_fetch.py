@@ -1,4 +1,4 @@
-"""weald.integrations.celery.fetch: messages taken off a real Redis many at a time."""
+"""weald.integrations.celery.fetch: takes many messages at a time off a real Redis."""
 
 import json
 

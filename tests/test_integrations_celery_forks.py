@@ -1,4 +1,4 @@
-"""weald's Celery pool: tasks that have children, in every way there is, and how they end."""
+"""weald's Celery pool: tasks that start child processes, by each way Python has, and how these tasks end."""
 
 import signal
 

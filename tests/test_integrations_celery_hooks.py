@@ -1,4 +1,4 @@
-"""weald's Celery pool: limits, revokes and cold stops hold wherever a task spends its time, not just in its body."""
+"""weald's Celery pool: limits, revokes and cold stops work in a task's hooks and signal handlers, not just its body."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""weald's Celery pool under what instruments Celery: Sentry, New Relic, Datadog, OpenTelemetry: the real packages."""
+"""weald's Celery pool with the packages that instrument Celery: Sentry, New Relic, Datadog, OpenTelemetry."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""weald's Celery pool, what ends or replaces a worker: shutdowns, the stuck, recycling.  And what needs one alone."""
+"""weald's Celery pool: shutdowns, stuck tasks, replacing the process, and what else needs a worker of its own."""
 
 import os
 import signal

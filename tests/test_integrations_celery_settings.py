@@ -1,4 +1,4 @@
-"""weald's Celery pool with the settings that docs/celery.md has a table of: brokers, shutdowns, order."""
+"""weald's Celery pool with each setting of the table in docs/celery.md: brokers, shutdowns, priorities."""
 
 import shutil
 import signal

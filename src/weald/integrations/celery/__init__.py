@@ -2,13 +2,14 @@
 
 Called by: Celery, which imports a custom pool before the app; weald.integrations.celery_command.
 
-Asking this package for TaskPool patches the standard library and tells kombu that it runs on greenlets.  So it is for
-worker processes only; a program that merely sends tasks does not import it.
+Reading `TaskPool` from this package patches the standard library and tells kombu that it runs on greenlets.  So only
+worker processes import it; a program that just sends tasks does not.
 
-`pool` keeps the slots, `job` runs one task within its limits, `watchdog` interrupts tasks that do not wait,
-`coroutines` runs `async def` tasks, `replacement` replaces the process.  `consumer` is the worker's main loop, `fetch`
-takes messages off Redis, `timer` fires timers.  `results` arranges the result backend, `batches` shares round trips to
-Redis among tasks.
+`pool` keeps the slots, `job` runs one task within its limits, `watchdog` interrupts tasks that compute,
+`coroutines` runs `async def` tasks, `forks` cares for children, `replacement` replaces the process.  `consumer` is the
+worker's main loop, `amqp` has greenlets share AMQP connections, `fetch` takes messages off Redis, `timer` fires timers.
+`results` sets up the result backend, `batches` shares round trips to Redis among tasks.  `announcement` writes the
+worker's banner and warnings, `alias_pool` is the pool of the alias.
 """
 
 from typing import Any
@@ -22,7 +23,8 @@ def __getattr__(name: str) -> Any:
     monkey.patch_all()
     from kombu.utils import compat as kombu
 
-    # Before kombu looks for itself: it chooses its poller, and Celery its main loop and how results are awaited.
+    # Before kombu detects its environment, by which it chooses its poller, and Celery its main loop and how results
+    # are awaited.
     kombu._environment = "weald"
 
     from weald.integrations.celery import amqp

@@ -1,11 +1,11 @@
-"""Celery's own gevent pool, kept from losing what it would lose.
+"""Celery's own gevent pool, with changes that keep tasks and results from being lost.
 
 Called by: weald/compat/_door.py, when Celery imports its module `celery.concurrency.gevent` and gevent is weald.
 
-Everything is as with Celery's gevent pool, but for this:
-- A task that a shutdown ends is not acknowledged.  gevent's pool takes the GreenletExit that ends it for a return.
-- Outcomes that cannot be stored because the result store is away are stored when it is back.
-- A connection to an AMQP broker may be used by many greenlets; remote control survives the end of its connection.
+It differs from Celery's gevent pool in this only:
+- A task that a shutdown ends is not acknowledged.  gevent's pool treats the GreenletExit that ends it as a return.
+- An outcome is stored later if the result store is unreachable.
+- Many greenlets may use one connection to an AMQP broker; remote control connects again if its connection ends.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ announcement.announce()
 
 
 class TaskPool(gevent.TaskPool):
-    """See above."""
+    """Celery's gevent pool with the changes that this file begins with."""
 
     __module__ = gevent.TaskPool.__module__  # by which Celery and users know it
 
@@ -43,7 +43,7 @@ class TaskPool(gevent.TaskPool):
         super().on_start()
 
     def on_apply(self, target: Any, args: Any = None, kwargs: Any = None, callback: Any = None, **options: Any) -> Any:
-        """Have a greenlet run `target`; `callback` is not called for one that `terminate_job` has ended."""
+        """Run `target` in a greenlet.  `callback` is not called if `terminate_job` has ended the greenlet."""
 
         def finish(value: Any) -> None:
             if not getattr(getcurrent(), "weald_terminated", False):
@@ -55,24 +55,24 @@ class TaskPool(gevent.TaskPool):
         """End the greenlet with this number."""
         greenlet = self._pool_map.get(pid)
         if greenlet is not None:
-            greenlet.weald_terminated = True  # whoever asks for that settles the message
+            greenlet.weald_terminated = True  # the caller acknowledges or rejects the message
         super().terminate_job(pid, signal)
 
     def says(self, worker: Any) -> list[str]:
-        """What the banner says of this pool."""
+        """Lines about this pool for the worker's banner."""
         return [
             f"Celery's gevent pool, run by weald: up to {self.limit} tasks at once in this process",
-            "hard limits and revokes end tasks that wait; there are no soft limits, and tasks that compute hold up all",
-            "what a shutdown cuts short and is not acknowledged goes back to the queue",
-            "results wait for a store that is away, running tasks go on without the broker",
+            "hard limits and revokes end tasks that wait; there are no soft limits, and a task that computes stops all",
+            "unacknowledged tasks that a shutdown ends go back to the queue",
+            "results are stored later if the store is unreachable; running tasks go on without the broker",
         ]
 
     def contradictions(self, worker: Any) -> Iterator[str]:
-        """Settings that do not go together with that."""
+        """Warnings about settings that contradict the promises."""
         soft = announcement.with_soft_limits(worker)
         if soft:
             yield f"the soft time limit of {announcement.several(soft)} is never raised: this pool has none"
         yield from announcement.of_the_broker(worker)
 
 
-gevent.TaskPool = TaskPool  # whoever asks Celery for the pool by its name
+gevent.TaskPool = TaskPool  # Celery looks the pool up by this name

@@ -1,19 +1,21 @@
-"""AMQP connections that many greenlets of a worker use.
+"""AMQP connections that many greenlets of a worker share.
 
 Called by: `weald.integrations.celery`, when it is asked for the pool; alias_pool.py.
 
-py-amqp keeps one buffer for reading and one for writing per connection, and counts on answers in the order of its
-questions.  `arrange` has kombu make connections of a class of its own.
+py-amqp has one buffer for reading and one for writing per connection, and expects the broker's answers in the order of
+its requests.  `arrange` makes kombu use connection classes that are safe for greenlets.
 
 Invariants:
-- One greenlet reads a connection at a time; who comes meanwhile waits until a message was read, and looks again.
-- A wait with a timeout ends then, also if the broker's heartbeats come more often.
-- Frames are written one after the other.  A frame that was written in part breaks the connection.
-- The connection is broken if the broker does not answer, or does not take a frame, within `ANSWER` seconds, or sends no
-  heartbeats: all that wait on it get an error, and kombu connects again.
-- What changes the consumer's prefetch count is asked by the greenlet of the consumer's loop.
-- An event (a worker's heartbeat, say) is sent once.  Celery has a lock held while it is sent, and kombu goes on trying
-  for ever, on a channel of the old connection; one that fails is kept until Celery's consumer has connected again.
+- One greenlet reads a connection at a time.  Others that want to read wait until it has read a message, then check
+  whether their answer has come.
+- A wait with a timeout ends on time, even if the broker's heartbeats come more often than that.
+- Frames are written one after the other.  If a frame is written in part only, the connection is shut down.
+- The connection is shut down if the broker does not answer, or does not take a frame, within `ANSWER` seconds, or sends
+  no heartbeats: every greenlet that waits on it gets an error, and kombu connects again.
+- Only the greenlet of the consumer's loop asks the broker to change the consumer's prefetch count.
+- An event (a worker's heartbeat, say) is sent once, without retries: Celery holds a lock while it sends one, and kombu
+  would retry for ever on a channel of the old connection.  Celery keeps an event that fails, and sends it when its
+  consumer has connected again.
 """
 
 import _socket
@@ -44,6 +46,8 @@ def arrange() -> None:
 
 
 def _once(publish: Callable[..., Any]) -> Callable[..., Any]:
+    """`EventDispatcher._publish` without retries."""
+
     def once(self: Any, event: Any, producer: Any, routing_key: str, retry: bool = False, **kwargs: Any) -> Any:
         return publish(self, event, producer, routing_key, **kwargs)
 
@@ -123,7 +127,7 @@ def _shared(connection_class: Any) -> Any:
 
 
 class _answered:
-    """In the `with` block, `connection` is broken, with TimeoutError, if the broker does not answer in time."""
+    """If the `with` block waits for the broker for `ANSWER` seconds: shuts `connection` down, raises TimeoutError."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -139,7 +143,7 @@ class _answered:
 
 
 def _break(connection: Any) -> None:
-    """End all reading and writing on py-amqp's connection, if there is one."""
+    """Shut down the socket of py-amqp's connection, if there is one: all reading and writing on it fails."""
     sock = getattr(getattr(connection, "_transport", None), "sock", None)
     if sock is not None:
         try:
@@ -149,9 +153,10 @@ def _break(connection: Any) -> None:
 
 
 def leave_prefetching_to_the_loop(c: Any) -> None:
-    """After a reconnect each acknowledgement restores some of the prefetch count: a question to the broker.
+    """Have the loop of Celery's consumer `c` restore the prefetch count after a reconnect.
 
-    Celery's consumer `c` asks it in the greenlet that acknowledges, while its loop reads the connection.
+    Each acknowledgement restores some of it, which asks the broker.  Celery would do that in the greenlet that
+    acknowledges, while the loop reads the connection.
     """
     name = "_restore_prefetch_count_after_connection_restart"
     restore = getattr(c, name, None)

@@ -1,9 +1,10 @@
-"""What a worker says as it starts: which pool runs, what that promises, which settings contradict it.
+"""What a worker writes as it starts: which pool runs, what the pool promises, which settings contradict that.
 
 Called by: pool.py, alias_pool.py, celery_command.py.
 
-A pool class says it of itself: `says(worker)` returns sentences for the worker's banner, `contradictions(worker)`
-those that are warnings in its log.  Other pools say nothing, and the command says that of them.
+A pool class of weald's has `says(worker)`, which returns sentences for the worker's banner, and
+`contradictions(worker)`, which yields warnings for its log.  Of another pool the banner says that weald does not run
+its tasks.
 """
 
 import os
@@ -21,7 +22,7 @@ VISIBILITY = 3600  # seconds: kombu's default for Redis
 
 
 def announce() -> None:
-    """Have workers of this process speak.  Calling it again does nothing."""
+    """Have workers of this process write the banner and the warnings.  Calling it again does nothing."""
     signals.celeryd_after_setup.connect(_speak, weak=False, dispatch_uid="weald.announcement")
 
 
@@ -31,7 +32,7 @@ def _speak(instance: Any, **kwargs: Any) -> None:
     says = getattr(pool, "says", None)
     if says is None:
         name = f"{type(pool).__module__}:{type(pool).__name__}"
-        sentences = [f"Celery's own ({name}): weald does not run the tasks, and promises nothing of them"]
+        sentences = [f"Celery's own ({name}): weald does not run its tasks and promises nothing"]
     else:
         sentences = says(instance)
         for sentence in pool.contradictions(instance):
@@ -44,10 +45,10 @@ def _speak(instance: Any, **kwargs: Any) -> None:
 # -------------------------------------------------------------------- contradictions of any pool of greenlets
 
 def of_the_broker(worker: Any) -> Iterator[str]:
-    """Of messages and connections."""
+    """Warnings about messages and connections."""
     conf = worker.app.conf
     if worker.concurrency and worker.concurrency <= (os.cpu_count() or 1) and not getattr(worker, "autoscale", None):
-        yield f"no more than {worker.concurrency} tasks run at once; as many as wait at a time may: -c 1000"
+        yield f"no more than {worker.concurrency} tasks run at once; tasks that wait allow many more: -c 1000, say"
     if conf.worker_prefetch_multiplier == 0:
         yield "worker_prefetch_multiplier is 0: the worker takes whole queues into its memory"
     if not conf.broker_pool_limit:
@@ -57,7 +58,7 @@ def of_the_broker(worker: Any) -> Iterator[str]:
                "broker's connection breaks")
     driver = worker.app.connection_for_read().transport.driver_type
     if driver == "amqp" and not conf.broker_heartbeat:
-        yield "broker_heartbeat is 0: that a broker has vanished is not noticed while the worker waits for messages"
+        yield "broker_heartbeat is 0: a worker that waits for messages does not notice that the broker has vanished"
     if driver == "redis":
         visibility = (conf.broker_transport_options or {}).get("visibility_timeout", VISIBILITY)
         long = [
@@ -70,7 +71,7 @@ def of_the_broker(worker: Any) -> Iterator[str]:
 
 
 def of_limits(worker: Any) -> Iterator[str]:
-    """Of limits that never come to be."""
+    """A warning about soft limits that are never raised."""
     never = []
     for task in _tasks(worker):
         soft, hard = task.soft_time_limit or worker.soft_time_limit, task.time_limit or worker.time_limit
@@ -86,10 +87,10 @@ def with_soft_limits(worker: Any) -> list[str]:
 
 
 def _tasks(worker: Any) -> list[Any]:
-    """The application's own."""
+    """The application's own tasks."""
     return [task for name, task in sorted(worker.app.tasks.items()) if not name.startswith("celery.")]
 
 
 def several(names: list[str]) -> str:
-    """The names, or the first of them."""
+    """The names as text; after the third, how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,9 +1,9 @@
-"""Doing for many tasks at once what each would do with a round trip of its own to Redis: acknowledgements and results.
+"""Acknowledges messages and stores results in Redis for many tasks in one round trip.
 
 Called by: results.py, consumer.py.
 
-A greenlet that calls a `Batcher` waits until its item is done, as before; but items that come while a round trip is
-under way share the next one.  So one connection is enough, and most of a command's price in CPU is shared, too.
+A greenlet that calls a `Batcher` waits until its item is done.  Items that come during a round trip share the next one.
+So one connection is enough, and tasks share most of the CPU time that a command costs.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class _Batch:
 
 
 class Batcher:
-    """Calls `work(items)`, which returns a list of as many results, or None; what it raises, all callers raise."""
+    """Calls `work(items)`, which returns a result per item, or None.  If it raises, so does each call of the batch."""
 
     def __init__(self, work: Callable[[list[Any]], list[Any] | None]) -> None:
         self._work = work
@@ -38,7 +38,7 @@ class Batcher:
         self._serving = False
 
     def __call__(self, item: Any) -> Any:
-        """Have `item` done, and wait for it."""
+        """Put `item` in a batch and wait; its result."""
         if get_hub_if_exists() is not self._hub:
             results = self._work([item])
             return None if results is None else results[0]
@@ -88,8 +88,8 @@ def batch_results(backend: Any) -> None:
 def batch_acknowledgements(channel: Any, later: list[str]) -> None:
     """Have a channel of kombu's Redis transport acknowledge in batches, and keep one client for all its commands.
 
-    `later` gets the tags of messages that cannot be acknowledged because the broker is away, and those in it, from a
-    channel before this one, are acknowledged now.
+    Tags of messages that cannot be acknowledged, because the connection is lost, are added to `later`.  Tags that an
+    earlier channel has left in it are acknowledged now.
     """
     try:
         from kombu.transport import redis

@@ -2,8 +2,8 @@
 
 Called by: Celery (`LoopStep` is one of its consumer's bootsteps), pool.py, alias_pool.py.
 
-The loop is Celery's `synloop` but for what that does not do: its heartbeat timers end with the connection they are
-for, and it looks at the worker's state twice a second.  It is the one greenlet that reads the consumer's connection.
+The loop does what Celery's `synloop` does, and more: heartbeat timers end with their connection, and the worker's
+state is checked twice a second.  Only the loop's greenlet reads the consumer's connection.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ TRIM_DELAY = 2.0  # seconds after the start until connections that only the star
 
 
 class LoopStep(bootsteps.Step):
-    """Gives the consumer the loop of its pool, if that has one (`consumer_loop`), and else mends Celery's."""
+    """Gives the consumer the loop of its pool (`consumer_loop`); if the pool has none, wraps Celery's loop."""
 
     def __init__(self, c: Any, **kwargs: Any) -> None:
         pool_loop = getattr(c.pool, "consumer_loop", None)
@@ -46,7 +46,10 @@ class LoopStep(bootsteps.Step):
 
 
 def _bounded(call_soon_ack: Callable[..., Any]) -> Callable[..., Any]:
-    """Acknowledgements go in batches; of anything else, rejects say, only one at once: each takes a connection."""
+    """Let anything but acknowledgements (rejects, say) run one at a time, because each takes a connection.
+
+    Acknowledgements are batched.
+    """
     slot = Semaphore(1)
 
     def bounded(call: Any, *args: Any, **kwargs: Any) -> Any:
@@ -59,7 +62,7 @@ def _bounded(call_soon_ack: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _at_once(call_soon: Callable[..., Any]) -> Callable[..., Any]:
-    """Celery before 5.7 puts acknowledgements off until its loop comes round; here they happen when they are due."""
+    """Acknowledge at once.  Celery before 5.7 puts acknowledgements off until the next round of its loop."""
 
     def do(call: Any, *args: Any, **kwargs: Any) -> None:
         try:
@@ -99,7 +102,7 @@ def loop(
         if fetch is not None:
             c.timer.call_after(TRIM_DELAY, trim_connections, (c,))
         while blueprint.state == bootsteps.RUN and c.connection:
-            if state.should_terminate is True:  # Celery's cold shutdown says so before it has said the exit status
+            if state.should_terminate is True:  # Celery's cold shutdown sets this first, and the exit status later
                 state.should_terminate = EX_OK
             state.maybe_shutdown()
             if errors:
@@ -120,18 +123,18 @@ def loop(
                     raise
     except BaseException as error:
         if isinstance(error, Exception):
-            _cancel(c.timer, entries)  # else the worker shuts down: they beat until its tasks have ended
+            _cancel(c.timer, entries)  # not at a shutdown: heartbeats go on until the worker's tasks have ended
         raise
 
 
 def _prepare(c: Any, consumer: Any) -> None:
-    """Celery's consumer `c` has connected: `consumer`, of kombu, is to take messages now."""
+    """Prepare kombu's `consumer` to take messages; Celery's consumer `c` has just connected."""
     batch_acknowledgements(consumer.channel, vars(c).setdefault("weald_not_acknowledged", []))
     note_for_certain(c, consumer.channel)
 
 
 def _noticing(celery_loop: Callable[..., None]) -> Callable[..., None]:
-    """Celery's loop, which notices that its connection is broken whoever has found that out."""
+    """Celery's loop, ended by a broken connection even if another greenlet has noticed the break first."""
 
     def noticing(c: Any, connection: Any, consumer: Any, *args: Any, **kwargs: Any) -> None:
         _prepare(c, consumer)
@@ -151,7 +154,10 @@ def _checked(connection: Any, method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check_connected(connection: Any) -> None:
-    """kombu would connect again, without a consumer, if a greenlet that writes has found the connection broken."""
+    """Raise ConnectionResetError if the connection is closed.
+
+    When a greenlet that writes has found it broken, kombu would silently connect again, without a consumer.
+    """
     if not connection.connected:
         raise ConnectionResetError("the connection to the broker is broken")
 
@@ -164,7 +170,7 @@ def _cancel(timer: Any, entries: list[Any]) -> None:
 def _start_heartbeat(timer: Any, connection: Any, rate: float, errors: list[BaseException], drain: bool) -> Any:
     """The timer entry that sends the broker's heartbeats; None if there are none.
 
-    With `drain`, nobody else reads what the broker sends on the connection.
+    With `drain`, the timer also reads what the broker sends, because no other greenlet does.
     """
     interval = connection.get_heartbeat_interval()
     if not (interval and connection.supports_heartbeats):
@@ -186,7 +192,7 @@ def _start_heartbeat(timer: Any, connection: Any, rate: float, errors: list[Base
 
 
 def listen(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """Run Celery's listener for remote control, and again if just its own connection breaks."""
+    """Run Celery's listener for remote control; run it again if its own connection breaks, and only that."""
     step: Any = getattr(function, "__self__", None)
     c = args[0] if args else None
     while True:
@@ -195,16 +201,16 @@ def listen(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
             return
         except Exception as error:
             stop = getattr(step, "_node_shutdown", None)
-            sleep(CHECK_INTERVAL * 2)  # the loop sees a broken connection, too; Celery then starts another listener
+            sleep(CHECK_INTERVAL * 2)  # if the loop's connection is broken too, Celery starts another listener
             if stop is None or stop.is_set() or step._node_shutdown is not stop or not getattr(c, "connection", None):
                 return
             logger.warning("the connection for remote control is broken: %r", error)
 
 
 def trim_connections(c: Any) -> None:
-    """Close the connections to Redis that nothing uses: each of kombu's channels has opened one or two at the start.
+    """Close unused connections to Redis: each of kombu's channels has opened one or two at the start.
 
-    What is needed again connects again.
+    A channel that needs one later connects again.
     """
     transports = [c.connection and c.connection.transport]
     if c.event_dispatcher and c.event_dispatcher.connection:

@@ -1,12 +1,12 @@
-"""`async def` tasks: coroutines on the hub's resident loop, which all of them share with `weald.aio.await_`.
+"""`async def` tasks: coroutines on the hub's resident asyncio loop, which `weald.aio.await_` uses, too.
 
 Called by: job.py.
 
 Invariants:
 - A coroutine runs in its job's context, with its job's `Task.request`.
-- Its steps run in greenlets of the loop, which are those of no job: `owner_of` tells whose step runs in a greenlet.
-- The job waits for the coroutine's end, and is not struck itself meanwhile: limits are raised in the coroutine, where
-  it awaits, blocks or computes.  One that does not end in spite of that is left behind, and the log says so.
+- Its steps run in greenlets of the loop, not in the job's: `owner_of` returns the job whose step runs in a greenlet.
+- The job waits for the coroutine's end.  Meanwhile limits are raised in the coroutine, where it awaits, blocks or
+  computes, not in the job.  If the coroutine still does not end, the job ends without it, and the log says so.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ __all__ = ["STEP_CODE", "Steps", "owner_of", "run"]
 
 logger = get_logger("celery.pool")
 
-STRIKES = 3  # how often Ended is raised in a coroutine, a second apart, until it is left behind
+STRIKES = 3  # how often Ended is raised in a coroutine, a second apart, until the job ends without it
 
 _in_step: dict[greenlet, Any] = {}  # the jobs whose coroutines run a step, by the greenlet that runs it
 
@@ -52,14 +52,14 @@ class Steps(Coroutine[Any, Any, Any]):
         self.owner = owner
         self.done: AsyncResult[Any] = AsyncResult()
         self.task: asyncio.Task[Any] | None = None
-        self._greenlet: greenlet | None = None  # that runs a step just now, and has parked if somebody else runs
-        self._make: Callable[[], BaseException] | None = None  # makes what is to be raised instead of CancelledError
+        self._greenlet: greenlet | None = None  # runs a step now; it is parked if another greenlet runs
+        self._make: Callable[[], BaseException] | None = None  # makes the exception to raise instead of CancelledError
         self._strikes = 0
         self._celery_task = _task_stack.top
         self._request = None if self._celery_task is None else self._celery_task.request_stack.top
 
     def interrupt(self, make: Callable[[], BaseException], for_good: bool) -> None:
-        """In the hub: raise what `make` makes where the coroutine is.  It is to end `for_good`, or may go on."""
+        """In the hub: raise `make()` where the coroutine is.  `for_good`: the coroutine has to end by it."""
         self._strikes += for_good
         if self._strikes >= STRIKES and not self.done.ready():
             logger.error("the coroutine of %s[%s] does not end, and goes on", self.owner.task_name, self.owner.task_id)
@@ -71,7 +71,7 @@ class Steps(Coroutine[Any, Any, Any]):
             self.task.cancel()
 
     def finish(self, task: "asyncio.Task[Any]") -> None:
-        """Tell the job what has come of it."""
+        """Give the job the coroutine's outcome."""
         if self.done.ready():
             return
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
@@ -87,16 +87,16 @@ class Steps(Coroutine[Any, Any, Any]):
         return self._step(self.inner.send, value)
 
     def throw(self, *args: Any) -> Any:
-        """A step that begins with an exception: what `interrupt` has been told, instead of its CancelledError."""
+        """A step that begins with an exception; after `interrupt`, the one that `make` makes, not CancelledError."""
         make, self._make = self._make, None
         if make is not None:
             if self.task is not None:
                 self.task.uncancel()
-            args = (make(),)  # made here, so that nobody else keeps it alive
+            args = (make(),)  # made here, so that no other reference keeps it alive
         return self._step(self.inner.throw, *args)
 
     def close(self) -> None:
-        """End the coroutine, which nobody will take a step of any more."""
+        """End the coroutine, of which no more steps are taken."""
         self.inner.close()
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -119,7 +119,7 @@ class Steps(Coroutine[Any, Any, Any]):
         except BaseException as error:
             if forks.in_child():
                 forks.leave(error)
-            if getattr(self.inner, "cr_frame", None) is not None:  # raised here, when the coroutine had given way
+            if getattr(self.inner, "cr_frame", None) is not None:  # raised here, after the coroutine's step had ended
                 return self.inner.throw(error)
             if isinstance(error, (SystemExit, KeyboardInterrupt)):
                 raise _Exit(error) from None
@@ -141,8 +141,9 @@ async def _begin(steps: Steps) -> None:
 
 
 def run(coroutine: Coroutine[Any, Any, Any], job: Any) -> Any:
-    """Run `coroutine` on the hub's loop for `job` (None: no limits) while the greenlet waits; its value, or what it
-    raises.
+    """Run `coroutine` on the hub's loop for `job` (None: no limits) and wait for it; its value.
+
+    Raises what the coroutine raises.
     """
     steps = Steps(coroutine, job)
     if job is not None:

@@ -1,19 +1,18 @@
-"""Taking messages off a Redis queue: many in the round trip that kombu needs for one, and none lost on the way.
+"""Takes many messages off a Redis queue in one round trip, and loses none on the way.
 
 Called by: consumer.py: `fetcher` after each message that kombu has taken and whenever there is room again for more,
 `note_for_certain` when it has connected.
 
-kombu takes a message with BRPOP and then notes it as unacknowledged, so that it can be restored: two round trips, and
-between them the message is in this process alone.  `Fetcher` has a script do both for many messages at once.  kombu
-still waits with BRPOP, so only the message that ends a wait is exposed to that gap.  If the connection breaks in the
-gap, `note_for_certain` keeps the message until there is another; so it is lost only if the process ends meanwhile, or
-if Redis's answer is lost on the way.
+kombu takes a message with BRPOP and then notes it as unacknowledged, so that it can be restored.  These are two round
+trips, and between them only this process has the message.  `Fetcher` does both in one script, for many messages.
+kombu still waits for messages with BRPOP, so the message that ends a wait is exposed to that gap.  If the connection
+breaks in the gap, `note_for_certain` keeps the message until the next connection; so a message is lost only if the
+process ends in the gap, or if Redis's answer to BRPOP does not arrive.
 
 Invariants:
-- What the script has taken is in kombu's QoS, too, before the first of it is delivered: it counts against the prefetch
-  limit, and whatever happens then, closing the channel gives it back.
-- Where something is not as this expects (a queue without acknowledgements, Redis refusing scripts), kombu is left
-  alone.
+- Messages that the script has taken are in kombu's QoS before the first of them is delivered.  So they count against
+  the prefetch limit, and closing the channel gives them back.
+- If a queue has no acknowledgements, or Redis refuses scripts, kombu takes the messages as usual.
 """
 
 import hashlib
@@ -66,8 +65,8 @@ return found
 
 
 def note_for_certain(c: Any, channel: Any) -> None:
-    """For Celery's consumer `c`, and the channel of Redis that it has now: put back what an earlier one has taken and
-    could not note as unacknowledged, because its connection broke, and keep what this one cannot.
+    """Have `channel`, of Celery's consumer `c`, keep messages that it cannot note as unacknowledged, because the
+    connection breaks.  Messages that an earlier channel has kept go back to their queues now.
     """
     try:
         from kombu.transport import redis
@@ -92,14 +91,14 @@ def note_for_certain(c: Any, channel: Any) -> None:
             append(message, tag)
         except Exception as error:
             kept.append((message, tag))
-            logger.warning("a message was taken as the connection broke: it goes back when there is another: %r", error)
+            logger.warning("the connection broke as a message was taken: it goes back on the next one: %r", error)
             raise
 
     qos.append = note
 
 
 def fetcher(consumer: Any) -> "Fetcher | None":
-    """For a kombu consumer on Redis; None for one that is not, or that does not note what it takes."""
+    """A Fetcher for a kombu consumer on Redis; None if it is not on Redis, or its channel notes no messages."""
     try:
         from kombu.transport import redis
     except ImportError:
@@ -111,7 +110,7 @@ def fetcher(consumer: Any) -> "Fetcher | None":
 
 
 class Fetcher:
-    """Call it to take what else is in the queues of `consumer`, up to its prefetch limit, and deliver it."""
+    """Called, takes messages from the queues of `consumer`, up to its prefetch limit, and delivers them."""
 
     def __init__(self, consumer: Any) -> None:
         import redis
@@ -130,7 +129,7 @@ class Fetcher:
         self.qos._quick_ack = self._settle
 
     def _note(self, message: Any, tag: str) -> None:
-        """`QoS.append`: what the script has taken is noted already."""
+        """Replaces `QoS.append`: messages that the script has taken are noted already."""
         if tag in self._noted:
             self._noted.discard(tag)
             self._append_here(message, tag)
@@ -138,14 +137,14 @@ class Fetcher:
             self._append(message, tag)
 
     def _settle(self, tag: str) -> None:
-        """`QoS._quick_ack`, which kombu calls for whatever is acknowledged, rejected or given back."""
+        """Replaces `QoS._quick_ack`, which kombu calls for each message acknowledged, rejected or given back."""
         self._quick_ack(tag)
         self._freed.set()
 
     def wait_for_room(self, seconds: float) -> bool:
-        """Whether a message may be taken.  If the prefetch limit is reached, wait up to `seconds` for that, and take.
+        """Whether the prefetch limit allows another message.  If not, wait up to `seconds` until it does, and fetch.
 
-        kombu would look for room again only when its poll ends.
+        kombu looks at the limit again only when its poll ends.
         """
         if self.qos.can_consume() or "can_consume" in vars(self.qos):
             return True
@@ -155,7 +154,7 @@ class Fetcher:
         return bool(self.qos.can_consume())
 
     def __call__(self) -> bool:
-        """Whether there was anything."""
+        """Take and deliver messages; whether there were any."""
         taken = self._take()
         if taken is None:
             return False
@@ -168,7 +167,7 @@ class Fetcher:
         for message, tag in pairs:
             if queue in transport._callbacks:
                 transport._deliver(json.loads(message), queue)
-            else:  # its consumer was cancelled meanwhile
+            else:  # the queue's consumer was cancelled meanwhile
                 self._noted.discard(tag)
                 self.qos.reject(tag, requeue=True)
         return True

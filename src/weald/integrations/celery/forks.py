@@ -3,10 +3,10 @@
 Called by: pool.py, job.py, coroutines.py.
 
 Invariants:
-- A child has none of the worker's signal handlers: SIGTERM ends it, as it ends any program, also one that comes before
-  the handlers are gone.
-- A child never comes back into Celery's code: it would use the worker's connections.  It ends with the task's body.
-- The worker leaves no child of `multiprocessing` behind, and waits for none without end.
+- A child has none of the worker's signal handlers, so SIGTERM ends it.  Signals are blocked from the fork until the
+  handlers are removed, so an early SIGTERM ends it, too.
+- A child never returns into Celery's code, where it would use the worker's connections.  It ends with the task's body.
+- The worker ends the children of `multiprocessing` and billiard that tasks leave, and does not wait for them for ever.
 """
 
 import multiprocessing.pool
@@ -42,7 +42,7 @@ _masks: dict[int, set[Any]] = {}  # of signals, by the thread that forks
 
 
 def mark_worker(recording: Callable[[], AbstractContextManager[None]]) -> None:
-    """This process is the worker, and what forks from it are its children.  In `recording()` no task is ended."""
+    """Mark this process as the worker, whose forks are its children.  Within `recording()` no task is ended."""
     global _worker
     if not _worker:
         os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_go, after_in_child=_begin)
@@ -56,8 +56,8 @@ def mark_worker(recording: Callable[[], AbstractContextManager[None]]) -> None:
 
 
 def _whole(start: Callable[..., None], recording: Callable[[], AbstractContextManager[None]]) -> Callable[..., None]:
-    """`start`, in which a task is not ended: of a child that is started in part nobody would know, and threads of a
-    pool that is made in part fail (billiard's end the process then).
+    """`start`, during which the task is not ended: a half-started child would be known to nobody, and the threads of a
+    half-made pool fail (billiard's then end the process).
     """
 
     @wraps(start)
@@ -69,7 +69,7 @@ def _whole(start: Callable[..., None], recording: Callable[[], AbstractContextMa
 
 
 def _hold_signals() -> None:
-    """While a thread forks: the worker's handler, called in the child, would make nothing of SIGTERM."""
+    """Block signals while a thread forks: in the child, the worker's handler would ignore SIGTERM."""
     _masks[_thread_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _obeyed())
 
 
@@ -84,7 +84,7 @@ def _obeyed() -> list[int]:
 
 
 def _begin() -> None:
-    """In the child."""
+    """In the child: remove the worker's signal handlers."""
     for name in _OBEYED:
         number = getattr(signal, name, None)
         if number is None:
@@ -96,12 +96,12 @@ def _begin() -> None:
 
 
 def in_child() -> bool:
-    """Is this process a child of the worker?"""
+    """Whether this process is a child of the worker."""
     return _worker != 0 and os.getpid() != _worker
 
 
 def leave(error: BaseException | None) -> NoReturn:
-    """End the child, whose task's body has returned, or raised `error`, as a program of its own would end."""
+    """End the child as a program ends: its task's body has returned, or has raised `error`."""
     status = 0
     if isinstance(error, SystemExit):
         if isinstance(error.code, int):
@@ -122,7 +122,7 @@ def leave(error: BaseException | None) -> NoReturn:
 
 
 def end_children() -> None:
-    """End the children of `multiprocessing` and billiard that tasks have left; these would be waited for at exit."""
+    """End the children of `multiprocessing` and billiard that tasks have left; else the exit would wait for them."""
     left: list[Any] = []
     for name in "multiprocessing", "billiard":
         module = sys.modules.get(name)
@@ -130,7 +130,7 @@ def end_children() -> None:
             left += module.active_children()
     if not left:
         return
-    logger.warning("%d processes that tasks have left are ended: %s", len(left), ", ".join(map(repr, left)))
+    logger.warning("ending %d child processes that tasks have left: %s", len(left), ", ".join(map(repr, left)))
     for child in left:
         child.terminate()
     deadline = monotonic() + PATIENCE

@@ -1,15 +1,15 @@
-"""A job: the greenlet that runs one task for the pool, and ends it when its time is over.
+"""A job: the greenlet that runs one task for the pool and applies its limits.
 
 Called by: pool.py, which makes jobs; results.py; watchdog.py; Celery, which calls the wrapped body of a task
 (`wrap_body`).
 
 Invariants:
 - A job is `open` while Celery's tracing runs, from the first signal handler to the last hook.  A limit, a revoke and a
-  cold stop raise exceptions there, but not while the job is `busy`: an acknowledgement or a result under way is not
-  torn apart.
-- `ended` is set once.  From then on whatever the task returns or raises is dropped, so the outcome is recorded
-  once: as time limit exceeded, or, for a revoked or cancelled task, by whoever asked for it.
-- One of Celery's callbacks is called per job, none for one that was revoked or cancelled, or has expired.
+  cold stop raise exceptions there, but not while the job is `busy`: an acknowledgement or the storing of a result is
+  completed first.
+- `ended` is set once.  Whatever the task returns or raises after that is dropped, so the outcome is recorded once: as
+  TimeLimitExceeded, or, for a revoked or cancelled task, by the caller that revoked or cancelled it.
+- One of Celery's callbacks is called per job; none if the task was revoked or cancelled, or has expired.
 """
 
 import _thread
@@ -40,15 +40,15 @@ logger = get_logger("celery.pool")
 TIME_LIMIT = "time limit"
 KILLED = "killed"
 SIGNAL: Any = signal.SIGRTMIN + 5  # simulated; see watchdog.py
-RETRY_INTERVAL = 0.05  # seconds until a limit that met a busy job is tried again
-CLEANUP = 1.0  # seconds that `finally` clauses get after `Ended`, until the job is struck again
-PUT_OFF = 4  # Ended is raised up to so many bytecodes later, less one
+RETRY_INTERVAL = 0.05  # seconds until a limit that passed while the job was busy is tried again
+CLEANUP = 1.0  # seconds that `finally` clauses get after `Ended`, until it is raised again
+PUT_OFF = 4  # the n-th Ended is raised n % PUT_OFF bytecodes later; see Job.puts_off
 POSTRUN = 2.0  # seconds that handlers of `task_postrun` get after `Ended`
 HOOKS = 5.0  # seconds that the hooks get which Celery calls for a task that has hit its hard limit
 
 
 class Ended(BaseException):
-    """Raised in a task to end it.  Not to be caught: if code does, it is raised again after the `except` clause."""
+    """Raised in a task to end it.  If code catches it, it is raised again after the `except` clause."""
 
     def __init__(self, job: "Job") -> None:
         super().__init__()
@@ -60,8 +60,8 @@ class Ended(BaseException):
 class _Rearm(weakref.ref[Any]):
     """Calls interrupt_main(SIGNAL) when its object (an Ended) dies, so that the watchdog's handler raises the next one.
 
-    No Python code may run between that call and the body's next bytecode, or the handler would be called there:
-    so the callback is interrupt_main itself, and the reference that it is called with is the number it wants.
+    No Python code may run between that call and the body's next bytecode, or the handler would be called there.  So
+    interrupt_main itself is the weak reference's callback, and the reference, its argument, converts to the number.
     """
 
     def __index__(self) -> int:
@@ -104,14 +104,14 @@ class Job(Greenlet):
         self.callbacks = callbacks
         self._on_limit, self._on_end = on_limit, on_end
         self.began = 0.0  # monotonic
-        self.open = False  # in Celery's tracing?
-        self.busy = 0  # how many of its calls record something
-        self.inside = False  # in the task's body?
-        self.spared = 0.0  # monotonic: not to be struck before
+        self.open = False  # whether Celery's tracing runs
+        self.busy = 0  # how many nested calls store something
+        self.inside = False  # whether the task's body runs
+        self.spared = 0.0  # monotonic: nothing is raised in the job before
         self.ended: str | None = None  # why: TIME_LIMIT or KILLED
-        self.softened = False  # has the soft limit been raised?
+        self.softened = False  # whether the soft limit was raised
         self._timers: dict[Callable[[], None], Timer] = {}  # by what they call
-        self.raised = 0  # how often Ended was
+        self.raised = 0  # how often Ended was raised
         self.put_off = 0
         self.rearm: _Rearm | None = None
         self.steps: coroutines.Steps | None = None  # of its coroutine, which it waits for
@@ -128,7 +128,7 @@ class Job(Greenlet):
 
     @property
     def request(self) -> Any:
-        """Celery's request, whose methods the callbacks are; None if they are somebody else's."""
+        """Celery's request, whose methods the callbacks are; None if they are other functions."""
         return getattr(self.callbacks.get("accept_callback"), "__self__", None)
 
     # ---------------------------------------------------------------- running
@@ -162,7 +162,7 @@ class Job(Greenlet):
             try:
                 result = self.target(*self.target_args, **self.target_kwargs)
             finally:
-                self.open = False  # no call between this and the end of `target`: nothing is raised there
+                self.open = False  # no call comes between the end of `target` and this, so nothing is raised there
         except Ended:
             pass
         except (WorkerShutdown, WorkerTerminate):
@@ -245,29 +245,29 @@ class Job(Greenlet):
         return error
 
     def end(self, why: str) -> bool:
-        """Mark it as ended; whether it has to be struck for that."""
+        """Mark the job as ended; whether an exception has to be raised in it for that."""
         if self.ended is None:
             if why is TIME_LIMIT:
                 if not self.open or self.busy:
-                    return False  # not begun, or done: the outcome is on its way
+                    return False  # not begun, or its outcome is being recorded
                 self._on_limit("hard")
             self.ended = why
         return self.open and getcurrent() is not self
 
     def may_be_struck(self, now: float) -> bool:
-        """Whether an exception may be raised in it now (monotonic)."""
+        """Whether an exception may be raised in the job at the time `now` (monotonic)."""
         return self.open and not self.busy and not now < self.spared
 
     def kill(self, exception: Any = None, block: bool = False, timeout: float | None = None) -> None:
-        """End it as revoked or cancelled: nothing is recorded."""
+        """End the job as revoked or cancelled: nothing is recorded."""
         if self.end(KILLED):
             get_hub().run_callback(self._strike)
 
     def terminate(self, signum: Any = None) -> None:
-        """Celery calls this after `TaskPool.terminate_job`, which has done it."""
+        """Does nothing: Celery calls it after `TaskPool.terminate_job`, which has ended the job."""
 
     def _strike(self) -> None:
-        """In the hub: raise Ended in the task, and again as long as it goes on."""
+        """In the hub: raise Ended in the task, again and again until it has ended."""
         if not self.open or self.dead:
             return
         self._later(self._strike, CLEANUP if self.may_be_struck(monotonic()) else RETRY_INTERVAL)
@@ -275,13 +275,13 @@ class Job(Greenlet):
             if self.steps is not None:
                 self.steps.interrupt(partial(Ended, self), for_good=True)
             else:
-                self.throw(Ended, self)  # made there, so that nobody here keeps it alive
+                self.throw(Ended, self)  # made in the task, so that no reference here keeps it alive
 
     def puts_off(self) -> object:
-        """None, or, if an Ended that is raised again has to come later than now, what brings that about when it dies.
+        """If the next Ended has to be raised a bytecode later: an object whose death triggers that; else None.
 
-        CPython counts the jump back to a loop's head to the instruction before that head.  If this is the last one of a
-        `try` block, what is raised there is caught by its `except`, again and again.
+        An Ended may be raised at the jump back to a loop's head, which CPython counts to the instruction before the
+        head.  If that is the last instruction of a `try` block, the block's `except` would catch each Ended.
         """
         if not self.put_off:
             return None
@@ -291,7 +291,7 @@ class Job(Greenlet):
         return token
 
     def overdue(self, now: float) -> float:
-        """Seconds since its hard limit, negative before; minus infinity without one."""
+        """Seconds since the job's hard limit passed; negative before, minus infinity without a limit."""
         return now - self.began - self.hard if self.hard is not None and self.began else float("-inf")
 
     def __repr__(self) -> str:
@@ -299,15 +299,15 @@ class Job(Greenlet):
 
 
 def current_job() -> Job | None:
-    """The job whose greenlet runs, or a step of whose coroutine."""
+    """The job whose greenlet, or a step of whose coroutine, runs."""
     current = getcurrent()
     return current if isinstance(current, Job) else coroutines.owner_of(current)
 
 
 def _called_off(request: Any) -> bool:
-    """Has the task expired or been revoked while it waited for a slot?  Celery's request, which records that, knows.
+    """Whether the task has expired or been revoked while it waited for a slot; Celery's request records that, too.
 
-    Celery itself looks only when it hands the task to the pool.
+    Celery itself checks only when it hands the task to the pool.
     """
     revoked = getattr(request, "revoked", None)
     return callable(revoked) and bool(revoked())
@@ -325,14 +325,14 @@ def _settle(request: Any) -> None:
 
 
 def acknowledges_late() -> bool:
-    """Whether a job runs whose message is acknowledged when it ends."""
+    """Whether the current job's message is acknowledged when the task ends (`acks_late`)."""
     job = current_job()
     return job is not None and bool(getattr(getattr(job.request, "task", None), "acks_late", False))
 
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """While this lasts, nothing is raised in the job that runs, if one does."""
+    """Within the `with` block nothing is raised in the current job, if there is one."""
     job = current_job()
     if job is None:
         yield
@@ -346,14 +346,14 @@ def recording() -> Iterator[None]:
 
 @signals.task_postrun.connect(weak=False)
 def _postrun_begins(**kwargs: Any) -> None:
-    """The first handler, because Celery imports pools before apps: those of the app get their time."""
+    """Give the app's handlers of `task_postrun` their time.  This one runs first: Celery imports pools before apps."""
     job = getcurrent()
     if isinstance(job, Job) and job.ended is not None:
         job.spared = monotonic() + POSTRUN
 
 
 def _lost(error: BaseException) -> Any:
-    """What Celery is told of an exception that its tracing does not record, such as SystemExit."""
+    """The WorkerLostError that Celery records for an exception that its tracing lets pass, such as SystemExit."""
     try:
         raise WorkerLostError(repr(error)) from error
     except WorkerLostError:
@@ -364,8 +364,8 @@ def _lost(error: BaseException) -> Any:
 
 
 def wrap_body(run: Callable[..., Any]) -> Callable[..., Any]:
-    """The body of a task (`Task.run`), for jobs: marks when they are inside, runs coroutines, and turns exceptions
-    that are not an Exception, which Celery's tracing would not record, into one of the same name.
+    """Wrap the body of a task (`Task.run`) for jobs: it sets `Job.inside`, runs coroutines, and converts a
+    BaseException, which Celery's tracing would not record, into an Exception of the same name.
     """
 
     @wraps(run)
@@ -410,7 +410,7 @@ _disguises: dict[type[BaseException], type[Exception]] = {}
 
 
 def _as_exception(error: BaseException) -> Exception:
-    """An Exception that is stored, shown and pickled as `error`, which is not one (weald.Timeout, say)."""
+    """An Exception that is stored, shown and pickled like `error`, a BaseException (weald.Timeout, say)."""
     cls = type(error)
     disguise = _disguises.get(cls)
     if disguise is None:
@@ -430,7 +430,7 @@ def _as_exception(error: BaseException) -> Exception:
 
 
 def is_body(frame: FrameType) -> bool:
-    """Is it the frame of a wrapped body, or of a step of its coroutine?"""
+    """Whether it is the frame of a wrapped body, or of a step of its coroutine."""
     return frame.f_code is _BODY_CODE or frame.f_code is coroutines.STEP_CODE
 
 

@@ -113,22 +113,22 @@ class TaskPool(BasePool):
             platforms.signals["SIGHUP"] = lambda *args: self.recycle("SIGHUP")
 
     def on_stop(self) -> None:
-        """Let the running tasks end, within `weald_shutdown_timeout`; drop those that wait."""
+        """Drop waiting tasks; let running ones end, within `weald_shutdown_timeout` seconds, then end them."""
         self._drop_waiting()
         cold = bool(state.should_terminate)
         if not self._empty.wait(COLD_PATIENCE if cold else self._setting("weald_shutdown_timeout")):
-            logger.warning("%d tasks are ended: they still run when the pool has to stop", len(self.running))
+            logger.warning("ending %d tasks that still run, because the pool has to stop", len(self.running))
             self._end_all()
             self._empty.wait(COLD_PATIENCE)
         forks.end_children()
         self.watchdog.stop()
 
     def on_close(self) -> None:
-        """Celery calls it at a warm shutdown: no more tasks are begun."""
+        """Celery calls it at a warm shutdown: no more tasks begin."""
         self._drop_waiting()
 
     def on_terminate(self) -> None:
-        """Celery calls it at a cold shutdown: tasks that run are ended."""
+        """Celery calls it at a cold shutdown: running tasks are ended."""
         self._drop_waiting()
         self._end_all()
         self._empty.wait(COLD_PATIENCE)
@@ -149,11 +149,11 @@ class TaskPool(BasePool):
         self.waiting.clear()
 
     def flush(self) -> None:
-        """Celery calls this when the broker's connection is lost: what waits and is delivered again is dropped."""
+        """Celery calls it when the broker's connection is lost: drop waiting tasks that the broker delivers again."""
         self.waiting = deque(job for job in self.waiting if _is_only_here(job))
 
     def restart(self) -> None:
-        """Celery's `pool_restart`: modules may have been loaded anew; running tasks go on as they are."""
+        """Celery's `pool_restart`: modules may have been reloaded.  Running tasks go on."""
         self._prepared.clear()
 
     # ---------------------------------------------------------------- tasks
@@ -180,13 +180,13 @@ class TaskPool(BasePool):
             self._job_ended,
         )
         if self._state in (self.CLOSE, self.TERMINATE):
-            return job  # never to run; the broker has it back when the connection closes
+            return job  # it never runs; the message goes back to the broker when the connection closes
         self.waiting.append(job)
         self._fill()
         return job
 
     def _fill(self) -> None:
-        """Start what waits, as far as there is room."""
+        """Start waiting jobs while there are free slots."""
         while self.waiting and len(self.running) < self.limit and not self._recycling:
             self._start(self.waiting.popleft())
 
@@ -224,19 +224,19 @@ class TaskPool(BasePool):
             self.recycle(f"{self._ended_jobs} tasks have run")
 
     def terminate_job(self, pid: int, signum: Any = None) -> None:
-        """End the job that Celery was told `pid` of."""
+        """End the job whose `pid` (a JobPid) was given to Celery."""
         if isinstance(pid, JobPid):
             pid.job.kill()
 
     # ---------------------------------------------------------------- size
 
     def grow(self, n: int = 1) -> None:
-        """Have `n` slots more."""
+        """Add `n` slots."""
         self.limit += n
         self._fill()
 
     def shrink(self, n: int = 1) -> None:
-        """Have `n` slots less; tasks that run go on.  At least one slot stays."""
+        """Take `n` slots away; running tasks go on.  Raises ValueError if no slot would be left."""
         if self.limit - n < 1:
             raise ValueError(f"a pool of {self.limit} cannot shrink by {n}")
         self.limit -= n
@@ -247,16 +247,16 @@ class TaskPool(BasePool):
         return int(self.limit)
 
     def spawn_n(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """For Celery's remote control: run `function` in a greenlet that is no job."""
+        """Run `function` in a greenlet that is not a job; Celery runs remote control with it."""
         return spawn_raw(consumer.listen, function, *args, **kwargs)
 
     # ---------------------------------------------------------------- replacing the process
 
     def recycle(self, why: str) -> None:
-        """Stop consuming, let what runs end, give back the rest, then run the same command anew."""
+        """Stop consuming, let running tasks end, give back waiting ones, then run the same command again."""
         if not self._recycling:
             self._recycling = True
-            logger.warning("the process is replaced once its running tasks have ended: %s", why)
+            logger.warning("the process will be replaced when its running tasks have ended: %s", why)
             replacement.at_exit()
 
     def _on_beat(self, now: float) -> None:
@@ -267,9 +267,9 @@ class TaskPool(BasePool):
                 self.recycle(f"it uses {used} KiB")
 
     def _on_stuck(self, job: Job) -> None:
-        """In the watchdog's thread, while the hub is stuck in `job`: record what is lost and replace the process.
+        """In the watchdog's thread, while the hub is stuck in `job`: record its failure and replace the process.
 
-        Of a worker that was told to stop only the end is left to do.
+        A worker that was told to stop ends instead.
         """
 
         def record() -> None:
@@ -281,30 +281,29 @@ class TaskPool(BasePool):
         stopping = state.should_stop is not None or state.should_terminate is not None
         replacement.after_recording(record, for_good=stopping and not self._recycling)
 
-    # ---------------------------------------------------------------- for people
+    # ---------------------------------------------------------------- banner and statistics
 
     def says(self, worker: Any) -> list[str]:
-        """What the banner says of this pool."""
+        """Lines about this pool for the worker's banner."""
         patience = self._setting("weald_shutdown_timeout")
         computing = self._setting("weald_preempt_after")
         return [
             f"weald's own: up to {self.limit} tasks at once in this process",
-            "soft and hard limits, revokes and cold shutdowns end tasks, also those that compute or catch everything",
-            f"tasks that compute give way after {computing} s" if computing else "tasks that compute hold up others",
+            "soft and hard limits, revokes and cold shutdowns end tasks, even if they compute or catch every exception",
+            f"tasks that compute are paused after {computing} s" if computing else "a task that computes stops all",
             "SIGTERM waits for running tasks" + (f" for {patience} s" if patience is not None else "")
-            + "; what is not acknowledged goes back to the queue",
-            "results wait for a store that is away, running tasks go on without the broker",
+            + "; unacknowledged tasks go back to the queue",
+            "results are stored later if the store is unreachable; running tasks go on without the broker",
         ]
 
     def contradictions(self, worker: Any) -> Iterator[str]:
-        """Settings that do not go together with that."""
+        """Warnings about settings that contradict the promises."""
         conf = worker.app.conf
         for name in sorted(conf):
             if name.lower().startswith("weald_") and name.lower() not in DEFAULTS:
                 yield f"there is no {name}; weald's settings are {', '.join(DEFAULTS)}"
         yield from announcement.of_limits(worker)
         yield from announcement.of_the_broker(worker)
-
 
     def _get_info(self) -> dict[str, Any]:
         now = monotonic()
@@ -329,7 +328,10 @@ class TaskPool(BasePool):
 
 
 def _is_only_here(job: Job) -> bool:
-    """Whether the job's message has not been given back: kombu notes Redis's, and AMQP's all go back."""
+    """Whether only this process has the job's message.
+
+    kombu keeps a note of Redis's messages that are not given back; AMQP's all go back with the connection.
+    """
     message = getattr(job.request, "message", None)
     qos = getattr(getattr(message, "channel", None), "qos", None)
     return message is not None and message.delivery_tag in getattr(qos, "_delivered", ())

@@ -1,10 +1,10 @@
-"""How a worker's process is replaced by a new one with the same command and process id, or ends.
+"""Replaces a worker's process by a new one with the same command and process id, or ends it.
 
 Called by: pool.py.
 
 Invariants:
-- Whoever replaces the process has given back, or gives back, what is not acknowledged: `at_exit` by a warm shutdown,
-  `after_recording` by hand, because the hub is stuck.
+- Unacknowledged messages are given back before the process is replaced: `at_exit` shuts the worker down warmly;
+  `after_recording` is given a function that does it, because the hub is stuck.
 """
 
 import atexit
@@ -35,7 +35,7 @@ def count() -> int:
 
 
 def at_exit() -> None:
-    """Shut the worker down warmly, then run the same command anew."""
+    """Shut the worker down warmly, then run the same command again."""
     atexit.register(_now, os.getpid())
     state.should_stop = platforms.EX_OK
 
@@ -70,7 +70,7 @@ def _now(worker: int) -> None:
 
 
 def give_back(consumer: Any) -> None:
-    """Of Redis's messages, put those back that are not acknowledged; other brokers do so as the connection ends."""
+    """Put unacknowledged messages back in Redis; other brokers do that themselves when the connection ends."""
     qos: Any = consumer.task_consumer and getattr(consumer.task_consumer.channel, "qos", None)
     if hasattr(qos, "restore_by_tag"):
         for tag in list(qos._delivered):
@@ -78,7 +78,7 @@ def give_back(consumer: Any) -> None:
 
 
 def resident_kib() -> int:
-    """This process's resident memory in KiB; 0 where the system does not tell."""
+    """This process's resident memory in KiB; 0 on systems without /proc."""
     try:
         with open("/proc/self/statm") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024

@@ -1,13 +1,13 @@
-"""The worker's result backend: who shares it, how results are stored while the store is away, who awaits results.
+"""The worker's result backend: which tasks share one, how results are stored and awaited, what an outage does.
 
 Called by: pool.py, alias_pool.py.
 
-Celery keeps a backend per thread, here per task: a connection for each result.  One backend is shared instead where
-that is safe (`SHARED`); its Redis connections are bounded, and results share round trips.
+Celery makes a backend per thread; with greenlets that is one per task, and a connection for each result.  Where it is
+safe (`SHARED`) all tasks share one backend instead, with few connections to Redis, and results share round trips.
 
 Invariants:
 - Nothing is raised in a job while its outcome is being stored (`job.recording`).
-- An outcome that could not be stored because the store is away is stored when it is back, as long as the worker runs.
+- While the store is unreachable, storing an outcome is tried again, as long as the worker runs.
 """
 
 from collections.abc import Callable
@@ -29,13 +29,13 @@ __all__ = ["arrange_backend"]
 
 logger = get_logger("celery.pool")
 
-# Backends that greenlets may share; others are one per greenlet, as Celery has them.
+# Backends that greenlets may share.  Of others Celery makes one per greenlet.
 SHARED = (
     "celery.backends.redis:RedisBackend",
     "celery.backends.database:DatabaseBackend",
     "celery.backends.filesystem:FilesystemBackend",
 )
-# Celery's names for recording an outcome, and those of them that are tried again.
+# Methods of a backend that record an outcome, and those that are tried again.
 RECORDING = (
     "mark_as_started", "mark_as_done", "mark_as_failure", "mark_as_retry", "mark_as_revoked", "process_cleanup",
 )
@@ -48,7 +48,7 @@ STOPPING = 20.0  # seconds that a worker which was told to stop goes on trying t
 
 @register_drainer("weald")
 class _Drainer(greenletDrainer):
-    """One greenlet reads results for all that wait."""
+    """One greenlet reads results for all greenlets that wait for some."""
 
     def spawn(self, func: Any) -> Greenlet:
         greenlet = spawn(func)
@@ -60,9 +60,10 @@ class _Drainer(greenletDrainer):
 
 
 def arrange_backend(app: Any, connections: int | None) -> None:
-    """Have all backends that `app` makes record safely; a shared one to Redis has at most `connections` connections.
+    """Have each backend that `app` makes store outcomes again and again until it succeeds.
 
-    With None, none is shared that Celery would not share.
+    Backends in `SHARED` are shared by all tasks; one to Redis has at most `connections` connections.  If `connections`
+    is None, Celery alone decides what is shared.
     """
     make = app._get_backend
     away = _Outage()
@@ -120,7 +121,7 @@ def _bound_redis(backend: Any, connections: int, away: "_Outage") -> None:
 # -------------------------------------------------------------------- recording an outcome
 
 class _Outage:
-    """Says once that the store is away, and once that it is back."""
+    """Logs once that the store is unreachable, and once that it answers again."""
 
     def __init__(self) -> None:
         self.lasts = False
@@ -132,7 +133,7 @@ class _Outage:
             logger.error("the result store is away, results are stored when it is back: %r", error)
 
     def is_given_up(self) -> bool:
-        """Whether the worker ends, and has tried for long enough."""
+        """Whether the worker is stopping and has tried for `STOPPING` seconds."""
         if state.should_terminate is not None:
             return True
         if state.should_stop is None:
@@ -157,7 +158,7 @@ def _recording(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _persistent(backend: Any, function: Callable[..., Any], away: _Outage) -> Callable[..., Any]:
-    """`function`, tried again with the delays that Celery's settings give, while the store is away."""
+    """`function`, tried again while the store is unreachable, with the delays of Celery's settings."""
     conf = backend.app.conf
     first, longest = (conf[f"result_backend_{name}_sleep_between_retries_ms"] for name in ("base", "max"))
 

@@ -3,8 +3,8 @@
 Called by: pool.py, for Celery's worker (`TaskPool.Timer`), from any greenlet of the worker's thread.
 
 Invariants:
-- An entry is in `_handles` exactly while it is going to fire.
-- Each firing has a greenlet of its own, so an entry that waits holds up no other.
+- An entry is in `_handles` exactly while it is due to fire.
+- Each entry fires in a greenlet of its own, so one that waits does not delay others.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ __all__ = ["Timer"]
 
 
 class Timer(kombu_timer.Timer):
-    """kombu's timer, whose entries the hub fires.  Cancelling a repeated entry ends it for good."""
+    """kombu's timer, whose entries the hub fires.  Cancelling a repeated entry stops all its repetitions."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,7 +34,7 @@ class Timer(kombu_timer.Timer):
             spawn_raw(self.apply_entry, entry)
 
     def cancel(self, tref: Any) -> None:
-        """Cancel the entry `tref`, what a method of this timer returned."""
+        """Cancel the entry `tref`, which a method of this timer has returned."""
         tref.cancel()
         handle = self._handles.pop(tref, None)
         if handle is not None:
@@ -53,7 +53,7 @@ class Timer(kombu_timer.Timer):
 
     @property
     def queue(self) -> list[Any]:
-        """What is going to fire, next first."""
+        """The entries that are due to fire, the next one first."""
         entries = [
             kombu_timer.scheduled(eta, priority, entry)
             for entry, (_, eta, priority) in self._handles.items()

@@ -1,18 +1,18 @@
-"""The watchdog: what interrupts a task that computes and never waits.
+"""The watchdog: interrupts a task that computes and never waits.
 
 Called by: pool.py.
 
-A native thread looks every `TICK` seconds, while jobs run, whether the hub still beats.  If it does not, the thread
-simulates a signal, whose handler CPython calls between two bytecodes of whichever greenlet runs.  The handler knows
-which job that is, so nothing is raised in the wrong greenlet:
-- past its soft limit: SoftTimeLimitExceeded is raised there;
-- past its hard limit: Ended, and again if the body catches it;
-- otherwise the job is made to wait for `PAUSE` seconds, so that broker heartbeats, remote control and other tasks go
-  on; but only while it runs the task's own code, and not, say, kombu in the midst of a frame.
+While jobs run, a timer of the hub beats every `TICK` seconds, and a native thread checks that it does.  If the beat is
+late, the thread simulates a signal, whose handler CPython calls between two bytecodes of the running greenlet.  The
+handler finds out which job that is:
+- past its soft limit, it raises SoftTimeLimitExceeded in the job;
+- past its hard limit, it raises Ended, and again if the body catches it;
+- otherwise the job waits for `PAUSE` seconds, so that broker heartbeats, remote control and other tasks go on; but only
+  if it runs the task's own code, not if it is, say, inside kombu, in the middle of a frame.
 
-Code in C comes to no bytecode.  If it stays there after its hard limit it is named in the log, and after
-`stuck_timeout` seconds more the process is replaced.  C code that does not even release the GIL is left to
-faulthandler, which writes the traceback to standard error and ends the process with status 1.
+C code that does not return runs no bytecode.  If it goes on after its hard limit, the log names it, and `stuck_timeout`
+seconds later the process is replaced.  If it does not even release the GIL, faulthandler writes the traceback to
+standard error and ends the process with status 1.
 """
 
 import _thread
@@ -39,10 +39,10 @@ logger = get_logger("celery.pool")
 
 TICK = 0.05
 PAUSE = 0.01
-SPARE = 2.0  # seconds without the GIL, past all other bounds, until faulthandler ends the process
-GRACE = 0.5  # seconds past its hard limit until a job that is still in C is named
+SPARE = 2.0  # seconds past all other bounds until faulthandler ends a process whose GIL is not released
+GRACE = 0.5  # seconds past its hard limit until the log names a job that is still in C code
 
-# In their midst a greenlet is not made to wait: they share state between greenlets without locks.
+# Packages in which a greenlet is not preempted: they share state between greenlets without locks.
 _ATOMIC = frozenset(
     (
         "weald",
@@ -58,7 +58,7 @@ _ATOMIC = frozenset(
         "_frozen_importlib_external",
     )
 )
-# What calls the application's code: bodies, hooks, signal handlers.
+# Modules that call the application's code: bodies, hooks, signal handlers.
 _CALLERS = frozenset(("celery.app.trace", "celery.utils.dispatch.signal"))
 
 _signal = get_original("signal", "signal")
@@ -68,7 +68,7 @@ _allocate_lock = get_original("_thread", "allocate_lock")
 
 
 class Watchdog:
-    """Interrupts jobs that keep the hub from beating.
+    """Interrupts jobs that keep the hub from running.
 
     `running()` gives the jobs that run.  `on_beat(now)` is called in the hub with each beat, `on_stuck(job)` in the
     watchdog's thread when a job does not leave C code.  `preempt_after` and `stuck_timeout` are seconds.
@@ -100,7 +100,7 @@ class Watchdog:
     # ---------------------------------------------------------------- the hub's side
 
     def start(self) -> None:
-        """Begin; in a thread other than the main one nothing can be interrupted, and only beats are counted."""
+        """Start the thread.  If the hub is not in the main thread, nothing can be interrupted, and the log says so."""
         if self._running:
             return
         if threading.main_thread().ident != get_hub().thread_ident:
@@ -145,7 +145,7 @@ class Watchdog:
         self._on_beat(now)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        """Between two bytecodes of the greenlet that runs."""
+        """Called between two bytecodes of the running greenlet."""
         now = self._handled = monotonic()
         job = current_job()
         if job is None or not job.may_be_struck(now) or job.steps is not None and getcurrent() is job:
@@ -168,7 +168,7 @@ class Watchdog:
     # ---------------------------------------------------------------- the thread's side
 
     def _watch(self) -> None:
-        helper_idle(1)  # it wakes nobody
+        helper_idle(1)  # this thread wakes no greenlet, so it does not count as one that could end a deadlock
         try:
             while self._running:
                 if not self._active:
@@ -202,7 +202,7 @@ class Watchdog:
     def _name(self, job: Job, stack: str) -> None:
         # In a thread of its own: the stuck greenlet may hold a lock of logging.
         logger.critical(
-            "%s[%s] is still in C code %.1f s after its hard limit (%ss); the process is replaced in %.0f s:\n%s",
+            "%s[%s] is still in C code %.1f s after its hard limit (%ss); the process will be replaced in %.0f s:\n%s",
             job.task_name,
             job.task_id,
             job.overdue(monotonic()),
@@ -214,7 +214,7 @@ class Watchdog:
     # ---------------------------------------------------------------- faulthandler, for C code that keeps the GIL
 
     def _arm(self, when: float) -> None:
-        """Have the process end at `when` (monotonic), unless somebody gets the GIL before and thinks better of it."""
+        """Have faulthandler end the process at `when` (monotonic), unless `_put_off` gets the GIL before."""
         if self._running and (self._fault_at is None or when < self._fault_at):
             self._fault_at = when
             faulthandler.dump_traceback_later(max(when - monotonic(), 0.1), exit=True, file=_stderr())
@@ -225,7 +225,7 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def _put_off(self, now: float) -> None:
-        """The GIL is to be had: whatever is overdue, it is no case for faulthandler."""
+        """Put faulthandler off: this thread has the GIL, so an overdue job is not for faulthandler to end."""
         if self._fault_at is not None and self._fault_at - now < SPARE / 2:
             self._disarm()
             overdue = max((job.overdue(now) for job in list(self._jobs())), default=float("-inf"))
@@ -239,7 +239,7 @@ def _stderr() -> Any:
 
 
 def _may_pause(frame: FrameType | None) -> bool:
-    """Is it the task's own code that runs, and no library's in which other greenlets may not interfere?"""
+    """Whether the task's own code runs, and none of `_ATOMIC` above it."""
     first = frame
     while frame is not None:
         if is_body(frame):
