@@ -157,7 +157,7 @@ def test_store_goes_away_while_tasks_end(start, store):
     store.stop()
     worker.notes.rpush("away", "go")
     wait_for(lambda: "the result store is away" in worker.text())
-    time.sleep(2)  # how long it is away
+    time.sleep(1)  # how long it is away
     assert worker.pool()["running"] == 80
     store.start()
     wait_for(lambda: worker.pool()["running"] == 0, what="the end of all")
@@ -172,7 +172,7 @@ def test_store_goes_away_while_tasks_end(start, store):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_worker_ends_while_the_store_is_away(start, store, number):
     """Tasks that acknowledge late go back, if the worker is told to end before their outcome is stored."""
-    worker = start(environ={"BACKEND": store.url, "STOPPING": "4"}, concurrency=10, **OFTEN)
+    worker = start(environ={"BACKEND": store.url, "STOPPING": "1"}, concurrency=10, **OFTEN)
     for _ in range(5):
         worker.send("late_hold", f"gone-{number}")
     wait_for(lambda: worker.pool()["running"] == 5)
