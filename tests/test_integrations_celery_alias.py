@@ -6,13 +6,14 @@ It is started by `weald celery … -P gevent` or, with weald installed as gevent
 import os
 import signal
 import sys
+import time
 
 import pytest
 
 pytest.importorskip("celery")
 pytest.importorskip("redis")
 
-from celery_worker import PATIENCE, crew, redis_url, start, store, wait_for  # noqa: E402, F401
+from celery_worker import PATIENCE, crew, redis_url, start, store, wait_for, within  # noqa: E402, F401
 
 from weald.compat import _distribution  # noqa: E402
 
@@ -56,14 +57,24 @@ def test_what_is_cut_short_goes_back(start, as_ever):
     assert "Soft Shutdown" in soft.text()
 
 
-def test_revoke(start):
-    worker = start(alias=True, concurrency=10)
+def test_revoke_and_a_prefetch_limit_of_one(start):
+    """What is acknowledged makes room at once, not when Celery's loop looks again, two seconds later."""
+    worker = start(alias=True, concurrency=1, worker_prefetch_multiplier=1)
     result = worker.send("late_hold", "alias-revoke")
     wait_for(lambda: worker.ask("active"))
     result.revoke(terminate=True)
     wait_for(lambda: result.status == "REVOKED")
     wait_for(lambda: worker.queued() == (0, 0) and not worker.ask("active"))
     assert worker.send("add", 1, 2).get(timeout=PATIENCE) == 3
+
+    def ten():
+        began, done = time.monotonic(), len(worker.noted("ten:ended"))
+        for _ in range(10):
+            worker.send("late_nap", 0, "ten")
+        wait_for(lambda: len(worker.noted("ten:ended")) == done + 10)
+        return time.monotonic() - began
+
+    within(10, ten, tries=5)
 
 
 def test_store_goes_away_while_tasks_end(start, store):

@@ -1,6 +1,7 @@
 """weald.integrations.celery.fetch: takes many messages at a time off a real Redis."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from kombu import Connection, Consumer, Queue  # noqa: E402
 
 import weald  # noqa: E402
 from weald.integrations.celery import fetch  # noqa: E402
+from weald.integrations.celery.consumer import _noticing  # noqa: E402
 
 
 class Taking:
@@ -119,6 +121,18 @@ def test_what_is_acknowledged_makes_room_at_once(taking):
     assert not one.fetch.wait_for_room(PATIENCE) and one.bodies == [0, 1, 2, 3]
     weald.spawn_raw(one.messages[2].ack)
     assert one.fetch.wait_for_room(PATIENCE) and one.unacked() == (1, 1)
+
+
+def test_celerys_own_loop_takes_many_at_a_time(taking):
+    """Which the alias runs: one by BRPOP, then a quarter of the others."""
+    one = taking()
+    one.put(*range(41))
+
+    def celery_loop(c, connection, consumer):
+        connection.drain_events(timeout=PATIENCE)
+
+    _noticing(celery_loop)(SimpleNamespace(), one.connection, one.consumer)
+    assert one.bodies == list(range(11)) and one.unacked() == (11, 11)
 
 
 def test_closing_gives_back(taking):

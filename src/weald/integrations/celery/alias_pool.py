@@ -6,6 +6,7 @@ It differs from Celery's gevent pool in this only:
 - A task that a shutdown ends is not acknowledged.  gevent's pool treats the GreenletExit that ends it as a return.
 - An outcome is stored later if the result store is unreachable.
 - Many greenlets may use one connection to an AMQP broker; remote control connects again if its connection ends.
+- Messages are taken off Redis as weald's pool takes them: many in one step, and as soon as the prefetch limit allows.
 """
 
 from collections.abc import Iterator

@@ -134,12 +134,25 @@ def _prepare(c: Any, consumer: Any) -> None:
 
 
 def _noticing(celery_loop: Callable[..., None]) -> Callable[..., None]:
-    """Celery's loop, ended by a broken connection even if another greenlet has noticed the break first."""
+    """Celery's loop, with messages taken off Redis as in `loop`.
+
+    A broken connection ends it even if another greenlet has noticed the break first.
+    """
 
     def noticing(c: Any, connection: Any, consumer: Any, *args: Any, **kwargs: Any) -> None:
         _prepare(c, consumer)
-        for name in "drain_events", "heartbeat_check":
-            setattr(connection, name, _checked(connection, getattr(connection, name)))
+        connection.heartbeat_check = _checked(connection, connection.heartbeat_check)
+        drain, fetch = _checked(connection, connection.drain_events), fetcher(consumer)
+
+        def drain_events(timeout: float | None = None, **options: Any) -> Any:
+            if fetch is None:
+                return drain(timeout=timeout, **options)
+            room = fetch.wait_for_room(CHECK_INTERVAL)
+            drained = drain(timeout=timeout if room else 0.0, **options)
+            fetch()
+            return drained
+
+        connection.drain_events = drain_events
         celery_loop(c, connection, consumer, *args, **kwargs)
 
     return noticing

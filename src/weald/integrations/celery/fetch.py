@@ -1,7 +1,7 @@
 """Takes many messages off a Redis queue in one round trip, and loses none on the way.
 
-Called by: consumer.py: `fetcher` after each message that kombu has taken and whenever there is room again for more,
-`note_for_certain` when it has connected.
+Called by: consumer.py: `fetcher` after each message that kombu has taken and whenever the prefetch limit allows more
+again, `note_for_certain` when it has connected.
 
 kombu takes a message with BRPOP and then notes it as unacknowledged, so that it can be restored.  These are two round
 trips, and between them only this process has the message.  `Fetcher` does both in one script, for many messages.
@@ -124,7 +124,7 @@ class Fetcher:
         self._noted: set[str] = set()
         self._append, self._append_here = self.qos.append, partial(QoS.append, self.qos)
         self.qos.append = self._note
-        self._freed = Event()
+        self._settled = Event()
         self._quick_ack = self.qos._quick_ack
         self.qos._quick_ack = self._settle
 
@@ -139,7 +139,7 @@ class Fetcher:
     def _settle(self, tag: str) -> None:
         """Replaces `QoS._quick_ack`, which kombu calls for each message acknowledged, rejected or given back."""
         self._quick_ack(tag)
-        self._freed.set()
+        self._settled.set()
 
     def wait_for_room(self, seconds: float) -> bool:
         """Whether the prefetch limit allows another message.  If not, wait up to `seconds` until it does, and fetch.
@@ -148,8 +148,8 @@ class Fetcher:
         """
         if self.qos.can_consume() or "can_consume" in vars(self.qos):
             return True
-        self._freed.clear()
-        if self._freed.wait(seconds):
+        self._settled.clear()
+        if self._settled.wait(seconds):
             self()
         return bool(self.qos.can_consume())
 
