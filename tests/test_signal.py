@@ -478,3 +478,39 @@ def test_a_wakeup_descriptor_is_not_told_of_signals_before_it() -> None:
         """
     )
     assert out == "[] True [] True\n"
+
+
+def test_what_a_thread_blocks_is_its_own() -> None:
+    """The main thread goes on getting signals, in handlers and at all."""
+    out = run_patched(
+        """
+        import signal, threading, time
+        got, go = [], threading.Event()
+        signal.signal(signal.SIGUSR1, lambda number, frame: got.append(threading.current_thread().name))
+        def block():
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGUSR2})
+            go.wait()
+            print(before, signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2]) == {10, 12})
+            print(signal.pthread_sigmask(signal.SIG_SETMASK, []), signal.pthread_sigmask(signal.SIG_BLOCK, []))
+            for how, mask, kind in ((99, [1], OSError), (0, [signal.NSIG], ValueError), (0, ["x"], TypeError)):
+                try:
+                    signal.pthread_sigmask(how, mask)
+                except kind as error:
+                    print(type(error).__name__)
+        thread = threading.Thread(target=block)
+        thread.start()
+        weald.sleep(0)
+        signal.raise_signal(signal.SIGUSR1)
+        print(signal.pthread_sigmask(signal.SIG_BLOCK, []), got)
+        go.set()
+        thread.join()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        inheriting = threading.Thread(target=lambda: print(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+        inheriting.start()
+        inheriting.join()
+        """
+    )
+    mask = "{<Signals.SIGUSR1: 10>}"
+    assert out.splitlines() == [
+        "set() ['MainThread']", "set() True", mask + " set()", "OSError", "ValueError", "TypeError", mask,
+    ]  # fmt: skip

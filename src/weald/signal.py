@@ -12,8 +12,10 @@ Invariant: no deadlock is reported while there are handlers: a signal may wake a
 import signal as _stdlib
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import Context
+from errno import EINVAL
+from os import strerror
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +43,7 @@ else:
 
     __getattr__ = more_names(__name__)
 
-__implements__ = ["getsignal", "pthread_kill", "raise_signal", "set_wakeup_fd", "signal"]
+__implements__ = ["getsignal", "pthread_kill", "pthread_sigmask", "raise_signal", "set_wakeup_fd", "signal"]
 __imports__ = [name for name in vars(_stdlib) if not name.startswith("_") and name not in __implements__]
 __all__ = sorted([*__implements__, *__imports__])
 
@@ -56,8 +58,10 @@ _signal = _stdlib.signal
 _getsignal = _stdlib.getsignal
 _raise_signal = _stdlib.raise_signal
 _pthread_kill = _stdlib.pthread_kill
+_pthread_sigmask = _stdlib.pthread_sigmask
 _set_wakeup_fd = _stdlib.set_wakeup_fd  # the core's
 _get_ident = get_original("_thread", "get_ident")
+_native_frames = get_original("sys", "_current_frames")
 
 
 class _Handler(greenlet):
@@ -140,9 +144,39 @@ def raise_signal(signalnum: int, /) -> None:
 
 def pthread_kill(thread_id: int, signalnum: int, /) -> None:
     """signal.pthread_kill(); to the native thread of a thread that is a greenlet."""
-    if thread_id in threading._active and thread_id not in sys._current_frames():  # type: ignore[attr-defined]
+    if thread_id in threading._active and thread_id not in _native_frames():  # type: ignore[attr-defined]
         thread_id = _get_ident()  # the greenlet's ident is no pthread_t: the C library would crash
     _pthread_kill(thread_id, signalnum)
+
+
+def pthread_sigmask(how: int, mask: Iterable[int], /) -> set[Any]:
+    """signal.pthread_sigmask(); of a thread that is a greenlet it is only remembered, and returned.
+
+    Handlers run as the main thread whatever other threads block.  If a greenlet blocked signals for its native thread,
+    the main thread would get none, which is the opposite of what a thread that blocks them wants.
+    """
+    thread = getcurrent()
+    if not isinstance(thread, ThreadGreenlet):
+        return _pthread_sigmask(how, mask)
+    mask = set(mask)
+    for number in mask:
+        if not 0 < number < _stdlib.NSIG:
+            raise ValueError(f"signal number {number} out of range [1; {_stdlib.NSIG - 1}]")
+    if how not in (_stdlib.SIG_BLOCK, _stdlib.SIG_UNBLOCK, _stdlib.SIG_SETMASK):
+        raise OSError(EINVAL, strerror(EINVAL))
+    before = thread.blocked_signals
+    if before is None:  # it began with its maker's
+        before = _pthread_sigmask(_stdlib.SIG_BLOCK, ())
+    after = before - mask if how == _stdlib.SIG_UNBLOCK else mask if how == _stdlib.SIG_SETMASK else before | mask
+    thread.blocked_signals = {_as_signal(number) for number in after - {_stdlib.SIGKILL, _stdlib.SIGSTOP}}
+    return set(before)
+
+
+def _as_signal(number: int) -> int:
+    try:
+        return _stdlib.Signals(number)
+    except ValueError:  # a real-time signal without a name
+        return number
 
 
 def getsignal(signalnum: int, /) -> Handler:
@@ -155,5 +189,5 @@ def _unwrapped(handler: Handler) -> Handler:
 
 
 # As the stdlib's own have it, for pydoc, which takes these for the module's once patched.
-for _function in (signal, getsignal, raise_signal, pthread_kill, set_wakeup_fd):
+for _function in (signal, getsignal, raise_signal, pthread_kill, pthread_sigmask, set_wakeup_fd):
     _function.__module__ = "signal"

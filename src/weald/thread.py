@@ -18,7 +18,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from contextvars import Context
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -95,6 +95,8 @@ def get_ident(gr: greenlet | None = None) -> int:
 class ThreadGreenlet(Greenlet):
     """A greenlet that plays a thread."""
 
+    blocked_signals: set[int] | None = None  # what the thread takes for its mask; None: the native thread's
+
 
 _alive: weakref.WeakSet[ThreadGreenlet] = weakref.WeakSet()
 
@@ -102,6 +104,29 @@ _alive: weakref.WeakSet[ThreadGreenlet] = weakref.WeakSet()
 def _count() -> int:
     """How many threads of this module run.  Native ones, weald's own among them, do not count."""
     return len(_alive)
+
+
+_native_frames = sys._current_frames
+
+
+def _current_frames() -> dict[int, FrameType]:
+    """sys._current_frames(), with threads that are greenlets: each one's frame by its ident.
+
+    Of greenlets that are no threads only the one that calls is there, as all of them are one native thread.
+    """
+    frames = _native_frames()
+    main = getcurrent()
+    while main.parent is not None:
+        main = main.parent
+    native = _native_ident()
+    frames.pop(native, None)
+    mains_ident = native if native in _known_native_idents else id(main)
+    for ident, gr in [(mains_ident, main), *((id(gr), gr) for gr in _alive)]:
+        frame = gr.gr_frame
+        if frame is not None:  # it is parked
+            frames[ident] = frame
+    frames[get_ident()] = sys._getframe(1)
+    return frames
 
 
 # From 3.13 on the message names the function, which comes apart before.

@@ -61,7 +61,7 @@ dump_stacks = format_run_info
 
 def _thread_lines(stacks: bool, limit: int | None, current: int) -> Iterator[str]:
     threads = {thread.ident: thread for thread in threading.enumerate()}
-    for ident, frame in sys._current_frames().items():
+    for ident, frame in get_original("sys", "_current_frames")().items():
         thread = threads.get(ident)
         name = None if thread is None else thread.name
         if ident == current:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent, settrace
 
 from weald._base.names import more_names
+from weald._base.originals import get_original
 from weald.compat._run_info import format_run_info
 from weald.compat._util import gmctime
 
@@ -68,7 +69,7 @@ class GreenletTracer:
             f"\n{gmctime()} : Greenlet {active_greenlet} appears to be blocked",
             f"    Reported by {self}",
         ]
-        frame = sys._current_frames().get(hub.thread_ident)
+        frame = get_original("sys", "_current_frames")().get(hub.thread_ident)
         stack = [f"Unknown: No thread found for hub {hub!r}\n"] if frame is None else traceback.format_stack(frame)
         report.append(f"Blocked Stack (for thread id {hex(hub.thread_ident)}):")
         report.append("".join(stack))

@@ -63,6 +63,7 @@ _CALLERS = frozenset(("celery.app.trace", "celery.utils.dispatch.signal"))
 
 _signal = get_original("signal", "signal")
 _native_sleep = get_original("time", "sleep")
+_native_frames = get_original("sys", "_current_frames")
 _start_new_thread = get_original("_thread", "start_new_thread")
 _allocate_lock = get_original("_thread", "allocate_lock")
 
@@ -188,7 +189,7 @@ class Watchdog:
             return
         # No bytecode for a while: C code.
         signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)  # ends system calls that can be ended
-        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+        frame = _native_frames().get(threading.main_thread().ident or 0)
         job = job_of(frame)
         if job is None or job.overdue(now) < GRACE:
             return
