@@ -959,6 +959,9 @@ class Descriptor:
 
     It never closes the number itself.  `timeout` (seconds; None: for ever, 0.0: never wait) is what a socket's calls
     obey.  ValueError if `fd` or `timeout` is negative.
+
+    `receive_limit` and `send_limit` (seconds; 0.0: none) are what the socket's options SO_RCVTIMEO and SO_SNDTIMEO say:
+    a wait without a timeout ends by them, with OSError(EAGAIN).
     """
 
     def __init__(self, fd: int, timeout: float | None = None) -> None: ...
@@ -966,6 +969,8 @@ class Descriptor:
     def fd(self) -> int:
         """The number, or -1 after `close`."""
     timeout: float | None  # seconds; None waits for ever, 0.0 never waits
+    receive_limit: float
+    send_limit: float
     ref: bool  # does a wait for it count as something that may yet wake a greenlet?
     def wait_read(self, timeout: float | None = None) -> None:
         """Park until it is readable.  TimeoutError after `timeout` seconds, OSError(EBADF) if it is closed."""

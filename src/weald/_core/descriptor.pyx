@@ -424,6 +424,9 @@ cdef class Descriptor:
 
     It never closes the number itself.  `timeout` (seconds; None: for ever, 0.0: never wait) is what a socket's calls
     obey.  ValueError if `fd` or `timeout` is negative.
+
+    `receive_limit` and `send_limit` (seconds; 0.0: none) are what the socket's options SO_RCVTIMEO and SO_SNDTIMEO say:
+    a wait without a timeout ends by them, with OSError(EAGAIN).
     """
 
     def __cinit__(self):
@@ -488,10 +491,18 @@ cdef class Descriptor:
 
     cdef int wait(self, int events, double timeout) except -1:
         cdef FdEntry entry
+        cdef bint limited = False
         if self.number < 0:
             raise closed_error()
         entry = self.find_entry()
+        if timeout < 0.0:
+            timeout = self.receive_limit if events & READ_EVENT else self.send_limit
+            limited = timeout > 0.0
+            if not limited:
+                timeout = -1.0
         if not (entry.wait(events, timeout) if self.ref else self.wait_unnoticed(entry, events, timeout)):
+            if limited:  # as the system says it (socket(7))
+                raise OSError(EAGAIN, os.strerror(EAGAIN))
             raise TimeoutError("timed out")
         if self.number < 0:  # closed by a greenlet that ran before this one: the number may be another file's by now
             raise closed_error()
@@ -648,7 +659,10 @@ cdef class Descriptor:
             if n > 0:
                 got += n
             elif n < 0 and errno == EAGAIN:
-                self.wait(READ_EVENT, -1.0)
+                try:
+                    self.wait(READ_EVENT, -1.0)
+                except BlockingIOError:  # SO_RCVTIMEO has passed
+                    break
             elif n == 0 or errno != EINTR:
                 break
         return got if whole is None else whole if got == size else whole[:got]
