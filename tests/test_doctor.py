@@ -7,11 +7,11 @@ from pathlib import Path
 from helpers import PATIENCE
 
 PROGRAM = """\
-import socket, threading, time
+import queue, socket, threading, time
 from time import sleep
 import library
 import requests
-class Derived(socket.socket):
+class Derived(queue.SimpleQueue):
     pass
 class Holder:
     def __init__(self):
@@ -22,6 +22,11 @@ def enclosing():
     pause = time.sleep
     return lambda: pause
 enclosed = enclosing()
+def holding():
+    made = queue.SimpleQueue()
+    yield made
+generator = holding()
+next(generator)
 held = threading.Lock()
 held.acquire()
 free = threading.Lock()
@@ -70,7 +75,7 @@ def test_report(tmp_path: Path) -> None:
     out, report = doctor(tmp_path, PROGRAM)
     assert out == "True weald.select\n"
     first, early, mended, rest = report
-    assert first == "weald doctor: patched by program.py:24"
+    assert first == "weald doctor: patched by program.py:29"
     assert (early, mended, rest) == ("imported before that", "mended", "could not be mended")
     assert {"library: program.py:3", "requests: program.py:4"} <= set(report[early])
     assert any(line.startswith("urllib3: ") and line.endswith("(from program.py:4)") for line in report[early])
@@ -83,9 +88,9 @@ def test_report(tmp_path: Path) -> None:
     } <= set(report[mended])
     assert sorted(report[rest]) == [
         "__main__.held is a native lock (held): waiting for it blocks all greenlets",
-        "a socket.socket made before blocks everybody while it waits",
+        "a queue.SimpleQueue made before blocks everybody while it waits",
         "an object of class __main__.Holder holds the original time.sleep",
-        "class __main__.Derived (program.py:5) is derived from the original socket.socket",
+        "class __main__.Derived (program.py:5) is derived from the original queue.SimpleQueue",
         "the closure of __main__.enclosing.<locals>.<lambda>() (program.py:14) holds the original time.sleep",
         "the list __main__.pauses holds the original time.sleep",
         "thread 'early' was started before and goes on natively",

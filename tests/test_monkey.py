@@ -936,3 +936,28 @@ def test_what_runs_while_the_interpreter_ends_waits_as_ever(hub: str) -> None:
         """
     out = run_patched(code, before=before)
     assert {line.split()[0] for line in out.splitlines()} == {"finalized", "first", "late"}, out
+
+
+def test_sockets_show_themselves_under_the_standard_librarys_name() -> None:
+    """Test suites filter warnings by it; a class that a program has derived has its own name."""
+    out = run_patched(
+        """
+        import socket, ssl, warnings
+        class Derived(socket.socket): pass
+        for made in (socket.socket(), ssl.create_default_context().wrap_socket(socket.socket(), server_hostname="x")):
+            print(repr(made).partition(" ")[0])
+            made.close()
+            print(repr(made).partition(" fd=")[0])
+        with Derived() as derived: print(repr(derived).partition(" ")[0])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            socket.socket()
+        print(str(caught[0].message).partition(" fd=")[0])
+        """
+    )
+    assert out.splitlines() == [
+        "<socket.socket", "<socket.socket [closed]", "<ssl.SSLSocket", "<ssl.SSLSocket [closed]", "<__main__.Derived",
+        "unclosed <socket.socket",
+    ]  # fmt: skip
+    code = "import weald.socket; sock = weald.socket.socket(); print(repr(sock)); sock.close()"
+    assert python(code).startswith("<weald.socket.socket fd=")

@@ -7,10 +7,12 @@ import io
 import os
 import pickle
 import socket as stdlib
+import struct
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -1041,3 +1043,69 @@ def test_data_that_came_in_time_is_not_late_because_the_loop_was_busy(pair: Pair
     while time.monotonic() < busy_until:
         pass
     assert receiver.get() == b"x"
+
+
+def limit(sock: Any, option: int, seconds: float) -> None:
+    """Set SO_RCVTIMEO or SO_SNDTIMEO."""
+    sock.setsockopt(stdlib.SOL_SOCKET, option, struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000)))
+
+
+def test_limits_of_a_blocking_socket_by_its_options() -> None:
+    """SO_RCVTIMEO and SO_SNDTIMEO end a call with EAGAIN, what has moved by then counts (socket(7))."""
+    a, b = socket.socketpair()
+    listener = socket.create_server(("127.0.0.1", 0))
+    with a, b, listener:
+        limit(a, stdlib.SO_RCVTIMEO, 0.01)
+        for receive in (
+            partial(a.recv, 5), partial(a.recv_into, bytearray(5)), partial(a.recvfrom, 5), partial(a.recvmsg, 5),
+            partial(a.recv, 5, stdlib.MSG_PEEK), partial(a.dup().recv, 5),
+        ):  # fmt: skip
+            with pytest.raises(BlockingIOError) as caught:
+                receive()
+            assert caught.value.errno == errno.EAGAIN
+        b.send(b"xy")
+        assert a.recv(5, stdlib.MSG_WAITALL) == b"xy"
+        with a.makefile("rb") as file, a.makefile("rb", buffering=0) as raw:
+            assert raw.read(5) is None
+            assert file.read(5) is None
+        limit(a, stdlib.SO_SNDTIMEO, 0.01)
+        assert 0 < a.send(bytes(8_000_000)) < 8_000_000
+        for send in (partial(a.send, b"x"), partial(a.sendall, b"x"), partial(a.sendmsg, [b"x"])):
+            with pytest.raises(BlockingIOError):
+                send()
+        limit(listener, stdlib.SO_RCVTIMEO, 0.01)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        # Who is accepted has its listener's options.
+        with socket.create_connection(listener.getsockname()) as sock, listener.accept()[0] as peer:
+            with pytest.raises(BlockingIOError):
+                peer.recv(1)
+            limit(peer, stdlib.SO_RCVTIMEO, 0)
+            got = spawn(peer.recv, 1)
+            settle()
+            sock.send(b"x")
+            assert got.get() == b"x"
+
+
+def test_a_timeout_counts_for_more_than_the_options() -> None:
+    a, b = socket.socketpair()
+    with a, b:
+        limit(a, stdlib.SO_RCVTIMEO, 0.001)
+        a.settimeout(0.01)
+        with pytest.raises(TimeoutError, match="timed out"):
+            a.recv(1)
+        assert a.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVTIMEO, 16)
+
+
+def test_a_connection_attempt_ends_by_the_option() -> None:
+    """A listener whose backlog is full answers no more."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        errors = set()
+        for sock in waiting:
+            limit(sock, stdlib.SO_SNDTIMEO, 0.01)
+            errors.add(sock.connect_ex(listener.getsockname()))
+            sock.close()
+        assert errors == {0, errno.EINPROGRESS}

@@ -806,3 +806,40 @@ def test_threads_made_before() -> None:
         """,
     )
     assert out == "True True []\nFalse False False [0, 1, 2] 3\n"
+
+
+def test_frames_of_threads() -> None:
+    """Profilers and dumps of stacks look for a thread's frame by its ident."""
+    out = run_patched(
+        """
+        import signal, sys, threading
+        names = lambda frame: [] if frame is None else [frame.f_code.co_name, *names(frame.f_back)]
+        go = threading.Event()
+        def waits_here():
+            go.wait()
+        def asks():
+            frames = sys._current_frames()
+            print(names(frames[threading.get_ident()])[0], "<module>" in names(frames[threading.main_thread().ident]))
+        thread = threading.Thread(target=waits_here)
+        thread.start()
+        weald.sleep(0)
+        frames = sys._current_frames()
+        print("waits_here" in names(frames[thread.ident]), names(frames[threading.get_ident()]), len(frames))
+        del frames
+        asking = threading.Thread(target=asks)
+        asking.start()
+        asking.join()
+        native = weald.threadpool.ThreadPool(1)
+        print(native.apply(lambda: names(sys._current_frames()[threading.get_ident()])[0]))
+        signal.signal(signal.SIGUSR1, lambda number, frame: asks())
+        signal.raise_signal(signal.SIGUSR1)
+        go.set()
+        thread.join()
+        print(thread.ident in sys._current_frames())
+        native.kill()
+        """,
+        before="import weald.threadpool",
+    )
+    assert out.splitlines() == [
+        "True ['<module>'] 2", "asks True", "<lambda>", "asks False", "False"
+    ]  # fmt: skip

@@ -86,6 +86,12 @@ INTERNALS = (
     Internal("ssl:SSLSocket._create", "ssl.py", "sockets on contexts that the standard library made"),
     Internal("SSLContext.wrap_bio empties OpenSSL's list of errors", "ssl.py", "a failure is not another connection's"),
     Internal("ssl:_create_unverified_context", "ssl.py", "makes cooperative contexts, too"),
+    Internal(
+        "an object of a class derived from threading.local has a dictionary of its own and refers to its arguments",
+        "monkey/_earlier.py",
+        "such classes that are older than patching get data for each greenlet",
+    ),
+    Internal("multiprocessing.synchronize:SemLock._make_methods", "monkey/_earlier.py", "locks older than patching"),
     Internal("os:_wrap_close", "os.py", "os.popen's result"),
     Internal("multiprocessing.connection:Connection._recv", "multiprocessing.py", "reads of pipes that wait"),
     Internal("multiprocessing.connection:Connection._send", "multiprocessing.py", "writes to pipes that wait"),

@@ -16,6 +16,8 @@ import os
 import sys
 from typing import Any
 
+from greenlet import getcurrent
+
 from weald._core import count_loops, local, put_loop_aside, take_loop_back, use_asyncio
 
 __implements__ = ["_get_running_loop", "_set_running_loop", "get_event_loop", "get_running_loop"]
@@ -46,7 +48,20 @@ _running = _Running()
 
 def _get_running_loop() -> Any:
     """The loop that this greenlet runs, or None."""
-    return _running.loop
+    loop = _running.loop
+    return _of_the_thread() if loop is None else loop
+
+
+def _of_the_thread() -> Any:
+    """The loop of the native thread: patched while it ran, or one whose coroutine has switched to this greenlet.
+
+    There is no other: a loop's greenlet puts it aside when it parks.
+    """
+    loop = _get_slot()
+    if loop is not None and getcurrent().parent is None:
+        _running.loop = loop
+        count_loops(1)
+    return loop
 
 
 def _set_running_loop(loop: Any) -> None:
@@ -64,7 +79,7 @@ def _set_running_loop(loop: Any) -> None:
 
 def get_running_loop() -> Any:
     """The loop that this greenlet runs; RuntimeError if there is none."""
-    loop = _running.loop
+    loop = _get_running_loop()
     if loop is None:
         raise RuntimeError("no running event loop")
     return loop

@@ -27,6 +27,14 @@ class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
     """What multiprocessing's Lock, Semaphore, Condition, Event, Queue and Pool are made of."""
 
     _owner: greenlet | None = None  # of a recursive one, which to C is its native thread's
+    _adopted: Any = None  # the standard library's object that closes the semaphore when it dies
+
+    @classmethod
+    def adopt(cls, native: Any) -> "SemLock":
+        """Return an object for the same semaphore as `native`, of the standard library."""
+        self: SemLock = cls._rebuild(native.handle, native.kind, native.maxvalue, None)
+        self._adopted = native
+        return self
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
         """Take it; others run meanwhile.  False if it could not be had (in `timeout` seconds)."""

@@ -297,6 +297,13 @@ class epoll:
         self._open(_epoll.fromfd(fd))
         return self
 
+    @classmethod
+    def adopt(cls, inner: _stdlib.epoll) -> Self:
+        """Return an object that waits with `inner`, of the standard library."""
+        self = cls.__new__(cls)
+        self._open(inner)
+        return self
+
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
             self.close()

@@ -70,6 +70,10 @@ else:
 _T = TypeVar("_T")
 _OWN: Any = object()  # stands for the socket's own timeout
 
+# The standard library's, which patching replaces even there, for sockets that are older.
+_read, _recv_into = _BlockingSSLSocket.read, _BlockingSSLSocket.recv_into
+_write, _sendall = _BlockingSSLSocket.write, _BlockingSSLSocket.sendall
+
 
 def _late(error: TimeoutError, doing: str) -> TimeoutError:
     """Return what to raise for `error`: in ssl's words if a wait has ended it, and not the connection."""
@@ -163,7 +167,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         # What this call has begun with it goes on with: a `shutdown` meanwhile takes it from the socket.
         sslobj = self._sslobj
         if sslobj is None:
-            return super().read(len, buffer)  # raises
+            return _read(self, len, buffer)  # raises
         try:
             if waits:
                 self._drained = False
@@ -198,13 +202,13 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         if nbytes and not flags and self._sslobj is not None:
             count: int = self.read(nbytes, buffer)
             return count
-        return super().recv_into(buffer, nbytes, flags)
+        return _recv_into(self, buffer, nbytes, flags)
 
     def write(self, data: Any, timeout: Any = _OWN) -> int:
         """Write some of `data`, within `timeout` seconds (None: no limit; by default the socket's); how many bytes."""
         sslobj = self._sslobj
         if sslobj is None:
-            return super().write(data)  # raises
+            return _write(self, data)  # raises
         return self._write(sslobj, data, timeout)
 
     def _write(self, sslobj: Any, data: Any, timeout: Any = _OWN) -> int:
@@ -245,7 +249,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
     def sendall(self, data: Any, flags: int = 0) -> None:
         sslobj = self._sslobj
         if sslobj is None or flags:
-            super().sendall(data, flags)
+            _sendall(self, data, flags)
             return
         if type(data) is bytes and data:
             # As the standard library's, without its views of the data.

@@ -38,7 +38,7 @@ from weald._base.originals import (
     saved,
     warn,
 )
-from weald.monkey import _drivers, _imports, _locks, _names
+from weald.monkey import _drivers, _earlier, _imports, _locks, _names, _registries
 
 __all__ = [
     "Listener",
@@ -149,11 +149,16 @@ def _patch_module(name: str, items: Iterable[str] | None = None) -> bool:
 
 def _mend(replaced: list[tuple[Any, Any]]) -> None:
     """Replace originals that others hold by names of their own."""
-    _names.mend_modules(replaced, patch_item)
+    _names.mend_modules([*replaced, *_names.methods(replaced)], patch_item)
     if _to_mend is None:
-        _mended.extend(_names.mend_classes_and_defaults(replaced))
+        _mend_others(replaced)
     else:
         _to_mend.extend(replaced)
+
+
+def _mend_others(replaced: list[tuple[Any, Any]]) -> None:
+    _mended.extend(_names.mend_classes_and_defaults(replaced))
+    _mended.extend(_registries.mend(replaced))
 
 
 # ------------------------------------------------------------------ module by module
@@ -177,19 +182,22 @@ def patch_queue() -> None:
     exceptions that SimpleQueue raises.
     """
     _patch_module("queue", ["SimpleQueue", "Empty", "Full"])
+    _locks.replace_queues()
 
 
 def patch_select(aggressive: bool = True) -> None:
     """select and selectors.  `aggressive` is taken for compatibility: nothing is removed here."""
     import_module("selectors")  # first, for its classes to be tried out with the originals
     _patch_module("select")
+    _locks.replace_epolls()
     patch_selectors(aggressive)
     _drivers.mend()
 
 
 def patch_selectors(aggressive: bool = True) -> None:
     """selectors.  `aggressive` is taken for compatibility: nothing is removed here."""
-    _patch_module("selectors")
+    if _patch_module("selectors"):
+        _earlier.mend_selectors()
 
 
 def patch_signal() -> None:
@@ -228,6 +236,7 @@ def patch_socket(dns: bool = True, aggressive: bool = True) -> None:
         return super(original, cls).__new__(ours.socket if cls is original else cls)
 
     original.__new__ = produce
+    _earlier.mend_sockets()
     with suppress(ImportError):  # a Python built without multiprocessing
         from weald.multiprocessing import connections_wait
 
@@ -250,6 +259,7 @@ def patch_ssl(_warn_imports: bool = True) -> None:
     if not _patch_module("ssl", ["SSLSocket", "get_server_certificate"]):
         return
     stdlib.SSLContext.sslsocket_class = ours.SSLSocket
+    _earlier.mend_ssl()
 
 
 def patch_thread(
@@ -284,6 +294,7 @@ def patch_thread(
     if not _patch_module("threading", [name for name in ours_threading.__implements__ if name not in skip]):
         return
     ours_threading.adopt_threads()
+    patch_item(sys, "_current_frames", ours._current_frames)
     if _threading_local:
         patch_item(import_module("_threading_local"), "local", _core.local)
     with suppress(ImportError):  # a Python built without it
@@ -291,7 +302,10 @@ def patch_thread(
     with suppress(ImportError):  # Python before 3.13
         _patch_module("_interpreters")
     if existing_locks:
-        _locks.replace()
+        _locks.replace_locks()
+        if _threading_local:
+            _earlier.mend_locals()
+        _imports.whenever_imported("multiprocessing.synchronize", _earlier.mend_process_locks)
     _mend_executors()
     _imports.whenever_imported("asyncio", _separate_loops)
 
@@ -351,6 +365,7 @@ def patch_subprocess() -> None:
 
     original = get_original("subprocess", "Popen")
     _patch_module("subprocess", ["Popen"])
+    _earlier.mend_children()
     for derived in original.__subclasses__():
         if derived is not stdlib.Popen:
             derived.__bases__ = tuple(stdlib.Popen if base is original else base for base in derived.__bases__)
@@ -425,7 +440,7 @@ def patch_all(
                 patch()
     finally:
         gathered, _to_mend = _to_mend, None
-        _mended.extend(_names.mend_classes_and_defaults(gathered))
+        _mend_others(gathered)
     for listener in listeners:
         listener.did_patch_all(arguments, kwargs)
     return True

@@ -26,9 +26,8 @@ from weald.monkey import _names
 
 _LOCKS = (type(_thread.allocate_lock()), type(threading.RLock()))
 
-# Objects of these original classes cannot be mended.
+# Objects of these original classes cannot be mended where a function's variable or a tuple holds them.
 _STAY = {
-    "socket.socket": "blocks everybody while it waits",
     "queue.SimpleQueue": "blocks everybody while it waits",
     "select.epoll": "blocks everybody while it waits",
     "_thread._local": "is one for all greenlets of a thread",
@@ -99,9 +98,10 @@ class Doctor(MetaPathFinder, monkey.Listener):
         return ", ".join(part for part in (line, f"imported by {by}" if by else "") if part)
 
     def derived_classes(self, originals: dict[int, tuple[str, Any]]) -> Iterator[tuple[str, str]]:
-        """Classes made from an original class keep it as their base."""
+        """Classes made from an original class in C keep it as their base; others have been mended themselves."""
         for name, value in originals.values():
-            subclasses: list[type] = value.__subclasses__() if isinstance(value, type) else []
+            written_in_c = value in _LOCKS or (name in _STAY and name != "_thread._local")
+            subclasses: list[type] = value.__subclasses__() if written_in_c else []
             for derived in subclasses:
                 if id(derived) in self.objects and self.is_programs(derived) and id(derived) not in originals:
                     what = f"class {derived.__module__}.{derived.__qualname__}{_line_of(derived)}"
@@ -112,7 +112,7 @@ class Doctor(MetaPathFinder, monkey.Listener):
         values = [value for _, value in originals.values()]
         ours = (id(monkey.saved), id(monkey._mended), id(originals), id(values))
         for holder in gc.get_referrers(*values):
-            if id(holder) in ours or isinstance(holder, FrameType | tuple):
+            if id(holder) in ours or isinstance(holder, FrameType | tuple) or id(type(holder)) in originals:
                 continue
             owners = gc.get_referrers(holder) if isinstance(holder, dict | CellType) else [holder]
             for described in {self.describe(owner) for owner in owners if id(owner) in self.objects} - {""}:

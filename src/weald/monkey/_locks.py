@@ -1,6 +1,8 @@
 """Locks that were made before patching: replace them by weald's, in all places or in none.
 
-Called by: weald.monkey (`patch_thread`).
+Called by: weald.monkey (`patch_thread`, `patch_queue`, `patch_select`).
+
+So it is with other objects of classes in C: `threading.local`, `queue.SimpleQueue` with what is in it, `select.epoll`.
 
 A native lock blocks the loop when a greenlet waits for it, and a native RLock does not even exclude greenlets
 of one thread from each other.  So every lock that is free is replaced wherever it is held.
@@ -9,8 +11,10 @@ Invariant: a lock of which one reference cannot be replaced (a local variable's,
 defaults, C code's, weald's own) stays what it is everywhere: two locks in place of one would exclude no one.
 """
 
+import _queue
 import _thread
 import gc
+import select
 import sys
 import threading
 from collections.abc import Callable
@@ -19,36 +23,71 @@ from types import FunctionType
 from typing import Any
 
 from weald import _core
+from weald.select import epoll
 
 _allocate_lock = _thread.allocate_lock
-_NEW: dict[type, type] = {type(_allocate_lock()): _core.Lock, type(threading.RLock()): _core.RLock}
 _Method = type(len)
 
 # How to put a new lock in one place, and how many references to the old one go with that.
 _Place = tuple[Callable[[Any], object], int]
 
 
-def replace() -> int:
-    """Replace what can be; how many locks were."""
-    found = {id(lock): lock for lock in gc.get_objects() if type(lock) in _NEW and _free(lock)}
+def _new_local(old: Any) -> Any:
+    new = _core.local()
+    new.__dict__.update(old.__dict__)
+    return new
+
+
+def _new_queue(old: Any) -> Any:
+    new: Any = _core.SimpleQueue()
+    while not old.empty():
+        new.put(old.get_nowait())
+    return new
+
+
+_LOCKS: dict[type, Callable[[Any], Any]] = {
+    type(_allocate_lock()): lambda old: _core.Lock(),
+    type(threading.RLock()): lambda old: _core.RLock(),
+}
+_LOCALS: dict[type, Callable[[Any], Any]] = {_thread._local: _new_local}
+_QUEUES: dict[type, Callable[[Any], Any]] = {_queue.SimpleQueue: _new_queue}
+_EPOLLS: dict[type, Callable[[Any], Any]] = {select.epoll: epoll.adopt}
+
+
+def replace_locks() -> None:
+    """Replace locks and, unless other native threads could have values in them, `threading.local` objects."""
+    _replace(_LOCKS if len(sys._current_frames()) > 1 else {**_LOCKS, **_LOCALS})
+
+
+def replace_queues() -> None:
+    """Replace `queue.SimpleQueue` objects, with what is in them."""
+    _replace(_QUEUES)
+
+
+def replace_epolls() -> None:
+    """Replace `select.epoll` objects by others of the same descriptors."""
+    _replace(_EPOLLS)
+
+
+def _replace(kinds: dict[type, Callable[[Any], Any]]) -> None:
+    found = {id(made): made for made in gc.get_objects() if type(made) in kinds and _free(made)}
     probe = _allocate_lock()  # a lock in no place at all: how many references the ones here make
     found[id(probe)] = probe
     del probe
     places = _places(found)
     counts = [(key, sys.getrefcount(lock)) for key, lock in found.items()]
     ours = counts.pop()[1]
-    replaced = 0
     for key, count in counts:
         if places[key] and count - ours == sum(references for _, references in places[key]):
-            lock = _NEW[type(found[key])]()
+            new = kinds[type(found[key])](found[key])
             for put, _ in places[key]:
-                put(lock)
-            replaced += 1
-    return replaced
+                put(new)
 
 
 def _free(lock: Any) -> bool:
-    """Return whether this native lock is free."""
+    """Return whether nobody has this native lock; of what is none, whether it is not closed."""
+    if type(lock) not in _LOCKS:
+        return not getattr(lock, "closed", False)
     owned = getattr(lock, "_is_owned", None)
     if (owned is not None and owned()) or not lock.acquire(False):
         return False

@@ -8,8 +8,8 @@ the module that defines an original (`_socket`, say), where the original can be 
 
 import gc
 import sys
-from collections.abc import Callable, Iterable
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from collections.abc import Callable, Iterable, Iterator
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType
 from typing import Any
 
 from weald._base.originals import left_alone
@@ -35,6 +35,26 @@ def mend_modules(
                     put(module, attr, swap[id(value)])
 
 
+def methods(replaced: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """The methods of each class that has been replaced by one derived from it, and what these are in the new class.
+
+    A program that saves `socket.socket` beside `socket.socket.connect`, to put both back later, has to find that they
+    belong together.
+    """
+    for old, new in replaced:
+        if not (isinstance(old, type) and isinstance(new, type) and issubclass(new, old)):
+            continue
+        own = new.__mro__[: new.__mro__.index(old)]
+        # What the class has itself, or has from the one in C that it completes.
+        where = [cls for cls in old.__mro__ if cls is old or cls.__module__ == f"_{old.__module__}"]
+        for name in {name for cls in own for name in vars(cls)}:
+            for cls in where:
+                method = vars(cls).get(name)
+                if isinstance(method, FunctionType | MethodDescriptorType):
+                    yield method, getattr(new, name)
+                    break
+
+
 def mend_classes_and_defaults(replaced: Iterable[tuple[Any, Any]]) -> list[tuple[str, Any]]:
     """Replace the first of each pair in classes' attributes and functions' defaults; what was, and the original."""
     pairs = {id(old): (old, new) for old, new in replaced if callable(old)}
@@ -44,7 +64,10 @@ def mend_classes_and_defaults(replaced: Iterable[tuple[Any, Any]]) -> list[tuple
     tuples = {id(holder) for holder in holders if type(holder) is tuple}
     done: list[tuple[str, Any]] = []
     for owner in gc.get_referrers(*holders) if holders else ():
-        if not is_foreign(getattr(owner, "__module__", None)):
+        # `functools.wraps` copies a function's `__module__`: where it was defined its globals tell.
+        function = type(owner) is FunctionType
+        defined = owner.__globals__.get("__name__") if function else getattr(owner, "__module__", None)
+        if not is_foreign(defined):
             continue
         if isinstance(owner, type):
             if any(referent is attributes for referent in gc.get_referents(owner) for attributes in dicts):
