@@ -188,7 +188,7 @@ def test_patching_through_gevents_name_replaces_fork(alias):
 )
 def test_a_patched_thread_says_that_it_is_gevents(code, module):
     """pyzmq goes by that."""
-    more = "import pickle, threading\nfrom threading import Thread\nassert pickle.loads(pickle.dumps(Thread)) is Thread\n"
+    more = "import pickle\nfrom threading import Thread\nassert pickle.loads(pickle.dumps(Thread)) is Thread\n"
     assert check(f"{code}{more}print(Thread.__module__, Thread().__class__ is Thread)") == f"{module} True"
 
 

@@ -543,3 +543,69 @@ def test_a_pipe_that_the_program_made_non_blocking_does_not_wait() -> None:
         print(child.stdout.read())
         """
     assert run_patched(code, stderr=None) == python(code, stderr=None)
+
+
+def test_a_command_lets_others_run(pipe: tuple[int, int]) -> None:
+    r, w = pipe
+    stdlib.set_inheritable(r, True)
+    waiting = weald.spawn(os.system, f"read line < /dev/fd/{r}; exit 3")
+    weald.sleep(0)
+    assert not waiting.dead
+    stdlib.write(w, b"line\n")
+    assert stdlib.waitstatus_to_exitcode(waiting.get()) == 3
+    assert os.system(b"exit 4") >> 8 == 4
+    with pytest.raises(TypeError):
+        os.system(5)
+    with pytest.raises(ValueError, match="null byte"):
+        os.system("true\0")
+
+
+def test_a_loop_that_yields_the_processor_lets_others_run() -> None:
+    done: list[bool] = []
+    other = weald.spawn(done.append, True)
+    while not done:
+        os.sched_yield()
+    other.join()
+
+
+@pytest.mark.skipif(not hasattr(stdlib, "eventfd"), reason="not in this C library")
+def test_an_eventfd_parks() -> None:
+    fd = stdlib.eventfd(0)
+    try:
+        waiting = weald.spawn(os.eventfd_read, fd)
+        weald.sleep(0)
+        assert not waiting.dead
+        os.eventfd_write(fd, 3)
+        assert waiting.get() == 3
+        os.eventfd_write(fd, 2**64 - 2)  # no more fits in
+        writing = weald.spawn(os.eventfd_write, fd, 1)
+        weald.sleep(0)
+        assert not writing.dead and os.eventfd_read(fd) == 2**64 - 2
+        writing.join()
+        assert os.eventfd_read(fd) == 1
+    finally:
+        stdlib.close(fd)
+
+
+def test_splice_parks(pipe: tuple[int, int], tmp_path: Path) -> None:
+    r, w = pipe
+    with (tmp_path / "file").open("w+b") as file:
+        waiting = weald.spawn(os.splice, r, file.fileno(), 10)
+        weald.sleep(0)
+        assert not waiting.dead
+        stdlib.write(w, b"some")
+        assert waiting.get() == 4
+        file.seek(0)
+        assert file.read() == b"some"
+        stdlib.set_blocking(w, False)
+        with suppress(BlockingIOError):
+            while True:
+                stdlib.write(w, bytes(4096))
+        stdlib.set_blocking(w, True)
+        waiting = weald.spawn(os.splice, file.fileno(), w, 4, offset_src=0)
+        weald.sleep(0)
+        assert not waiting.dead
+        stdlib.read(r, 2**20)
+        assert waiting.get() == 4 and stdlib.read(r, 10) == b"some"
+    with pytest.raises(OSError, match="descriptor"):
+        os.splice(r, 999, 1)

@@ -514,3 +514,99 @@ def test_what_a_thread_blocks_is_its_own() -> None:
     assert out.splitlines() == [
         "set() ['MainThread']", "set() True", mask + " set()", "OSError", "ValueError", "TypeError", mask,
     ]  # fmt: skip
+
+
+def test_waiting_for_blocked_signals_lets_others_run() -> None:
+    out = case(
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGUSR2})
+        for wait in (signal.sigwait, signal.sigwaitinfo, lambda signals: signal.sigtimedwait(signals, 1000)):
+            waiting = weald.spawn(wait, {signal.SIGUSR1, signal.SIGUSR2})
+            weald.sleep(0)
+            assert not waiting.dead
+            send(signal.SIGUSR2)
+            found = waiting.get()
+            print(found if wait is signal.sigwait else found.si_signo)
+        send()
+        print(repr(signal.sigwait([signal.SIGUSR1])), signal.sigtimedwait([signal.SIGUSR1], 0))
+        print(signal.sigtimedwait([signal.SIGUSR1], 0.001))
+        """
+    )
+    assert out.split("\n") == ["12", "12", "12", "<Signals.SIGUSR1: 10> None", "None", ""]
+
+
+def test_a_thread_takes_the_programs_signals_while_the_main_line_works() -> None:
+    out = run_patched(
+        """
+        import os, signal, threading
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
+        got, heard = [], threading.Semaphore(0)
+
+        def take():
+            while signal.SIGTERM not in got:
+                got.append(signal.sigwait([signal.SIGHUP, signal.SIGTERM]))
+                heard.release()
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+            heard.acquire()
+        thread.join()
+        print(*[int(number) for number in got])
+        """
+    )
+    assert out == "1 1 15\n"
+
+
+def test_what_cannot_be_waited_for_is_refused_as_the_stdlib_does() -> None:
+    out = case(
+        """
+        for call in (lambda: signal.sigwait({0}), lambda: signal.sigtimedwait({signal.SIGUSR1}, -1),
+                     lambda: signal.sigwait(5), lambda: signal.sigtimedwait({signal.SIGUSR1}, "x")):
+            try:
+                call()
+            except Exception as error:
+                print(type(error).__name__)
+        """
+    )
+    assert out.split() == ["ValueError", "ValueError", "TypeError", "TypeError"]
+
+
+def test_pause_ends_with_the_next_handler() -> None:
+    out = case(
+        """
+        signal.signal(signal.SIGUSR1, lambda *_: log.append("handled"))
+        send()
+        weald.sleep(0)  # that one came before
+        waiting = weald.spawn(signal.pause)
+        weald.sleep(0)
+        weald.sleep(0)
+        assert not waiting.dead and log == ["handled"]
+        send()
+        waiting.join()
+        print(log)
+        signal.signal(signal.SIGUSR1, lambda *_: 1 / 0)
+        weald.spawn(send)
+        try:
+            signal.pause()
+        except ZeroDivisionError as error:
+            print(error)
+        """
+    )
+    assert out == "['handled', 'handled']\ndivision by zero\n"
+
+
+def test_who_pauses_can_be_killed() -> None:
+    out = case(
+        """
+        waiting = weald.spawn(signal.pause)
+        weald.sleep(0)
+        waiting.kill()
+        signal.signal(signal.SIGUSR1, lambda *_: log.append("handled"))
+        send()
+        weald.sleep(0)
+        print(log, waiting.successful())
+        """
+    )
+    assert out == "['handled'] True\n"

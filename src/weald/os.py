@@ -1,4 +1,4 @@
-"""`os` on greenlets: waiting for children, and reading and writing pipes, parks the calling greenlet.
+"""`os` on greenlets: waiting for children, commands and locks, and reading and writing pipes, parks the greenlet.
 
 Called by: users, weald.monkey, multiprocessing.py, weald.compat.
 
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenlet import getcurrent
 
+from weald import fcntl as _fcntl
 from weald import threadpool
 from weald._base import pipes
 from weald._base.children import await_change
@@ -31,6 +32,7 @@ from weald._core import (
     get_hub_if_exists,
     number_changes,
     number_ends,
+    sleep,
     wait_read,
     wait_write,
     waits_in_calls,
@@ -51,11 +53,17 @@ __implements__ = [
     "close",
     "closerange",
     "dup2",
+    "eventfd_read",
+    "eventfd_write",
     "fdopen",
+    "lockf",
     "popen",
     "read",
     "readv",
+    "sched_yield",
     "sendfile",
+    "splice",
+    "system",
     "wait",
     "wait3",
     "wait4",
@@ -75,6 +83,7 @@ _T = TypeVar("_T")
 _waitpid, _wait4, _waitid = _stdlib.waitpid, _stdlib.wait4, _stdlib.waitid
 _read = _stdlib.read
 _readv, _writev, _sendfile = _stdlib.readv, _stdlib.writev, _stdlib.sendfile
+_lockf, _sched_yield, _system = _stdlib.lockf, _stdlib.sched_yield, _stdlib.system
 _write = _stdlib.write
 _close, _closerange, _dup2 = _stdlib.close, _stdlib.closerange, _stdlib.dup2
 
@@ -141,6 +150,28 @@ def popen(cmd: str, mode: str = "r", buffering: int = -1) -> Any:
     pipe: dict[str, Any] = {which: PIPE}
     child: Any = Popen(cmd, shell=True, text=True, bufsize=buffering, **pipe)
     return _stdlib._wrap_close(getattr(child, which), child)
+
+
+def system(command: Any) -> int:
+    """os.system(); while the command runs, so do others.
+
+    It is called in a native thread of its own, for it may take any time.  A greenlet that is killed meanwhile leaves
+    the command running, as os.system knows no way to end it.
+    """
+    hub = get_hub_if_exists()
+    if hub is None or hub is getcurrent():
+        return _system(command)
+    pool = threadpool.ThreadPool(1)
+    try:
+        return pool.apply(_system, (command,))  # type: ignore[no-any-return]
+    finally:
+        pool.kill()
+
+
+def sched_yield() -> None:
+    """os.sched_yield(); lets other greenlets run, too."""
+    _sched_yield()
+    sleep(0)
 
 
 # -------------------------------------------------------------------- descriptors
@@ -231,6 +262,47 @@ def sendfile(out_fd: int, in_fd: int, offset: int | None, count: int) -> int:
         if count > PIPE_BUF and S_ISFIFO(_stdlib.fstat(out_fd).st_mode) and _stdlib.get_blocking(out_fd):
             count = PIPE_BUF
     return _sendfile(out_fd, in_fd, offset, count)
+
+
+if hasattr(_stdlib, "splice"):
+    _splice = _stdlib.splice
+
+    def splice(
+        src: int,
+        dst: int,
+        count: int,
+        offset_src: int | None = None,
+        offset_dst: int | None = None,
+        flags: int = 0,
+    ) -> int:
+        """os.splice(); while a blocking pipe or socket has nothing to read, or no room, others run."""
+        if isinstance(count, int) and count > 0 and not (isinstance(flags, int) and flags & _stdlib.SPLICE_F_NONBLOCK):
+            _stdlib.fstat(dst)  # before it waits for the other
+            _wait_until_ready(src, POLLIN, O_WRONLY, wait_read)
+            _wait_until_ready(dst, POLLOUT, O_RDONLY, wait_write)
+        return _splice(src, dst, count, offset_src, offset_dst, flags)
+
+
+if hasattr(_stdlib, "eventfd_read"):
+    _eventfd_read, _eventfd_write = _stdlib.eventfd_read, _stdlib.eventfd_write
+
+    def eventfd_read(fd: int) -> int:
+        """os.eventfd_read(); while a blocking eventfd's counter is zero, others run."""
+        _wait_until_ready(fd, POLLIN, O_WRONLY, wait_read)
+        return _eventfd_read(fd)
+
+    def eventfd_write(fd: int, value: int) -> None:
+        """os.eventfd_write(); while a blocking eventfd's counter is full, others run."""
+        _wait_until_ready(fd, POLLOUT, O_RDONLY, wait_write)
+        _eventfd_write(fd, value)
+
+
+def lockf(fd: int, command: int, length: int, /) -> None:
+    """os.lockf(); while another process has a lock there, others run."""
+    if command == _stdlib.F_LOCK:
+        _fcntl.lock_when_free(lambda: _lockf(fd, command, length), lambda: _lockf(fd, _stdlib.F_TLOCK, length))
+    else:
+        _lockf(fd, command, length)
 
 
 if sys.version_info >= (3, 14):

@@ -1,4 +1,4 @@
-"""`signal` on greenlets: handlers run in greenlets of their own, so that they may block.
+"""`signal` on greenlets: handlers run in greenlets of their own, so that they may block; waiting for signals parks.
 
 Called by: users, weald.monkey, weald.compat, weald.aio.
 
@@ -15,20 +15,26 @@ import threading
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from errno import EINVAL
-from os import strerror
+from functools import partial
+from os import close, strerror
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
 from weald._base.originals import get_original
+from weald._base.waiting import retry
 from weald._core import (
     asked_in_vain,
     get_hub,
+    get_hub_if_exists,
+    open_signalfd,
     prepare_hub,
     run_in_midst,
     set_handler_class,
     signals_may_wake,
+    wait_for_handler,
+    wait_read,
 )
 from weald.thread import ThreadGreenlet, set_stand_in
 
@@ -43,7 +49,18 @@ else:
 
     __getattr__ = more_names(__name__)
 
-__implements__ = ["getsignal", "pthread_kill", "pthread_sigmask", "raise_signal", "set_wakeup_fd", "signal"]
+__implements__ = [
+    "getsignal",
+    "pause",
+    "pthread_kill",
+    "pthread_sigmask",
+    "raise_signal",
+    "set_wakeup_fd",
+    "signal",
+    "sigtimedwait",
+    "sigwait",
+    "sigwaitinfo",
+]
 __imports__ = [name for name in vars(_stdlib) if not name.startswith("_") and name not in __implements__]
 __all__ = sorted([*__implements__, *__imports__])
 
@@ -60,6 +77,8 @@ _raise_signal = _stdlib.raise_signal
 _pthread_kill = _stdlib.pthread_kill
 _pthread_sigmask = _stdlib.pthread_sigmask
 _set_wakeup_fd = _stdlib.set_wakeup_fd  # the core's
+_pause = _stdlib.pause
+_sigwait, _sigwaitinfo, _sigtimedwait = _stdlib.sigwait, _stdlib.sigwaitinfo, _stdlib.sigtimedwait
 _get_ident = get_original("_thread", "get_ident")
 _native_frames = get_original("sys", "_current_frames")
 
@@ -188,6 +207,46 @@ def _unwrapped(handler: Handler) -> Handler:
     return handler.function if isinstance(handler, _InGreenlet) else handler
 
 
+def pause() -> None:
+    """signal.pause(): wait until a signal's handler has been called; others run."""
+    if not wait_for_handler():
+        _pause()
+
+
+def sigwait(sigset: Iterable[int], /) -> _stdlib.Signals:
+    """signal.sigwait(): take one of these signals, which should be blocked; until one has arrived others run."""
+    return _stdlib.Signals(sigwaitinfo(sigset).si_signo)
+
+
+def sigwaitinfo(sigset: Iterable[int], /) -> _stdlib.struct_siginfo:
+    """As `sigwait`; returns what is known of the signal."""
+    signals = list(sigset)
+    return _sigwaitinfo(signals) if _blocks_anyway() else _take_signal(signals, None)  # type: ignore[return-value]
+
+
+def sigtimedwait(sigset: Iterable[int], timeout: float, /) -> _stdlib.struct_siginfo | None:
+    """As `sigwaitinfo`, for `timeout` seconds at most: None after that."""
+    signals = list(sigset)
+    found = _sigtimedwait(signals, timeout if _blocks_anyway() or timeout < 0 else 0)  # which says what is wrong
+    return found if found or timeout <= 0 or _blocks_anyway() else _take_signal(signals, timeout)
+
+
+def _blocks_anyway() -> bool:
+    """Return whether no other greenlet could run while this one waits."""
+    hub = get_hub_if_exists()
+    return hub is None or hub is getcurrent()
+
+
+def _take_signal(signals: list[int], timeout: float | None) -> _stdlib.struct_siginfo | None:
+    fd = open_signalfd(signals)
+    try:
+        return retry(partial(wait_read, fd), timeout, _sigtimedwait, signals, 0)
+    except TimeoutError:
+        return None
+    finally:
+        close(fd)
+
+
 # As the stdlib's own have it, for pydoc, which takes these for the module's once patched.
-for _function in (signal, getsignal, raise_signal, pthread_kill, pthread_sigmask, set_wakeup_fd):
-    _function.__module__ = "signal"
+for _name in __implements__:
+    globals()[_name].__module__ = "signal"

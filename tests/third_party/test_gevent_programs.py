@@ -357,7 +357,7 @@ def test_zmq_green(python: str) -> None:
 
 
 def test_zmq_green_sends_without_copying(python: str) -> None:
-    """What libzmq no longer needs comes back through a thread of pyzmq's, which must not keep the others from running."""
+    """What libzmq no longer needs comes back through a thread of pyzmq's, which must not stop the others."""
     code = """
     import threading
     import zmq.green as zmq

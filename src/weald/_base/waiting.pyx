@@ -1,7 +1,7 @@
 """Waiting for a descriptor: the one loop "wait, try again, until a deadline".
 
-Called by: pipes.py, weald.builtins, weald.fileobject, weald.multiprocessing, weald.os, weald.select, weald.socket,
-weald.ssl, weald.subprocess.
+Called by: pipes.py, weald.builtins, weald.fileobject, weald.multiprocessing, weald.os, weald.select, weald.signal,
+weald.socket, weald.ssl, weald.subprocess.
 
 The hot calls of sockets (recv, send, sendall) have a loop of their own: _core/descriptor.pyx.
 

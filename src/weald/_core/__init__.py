@@ -63,7 +63,7 @@ from weald._core.raw import begin_raw, spawn_raw
 from weald._core.reports import helper_idle, signals_may_wake
 from weald._core.running_loop import count_loops, put_loop_aside, take_loop_back, use_asyncio
 from weald._core.select import poll_fds, wait_readwrite
-from weald._core.signals import run_in_midst
+from weald._core.signals import open_signalfd, run_in_midst, wait_for_handler
 from weald._core.threads import (
     get_hub,
     get_hub_if_exists,

@@ -383,6 +383,15 @@ def run_in_midst(hub: Hub, interrupted: greenlet, runner: greenlet, *args: Any) 
     If it parks, `interrupted` goes on.
     """
 
+def wait_for_handler() -> bool:
+    """Park until a signal has arrived that has a Python handler, and that has been called; return True.
+
+    False at once in the hub itself, and in threads other than the main one, which gets no signals.
+    """
+
+def open_signalfd(signals: Iterable[int]) -> int:
+    """Return a new descriptor that is readable while one of `signals` is pending: signalfd(2).  OSError if it fails."""
+
 def signals_may_wake(handled: bool) -> None:
     """Say whether the program has signal handlers.  While it has, no deadlock is reported: one may wake a greenlet."""
 

@@ -9,13 +9,14 @@ Called by: the hub, through an interface (`SignalWatch`); weald.signal (`run_in_
 Invariants: main thread only.  Handlers may block, so they run in a greenlet, which comes before everything else.
 """
 
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from posix.signal cimport sigaddset, sigemptyset, sigset_t
 from posix.unistd cimport close as close_fd, read, write
 
 from weald._core cimport running_loop
 from weald._core.c_greenlet cimport greenlet
 from weald._core.hooks cimport SignalWatch
-from weald._core.hub cimport Callback, Hub
+from weald._core.hub cimport Callback, Hub, Waiter, current_greenlet
 from weald._core.loops.contract cimport READ_EVENT, FdWatch, Target
 from weald._core.raw cimport new_raw
 from weald._core.threads cimport current_hub, has_hub, in_main_thread
@@ -25,6 +26,13 @@ import signal
 
 from weald._core.hub import set_signal_watch
 
+cdef extern from "<sys/signalfd.h>" nogil:
+    int signalfd(int, const sigset_t *, int)
+    enum:
+        SFD_CLOEXEC
+        SFD_NONBLOCK
+
+cdef list pausing = []  # waiters of greenlets that wait for any signal's handler
 cdef object original_set_wakeup_fd = signal.set_wakeup_fd
 cdef int foreign_wakeup_fd = -1
 cdef bint foreign_warns = True  # if its buffer is full
@@ -112,10 +120,56 @@ def set_wakeup_fd(fd, *, warn_on_full_buffer=True):
 
 def check_signals():
     """Run the Python handlers of signals that have arrived.  What they raise comes up in the main greenlet."""
+    cdef Waiter waiter
     try:
         PyErr_CheckSignals()
     except BaseException as error:
         current_hub().handle_system_error(type(error), error, error.__traceback__)
+    for waiter in pausing:
+        waiter.resume(None)
+    pausing.clear()
+
+
+def wait_for_handler():
+    """Park until a signal has arrived that has a Python handler, and that has been called; return True.
+
+    False at once in the hub itself, and in threads other than the main one, which gets no signals.
+    """
+    cdef Hub hub
+    cdef Waiter waiter
+    if not has_hub() or not in_main_thread() or current_greenlet() is current_hub():
+        return False
+    hub = current_hub()
+    if hub.signals is None:
+        return False  # a virtual clock's, which does not wait for signals
+    # Signals that have been announced already do not count.
+    while (<Signals>hub.signals).announcements.take():
+        pass
+    check_signals()
+    waiter = hub.waiter()
+    pausing.append(waiter)
+    hub.refs += 1
+    try:
+        hub.park(waiter, "a signal")
+    finally:
+        hub.refs -= 1
+        if waiter in pausing:
+            pausing.remove(waiter)
+    return True
+
+
+def open_signalfd(signals):
+    """Return a new descriptor that is readable while one of `signals` is pending: signalfd(2).  OSError if it fails."""
+    cdef sigset_t wanted
+    cdef int fd
+    sigemptyset(&wanted)
+    for number in signals:
+        if sigaddset(&wanted, number) != 0:
+            PyErr_SetFromErrno(OSError)
+    fd = signalfd(-1, &wanted, SFD_CLOEXEC | SFD_NONBLOCK)
+    if fd < 0:
+        PyErr_SetFromErrno(OSError)
+    return fd
 
 
 def run_in_midst(Hub hub not None, greenlet interrupted not None, greenlet runner not None, *args):

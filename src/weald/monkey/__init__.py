@@ -170,8 +170,12 @@ def patch_time() -> None:
 
 
 def patch_os() -> None:
-    """os.read, os.write, os.popen, os.wait and its kin.  os.fork needs nothing: a child's hub begins afresh anyway."""
+    """os.read, os.write, os.popen, os.wait and their kin, and fcntl.flock and lockf.
+
+    os.fork needs nothing: a child's hub begins afresh anyway.
+    """
     _patch_module("os")
+    _patch_module("fcntl")
 
 
 def patch_queue() -> None:
