@@ -4,6 +4,7 @@ What any asyncio loop does, CPython's own tests check (scripts/asyncio-tests); h
 the loop, callbacks that block, hubs and threads.
 """
 
+import _thread
 import asyncio
 import contextvars
 import gc
@@ -23,9 +24,10 @@ from helpers import PATIENCE, python
 
 import weald
 import weald.aio
-from weald import _core
+from weald import _core, select
 from weald.event import AsyncResult, Event
 from weald.queue import Queue
+from weald.thread import allocate_lock
 
 
 async def echo_once(text: bytes) -> bytes:
@@ -230,6 +232,32 @@ def test_everything_is_each_coroutines_own_while_it_blocks(virtual):
         return [at - before for at in await asyncio.gather(*[block(number) for number in range(3)])]
 
     assert weald.aio.run(main()) == [10, 10, 10]
+
+
+def test_calls_that_do_not_block_let_nobody_in_between(loop_name):
+    """Between two awaits only a call that waits may switch: programs count on that as they do with asyncio."""
+    turns = []
+    greenlet = weald.spawn(lambda: [turns.append(1) or weald.sleep(0) for _ in iter(int, 1)])
+    ours, theirs = socket.socketpair()
+    event, queue, free, held = Event(), Queue(), allocate_lock(), allocate_lock()
+    held.acquire()
+
+    async def main():
+        await asyncio.sleep(0)
+        poller = select.poll()
+        poller.register(ours, select.POLLIN)
+        before = len(turns)
+        for _ in range(2000):
+            assert not poller.poll(0) and not event.is_set() and queue.empty() and not held.acquire(False)
+            with free:
+                pass
+        assert len(turns) == before
+        while len(turns) == before:  # but one who waits in a loop is not in it for ever
+            event.is_set()
+
+    with ours, theirs:
+        weald.aio.run(main())
+    greenlet.kill()
 
 
 def test_callbacks_that_block(virtual):
@@ -468,6 +496,70 @@ def test_stall_when_patched():
 def test_blocking_is_one_of_two():
     with pytest.raises(ValueError, match='"alone" or "stall"'):
         weald.aio.EventLoop(blocking="perhaps")
+
+
+def test_blocked_coroutines_go_on_in_debug_mode(virtual):
+    """Greenlets other than the one in `run_forever` run them, which have nobody's Python code below them."""
+
+    async def block(seconds):
+        weald.sleep(seconds)
+        await asyncio.sleep(seconds)
+        frame = sys._getframe(1)  # as warnings and loggers ask for their caller's
+        return asyncio.get_running_loop().create_future().done(), frame is not None
+
+    async def main():
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(1, weald.sleep, 100)
+        asyncio.get_running_loop().call_later(2, asyncio.get_running_loop().call_soon, future.set_result, "called")
+        return await asyncio.gather(block(3), block(4), block(5), future)
+
+    assert weald.aio.run(main(), debug=True) == [*[(False, True)] * 3, "called"]
+
+
+def test_debug_mode_where_no_python_code_is():
+    """What calls the loop is the hub, or a thread that begins in C."""
+    loop = weald.aio.EventLoop()
+    loop.set_debug(True)
+    called = []
+
+    async def main():
+        weald.get_hub().loop.run_callback(loop.call_soon, called.append, "hub")
+        weald.spawn(loop.call_later, 0, called.append, "greenlet").join()
+        _thread.start_new_thread(loop.call_soon_threadsafe, (called.append, "thread"))
+        while len(called) < 3:
+            await asyncio.sleep(0.001)
+
+    loop.run_until_complete(main())
+    loop.close()
+    assert sorted(called) == ["greenlet", "hub", "thread"]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="the collector runs between bytecodes only")
+def test_what_the_collector_queues_is_run():
+    """A collection begins wherever an object is made, also where the loop is about to wait."""
+    queued = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def collecting(phase, info):
+            if phase == "start" and len(queued) < 1000:
+                queued.append(loop.call_soon(len, queued))
+                if len(queued) == 1000:
+                    loop.call_soon(done.set_result, None)
+
+        before = gc.get_threshold()
+        gc.callbacks.append(collecting)
+        gc.set_threshold(1)
+        try:
+            await done
+        finally:
+            gc.set_threshold(*before)
+            gc.callbacks.remove(collecting)
+
+    weald.aio.run(main())
+    assert len(queued) == 1000
 
 
 def test_debug_mode_warns_of_slow_callbacks_not_of_blocked_ones(caplog):

@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from weald._base.waiting import until
-from weald._core import READ, WRITE, Descriptor, monotonic, poll_fds, sleep, waits_natively
+from weald._core import READ, WRITE, Descriptor, has_looked, monotonic, poll_fds, sleep, waits_natively
 from weald.time import to_seconds
 
 __implements__ = ["epoll", "poll", "select"]
@@ -135,7 +135,7 @@ def _ready(
     else:
         counted = found
     if counted or seconds == 0.0:
-        sleep(0)
+        has_looked()
         return counted
     return _wait_until_ready(poller, masks, seconds, counts, bool(found))
 
@@ -354,7 +354,7 @@ class epoll:
             timeout = None
         found = self._epoll.poll(0, maxevents)
         if found or timeout == 0:
-            sleep(0)
+            has_looked()
             return found
         deadline = None if timeout is None else monotonic() + timeout
         try:

@@ -76,7 +76,7 @@ from weald._core.threads import (
 from weald._core.timeout import Timeout, with_timeout
 from weald._core.waiters import Linkable
 from weald._core.watchers import EVENTS, EventLoop, Watcher
-from weald._core.yielding import asked_in_vain, before_io, idle, sleep
+from weald._core.yielding import asked_in_vain, before_io, has_looked, idle, sleep
 
 _load_loop()
 

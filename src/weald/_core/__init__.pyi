@@ -350,6 +350,12 @@ def monotonic() -> float:
 def before_io() -> None:
     """Called by calls that may not have to wait: let others run if this greenlet has run for long."""
 
+def has_looked() -> None:
+    """Called by calls that only look and that others make in loops: let what is ready run once.
+
+    In a coroutine on weald's event loop only if it makes very many of them without a turn of the loop.
+    """
+
 def asked_in_vain() -> None:
     """Called by checks that found nothing changed: let others run if the caller checks again and again.
 

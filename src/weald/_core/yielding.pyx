@@ -15,6 +15,7 @@ cdef enum:
     MANY_CALLS = 1024  # since the last switch, after which `give_way` lets others run
     CLOCK_CALLS = 8  # `give_way` looks at the clock at every so many of them; a power of 2
     LONG_BATCH = 5  # milliseconds
+    MANY_IN_CALLBACK = 16384  # as MANY_CALLS, since a callback or a step of a coroutine has begun
 
 
 cdef int sleep_for(double seconds, bint ref) except -1:
@@ -69,11 +70,16 @@ cdef int give_way(bint in_vain) except -1:
     They run once it has made MANY_CALLS of them since the last switch.  If the call is `in_vain`, that is, it found
     unchanged what only others can change, they run as soon as the batch takes LONG_BATCH.  Call this before you look up
     what the call returns, because those who run may change it.
+
+    Coroutines rely on it that nothing else runs between two of their awaits unless they block, so there only a caller
+    that never comes to an end lets others run (MANY_IN_CALLBACK).
     """
     cdef Hub hub
     if not has_hub():
         return 0
     hub = current_hub()
+    if hub.driving != NULL:
+        return let_others_run()
     hub.calls_since_switch += 1
     if hub.calls_since_switch < MANY_CALLS and (
         not in_vain
@@ -86,15 +92,34 @@ cdef int give_way(bint in_vain) except -1:
 
 
 cdef int let_others_run() except -1:
-    """Let what is ready run once; at once if nothing can run: without a hub, in the hub, at exit, in a fresh fork."""
+    """Let what is ready run once; in a coroutine only at every MANY_IN_CALLBACK calls.
+
+    At once if nothing can run: without a hub, in the hub, at exit, in a fresh fork.
+    """
     cdef Hub hub
     if not has_hub() or is_exiting() or is_fresh_fork():
         return 0
     hub = current_hub()
+    if hub.driving != NULL:
+        hub.calls_since_switch += 1
+        if hub.calls_since_switch < MANY_IN_CALLBACK:
+            return 0
     hub.calls_since_switch = 0
     if current_greenlet() is hub:
         return 0
     return sleep_for(0.0, True)
+
+
+def has_looked():
+    """For calls that only look, and are made in loops by who waits: let what is ready run once.
+
+    In a coroutine only if it makes very many of them.
+    """
+    cdef Hub hub = current_hub_or_none()
+    if hub is not None and hub.driving != NULL:
+        let_others_run()
+    else:
+        sleep_for(0.0, True)
 
 
 def before_io():

@@ -107,8 +107,12 @@ cdef list described(object handle, str name):
 
 
 cdef object caller_stack():
-    """Where the Python code is that has called the loop."""
-    return format_helpers.extract_stack(sys._getframe())
+    """Where the Python code is that has called the loop; None where none has, as in the hub."""
+    try:
+        frame = sys._getframe()
+    except ValueError:
+        return None
+    return format_helpers.extract_stack(frame)
 
 
 @cython.freelist(256)
@@ -365,7 +369,7 @@ cdef class StartSpare(Runnable):
         cdef Core loop = self.loop
         loop.starting = False
         if loop.driver is None and loop.hub is hub and (loop.root is not None or loop.resident):
-            loop.driver = Spare(loop._drive_as_spare, hub)
+            loop.driver = Spare(loop._run_spare, hub)
             loop.driver.main = hub.main if loop.resident else loop.root
             hub.begin(loop.driver)
         return 0
@@ -433,6 +437,7 @@ cdef class Core(Driven):
                 left -= 1
                 job = ring_pop(&self.ready)
                 hub.driving = <void *>self
+                hub.calls_since_switch = 0
                 try:
                     if self._debug or self.stalls:
                         self.run_in_debug(job)
@@ -451,6 +456,8 @@ cdef class Core(Driven):
                 self.yield_turn(False)
             else:
                 waiter = hub.waiter()
+                if self.ready.count > 0 or self._stopping:
+                    continue  # making it has run the garbage collector (Python 3.11), and that finalizers or threads
                 self.idle = waiter
                 try:
                     hub.park(waiter, self)

@@ -174,6 +174,14 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*before)
 
+    def _run_spare(self) -> None:
+        """Run until somebody else does.
+
+        Not compiled, since there has to be a Python frame below what the loop calls: asyncio's debug mode, warnings and
+        tracebacks look for the caller's.
+        """
+        self._drive_as_spare()
+
     def _set_hooks(self) -> None:
         """Have this greenlet tell the loop of asynchronous generators."""
         sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
