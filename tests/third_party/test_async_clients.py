@@ -483,6 +483,40 @@ def test_what_several_of_them_do_together() -> None:
     assert out == "[2, 4, 6, 8, 10]\n"
 
 
+# ------------------------------------------------------------------ gRPC
+
+
+def test_grpc() -> None:
+    """Its C core waits in a thread, which has to be native.  The server answers when all have asked."""
+    pytest.importorskip("grpc", reason="no grpcio for this Python")
+    check(
+        """
+import grpc
+class Handler(grpc.GenericRpcHandler):
+    def service(self, details):
+        return grpc.unary_unary_rpc_method_handler(answer)
+barrier = asyncio.Barrier(COUNT)
+async def answer(request, context):
+    await barrier.wait()
+    return request
+async def main():
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        say = channel.unary_unary("/test/say")
+        async def call(number):
+            return int(await say(str(number).encode()))
+        answers = await at_once(call)
+    await server.stop(None)
+    return answers
+for number in asyncio.run(main()):
+    print(number)
+"""
+    )
+
+
 # ------------------------------------------------------------------ examples
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"

@@ -1,4 +1,4 @@
-"""Drivers in C that wait by themselves, and have a place for another way to wait: PostgreSQL's psycopg2 and psycopg.
+"""Drivers in C that wait by themselves, and can be told to wait otherwise: PostgreSQL's psycopg2 and psycopg, gRPC.
 
 Called by: weald.monkey.
 
@@ -9,20 +9,23 @@ callback has raised.
 import os
 import select
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 from weald._base.originals import get_original
-from weald._core import wait_read, wait_write, waits_natively
+from weald._core import Event, wait_read, wait_write, waits_natively
 from weald.monkey._imports import whenever_imported
 
 __all__ = ["mend"]
 
 
 def mend() -> None:
-    """Have both wait in Python, whether they are imported already or later."""
+    """Have them wait so that greenlets go on, whether they are imported already or later."""
     _mend_psycopg()
+    whenever_imported("grpc._cython.cygrpc", _use_native_threads)
     whenever_imported("psycopg2.extensions", _set_wait_callback)
     whenever_imported("psycopg2", _allow_copy)
 
@@ -111,3 +114,63 @@ def _allow_copy(psycopg2: Any) -> None:
         return connection
 
     psycopg2._connect = connected
+
+
+# ------------------------------------------------------------------ gRPC
+
+
+class NativeThread:
+    """threading.Thread, as far as gRPC uses it: a native thread also when `threading` is patched."""
+
+    def __init__(
+        self,
+        group: None = None,
+        target: Callable[..., object] | None = None,
+        name: str | None = None,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        daemon: bool | None = None,
+    ) -> None:
+        self.name = name or type(self).__name__
+        self.daemon = bool(daemon)  # they all are: none keeps the interpreter from exiting
+        self._call = target, args, kwargs or {}
+        self._began = False
+        self._ended = Event()
+
+    def start(self) -> None:
+        """Begin.  RuntimeError the second time."""
+        if self._began:
+            raise RuntimeError("threads can only be started once")
+        self._began = True
+        get_original("_thread", "start_new_thread")(self._run, ())
+
+    def _run(self) -> None:
+        target, args, kwargs = self._call
+        try:
+            if target is not None:
+                target(*args, **kwargs)
+        finally:
+            self._ended.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, `timeout` seconds at most (None: for ever)."""
+        self._ended.wait(timeout)
+
+    def is_alive(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self._began and not self._ended.is_set()
+
+
+class _Threading(ModuleType):
+    """`threading`, with native threads."""
+
+    Thread = NativeThread
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(threading, name)
+
+
+def _use_native_threads(cygrpc: Any) -> None:
+    """gRPC's C core waits in threads of its own, for news that it passes on: as greenlets they would stop the hub."""
+    cygrpc.threading = _Threading("threading")
