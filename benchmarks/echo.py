@@ -8,6 +8,7 @@ answered.  Nothing here passes or fails: a target that is missed is printed as O
 import argparse
 import json
 import os
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -33,13 +34,13 @@ Results = dict[str, dict[int, list[Figures]]]  # side label, connections, one en
 
 def build_client(directory: Path) -> str:
     """Compile the load generator; its path."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    compiler = shlex.split(os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or "")
     if not compiler:
         raise BenchError("the load generator is C and there is no compiler: apt-get install gcc libc6-dev, or set CC")
     target = directory / "echo_client"
-    done = subprocess.run([compiler, "-O2", "-Wall", "-o", str(target), str(HERE / "echo_client.c")], timeout=60)
+    done = subprocess.run([*compiler, "-O2", "-Wall", "-o", str(target), str(HERE / "echo_client.c")], timeout=60)
     if done.returncode:
-        raise BenchError(f"{compiler} could not compile echo_client.c; its message stands above")
+        raise BenchError(f"{compiler[0]} could not compile echo_client.c; its message stands above")
     return str(target)
 
 

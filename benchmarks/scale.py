@@ -46,7 +46,7 @@ WAITERS = (
     "Timeout: n cancelled in random order",
     "sleep: n killed in random order",
 )
-PATIENCE = 300.0  # seconds for one figure; a curve that would take longer ends there
+ANSWER = 1200.0  # seconds after which a child has died
 FLAT = 1.5  # the largest cost of a curve over its smallest that still counts as flat
 
 Costs = dict[str, dict[str, dict[int, list[float]]]]  # curve, side label, crowd size, one entry a round
@@ -58,10 +58,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--waiters", action="store_true", help="curves over the number of waiters on one object")
     parser.add_argument("--sizes", default="100,1000,10000,100000", help="crowd sizes (default: %(default)s)")
     parser.add_argument("--svg", type=Path, default=Path("bench-scale.svg"), help="picture (default: %(default)s)")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="for one figure; a curve that would take longer ends there (default: %(default)s)",
+    )
 
 
 def measure(sides: Sequence[Side], sizes: Sequence[int], options: argparse.Namespace, core: int) -> Costs:
-    """All rounds, sides and sizes.  What would take longer than PATIENCE, by how it grew, is left out."""
+    """All rounds, sides and sizes.  What would take longer than `--patience`, by how it grew, is left out."""
     kind, curves = ("waiters", WAITERS) if options.waiters else ("curves", CURVES)
     costs: Costs = {curve: {side.label: {size: [] for size in sizes} for side in sides} for curve in curves}
     rounds, seconds = options.rounds, options.seconds
@@ -77,9 +84,9 @@ def measure(sides: Sequence[Side], sizes: Sequence[int], options: argparse.Names
                 for curve in curves:
                     for child in children:
                         known = costs[curve][child.label]
-                        if _expected(known, size) > PATIENCE:
+                        if _expected(known, size) > options.patience:
                             continue
-                        answer = json.loads(child.answer(4 * PATIENCE, curve))
+                        answer = json.loads(child.answer(ANSWER, curve))
                         known[size].append(answer["cpu"])
     return costs
 

@@ -48,7 +48,12 @@ SUITES = {
             *("pytest-rerunfailures",),
         ],
         ["cheroot/test"],
-        arguments=["-p", "cheroot.test._pytest_plugin"],
+        arguments=["-p", "cheroot.test._pytest_plugin", "-p", "no:rerunfailures", "-W", "ignore"],
+        left_out={
+            # Loops that read an attribute and do nothing else let no other greenlet run.
+            "cheroot/test/test_conn.py::test_unhandled_exception_in_request_handler": "waits in such a loop",
+            "cheroot/test/test_conn.py::test_remains_alive_post_unhandled_exception": "the same",
+        },
     ),
     "dnspython": Suite(
         ["dnspython==2.9.2", "cryptography", "httpx", "idna", "trio"], ["tests"], environment={"NO_INTERNET": "1"}
@@ -64,9 +69,13 @@ SUITES = {
     "huey": Suite(["huey==3.5.4", "peewee", "redis", "django"], ["huey/tests"]),
     "kombu": Suite(
         ["kombu==5.7.0", "hypothesis", "pytest-freezer", "redis", "sqlalchemy", "msgpack", "PyYAML"],
-        ["t/unit", "t/integration/test_redis.py"],
-        environment={"REDIS_HOST": "127.0.0.1", "REDIS_PORT": "{port}"},
-        server="redis",
+        ["t/unit"],
+        left_out={
+            "t/unit/asynchronous/aws": "wants Amazon's client",
+            "t/unit/transport/SQS": "the same",
+            "t/unit/transport/test_azurestoragequeues.py": "wants Microsoft's client",
+            "t/unit/transport/test_gcpubsub.py": "wants Google's client",
+        },
     ),
     "paramiko": Suite(["paramiko==5.1.0", "icecream", "invoke", "pytest-relaxed"], ["tests"]),
     "pymysql": Suite(
