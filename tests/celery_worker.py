@@ -22,6 +22,7 @@ import psutil
 import pytest
 import redis
 from celery import Celery
+from celery.utils.nodenames import gethostname
 from conftest import require_program
 from helpers import PATIENCE
 
@@ -89,6 +90,7 @@ class Worker:
         self.broker = broker or f"{redis_url}/{next(databases)}"
         self.backend = f"{redis_url}/{next(databases)}"
         self.queue = queue
+        self.destination = None
         self.app = Celery("client", broker=self.broker, backend=self.backend, set_as_current=False)
         if self.broker.startswith("amqp"):
             # Else `send` returns before the message is on RabbitMQ's disk, and one that is killed then has lost it.
@@ -98,6 +100,7 @@ class Worker:
         if queue is not None:
             # A name of its own: another worker of that name would be refused the queue for remote control.
             args = ("-Q", queue, "-n", f"{queue}@%h", *args)
+            self.destination = [f"{queue}@{gethostname()}"]  # others on the broker would answer, too
             settings["task_default_queue"] = queue
         lean = ["--without-mingle", "--without-gossip", "-l", "INFO"]
         self.arguments = ["-A", "celery_proj", "worker", *lean, *args, "-c", str(concurrency)]
@@ -148,7 +151,8 @@ class Worker:
         self.ready()
         for timeout in (1.5,) * 6 + (10,) * 4:
             try:
-                answers = getattr(self.app.control.inspect(timeout=timeout, limit=1), command)(*args)
+                inspect = self.app.control.inspect(self.destination, timeout=timeout, limit=1)
+                answers = getattr(inspect, command)(*args)
             except ConnectionError:  # the client's own was broken
                 answers = None
             if answers:

@@ -35,7 +35,7 @@ def amqp(start, url, queue, *args, **options):
     return start(*args, broker=url, queue=queue, **options)
 
 
-def test_reconnecting_leaves_no_timers(start, beats, rabbitmq):
+def test_reconnecting_leaves_no_timers_and_what_runs_twice_can_be_revoked(start, beats, rabbitmq):
     proxy = Proxy(rabbitmq.port)
     url = rabbitmq.url.replace(str(rabbitmq.port), str(proxy.port))
     worker = amqp(start, rabbitmq.url, "timers", "-E", environ={"BROKER": url}, concurrency=2, broker_heartbeat=10)
@@ -46,6 +46,13 @@ def test_reconnecting_leaves_no_timers(start, beats, rabbitmq):
         assert worker.ask("ping")
     assert worker.send("add", 1, 2).get(timeout=PATIENCE) == 3
     wait_for(lambda: worker.pool()["timers"] <= timers)  # now and then one more is under way
+    twice = worker.send("late_nap_once", "twice")
+    wait_for(lambda: len(worker.noted("twice:began")) == 1)
+    proxy.drop()
+    wait_for(lambda: len(worker.noted("twice:began")) == 2)
+    assert worker.ask("ping")  # it hears remote control again
+    twice.revoke(terminate=True)  # ends both runs
+    wait_for(lambda: worker.pool()["running"] == 0)
     assert worker.stop() == 0
     proxy.close()
 

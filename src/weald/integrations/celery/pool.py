@@ -224,9 +224,14 @@ class TaskPool(BasePool):
             self.recycle(f"{self._ended_jobs} tasks have run")
 
     def terminate_job(self, pid: int, signum: Any = None) -> None:
-        """End the job whose `pid` (a JobPid) was given to Celery."""
+        """End the job whose `pid` (a JobPid) was given to Celery, and all others that run the same task.
+
+        There are others if a lost connection had the broker deliver the task again; Celery knows the last one only.
+        """
         if isinstance(pid, JobPid):
-            pid.job.kill()
+            for job in list(self.running.values()):
+                if job is pid.job or job.task_id == pid.job.task_id:
+                    job.kill()
 
     # ---------------------------------------------------------------- size
 

@@ -58,6 +58,13 @@ class _Drainer(greenletDrainer):
     def _event(self) -> Event:
         return Event()
 
+    def _create_drain_complete_event(self) -> None:
+        self._drain_complete_event = Event()  # Celery 5.5 calls this; later releases call `_event`
+
+    def _send_drain_complete_event(self) -> None:
+        event, self._drain_complete_event = self._drain_complete_event, Event()
+        event.set()
+
 
 def arrange_backend(app: Any, connections: int | None) -> None:
     """Have each backend that `app` makes store outcomes again and again until it succeeds.
