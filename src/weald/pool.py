@@ -289,8 +289,12 @@ class Group(GroupMappingMixin):
                         self._kill(member, exception)
                 if not block:
                     return
+                awaited = self._awaited()
                 joinall(self.greenlets)
-                sleep(0)  # their links, which take them out of the group, come next
+                if self.greenlets:
+                    sleep(0)  # links of those that had ended before, which take them out of the group, come next
+                if awaited:
+                    sleep(0)  # whom they have let in spawns next
 
     def _kill(self, member: Any, exception: _Exception) -> None:
         self.dying.add(member)
@@ -327,6 +331,10 @@ class Group(GroupMappingMixin):
     def _spawn_would_block(self) -> bool:
         return self.full()
 
+    def _awaited(self) -> bool:
+        """Does somebody wait for room?"""
+        return False
+
 
 class Pool(Group):
     """A group of at most `size` greenlets: `spawn` waits until there is room.
@@ -346,6 +354,9 @@ class Pool(Group):
     def wait_available(self, timeout: float | None = None) -> int:
         """Wait up to `timeout` seconds for room.  Return how many greenlets could be spawned at once."""
         return self._semaphore.wait(timeout)
+
+    def _awaited(self) -> bool:
+        return isinstance(self._semaphore, Semaphore) and self._semaphore.linkcount() > 0
 
     def full(self) -> bool:
         """Return whether `spawn` would wait."""

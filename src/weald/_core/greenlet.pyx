@@ -18,7 +18,7 @@ from weald._core.c_greenlet cimport (
     PyGreenlet_Import, PyGreenlet_SetParent, PyGreenlet_STARTED, greenlet)
 from weald._core.frames cimport as_frames, calling_frames
 from weald._core.hooks cimport await_it
-from weald._core.hub cimport Hub
+from weald._core.hub cimport Hub, Throw, Waiter, current_greenlet
 from weald._core.links cimport Link, add_link, drop_link, schedule_links
 from weald._core.threads cimport current_hub
 from weald._core.timers cimport BaseTimer
@@ -71,6 +71,32 @@ cdef class StartTimer(BaseTimer):
     cdef int abandon(self) except -1:
         if self.target is not None:
             self.target.kill(block=False)
+        return 0
+
+
+cdef class Kill(Throw):
+    """Raises an exception in a greenlet, if there is a target, and has who killed it go on in the same turn.
+
+    What is linked to the `killed` is called before.
+    """
+
+    cdef list killed
+    cdef Waiter killer
+
+    cdef int run(self, Hub hub) except -1:
+        cdef Greenlet g
+        cdef Link link
+        Throw.run(self, hub)
+        killed, self.killed = self.killed, None
+        killer, self.killer = self.killer, None
+        if killer is None:
+            return 0
+        for g in killed:
+            if g.state == DONE and g.links is not None:
+                for link in list(g.links):
+                    if link.hub is hub:
+                        link.run(hub)
+        hub.move_ahead(killer)
         return 0
 
 
@@ -294,15 +320,35 @@ cdef class Greenlet(greenlet):
         `exception` is a class, an instance, or a triple as of sys.exc_info().  A greenlet that has not begun to run
         never will.  Does nothing if it has ended.
         """
+        cdef Kill kill
         if self.state == DONE:
             return
         exception, traceback = to_raise(exception)
         if self.unbegun():
             self.kill_unbegun(exception)
             return
-        self.hub.throw_into(self, exception, traceback)
-        if block:
-            self.join(timeout)
+        if not block:
+            self.hub.throw_into(self, exception, traceback)
+            return
+        kill = Kill.__new__(Kill)
+        kill.target = self
+        kill.exception = exception
+        kill.traceback = traceback
+        kill.killed = [self]
+        self.hub.push(kill)
+        self.join_killed(kill, timeout)
+
+    cdef int join_killed(self, Kill kill, object timeout) except -1:
+        """As `join`, of a greenlet that `kill` will end; who waits goes on as soon as it has."""
+        cdef double limit
+        if self.state == DONE or find_dead(self):
+            return 0
+        limit = to_seconds(timeout)
+        if made_hub() and self.state == DONE:
+            return 0
+        kill.killer = new_waiter(None)
+        park(&self.joiners, kill.killer, self, limit)
+        return 0
 
     def throw(self, *args):
         """Switch to it at once and raise there, as greenlet.throw; a kill if it has not begun to run.
@@ -591,19 +637,33 @@ cdef class Arrivals:
 
     cdef object arrived  # a deque
     cdef WaitList waiting
+    cdef Waiter woken  # who was woken last
 
     def __init__(self):
         self.arrived = deque()
 
     def arrive(self, source):
+        cdef Hub hub
         self.arrived.append(source)
-        wake_one(&self.waiting, None)
+        if self.waiting.head != NULL:
+            self.woken = <Waiter>self.waiting.head
+            wake_one(&self.waiting, None)
+        # Called as a link, in the hub: who waits goes on in this turn, after the last of the links that
+        # come one after the other.
+        if self.woken is not None:
+            hub = self.woken.hub
+            if hub is not None and <greenlet>hub is current_greenlet() \
+                    and not (hub.ring.count > 0 and type(<object>hub.ring.items[hub.ring.head]) is Link):
+                hub.move_ahead(self.woken)
 
     cdef int wait(self, double limit) except -1:
         """Wait up to `limit` seconds (negative: for ever) for an arrival; 1 if there is one, 0 if not."""
         while not self.arrived:
-            if not park(&self.waiting, new_waiter(None), "several things", limit):
-                return bool(self.arrived)  # it may have come while the wake-up was under way
+            try:
+                if not park(&self.waiting, new_waiter(None), "several things", limit):
+                    return bool(self.arrived)  # it may have come while the wake-up was under way
+            finally:
+                self.woken = None
         return 1
 
 
@@ -698,6 +758,7 @@ def killall(greenlets, exception=GreenletExit, block=True, timeout=None):
     cdef Hub hub = current_hub()
     cdef double end = -1.0 if timeout is None else hub.backend.time() + to_seconds(timeout)
     cdef bint plain = False
+    cdef Kill kill = None
     waited = []
     thrown, traceback = to_raise(exception)
     for g in list(greenlets):
@@ -711,10 +772,16 @@ def killall(greenlets, exception=GreenletExit, block=True, timeout=None):
         return
     if plain:
         sleep(0)  # until it has been raised in them: nobody can wait for their end
-    for g in waited:
+    for g in reversed(waited):
         if g.ready():
             continue
         left = None if timeout is None else max(end - hub.backend.time(), 0.0)
-        g.join(left)
+        if kill is None:
+            kill = Kill.__new__(Kill)
+            kill.killed = waited
+            hub.push(kill)  # it comes after all of theirs
+            (<Greenlet>g).join_killed(kill, left)
+        else:
+            g.join(left)
         if not g.ready():
             raise Timeout(timeout)

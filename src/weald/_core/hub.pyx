@@ -314,6 +314,16 @@ cdef class Hub(greenlet):
             end_poll(self.backend)
         return 0
 
+    cdef int move_ahead(self, Waiter waiter) except -1:
+        """Have `waiter`, if it has been woken, go on as soon as what this hub is just calling has returned.
+
+        Where it was in the ring it stays, too: it will have been resumed by then.
+        """
+        if waiter.state == READY and waiter.hub is self:
+            self.batch_left += 1
+            self.push_first(waiter)
+        return 0
+
     cdef bint batch_goes_on(self) noexcept:
         """Whether one more item may run before the next poll."""
         if self.batch_left > 0:
