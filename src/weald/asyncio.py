@@ -79,7 +79,8 @@ def _set_running_loop(loop: Any) -> None:
 
 def get_running_loop() -> Any:
     """The loop that this greenlet runs; RuntimeError if there is none."""
-    loop = _get_running_loop()
+    find = _get_running_loop
+    loop = None if find is None else find()  # the interpreter ends: this module's names are gone
     if loop is None:
         raise RuntimeError("no running event loop")
     return loop

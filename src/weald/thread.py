@@ -78,12 +78,12 @@ def set_stand_in(cls: type[greenlet]) -> None:
     _stand_ins.add(cls)
 
 
-def get_ident(gr: greenlet | None = None) -> int:
+def get_ident(gr: greenlet | None = None, *, _native_ident: Callable[[], int] = _native_ident) -> int:
     """A number that is this greenlet's own as long as it lives."""
     if gr is None:
         try:
             gr = getcurrent()
-        except RuntimeError:  # the interpreter is too far gone
+        except (RuntimeError, TypeError):  # the interpreter is too far gone; this module's names may be gone, too
             return _native_ident()
         if type(gr) in _stand_ins:
             gr = gr.main  # type: ignore[attr-defined]

@@ -28,7 +28,7 @@ from weald._base.forwarding import Forwarding
 from weald._base.forwarding import behind as unproxied
 from weald._base.names import more_names
 from weald._base.originals import get_original
-from weald._base.workers import Job, Workers, call_with_hooks
+from weald._base.workers import Job, Workers, call_with_hooks, is_at_shutdown, run_here
 from weald._core import (
     AsyncResult,
     Condition,
@@ -203,7 +203,10 @@ class ThreadPool(GroupMappingMixin):
         hub.ref()
         try:
             self._workers.submit(job)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, RuntimeError) and is_at_shutdown(error):
+                run_here(job)  # as a blocking call of the standard library still works
+                return job
             hub.unref()
             slots.release()
             raise

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from weald._base.originals import get_original
 from weald._core import Event, helper_idle
 
-__all__ = ["Job", "Workers", "call_with_hooks"]
+__all__ = ["Job", "Workers", "call_with_hooks", "is_at_shutdown", "run_here"]
 
 _T = TypeVar("_T")
 
@@ -99,8 +99,9 @@ class Workers:
             except RuntimeError:
                 with self._lock:
                     self.threads -= missing - started
-                if not self.threads:
-                    raise  # no thread would ever run the job
+                    if not self.threads:
+                        self.all_ended.set()
+                        raise  # no thread would ever run the job
                 break
         self.stop(surplus)
 
@@ -182,6 +183,22 @@ def _work(workers: Workers) -> None:
         workers.job_ended()
         job.deliver()
         del job
+
+
+def is_at_shutdown(error: RuntimeError) -> bool:
+    """Return whether `submit` raised `error` because the interpreter ends, when Python 3.12 starts no thread."""
+    return "interpreter shutdown" in str(error)
+
+
+def run_here(job: Job) -> None:
+    """Run `job` in the calling thread, whose profile and trace functions stay."""
+    profile, trace = sys.getprofile(), sys.gettrace()
+    try:
+        job.run()
+    finally:
+        sys.setprofile(profile)
+        sys.settrace(trace)
+    job.deliver()
 
 
 def call_with_hooks(function: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _T:

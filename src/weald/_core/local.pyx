@@ -39,7 +39,9 @@ cdef class Spaces:
         cdef greenlet current = current_greenlet()
         if <void *>current == self.last:
             return self.last_dict
-        current = acting_greenlet()
+        acting = acting_greenlet()
+        if acting is not None:  # else the interpreter ends, and greenlet no longer says who runs
+            current = acting
         entry = self.by_id.get(id(current))
         if entry is None:
             return self.make(owner, current)

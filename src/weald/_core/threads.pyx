@@ -6,7 +6,8 @@ Invariants:
   state dict, owns the hub and ends it when the thread ends.
 - The main thread always has a hub when it waits: deadlocks are found there, and signals arrive there.  Other threads
   get one at the first use of what needs one.
-- Once the interpreter begins to end, no hub is made any more; a call that must wait then blocks its thread.
+- What atexit calls may still make a hub and wait in it.  Once the interpreter is taken apart none is made any more; a
+  call that must wait then blocks its thread.
 """
 
 from cpython.exc cimport PyErr_Clear
@@ -19,6 +20,7 @@ from weald._core.hub cimport Hub, keep_last
 
 import atexit
 import threading
+from sys import is_finalizing
 
 from weald._core import hub as _hub
 from weald._core.loops.backends import load_loop
@@ -55,14 +57,19 @@ cdef Hub current_hub():
 cdef Hub current_hub_or_none():
     """This thread's hub; None in a thread that has none and need not have one.
 
-    While the interpreter ends, the main thread makes none any more, and the one it has is of no use once greenlets do
-    not switch: finalizers then wait as threads do.
+    Once the interpreter is being taken apart the main thread makes none any more, and the one it has is of no use once
+    greenlets do not switch: finalizers then wait as threads do.
     """
     if weald_hub != NULL:
         return None if exiting and not greenlets_switch() else <Hub>weald_hub
-    if in_main_thread() and not exiting:
+    if in_main_thread() and hubs_begin():
         return make_hub()
     return None
+
+
+cdef bint hubs_begin():
+    """Whether a hub can be made still: functions that atexit calls may need the first one."""
+    return not exiting or (not is_finalizing() and greenlets_switch())
 
 
 cdef bint greenlets_switch() noexcept:
@@ -116,7 +123,7 @@ def waits_natively():
 # ------------------------------------------------------------------ making it
 
 cdef Hub make_hub():
-    if exiting:
+    if not hubs_begin():
         raise RuntimeError("the interpreter is shutting down: no event loop can be started any more")
     cdef Hub hub = (default_hub_class() if hub_class is None else hub_class)()
     if weald_hub != NULL:  # made meanwhile, by a signal handler: what it has spawned is there
