@@ -1,5 +1,6 @@
 """weald.builtins: input waits for its line while others run."""
 
+import contextlib
 import os
 import pty
 import socket
@@ -166,3 +167,115 @@ def test_a_character_that_comes_in_pieces(pipe: list[int]) -> None:
     program.reads("line 'na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve'\n")
     os.close(pipe[1])
     program.ends("end EOF when reading a line\n")
+
+
+class Terminal:
+    """A program on a terminal."""
+
+    def __init__(self, program: str) -> None:
+        self.pid, self.fd = pty.fork()
+        if not self.pid:
+            os.environ.update(TERM="dumb", INPUTRC="/dev/null")
+            os.execv(sys.executable, [sys.executable, "-c", program])
+        self.unread = ""
+
+    def reads(self, text: str) -> str:
+        """Read up to `text`; return what came before."""
+        while text not in self.unread:
+            self.unread += os.read(self.fd, 1000).decode()
+        before, _, self.unread = self.unread.partition(text)
+        return before
+
+    def types(self, keys: bytes) -> None:
+        os.write(self.fd, keys)
+
+    def ends(self) -> str:
+        with contextlib.suppress(OSError):  # EIO: nobody has the terminal any more
+            while more := os.read(self.fd, 1000):
+                self.unread += more.decode()
+        os.close(self.fd)
+        assert os.waitpid(self.pid, 0)[1] == 0, self.unread
+        return self.unread
+
+
+EDITED = """
+import weald.monkey; weald.monkey.patch_all()
+import readline, signal, termios, weald
+from weald.event import Event
+
+def tell(event):
+    event.wait()
+    print("others ran", flush=True)
+
+begun = Event()
+other = weald.spawn(tell, begun)
+weald.spawn_later(0, begun.set)
+"""
+
+
+def test_readline_edits_the_line_while_others_run() -> None:
+    """Arrows, a line of the history, the end by one Ctrl-D; what is typed is shown once."""
+    terminal = Terminal(EDITED + "while True: print('line', repr(input('prompt> ')))\n")
+    terminal.reads("prompt> ")
+    terminal.reads("others ran")
+    terminal.types(b"ac\x1b[Db\n")
+    assert terminal.reads("line 'abc'").count("c") < 3
+    terminal.reads("prompt> ")
+    terminal.types(b"\x1b[A\n")  # the line before
+    terminal.reads("line 'abc'")
+    terminal.reads("prompt> ")
+    terminal.types(b"\x04")
+    terminal.reads("EOFError")
+
+
+def test_what_ends_the_wait_for_readline_leaves_the_terminal_as_it_was() -> None:
+    """A Timeout, an interrupt, a kill; the line that was begun does not come back."""
+    program = """
+modes = termios.tcgetattr(0)
+for _ in range(2):
+    try:
+        with weald.Timeout(0.01):
+            input("late> ")
+    except weald.Timeout:
+        print("timed out", termios.tcgetattr(0) == modes)
+try:
+    input("begun> ")
+except KeyboardInterrupt:
+    print("interrupted", termios.tcgetattr(0) == modes)
+killed = weald.spawn(input, "killed> ")
+weald.spawn_later(0.01, killed.kill)
+killed.join()
+print("killed", termios.tcgetattr(0) == modes)
+print("line", repr(input("again> ")), readline.get_current_history_length())
+"""
+    terminal = Terminal(EDITED + program)
+    for _ in range(2):
+        terminal.reads("timed out True")
+    terminal.reads("begun> ")
+    terminal.types(b"lost")
+    terminal.reads("lost")
+    terminal.types(b"\x03")
+    terminal.reads("interrupted True")
+    terminal.reads("killed True")
+    terminal.reads("again> ")
+    terminal.types(b"hee\x1b[Dr\n")
+    terminal.reads("line 'here'")
+    terminal.ends()
+
+
+def test_pdb_in_a_greenlet_beside_others() -> None:
+    program = """
+import pdb
+def debugged():
+    x = 41
+    pdb.set_trace()
+    return x
+weald.spawn(debugged).join()
+"""
+    terminal = Terminal(EDITED + program)
+    terminal.reads("(Pdb) ")
+    terminal.types(b"p x +\x1b[D\x1b[C 1\n")
+    terminal.reads("42")
+    terminal.reads("(Pdb) ")
+    terminal.types(b"c\n")
+    terminal.ends()

@@ -10,14 +10,17 @@ from builtins import *  # noqa: F403, UP029
 from builtins import __import__ as __import__
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from io import TextIOWrapper
+from os import openpty
 from stat import S_ISFIFO
+from termios import TCSADRAIN, tcgetattr, tcsetattr
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from weald._base.names import more_names
 from weald._base.originals import get_original
+from weald._base.terminal import reading
 from weald._base.waiting import POLLIN, is_ready, wait_until_ready
 from weald._core import Semaphore, wait_read
 
@@ -35,7 +38,8 @@ _Line = TypeVar("_Line", str, bytes)
 def input(prompt: object = "", /) -> str:  # type: ignore[no-redef]
     """builtins.input(); others run until there is a line to read.
 
-    On a terminal the line is edited by the terminal itself, without GNU readline: that would block.
+    With `readline` loaded the line is edited by GNU readline, as usual.  What ends the wait (KeyboardInterrupt, a
+    Timeout, a kill) is raised here, and the line begun is lost.
     """
     try:
         fd = sys.stdin.fileno()
@@ -45,10 +49,50 @@ def input(prompt: object = "", /) -> str:  # type: ignore[no-redef]
     with _turn:
         if not terminal:
             return _line(fd, prompt)
+        if "readline" in sys.modules and (fd, sys.stdout.fileno()) == (0, 1):  # else CPython does not use it
+            return _edited_line(prompt)
         sys.stdout.write(str(prompt))
         sys.stdout.flush()
         wait_until_ready(fd, POLLIN, partial(wait_read, fd))  # a terminal is ready when a line is complete
         return _input()
+
+
+def _edited_line(prompt: object) -> str:
+    """Return the next line of the terminal, which GNU readline edits; others run while there is no key to read.
+
+    readline cannot be left but by a line's end.  So when the wait is ended it is given another terminal, on which lines
+    lie ready, and one on which it can set the modes that it always sets at the end.
+    """
+    readline: Any = sys.modules["readline"]
+    before = readline.get_current_history_length()
+    modes = tcgetattr(0)
+    ended = False
+    with ExitStack() as undo:
+
+        def end() -> None:
+            nonlocal ended
+            ended = True
+            undo.callback(tcsetattr, 0, TCSADRAIN, modes)
+            _end_line(undo)
+
+        wait = partial(wait_until_ready, 0, POLLIN, partial(wait_read, 0))
+        try:
+            return reading(partial(_input, prompt), wait, end)
+        finally:
+            if ended and readline.get_current_history_length() > before:
+                readline.remove_history_item(before)
+
+
+def _end_line(undo: ExitStack) -> None:
+    """Put a terminal with empty lines in the place of descriptor 0, until `undo` is closed."""
+    shared = os.dup(0)
+    undo.callback(os.close, shared)
+    writer, reader = openpty()
+    undo.callback(os.close, writer)
+    os.write(writer, b"\n\n\n")  # the first may be an argument of a key typed before
+    undo.callback(_dup2, shared, 0, os.get_inheritable(0))
+    _dup2(reader, 0)
+    os.close(reader)
 
 
 def _line(fd: int, prompt: object) -> str:
