@@ -43,6 +43,13 @@ LEFT_OUT = {
     "test.test_threading.ThreadTests.test_PyThreadState_SetAsyncExc_interrupts_sleep",
     "test.test_logging.RotatingFileHandlerTest.test_should_not_rollover_named_pipe",
 }
+# asyncio's watchers of children (until Python 3.13), which weald's loop does not ask.  Some reap all children themselves:
+# then it depends on who is first whether the loop learns a status.  No tests of a loop, so neither side runs them.
+NO_TESTS_OF_OURS = (
+    "test.test_asyncio.test_subprocess.SubprocessFastWatcherTests.",
+    "test.test_asyncio.test_subprocess.SubprocessSafeWatcherTests.",
+    "test.test_asyncio.test_subprocess.GenericWatcherTests.",
+)
 INTERPRETER = f"{sys.version_info[0]}.{sys.version_info[1]}"
 EXPECTED = Path(__file__).with_name("stdlib_tests.expected")
 MOST_EXPECTED = 60
@@ -116,7 +123,9 @@ def run_tests(patched: bool, name: str, seconds: float, only: list[str], done: s
         for test in suite:
             if isinstance(test, unittest.TestSuite):
                 yield from chosen(test)
-            elif test.id() not in done and (not only or test.id() in only):
+            elif (
+                test.id() not in done and (not only or test.id() in only) and not test.id().startswith(NO_TESTS_OF_OURS)
+            ):
                 if patched and test.id() in LEFT_OUT:
                     reports.begin(test.id())
                     reports.end(test.id(), "failed: left out")
