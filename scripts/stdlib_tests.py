@@ -43,8 +43,8 @@ LEFT_OUT = {
     "test.test_threading.ThreadTests.test_PyThreadState_SetAsyncExc_interrupts_sleep",
     "test.test_logging.RotatingFileHandlerTest.test_should_not_rollover_named_pipe",
 }
-# asyncio's watchers of children (until Python 3.13), which weald's loop does not ask.  Some reap all children themselves,
-# so that it depends on who is first whether the loop learns a status.  No tests of a loop: neither side runs them.
+# Watchers of children (until Python 3.13), which weald's loop does not ask.  Some reap all children themselves, so that
+# it depends on who is first whether the loop learns a status.  No tests of a loop: neither side runs them.
 NO_TESTS_OF_OURS = (
     "test.test_asyncio.test_subprocess.SubprocessFastWatcherTests.",
     "test.test_asyncio.test_subprocess.SubprocessSafeWatcherTests.",
