@@ -10,6 +10,7 @@ A target takes bytes and raises AssertionError, or whatever should not have been
 - HTTP/1: another parser (h11), where it takes the bytes as well, sees the same requests.
 """
 
+import base64
 import io
 import sys
 from collections.abc import Callable, Iterator
@@ -232,6 +233,12 @@ def http2(data: bytes) -> None:
         view = view[9 + length :]
 
 
+# A message in the middle of another, whose compressed bytes are none either: how it was cut said which of both is told.
+FOUND = (
+    "AYKFAAAQABoA/wCIioqKiv8vAAAAAIGBgYGBgYGBgYGBgYGBgYGBgYGBQYGBgYGBAYKFAAAJABoA/wCKioqKioqKio"
+    "qKioqKioqKioqKienp6emKioqKioqKioqKioqKioqKioqKioqKioqKioqKioUHioqKigARB/9sioqKioX//wA="
+)
+
 TARGETS: dict[str, Callable[[bytes], None]] = {"http1": http1, "http2": http2, "websocket": websocket}
 
 
@@ -245,7 +252,8 @@ def seeds(target: str) -> list[bytes]:
         return [b"\x80" + case[-1] for case in (*BROKEN, *OF_A_STREAM, *ACCEPTED) if isinstance(case[-1], bytes)]
     mask = bytes(4)
     frames = [bytes([first, 0x80 | 5]) + mask + b"hello" for first in (0x81, 0x82, 0x01, 0x80, 0x88, 0x89, 0x8A, 0xC1)]
-    return [kind + a + b for kind in (b"\x06", b"\x07") for a in frames for b in frames]
+    pairs = [kind + a + b for kind in (b"\x06", b"\x07") for a in frames for b in frames]
+    return [*pairs, base64.b64decode(FOUND)]
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ with required("WebSockets", "wsproto", "h11"):
     from wsproto.connection import ConnectionState
     from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Message, Ping, TextMessage
     from wsproto.extensions import PerMessageDeflate
-    from wsproto.frame_protocol import CloseReason, RsvBits
+    from wsproto.frame_protocol import CloseReason, Opcode, RsvBits
     from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 __all__ = ["Closed", "Handshake", "HandshakeError", "Options", "WebSocket", "accept", "application"]
@@ -90,7 +90,14 @@ _parameter = re.compile(
 
 class _Deflate(PerMessageDeflate):
     """wsproto's, which forgets within a compressed message of several frames that it is one when a ping comes, and
-    takes offers it does not understand."""
+    takes offers it does not understand.
+
+    It refuses a message that begins in the middle of another as soon as its head has come: else it would depend on how
+    the bytes were cut whether that was told, or what is wrong with its content.
+    """
+
+    _inside = False  # a message, between two of its frames
+    _control = False  # is this frame one?
 
     def accept(self, offer: str) -> bool | str | None:
         names = set()
@@ -104,12 +111,17 @@ class _Deflate(PerMessageDeflate):
         return super().accept(offer)
 
     def frame_inbound_header(self, proto: Any, opcode: Any, rsv: Any, payload_length: int) -> Any:
-        if opcode.iscontrol():
+        self._control = opcode.iscontrol()
+        if self._control:
             self._inbound_is_compressible = False
             return CloseReason.PROTOCOL_ERROR if rsv.rsv1 else RsvBits(False, False, False)
+        if (opcode is Opcode.CONTINUATION) is not self._inside:
+            return CloseReason.PROTOCOL_ERROR
         return super().frame_inbound_header(proto, opcode, rsv, payload_length)
 
     def frame_inbound_complete(self, proto: Any, fin: bool) -> Any:
+        if not self._control:
+            self._inside = not fin
         return super().frame_inbound_complete(proto, fin) if self._inbound_is_compressible else None
 
 
