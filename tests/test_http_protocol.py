@@ -3,7 +3,9 @@
 A table of the rules of RFC 9110 and 9112; the same cases go over a real connection in test_pywsgi.py.
 """
 
+import gc
 import re
+import sys
 from collections.abc import Iterable
 
 import pytest
@@ -621,3 +623,20 @@ def test_what_is_unusual_and_well_formed(target: str, host: str) -> None:
     request = stream(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).next_request()
     assert request is not None
     assert (request.target, request.fields["HTTP_HOST"]) == (target, host)
+
+
+def test_a_bad_chunk_behind_a_good_one_leaves_nothing_behind() -> None:
+    parser = HeadParser(Limits())
+
+    def serve() -> None:
+        served = RequestStream(parser)
+        served.feed(CHUNKS + b"5\r\nhello\r\nnone\r\n\r\n")
+        assert served.next_request() is not None
+        assert served.body() == b"hello"
+        with pytest.raises(ProtocolError):
+            served.body()
+
+    before = sys.getrefcount(parser)
+    serve()
+    gc.collect()
+    assert sys.getrefcount(parser) == before

@@ -639,7 +639,8 @@ cdef class RequestStream:
     def body(self):
         """The next piece of the body; b"" if more bytes are needed, None at its end.  Raises ProtocolError."""
         if self.failure is not None:
-            raise self.failure
+            failure, self.failure = self.failure, None  # its traceback may lead back here
+            raise failure
         while self.state != NO_BODY:
             piece = self.piece()
             if piece is not None:
