@@ -13,6 +13,7 @@ cdef void clear(WaitList *list) noexcept
 cdef bint made_hub() except -1
 cdef Waiter new_waiter(object value)
 cdef int park(WaitList *list, Waiter waiter, object what, double timeout) except -1
+cdef bint park_for(Waiter waiter, object what, double limit, bint ref) except -1
 cdef int park_listed(WaitList *list, Waiter waiter, object what, double timeout) except -1
 cdef int park_thread(Waiter waiter, double timeout) except -1
 cdef bint wake_one(WaitList *list, object value) except -1

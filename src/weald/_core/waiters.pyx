@@ -111,24 +111,32 @@ cdef int park(WaitList *list, Waiter waiter, object what, double timeout) except
     return park_listed(list, waiter, what, timeout)
 
 
+cdef bint park_for(Waiter waiter, object what, double limit, bint ref) except -1:
+    """Park a waiter of a hub, `limit` seconds at most.  Return False when that time is over.
+
+    With `ref` false the hub does not wait for that if nothing else is left to wait for.
+    """
+    cdef WakeTimer timer = WakeTimer.__new__(WakeTimer)
+    timer.waiter = waiter
+    timer.ref = ref
+    timer.start(waiter.hub.timers, limit)
+    try:
+        waiter.hub.park(waiter, what)
+    finally:
+        timer.stop()
+        timer.waiter = None
+    return not waiter.timed_out
+
+
 cdef int park_listed(WaitList *list, Waiter waiter, object what, double timeout) except -1:
     """`park` for a waiter that is in `list` (or woken) already."""
-    cdef WakeTimer timer
     try:
         if waiter.hub is None:
             park_thread(waiter, timeout)
         elif timeout < 0.0:
             waiter.hub.park(waiter, what)
         else:
-            timer = WakeTimer.__new__(WakeTimer)
-            timer.waiter = waiter
-            timer.ref = True
-            timer.start(waiter.hub.timers, timeout)
-            try:
-                waiter.hub.park(waiter, what)
-            finally:
-                timer.stop()
-                timer.waiter = None
+            park_for(waiter, what, timeout, True)
     finally:
         remove(list, waiter)
     return not waiter.timed_out

@@ -23,8 +23,9 @@ from cpython.buffer cimport PyObject_CheckBuffer
 from cpython.unicode cimport PyUnicode_FindChar
 
 from weald._core cimport running_loop
-from weald._core.hub cimport Hub, Runnable, Throw, Waiter, WakeTimer, current_greenlet
+from weald._core.hub cimport Hub, Runnable, Throw, Waiter, current_greenlet
 from weald._core.threads cimport current_hub
+from weald._core.waiters cimport park_for
 from weald.http.asgi_parts cimport (
     DONE, SENT_NAMES, STATUSES, Waiting, awaited, checked, fields_of, known_name, line_of, result_of)
 from weald.http.channel cimport Channel, Http1Channel, size_of
@@ -429,18 +430,6 @@ cdef class ASGIExchange(Exchange):
             and "websocket" in tokens(fields.get("HTTP_UPGRADE", ""))
             and "upgrade" in tokens(fields.get("HTTP_CONNECTION", "")))
 
-    def take_over(self, go_away=None):
-        """Return the socket, and the bytes that were read from it already: another protocol answers the request.
-
-        `go_away` is called, in a greenlet of its own, if the server ends before the application does.
-        """
-        cdef Http1Channel channel = self.channel
-        self.go_away = go_away
-        self.given_away = True
-        self.headers_sent = self.close_connection = True
-        self.status, self.code = b"101 Switching Protocols", 101
-        return channel.socket, channel.stream.rest()
-
     cdef dict make_scope(self):
         """Return the scope of the request."""
         cdef Request request = self.request
@@ -546,24 +535,18 @@ cdef class ASGIExchange(Exchange):
         """Wait until the response is complete, the task has ended, or the client has left."""
         cdef Hub hub = current_hub()
         cdef Waiter waiter
-        cdef WakeTimer timer
+        cdef bint there
         task = call.task
         while call.stage != COMPLETE and not call.left and not task.done():
             if call.wants():
                 call.fetch()
                 continue
             call.waiter = waiter = hub.waiter()
-            timer = WakeTimer.__new__(WakeTimer)
-            timer.waiter = waiter
-            timer.ref = False
-            timer.start(hub.timers, LOOK)
             try:
-                hub.park(waiter, task)
+                there = park_for(waiter, task, LOOK, False)
             finally:
-                timer.stop()
-                timer.waiter = None
                 call.waiter = None
-            if waiter.timed_out and self.channel.watch_client().is_set():
+            if not there and self.channel.watch_client().is_set():
                 call.give(call.disconnect())
         return 0
 

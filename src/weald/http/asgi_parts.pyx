@@ -9,9 +9,8 @@ Invariants:
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memchr
 
-from weald.http.protocol cimport Request
+from weald.http.protocol cimport Request, split_field
 
 import re
 from collections.abc import Coroutine
@@ -157,9 +156,10 @@ cdef list fields_of(Request request):
     """Return the request's fields as a scope has them."""
     cdef list made = []
     cdef char *at
-    cdef char *end
-    cdef char *after
+    cdef char *name_at
     cdef char *colon
+    cdef char *value_at
+    cdef char *end
     cdef bytes name
     cdef bint host = False
     if request.head is None:  # HTTP/2
@@ -171,21 +171,14 @@ cdef list fields_of(Request request):
     else:
         at = PyBytes_AS_STRING(request.head) + request.first
         while at[0] != c"\r":
-            colon = <char *>memchr(at, c":", 1 << 30)
-            end = <char *>memchr(colon, c"\r", 1 << 30)
-            name = PyBytes_FromStringAndSize(at, colon - at)
-            at = colon + 1
-            after = end
-            while at < after and (at[0] == c" " or at[0] == c"\t"):
-                at += 1
-            while after > at and (after[-1] == c" " or after[-1] == c"\t"):
-                after -= 1
+            name_at = at
+            at = split_field(at, &colon, &value_at, &end)
+            name = PyBytes_FromStringAndSize(name_at, colon - name_at)
             low = CAME_NAMES.get(name, name)
             if low is name:
                 low = lowered(name)
             if low is not None:
-                made.append((low, PyBytes_FromStringAndSize(at, after - at)))
-            at = end + 2
+                made.append((low, PyBytes_FromStringAndSize(value_at, end - value_at)))
         # RFC 9112 section 3.2.2: the authority of an absolute target counts, whatever Host says.
         host = request.line[len(request.method) + 1] == "/"
         if not host:

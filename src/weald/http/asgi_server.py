@@ -21,7 +21,6 @@ from weald.http.asgi import ASGIExchange, Call
 from weald.http.asgi_websocket import WebSocketCall
 from weald.http.interface import interface_of
 from weald.http.lifespan import Lifespans
-from weald.http.limits import Limits
 from weald.http.server import HTTPServer, WSGIServer
 from weald.http.websocket import Options
 
@@ -39,18 +38,13 @@ class Mount(NamedTuple):
 class ASGIServer(HTTPServer):
     """ASGIServer(listener, application): serve an ASGI 3 application over HTTP/1.1 and, if asked to, HTTP/2.
 
-    `listener`, `backlog`, `spawn` and the arguments for TLS are StreamServer's.
-    `log` is where requests are logged: an object with `write`, a logging.Logger, or None for nowhere (default:
-    sys.stderr); `error_log` the same for errors.
+    `listener` and `options` are HTTPServer's: `log`, `error_log`, `limits`, `http2`, the arguments for TLS and so on.
     `lifespan`: "on", "off" or "auto", which is "on" for applications that take it; or the `Lifespans` of applications
     that several servers share, which the program starts and stops.
     `root_path` is where the application is: `scope["root_path"]`.
     `mounts`: further applications by the prefixes of the paths that they answer, such as {"/old": app}; the longest
     prefix counts.  Each of them, and `application` as well, may be a WSGI application; `interface_of` tells.
-    `limits`, a weald.http.limits.Limits, says what a client may cost.
     `websockets`, a weald.http.websocket.Options, says what one of a WebSocket may, and whether to compress.
-    `http2`: also serve HTTP/2, to clients that choose it in the TLS handshake (ALPN; this needs an `ssl_context`) or
-    begin with it.
     """
 
     handler_class: Any = ASGIExchange
@@ -61,20 +55,14 @@ class ASGIServer(HTTPServer):
         self,
         listener: Any,
         application: Any = None,
-        backlog: int | None = None,
-        spawn: Any = "default",
-        log: Any = "default",
-        error_log: Any = "default",
-        handler_class: Any = None,
+        *,
         lifespan: str | Lifespans = "auto",
         root_path: str = "",
         mounts: Mapping[str, Any] | None = None,
         websockets: Options | None = None,
-        limits: Limits | None = None,
-        http2: bool = False,
-        **ssl_args: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(listener, backlog, spawn, log, error_log, handler_class, limits, http2, **ssl_args)
+        super().__init__(listener, **options)
         if application is not None:
             self.application = application
         self.root_path = root_path

@@ -17,7 +17,7 @@ from cpython.buffer cimport PyObject_CheckBuffer
 from cpython.bytes cimport PyBytes_FromFormat
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from weald.http.channel cimport Channel, octets, size_of
+from weald.http.channel cimport Channel, Http1Channel, octets, size_of
 from weald.http.protocol cimport Request, number_in
 
 import errno
@@ -462,6 +462,19 @@ cdef class Exchange:
         return 0
 
     # ---------------------------------------------------------------- other protocols on the connection
+
+    def take_over(self, go_away=None):
+        """Return the socket, and the bytes that were read from it already: another protocol answers the request.
+
+        From here on the application writes the response; what else it answers is dropped.
+        `go_away` is called, in a greenlet of its own, if the server ends before the application does.
+        """
+        cdef Http1Channel channel = self.channel
+        self.go_away = go_away
+        self.given_away = True
+        self.headers_sent = self.close_connection = True
+        self.status, self.code = b"101 Switching Protocols", 101
+        return channel.socket, channel.stream.rest()
 
     cdef bint upgraded(self):
         """Return whether the client has been told that the connection changes its protocol."""

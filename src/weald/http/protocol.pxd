@@ -1,5 +1,7 @@
 # The classes of protocol.pyx, for the compiled modules beside it.
 
+from libc.string cimport memchr
+
 cdef extern from *:
     """
     /* The number that a str of 1 to 18 ASCII digits is; -1 for anything else. */
@@ -22,6 +24,25 @@ cdef extern from *:
     }
     """
     Py_ssize_t number_in "weald_number"(object)
+
+
+cdef inline char *split_field(char *at, char **colon, char **value, char **end) noexcept:
+    """Find the parts of the field that begins at `at`, in a head that is well formed: up to the colon, its value.
+
+    Returns where the next one begins.
+    """
+    cdef char *start
+    cdef char *after
+    cdef char *line_end
+    colon[0] = <char *>memchr(at, c":", 1 << 30)
+    line_end = after = <char *>memchr(colon[0], c"\r", 1 << 30)
+    start = colon[0] + 1
+    while start < after and (start[0] == c" " or start[0] == c"\t"):
+        start += 1
+    while after > start and (after[-1] == c" " or after[-1] == c"\t"):
+        after -= 1
+    value[0], end[0] = start, after
+    return line_end + 2
 
 
 cdef class Request:

@@ -319,9 +319,10 @@ cdef class HeadParser:
         cdef dict fields = {}
         cdef char *text = PyBytes_AS_STRING(request.head)
         cdef char *at = text + request.first
+        cdef char *name_at
         cdef char *colon
+        cdef char *value_at
         cdef char *end
-        cdef char *after
         cdef Py_ssize_t count = 0
         cdef bint special = False
         cdef bint dropped = False
@@ -331,17 +332,10 @@ cdef class HeadParser:
         # The grammar has seen to it that there is what is looked for.
         while at[0] != c"\r":
             count += 1
-            colon = <char *>memchr(at, c":", 1 << 30)
-            end = <char *>memchr(colon, c"\r", 1 << 30)
-            name = PyBytes_FromStringAndSize(at, colon - at)
-            at = colon + 1
-            after = end
-            while at < after and (at[0] == c" " or at[0] == c"\t"):
-                at += 1
-            while after > at and (after[-1] == c" " or after[-1] == c"\t"):
-                after -= 1
-            value = PyUnicode_DecodeLatin1(at, after - at, NULL)
-            at = end + 2
+            name_at = at
+            at = split_field(at, &colon, &value_at, &end)
+            name = PyBytes_FromStringAndSize(name_at, colon - name_at)
+            value = PyUnicode_DecodeLatin1(value_at, end - value_at, NULL)
             known = NAMES.get(name)
             if known is not None:
                 key = known[0]

@@ -249,11 +249,9 @@ class WSGIServer(HTTPServer):
         error_log: Any = "default",
         handler_class: Any = None,
         environ: Any = None,
-        limits: Limits | None = None,
-        http2: bool = False,
-        **ssl_args: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(listener, backlog, spawn, log, error_log, handler_class, limits, http2, **ssl_args)
+        super().__init__(listener, backlog, spawn, log, error_log, handler_class, **options)
         if application is not None:
             self.application = application
         self.set_environ(environ)

@@ -54,9 +54,9 @@ cdef class Response:
         self.exchange.send_body(data)
 
     def take_over(self, go_away=None):
-        """As WSGIExchange._take_over."""
+        """As Exchange.take_over."""
         self.check()
-        return self.exchange._take_over(go_away)
+        return self.exchange.take_over(go_away)
 
 
 cdef Response response_of(WSGIExchange exchange):
@@ -313,19 +313,6 @@ cdef class WSGIExchange(Exchange):
         return True
 
     # ---------------------------------------------------------------- other protocols on the connection
-
-    def _take_over(self, go_away=None):
-        """Return the socket, and the bytes that were read from it already: another protocol answers the request.
-
-        From here on the application writes the response; what it passes to start_response() and returns is dropped.
-        `go_away` is called, in a greenlet of its own, if the server ends before the application does.
-        """
-        cdef Http1Channel channel = self.channel
-        self.go_away = go_away
-        self.given_away = True
-        self.headers_sent = self.close_connection = True
-        self.status, self.code = b"101 Switching Protocols", 101
-        return channel.socket, channel.stream.rest()
 
     cdef object connection_file(self):
         """Return the connection as a file that another protocol is read from; None once the connection has ended."""
