@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import pwd
+import re
 import signal
 import socket
 import ssl
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from weald.http.forwarded import Forwarded, Trusted
 from weald.http.proxy_protocol import read_address
 from weald.serve import changes
 from weald.serve.process import usable_cores
+from weald.serve.syslog import Syslog
 
 APP = """
 import json, os, time
@@ -742,3 +745,324 @@ def test_bad_tls(folder: Path, certificate: Certificate, option: tuple[str, str]
     assert message in done.stderr
 
 
+
+
+# ---------------------------------------------------------------- preloading
+
+
+PRELOADED = """
+import gc, json, os, sys
+
+PID = os.getpid()
+DATA = [[number] for number in range(300_000)]  # some 30 MB that the garbage collector looks at
+
+def dirty():
+    with open("/proc/self/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
+
+def app(environ, start_response):
+    gc.collect()
+    start_response("200 OK", [])
+    found = {"pid": os.getpid(), "loaded": PID, "dirty": dirty(), "version": VERSION}
+    return [json.dumps(found).encode()]
+
+async def asgi(scope, receive, send):
+    body = json.dumps({"pid": os.getpid(), "loaded": PID}).encode()
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": body})
+"""
+
+
+def test_a_preloaded_application_is_the_parents_memory(tmp_path: Path) -> None:
+    application = tmp_path / "site_app.py"
+    application.write_text(PRELOADED + "VERSION = 1\n")
+    with serving(tmp_path, "--workers", "1", "--preload") as served:
+        found = seen(served)
+        assert (found["loaded"], found["version"]) == (served.process.pid, 1)
+        assert found["pid"] != served.process.pid
+        assert found["dirty"] < 20_000  # KiB, of what the worker itself has made
+        # A reload has new workers, and no new code; a worker that dies is replaced as ever.
+        application.write_text(PRELOADED + "VERSION = 2\n")
+        served.signal(signal.SIGHUP)
+        served.wait_for("new workers, with the application that was preloaded")
+        served.wait_for("reloaded in")
+        again = seen(served)
+        assert again["pid"] != found["pid"]
+        assert (again["loaded"], again["version"]) == (served.process.pid, 1)
+        os.kill(again["pid"], signal.SIGKILL)
+        served.wait_for("died")
+        wait_until(lambda: seen(served)["pid"] != again["pid"])
+        # Its next program loads what is there then.
+        served.signal(signal.SIGUSR2)
+        served.wait_for("worker at", 2)
+        served.signal(signal.SIGTERM)
+        assert served.process.wait(PATIENCE) == 0
+        served.wait_for("goes on alone")
+        last = seen(served)
+        assert (last["version"], last["loaded"] != served.process.pid) == (2, True)
+        os.kill(last["loaded"], signal.SIGTERM)
+
+
+def test_a_preloaded_asgi_application(tmp_path: Path) -> None:
+    (tmp_path / "site_app.py").write_text(PRELOADED + "VERSION = 1\n")
+    with serving(tmp_path, "--workers", "1", "--preload", "--mount", "/asgi=site_app:asgi") as served:
+        assert seen(served, "/asgi")["loaded"] == served.process.pid
+        assert seen(served)["loaded"] == served.process.pid
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("app = print", ["--reload"], "--preload keeps the application that was loaded at the start"),
+        ("1 / 0", [], "ZeroDivisionError"),
+        ("", [], "site_app has no 'app'"),
+        ("import time\ntime.sleep(1000)", ["--boot-timeout", "0.5"], "Timeout (0:00:00.500000)!"),
+    ],
+)
+def test_what_cannot_be_preloaded(tmp_path: Path, text: str, arguments: list[str], message: str) -> None:
+    (tmp_path / "site_app.py").write_text(text)
+    path = tmp_path / "sock"
+    done = run_once("site_app:app", "--preload", "--bind", f"unix:{path}", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+def test_threads_of_a_preloaded_application_are_not_the_workers(tmp_path: Path) -> None:
+    (tmp_path / "site_app.py").write_text(
+        "import _thread, ctypes, weald.monkey\nfrom weald.monkey import get_original\n"
+        "get_original('_thread', 'start_new_thread')(ctypes.CDLL(None).sleep, (1000,))\n" + APP
+    )
+    with serving(tmp_path, "--workers", "1", "--preload") as served:
+        served.wait_for("the application has started threads as it was loaded: with --preload, no worker has them")
+        assert seen(served)["PATH_INFO"] == "/"
+
+
+# ---------------------------------------------------------------- threads
+
+
+THREADED = """
+import ctypes, json, sqlite3, threading, _thread
+
+libc = ctypes.CDLL(None)
+barrier = ctypes.create_string_buffer(64)
+libc.pthread_barrier_init(barrier, None, 3)
+log = []
+
+def pieces(environ, start_response, database):
+    start_response("200 OK", [("X-Late", "yes")])
+    thread = _thread.get_ident()
+    try:
+        for number in range(3):
+            assert thread == _thread.get_ident()
+            database.execute("select 1")  # sqlite3 minds the thread
+            yield b"piece %d\\n" % number
+        if environ["QUERY_STRING"] == "fail":
+            raise KeyError("in the middle")
+        while environ["QUERY_STRING"] == "endless":
+            yield bytes(1 << 16)
+    finally:
+        log.append(f"closed {thread == _thread.get_ident()}")
+
+class Closing:
+    def __init__(self, pieces):
+        self.pieces = pieces
+    def __iter__(self):
+        return iter(self.pieces)
+    def close(self):
+        self.pieces.close()
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/blocks":  # in C, until three requests do
+        libc.pthread_barrier_wait(barrier)
+    if path == "/pieces":
+        return Closing(pieces(environ, start_response, sqlite3.connect(":memory:")))
+    if path == "/write":
+        write = start_response("200 OK", [])
+        write(b"written ")
+        write(b"twice ")
+        return [b"and returned"]
+    if path == "/log":
+        start_response("200 OK", [])
+        return [json.dumps(log).encode()]
+    if path == "/fail":
+        raise KeyError("a bug")
+    if path == "/bad":
+        try:
+            start_response("200 OK", [("Bad\\n", "")])
+        except ValueError as error:
+            start_response("200 OK", [])
+            return [b"refused"]
+    body = environ["wsgi.input"].read()
+    if path == "/replace":
+        start_response("200 OK", [])
+        try:
+            raise ValueError
+        except ValueError:
+            import sys
+            start_response("503 Later", [], sys.exc_info())
+    else:
+        start_response("200 OK", [])
+    left = [name for name in environ if name.startswith(("weald.", "werkzeug."))]
+    found = [environ["wsgi.multithread"], len(body), body[:5].decode(), left]
+    return [json.dumps(found).encode()]
+"""
+
+
+@pytest.fixture
+def threaded(tmp_path: Path) -> Path:
+    (tmp_path / "site_app.py").write_text(THREADED)
+    return tmp_path
+
+
+def ask(served: Any, path: str, body: Any = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
+    connection.request("POST" if body else "GET", path, body)
+    response = connection.getresponse()
+    found = response.status, response.read()
+    connection.close()
+    return found
+
+
+def test_an_application_in_threads(threaded: Path) -> None:
+    with serving(threaded, "--workers", "1", "--threads", "3") as served:
+        # Three block at once, and the worker goes on meanwhile.
+        with ThreadPoolExecutor(3) as pool:
+            assert [status for status, _ in pool.map(ask, [served] * 3, ["/blocks"] * 3)] == [200] * 3
+        for body in (None, b"small", b"large" * 100_000, iter([b"chunk", b"ed" * 50_000])):
+            size = 100_005 if not isinstance(body, bytes | None) else len(body or b"")
+            status, found = ask(served, "/", body)
+            assert (status, json.loads(found)[:2]) == (200, [True, size])
+        assert json.loads(ask(served, "/")[1])[3] == []
+        assert ask(served, "/write") == (200, b"written twice and returned")
+        assert ask(served, "/pieces") == (200, b"piece 0\npiece 1\npiece 2\n")
+        assert ask(served, "/bad") == (200, b"refused")
+        assert ask(served, "/replace")[0] == 503
+        assert ask(served, "/fail") == (500, b"Internal Server Error")
+        served.wait_for("KeyError: 'a bug'")
+        with pytest.raises(http.client.IncompleteRead):
+            ask(served, "/pieces?fail")
+        served.wait_for("KeyError: 'in the middle'")
+
+
+def test_a_client_that_leaves_an_application_in_threads(threaded: Path) -> None:
+    with serving(threaded, "--workers", "1", "--threads", "1") as served:
+        with socket.create_connection(("127.0.0.1", served.port), PATIENCE) as sock:
+            sock.sendall(b"GET /pieces?endless HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert sock.recv(100)
+        with socket.create_connection(("127.0.0.1", served.port), PATIENCE) as sock:
+            sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
+        # The only thread is free again, and what it iterated was closed in it.
+        wait_until(lambda: json.loads(ask(served, "/log")[1]) == ["closed True"])
+        assert not any("Traceback" in line for line in served.lines)
+
+
+def test_threads_are_for_wsgi(threaded: Path) -> None:
+    (threaded / "asgi_app.py").write_text("async def app(scope, receive, send): pass\n")
+    done = run_once("asgi_app:app", "--threads", "2", "--check", cwd=threaded)
+    assert done.returncode == 1
+    assert "--threads is for WSGI applications; an ASGI one has asyncio.to_thread" in done.stderr
+    with serving(threaded, "--workers", "1", "--threads", "3", "--mount", "/asgi=asgi_app:app") as served:
+        assert ask(served, "/write") == (200, b"written twice and returned")
+
+
+# ---------------------------------------------------------------- syslog
+
+
+def test_logs_go_to_syslog(folder: Path) -> None:
+    path = str(folder / "log")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.settimeout(PATIENCE)
+        daemon.bind(path)
+        options = ("--log-syslog", f"unix:{path}", "--log-syslog-facility", "local3", "--log-syslog-tag", "site")
+        process = subprocess.Popen(
+            command("site_app:app", "--app-dir", str(folder), "--bind", "127.0.0.1:0", "--workers", "1", *options)
+            + ["--access-log", "common"]
+        )
+        try:
+            line = daemon.recv(10_000).decode()
+            # local3 is 19, info is 6
+            found = re.fullmatch(rf"<{19 * 8 + 6}>\w{{3}} [ \d]\d [\d:]{{8}} site\[{process.pid}\]: (.*)", line)
+            assert found is not None, line
+            port = int(re.search(r"worker at http://127.0.0.1:(\d+)", found[1])[1])  # type: ignore[index]
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/x", timeout=PATIENCE).close()
+            assert re.search(r'site\[\d+\]: 127.0.0.1 - - .*"GET /x HTTP/1.1" 200', daemon.recv(10_000).decode())
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+                sock.sendall(b"nonsense\r\n\r\n")
+                warned = daemon.recv(10_000).decode()
+            assert warned.startswith(f"<{19 * 8 + 4}>")
+            assert "Invalid request" in warned
+        finally:
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+
+
+def test_syslog_by_udp_with_a_daemon_that_comes_later() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    syslog = Syslog(f"udp:127.0.0.1:{port}", "user", "weald")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(("127.0.0.1", port))
+        daemon.settimeout(PATIENCE)
+        syslog.send("error", "one\ntwo")
+        lines = [daemon.recv(1000).decode() for _ in range(2)]
+    for line, text in zip(lines, ("one", "two"), strict=True):
+        when = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+        assert re.fullmatch(rf"<11>1 {when} {socket.gethostname()} weald {os.getpid()} - - {text}", line), line
+
+
+def test_a_syslog_daemon_that_is_away_or_takes_nothing(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+    syslog = Syslog(f"unix:{path}", "daemon", "weald", limit=1000)
+    syslog.send("info", "early")
+    assert syslog.pending()
+    for restart in range(2):  # the second time another daemon is there in place of the first
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+            daemon.bind(path)
+            daemon.settimeout(PATIENCE)
+            if restart:
+                syslog.send("info", "early")
+            assert syslog.retry()
+            assert daemon.recv(1000).endswith(b": early")
+            while not syslog.pending():  # until the system's queue is full
+                syslog.send("info", "filling")
+            for _ in range(100):
+                syslog.send("info", "lost")
+            received = []
+            while syslog.pending():
+                received.append(daemon.recv(1000))
+                syslog.retry()
+            daemon.setblocking(False)
+            try:
+                while True:
+                    received.append(daemon.recv(1000))
+            except BlockingIOError:
+                pass
+            assert re.search(rb"\d+ lines of this log were lost$", received[-1])
+        os.unlink(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--log-syslog", "/dev/log"], "--log-syslog must be like unix:/dev/log or udp:HOST:514"),
+        (["--log-syslog", "udp:host"], "--log-syslog must be like unix:/dev/log or udp:HOST:514"),
+        (["--log-syslog-facility", "nobody"], "--log-syslog-facility is one of auth"),
+        (["--log-syslog-tag", "a b"], "--log-syslog-tag must be a name"),
+    ],
+)
+def test_bad_options_of_syslog(folder: Path, arguments: list[str], message: str) -> None:
+    done = run_once("site_app:app", "--check", *arguments, cwd=folder)
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+# ---------------------------------------------------------------- --help
+
+
+def test_help_has_the_signals() -> None:
+    said = run_once("--help", cwd=Path.cwd()).stdout
+    assert "\nSignals to the parent process:\n  TERM, INT " in said
+    for name in ("QUIT", "HUP", "USR1", "USR2", "WINCH", "TTIN, TTOU"):
+        assert f"\n  {name} " in said

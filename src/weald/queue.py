@@ -1,6 +1,6 @@
 """Queues between greenlets and threads, with the standard library's methods and exceptions.
 
-Called by: users, weald.monkey, pool.py, weald.compat.
+Called by: users, weald.monkey, pool.py, weald.compat, weald.serve.
 """
 
 import queue as _stdlib

@@ -1,7 +1,7 @@
 """Native threads for calls that would block the loop: ThreadPool, ThreadPoolExecutor, Proxy.
 
 Called by: users, who make pools of their own; weald.fileobject and weald.os, which use `default()`;
-weald.resolver.thread; weald.monkey, which looks for executors; weald.interpreters, weald.serve.accesslog,
+weald.resolver.thread; weald.monkey, which looks for executors; weald.interpreters, weald.serve,
 weald.aio.
 
 Invariants:

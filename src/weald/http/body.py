@@ -1,7 +1,7 @@
 """What a WSGI application reads a request's body from, and what it hands a file to the server in.
 
 Called by: wsgi.pyx, which puts `Input` into `wsgi.input`; server.py, which puts `FileWrapper` into
-`wsgi.file_wrapper`; weald.serve.static; channel.pyx, exchange.pyx and http2_stream.py for the exception; weald.compat.
+`wsgi.file_wrapper`; weald.serve; channel.pyx, exchange.pyx and http2_stream.py for the exception; weald.compat.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,6 +40,12 @@ class Input:
         self._buffer: bytes | bytearray = data
         self._at = 0
         self.trailers: list[tuple[bytes, bytes]] = []  # of a chunked body, once it was read to its end
+
+    def read_through(self, call: Callable[[Callable[[], bytes]], bytes]) -> None:
+        """Have `call` get what is still to come, by calling the function that it gets: for readers in other threads."""
+        more = self._more
+        if more is not None:
+            self._more = lambda: call(more)
 
     def seal(self) -> None:
         """The request has ended: what is still to come of the connection is not its body."""

@@ -17,8 +17,10 @@ from weald._base.resident import Resident
 from weald._core import Lock, Steady, report, sleep
 from weald.http.logs import quoted
 from weald.serve.errors import ConfigError
+from weald.serve.syslog import Syslog
 
-__all__ = ["FORMATS", "LogFile", "check_writable", "line_maker"]
+__all__ = ["FORMATS", "AccessLog", "LogFile", "SyslogLines", "check_writable", "line_maker"]
+
 
 def _address(handler: Any) -> str:
     address = handler.client_address
@@ -217,6 +219,31 @@ class LogFile:
             self._out.write("\n".join(lines).encode("utf-8", "backslashreplace") + b"\n")
         else:
             self._out.retry()
+
+
+class SyslogLines:
+    """A LogFile's stand-in whose lines go to syslog."""
+
+    def __init__(self, syslog: Syslog) -> None:
+        self._syslog = syslog
+
+    def write(self, line: str) -> None:
+        """Send a line; never blocks."""
+        self._syslog.send("info", line)
+
+    def pending(self) -> bool:
+        """Is there something that has not been sent?"""
+        return self._syslog.pending()
+
+    def reopen(self) -> None:
+        """Do nothing: no file is renamed."""
+
+    def flush(self) -> None:
+        """Send what could not be sent before, as far as that is possible now."""
+        self._syslog.retry()
+
+
+AccessLog = LogFile | SyslogLines
 
 
 def check_writable(path: str) -> None:

@@ -13,11 +13,13 @@ from weald.http.asgi import ASGIExchange
 from weald.http.forwarded import ForwardedASGI, Trusted
 from weald.http.logs import make_log
 from weald.serve import wsgi
-from weald.serve.accesslog import LogFile, line_maker
+from weald.serve.accesslog import AccessLog, line_maker
 from weald.serve.config import Config
 from weald.serve.errorlog import Warnings
 from weald.serve.errors import ConfigError
 from weald.serve.fair import Fair
+from weald.serve.threads import threaded
+from weald.threadpool import ThreadPool
 
 __all__ = ["FairASGIServer", "WorkerLifespans", "lifespans", "servers"]
 
@@ -29,7 +31,7 @@ class FairASGIServer(Fair, ASGIServer):
 class _Lines:
     """A LogFile as a server's log, whose lines end with a newline."""
 
-    def __init__(self, log: LogFile) -> None:
+    def __init__(self, log: AccessLog) -> None:
         self._log = log
 
     def write(self, line: str) -> None:
@@ -56,15 +58,16 @@ def lifespans(applications: dict[str, tuple[Any, str]], config: Config) -> Worke
 def servers(
     applications: dict[str, tuple[Any, str]],
     config: Config,
-    log: LogFile | None,
+    log: AccessLog | None,
     lifespans: Lifespans,
     listeners: list[socket.socket],
     fair: tuple[Any, Any],
     **options: Any,
 ) -> list[FairASGIServer]:
     """The servers of `listeners`; `fair` is what `Fair` wants."""
+    pool = ThreadPool(config.threads) if config.threads else None
     mounts = {
-        prefix: _dressed(application, config) if interface == "asgi" else _as_wsgi(application, config)
+        prefix: _dressed(application, config) if interface == "asgi" else _as_wsgi(threaded(application, pool), config)
         for prefix, (application, interface) in applications.items()
     }
     application = mounts.pop("")
@@ -115,7 +118,7 @@ def _dressed(application: Any, config: Config) -> Any:
     """An ASGI application with what `config` puts around it."""
     methods = config.allowed_methods()
     if methods:
-        allowed, names = application, ", ".join(sorted(methods))
+        allowed, (names, body) = application, config.refusal()
 
         async def for_methods(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] != "http" or scope["method"] in methods:
@@ -123,7 +126,7 @@ def _dressed(application: Any, config: Config) -> Any:
                 return
             fields = [(b"allow", names.encode()), (b"content-type", b"text/plain")]
             await send({"type": "http.response.start", "status": 405, "headers": fields})
-            await send({"type": "http.response.body", "body": f"There are: {names}\n".encode()})
+            await send({"type": "http.response.body", "body": body})
 
         application = for_methods
     if config.headers:
@@ -133,9 +136,7 @@ def _dressed(application: Any, config: Config) -> Any:
         async def with_fields(scope: Any, receive: Any, send: Any) -> None:
             async def sending(message: Any) -> None:
                 if message["type"] in ("http.response.start", "websocket.http.response.start"):
-                    fields = list(message.get("headers", ()))
-                    have = {name.lower() for name, _ in fields}
-                    message = {**message, "headers": [*fields, *(field for field in added if field[0] not in have)]}
+                    message = {**message, "headers": wsgi.completed(list(message.get("headers", ())), added)}
                 await send(message)
 
             await served(scope, receive, sending)

@@ -18,6 +18,15 @@ __all__ = ["serve"]
 _F = TypeVar("_F", bound=Callable[..., Any])
 FILE = "weald.toml"  # its table [serve]
 PROJECT_FILE = "pyproject.toml"  # its table [tool.weald.serve]
+SIGNALS = [
+    ("TERM, INT", "Stop; no request is lost.  A second INT: at once."),
+    ("QUIT", "Stop at once."),
+    ("HUP", "Load the application, the certificates and the hooks anew."),
+    ("USR1", "Open the logs' files anew."),
+    ("USR2", "Start the program anew beside this one, with its sockets; TERM to this one then ends the change."),
+    ("WINCH", "Stop the workers, once that program is there; HUP starts them again."),
+    ("TTIN, TTOU", "One worker more, one fewer."),
+]
 
 
 class _Option(click.Option):
@@ -37,6 +46,8 @@ class _Command(click.Command):
         for name, records in groups.items():
             with formatter.section(name):
                 formatter.write_dl(records)
+        with formatter.section("Signals to the parent process"):
+            formatter.write_dl(SIGNALS)
 
 
 def _read_file(context: click.Context, option: click.Parameter, path: str | None) -> None:
@@ -128,6 +139,12 @@ def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
     help="Its post_fork, worker_ready and worker_exit are called with the worker's number.",
 )
 @_option("General", "--reload", is_flag=True, help="Load the application anew when its files change: for development.")
+@_option(
+    "General",
+    "--preload",
+    is_flag=True,
+    help="Load the application once, before the workers are forked: they share its memory; SIGHUP does not reload it.",
+)
 @_option("General", "--check", is_flag=True, help="Bind, load the application and the certificates, and end.")
 @_option(
     "Addresses",
@@ -194,6 +211,12 @@ def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
     envvar=["WEALD_SERVE_WORKERS", "WEB_CONCURRENCY"],
     help="Processes.  [one per core, of those that the container may use]",
 )
+@_option(
+    "Processes",
+    "--threads",
+    default=0,
+    help="Run WSGI applications in so many threads of each worker: for calls that block in C.",
+)
 @_option("Processes", "--user", help="Name or number to become once the sockets are open.")
 @_option("Processes", "--group", help="Name or number.  [the user's]")
 @_option("Processes", "--umask", help="Octal.")
@@ -231,6 +254,14 @@ def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
     help="common, combined, json, off, or text with %(h)s and the like.",
 )
 @_option("Logs", "--access-log-file", default="-", show_default=True, help="- is standard output; SIGUSR1 reopens it.")
+@_option(
+    "Logs",
+    "--log-syslog",
+    metavar="TO",
+    help="unix:/dev/log or udp:HOST:514: where both logs go in place of standard error and output.",
+)
+@_option("Logs", "--log-syslog-facility", default="daemon", show_default=True, help="Its name.")
+@_option("Logs", "--log-syslog-tag", default="weald", show_default=True, help="The program's name in syslog.")
 @_option("Logs", "--metrics", help="HOST:PORT to serve /metrics on, for Prometheus.")
 @_option(
     "Protocol", "--limit", "limits", multiple=True, metavar="NAME=NUMBER", help="One of docs/http.md; may come again."

@@ -20,6 +20,7 @@ from weald.serve.errors import ConfigError
 from weald.serve.listeners import parse_bind
 from weald.serve.process import find_ids, usable_cores
 from weald.serve.static import parse_static
+from weald.serve.syslog import FACILITIES, parse_syslog
 
 __all__ = [
     "Config",
@@ -67,12 +68,17 @@ class Config:
     hooks: str | None = None  # a module
     error_log: str = "-"  # "-" is standard error as it is
     reload: bool = False  # when a file of the application has changed
+    preload: bool = False  # load the application in the parent process, whose memory the workers share
+    threads: int = 0  # for WSGI applications, in each worker; 0: they run in greenlets
     user: str | None = None
     group: str | None = None
     umask: str | None = None  # octal
     pid_file: str | None = None
     log_level: str = "info"  # the least important lines in the error log: info, warning or error
     error_log_format: str = "text"  # or "json"
+    log_syslog: str | None = None  # "unix:PATH" or "udp:HOST:PORT", in place of standard error and output
+    log_syslog_facility: str = "daemon"
+    log_syslog_tag: str = "weald"
     access_log: str = "off"  # one of LOG_FORMATS, or a format of one's own: see accesslog.line_maker
     access_log_file: str = "-"  # "-" is standard output
     metrics: str | None = None  # where to serve /metrics
@@ -96,6 +102,8 @@ class Config:
         for name, value in (("--socket-mode", self.socket_mode), ("--umask", self.umask)):
             if value is not None and not re.fullmatch("0?[0-7]{1,3}", value):
                 raise ConfigError(f"{name} must be octal, like 660, not {value!r}")
+        if self.preload and self.reload:
+            raise ConfigError("--preload keeps the application that was loaded at the start: it cannot --reload")
         if self.backlog < 1:
             raise ConfigError("--backlog must be a number from 1 on")
         if self.root_path and not re.fullmatch(r"(/[^/?#\s]+)+", self.root_path):
@@ -120,11 +128,7 @@ class Config:
         self.check_static()
         if (self.sni or self.client_ca or self.ciphers) and not self.certfile:
             raise ConfigError("--sni, --client-ca and --ciphers need --certfile")
-        if self.access_log not in LOG_FORMATS and "%(" not in self.access_log:
-            formats = ", ".join(LOG_FORMATS)
-            raise ConfigError(f"no access log format {self.access_log!r}; there are: {formats}, and text with %(h)s …")
-        if self.log_level not in LEVELS or self.error_log_format not in ("text", "json"):
-            raise ConfigError(f"--log-level is one of {', '.join(LEVELS)}, --error-log-format text or json")
+        self.check_logs()
         for name in (
             "graceful_timeout",
             "boot_timeout",
@@ -133,6 +137,7 @@ class Config:
             "max_requests_jitter",
             "max_memory",
             "static_max_age",
+            "threads",
         ):
             if not 0 <= getattr(self, name) < 1e9 and not (name == "max_memory" and getattr(self, name) >= 0):
                 raise ConfigError(f"--{name.replace('_', '-')} must be a number from 0 on")
@@ -158,6 +163,20 @@ class Config:
             found.append((name, value.strip()))
         return found
 
+    def check_logs(self) -> None:
+        """Raises ConfigError."""
+        if self.access_log not in LOG_FORMATS and "%(" not in self.access_log:
+            formats = ", ".join(LOG_FORMATS)
+            raise ConfigError(f"no access log format {self.access_log!r}; there are: {formats}, and text with %(h)s …")
+        if self.log_syslog is not None:
+            parse_syslog(self.log_syslog)
+        if self.log_syslog_facility not in FACILITIES:
+            raise ConfigError(f"--log-syslog-facility is one of {', '.join(FACILITIES)}")
+        if not re.fullmatch(r"[\w.-]{1,32}", self.log_syslog_tag, re.ASCII):
+            raise ConfigError(f"--log-syslog-tag must be a name of up to 32 letters, not {self.log_syslog_tag!r}")
+        if self.log_level not in LEVELS or self.error_log_format not in ("text", "json"):
+            raise ConfigError(f"--log-level is one of {', '.join(LEVELS)}, --error-log-format text or json")
+
     def check_static(self) -> None:
         """Raises ConfigError."""
         taken = {mount.partition("=")[0] for mount in self.mounts}
@@ -177,6 +196,11 @@ class Config:
             if not re.fullmatch("[A-Z]+(-[A-Z]+)*", name):
                 raise ConfigError(f"--methods: {name!r} is no method; they are written GET, POST and so on")
         return frozenset(names)
+
+    def refusal(self) -> tuple[str, bytes]:
+        """The Allow field and the body of a response to a method that is not allowed.  Raises ConfigError."""
+        names = ", ".join(sorted(self.allowed_methods()))
+        return names, f"There are: {names}\n".encode()
 
     def settled(self) -> "Config":
         """With paths that do not change when a worker goes to the application's folder."""
@@ -281,4 +305,6 @@ def load_all(config: Config) -> dict[str, tuple[Any, str]]:
     found = {prefix: (application, interface_of(application)) for prefix, application in applications.items()}
     if config.interface != "auto":
         found[""] = applications[""], config.interface
+    if config.threads and all(interface == "asgi" for _, interface in found.values()):
+        raise ConfigError("--threads is for WSGI applications; an ASGI one has asyncio.to_thread")
     return found

@@ -1,6 +1,7 @@
-"""What `weald serve` says on standard error: how important a line must be, and lines of JSON.
+"""What `weald serve` says on standard error: how important a line must be, lines of JSON, and syslog instead.
 
-Called by: supervisor.py, which also says its own lines here; config.py; wsgi.py, asgi.py, whose servers complain here.
+Called by: supervisor.py, which also says its own lines here; worker.py; config.py; wsgi.py and asgi.py, whose servers
+complain here.
 
 Invariant: with JSON, what one `write` ends with a newline is one line of JSON, a traceback that weald reports included.
 What C code writes to the descriptor itself stays as it is.
@@ -13,9 +14,10 @@ import sys
 import time
 from typing import Any
 
-from weald._core import report
+from weald._core import report, retry_logs
+from weald.serve.syslog import Syslog
 
-__all__ = ["LEVELS", "Records", "Warnings", "choose", "log"]
+__all__ = ["LEVELS", "Records", "Warnings", "choose", "log", "retry", "use_syslog"]
 
 LEVELS = ("info", "warning", "error")
 _chosen = 0  # index of the least important level that is written
@@ -26,7 +28,21 @@ def choose(level: str, as_json: bool) -> None:
     global _chosen
     _chosen = LEVELS.index(level)
     if as_json and not isinstance(sys.stderr, Records):
-        sys.stderr = Records(sys.stderr)
+        sys.stderr = Records(sys.stderr, True)
+
+
+def use_syslog(syslog: Syslog) -> None:
+    """Send to `syslog` what was for standard error."""
+    if not isinstance(sys.stderr, Records):
+        sys.stderr = Records(sys.stderr, False)
+    sys.stderr.syslog = syslog
+
+
+def retry() -> bool:
+    """Write what could not be written before, as far as that is possible now.  Is nothing left?"""
+    written = retry_logs()
+    syslog = sys.stderr.syslog if isinstance(sys.stderr, Records) else None
+    return (syslog is None or syslog.retry()) and written
 
 
 def log(level: str, text: str) -> None:
@@ -40,16 +56,26 @@ def log(level: str, text: str) -> None:
 
 
 class Records(io.TextIOBase):
-    """A standard error that writes lines of JSON to `stream`."""
+    """A standard error in whole lines, of JSON or not, which go to `stream`, or to `syslog` once that is set."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, as_json: bool) -> None:
         self._stream = stream
+        self._as_json = as_json
         self._begun = ""
+        self.syslog: Syslog | None = None
 
     def record(self, level: str, text: str) -> None:
-        """Write one line."""
-        entry = {"time": round(time.time(), 3), "level": level, "pid": os.getpid(), "message": text}
-        self._stream.write(json.dumps(entry) + "\n")
+        """Write one entry."""
+        if self._as_json:
+            entry = {"time": round(time.time(), 3), "level": level, "pid": os.getpid(), "message": text}
+            text = json.dumps(entry)
+        self._put(level, text)
+
+    def _put(self, level: str, text: str) -> None:
+        if self.syslog is not None:
+            self.syslog.send(level, text)
+        else:
+            self._stream.write(text + "\n")
 
     def write(self, text: str) -> int:
         """Write text, which counts as an error, once its line ends.  A line that is a JSON object is left as it is."""
@@ -57,7 +83,7 @@ class Records(io.TextIOBase):
         if text.endswith("\n"):
             whole, self._begun = self._begun.rstrip("\n"), ""
             if _is_object(whole):
-                self._stream.write(whole + "\n")
+                self._put("error", whole)
             elif whole:
                 self.record("error", whole.removeprefix("weald: "))
         return len(text)

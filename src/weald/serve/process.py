@@ -1,5 +1,5 @@
-"""What a service does with its process: the user it becomes, its files of the process id and for standard error, the
-cores it may use.
+"""What a service does with its process: the user it becomes, its files of the process id and for standard error, its
+standard streams, the cores it may use.
 
 Called by: config.py, supervisor.py, worker.py.
 """
@@ -7,11 +7,36 @@ Called by: config.py, supervisor.py, worker.py.
 import grp
 import os
 import pwd
+import sys
 from contextlib import suppress
 
+from weald._core import steady
 from weald.serve.errors import ConfigError
 
-__all__ = ["become", "find_ids", "open_error_log", "remove_pid_file", "usable_cores", "write_pid_file"]
+__all__ = [
+    "become",
+    "find_ids",
+    "open_error_log",
+    "remove_pid_file",
+    "usable_cores",
+    "use_steady_streams",
+    "write_pid_file",
+]
+
+
+def use_steady_streams() -> None:
+    """Have standard output and error take whatever is written, at once: neither may decide about service.
+
+    Where the two, or standard input, are closed, /dev/null takes their places: a connection of that number would get
+    what C code writes there.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number, which is this one
+    sys.stdout = steady(sys.stdout or open(1, "w", closefd=False))
+    sys.stderr = steady(sys.stderr or open(2, "w", closefd=False))
 
 
 def open_error_log(path: str) -> None:

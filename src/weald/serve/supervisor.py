@@ -1,7 +1,7 @@
 """The parent process of `weald serve`: binds, forks the workers, and keeps them: restarts, reloads, stops.
 
-Called by: command.py.  It never loads the application, so each worker it forks begins with the code of the moment,
-and it has no event loop of weald's: it waits in a selector.
+Called by: command.py.  It does not load the application, so each worker it forks begins with the code of the moment,
+unless it is told to (`preload`).  It runs no event loop of weald's: it waits in a selector.
 
 Invariants:
 - The listeners live here and are shared by all workers, so nothing that the kernel has accepted is ever reset, and
@@ -9,6 +9,7 @@ Invariants:
 - A worker is told to stop only when its successor is ready.  A successor that cannot start changes nothing.
 - Whatever is told to stop is gone after `graceful_timeout` and three seconds.
 - Nothing that the system refuses (a fork, a descriptor, a line in a log) ends the service: it is tried again.
+- What waits or yields to greenlets once it is patched is called by its original: a preloaded application is patched.
 """
 
 import atexit
@@ -20,21 +21,27 @@ import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from time import monotonic
 
 from weald import __version__
-from weald._core import report, retry_logs, steady
+from weald._base.originals import get_original
+from weald._core import report
 from weald.serve import errorlog, listeners, systemd, worker
 from weald.serve.config import Config, ConfigError
 from weald.serve.listeners import describe, parse_bind, refuse_newcomers
 from weald.serve.metrics import Metrics
-from weald.serve.process import become, open_error_log, remove_pid_file, write_pid_file
+from weald.serve.process import become, open_error_log, remove_pid_file, use_steady_streams, write_pid_file
+from weald.serve.syslog import Syslog
 from weald.serve.tls import tls_context
 from weald.serve.upgrade import Handover, start_program
 
 __all__ = ["run"]
+
+_fork, _waitpid, _signal = get_original("os", "fork"), get_original("os", "waitpid"), get_original("signal", "signal")
+_Selector = get_original("selectors", "DefaultSelector")
 
 _YOUNG = 10.0  # seconds: a worker that dies sooner is replaced after a pause
 _PAUSE = 1.0
@@ -52,21 +59,6 @@ _SIGNALS = (
 def say(text: str, level: str = "info") -> None:
     """Write a line to standard error."""
     errorlog.log(level, text)
-
-
-def use_steady_streams() -> None:
-    """Have standard output and error take whatever is written, at once: neither may decide about service.
-
-    Where the two, or standard input, are closed, /dev/null takes their places: a connection of that number would get
-    what C code writes there.
-    """
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number, which is this one
-    sys.stdout = steady(sys.stdout or open(1, "w", closefd=False))
-    sys.stderr = steady(sys.stderr or open(2, "w", closefd=False))
 
 
 @dataclass(eq=False)
@@ -102,9 +94,7 @@ class Supervisor:
         self.own_listeners: list[socket.socket] = []  # those that end with us
         self.paths: list[str] = []  # of our Unix sockets
         for bind in () if inherited else config.binds:
-            found = self.handover.take(bind) or listeners.bind_address(
-                bind, config.backlog, int(config.socket_mode, 8)
-            )
+            found = self.handover.take(bind) or listeners.bind_address(bind, config.backlog, int(config.socket_mode, 8))
             self.named[bind] = found
             self.listeners += found
             address = parse_bind(bind)
@@ -125,7 +115,7 @@ class Supervisor:
         self.next_program = 0  # the process that is to take our place
         self.resting = False  # have the workers been stopped, while the next program serves?
         self.children: dict[int, Child] = {}
-        self.selector = selectors.DefaultSelector()
+        self.selector: selectors.BaseSelector  # made late: patching reaches those that are there
         self.restarts: list[tuple[float, int]] = []  # when to start a slot's worker again
         self.retry_at = 0.0  # when to try again what the system has refused; 0: nothing has been
         self.failures = 0  # workers in a row that did not start
@@ -138,6 +128,17 @@ class Supervisor:
         self.reload_began = 0.0  # 0: none is under way
         self.kept = 0  # workers that go on because their successors did not start
         self.logs_wait = False  # is there something that could not be written yet?
+        self.applications: worker.Applications | None = None  # preloaded ones
+
+    def preload(self) -> None:
+        """Load the application for all workers to come.  Raises ConfigError, or what it raises."""
+        try:
+            self.applications = worker.preload(self.config)
+        except BaseException:
+            self.remove_sockets()
+            raise
+        if len(os.listdir("/proc/self/task")) > 1:
+            say("the application has started threads as it was loaded: with --preload, no worker has them", "warning")
 
     # ---------------------------------------------------------------- children
 
@@ -150,7 +151,7 @@ class Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         try:
-            pid = os.fork()
+            pid = _fork()
         except OSError as error:
             ours.close()
             theirs.close()
@@ -183,11 +184,11 @@ class Supervisor:
         try:
             signal.set_wakeup_fd(-1)
             for number in _SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
+                _signal(number, signal.SIG_DFL)
             # Ctrl-C reaches the whole group of processes; the parent tells us what to do about it.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            _signal(signal.SIGINT, signal.SIG_IGN)
             for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
-                signal.signal(number, signal.SIG_IGN)
+                _signal(number, signal.SIG_IGN)
             self.selector.close()
             ours.close()
             for child in self.children.values():
@@ -202,7 +203,7 @@ class Supervisor:
                 for fd in self.stacks:
                     if fd != stack:
                         os.close(fd)
-                status = worker.run(self.config, self.listeners, theirs, self.metrics, slot, stack)
+                status = worker.run(self.config, self.listeners, theirs, self.metrics, slot, stack, self.applications)
         except BaseException:
             report(traceback.format_exc())
         finally:
@@ -223,10 +224,8 @@ class Supervisor:
 
     def kill(self, child: Child, number: int) -> None:
         """Send the child signal `number`, if it still exists."""
-        try:
+        with suppress(ProcessLookupError):
             os.kill(child.pid, number)
-        except ProcessLookupError:
-            pass
 
     def on_message(self, child: Child) -> None:
         """A child says something."""
@@ -285,7 +284,7 @@ class Supervisor:
         """Take note of all children that have ended."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = _waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:
@@ -352,7 +351,7 @@ class Supervisor:
             self.resting = False
             self.start_all()
             return
-        say("reloading")
+        say("reloading" if self.applications is None else "new workers, with the application that was preloaded")
         self.reload_began, self.kept = monotonic(), 0
         systemd.notify("RELOADING=1")
         self.generation += 1
@@ -471,11 +470,11 @@ class Supervisor:
 
     def run(self) -> int:
         """Until all is over; the exit status."""
-        woken, waker = socket.socketpair()
+        self.selector, (woken, waker) = _Selector(), socket.socketpair()
         for sock in (woken, waker):
             sock.setblocking(False)
         for name in _SIGNALS:
-            signal.signal(name, lambda *_: None)  # what counts is the byte in the wakeup socket
+            _signal(name, lambda *_: None)  # what counts is the byte in the wakeup socket
         signal.set_wakeup_fd(waker.fileno())
         self.selector.register(woken, selectors.EVENT_READ, None)
         self.start_all()
@@ -492,7 +491,7 @@ class Supervisor:
                     self.on_signal(number)
             self.reap()
             self.enforce_deadlines()
-            self.logs_wait = not retry_logs()
+            self.logs_wait = not errorlog.retry()
             self.look_after_parent()
         return self.status
 
@@ -557,6 +556,9 @@ def run(config: Config) -> int:
     errorlog.choose(config.log_level, config.error_log_format == "json")
     config = config.settled()
     tls_context(config)  # what is wrong with a certificate is told once, not by each worker
+    syslog = None
+    if config.log_syslog is not None and config.error_log == "-":
+        syslog = Syslog(config.log_syslog, config.log_syslog_facility, config.log_syslog_tag)
     supervisor = Supervisor(config)
     open_error_log(config.error_log)
     # With the sockets open; what is written from here on, and what the workers load, is the user's.
@@ -566,6 +568,10 @@ def run(config: Config) -> int:
         write_pid_file(config.pid_file + ".2" if supervisor.handover.parent_is_there() else config.pid_file)
     try:
         become(config.user, config.group)
+        if config.preload:
+            supervisor.preload()
+        if syslog is not None:
+            errorlog.use_syslog(syslog)
         return supervisor.run()
     finally:
         if config.pid_file:
@@ -582,12 +588,7 @@ def check(config: Config) -> None:
         (*config.binds, *([config.metrics] if config.metrics else [])), config.backlog
     ):
         say(f"{bind} is in use, by the running service perhaps")
-    if config.patch:
-        from weald import monkey
-
-        monkey.patch_all()
-    os.chdir(config.directory)
-    sys.path.insert(0, os.getcwd())
+    worker.prepare(config)
     from weald.serve.accesslog import check_writable, line_maker
     from weald.serve.config import load_all
 

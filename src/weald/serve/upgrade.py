@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Iterable, Mapping
 
+from weald._base.originals import get_original
 from weald._core import report
 
 __all__ = ["Handover", "start_program"]
@@ -56,13 +57,13 @@ def start_program(sockets: Mapping[str, Iterable[socket.socket]], signals: Itera
     Raises OSError if the system refuses a process.
     """
     fds = {name: [sock.fileno() for sock in found] for name, found in sockets.items()}
-    pid = os.fork()
+    pid: int = get_original("os", "fork")()
     if pid:
         return pid
     try:
         signal.set_wakeup_fd(-1)
         for number in signals:
-            signal.signal(number, signal.SIG_DFL)
+            get_original("signal", "signal")(number, signal.SIG_DFL)
         for numbers in fds.values():
             for fd in numbers:
                 os.set_inheritable(fd, True)

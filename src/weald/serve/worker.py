@@ -1,11 +1,12 @@
 """A worker of `weald serve`: loads the application, serves, and stops in order.
 
-Called by: supervisor, in a forked child, with the listeners and a socket to the parent.  On that socket it says, a byte
-each: `r` ready, `.` still turning, `x` replace me, `c` files have changed.  Its end means that the parent is gone: the
-worker stops, too.
+Called by: supervisor, in a forked child, with the listeners and a socket to the parent; `prepare` and `preload` in the
+parent.  On that socket it says, a byte each: `r` ready, `.` still turning, `x` replace me, `c` files have changed.  Its
+end means that the parent is gone: the worker stops, too.
 """
 
 import faulthandler
+import gc
 import os
 import random
 import resource
@@ -16,10 +17,11 @@ import traceback
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from weald._core import monotonic, report, retry_logs
+from weald._core import monotonic, report
 from weald.http.forwarded import Trusted
+from weald.serve import errorlog
 from weald.serve.changes import Watch
 from weald.serve.config import Config, load_all, load_module
 from weald.serve.errors import ConfigError
@@ -27,9 +29,15 @@ from weald.serve.metrics import BEAT, BUCKETS, LAG, LAG_MAX, MEMORY, STARTS, Met
 from weald.serve.process import open_error_log
 from weald.serve.tls import tls_context
 
-__all__ = ["run", "serve_metrics"]
+if TYPE_CHECKING:
+    from weald.serve.accesslog import AccessLog
+
+__all__ = ["Hooks", "prepare", "preload", "run", "serve_metrics"]
+
+Applications = dict[str, tuple[Any, str]]  # and their interfaces, by prefix
 
 _PAGE = resource.getpagesize()
+_SERVERS = ("weald.serve.wsgi", "weald.serve.asgi")  # loaded by name, once the process is patched
 
 # From Python 3.15 on traceback imports what it prints with when it first prints; that needs a descriptor to spare.
 try:
@@ -39,25 +47,28 @@ except RuntimeError:
 
 
 def run(
-    config: Config, listeners: list[socket.socket], parent: socket.socket, metrics: Metrics, slot: int, stack: int
+    config: Config,
+    listeners: list[socket.socket],
+    parent: socket.socket,
+    metrics: Metrics,
+    slot: int,
+    stack: int,
+    applications: Applications | None = None,
 ) -> int:
     """Serve until told to stop; the process's exit status.
 
     `stack` is the descriptor of a file that gets the process's stacks if it takes too long, which ends it.
+    `applications` are those that the parent process has loaded.
     """
     if config.boot_timeout:
         faulthandler.dump_traceback_later(config.boot_timeout, exit=True, file=stack)
-    if config.patch:
-        from weald import monkey
-
-        monkey.patch_all()
+    if applications is None:
+        prepare(config)
     watch = Watch() if config.reload and slot == 0 else None  # one is enough, and all would ask for a reload each
-    os.chdir(config.directory)
-    sys.path.insert(0, os.getcwd())
     try:
         hooks = Hooks(config.hooks)
         hooks.call("post_fork", slot)
-        worker = Worker(config, listeners, parent, metrics, slot, load_all(config), stack)
+        worker = Worker(config, listeners, parent, metrics, slot, applications or load_all(config), stack)
         worker.start(watch)
         hooks.call("worker_ready", slot)
     except ConfigError as error:
@@ -72,6 +83,36 @@ def run(
     except Exception:
         report(traceback.format_exc())
     return status
+
+
+def prepare(config: Config) -> None:
+    """Make this process one that an application can be loaded in."""
+    if config.patch:
+        from weald import monkey
+
+        monkey.patch_all()
+    os.chdir(config.directory)
+    sys.path.insert(0, os.getcwd())
+
+
+def preload(config: Config) -> Applications:
+    """Load the applications, in the parent process, and keep the garbage collector of its children off their pages.
+
+    It marks each object that it looks at, which would copy the page.  Raises ConfigError, or what they raise.
+    """
+    gc.disable()  # what is freed now would leave room, which children would write to
+    try:
+        if config.boot_timeout:
+            faulthandler.dump_traceback_later(config.boot_timeout, exit=True)
+        prepare(config)
+        applications = load_all(config)
+        for name in _SERVERS:
+            import_module(name)
+        faulthandler.cancel_dump_traceback_later()
+        gc.freeze()
+        return applications
+    finally:
+        gc.enable()
 
 
 class Hooks:
@@ -106,12 +147,11 @@ class Worker:
         parent: socket.socket,
         metrics: Metrics,
         slot: int,
-        applications: dict[str, tuple[Any, str]],
+        applications: Applications,
         stack: int,
     ) -> None:
         from weald import socket as cooperative
         from weald._core import Event
-        from weald.serve.accesslog import LogFile
         from weald.serve.fair import Share
 
         self.config, self.slot = config, slot
@@ -120,7 +160,7 @@ class Worker:
         self.stopping = Event()
         self.parent = cooperative.socket(fileno=parent.detach())
         self.retire_at = config.max_requests + random.randint(0, config.max_requests_jitter)
-        self.log: LogFile | None = LogFile(config.access_log_file) if config.access_log != "off" else None
+        self.log: AccessLog | None = access_log(config)
         options: dict[str, Any] = {}
         # Not having h2 is no reason to refuse HTTP/1.1.
         http2 = config.http2 and find_spec("h2") is not None
@@ -131,9 +171,9 @@ class Worker:
         balancers = Trusted(config.proxy_protocol) if config.proxy_protocol is not None else None
         servers: Any
         if all(interface == "wsgi" for _, interface in applications.values()) and not config.mounts:
-            servers = import_module("weald.serve.wsgi")
+            servers = import_module(_SERVERS[0])
         else:
-            servers = import_module("weald.serve.asgi")
+            servers = import_module(_SERVERS[1])
         self.lifespans: Any = servers.lifespans(applications, config)
         self.servers = servers.servers(
             applications, config, self.log, self.lifespans, listeners, (share, balancers), http2=http2, **options
@@ -222,7 +262,9 @@ class Worker:
             old = (config.max_requests and self.served() >= self.retire_at) or (
                 config.max_memory and memory > config.max_memory
             )
-            retry_logs()
+            errorlog.retry()
+            if self.log is not None and config.log_syslog is not None:
+                self.log.flush()
             try:
                 self.parent.sendall(b"x" if old else b".")
             except OSError:
@@ -241,6 +283,18 @@ class Worker:
         if self.log is not None:
             self.log.flush()
         return 0
+
+
+def access_log(config: Config) -> "AccessLog | None":
+    """Where the access log's lines go; None: there is none.  Raises ConfigError."""
+    from weald.serve.accesslog import LogFile, SyslogLines
+    from weald.serve.syslog import Syslog
+
+    if config.access_log == "off":
+        return None
+    if config.log_syslog is not None and config.access_log_file == "-":
+        return SyslogLines(Syslog(config.log_syslog, config.log_syslog_facility, config.log_syslog_tag, LogFile.limit))
+    return LogFile(config.access_log_file)
 
 
 def resident(statm: int) -> int:

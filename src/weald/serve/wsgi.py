@@ -9,13 +9,15 @@ from typing import Any
 from weald.http.forwarded import Forwarded, Trusted
 from weald.http.logs import make_log
 from weald.pywsgi import WSGIHandler
-from weald.serve.accesslog import LogFile, line_maker
+from weald.serve.accesslog import AccessLog, line_maker
 from weald.serve.config import Config
 from weald.serve.errorlog import Warnings
 from weald.serve.fair import FairServer
 from weald.serve.static import Static, parse_static
+from weald.serve.threads import threaded
+from weald.threadpool import ThreadPool
 
-__all__ = ["added_environ", "dressed", "handler_class", "lifespans", "servers", "static_folders"]
+__all__ = ["added_environ", "completed", "dressed", "handler_class", "lifespans", "servers", "static_folders"]
 
 
 def lifespans(applications: dict[str, tuple[Any, str]], config: Config) -> None:
@@ -25,14 +27,15 @@ def lifespans(applications: dict[str, tuple[Any, str]], config: Config) -> None:
 def servers(
     applications: dict[str, tuple[Any, str]],
     config: Config,
-    log: LogFile | None,
+    log: AccessLog | None,
     lifespans: None,
     listeners: list[socket.socket],
     fair: tuple[Any, Any],
     **options: Any,
 ) -> list[FairServer]:
     """The servers of `listeners`; `fair` is what a FairServer wants."""
-    application = dressed(with_static(applications[""][0], config), config)
+    pool = ThreadPool(config.threads) if config.threads else None
+    application = dressed(with_static(threaded(applications[""][0], pool), config), config)
     environ = {**added_environ(config), "SCRIPT_NAME": config.root_path}
     return [
         FairServer(
@@ -85,7 +88,7 @@ def added_environ(config: Config) -> dict[str, Any]:
     return added
 
 
-def handler_class(config: Config, log: LogFile | None) -> type[WSGIHandler]:
+def handler_class(config: Config, log: AccessLog | None) -> type[WSGIHandler]:
     """The handler that logs as `config` says."""
     if log is None:
         return WSGIHandler
@@ -96,6 +99,12 @@ def handler_class(config: Config, log: LogFile | None) -> type[WSGIHandler]:
             write(line(self))
 
     return Logging
+
+
+def completed(fields: list[Any], added: list[Any]) -> list[Any]:
+    """Return `fields`, and those of `added` whose names are not among them: (name, value) of one type of strings."""
+    have = {name.lower() for name, _ in fields}
+    return [*fields, *(field for field in added if field[0].lower() not in have)]
 
 
 def dressed(application: Any, config: Config, root: str | None = None) -> Any:
@@ -114,22 +123,21 @@ def dressed(application: Any, config: Config, root: str | None = None) -> Any:
         application = below
     methods = config.allowed_methods()
     if methods:
-        allowed, names = application, ", ".join(sorted(methods))
+        allowed, (names, body) = application, config.refusal()
 
         def for_methods(environ: dict[str, Any], start_response: Any) -> Any:
             if environ["REQUEST_METHOD"] in methods:
                 return allowed(environ, start_response)
             start_response("405 Method Not Allowed", [("Allow", names), ("Content-Type", "text/plain")])
-            return [f"There are: {names}\n".encode()]
+            return [body]
 
         application = for_methods
     if config.headers:
-        served, added = application, [(name.lower(), (name, value)) for name, value in config.fields()]
+        served, added = application, config.fields()
 
         def with_fields(environ: dict[str, Any], start_response: Any) -> Any:
             def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-                have = {name.lower() for name, _ in headers}
-                return start_response(status, [*headers, *(field for name, field in added if name not in have)], *rest)
+                return start_response(status, completed(headers, added), *rest)
 
             return served(environ, start)
 
