@@ -205,7 +205,7 @@ cdef class Call:
         return {"type": "http.request", "body": body, "more_body": False}
 
     cdef int give(self, dict message) except -1:
-        """Give `message` to who asks first; if nobody does any more, to who asks next."""
+        """Give `message` to the first `receive` that waits; keep it for the next one if none does."""
         if message["type"] == "http.disconnect" or message["type"] == "websocket.disconnect":
             self.left = True
         while self.asking:
@@ -213,7 +213,7 @@ cdef class Call:
             if not future.done():
                 future.set_result(message)
                 if self.left:
-                    continue  # all are told
+                    continue  # all get it
                 return 0
         if not self.left:
             self.kept = message

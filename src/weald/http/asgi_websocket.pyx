@@ -8,7 +8,7 @@ application has not asked for yet, so that a client that leaves is noticed.
 
 Invariants:
 - One greenlet reads, the connection's; what the application sends is sent by the greenlet that it runs in.
-- A client is told how it ended: what the application says, 1000 if it just returns, 1011 if it fails.
+- The client gets a close code: the application's, 1000 if it just returns, 1011 if it fails.
 """
 
 from weald._core.hub cimport current_greenlet

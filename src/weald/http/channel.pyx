@@ -208,7 +208,7 @@ cdef class Http1Channel(Channel):
                 self.socket, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), 0)
         else:
             self.descriptor.timeout = None if timeout < 0.0 else timeout
-            count = self.socket.recv_into(buffer)
+            count = self.socket.recv_into(buffer, PyByteArray_GET_SIZE(buffer))  # the size spares it a look
         if not count:
             # A server that stops ends the reading of idle connections: then the client's own end is yet to come.
             self.linger = self.state.draining

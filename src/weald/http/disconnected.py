@@ -2,10 +2,9 @@
 
 Called by: channel.pyx and http2_stream.py, which make one for each connection or stream; applications.
 
-Nobody watches a connection until somebody asks, so a request that does not ask pays nothing for it.  A client counts as
-gone when its side of the connection has ended, also in an orderly way: what HTTP clients close, they close for good.
-A write after that still reaches a client that has closed only its own direction; it fails as soon as the client's
-system refuses it.
+A connection is not watched until the application asks, so a request that does not ask pays nothing for it.  A client
+counts as gone when its side of the connection has ended, also in an orderly way: HTTP clients close both directions at
+once.  A write after that still reaches a client that has not; it fails as soon as the client's system refuses it.
 """
 
 import errno
@@ -46,7 +45,7 @@ class Disconnected:
             if left is not None and left <= 0:
                 return False
             if state & POLLIN:
-                # Bytes that nobody reads yet, such as a further request: no event would tell the end from them.
+                # Unread bytes, such as a further request: events cannot tell them from the end.
                 sleep(pause if left is None else min(pause, left))
                 pause = min(pause * 2, _PATIENCE)
             else:

@@ -2,7 +2,7 @@
 
 Called by: weald.serve.
 
-Middleware, of WSGI and of ASGI, that believes the fields of proxies it is told of and removes everybody else's, so that
+Middleware, of WSGI and of ASGI, that believes the fields of proxies it knows and removes those of all others, so that
 applications see one truth: REMOTE_ADDR, wsgi.url_scheme and HTTP_HOST (ASGI: client, scheme and host) are the client's.
 
 Invariants:

@@ -59,7 +59,7 @@ def next_frame(bytes data, Py_ssize_t at, bint alone, Py_ssize_t longest):
         if have < head:
             return 0, None
         if head == 10 and text[2] & 0x80:
-            return at + head, None  # wsproto minds it
+            return at + head, None  # wsproto refuses it
         size = 0
         for i in range(2, head):
             size = size << 8 | text[i]

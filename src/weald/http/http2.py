@@ -141,7 +141,7 @@ class Http2Connection:
             events = self._h2.receive_data(data)
         except H2ProtocolError:
             return False  # h2 has made the GOAWAY
-        # Bytes are charged for until what they belong to is complete, and for good if h2 reports no event for them.
+        # Bytes count until what they belong to is complete; those for which h2 reports no event count for ever.
         forgiven = min(self._writer.forgiven, len(data))
         self._writer.forgiven -= forgiven
         self._owed = max(self._owed + (len(data) - forgiven) / _UNIT - sum(map(_worth, events)), 0.0)
@@ -270,7 +270,7 @@ class Http2Connection:
                     stream.close()
         finally:
             del self.streams[stream_id]
-            # What nobody has read is given back to the connection's window.
+            # Unread bytes are given back to the connection's window.
             self._writer.give_back(stream.counted)
             stream.counted = 0
             stream.body.clear()

@@ -197,7 +197,7 @@ class FrameWriter:
         self.flush()
 
     def give_back(self, size: int) -> None:
-        """Give `size` bytes that nobody reads back to the connection's window.  Somebody has to `flush` that."""
+        """Give `size` bytes that are not read back to the connection's window.  The caller must `flush` that."""
         if size and not self.closed:
             self._h2.increment_flow_control_window(size)
 
@@ -216,12 +216,12 @@ class FrameWriter:
         try:
             self.flush()
         except OSError:
-            pass  # whoever reads finds out
+            pass  # the next read raises
 
     def end_request(self, stream_id: int) -> None:
         """Tell the client that the response is complete and the rest of its request is of no use (section 8.1).
 
-        It is told some seconds later: some clients take that for a failure, and drop a response they have not read yet.
+        The reset is sent some seconds later: some clients take it for a failure, and drop a response that is not read.
         """
         Greenlet.spawn_later(self.limits.linger_timeout, self.reset, stream_id, ErrorCodes.NO_ERROR)
 
@@ -259,7 +259,7 @@ class Stream(Channel):
         self.framed = True
         self.news = Event()
         self.body = bytearray()  # what has come of the request's body and is not read yet
-        self.counted = 0  # bytes of flow control that `body` stands for: with the padding of its frames
+        self.counted = 0  # bytes of flow control that `body` used, with the padding of its frames
         self.trailers: list[tuple[bytes, bytes]] = []
         self.length = CHUNKED  # bytes of body that the head promises, or CHUNKED
         self.received = 0  # bytes
@@ -286,7 +286,7 @@ class Stream(Channel):
         elif self.body or not self.ended:
             self._writer.end_request(self._id)
         if self.lost is None:
-            self.fail("the request has ended")  # somebody may still be waiting for its body
+            self.fail("the request has ended")  # a reader may still wait for its body
 
     def _wait(self, timeout: float) -> bool:
         """Park until there are news.  Return False after `timeout` seconds."""

@@ -1,10 +1,10 @@
-"""An ASGI application's lifespan (ASGI 3, lifespan spec 2.0): it is told that the server starts and ends.
+"""An ASGI application's lifespan (ASGI 3, lifespan spec 2.0): the server tells it when it starts and ends.
 
 Called by: asgi_server.py; weald.asgi, which exports StartupError.
 
 Invariants:
 - The application's task lives from `start` to `stop`, on the loop that its requests run on.
-- What goes wrong is told once: by an exception of `start`, or by a line in the error log.
+- A failure is reported once: by an exception of `start`, or by a line in the error log.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Lifespans:
     """Lifespans(applications, mode, error_log): those of `applications`, which are ASGI applications by name.
 
     For what several servers serve: each is given the same `Lifespans`, which the program starts before and stops after
-    them.  `mode`: "on"; "off": the applications are told nothing; "auto": one that does not take it (Django's, say)
+    them.  `mode`: "on"; "off": the applications get no events; "auto": one that does not take it (Django's, say)
     goes without.  `states` is what each has put there for its requests, None if it goes without.
     """
 

@@ -9,7 +9,7 @@ then for that one's `body` until that ends.
 
 Invariants:
 - A head has two judges: it is handed to llhttp (through httptools) only when it is complete and `well_formed` by the
-  grammar of RFC 9112 as a whole, and what llhttp then minds is refused as well.  llhttp by itself lets pass: empty
+  grammar of RFC 9112 as a whole, and what llhttp then rejects is refused as well.  llhttp by itself lets pass: empty
   lines and bare LF in front of a request line, further spaces in it, other protocols and versions, unknown transfer
   codings, any number of Host fields, bodies of any length.
 - The fields are cut out here, where the grammar has found them: through httptools each would cost a call into Python.
@@ -368,7 +368,7 @@ cdef class HeadParser:
         return 0
 
     cdef object new(self):
-        self.http = http = httptools.HttpRequestParser(None)  # nobody to tell what it finds: its verdict is wanted
+        self.http = http = httptools.HttpRequestParser(None)  # no callbacks: only whether it raises counts
         return http
 
     cdef int judge_anew(self, bytes head) except -1:
@@ -384,7 +384,7 @@ cdef class HeadParser:
                 raise ProtocolError(501, "this is no proxy") from None
         except httptools.HttpParserInvalidMethodError:
             self.http = None
-            # RFC 9110 section 9.1: 501 for a method nobody here knows.
+            # RFC 9110 section 9.1: 501 for an unknown method.
             raise ProtocolError(501, "unknown method") from None
         except httptools.HttpParserError as error:
             self.http = None
@@ -522,7 +522,7 @@ cdef class RequestStream:
     """RequestStream(parser): one connection's side.
 
     `feed`, then `next_request`, then `body` until it returns None, then the next request.  After a ProtocolError, and
-    when the connection changes its protocol, it must not be used any more; `rest` then is what nobody has read.
+    when the connection changes its protocol, it must not be used any more; `rest` then returns the unread bytes.
     """
 
     def __init__(self, HeadParser parser):
@@ -550,7 +550,7 @@ cdef class RequestStream:
         return self.unread()
 
     def rest(self, limit=None):
-        """Take what is unread (`limit` bytes at most), for whoever reads the connection from now on."""
+        """Take what is unread (`limit` bytes at most), for other code that reads the connection from now on."""
         return self.take(self.pending if limit is None else limit)
 
     cpdef Request next_request(self):
@@ -594,7 +594,7 @@ cdef class RequestStream:
         return self.next_request()
 
     cdef int check_incomplete(self) except -1:
-        """Refuse what cannot become a head, so that nobody waits for its end."""
+        """Refuse what cannot become a head, instead of waiting for its end."""
         cdef bytes buffer = self.buffer
         cdef Py_ssize_t size = len(buffer)
         cdef Py_ssize_t start = self.start

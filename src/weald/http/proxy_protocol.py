@@ -3,7 +3,7 @@
 Called by: weald.serve.fair.
 
 The rules are those of https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt, section 2.  A header is expected of
-peers one is told of, and only of those: to guess whether there is one would let any client say who it is.
+known peers, and only of those: guessing whether there is one would let any client claim any address.
 """
 
 import ipaddress

@@ -105,7 +105,7 @@ class HTTPServer(StreamServer):
         """Stop without failing a request.  Return True if all connections have ended within `timeout` seconds.
 
         Connections in the listener's backlog are served.  A connection that sends one more request gets its response,
-        and is told to connect anew; one that is still idle after `patience` seconds is closed.  Those that are left in
+        and `Connection: close`; one that is still idle after `patience` seconds is closed.  Those that are left in
         the end are cut off.
         """
         start = monotonic()

@@ -381,7 +381,7 @@ _UPGRADE = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
 def _is_own(origin: str, environ: dict[str, Any]) -> bool:
     """Return whether a page of `origin` is this server's own: of the same scheme, host and port (RFC 6454).
 
-    A page that came by TLS counts as ours if this server speaks without TLS: then somebody in front takes it off.
+    A page that came by TLS counts as ours if this server speaks without TLS: then a proxy in front ends it.
     """
     try:
         parts = urlsplit(origin)
@@ -414,7 +414,7 @@ def _check(environ: dict[str, Any], origins: Any) -> None:
     origin = environ.get("HTTP_ORIGIN")
     if origin is None or origins == "*":
         return
-    # Section 10.2: a browser sends cookies to us from anybody's page, and says from whose.
+    # Section 10.2: a browser sends our cookies along from any page, and names that page's origin.
     allowed = origin in origins if origins is not None else _is_own(origin, environ)
     if not allowed:
         raise HandshakeError("403 Forbidden", f"not from {origin}")
@@ -509,7 +509,7 @@ def application(
             with websocket:
                 handler(websocket)
         except Closed:
-            pass  # a client that has left is nobody's error
+            pass  # that a client leaves is no error
         return []
 
     return serve

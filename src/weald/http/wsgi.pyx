@@ -230,7 +230,7 @@ cdef class WSGIExchange(Exchange):
         self.number += 1
         if self.streamed is not None:
             if self.reading:
-                self.close_connection = True  # somebody waits for the client, and would get what comes next
+                self.close_connection = True  # a reader still waits, and would get the next request's bytes
             self.streamed.seal()
             self.streamed = None
         if self.lent:
@@ -241,7 +241,7 @@ cdef class WSGIExchange(Exchange):
         return 0
 
     cdef object start(self, status, headers, exc_info):
-        """`start_response`; None stands for the usual `write`."""
+        """`start_response`; returns None instead of the usual `write`."""
         self.begin(status, headers, exc_info)
 
     def start_response(self, status, headers, exc_info=None):
@@ -326,7 +326,7 @@ class _ConnectionFile(io.RawIOBase):
     """The bytes of a connection that changes its protocol: those that were read already, then the socket's.
 
     There are none before the response says that the protocol changes: a request that asks for another protocol has no
-    body, and reading one must not wait.  Once somebody has read bytes here, the connection serves no further request.
+    body, and reading one must not wait.  Once bytes were read here, the connection serves no further request.
     """
 
     def __init__(self, WSGIExchange exchange):
@@ -356,7 +356,7 @@ class _ConnectionFile(io.RawIOBase):
         return self._sock.recv_into(buffer)
 
     def unread(self, reader):
-        """Return what `reader`, which reads from here, has read and not given to anybody yet."""
+        """Return what `reader`, which reads from here, has buffered."""
         self._dry = True
         try:
             return reader.read1(READER_SIZE)

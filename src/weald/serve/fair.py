@@ -2,9 +2,9 @@
 
 Called by: worker.py, wsgi.py, asgi.py.
 
-The kernel wakes whoever waits for a listener; a worker that is busy, hangs or loads does not wait, and so holds up
-nobody.  But whoever wakes first could take all connections of a burst, and keep them.  So each worker tells the others
-how many it has, and one that has more than the others leaves the next to them for a moment.
+The kernel wakes a worker that waits for a listener; one that is busy, hangs or loads does not wait, so it delays no
+connection.  But the first to wake could take all connections of a burst, and keep them.  So each worker tells the
+others how many it has, and one that has more than the others leaves the next to them for a moment.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from weald.serve.metrics import BEAT, CONNECTIONS, Metrics
 __all__ = ["Fair", "FairServer", "Share"]
 
 _PAUSE = 0.002  # seconds that a worker leaves to the others
-_AT_ONCE = 16  # how many to take without a further pause, once nobody else has
+_AT_ONCE = 16  # how many to take without a further pause, once the others have not taken them
 _RECENT = 2.5  # seconds: who has not turned for longer is counted out
 _LOOK = 0.005  # seconds between looks at the others' numbers
 

@@ -3,7 +3,7 @@
 Called by: supervisor.py, config.py.
 
 One listener for each address is shared by all workers, so that a connection is accepted by whichever worker is free:
-one that computes, hangs, loads or cannot start holds up nobody.  (Listeners of their own in an SO_REUSEPORT group,
+one that computes, hangs, loads or cannot start delays no connection.  (Listeners of their own in an SO_REUSEPORT group,
 which the kernel fills without a look at who accepts, had half of all connections wait for a stuck worker of two.)
 """
 

@@ -94,7 +94,7 @@ def find_ids(user: str | None, group: str | None) -> tuple[int | None, int | Non
 
 
 def become(user: str | None, group: str | None) -> None:
-    """Be `user` and `group` from here on, for good.  Raises ConfigError."""
+    """Become `user` and `group`, without a way back.  Raises ConfigError."""
     uid, gid, name = find_ids(user, group)
     try:
         if gid is not None and gid != os.getegid():

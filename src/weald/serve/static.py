@@ -7,7 +7,7 @@ there is no TLS and no HTTP/2.
 
 Invariants:
 - Nothing outside of the folder is sent: a path has no empty, "." or ".." segment, and where a symbolic link leads is
-  looked at on the file that was opened, so nobody can exchange it in between.
+  looked at on the file that was opened, so it cannot be exchanged in between.
 - Nothing hidden is sent (names that begin with a dot, but for ".well-known"), nor what is no regular file.
 """
 

@@ -7,7 +7,7 @@ Invariants:
 - The listeners live here and are shared by all workers, so nothing that the kernel has accepted is ever reset, and
   a worker that does not accept leaves connections to the others.
 - A worker is told to stop only when its successor is ready.  A successor that cannot start changes nothing.
-- Whatever is told to stop is gone after `graceful_timeout` and three seconds.
+- A child that is told to stop is gone after `graceful_timeout` and three seconds.
 - Nothing that the system refuses (a fork, a descriptor, a line in a log) ends the service: it is tried again.
 - What waits or yields to greenlets once it is patched is called by its original: a preloaded application is patched.
 """
@@ -98,7 +98,7 @@ class Supervisor:
             self.named[bind] = found
             self.listeners += found
             address = parse_bind(bind)
-            if not isinstance(address, int):  # a descriptor that was open already is somebody else's, too
+            if not isinstance(address, int):  # a descriptor that was open already belongs to another process, too
                 self.own_listeners += found
             if isinstance(address, str) and not address.startswith("\0"):  # an abstract name is no file
                 self.paths.append(address)
@@ -343,7 +343,7 @@ class Supervisor:
         os.lseek(fd, 0, os.SEEK_SET)
         return said
 
-    # ---------------------------------------------------------------- what we are told
+    # ---------------------------------------------------------------- signals and reloads
 
     def reload(self) -> None:
         """Replace each worker by one with the code of now; start them again, if they rest."""
@@ -555,7 +555,7 @@ def run(config: Config) -> int:
     use_steady_streams()
     errorlog.choose(config.log_level, config.error_log_format == "json")
     config = config.settled()
-    tls_context(config)  # what is wrong with a certificate is told once, not by each worker
+    tls_context(config)  # a bad certificate is reported once, not by each worker
     syslog = None
     if config.log_syslog is not None and config.error_log == "-":
         syslog = Syslog(config.log_syslog, config.log_syslog_facility, config.log_syslog_tag)

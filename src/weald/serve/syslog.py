@@ -6,7 +6,7 @@ logging.handlers.SysLogHandler waits for a daemon that takes nothing, and loses 
 
 Invariants:
 - Sending never waits and never raises.  What the system does not take now (no daemon is there, its queue is full) is
-  kept, up to a limit, and tried again with the next line or `retry`; how many lines were lost beyond it is told.
+  kept, up to a limit, and tried again with the next line or `retry`; a line says how many were lost beyond it.
 - A datagram is one line: daemons show what is behind a newline in many ways.
 """
 

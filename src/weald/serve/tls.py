@@ -64,7 +64,7 @@ def _context(config: Config, certfile: str, keyfile: str | None, http2: bool) ->
 
 
 def _password(config: Config, keyfile: str) -> str:
-    """The key's password: asked for only if the key has one.  Raises ConfigError, so that nobody is prompted."""
+    """The key's password: read only if the key has one.  Raises ConfigError, instead of a prompt."""
     if not config.key_password_file:
         raise ConfigError(f"the key {keyfile} has a password: give it in --key-password-file")
     try:
