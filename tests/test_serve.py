@@ -643,7 +643,10 @@ def test_a_datagram_socket_is_no_listener(folder: Path) -> None:
 
 def test_parse_bind() -> None:
     assert parse_bind(":80") == ("", 80)
+    assert parse_bind("*:80") == ("", 80)
     assert parse_bind("[::1]:80") == ("::1", 80)
+    assert parse_bind("[fe80::1%lo]:80") == ("fe80::1%lo", 80)
+    assert parse_bind("unix:@name") == "\0name"
     assert parse_bind("unix:/a:b") == "/a:b"
     for bad in ("80", "a:", "a:b", "a:-1", "a:65536"):
         with pytest.raises(ConfigError):

@@ -168,5 +168,8 @@ def describe(sock: socket.socket, scheme: str) -> str:
         return f"unix:@{name[1:].decode(errors='replace')}"
     if isinstance(name, str):
         return f"unix:{name}"
-    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    host = name[0]
+    if ":" in host:
+        zone = f"%{socket.if_indextoname(name[3])}" if name[3] and "%" not in host else ""
+        host = f"[{host}{zone}]"
     return f"{scheme}://{host}:{name[1]}"
