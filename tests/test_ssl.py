@@ -16,7 +16,7 @@ from helpers import PATIENCE, Thread, settle, wait_until
 
 import weald
 from weald import Timeout, socket, ssl
-from weald._core import joinall, spawn
+from weald._core import joinall, sleep, spawn
 
 Pair = tuple[Any, Any]  # client, server
 
@@ -282,6 +282,16 @@ def test_several_greenlets_receive_on_one_connection(pair: Pair) -> None:
     client.sendall(b"abcde")
     joinall(readers, timeout=PATIENCE, raise_error=True)
     assert sorted(reader.get() for reader in readers) == [b"a", b"b", b"c", b"d", b"e"]
+
+
+def test_the_options_for_timeouts_do_not_end_a_wait(pair: Pair) -> None:
+    """The standard library's connections go on when SO_RCVTIMEO has passed."""
+    a, b = pair
+    a.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVTIMEO, struct.pack("@ll", 0, 1000))
+    reading = spawn(a.recv, 10)
+    sleep(0.01)  # longer than the option says
+    b.sendall(b"hello")
+    assert reading.get() == b"hello"
 
 
 def test_non_blocking(pair: Pair) -> None:

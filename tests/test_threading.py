@@ -843,3 +843,27 @@ def test_frames_of_threads() -> None:
     assert out.splitlines() == [
         "True ['<module>'] 2", "asks True", "<lambda>", "asks False", "False"
     ]  # fmt: skip
+
+
+def test_in_a_child_there_are_the_frames_and_the_count_of_one_thread() -> None:
+    out = run_patched(
+        """
+        import _thread, os, sys, threading
+        go = threading.Event()
+        threads = [threading.Thread(target=go.wait) for _ in range(3)]
+        for thread in threads: thread.start()
+        def fork():
+            if not (child := os.fork()):
+                print(len(sys._current_frames()), _thread._count(), flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+        fork()
+        forking = threading.Thread(target=fork)
+        forking.start()
+        forking.join()
+        print(len(sys._current_frames()))
+        go.set()
+        """,
+        before="import warnings; warnings.simplefilter('ignore')",
+    )
+    assert out.splitlines() == ["1 0", "2 1", "4"]

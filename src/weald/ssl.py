@@ -158,6 +158,12 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
             _forget_errors()
         raise error
 
+    def setsockopt(self, level: int, optname: int, *value: Any) -> None:
+        """setsockopt(2); TLS goes on beyond SO_RCVTIMEO and SO_SNDTIMEO, as the standard library's."""
+        socket.setsockopt(self, level, optname, *value)
+        if self._sslobj is not None:
+            self._descriptor.receive_limit = self._descriptor.send_limit = 0.0
+
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
         """Return up to `len` bytes, b"" at the end; with a `buffer`, the number of bytes put into it."""
         timeout = self._descriptor.timeout
@@ -273,6 +279,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         if sslobj is None:
             number = EBADF if self.fileno() < 0 else ENOTCONN  # closed, or shut down
             raise OSError(number, strerror(number))
+        self._descriptor.receive_limit = self._descriptor.send_limit = 0.0
         self._cooperate_ssl("handshake", timeout, sslobj.do_handshake)
 
     def unwrap(self) -> socket:

@@ -420,6 +420,7 @@ def _shutdown() -> None:
 def _after_fork_in_child() -> None:
     """Only the thread that forked lives on."""
     current = get_ident()
+    _alive.intersection_update({getcurrent()})
     _awaited_at_exit.difference_update([handle for handle in _awaited_at_exit if isinstance(handle, _NativeHandle)])
     for handle in list(_running):
         if handle._ident != current:
