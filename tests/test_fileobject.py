@@ -625,3 +625,122 @@ def test_calls_on_a_file_in_a_thread_that_needs_no_lock() -> None:
     slow.go.set()
     weald.joinall(reading, timeout=PATIENCE, raise_error=True)
     assert sorted(greenlet.value for greenlet in reading) == [b"da", b"ta"]
+
+
+# -------------------------------------------------------------------- regular files: which calls take a thread
+
+
+class CountingPool(ThreadPool):
+    """Counts what it is asked for."""
+
+    calls = 0
+
+    def _spawn(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        return super()._spawn(*args, **kwargs)
+
+
+@pytest.mark.parametrize("mode", ["r", "rb"])
+def test_lines_that_the_buffer_has_take_no_thread(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "file").write_text("a line\n" * 20_000)
+    pool = CountingPool(2)
+    with FileObjectThread(tmp_path / "file", mode, threadpool=pool) as file:
+        assert sum(1 for _ in file) == 20_000
+    assert pool.calls < 10
+    pool.kill()
+
+
+def test_written_lines_take_a_thread_once_a_bufferful(tmp_path: Path) -> None:
+    pool = CountingPool(2)
+    with FileObjectThread(tmp_path / "file", "w", threadpool=pool) as file:
+        for _ in range(20_000):
+            file.write("a line\n")
+    assert (tmp_path / "file").read_text() == "a line\n" * 20_000
+    assert pool.calls < 50
+    pool.kill()
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_a_killed_reader_of_a_file_in_a_thread_loses_nothing(pipe: Ends, buffering: int) -> None:
+    """The thread reads on when its caller has gone; what it gets is the next one's."""
+    with FileObjectThread(pipe[0], "rb", buffering) as file:
+        leaving = weald.spawn(file.read, 3)
+        settle()
+        leaving.kill()
+        reading = weald.spawn(file.read, 3)
+        os.write(pipe[1], b"abcdef")
+        assert reading.get(timeout=PATIENCE) == b"abc"
+        os.close(pipe[1])
+        assert file.read() == b"def" and file.read() == b""
+
+
+def test_where_a_file_stands_after_a_killed_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(bytes(range(200)))
+    with FileObjectThread(tmp_path / "file", "rb", 0) as file:
+        monkeypatch.setattr(file._io, "_at_once", False)
+        assert file.read(10) == bytes(range(10))
+        reading = weald.spawn(file.read, 50)
+        weald.sleep(0)  # it waits for the thread
+        reading.kill()
+        assert file.tell() == 10 and file.read(3) == bytes([10, 11, 12])
+        assert file.seek(5, os.SEEK_CUR) == 18 and file.readall() == bytes(range(18, 200))
+
+
+def test_a_killed_writer_of_a_file_in_a_thread_writes_nothing_twice(pipe: Ends) -> None:
+    total = fill(pipe[1])
+    with FileObjectThread(pipe[1], "wb") as file:
+        file.write(b"once")
+        writing = weald.spawn(file.flush)
+        settle()
+        writing.kill()  # the thread goes on waiting for room
+        file.write(b" and more")
+        with FileObjectPosix(pipe[0], "rb") as reader:
+            closing = weald.spawn(file.close)
+            assert reader.read() == bytes(total) + b"once and more"
+            closing.get(timeout=PATIENCE)
+
+
+def test_a_fast_writer_lets_others_run() -> None:
+    """A pipe that always has something to read, or room, does not keep its file's greenlet from giving way."""
+    out = run_patched(
+        """
+        import subprocess, threading
+        child = subprocess.Popen(["yes"], stdout=subprocess.PIPE)
+        cat = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        stop = []
+        thread = threading.Thread(target=lambda: stop.append(1))
+        thread.start()
+        while not stop:
+            cat.stdin.write(child.stdout.readline() * 4096)
+        child.kill()
+        cat.stdin.close()
+        child.wait(), cat.wait(), thread.join()
+        print("stopped")
+        """
+    )
+    assert out == "stopped\n"
+
+
+def test_who_writes_text_while_another_waits_for_room_loses_nothing() -> None:
+    out = run_patched(
+        """
+        import subprocess, threading
+        child = subprocess.Popen(["sh", "-c", "read go; cat"], stdin=-1, stdout=-1, text=True)
+        child.stdin.write("go\\n")
+        lines = {f"{number:05} {'x' * 80}\\n" for number in range(6000)}
+        def write(some):
+            for line in some:
+                child.stdin.write(line)
+        threads = [threading.Thread(target=write, args=(sorted(lines)[start::3],)) for start in range(3)]
+        got = []
+        threads.append(threading.Thread(target=lambda: got.extend(child.stdout)))
+        for thread in threads:
+            thread.start()
+        for thread in threads[:3]:
+            thread.join()
+        child.stdin.close()
+        threads[3].join()
+        print(len(got), set(got) == lines, child.wait())
+        """
+    )
+    assert out == "6000 True 0\n"

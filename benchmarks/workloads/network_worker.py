@@ -1,16 +1,23 @@
 """Child process of one side: says it is ready, then answers each name of a row it reads with a line of JSON.
 
-Started by `network` with the side's own interpreter: `network_worker.py PACKAGE CORE OTHER_CORE SIZE CERTIFICATE`.
-The other end of each row (a client, a name server) is a process of the standard library's alone, on OTHER_CORE.
+Started by `network` with the side's own interpreter: `network_worker.py PACKAGE CORE OTHER_CORE SIZE DELAY
+CERTIFICATE`.  The other end of each row (a client, a name server) is a process of the standard library's alone, on
+OTHER_CORE.
 An answer has the CPU seconds of this process (and its children, where they are the point) and wall seconds.
+For look-ups it enters namespaces of its own (network, mounts), where resolv.conf names a server: so the C library asks
+it, too.  Each answer comes DELAY seconds after its question.
 """
 
+import ctypes
+import fcntl
 import json
 import os
 import resource
 import socket as plain
+import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -19,13 +26,17 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+INSIDE = "LOOKUPS_INSIDE"
+NAME_SERVER = "127.77.0.1"
 
 
 class Rows:
     """The rows; each method does `size` operations and returns (CPU seconds, wall seconds)."""
 
-    def __init__(self, package: str, other_core: int, size: int, certificate: str) -> None:
-        self.package, self.other_core, self.size, self.certificate = package, other_core, size, certificate
+    def __init__(self, package: str, other_core: int, size: int, delay: str, certificate: str) -> None:
+        self.package, self.other_core, self.size = package, other_core, size
+        self.delay, self.certificate = delay, certificate
+        self.failed = 0
         self.library = import_module(package)
 
     def part(self, name: str) -> Any:
@@ -58,17 +69,21 @@ class Rows:
         return _timed(all_at_once, children=True)
 
     def lookups(self) -> tuple[float, float]:
-        """1,000 names at once, each answered after 100 ms."""
+        """Names looked up all at once."""
         sockets, spawn = self.part("socket"), self.library.spawn
-        with self.other("dns") as server:
-            address = f"127.0.0.1:{server.stdout.readline().strip()}"
-            self.library.config.resolver_nameservers = [address]
-            self.library.get_hub().resolver = None
+        with self.other("dns", NAME_SERVER, "53", self.delay) as server:
+            server.stdout.readline()
             sockets.getaddrinfo("first.example", 80, plain.AF_INET)  # what is made once is made
-            names = [f"name{i}.example" for i in range(1000)]
-            return _timed(
-                lambda: self.library.joinall([spawn(sockets.getaddrinfo, name, 80, plain.AF_INET) for name in names])
-            )
+            names = [f"name{i}.example" for i in range(self.size)]
+            jobs: list[Any] = []
+
+            def all_at_once() -> None:
+                jobs.extend(spawn(sockets.getaddrinfo, name, 80, plain.AF_INET) for name in names)
+                self.library.joinall(jobs)
+
+            took = _timed(all_at_once)
+            self.failed = sum(not job.successful() for job in jobs)
+            return took
 
     def tls(self) -> tuple[float, float]:
         """Echo of 64 bytes over TLS, 50 connections."""
@@ -123,16 +138,35 @@ def _timed(function: Callable[[], object], children: bool = False) -> tuple[floa
     return cpu() - before, time.perf_counter() - start
 
 
+def enter_namespaces() -> None:
+    """Become a process whose network and whose resolv.conf are its own."""
+    if os.environ.get(INSIDE) != "yes":
+        kinds = ["-m", "-n"] if os.geteuid() == 0 else ["-r", "-m", "-n"]
+        os.execvpe("unshare", ["unshare", *kinds, sys.executable, *sys.argv], {**os.environ, INSIDE: "yes"})
+    with plain.socket(plain.AF_INET, plain.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, 0x8914, struct.pack("16sH14x", b"lo", 0x49))  # SIOCSIFFLAGS: up, loopback, running
+    libc = ctypes.CDLL(None, use_errno=True)
+    files = {"resolv.conf": f"nameserver {NAME_SERVER}\noptions timeout:30\n", "hosts": "127.0.0.1 localhost\n"}
+    for name, text in files.items():
+        with tempfile.NamedTemporaryFile("w") as file:  # the mount holds it
+            file.write(text)
+            file.flush()
+            if libc.mount(file.name.encode(), f"/etc/{name}".encode(), None, 4096, None):  # MS_BIND
+                raise OSError(ctypes.get_errno(), f"cannot mount a file on /etc/{name}")
+
+
 def main() -> None:
     """See the module's docstring."""
-    package, core, other_core, size, certificate = sys.argv[1:]
+    package, core, other_core, size, delay, certificate = sys.argv[1:]
+    if f"{package.upper()}_RESOLVER" in os.environ:
+        enter_namespaces()
     if int(core) >= 0:
         os.sched_setaffinity(0, {int(core)})
-    rows = Rows(package, int(other_core), int(size), certificate)
+    rows = Rows(package, int(other_core), int(size), delay, certificate)
     print("ready", flush=True)
     for line in sys.stdin:
         cpu, wall = getattr(rows, line.strip())()
-        print(json.dumps({"cpu": cpu, "wall": wall}), flush=True)
+        print(json.dumps({"cpu": cpu, "wall": wall, "failed": rows.failed}), flush=True)
 
 
 if __name__ == "__main__":

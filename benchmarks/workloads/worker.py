@@ -1,7 +1,7 @@
 """Child process of one side: says it is ready, then answers each name of a row (or curve) it reads with a line of JSON.
 
-Started by `primitives` and `scale` with the side's own interpreter: `worker.py KIND PACKAGE CORE SECONDS`, KIND
-being `rows`, `curves:N` or `waiters:N`; CORE -1 pins to no core.  Ends with its standard input.
+Started by `_rows` and `scale` with the side's own interpreter: `worker.py KIND PACKAGE CORE SECONDS`, KIND being
+`rows`, `loops`, `files`, `curves:N` or `waiters:N`; CORE -1 pins to no core.  Ends with its standard input.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 from measure import measure
 
 # Rows that only make sense in multiples of so many operations.
-UNITS = {"switch": 10, "semaphore_contended": 10, "sleepers": 10_000}
+UNITS = {"switch": 10, "semaphore_contended": 10, "sleepers": 10_000, "call_soon": 100}
 MODULES = {"asyncio": "tasks", "uvloop": "tasks", "trio": "nurseries"}
 
 
@@ -33,8 +33,8 @@ def main() -> None:
     if int(core) >= 0:
         os.sched_setaffinity(0, {int(core)})
     kind, _, count = kind.partition(":")
-    if kind == "rows":
-        rows = import_module(MODULES.get(package, "greenlets")).rows(package)
+    if kind in ("rows", "loops", "files"):
+        rows = import_module(MODULES.get(package, "greenlets") if kind == "rows" else kind).rows(package)
     elif kind == "curves":
         curves = import_module("crowd").curves(package)
     else:
@@ -42,7 +42,7 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         name = line.strip()
-        if kind == "rows":
+        if kind in ("rows", "loops", "files"):
             answer = row(rows, name, float(seconds))
         elif kind == "curves":
             answer = {"cpu": curves[name](int(count), float(seconds))}

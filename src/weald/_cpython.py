@@ -40,6 +40,8 @@ INTERNALS = (
         "each greenlet that runs an asyncio loop has its own",
     ),
     Internal("PyMemberDescrObject.d_member->offset", "_core/descriptor.pyx", "a socket's slot is read at its place"),
+    Internal("PyMemberDescrObject.d_member", "_base/buffered.pyx", "so is that of a buffer"),
+    Internal("_PyType_Lookup", "_core/local.pyx", "a local looks up what its class says of an attribute"),
     # In Python.
     Internal("threading:_active", "threading.py", "greenlets are threads to `threading`"),
     Internal("threading:_dangling", "threading.py", "threads that began before patching can be joined"),
@@ -92,6 +94,8 @@ INTERNALS = (
         "such classes that are older than patching get data for each greenlet",
     ),
     Internal("multiprocessing.synchronize:SemLock._make_methods", "monkey/_earlier.py", "locks older than patching"),
+    Internal("_io:FileIO._dealloc_warn", "fileobject.py", "the buffer above is dropped"),
+    Internal("_io:FileIO._finalizing", "fileobject.py", "it is dropped itself"),
     Internal("os:_wrap_close", "os.py", "os.popen's result"),
     Internal("multiprocessing.connection:Connection._recv", "multiprocessing.py", "reads of pipes that wait"),
     Internal("multiprocessing.connection:Connection._send", "multiprocessing.py", "writes to pipes that wait"),

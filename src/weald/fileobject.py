@@ -6,10 +6,10 @@ For programs that own a descriptor and may make it non-blocking; _base/pipes.py 
 blocking.
 
 Invariants:
-- The layers are io's own: a buffer, perhaps a text wrapper, over a FileIO that parks instead of blocking,
-  or over a plain one all of whose calls are made in a pool thread.
-- A buffer must not be entered twice at once, which in one thread is an error, not a wait: buffered and
-  text files are used under a lock.
+- The layers are io's own, in which greenlets take turns (_base/buffered.pyx), over a FileIO that parks instead of
+  blocking.  What the buffer can answer wakes neither the loop nor a thread.
+- A file object of somebody else's is used under a lock, each call in a pool thread.
+- Ending a greenlet that waits for a file neither loses what is read meanwhile nor has it write anything twice.
 """
 
 import io
@@ -20,11 +20,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from weald import threadpool
+from weald._base.buffered import OPERATIONS, Turns, layers
 from weald._base.config import config
 from weald._base.names import more_names
-from weald._base.pipes import OPERATIONS, PIPE_BUF, is_stream, make_nonblocking
-from weald._base.waiting import POLLIN, POLLOUT, retry, wait_until_ready
-from weald._core import Descriptor, DummySemaphore, Semaphore, get_hub
+from weald._base.pipes import PIPE_BUF, is_stream, make_nonblocking
+from weald._base.waiting import POLLIN, POLLOUT, read_at_once, retry, wait_until_ready
+from weald._core import AsyncResult, Descriptor, DummySemaphore, Semaphore, get_hub, get_hub_if_exists
 from weald.threadpool import ThreadPool
 
 __all__ = ["FileObject", "FileObjectBlock", "FileObjectPosix", "FileObjectThread"]
@@ -37,6 +38,7 @@ class _LoopIO(io.FileIO):
         super().__init__(fd, mode, closefd)
         self._was_blocking = make_nonblocking(self.fileno())
         self._descriptor = Descriptor(self.fileno())
+        self._turns = self._write_turns = Turns()
         self._shared = False
 
     def share(self) -> None:
@@ -49,19 +51,19 @@ class _LoopIO(io.FileIO):
 
     # FileIO's calls return None when they would block.
 
-    def readinto(self, buffer: Any) -> int:
+    def _readable(self, call: Callable[..., Any], argument: Any) -> Any:
         if self._shared:
             wait_until_ready(self.fileno(), POLLIN, self._descriptor.wait_read)
-        count = super().readinto(buffer)
-        return retry(self._descriptor.wait_read, None, super().readinto, buffer) if count is None else count
+        result = call(argument)
+        return retry(self._descriptor.wait_read, None, call, argument) if result is None else result
+
+    def readinto(self, buffer: Any) -> int:
+        return self._turns.call(self._readable, super().readinto, buffer)  # type: ignore[no-any-return]
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
             return self.readall()
-        if self._shared:
-            wait_until_ready(self.fileno(), POLLIN, self._descriptor.wait_read)
-        data = super().read(size)
-        return retry(self._descriptor.wait_read, None, super().read, size) if data is None else data
+        return self._turns.call(self._readable, super().read, size)  # type: ignore[no-any-return]
 
     def readall(self) -> bytes:
         chunks = []
@@ -70,6 +72,9 @@ class _LoopIO(io.FileIO):
         return b"".join(chunks)
 
     def write(self, data: Any) -> int:
+        return self._write_turns.call(self._write, data)
+
+    def _write(self, data: Any) -> int:
         if self._shared:
             wait_until_ready(self.fileno(), POLLOUT, self._descriptor.wait_write)
             # A pipe that is ready for writing has room for this much (POSIX, "poll" and PIPE_BUF).
@@ -85,6 +90,133 @@ class _LoopIO(io.FileIO):
         if self._was_blocking:
             os.set_blocking(self.fileno(), True)
         super().close()
+
+
+_BUFFER = 65536  # bytes of a regular file's: what is not in memory takes a thread's round trip
+
+
+def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    try:
+        return function(*args), None
+    except BaseException as error:
+        return None, error
+
+
+class _PoolIO(io.FileIO):
+    """FileIO that reads and writes in a thread pool; what the system has in memory it reads at once.
+
+    A caller that is killed, or times out, leaves its call to end in the thread, and the next one waits for that.  What
+    the call has read then, the next one returns.  What it has written, a buffer of `buffered` bytes above offers again;
+    it is not written twice.
+    """
+
+    def __init__(self, file: Any, mode: str, closefd: bool, pool: ThreadPool | None, buffered: int) -> None:
+        self._pool, self._buffered = pool, buffered
+        self._turns = self._write_turns = Turns()
+        self._pending: AsyncResult[Any] | None = None  # the call that is in the thread
+        self._read = b""  # by a call whose caller had gone
+        self._data, self._written = b"", 0  # what the last call was to write; bytes that it wrote in vain
+        self._at_once = True
+        self._dropped = False  # nobody can wait any more
+        self._in_pool(super().__init__, file, mode, closefd)
+
+    def _in_pool(self, function: Callable[..., Any], *args: Any) -> Any:
+        self._settle()
+        pool = self._pool if self._pool is not None else threadpool.default()
+        if self._dropped or self._finalizing or get_hub_if_exists() is not pool.hub:  # type: ignore[attr-defined]
+            return function(*args)
+        self._pending = self._turns.call(pool.spawn, _outcome, function, args)
+        return self._result()
+
+    def _result(self) -> Any:
+        assert self._pending is not None
+        value, error = self._turns.call(self._pending.get)
+        self._pending = None
+        if error is not None:
+            raise error
+        return value
+
+    def _settle(self) -> None:
+        """Wait for a call whose caller has gone."""
+        if self._pending is not None and not self._dropped:
+            value = self._result()
+            if isinstance(value, bytes):
+                self._read += value
+            elif self._data:
+                self._written = value
+
+    def _rewind(self) -> None:
+        """Be where the caller thinks that the file is."""
+        self._settle()
+        if self._read:
+            super().seek(-len(self._read), os.SEEK_CUR)
+            self._read = b""
+
+    def readinto(self, buffer: Any) -> int:
+        self._settle()
+        with memoryview(buffer) as view, view.cast("B") as rest:
+            data = self._read
+            if not data:
+                if self._at_once and (count := self._read_at_once(rest)) is not None:
+                    return count
+                data = self._in_pool(super().read, len(rest))
+            count = min(len(data), len(rest))
+            rest[:count] = data[:count]
+            self._read = data[count:]
+            return count
+
+    def _read_at_once(self, view: memoryview) -> int | None:
+        fd = self.fileno()
+        try:
+            count = read_at_once(fd, view)
+            # Linux 5.9 and 5.10 return 0 also where there is more.
+            if count == 0 and len(view) and os.lseek(fd, 0, os.SEEK_CUR) < os.fstat(fd).st_size:
+                return None
+            return count
+        except OSError:  # the file system cannot tell; or something is wrong, which the read in the thread will say
+            self._at_once = False
+            return None
+
+    def read(self, size: int | None = -1) -> bytes:
+        return io.RawIOBase.read(self, -1 if size is None else size)
+
+    def readall(self) -> bytes:
+        self._settle()
+        rest: bytes = self._in_pool(super().readall)
+        data, self._read = self._read + rest, b""
+        return data
+
+    def write(self, data: Any) -> int:
+        self._rewind()
+        written, self._written = self._written, 0
+        if written and len(self._data) <= self._buffered and bytes(data[:written]) == self._data[:written]:
+            return written
+        self._data = bytes(data)
+        count: int = self._in_pool(super().write, self._data)
+        self._data = b""
+        return count
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        self._rewind()
+        return super().seek(position, whence)
+
+    def tell(self) -> int:
+        self._rewind()
+        return super().tell()
+
+    def truncate(self, size: int | None = None) -> int:
+        self._rewind()
+        self._data = b""
+        return self._in_pool(super().truncate, size)  # type: ignore[no-any-return]
+
+    def _dealloc_warn(self, source: Any) -> None:
+        """The buffer above calls this before it writes the rest, when it is dropped."""
+        self._dropped = True
+        super()._dealloc_warn(source)  # type: ignore[misc]
+
+    def close(self) -> None:
+        if not self.closed:
+            self._in_pool(super().close)
 
 
 class _Kind(type):
@@ -115,28 +247,29 @@ class FileObject(metaclass=_Kind):
     It is a FileObjectPosix for pipes, sockets and terminals, a FileObjectThread for all else.
     """
 
-    # What all kinds share: an io object, `_io`, whose operations go through `_call`.
+    # What all kinds share: an io object whose methods are this one's; whether it is of _base/buffered.pyx.
     _io: Any
+    _takes_turns = True
 
-    def __init__(self, layers: Any) -> None:
-        self._io = layers
-        self._lock: Semaphore | DummySemaphore = DummySemaphore() if isinstance(layers, io.RawIOBase) else Semaphore()
+    def __init__(self, file: Any) -> None:
+        self._io = file
 
-    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError
-
-    def _locked(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with self._lock:
-            return self._call(function, *args, **kwargs)
+    def _operation(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """What stands for `method` of `_io`, which reads, writes or moves."""
+        return method
 
     def __getattr__(self, name: str) -> Any:
         if name == "_io":  # __init__ has failed
             raise AttributeError(name)
         value = getattr(self._io, name)
-        return partial(self._locked, value) if name in OPERATIONS else value
+        if name in OPERATIONS:
+            value = self.__dict__[name] = self._operation(value)
+        return value
 
     def __iter__(self) -> Iterator[Any]:
-        return self
+        mine = type(self)
+        own = mine.__next__ is not FileObject.__next__ or hasattr(mine, "readline")  # of a derived class
+        return self if own or not self._takes_turns else iter(self._io)
 
     def __next__(self) -> Any:
         line = self.readline()
@@ -189,7 +322,7 @@ class FileObjectPosix(FileObject):
         fd = fobj if self._source is None else fobj.fileno()
         self.fileio = _LoopIO(fd, mode.replace("t", "").replace("b", ""), closefd and self._source is None)
         try:
-            super().__init__(_layers(self.fileio, mode, buffering, encoding, errors, newline))
+            super().__init__(layers(self.fileio, mode, buffering, encoding, errors, newline))
         except BaseException:
             self.fileio.close()
             raise
@@ -198,9 +331,6 @@ class FileObjectPosix(FileObject):
         if name == "name" and self._source is not None:
             return self._source.name  # AttributeError if it has none: no number of a descriptor stands for it
         return super().__getattr__(name)
-
-    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
 
     def share(self) -> None:
         """Make the descriptor blocking, for a process that is given it; this file goes on parking instead of blocking.
@@ -215,8 +345,7 @@ class FileObjectPosix(FileObject):
             return
         try:
             if self.fileio.writable():
-                with self._lock:
-                    self._io.close()
+                self._io.close()
         finally:
             self.fileio.close()
             if self._source is not None and self._closefd:
@@ -224,10 +353,10 @@ class FileObjectPosix(FileObject):
 
 
 class FileObjectThread(FileObject):
-    """A file object whose operations run in a thread pool; arguments are those of `open`.
+    """A file object that reads and writes in a thread pool; arguments are those of `open`.
 
-    `fobj` is a path, a descriptor, or a file object to wrap, for which `mode` and what follows is not used.  Operations
-    run one at a time, unless `lock` is false: the file object then has to bear several threads.
+    `fobj` is a path, a descriptor, or a file object to wrap, for which `mode` and what follows is not used.  Each call
+    of such an object is made in a thread, one at a time, unless `lock` is false: it then has to bear several threads.
     """
 
     def __init__(
@@ -244,14 +373,31 @@ class FileObjectThread(FileObject):
         threadpool: ThreadPool | None = None,
     ) -> None:
         self._pool = threadpool
-        self._closefd = closefd
-        if not hasattr(fobj, "fileno"):
-            if not isinstance(fobj, int):
-                closefd = True
-            fobj = self._call(open, fobj, mode, buffering, encoding, errors, newline, closefd)
-            self._closefd = True
-        super().__init__(fobj)
         self._lock = Semaphore() if lock else DummySemaphore()
+        self._takes_turns = lock and not hasattr(fobj, "fileno")
+        self._closefd = closefd or not hasattr(fobj, "fileno")
+        if not isinstance(fobj, int) and not hasattr(fobj, "fileno"):
+            fobj, closefd = os.fspath(fobj), True
+        if hasattr(fobj, "fileno"):
+            super().__init__(fobj)
+        elif not self._takes_turns:
+            super().__init__(self._call(open, fobj, mode, buffering, encoding, errors, newline, closefd))
+        else:
+            _check_mode(mode, buffering, encoding, errors, newline)
+            size = buffering if buffering > 1 else _BUFFER if buffering else 0
+            raw = _PoolIO(fobj, mode.replace("t", "").replace("b", ""), closefd, threadpool, size)
+            try:
+                super().__init__(layers(raw, mode, buffering, encoding, errors, newline, size))
+            except BaseException:
+                raw.close()
+                raise
+
+    def _operation(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        return method if self._takes_turns else partial(self._locked, method)
+
+    def _locked(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return self._call(function, *args, **kwargs)
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         pool = self._pool if self._pool is not None else threadpool.default()
@@ -259,10 +405,7 @@ class FileObjectThread(FileObject):
 
     def close(self) -> None:
         """Write what is buffered and close."""
-        if self._closefd:
-            self._locked(self._io.close)
-        else:
-            self._locked(self._io.flush)
+        self._operation(self._io.close if self._closefd else self._io.flush)()
 
 
 class FileObjectBlock(FileObject):
@@ -281,14 +424,12 @@ class FileObjectBlock(FileObject):
         errors: str | None = None,
         newline: str | None = None,
     ) -> None:
+        self._takes_turns = False
         self._closefd = closefd
         if not hasattr(fobj, "fileno"):
             fobj = open(fobj, mode, buffering, encoding, errors, newline, closefd or not isinstance(fobj, int))
             self._closefd = True
         super().__init__(fobj)
-
-    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
 
     def close(self) -> None:
         """Write what is buffered and close."""
@@ -317,29 +458,6 @@ def _check_mode(mode: str, buffering: int, encoding: str | None, errors: str | N
         raise ValueError("can't have text and binary mode at once")
     elif any(option is not None for option in (encoding, errors, newline)):
         raise ValueError("binary mode doesn't take an encoding, errors or newline argument")
-
-
-def _layers(
-    raw: io.FileIO, mode: str, buffering: int, encoding: str | None, errors: str | None, newline: str | None
-) -> Any:
-    """Return what `open` builds over `raw`."""
-    binary = "b" in mode
-    if buffering == 0:
-        return raw
-    line_buffering = buffering == 1 or (buffering < 0 and raw.isatty())
-    size = buffering if buffering > 1 else io.DEFAULT_BUFFER_SIZE
-    buffer: Any
-    if "+" in mode:
-        buffer = io.BufferedRandom(raw, size)
-    elif raw.readable():
-        buffer = io.BufferedReader(raw, size)
-    else:
-        buffer = io.BufferedWriter(raw, size)
-    if binary:
-        return buffer
-    text = io.TextIOWrapper(buffer, encoding, errors, newline, line_buffering)
-    text.mode = mode  # type: ignore[misc]  # as `open` does
-    return text
 
 
 if not TYPE_CHECKING:

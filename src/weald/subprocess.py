@@ -24,9 +24,10 @@ from subprocess import list2cmdline as list2cmdline
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, AnyStr
 
+from weald._base.buffered import TextIOWrapper
 from weald._base.children import await_end
 from weald._base.names import more_names
-from weald._base.pipes import SharedText, open_shared, read_shared
+from weald._base.pipes import open_shared, read_shared
 from weald._base.resident import Resident
 from weald._base.waiting import until
 from weald._core import AsyncResult, asked_in_vain, monotonic
@@ -80,7 +81,7 @@ _globals = _Globals(
     __name__=__name__,
     _PopenSelector=PollSelector,
     _time=monotonic,
-    io=_Over(_stdlib.io, open=open_shared, TextIOWrapper=SharedText),  # type: ignore[attr-defined]
+    io=_Over(_stdlib.io, open=open_shared, TextIOWrapper=TextIOWrapper),  # type: ignore[attr-defined]
     os=_Over(_os, read=read_shared),
 )
 

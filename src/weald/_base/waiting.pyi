@@ -1,7 +1,7 @@
 """Waiting for a descriptor: the one loop "wait, try again, until a deadline"."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _Wait = Callable[[float | None], object]
@@ -39,4 +39,10 @@ def wait_until_ready(fd: int, event: int, wait: _Wait) -> None:
     """Call `wait(None)` until descriptor `fd` is ready for `event` (POLLIN or POLLOUT).
 
     For blocking descriptors.  The system is asked anew after each wait: another greenlet may have been faster.
+    """
+
+def read_at_once(fd: int, buffer: Any) -> int | None:
+    """Read into `buffer` what descriptor `fd`, blocking or not, has at once: the number of bytes, 0 at the end.
+
+    None if the call would wait, for the disk, too.  Raises OSError(EOPNOTSUPP) where the system cannot tell.
     """

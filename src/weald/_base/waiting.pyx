@@ -13,8 +13,12 @@ Compiled, because a Python frame between a call and its wait costs more than the
 lie in a small chunk, which one frame more overflows.
 """
 
-__all__ = ["POLLIN", "POLLOUT", "is_ready", "retry", "retry_as_wanted", "until", "wait_until_ready"]
+__all__ = ["POLLIN", "POLLOUT", "is_ready", "read_at_once", "retry", "retry_as_wanted", "until", "wait_until_ready"]
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EAGAIN, EINTR, errno
+
+from os import strerror
 from select import POLLIN, POLLOUT
 
 cdef extern from "<poll.h>" nogil:
@@ -32,6 +36,15 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int, timespec *)
     enum:
         CLOCK_MONOTONIC
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    ssize_t preadv2(int, const iovec *, int, long, int)
+    ssize_t pwritev2(int, const iovec *, int, long, int)
+    enum:
+        RWF_NOWAIT
 
 cdef object LATE = object()
 
@@ -121,3 +134,37 @@ def wait_until_ready(int fd, short event, wait):
     """
     while not is_ready(fd, event):
         wait(None)
+
+
+cdef Py_ssize_t at_once(int fd, object data, bint reads, Py_ssize_t *size) except -2:
+    """Read into or write `data`, on descriptor `fd`, blocking or not, what goes at once.
+
+    Returns the number of bytes, -1 if the call would wait; `size` gets that of `data`.  OSError(EOPNOTSUPP) where the
+    system cannot tell.
+    """
+    cdef Py_buffer view
+    cdef iovec part
+    cdef ssize_t count
+    cdef int error
+    PyObject_GetBuffer(data, &view, PyBUF_WRITABLE if reads else PyBUF_SIMPLE)
+    size[0] = view.len
+    part.iov_base = view.buf
+    part.iov_len = view.len
+    with nogil:
+        # Offset -1: where the file stands.
+        count = preadv2(fd, &part, 1, -1, RWF_NOWAIT) if reads else pwritev2(fd, &part, 1, -1, RWF_NOWAIT)
+    error = errno
+    PyBuffer_Release(&view)
+    if count < 0 and error != EAGAIN and error != EINTR:
+        raise OSError(error, strerror(error))
+    return count
+
+
+def read_at_once(int fd, buffer):
+    """Read into `buffer` what descriptor `fd`, blocking or not, has at once: the number of bytes, 0 at the end.
+
+    None if the call would wait, for the disk, too.  Raises OSError(EOPNOTSUPP) where the system cannot tell.
+    """
+    cdef Py_ssize_t size
+    cdef Py_ssize_t count = at_once(fd, buffer, True, &size)
+    return None if count < 0 else count

@@ -25,6 +25,7 @@ from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 from libc.string cimport memcpy, memset
 
+from weald._core.c_python cimport slot_offset
 from weald._core.hub cimport Hub, Waiter
 from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT, Target
 from weald._core.threads cimport current_hub, has_hub, living_hubs
@@ -72,14 +73,6 @@ cdef extern from *:
         return poll(&asked, 1, 0) != 0;
     }
 
-    /* Where the slot behind a member descriptor lies in an object; -1: it is no such slot. */
-    static Py_ssize_t weald_slot_offset(PyObject *member)
-    {
-        if (!Py_IS_TYPE(member, &PyMemberDescr_Type))
-            return -1;
-        return ((PyMemberDescrObject *)member)->d_member->offset;
-    }
-
     /* Up to so many bytes are received on the stack, then copied. */
     enum { WEALD_RECEIVE_ON_STACK = 8192 };
 
@@ -100,7 +93,6 @@ cdef extern from *:
     void set_errno "weald_set_errno"(int)
     bint end_of_stream "weald_end_of_stream"(int) nogil
     bint c_hung_up "weald_hung_up"(int) nogil
-    Py_ssize_t slot_offset "weald_slot_offset"(object)
 
 cdef object type_of = _base_socket.type.__get__
 cdef int SOCK_STREAM = int(_socket.SOCK_STREAM)

@@ -8,7 +8,8 @@ takes its links back.  `last` caches the current greenlet's dict.  `__init__` of
 the arguments the object was made with.
 """
 
-from cpython.object cimport PyObject_GenericGetAttr, PyObject_GenericSetAttr
+from cpython.dict cimport PyDict_GetItemWithError
+from cpython.object cimport Py_TYPE, PyObject, PyObject_GenericGetAttr, PyTypeObject
 
 from weald._core.c_greenlet cimport greenlet
 from weald._core.hub cimport Hub, acting_greenlet, current_greenlet
@@ -18,6 +19,10 @@ from weald._core.threads cimport current_hub_or_none, is_exiting
 import weakref
 
 from weald._core import greenlet as _greenlet
+
+cdef extern from "Python.h":
+    int PyObject_GenericSetAttr(object, object, PyObject *) except -1  # NULL: delete
+    PyObject *_PyType_Lookup(PyTypeObject *, object)  # borrowed; NULL without an exception if there is none
 
 # Kept in C, for locals die, too, when an interpreter that ends has cleared its modules.
 cdef object ref = weakref.ref
@@ -111,6 +116,12 @@ cdef bint may_finalize(dict space) noexcept:
     return False
 
 
+cdef bint is_set_by_type(object owner, object name):
+    """Whether the type has a descriptor of that name (a property, a slot) that says what setting and deleting do."""
+    cdef PyObject *found = _PyType_Lookup(Py_TYPE(owner), name)
+    return found != NULL and Py_TYPE(<object>found).tp_descr_set != NULL
+
+
 def let_go(list entries):
     """Drop what is in `entries`, in the greenlet that calls."""
     entries.clear()
@@ -137,21 +148,19 @@ cdef class local:
 
     def __getattribute__(self, name):
         cdef dict space = self.spaces.find(self)
+        cdef PyObject *value = PyDict_GetItemWithError(space, name)
+        if value != NULL and not is_set_by_type(self, name):
+            return <object>value
         if name == "__dict__":
             return space
-        if name in space:
-            found = getattr(type(self), name, None)
-            if found is None or not hasattr(type(found), "__set__"):
-                return space[name]
         return PyObject_GenericGetAttr(self, name)
 
     def __setattr__(self, name, value):
         cdef dict space = self.spaces.find(self)
         if name == "__dict__":
             raise AttributeError(f"{type(self).__name__!r} object attribute '__dict__' is read-only")
-        found = getattr(type(self), name, None)
-        if found is not None and hasattr(type(found), "__set__"):
-            PyObject_GenericSetAttr(self, name, value)
+        if is_set_by_type(self, name):
+            PyObject_GenericSetAttr(self, name, <PyObject *>value)
         else:
             space[name] = value
 
@@ -159,9 +168,8 @@ cdef class local:
         cdef dict space = self.spaces.find(self)
         if name == "__dict__":
             raise AttributeError(f"{type(self).__name__!r} object attribute '__dict__' is read-only")
-        found = getattr(type(self), name, None)
-        if found is not None and hasattr(type(found), "__delete__"):
-            found.__delete__(self)
+        if is_set_by_type(self, name):
+            PyObject_GenericSetAttr(self, name, NULL)
             return
         try:
             del space[name]

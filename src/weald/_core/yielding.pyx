@@ -1,7 +1,7 @@
 """Letting others run: sleep, and calls that return without waiting but are made again and again.
 
-Called by: users (`sleep`), greenlet.pyx, descriptor.pyx, queue.pyx, event.pyx, lock.pyx (`give_way`), the package's
-select and time.
+Called by: users (`sleep`), greenlet.pyx, descriptor.pyx, queue.pyx, event.pyx, lock.pyx, _base/buffered.pyx
+(`give_way`), the package's select and time.
 """
 
 from libc.math cimport isnan

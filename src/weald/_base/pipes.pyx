@@ -1,35 +1,36 @@
 """File objects on descriptors that stay blocking: pipes that another process shares, terminals, sockets.
 
-Called by: weald.os, weald.fileobject, weald.subprocess, buffered.py.
+Called by: weald.os, weald.fileobject, weald.subprocess.
 
 Two processes that share a pipe's end share its flags, too.  A child expects blocking ones, so these are left alone, and
 each call asks first whether it would block.
 
 Invariants:
 - Nothing here makes a descriptor non-blocking but `make_nonblocking`.
-- io's buffers must not be entered by two greenlets at once, which is an error there and not a wait: each file has a
-  lock.
+- The buffers over these files are those of buffered.pyx, in which greenlets take turns.
+
+Compiled, because lines that go out one by one pass through here.
 """
+
+from weald._base.buffered cimport Turns
+from weald._base.waiting cimport at_once, is_ready
 
 import _socket
 import io
 import os
 import stat
 import warnings
-from collections.abc import Callable
 from functools import partial
 from select import PIPE_BUF
-from typing import Any
 
+from weald._base.buffered import TextIOWrapper, layers
 from weald._base.originals import get_original
-from weald._base.waiting import POLLIN, POLLOUT, is_ready, retry, wait_until_ready
-from weald._core import Descriptor, RLock, wait_read
+from weald._base.waiting import POLLIN, POLLOUT, retry, wait_until_ready
+from weald._core import Descriptor, wait_read
 
 __all__ = [
-    "OPERATIONS",
     "PIPE_BUF",
     "SharedIO",
-    "SharedText",
     "fdopen",
     "is_stream",
     "make_nonblocking",
@@ -41,30 +42,8 @@ _PIPE_SIZE = 65536  # bytes; what Linux lets a pipe hold
 
 _fdopen = get_original("os", "fdopen")
 
-# Methods of io's files that read, write or move: the others neither block nor enter the buffer.
-OPERATIONS = frozenset(
-    {
-        "detach",
-        "flush",
-        "peek",
-        "read",
-        "read1",
-        "readall",
-        "readinto",
-        "readinto1",
-        "readline",
-        "readlines",
-        "reconfigure",
-        "seek",
-        "tell",
-        "truncate",
-        "write",
-        "writelines",
-    }
-)
 
-
-def is_stream(fd: int) -> bool:
+def is_stream(fd):
     """Return whether `fd` is a pipe, a terminal or a stream socket, to which bytes may be written in parts."""
     mode = os.fstat(fd).st_mode
     if not stat.S_ISSOCK(mode):
@@ -76,7 +55,7 @@ def is_stream(fd: int) -> bool:
         sock.detach()
 
 
-def make_nonblocking(fd: int) -> bool:
+def make_nonblocking(fd):
     """Make `fd` non-blocking, for all that share its description.  Return True if it was not before."""
     was_blocking = os.get_blocking(fd)
     if was_blocking:
@@ -84,25 +63,42 @@ def make_nonblocking(fd: int) -> bool:
     return was_blocking
 
 
-def read_shared(fd: int, size: int) -> bytes:
+def read_shared(fd, size):
     """os.read(fd, size) of a descriptor that may be blocking; parks until there is something to read."""
     wait_until_ready(fd, POLLIN, partial(wait_read, fd))
     return os.read(fd, size)
 
 
+cdef Py_ssize_t write_at_once(object file, object data, Py_ssize_t *size) except -1:
+    """Write of `data` what there is room for: bytes; 0 if it takes another way to find out.  `size` gets all bytes."""
+    cdef Py_ssize_t sent = -1
+    if file._at_once:
+        try:
+            sent = at_once(file.fileno(), data, False, size)
+        except BrokenPipeError:
+            raise
+        except OSError:  # the system cannot tell, or something is wrong, which writing will say
+            file._at_once = False
+    return sent if sent > 0 else 0
+
+
 class SharedIO(io.FileIO):
     """FileIO on a pipe's end that stays blocking, or a socket: each call first waits until it would not block."""
 
-    def __init__(self, fd: int, mode: str, closefd: bool = True) -> None:
+    __slots__ = ("_at_once", "_descriptor", "_socket", "_turns", "_write_turns")
+
+    def __init__(self, fd, mode, closefd=True):
         super().__init__(fd, mode, closefd)
         self._descriptor = Descriptor(fd)
+        self._turns = self._write_turns = Turns()
+        self._at_once = True
         self._socket = stat.S_ISSOCK(os.fstat(fd).st_mode)  # non-blocking for the system, and waits for all that
 
-    def _is_non_blocking(self) -> bool:
+    def _is_non_blocking(self):
         """Whether the program has made it so: then no call waits."""
         return not self._socket and not os.get_blocking(self.fileno())
 
-    def _readable(self, call: Callable[..., Any], argument: Any) -> Any:
+    def _readable(self, call, argument):
         """Wait, then `call(argument)`; again if another thread was faster and the descriptor is non-blocking."""
         wait = self._descriptor.wait_read
         if not is_ready(self.fileno(), POLLIN):
@@ -112,21 +108,21 @@ class SharedIO(io.FileIO):
         result = call(argument)
         return retry(wait, None, call, argument) if result is None else result
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer):
         """Read into `buffer`, parking until there is something.  Return the number of bytes, 0 at the end."""
         if not memoryview(buffer).nbytes:
             return super().readinto(buffer)  # which never waits
-        return self._readable(super().readinto, buffer)  # type: ignore[no-any-return]
+        return self._turns.call(self._readable, super().readinto, buffer)
 
-    def read(self, size: int | None = -1) -> bytes:
+    def read(self, size=-1):
         """Read up to `size` bytes, parking until there are some; None or -1: up to the end, where it is b""."""
         if size is None or size < 0:
             return self.readall()
         if not size:
             return super().read(size)
-        return self._readable(super().read, size)  # type: ignore[no-any-return]
+        return self._turns.call(self._readable, super().read, size)
 
-    def readall(self) -> bytes:
+    def readall(self):
         """Read up to the end."""
         if self._is_non_blocking():
             return super().readall()
@@ -135,21 +131,35 @@ class SharedIO(io.FileIO):
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def write(self, data: Any) -> int:
+    def write(self, data):
         """Write all of it, as a blocking write does.
 
         Returns the bytes written: fewer only if there was an error, which the next call will raise.
         """
-        sent = 0
-        stream = is_stream(self.fileno())
+        cdef Turns turns = self._write_turns
+        cdef Py_ssize_t sent, size = 0
+        current = turns.enter()
+        try:
+            sent = write_at_once(self, data, &size)
+            return sent if sent and sent == size else self._write(data, sent)
+        finally:
+            turns.leave(current)
+
+    def _write(self, data, Py_ssize_t sent):
+        """`write`, after `sent` bytes."""
+        cdef Py_ssize_t size = 0
+        fd = self.fileno()
+        stream = is_stream(fd)
         with memoryview(data) as view, view.cast("B") as rest:
             if stream and not rest.nbytes or self._is_non_blocking():
-                return super().write(rest)
+                return sent or super().write(rest)
             while True:
                 try:
-                    wait_until_ready(self.fileno(), POLLOUT, self._descriptor.wait_write)
-                    # A pipe that is ready for writing has room for this much (POSIX, "poll" and PIPE_BUF).
-                    done = super().write(rest[sent : sent + PIPE_BUF] if stream else rest)
+                    wait_until_ready(fd, POLLOUT, self._descriptor.wait_write)
+                    done = write_at_once(self, rest[sent:], &size)
+                    if not done:
+                        # A pipe that is ready for writing has room for this much (POSIX, "poll" and PIPE_BUF).
+                        done = super().write(rest[sent : sent + PIPE_BUF] if stream else rest)
                 except OSError:
                     if not sent:
                         raise
@@ -160,73 +170,37 @@ class SharedIO(io.FileIO):
                 if sent >= rest.nbytes:
                     return sent
 
-    def close(self) -> None:
+    def close(self):
         """Close; greenlets that wait get OSError(EBADF)."""
         if not self.closed:
             self._descriptor.close()
         super().close()
 
 
-def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
-    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        with self._lock:
-            return method(self, *args, **kwargs)
-
-    call.__name__, call.__doc__ = method.__name__, method.__doc__
-    return call
-
-
-class _Locked:
-    """Mixed into a layer of io: greenlets of one thread use it one after the other, as threads do."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._lock = RLock()
-        super().__init__(*args, **kwargs)
-
-    def __init_subclass__(cls) -> None:
-        for name in [*OPERATIONS, "close"]:
-            method = getattr(cls, name, None)
-            if method is not None:
-                setattr(cls, name, _locked(method))
-
-
-class _SharedReader(_Locked, io.BufferedReader):
-    pass
-
-
-class _SharedWriter(_Locked, io.BufferedWriter):
-    pass
-
-
-class SharedText(_Locked, io.TextIOWrapper):
-    """io.TextIOWrapper for what `open_shared` returns."""
-
-
-def open_shared(fd: int, mode: str, buffering: int = -1, closefd: bool = True) -> io.IOBase:
+def open_shared(fd, mode, buffering=-1, closefd=True):
     """io.open(fd, "rb" or "wb", buffering, closefd=closefd) for a pipe's end, which stays blocking."""
     if buffering == 1:
         warnings.warn(
             "line buffering (buffering=1) isn't supported in binary mode, the default buffer size will be used",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=1,
         )
     raw = SharedIO(fd, mode, closefd)
     if buffering == 0:
         return raw
-    size = buffering if buffering > 1 else io.DEFAULT_BUFFER_SIZE
-    return _SharedReader(raw, size) if mode == "rb" else _SharedWriter(raw, size)
+    return layers(raw, mode, buffering)
 
 
 def fdopen(
-    fd: int,
-    mode: str = "r",
-    buffering: int = -1,
-    encoding: str | None = None,
-    errors: str | None = None,
-    newline: str | None = None,
-    closefd: bool = True,
-    opener: Any = None,
-) -> Any:
+    fd,
+    mode="r",
+    buffering=-1,
+    encoding=None,
+    errors=None,
+    newline=None,
+    closefd=True,
+    opener=None,
+):
     """os.fdopen(); a file on a blocking pipe, socket or terminal parks while it has to wait."""
     binary = "b" in mode
     plain = partial(_fdopen, fd, mode, buffering, encoding, errors, newline, closefd, opener)
@@ -237,18 +211,18 @@ def fdopen(
         return open_shared(fd, letter + "b", buffering, closefd)
     if binary or buffering == 0:
         return plain()  # which says what is wrong
-    encoding = io.text_encoding(encoding)
-    buffer: Any = open_shared(fd, letter + "b", buffering if buffering > 1 else -1, closefd)
+    encoding = io.text_encoding(encoding, 1)
+    buffer = open_shared(fd, letter + "b", buffering if buffering > 1 else -1, closefd)
     try:
-        text = SharedText(buffer, encoding, errors, newline, buffering == 1 or (buffering < 0 and os.isatty(fd)))
+        text = TextIOWrapper(buffer, encoding, errors, newline, buffering == 1 or (buffering < 0 and os.isatty(fd)))
     except BaseException:
         buffer.close()
         raise
-    text.mode = mode  # type: ignore[misc]  # as `open` does
+    text.mode = mode  # as `open` does
     return text
 
 
-def _may_block(fd: object) -> bool:
+def _may_block(fd):
     """Return whether `fd` is a descriptor on which the system may let a read or a write wait."""
     if not isinstance(fd, int) or fd < 0:
         return False

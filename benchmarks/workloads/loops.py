@@ -1,16 +1,9 @@
-"""Operations of an asyncio loop, for `benchmarks/aio.py`: `aio_worker.py PACKAGE CORE SECONDS`.
-
-Prints a line when it is ready; for each row's name that it reads, the CPU nanoseconds of one operation.
-"""
+"""The rows of `aio`: operations of an asyncio loop.  `rows(package)` gives batch functions by row name."""
 
 import asyncio
-import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from importlib import import_module
 from typing import Any
-
-from measure import measure
 
 
 def nothing() -> None:
@@ -77,26 +70,16 @@ def await_once(n: int) -> None:
         await_(asyncio.sleep(0))
 
 
-ROWS: dict[str, Any] = {
-    each.__name__: each for each in (call_soon, call_later, sleep0, switch, future, task, await_done, await_once)
-}
+COROUTINES = (call_soon, call_later, sleep0, switch, future, task)
 
 
-def main() -> None:
-    """See the module's docstring."""
-    package, core, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    if core >= 0:
-        os.sched_setaffinity(0, {core})
+def rows(package: str) -> dict[str, Callable[[int], object]]:
+    """Row name to batch function; all share one loop, kept for the whole process."""
     module = {"weald": "weald.aio", "uvloop": "uvloop", "asyncio": "asyncio"}[package]
-    with asyncio.Runner(loop_factory=import_module(module).new_event_loop) as runner:
-        print("ready", flush=True)
-        for line in sys.stdin:
-            row = ROWS[line.strip()]
-            batch: Callable[[int], object] = (
-                row if row in (await_done, await_once) else lambda n, row=row: runner.run(row(n))
-            )
-            print(measure(batch, seconds, unit=100).cpu, flush=True)
+    runner = asyncio.Runner(loop_factory=import_module(module).new_event_loop)
 
+    def batch(main: Callable[..., Coroutine[Any, Any, object]]) -> Callable[..., object]:
+        return lambda n: runner.run(main(n))
 
-if __name__ == "__main__":
-    main()
+    found: dict[str, Callable[[int], object]] = {main.__name__: batch(main) for main in COROUTINES}
+    return {**found, "await_done": await_done, "await_once": await_once} if package == "weald" else found

@@ -1,0 +1,342 @@
+"""io's buffers and text for several greenlets: one waits for its turn where io's own would raise or mix lines up.
+
+Called by: pipes.py, weald.fileobject, weald.socket (for `makefile`), weald.subprocess.
+
+io's buffers have a lock that is a native thread's: two threads take turns, but two greenlets of one thread are one user
+to it, whose second call is refused ("reentrant call").  io's text has no lock at all.  Only while the raw file below is
+asked may others run.  So the raw file says who is inside (`Turns.call`), and whoever comes meanwhile waits until that
+one has left.  A lock around each call would cost more than reading a line that lies in the buffer.
+
+Invariants:
+- A raw file makes all calls that may park through its Turns: `_turns`, and `_write_turns` for writes (the same, or
+  another if reading and writing need not wait for each other).
+- A greenlet that comes back while others wait lets those go first, but not in the middle of a call (`busy`).
+- A greenlet that calls in again while it is inside hears of it from io, as in a thread.
+
+Compiled, because a line that lies in the buffer takes io 30 ns, and a frame in Python more than that.
+"""
+
+from cpython.object cimport Py_TYPE, PyObject, PyTypeObject
+
+import io
+from contextlib import suppress
+from io import DEFAULT_BUFFER_SIZE
+from socket import SocketIO
+
+from weald._core.c_greenlet cimport greenlet
+from weald._core.c_python cimport slot_offset
+from weald._core.hub cimport current_greenlet
+from weald._core.yielding cimport give_way
+
+from weald._core import Event, sleep
+
+__all__ = ["OPERATIONS", "BufferedRWPair", "BufferedRandom", "BufferedReader", "BufferedWriter", "SocketFile",
+           "TextIOWrapper", "Turns", "layers", "text_wrapper"]
+
+# Methods of io's files that read, write or move: the others neither block nor enter the buffer.
+OPERATIONS = frozenset((
+    "detach", "flush", "peek", "read", "read1", "readall", "readinto", "readinto1", "readline", "readlines",
+    "reconfigure", "seek", "tell", "truncate", "write", "writelines",
+))
+WRITING = frozenset(("flush", "write", "writelines"))
+
+cdef object reader_readline = io.BufferedReader.readline
+cdef object reader_read = io.BufferedReader.read
+cdef object writer_write = io.BufferedWriter.write
+cdef object writer_flush = io.BufferedWriter.flush
+cdef object text_flush = io.TextIOWrapper.flush
+cdef object text_readline = io.TextIOWrapper.readline
+cdef object text_read = io.TextIOWrapper.read
+cdef object text_write = io.TextIOWrapper.write
+cdef object pair_flush = io.BufferedRWPair.flush
+cdef object pair_close = io.BufferedRWPair.close
+
+
+cdef class Turns:
+    """Who is inside of a raw file, and who waits for that."""
+
+    def __cinit__(self):
+        self.inside = []
+
+    cdef Turns below(self):
+        """Those for the buffer below a text: as these, but whoever comes lets nobody go first."""
+        cdef Turns inner = Turns.__new__(Turns)
+        inner.inside = self.inside
+        inner.outer = self
+        return inner
+
+    def call(self, function, *args):
+        """`function(*args)`, a call of the raw file, in which greenlets may park."""
+        current = self.enter()
+        try:
+            return function(*args)
+        finally:
+            self.leave(current)
+
+    cdef object enter(self):
+        """Be inside: the greenlet, to `leave`."""
+        cdef greenlet current = current_greenlet()
+        self.inside.append(current)
+        try:
+            give_way(True)  # the other end may be so fast that no call ever parks
+        except BaseException:
+            self.leave(current)
+            raise
+        return current
+
+    cdef int leave(self, object current) except -1:
+        self.inside.remove(current)
+        if self.left is not None:
+            self.left.set()
+            self.left = None
+        return 0
+
+    cdef int come(self) except -1:
+        """Wait until nobody else is inside."""
+        cdef Turns turns = self if self.outer is None else self.outer
+        if self.waiting and not self.inside and not self.busy:
+            sleep(0)
+        while self.inside and current_greenlet() not in self.inside:
+            if turns.left is None:
+                turns.left = Event()
+            turns.waiting += 1
+            try:
+                turns.left.wait()
+            finally:
+                turns.waiting -= 1
+        return 0
+
+
+cdef class Kind:
+    """A class here, and where its objects have their Turns."""
+
+    cdef object cls
+    cdef Py_ssize_t offset
+
+
+cdef Kind kind_of(object cls):
+    cdef Kind kind = Kind.__new__(Kind)
+    kind.cls, kind.offset = cls, slot_offset(cls._turns)
+    return kind
+
+
+cdef class Lines:
+    """Iterates over the lines of a file; `readline` is its base's."""
+
+    cdef object file
+    cdef object readline
+    cdef Turns turns
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.turns.inside or self.turns.waiting:
+            self.turns.come()
+        line = self.readline(self.file)
+        if not line:
+            raise StopIteration
+        return line
+
+
+cdef object lines_of(object file, object readline):
+    cdef Lines lines
+    if file.closed:
+        raise ValueError("I/O operation on closed file.")
+    lines = Lines.__new__(Lines)
+    lines.file, lines.readline, lines.turns = file, readline, file._turns
+    return lines
+
+
+cdef object NOTHING = object()
+
+
+cdef inline Turns turns_of(object self, Kind kind):
+    """`self._turns`, read at its place in objects of just that class."""
+    cdef PyObject *turns
+    if Py_TYPE(self) == <PyTypeObject *>kind.cls:
+        turns = (<PyObject **>(<char *><PyObject *>self + kind.offset))[0]
+        if turns != NULL:
+            return <Turns?>turns
+    return self._turns
+
+
+cdef inline object called(object self, Kind kind, object method, object argument):
+    """`method(self, argument)`, when nobody else is inside."""
+    cdef Turns turns = turns_of(self, kind)
+    if turns.inside or turns.waiting:
+        turns.come()
+    return method(self) if argument is NOTHING else method(self, argument)
+
+
+def in_turn(method, bint writes=False):
+    """`method`, called when nobody else is inside."""
+    def call(self, /, *args, **kwargs):
+        cdef Turns turns = self._write_turns if writes else self._turns
+        turns.come()
+        turns.busy += 1
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            turns.busy -= 1
+
+    call.__name__, call.__doc__ = method.__name__, method.__doc__
+    return call
+
+
+cdef object socket_readinto = SocketIO.readinto
+cdef object socket_write = SocketIO.write
+
+
+class SocketFile(SocketIO):
+    """socket.SocketIO, the raw file of `makefile`."""
+
+    def __init__(self, *args):
+        self._turns = Turns()
+        self._write_turns = Turns()
+        super().__init__(*args)
+
+    def readinto(self, buffer, /):
+        """Receive into `buffer`: the number of bytes; None if a socket that never waits has none."""
+        return (<Turns>self._turns).call(socket_readinto, self, buffer)
+
+    def write(self, data, /):
+        """Send some of `data`: the number of bytes; None if a socket that never waits has no room."""
+        return (<Turns>self._write_turns).call(socket_write, self, data)
+
+
+class BufferedReader(io.BufferedReader):
+    """io.BufferedReader, in turns."""
+
+    __slots__ = ("_turns",)
+
+    def __init__(self, raw, buffer_size=DEFAULT_BUFFER_SIZE):
+        self._turns = raw._turns
+        super().__init__(raw, buffer_size)
+
+    def __iter__(self):
+        return lines_of(self, reader_readline)
+
+    def readline(self, size=-1, /):
+        """Read up to the end of a line, of `size` bytes at most."""
+        return called(self, READER, reader_readline, NOTHING if size == -1 else size)
+
+    def read(self, size=-1, /):
+        """Read `size` bytes, fewer at the end of the file; None or -1: up to the end."""
+        return called(self, READER, reader_read, NOTHING if size == -1 else size)
+
+
+class BufferedWriter(io.BufferedWriter):
+    """io.BufferedWriter, in turns."""
+
+    __slots__ = ("_turns",)
+
+    def __init__(self, raw, buffer_size=DEFAULT_BUFFER_SIZE):
+        self._turns = raw._write_turns
+        super().__init__(raw, buffer_size)
+
+    def write(self, data, /):
+        """Write `data`, to the buffer if it has room.  Return the number of bytes."""
+        return called(self, WRITER, writer_write, data)
+
+    def flush(self):
+        """Write what is in the buffer."""
+        return called(self, WRITER, writer_flush, NOTHING)
+
+
+class BufferedRandom(io.BufferedRandom):
+    """io.BufferedRandom, in turns."""
+
+    __slots__ = ("_turns",)
+
+    def __init__(self, raw, buffer_size=DEFAULT_BUFFER_SIZE):
+        self._turns = raw._turns
+        super().__init__(raw, buffer_size)
+
+
+class BufferedRWPair(io.BufferedRWPair):
+    """io.BufferedRWPair; readers and writers take turns each."""
+
+    __slots__ = ("_turns", "_write_turns")
+
+    def __init__(self, reader, writer, buffer_size=DEFAULT_BUFFER_SIZE):
+        self._turns, self._write_turns = reader._turns, writer._write_turns
+        super().__init__(reader, writer, buffer_size)
+
+    def close(self):
+        """Write what is buffered, and close when whoever reads has what it reads."""
+        cdef Turns reading = self._turns, writing = self._write_turns
+        writing.come()
+        if not self.closed:
+            with suppress(Exception):  # close will raise it
+                pair_flush(self)
+        writing.come()
+        reading.come()
+        pair_close(self)
+
+
+class TextIOWrapper(io.TextIOWrapper):
+    """io.TextIOWrapper, in turns."""
+
+    __slots__ = ("_turns",)
+
+    def __init__(self, buffer, *args, **kwargs):
+        cdef Turns turns = buffer._turns
+        self._turns = turns
+        if isinstance(buffer, (BufferedReader, BufferedWriter, BufferedRandom)):
+            buffer._turns = turns.below()
+        super().__init__(buffer, *args, **kwargs)
+
+    def __iter__(self):
+        return lines_of(self, text_readline)
+
+    def readline(self, size=-1, /):
+        """Read up to the end of a line, of `size` characters at most."""
+        return called(self, TEXT, text_readline, NOTHING if size == -1 else size)
+
+    def read(self, size=-1, /):
+        """Read `size` characters, fewer at the end of the file; None or -1: up to the end."""
+        return called(self, TEXT, text_read, NOTHING if size == -1 else size)
+
+    def write(self, text, /):
+        """Write `text`, to the buffer if it has room.  Return the number of characters."""
+        return called(self, TEXT, text_write, text)
+
+    def flush(self):
+        """Write what is in the buffers."""
+        return called(self, TEXT, text_flush, NOTHING)
+
+
+def complete(cls):
+    """Give `cls` the other methods of its base, in turns."""
+    for name in [*OPERATIONS, "close"]:
+        if name not in vars(cls) and hasattr(cls, name):
+            setattr(cls, name, in_turn(getattr(cls, name), cls is BufferedRWPair and name in WRITING))
+
+
+for each in (BufferedReader, BufferedWriter, BufferedRandom, BufferedRWPair, TextIOWrapper):
+    complete(each)
+
+
+cdef Kind READER = kind_of(BufferedReader), WRITER = kind_of(BufferedWriter), TEXT = kind_of(TextIOWrapper)
+
+
+def text_wrapper(buffer, *args, **kwargs):
+    """io.TextIOWrapper(buffer, …) for several greenlets; a pair's reader does not keep writers waiting."""
+    return (io.TextIOWrapper if isinstance(buffer, io.BufferedRWPair) else TextIOWrapper)(buffer, *args, **kwargs)
+
+
+def layers(raw, mode, buffering=-1, encoding=None, errors=None, newline=None, size=DEFAULT_BUFFER_SIZE):
+    """What `open` builds over raw file `raw`, for several greenlets; `size`: the buffer's by default."""
+    if buffering == 0:
+        return raw
+    if buffering > 1:
+        size = buffering
+    kind = BufferedRandom if "+" in mode else BufferedReader if raw.readable() else BufferedWriter
+    buffer = kind(raw, size)
+    if "b" in mode:
+        return buffer
+    line_buffering = buffering == 1 or (buffering < 0 and raw.isatty())
+    text = TextIOWrapper(buffer, encoding, errors, newline, line_buffering)
+    text.mode = mode  # as `open` does
+    return text
