@@ -125,7 +125,10 @@ class _PoolIO(io.FileIO):
         pool = self._pool if self._pool is not None else threadpool.default()
         if self._dropped or self._finalizing or get_hub_if_exists() is not pool.hub:  # type: ignore[attr-defined]
             return function(*args)
-        self._pending = self._turns.call(pool.spawn, _outcome, function, args)
+        try:
+            self._pending = self._turns.call(pool.spawn, _outcome, function, args)
+        except RuntimeError:  # no thread is to be had: it takes as long as for a program without greenlets
+            return function(*args)
         return self._result()
 
     def _result(self) -> Any:

@@ -24,6 +24,8 @@ from cpython.exc cimport PyErr_Clear
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_free_lock, PyThread_get_thread_ident, PyThread_release_lock
 from cpython.ref cimport Py_DECREF
+from libc.string cimport strlen
+from posix.unistd cimport write
 
 from weald._core cimport arena, running_loop
 from weald._core.c_greenlet cimport *
@@ -59,6 +61,7 @@ cdef extern from * nogil:
 cdef enum:
     BATCH_EXTRA = 128  # items that became ready during a batch and may still run in it
 
+cdef const char *NO_REPORT = b"weald: an exception could not be reported\n"
 cdef double TRIM_INTERVAL = 1.0  # seconds a poll waits at most while there are chunks of memory to give back
 
 PyGreenlet_Import()
@@ -262,7 +265,10 @@ def report_error(Hub hub, context, type, value, tb):
         if isinstance(error, hub.SYSTEM_ERROR):
             hub.throw_into_main(error, None)
             return
-        report(tracebacks.format_exc(), sys.__stderr__)
+        try:
+            report(tracebacks.format_exc(), sys.__stderr__)
+        except BaseException:  # there is no memory to say it with; the hub goes on
+            write(2, NO_REPORT, strlen(NO_REPORT))
 
 
 # ------------------------------------------------------------------ the hub

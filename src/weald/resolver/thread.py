@@ -89,7 +89,10 @@ class Resolver:
 
     def _call(self, name: str, family: int, *args: Any) -> Any:
         pool = self._reading if self._is_in_hosts(_host_of(args[0]), family) else self._asking
-        return pool.apply(getattr(_socket, name), args)
+        try:
+            return pool.apply(getattr(_socket, name), args)
+        except RuntimeError as error:  # no thread is to be had; the C library's functions do not raise it
+            raise _socket.gaierror(_socket.EAI_AGAIN, f"Temporary failure in name resolution: {error}") from error
 
     def _is_in_hosts(self, host: Any, family: int) -> bool:
         """Does the hosts file have it?  A guess only, since the C library also obeys nsswitch.conf."""

@@ -1,0 +1,191 @@
+"""What there is too little of: descriptors, threads, processes, memory.
+
+Calls fail with the error that a program without weald gets, hang never, and work once there is enough again.
+"""
+
+import os
+import resource
+from pathlib import Path
+from socket import EAI_AGAIN, gaierror
+from typing import Any
+
+import pytest
+from helpers import run_patched
+
+import weald
+from weald._base import workers
+from weald._core import hub as hub_module
+from weald.fileobject import FileObjectThread
+from weald.resolver.thread import Resolver
+from weald.threadpool import ThreadPool
+
+CALLS = """
+import asyncio, encodings.idna, os, resource, select, selectors, signal, socket, subprocess, sys, threading, time
+import weald, weald.fileobject, weald.server, weald.threadpool
+def pair():
+    a, b = socket.socketpair()
+    b.send(b"x")
+    return a, b
+def selected():
+    a, b = pair()
+    with a, b, selectors.DefaultSelector() as selector:
+        selector.register(a, selectors.EVENT_READ)
+        return len(selector.select()) + len(select.select([a], [], [])[0])
+def polled():
+    a, b = pair()
+    with a, b, select.epoll() as poll:
+        poll.register(a)
+        return len(poll.poll())
+def served():
+    server = weald.server.StreamServer(("127.0.0.1", 0), lambda sock, address: sock.sendall(b"x"))
+    server.start()
+    try:
+        with socket.create_connection(("127.0.0.1", server.server_port), 0.2) as sock:
+            return len(sock.recv(1))
+    finally:
+        server.stop()
+def lines():
+    with weald.fileobject.FileObject(__FILE__) as file:
+        return bool(file.readline())
+def piped():
+    with os.popen("echo x") as file:
+        return file.read()
+def forked():
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    return os.waitpid(pid, 0)[1]
+async def empty():
+    await asyncio.sleep(0)
+CALLS = {
+    "sleep": lambda: time.sleep(0.001),
+    "thread": lambda: threading.Thread(target=int).start(),
+    "run": lambda: subprocess.run(["true"]).check_returncode(),
+    "output": lambda: subprocess.run(["echo", "x"], capture_output=True).check_returncode(),
+    "popen": piped,
+    "fork": forked,
+    "spawn": lambda: os.waitpid(os.posix_spawn("/bin/true", ["true"], os.environ), 0),
+    "look-up": lambda: socket.getaddrinfo("localhost", 80),
+    "pool": lambda: weald.threadpool.ThreadPool(1).apply(int),
+    "file": lines,
+    "select": selected,
+    "epoll": polled,
+    "server": served,
+    "asyncio": lambda: asyncio.run(empty()),
+}
+def outcome(call):
+    try:
+        call()
+    except Exception as error:
+        return error
+""".replace("__FILE__", repr(__file__))
+
+CHILDREN = ("run", "output", "popen", "fork", "spawn")
+
+
+@pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
+def test_no_descriptors_are_left(hub: bool) -> None:
+    """OSError(EMFILE), or what does not need one; with 0 to 3 left, from the first call on."""
+    out = run_patched(
+        CALLS
+        + f"""
+WITH_HUB = {hub}
+def kept(left):
+    found = []
+    while True:
+        try:
+            found.append(os.dup(0))
+        except OSError:
+            break
+    for _ in range(left):
+        os.close(found.pop())
+    return found
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+def tried(name, left):
+    if WITH_HUB:
+        time.sleep(0)
+    call = CALLS[name]
+    held = kept(left)
+    error = outcome(call)
+    for fd in held:
+        os.close(fd)
+    again = outcome(call)
+    if not (error is None or isinstance(error, OSError)) or again is not None:
+        print(name, left, repr(error), repr(again), flush=True)
+for name in CALLS:
+    for left in range(4):
+        pid = os.fork()
+        if not pid:
+            signal.alarm(30)
+            tried(name, left)
+            sys.stdout.flush()
+            os._exit(0)
+        status = os.waitpid(pid, 0)[1]
+        if status:
+            print(name, left, "ended by", status)
+""",
+        before="import warnings; warnings.simplefilter('ignore')",
+        stderr=None,
+    )
+    assert out == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a user of its own")
+def test_no_processes_and_no_native_threads_may_be_started() -> None:
+    """BlockingIOError (EAGAIN) of fork; a file is read without a thread; a look-up may be tried again."""
+    out = run_patched(
+        CALLS
+        + """
+CHILDREN = ("run", "output", "popen", "fork", "spawn")
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 100))
+os.setuid(54321)  # of a user who runs nothing else
+for name in CALLS:
+    print(name, type(outcome(CALLS[name])).__name__)
+resource.setrlimit(resource.RLIMIT_NPROC, (100, 100))
+print([name for name in CALLS if outcome(CALLS[name]) is not None])
+"""
+    )
+    refused = {**dict.fromkeys(CHILDREN, "BlockingIOError"), "look-up": "gaierror", "pool": "RuntimeError"}
+    names = ["sleep", "thread", *CHILDREN, "look-up", "pool", "file", "select", "epoll", "server", "asyncio"]
+    assert out.splitlines() == [*(f"{name} {refused.get(name, 'NoneType')}" for name in names), "[]"]
+
+
+@pytest.fixture
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(workers, "_start_new_thread", refuse)
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_without_a_thread_a_file_is_read_in_place(tmp_path: Path) -> None:
+    pool = ThreadPool(1)
+    with FileObjectThread(tmp_path / "file", "w+", threadpool=pool) as file:
+        file.write("a line\n")
+        file.seek(0)
+        assert file.read() == "a line\n"
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_without_a_thread_a_look_up_may_be_tried_again() -> None:
+    with pytest.raises(gaierror, match="can't start new thread") as caught:
+        Resolver().getaddrinfo("localhost", 80)
+    assert caught.value.errno == EAI_AGAIN
+
+
+def test_an_error_that_cannot_be_reported_leaves_the_hub_alive(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Say for want of memory."""
+
+    def fail(*args: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub_module, "report", fail)
+        patch.setattr(weald.get_hub(), "handle_error", fail)
+        weald.get_hub().run_callback(fail)
+        weald.sleep(0.001)
+    assert "an exception could not be reported" in capfd.readouterr().err
+    weald.sleep(0)
