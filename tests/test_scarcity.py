@@ -4,7 +4,6 @@ Calls fail with the error that a program without weald gets, hang never, and wor
 """
 
 import os
-import resource
 from pathlib import Path
 from socket import EAI_AGAIN, gaierror
 from typing import Any
@@ -21,7 +20,7 @@ from weald.threadpool import ThreadPool
 
 CALLS = """
 import asyncio, encodings.idna, os, resource, select, selectors, signal, socket, subprocess, sys, threading, time
-import weald, weald.fileobject, weald.server, weald.threadpool
+import weald, weald.fileobject, weald.resolver.thread, weald.server, weald.threadpool
 def pair():
     a, b = socket.socketpair()
     b.send(b"x")
