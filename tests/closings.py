@@ -303,7 +303,7 @@ class Connect(Sendall):
         for other in self.others:  # there is no room for the third, nor for `thing`
             other.setblocking(False)
             other.connect_ex(self.peer.getsockname())
-            select.select([], [other], [], LIMIT)
+        select.select([], self.others, [])  # one is in: the system has dealt with the others' packets, too
         self.thing = socket.socket()
 
     def call(self) -> Any:

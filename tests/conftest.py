@@ -85,6 +85,15 @@ class Certificate(NamedTuple):
 
 
 @pytest.fixture(scope="session")
+def postgresql() -> Iterator[int]:
+    """The port of a PostgreSQL server for all tests that want one: to begin and to end takes it seconds."""
+    import servers
+
+    with servers.postgresql() as port:
+        yield port
+
+
+@pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """Made anew for each run of the tests."""
     openssl = require_program("openssl")

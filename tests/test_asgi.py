@@ -18,7 +18,7 @@ from test_http_http2 import Client
 from test_http_protocol import BAD_CHUNKS, BAD_HEADS
 from test_pywsgi import CHUNKED, GET, LAST, QUICK, Response, connect, curl, one, responses, serving, talk, url
 
-import weald
+import weald.http.asgi
 from weald import socket
 from weald.asgi import ASGIServer, StartupError, interface_of
 from weald.event import Event
@@ -34,13 +34,13 @@ async def answer(send: Any, body: bytes = b"hello", status: int = 200, *fields: 
 
 
 async def read(receive: Any) -> bytes:
-    body = b""
+    body = bytearray()
     while True:
         event = await receive()
         assert event["type"] == "http.request", event
         body += event["body"]
         if not event["more_body"]:
-            return body
+            return bytes(body)
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
@@ -424,8 +424,9 @@ def test_a_client_that_leaves_while_it_is_sent_to() -> None:
     assert errors == []
 
 
-def test_a_client_that_leaves_while_nobody_asks_frees_its_connection() -> None:
+def test_a_client_that_leaves_while_nobody_asks_frees_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server looks now and then; the application hears of it when it sends."""
+    monkeypatch.setattr(weald.http.asgi, "LOOK", 0.01)
     go = asyncio.Event()
     ended = []
 

@@ -64,7 +64,7 @@ def test_the_scope() -> None:
 
     with talking(app, "Sec-WebSocket-Protocol: one, two\r\nOrigin: http://evil\r\n") as client:
         assert (client.status, client.fields["sec-websocket-protocol"], client.fields["x-a"]) == (101, "two", "b")
-        assert client.closed() == 1000  # the application has returned
+        assert client.closed(agrees=True) == 1000  # the application has returned
     (scope,) = scopes
     assert "method" not in scope
     assert (scope["type"], scope["scheme"], scope["path"], scope["http_version"]) == ("websocket", "ws", "/chat", "1.1")
@@ -258,7 +258,7 @@ def test_a_fault_after_it_closes_with_1011(message: Any, says: str, capsys: Any)
 
     with talking(app) as client:
         client.send(frame(TEXT, b"go"))
-        assert client.closed() == 1011
+        assert client.closed(agrees=True) == 1011
     assert says in capsys.readouterr().err
 
 

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,17 @@ from weald import spawn
 TAKEN_AWAY = {"close", "os_close", "detach", "dup2"}
 
 
-def run(mode: str, kind: str, *files: str) -> dict[tuple[str, float | None], str]:
+def run(kind: str, *files: str) -> Iterator[dict[tuple[str, float | None], str]]:
+    """What came of each action, plain and patched; both run at the same time, as they wait most of it."""
     program = Path(__file__).with_name("closings.py")
-    done = subprocess.run(
-        [sys.executable, str(program), mode, kind, *files], capture_output=True, text=True, timeout=2 * PATIENCE
-    )
-    assert done.returncode == 0, done.stderr
-    return {(action, limit): result for action, limit, result in json.loads(done.stdout)}
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen([sys.executable, str(program), mode, kind, *files], **pipes) for mode in ("plain", "patched")
+    ]
+    for process in started:
+        out, errors = process.communicate(timeout=2 * PATIENCE)
+        assert process.returncode == 0, errors
+        yield {(action, limit): result for action, limit, result in json.loads(out)}
 
 
 @pytest.mark.parametrize("kind", closings.KINDS)
@@ -40,7 +45,7 @@ def test_as_the_standard_library(kind: str, certificate: Any) -> None:
     A plain thread goes on with what is no longer the socket's, or learns of it when its time is up.
     """
     files = (str(certificate.cert), str(certificate.key)) if kind.startswith("Ssl") else ()
-    plain, patched = run("plain", kind, *files), run("patched", kind, *files)
+    plain, patched = run(kind, *files)
     expected = dict(plain)
     for action, limit in plain:
         calls = kind not in closings.LOOKING and not kind.endswith("SelectorObject")

@@ -56,7 +56,7 @@ def test_is_the_last():
 @pytest.mark.parametrize(("side", "module"), [("plain", "socket"), ("weald", "weald.socket")])
 def test_each_test_gets_its_verdict(tmp_path, side, module):
     (tmp_path / "test_it.py").write_text(TESTS)
-    command = [sys.executable, gauntlet.__file__, "--run", side, "--seconds", "20", "--arguments", '["test_it.py"]']
+    command = [sys.executable, gauntlet.__file__, "--run", side, "--seconds", "6", "--arguments", '["test_it.py"]']
     environment = {**os.environ, "EXPECTED_MODULE": module}
     results = apart.in_processes(
         lambda found: apart.in_process(command, [], found, environment, 600, tmp_path),
@@ -71,7 +71,7 @@ def test_each_test_gets_its_verdict(tmp_path, side, module):
         "test_dies": "died",
         "test_is_the_last": "passed",
     }
-    assert "Timeout (0:00:20)" in results["test_it.py::test_hangs"]
+    assert "Timeout (0:00:06)" in results["test_it.py::test_hangs"]
     assert "exit status 3" in results["test_it.py::test_dies"]
     assert apart.counts(results) == (3, 4, 1)
 

@@ -328,7 +328,7 @@ def test_a_body_nobody_reads_does_not_block_others() -> None:
         start_response("200 OK", [])
         return [b"no"]
 
-    with talking(ignores) as client:
+    with talking(ignores, limits=replace(QUICK, linger_timeout=0.01)) as client:
         for _ in range(30):
             stream = client.h2.get_next_available_stream_id()
             client.h2.send_headers(stream, [(":method", "POST"), *GET[1:]])

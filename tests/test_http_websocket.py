@@ -74,10 +74,15 @@ class Client:
             (size,) = struct.unpack("!Q", self.file.read(8))
         return first & 0x7F, self.file.read(size)
 
-    def closed(self) -> int:
-        """The server's close frame's code; nothing may follow it."""
+    def closed(self, agrees: bool = False) -> int:
+        """The server's close frame's code; nothing may follow it.
+
+        `agrees`: this side has sent none, and now does, for which the server waits.
+        """
         opcode, payload = self.receive()
         assert opcode == CLOSE
+        if agrees:
+            self.send(frame(CLOSE, payload))
         assert self.file.read() == b""
         return int.from_bytes(payload[:2], "big") if payload else 1005
 
@@ -734,7 +739,7 @@ def test_a_message_in_single_bytes_is_gathered_in_one_buffer() -> None:
             for byte in frame(opcode, b"x" * 300):
                 client.send(bytes([byte]))
                 weald.sleep(0)
-        assert client.closed() == 1000
+        assert client.closed(agrees=True) == 1000
     assert got == [b"x" * 300, "x" * 300]
 
 

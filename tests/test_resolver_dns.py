@@ -533,9 +533,9 @@ def test_an_error_reaches_everyone_who_asked(lookups: Any, server: Server) -> No
     assert server.asked["missing.test.", "A"] == 1
 
 
-def test_a_thousand_at_once_take_few_descriptors(lookups: Any) -> None:
+def test_many_at_once_take_few_descriptors(lookups: Any) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    many = [spawn(socket.gethostbyname, f"host{i}.test") for i in range(1000)]
+    many = [spawn(socket.gethostbyname, f"host{i}.test") for i in range(400)]
     most = 0
     while not all(lookup.ready() for lookup in many):
         most = max(most, len(os.listdir("/proc/self/fd")))

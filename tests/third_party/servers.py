@@ -1,6 +1,7 @@
 """Real servers for the tests of real clients, each on a free port of 127.0.0.1, ended with its `with` block.
 
-Called by: test_clients.py.  What is missing is installed from Debian packages if that can be done.
+Called by: the tests beside it; `postgresql` by a fixture of tests/conftest.py.  What is missing is installed from
+Debian packages if that can be done.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import glob
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -17,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from conftest import require_program
 from helpers import PATIENCE
@@ -61,10 +64,12 @@ def folder(owner: str | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def running(command: Sequence[str], port: int, log: Path) -> Iterator[None]:
-    """The server that `command` starts, once it accepts connections on `port`."""
+def running(
+    command: Sequence[str], port: int, log: Path, end: signal.Signals = signal.SIGTERM, **options: Any
+) -> Iterator[None]:
+    """The server that `command` starts, once it accepts connections on `port`; `options` are Popen's."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options)
     try:
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -76,7 +81,7 @@ def running(command: Sequence[str], port: int, log: Path) -> Iterator[None]:
                 time.sleep(0.05)
         yield
     finally:
-        process.terminate()
+        process.send_signal(end)
         try:
             process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -139,19 +144,20 @@ def postgresql() -> Iterator[int]:
     command, initdb = program("postgres", "postgresql"), program("initdb", "postgresql")
     real = glob.glob("/usr/lib/postgresql/*/bin/postgres")
     command = real[-1] if real else command  # Debian has no other in PATH
-    owner, become = None, []
+    owner, become = None, {}
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        owner, become = "postgres", [program("runuser", "util-linux"), "-u", "postgres", "--"]
-        pwd.getpwnam(owner)
+        owner = "postgres"
+        become = {"user": owner, "group": pwd.getpwnam(owner).pw_gid, "extra_groups": []}
     port = free_port()
     with folder(owner) as place:
         data = place / "data"
-        initialize = [*become, initdb, "-D", str(data), "-A", "trust", "-U", "postgres", "-N"]
-        made = subprocess.run(initialize, capture_output=True, timeout=PATIENCE)
+        initialize = [initdb, "-D", str(data), "-A", "trust", "-U", "postgres", "-N"]
+        made = subprocess.run(initialize, capture_output=True, timeout=PATIENCE, cwd=place, **become)
         assert made.returncode == 0, made.stderr
-        settings = [f"port={port}", f"unix_socket_directories={place}", "max_connections=250", "fsync=off"]
+        settings = [f"port={port}", f"unix_socket_directories={place}", "max_connections=600", "fsync=off"]
         options = [word for setting in settings for word in ("-c", setting)]
-        with running([*become, command, "-D", str(data), *options], port, place / "log"):
+        # SIGINT: at once, whatever queries run still.
+        with running([command, "-D", str(data), *options], port, place / "log", signal.SIGINT, cwd=place, **become):
             yield port
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-import servers
 from conftest import require_program
 from helpers import PATIENCE, wait_until
 from serving import serving
@@ -333,21 +332,20 @@ app = get_asgi_application()
 '''
 
 
-def test_django_and_psycopg2_block_in_coroutines_and_stall_nobody(tmp_path: Path) -> None:
+def test_django_and_psycopg2_block_in_coroutines_and_stall_nobody(tmp_path: Path, postgresql: int) -> None:
     """Ten requests wait for a lock in the database; others are answered meanwhile, by the one worker."""
     import psycopg
 
     pytest.importorskip("django")
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-    with servers.postgresql() as port:
-        (tmp_path / "site_app.py").write_text(BLOCKING.format(port=port))
-        address = f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
-        with serving(tmp_path, "--workers", "1") as served, psycopg.connect(address, autocommit=True) as owner:
-            base = f"http://127.0.0.1:{served.port}"
-            owner.execute("SELECT pg_advisory_lock(1)")
-            with ThreadPoolExecutor(10) as pool:
-                asked = [pool.submit(httpx.get, f"{base}/{name}", timeout=PATIENCE) for name in ("orm", "driver") * 5]
-                wait_until(lambda: owner.execute(waiting).fetchone() == (10,))
-                assert httpx.get(f"{base}/hello", timeout=PATIENCE).text == "hello"
-                owner.execute("SELECT pg_advisory_unlock(1)")
-                assert [answer.result(PATIENCE).text for answer in asked] == ["orm", "driver"] * 5
+    (tmp_path / "site_app.py").write_text(BLOCKING.format(port=postgresql))
+    address = f"host=127.0.0.1 port={postgresql} user=postgres dbname=postgres"
+    with serving(tmp_path, "--workers", "1") as served, psycopg.connect(address, autocommit=True) as owner:
+        base = f"http://127.0.0.1:{served.port}"
+        owner.execute("SELECT pg_advisory_lock(1)")
+        with ThreadPoolExecutor(10) as pool:
+            asked = [pool.submit(httpx.get, f"{base}/{name}", timeout=PATIENCE) for name in ("orm", "driver") * 5]
+            wait_until(lambda: owner.execute(waiting).fetchone() == (10,))
+            assert httpx.get(f"{base}/hello", timeout=PATIENCE).text == "hello"
+            owner.execute("SELECT pg_advisory_unlock(1)")
+            assert [answer.result(PATIENCE).text for answer in asked] == ["orm", "driver"] * 5

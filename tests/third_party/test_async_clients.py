@@ -185,13 +185,12 @@ def call(number):
 
 
 @pytest.mark.parametrize("client", ["psycopg", "psycopg2"])
-def test_blocking_postgresql(client: str) -> None:
+def test_blocking_postgresql(client: str, postgresql: int) -> None:
     """All wait for a lock, until its owner lets go."""
-    with servers.postgresql() as port:
-        check(
-            LOCKS
-            + (PSYCOPG if client == "psycopg" else PSYCOPG2)
-            + """
+    check(
+        LOCKS
+        + (PSYCOPG if client == "psycopg" else PSYCOPG2)
+        + """
 async def main():
     owner = connect()
     ask(owner, LOCK)
@@ -206,8 +205,8 @@ async def main():
 for number in asyncio.run(main()):
     print(number)
 """,
-            port=port,
-        )
+        port=postgresql,
+    )
 
 
 # ------------------------------------------------------------------ async clients
@@ -328,11 +327,10 @@ async def calls():
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("client", ["asyncpg", "psycopg"])
-def test_postgresql(client: str, style: str) -> None:
+def test_postgresql(client: str, style: str, postgresql: int) -> None:
     """All wait for a lock, until its owner lets go."""
-    with servers.postgresql() as port:
-        code = ASYNCPG if client == "asyncpg" else PSYCOPG_ASYNC
-        check(LOCKS + code + STYLES[style] + PRINT, port=port)
+    code = ASYNCPG if client == "asyncpg" else PSYCOPG_ASYNC
+    check(LOCKS + code + STYLES[style] + PRINT, port=postgresql)
 
 
 REDIS = """
@@ -447,14 +445,14 @@ def test_servers(server: str) -> None:
     check(SERVERS[server] + STYLES["coroutines"] + PRINT)
 
 
-def test_what_several_of_them_do_together() -> None:
+def test_what_several_of_them_do_together(postgresql: int) -> None:
     """A greenlet, a blocking client and an async one take part in one conversation, on one loop."""
-    with servers.postgresql() as pg, servers.redis() as port:
+    with servers.redis() as port:
         out = run_patched(
             f"""
             import asyncio, queue, asyncpg, psycopg, redis, redis.asyncio, weald
             from weald.aio import await_, to_greenlet
-            address = dict(host="127.0.0.1", port={pg}, user="postgres")
+            address = dict(host="127.0.0.1", port={postgresql}, user="postgres")
             numbers = queue.Queue()
 
             def greenlet():
@@ -523,11 +521,11 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
 @pytest.mark.parametrize("example", ["async_clients.py", "blocking_clients.py"])
-def test_examples(example: str) -> None:
+def test_examples(example: str, postgresql: int) -> None:
     """All pages are fetched at once: none is sent before all are asked for.  One server is not there."""
     count = 50
-    with servers.postgresql() as port, servers.GatedHttp(count) as server:
-        dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    with servers.GatedHttp(count) as server:
+        dsn = f"postgresql://postgres@127.0.0.1:{postgresql}/postgres"
         urls = [f"http://127.0.0.1:{server.port}/{number}" for number in range(count)]
         nobody = f"http://127.0.0.1:{servers.free_port()}/"
         done = subprocess.run(
@@ -546,4 +544,5 @@ def test_examples(example: str) -> None:
         assert "fetching" in done.stdout and "100%" in done.stdout  # the bar
         with psycopg.connect(dsn) as connection:
             rows = connection.execute("SELECT url, status, size FROM pages").fetchall()
+            connection.execute("DROP TABLE pages")
         assert sorted(rows) == sorted((url, 200, len(str(number)) + 1) for number, url in enumerate(urls))

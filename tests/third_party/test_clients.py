@@ -117,11 +117,10 @@ client.close()
         )
 
 
-def test_psycopg() -> None:
+def test_psycopg(postgresql: int) -> None:
     """All wait for a lock, until its owner lets go; the C implementation is in use."""
-    with servers.postgresql() as port:
-        check(
-            """
+    check(
+        """
 import psycopg
 assert psycopg.pq.__impl__ == "binary"
 def connect():
@@ -140,8 +139,8 @@ with connect() as owner:
     for number in at_once(call):
         print(number)
 """,
-            port=port,
-        )
+        port=postgresql,
+    )
 
 
 PSYCOPG2 = """
@@ -157,7 +156,7 @@ def ask(connection, query, *values):
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_psycopg2(order: str) -> None:
+def test_psycopg2(order: str, postgresql: int) -> None:
     """As psycopg, imported before or after patching; COPY works; a query that is cut short closes its connection."""
     pytest.importorskip("psycopg2")
     code = (
@@ -203,8 +202,7 @@ assert ask(owner, "SELECT 7") == 7
 """
     )
     before, after = ("import psycopg2\n", "") if order == "before" else ("", "import psycopg2\n")
-    with servers.postgresql() as port:
-        check(after + code, before=before, port=port)
+    check(after + code, before=before, port=postgresql)
 
 
 def test_pymysql() -> None:

@@ -278,7 +278,7 @@ def test_http_clients(python: str, client: str) -> None:
     assert out.split() == [f"/{number}" for number in range(COUNT)]
 
 
-def test_psycogreen(python: str) -> None:
+def test_psycogreen(python: str, postgresql: int) -> None:
     """All wait for a lock, until its owner lets go: psycopg2's C code waits in a greenlet."""
     code = """
     import psycogreen.gevent, psycopg2
@@ -311,8 +311,7 @@ def test_psycogreen(python: str) -> None:
     gevent.spawn(release)
     print(*at_once(call))
     """
-    with servers.postgresql() as port:
-        assert run(python, code, port=port).split() == [str(number) for number in range(COUNT)]
+    assert run(python, code, port=postgresql).split() == [str(number) for number in range(COUNT)]
 
 
 def test_zmq_green(python: str) -> None:

@@ -3,6 +3,8 @@ from typing import Any
 from weald.http.connection import Connection
 from weald.http.exchange import Exchange
 
+LOOK: float
+
 class Call:
     """One request as its application sees it: `receive` and `send`."""
 

@@ -47,7 +47,7 @@ cdef object Task = asyncio.Task
 cdef object Future = asyncio.Future
 cdef object RUNNING = _running
 cdef bint EAGER = sys.version_info >= (3, 12)
-cdef double LOOK = 5.0  # seconds between two looks whether the client is there, while the application waits
+LOOK = 5.0  # seconds between two looks whether the client is there, while the application waits
 cdef Py_ssize_t FILE_PIECE = 1 << 18  # bytes of a file that is read to be sent
 
 
