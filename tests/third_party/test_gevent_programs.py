@@ -491,4 +491,4 @@ def test_a_program_frozen_by_pyinstaller(python: str, tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     program = tmp_path / "dist" / "frozen" / "frozen"
     done = subprocess.run([program], env={}, capture_output=True, text=True, timeout=PATIENCE)
-    assert (done.stdout, done.stderr) == ("b'SERVED' True threading [1]\n", "")
+    assert (done.stdout, done.stderr) == ("b'SERVED' True gevent.threading [1]\n", "")

@@ -112,6 +112,8 @@ cdef object caller_stack():
         frame = sys._getframe()
     except ValueError:
         return None
+    if frame.f_code is None:  # Python 3.15's, in a thread that begins in C
+        return None
     return format_helpers.extract_stack(frame)
 
 

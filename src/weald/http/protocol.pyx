@@ -633,8 +633,7 @@ cdef class RequestStream:
     def body(self):
         """The next piece of the body; b"" if more bytes are needed, None at its end.  Raises ProtocolError."""
         if self.failure is not None:
-            failure, self.failure = self.failure, None  # its traceback may lead back here
-            raise failure
+            raise ProtocolError(self.failure.status, str(self.failure))  # the traceback of one kept would lead back here
         while self.state != NO_BODY:
             piece = self.piece()
             if piece is not None:

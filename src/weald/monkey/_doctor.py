@@ -135,6 +135,8 @@ class Doctor(MetaPathFinder, monkey.Listener):
                     return f"the closure of {function.__module__}.{function.__qualname__}(){_line_of(function)}"
             return ""
         kind = type(owner)
+        if kind.__name__ == "cython_function_or_method":
+            return ""  # it has its module's names
         if isinstance(owner, type | ModuleType | FunctionType | dict) or kind.__module__ in ("builtins", "types"):
             return ""
         return f"an object of class {kind.__module__}.{kind.__qualname__}" if self.is_programs(kind) else ""
