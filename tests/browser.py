@@ -7,14 +7,12 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
-from typing import Any
 
 from conftest import require_program
 from helpers import PATIENCE
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
 OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run"),
@@ -26,11 +24,11 @@ OPTIONS = (
 class Page:
     """A tab, which shows one page."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection):
         self.connection = connection
         self.numbers = count(1)
 
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+    def call(self, method, **parameters):
         """A command of the protocol: its result.  What happens meanwhile is dropped."""
         number = next(self.numbers)
         self.connection.send(json.dumps({"id": number, "method": method, "params": parameters}))
@@ -38,16 +36,16 @@ class Page:
             answer = json.loads(self.connection.recv(timeout=PATIENCE))
             if answer.get("id") == number:
                 assert "error" not in answer, answer
-                result: dict[str, Any] = answer["result"]
+                result = answer["result"]
                 return result
 
-    def run(self, script: str) -> Any:
+    def run(self, script):
         """The value of an expression of JavaScript."""
         result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def wait_for(self, script: str, seconds: float = PATIENCE) -> Any:
+    def wait_for(self, script, seconds=PATIENCE):
         """The expression's value, once it is true."""
         deadline = time.monotonic() + seconds
         while not (value := self.run(script)):
@@ -55,13 +53,13 @@ class Page:
             time.sleep(0.02)
         return value
 
-    def type(self, text: str) -> None:
+    def type(self, text):
         """As from a keyboard; it ends with Enter."""
         self.call("Input.insertText", text=text)
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key="Enter", windowsVirtualKeyCode=13, text="\r")
 
-    def picture(self) -> bytes:
+    def picture(self):
         """What there is to see, as PNG."""
         return base64.b64decode(self.call("Page.captureScreenshot")["data"])
 
@@ -70,11 +68,11 @@ BODY = "(document.body?.innerText ?? '')"  # while it loads there is none
 
 
 class Browser:
-    def __init__(self, address: str, stack: ExitStack) -> None:
+    def __init__(self, address, stack):
         self.address = address
         self.stack = stack
 
-    def open(self, url: str) -> Page:
+    def open(self, url):
         """A page, once it is complete."""
         request = urllib.request.Request(f"http://{self.address}/json/new?{url}", method="PUT")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -86,7 +84,7 @@ class Browser:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium():
     program = require_program("chromium", "chromium")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(

@@ -22,7 +22,7 @@ LIMIT = 0.3
 FUTEX = {"202", "98"}  # its numbers on x86_64 and aarch64: a thread that waits for the interpreter's lock
 
 
-def outcome(function: Any) -> str:
+def outcome(function):
     try:
         value = function()
     except OSError as error:
@@ -35,7 +35,7 @@ def outcome(function: Any) -> str:
     return repr(value)
 
 
-def fill(write: Any, size: int) -> None:
+def fill(write, size):
     try:
         while True:
             write(b"z" * size)
@@ -57,60 +57,60 @@ class Pair:
     )
     limits: tuple[float | None, ...] = (LIMIT, None)
 
-    def __init__(self) -> None:
-        self.thing: Any
+    def __init__(self):
+
         self.thing, self.peer = socket.socketpair()
 
-    def wait(self, limit: float | None) -> Any:
+    def wait(self, limit):
         raise NotImplementedError
 
-    def number(self) -> int:
+    def number(self):
         return self.thing.fileno()  # type: ignore[no-any-return]
 
-    def close(self) -> None:
+    def close(self):
         self.thing.close()
 
-    def os_close(self) -> None:
+    def os_close(self):
         os.close(self.number())
 
-    def detach(self) -> None:
+    def detach(self):
         self.given = self.thing.detach()
 
-    def shutdown_read(self) -> None:
+    def shutdown_read(self):
         self.thing.shutdown(socket.SHUT_RD)
 
-    def shutdown_write(self) -> None:
+    def shutdown_write(self):
         self.thing.shutdown(socket.SHUT_WR)
 
-    def shutdown_both(self) -> None:
+    def shutdown_both(self):
         self.thing.shutdown(socket.SHUT_RDWR)
 
-    def dup2(self) -> None:
+    def dup2(self):
         os.dup2(idle.fileno(), self.number())
 
-    def wake(self) -> None:
+    def wake(self):
         self.peer.send(b"x")
 
-    def end(self) -> None:
+    def end(self):
         self.peer.close()
 
 
 class Select(Pair):
-    def wait(self, limit: float | None) -> Any:
+    def wait(self, limit):
         return [len(files) for files in select.select([self.thing], [], [], limit)]
 
 
 class SelectWrite(Pair):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.thing.setblocking(False)
         fill(self.thing.send, 65536)
         fill(self.thing.send, 1)
 
-    def wake(self) -> None:
+    def wake(self):
         self.peer.recv(1_000_000)
 
-    def wait(self, limit: float | None) -> Any:
+    def wait(self, limit):
         return [len(files) for files in select.select([], [self.thing], [], limit)]
 
 
@@ -118,19 +118,19 @@ class SelectExceptional(Select):
     actions = ("shutdown_read", "shutdown_both")
     limits = (LIMIT,)
 
-    def wait(self, limit: float | None) -> Any:
+    def wait(self, limit):
         return [len(files) for files in select.select([], [], [self.thing], limit)]
 
 
 class Poll(Pair):
-    def wait(self, limit: float | None) -> Any:
+    def wait(self, limit):
         poll = select.poll()
         poll.register(self.thing, select.POLLIN)
         return [events for _, events in poll.poll(None if limit is None else limit * 1000)]
 
 
 class Epoll(Pair):
-    def wait(self, limit: float | None) -> Any:
+    def wait(self, limit):
         with select.epoll() as poll:
             poll.register(self.thing, select.EPOLLIN)
             return [events for _, events in poll.poll(limit)]
@@ -139,19 +139,19 @@ class Epoll(Pair):
 class EpollObject(Pair):
     actions = ("close", "os_close", "dup2")
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.other, self.thing = self.thing, select.epoll()
         self.thing.register(self.other, select.EPOLLIN)
 
-    def wait(self, limit: float | None) -> Any:
+    def wait(self, limit):
         return self.thing.poll(limit)
 
 
 class Selector(Pair):
     kind: Any = selectors.EpollSelector
 
-    def wait(self, limit: float | None) -> Any:
+    def wait(self, limit):
         with self.kind() as selector:
             selector.register(self.thing, selectors.EVENT_READ)
             return [events for _, events in selector.select(limit)]
@@ -170,12 +170,12 @@ class SelectorObject(Pair):
     limits = (LIMIT,)
     kind: Any = selectors.EpollSelector
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.other, self.thing = self.thing, self.kind()
         self.thing.register(self.other, selectors.EVENT_READ)
 
-    def wait(self, limit: float | None) -> Any:
+    def wait(self, limit):
         return self.thing.select(limit)
 
 
@@ -188,38 +188,38 @@ class SelectSelectorObject(SelectorObject):
 
 
 class Recv(Pair):
-    def call(self) -> Any:
+    def call(self):
         return self.thing.recv(10)
 
-    def wait(self, limit: float | None) -> Any:
+    def wait(self, limit):
         self.thing.settimeout(limit)
         return self.call()
 
 
 class RecvInto(Recv):
-    def call(self) -> Any:
+    def call(self):
         return self.thing.recv_into(bytearray(10))
 
 
 class RecvFrom(Recv):
-    def call(self) -> Any:
+    def call(self):
         return self.thing.recvfrom(10)[0]
 
 
 class RecvMsg(Recv):
-    def call(self) -> Any:
+    def call(self):
         return self.thing.recvmsg(10)[0]
 
 
 class TcpRecv(Recv):
-    def __init__(self) -> None:
+    def __init__(self):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.thing = socket.create_connection(listener.getsockname())
             self.peer = listener.accept()[0]
 
 
 class UdpRecv(Recv):
-    def __init__(self) -> None:
+    def __init__(self):
         self.thing, self.peer = (socket.socket(type=socket.SOCK_DGRAM) for _ in range(2))
         self.thing.bind(("127.0.0.1", 0))
         self.peer.bind(("127.0.0.1", 0))
@@ -236,19 +236,19 @@ class UdpRecvMsg(UdpRecv):
 
 
 class File(Recv):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.file = self.thing.makefile("rb")
 
-    def call(self) -> Any:
+    def call(self):
         return self.file.readline()
 
 
 class Sendall(Recv):
-    def wake(self) -> None:
+    def wake(self):
         pass
 
-    def call(self) -> Any:
+    def call(self):
         return self.thing.sendall(bytes(10_000_000))
 
 
@@ -257,37 +257,37 @@ class TcpSendall(TcpRecv):
 
 
 class Send(Sendall):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.thing.setblocking(False)
         fill(self.thing.send, 65536)
         fill(self.thing.send, 1)
 
-    def call(self) -> Any:
+    def call(self):
         return self.thing.send(b"x")
 
 
 class Sendmsg(Send):
-    def call(self) -> Any:
+    def call(self):
         return self.thing.sendmsg([b"x"])
 
 
 class Accept(Recv):
-    def __init__(self) -> None:
+    def __init__(self):
         self.thing = socket.create_server(("127.0.0.1", 0))
         self.address = self.thing.getsockname()
         self.peer = socket.socket()
 
-    def call(self) -> Any:
+    def call(self):
         return type(self.thing.accept()[0]).__name__
 
-    def wake(self) -> None:
+    def wake(self):
         self.peer.settimeout(LIMIT)
         self.peer.connect(self.address)
 
 
 class UnixAccept(Accept):
-    def __init__(self) -> None:
+    def __init__(self):
         self.thing, self.peer = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
         self.thing.bind(f"\0closings {os.getpid()} {self.thing.fileno()}")
         self.thing.listen()
@@ -295,7 +295,7 @@ class UnixAccept(Accept):
 
 
 class Connect(Sendall):
-    def __init__(self) -> None:
+    def __init__(self):
         self.peer = socket.socket()
         self.peer.bind(("127.0.0.1", 0))
         self.peer.listen(0)
@@ -306,10 +306,10 @@ class Connect(Sendall):
         select.select([], self.others, [])  # one is in: the system has dealt with the others' packets, too
         self.thing = socket.socket()
 
-    def call(self) -> Any:
+    def call(self):
         return self.thing.connect(self.peer.getsockname())
 
-    def end(self) -> None:
+    def end(self):
         for other in self.others:
             other.close()
         self.peer.close()
@@ -319,67 +319,67 @@ class PipeRead(Pair):
     actions = ("os_close", "dup2")
     limits = (None,)
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.near, self.far = os.pipe()
 
-    def number(self) -> int:
+    def number(self):
         return self.near
 
-    def wait(self, limit: float | None) -> Any:
+    def wait(self, limit):
         return os.read(self.near, 10)
 
-    def wake(self) -> None:
+    def wake(self):
         os.write(self.far, b"x")
 
-    def end(self) -> None:
+    def end(self):
         os.close(self.far)
 
 
 class PipeWrite(PipeRead):
-    def __init__(self) -> None:
+    def __init__(self):
         self.far, self.near = os.pipe()
         os.set_blocking(self.near, False)
         fill(lambda data: os.write(self.near, data), 4096)
         os.set_blocking(self.near, True)
 
-    def wait(self, limit: float | None) -> Any:
+    def wait(self, limit):
         return os.write(self.near, b"x")
 
-    def wake(self) -> None:
+    def wake(self):
         os.read(self.far, 65536)
 
 
 class PipeFile(PipeRead):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.file = os.fdopen(self.near, "r")
 
-    def wait(self, limit: float | None) -> Any:
+    def wait(self, limit):
         return self.file.readline()
 
 
 class Child(PipeRead):
-    def __init__(self) -> None:
-        self.child: Any = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self):
+        self.child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.near = self.child.stdout.fileno()
 
-    def wait(self, limit: float | None) -> Any:
+    def wait(self, limit):
         return self.child.stdout.readline()
 
-    def wake(self) -> None:
+    def wake(self):
         self.child.stdin.write(b"x\n")
         self.child.stdin.flush()
 
-    def end(self) -> None:
+    def end(self):
         self.child.stdin.close()
 
 
 class SslRecv(Recv):
-    def __init__(self) -> None:
+    def __init__(self):
         near, far = socket.socketpair()
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         server.load_cert_chain(sys.argv[3], sys.argv[4])
-        made: list[Any] = []
+        made = []
         thread = threading.Thread(target=lambda: made.append(server.wrap_socket(far, server_side=True)))
         thread.start()
         self.thing = anybody().wrap_socket(near)
@@ -392,18 +392,18 @@ class SslSend(SslRecv):
 
 
 class SslHandshake(Recv):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.thing = anybody().wrap_socket(self.thing, do_handshake_on_connect=False)
 
-    def wake(self) -> None:
+    def wake(self):
         pass
 
-    def call(self) -> Any:
+    def call(self):
         return self.thing.do_handshake()
 
 
-def anybody() -> ssl.SSLContext:
+def anybody():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -413,7 +413,7 @@ def anybody() -> ssl.SSLContext:
 # What only looks at descriptors: the system goes on with the number, whatever becomes of it.
 LOOKING = {"Epoll", "Poll", "PollSelector", "Select", "SelectExceptional", "SelectSelector", "SelectWrite", "Selector"}
 
-KINDS: dict[str, Any] = {
+KINDS = {
     name: kind
     for name, kind in list(globals().items())
     if isinstance(kind, type) and issubclass(kind, Pair) and kind is not Pair
@@ -423,15 +423,15 @@ KINDS: dict[str, Any] = {
 class Row(threading.Thread):
     """One call, and what becomes of it."""
 
-    def __init__(self, kind: Any, action: str, limit: float | None) -> None:
+    def __init__(self, kind, action, limit):
         super().__init__(daemon=True)
         self.what, self.action, self.limit = kind(), action, limit
         self.result = "waits"
 
-    def run(self) -> None:
+    def run(self):
         self.result = outcome(lambda: self.what.wait(self.limit))
 
-    def begin(self, patched: bool) -> None:
+    def begin(self, patched):
         """Start it, and return when it waits."""
         self.start()
         while not patched:
@@ -442,7 +442,7 @@ class Row(threading.Thread):
         weald.testing.blocked()
 
 
-def main() -> None:
+def main():
     silent = {"dup2", "close", "os_close"} if kind in ("Epoll", "Selector") else {"dup2"} if kind in LOOKING else set()
     rows = [
         Row(KINDS[kind], action, limit)

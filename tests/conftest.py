@@ -5,8 +5,6 @@ import shutil
 import signal
 import ssl
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -21,13 +19,13 @@ for _signal in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(_signal, signal.default_int_handler if _signal == signal.SIGINT else signal.SIG_DFL)
 
 
-def _fresh_hub(name: str | None) -> None:
+def _fresh_hub(name):
     _core.get_hub().destroy()
     _core.set_loop_factory(name)
 
 
 @pytest.fixture(params=["libuv", "libev", "virtual"])
-def loop_name(request: pytest.FixtureRequest) -> Iterator[str]:
+def loop_name(request):
     """Runs the test once on each loop, with a hub of its own."""
     _fresh_hub(request.param)
     yield request.param
@@ -35,7 +33,7 @@ def loop_name(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(params=["libuv", "libev"])
-def io_loop(request: pytest.FixtureRequest) -> Iterator[str]:
+def io_loop(request):
     """Runs the test once on each loop that can watch descriptors, with a hub of its own."""
     _fresh_hub(request.param)
     yield request.param
@@ -43,13 +41,13 @@ def io_loop(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def virtual() -> Iterator[_core.Hub]:
+def virtual():
     """A hub on the virtual clock: sleeping takes no time, and exactly as long as asked."""
     with virtual_clock() as hub:
         yield hub
 
 
-def require_program(name: str, package: str | None = None) -> str:
+def require_program(name, package=None):
     """The path of program `name`, installed from Debian's `package` if that is possible.
 
     Without it the test is skipped, and fails where CI=true.
@@ -74,18 +72,18 @@ class Certificate(NamedTuple):
     cert: str
     key: str
 
-    def server_context(self) -> ssl.SSLContext:
+    def server_context(self):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.cert, self.key)
         return context
 
-    def client_context(self) -> ssl.SSLContext:
+    def client_context(self):
         """A context that trusts this certificate alone."""
         return ssl.create_default_context(cafile=self.cert)
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[int]:
+def postgresql():
     """The port of a PostgreSQL server for all tests that want one: to begin and to end takes it seconds."""
     import servers
 
@@ -94,10 +92,10 @@ def postgresql() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+def certificate(tmp_path_factory):
     """Made anew for each run of the tests."""
     openssl = require_program("openssl")
-    folder: Path = tmp_path_factory.mktemp("certificate")
+    folder = tmp_path_factory.mktemp("certificate")
     made = Certificate(str(folder / "cert.pem"), str(folder / "key.pem"))
     subprocess.run(
         [

@@ -10,9 +10,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
 
 import dns.flags
 import dns.message
@@ -23,7 +21,7 @@ import dns.rrset
 
 Records = dict[str, list[str]]
 
-ZONE: dict[str, Records] = {
+ZONE = {
     "four.test.": {"A": ["10.0.0.4"]},
     "six.test.": {"AAAA": ["fd00::6"]},
     "both.test.": {"A": ["10.0.0.1", "10.0.0.2"], "AAAA": ["fd00::1"]},
@@ -89,10 +87,10 @@ SILENT, SLOW, TCP_ONLY = "127.77.0.3", "127.77.0.7", "127.77.0.8"  # nothing lis
 LISTENING = [f"127.77.0.{n}" for n in (1, 2, 3, 5, 6, 7, 8)]
 SLOWNESS = 2.5  # seconds
 
-seen: set[tuple[str, str, str]] = set()  # names that were asked for before, by what is done once
+seen = set()  # names that were asked for before, by what is done once
 
 
-def once(what: str, name: str, kind: str) -> bool:
+def once(what, name, kind):
     """Is this the first time?"""
     key = (what, name, kind)
     first = key not in seen
@@ -100,11 +98,11 @@ def once(what: str, name: str, kind: str) -> bool:
     return first
 
 
-def add(response: Any, owner: str, kind: str, *values: str, rdclass: str = "IN") -> None:
+def add(response, owner, kind, *values, rdclass="IN"):
     response.answer.append(dns.rrset.from_text(owner, 0, rdclass, kind, *values))
 
 
-def honest(query: Any, zone: dict[str, Records] = ZONE) -> Any:
+def honest(query, zone=ZONE):
     """What a well-behaved server says, with the aliases that lead to the records."""
     name, kind = query.question[0].name.to_text(), dns.rdatatype.to_text(query.question[0].rdtype)
     response = dns.message.make_response(query)
@@ -125,35 +123,35 @@ def honest(query: Any, zone: dict[str, Records] = ZONE) -> Any:
     return response
 
 
-def to_wire(response: Any) -> bytes:
+def to_wire(response):
     """As bytes, the records in the order they were added."""
     return bytes(response.to_wire(max_size=65535, want_shuffle=False))
 
 
-def bare(query: Any) -> Any:
+def bare(query):
     response = dns.message.make_response(query)
     response.flags |= dns.flags.RA
     return response
 
 
-def changed(wire: bytes, place: int, *values: int) -> bytes:
+def changed(wire, place, *values):
     return wire[:place] + bytes(values) + wire[place + len(values) :]
 
 
 class Odd:
     """What is answered to names whose first label is that of a method: messages, or None where nothing is sent."""
 
-    def __init__(self, query: Any, first: str, name: str, kind: str) -> None:
+    def __init__(self, query, first, name, kind):
         self.query, self.first, self.name, self.kind = query, first, name, kind
 
-    def right(self) -> Any:
+    def right(self):
         """The true answer: an address for A, none for others."""
         response = bare(self.query)
         if self.kind == "A":
             add(response, self.name, "A", "10.9.0.1")
         return response
 
-    def plain(self) -> bytes:
+    def plain(self):
         """The same without EDNS: what comes last are the 16 bytes of the A record."""
         response = self.right()
         response.use_edns(False)
@@ -161,30 +159,30 @@ class Odd:
 
     # ---- records
 
-    def foreign(self) -> Iterator[Any]:
+    def foreign(self):
         """A record of another owner besides."""
         response = self.right()
         add(response, "evil.other.", "A", "6.6.6.6")
         yield response
 
-    def foreign_only(self) -> Iterator[Any]:
+    def foreign_only(self):
         response = bare(self.query)
         add(response, "evil.other.", "A", "6.6.6.6")
         yield response
 
-    def foreign_first(self) -> Iterator[Any]:
+    def foreign_first(self):
         response = bare(self.query)
         add(response, "evil.other.", "A", "6.6.6.6")
         if self.kind == "A":
             add(response, self.name, "A", "10.9.0.1")
         yield response
 
-    def foreign_alias(self) -> Iterator[Any]:
+    def foreign_alias(self):
         response = self.right()
         add(response, "evil.other.", "CNAME", "worse.other.")
         yield response
 
-    def shuffled(self) -> Iterator[Any]:
+    def shuffled(self):
         """Aliases behind what they lead to."""
         response = bare(self.query)
         if self.kind == "A":
@@ -193,7 +191,7 @@ class Odd:
         add(response, self.name, "CNAME", "middle.test.")
         yield response
 
-    def two_aliases(self) -> Iterator[Any]:
+    def two_aliases(self):
         response = bare(self.query)
         add(response, self.name, "CNAME", "first.test.")
         response.answer.append(dns.rrset.from_text(self.name, 0, "IN", "CNAME", "other.test."))
@@ -201,55 +199,55 @@ class Odd:
             add(response, "first.test.", "A", "10.9.0.3")
         yield response
 
-    def odd_alias(self) -> Iterator[Any]:
+    def odd_alias(self):
         response = bare(self.query)
         add(response, self.name, "CNAME", "odd\\032name.test.")
         if self.kind == "A":
             add(response, "odd\\032name.test.", "A", "10.9.0.4")
         yield response
 
-    def chaos(self) -> Iterator[Any]:
+    def chaos(self):
         """A record of another class."""
         wire = self.plain()
         yield wire[:-12] + b"\0\3" + wire[-10:] if self.kind == "A" else wire
 
-    def twice(self) -> Iterator[Any]:
+    def twice(self):
         wire = self.plain()
         if self.kind == "A":
             wire = changed(wire, 7, 2) + wire[-16:]
         yield wire
 
-    def other_type(self) -> Iterator[Any]:
+    def other_type(self):
         response = self.right()
         add(response, self.name, "TXT", "more")
         yield response
 
-    def wrong_size(self) -> Iterator[Any]:
+    def wrong_size(self):
         """An A record of three bytes."""
         wire = self.plain()
         yield wire[:-6] + b"\0\3" + wire[-4:-1] if self.kind == "A" else wire
 
-    def upper(self) -> Iterator[Any]:
+    def upper(self):
         """The question comes back in other letters."""
         wire = to_wire(self.right())
         yield wire[:12] + wire[12 : 12 + len(self.name)].swapcase() + wire[12 + len(self.name) :]
 
     # ---- messages before the right one
 
-    def empty_first(self) -> Iterator[Any]:
+    def empty_first(self):
         yield b""
         yield self.right()
 
-    def short_first(self) -> Iterator[Any]:
+    def short_first(self):
         yield self.query.to_wire()[:2] + b"\0"
         yield self.right()
 
-    def wrong_id_first(self) -> Iterator[Any]:
+    def wrong_id_first(self):
         wire = self.lie()
         yield changed(wire, 0, wire[0] ^ 0xFF)
         yield self.right()
 
-    def wrong_question_first(self) -> Iterator[Any]:
+    def wrong_question_first(self):
         query = dns.message.make_query("else.test.", self.kind, id=self.query.id)
         response = bare(query)
         if self.kind == "A":
@@ -257,15 +255,15 @@ class Odd:
         yield response
         yield self.right()
 
-    def echo_first(self) -> Iterator[Any]:
+    def echo_first(self):
         yield self.query.to_wire()
         yield self.right()
 
-    def stranger_first(self) -> Iterator[Any]:
+    def stranger_first(self):
         yield "stranger", self.lie()
         yield self.right()
 
-    def lie(self) -> bytes:
+    def lie(self):
         response = bare(self.query)
         if self.kind == "A":
             add(response, self.name, "A", "6.6.6.6")
@@ -273,55 +271,55 @@ class Odd:
 
     # ---- no answer at first, or none at all
 
-    def lost(self) -> Iterator[Any]:
+    def lost(self):
         if not once("lost", self.name, self.kind):
             yield self.right()
 
-    def servfail_once(self) -> Iterator[Any]:
+    def servfail_once(self):
         response = self.right()
         if once("servfail", self.name, self.kind):
             response = bare(self.query)
             response.set_rcode(dns.rcode.SERVFAIL)
         yield response
 
-    def silent(self) -> Iterator[Any]:
+    def silent(self):
         yield from ()
 
-    def silent_six(self) -> Iterator[Any]:
+    def silent_six(self):
         if self.kind == "A":
             yield self.right()
 
-    def servfail_six(self) -> Iterator[Any]:
+    def servfail_six(self):
         response = self.right()
         if self.kind != "A":
             response.set_rcode(dns.rcode.SERVFAIL)
         yield response
 
-    def refused_six(self) -> Iterator[Any]:
+    def refused_six(self):
         response = self.right()
         if self.kind != "A":
             response.set_rcode(dns.rcode.REFUSED)
         yield response
 
-    def nowhere_six(self) -> Iterator[Any]:
+    def nowhere_six(self):
         response = self.right()
         if self.kind != "A":
             response.set_rcode(dns.rcode.NXDOMAIN)
         yield response
 
-    def servfail_both(self) -> Iterator[Any]:
+    def servfail_both(self):
         """A has no records, AAAA fails."""
         response = bare(self.query)
         if self.kind != "A":
             response.set_rcode(dns.rcode.SERVFAIL)
         yield response
 
-    def referral(self) -> Iterator[Any]:
+    def referral(self):
         response = dns.message.make_response(self.query)
         response.authority.append(dns.rrset.from_text("test.", 0, "IN", "NS", "ns.test."))
         yield response
 
-    def authority(self) -> Iterator[Any]:
+    def authority(self):
         """No records, and who says so."""
         response = bare(self.query)
         soa = "ns.test. admin.test. 1 2 3 4 5"
@@ -330,12 +328,12 @@ class Odd:
 
     # ---- truncated
 
-    def truncated(self) -> Iterator[Any]:
+    def truncated(self):
         response = bare(self.query)
         response.flags |= dns.flags.TC
         yield response
 
-    def truncated_part(self) -> Iterator[Any]:
+    def truncated_part(self):
         response = bare(self.query)
         add(response, self.name, self.kind, "10.9.0.9" if self.kind == "A" else "fd00::9:9")
         response.flags |= dns.flags.TC
@@ -345,7 +343,7 @@ class Odd:
     big = truncated
 
 
-def by_tcp(query: Any, name: str) -> Any:
+def by_tcp(query, name):
     first = name.partition(".")[0]
     if first == "hangs-up":
         return None
@@ -360,7 +358,7 @@ def by_tcp(query: Any, name: str) -> Any:
 class Server:
     """UDP and TCP port 53 of one address."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address):
         self.address = address
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
@@ -373,12 +371,12 @@ class Server:
         for serve in (self.serve_udp, self.serve_tcp):
             threading.Thread(target=self.for_ever, args=(serve,), daemon=True).start()
 
-    def for_ever(self, serve: Callable[[], None]) -> None:
+    def for_ever(self, serve):
         while True:
             with suppress(OSError, dns.exception.DNSException):
                 serve()
 
-    def serve_udp(self) -> None:
+    def serve_udp(self):
         wire, peer = self.udp.recvfrom(65535)
         if self.address == SILENT:
             return
@@ -393,7 +391,7 @@ class Server:
             else:
                 sock.sendto(data, peer)
 
-    def answers(self, query: Any) -> Iterator[Any]:
+    def answers(self, query):
         name, kind = query.question[0].name.to_text().lower(), dns.rdatatype.to_text(query.question[0].rdtype)
         first = name.partition(".")[0]
         known = name in ZONE
@@ -422,11 +420,11 @@ class Server:
         else:
             yield honest(query)
 
-    def serve_tcp(self) -> None:
+    def serve_tcp(self):
         connection, _ = self.tcp.accept()
         threading.Thread(target=self.converse, args=(connection,), daemon=True).start()
 
-    def converse(self, connection: socket.socket) -> None:
+    def converse(self, connection):
         with suppress(OSError), connection, connection.makefile("rb") as stream:
             while size := stream.read(2):
                 query = dns.message.from_wire(stream.read(int.from_bytes(size, "big")))

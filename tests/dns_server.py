@@ -3,9 +3,7 @@
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import dns.flags
 import dns.message
@@ -16,7 +14,7 @@ import dns.rrset
 from helpers import PATIENCE
 
 # Records by name and type.  TTL 0: nobody may keep them.
-ZONE: dict[str, dict[str, list[str]]] = {
+ZONE = {
     "plain.test.": {"A": ["10.0.0.1", "10.0.0.2"], "AAAA": ["fd00::1"]},
     "four.test.": {"A": ["10.0.0.4"]},
     "six.test.": {"AAAA": ["fd00::6"]},
@@ -51,13 +49,13 @@ class Server:
     is in `_udp_answers`.
     """
 
-    def __init__(self) -> None:
-        self.asked: Counter[Any] = Counter()
+    def __init__(self):
+        self.asked = Counter()
         self.gate = threading.Event()
         while True:
             self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self._udp.bind(("127.0.0.1", 0))
-            self.port: int = self._udp.getsockname()[1]
+            self.port = self._udp.getsockname()[1]
             self._tcp = socket.socket()
             self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -71,15 +69,15 @@ class Server:
         self._other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # whose answers nobody has asked for
 
     @property
-    def address(self) -> str:
+    def address(self):
         return f"127.0.0.1:{self.port}"
 
-    def __enter__(self) -> "Server":
+    def __enter__(self):
         for serve in (self._serve_udp, self._serve_tcp):
             threading.Thread(target=self._until_closed, args=(serve,), daemon=True).start()
         return self
 
-    def __exit__(self, *args: object) -> None:
+    def __exit__(self, *args):
         self.gate.set()
         for sock in (self._udp, self._tcp):
             with suppress(OSError):  # a datagram socket is not connected, but woken all the same
@@ -87,12 +85,12 @@ class Server:
             sock.close()
         self._other.close()
 
-    def _until_closed(self, serve: Callable[[], None]) -> None:
+    def _until_closed(self, serve):
         with suppress(OSError):
             while True:
                 serve()
 
-    def _serve_udp(self) -> None:
+    def _serve_udp(self):
         wire, peer = self._udp.recvfrom(65535)
         if not wire:
             raise OSError("shut down")
@@ -107,13 +105,13 @@ class Server:
         for answer, sock in self._udp_answers(query, name):
             sock.sendto(answer, peer)
 
-    def _later(self, query: Any, peer: Any) -> None:
+    def _later(self, query, peer):
         response = self.respond(query)
         self.gate.wait(PATIENCE)
         with suppress(OSError):  # the test is over
             self._udp.sendto(response.to_wire(), peer)
 
-    def _udp_answers(self, query: Any, name: str) -> list[tuple[bytes, socket.socket]]:
+    def _udp_answers(self, query, name):
         response = self.respond(query)
         if name in ("silent.test.", "silent.search.test."):
             return []
@@ -140,11 +138,11 @@ class Server:
             ]
         return [(response.to_wire(), self._udp)]
 
-    def _serve_tcp(self) -> None:
+    def _serve_tcp(self):
         connection, _ = self._tcp.accept()
         threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
 
-    def _converse(self, connection: socket.socket) -> None:
+    def _converse(self, connection):
         with suppress(OSError), connection, connection.makefile("rb") as stream:
             while size := stream.read(2):
                 query = dns.message.from_wire(stream.read(int.from_bytes(size, "big")))
@@ -153,7 +151,7 @@ class Server:
                 for piece in (len(wire).to_bytes(2, "big") + wire[:7], wire[7:]):
                     connection.sendall(piece)
 
-    def respond(self, query: Any) -> Any:
+    def respond(self, query):
         """What a well-behaved server says."""
         question = query.question[0]
         name, kind = question.name.to_text().lower(), dns.rdatatype.to_text(question.rdtype)

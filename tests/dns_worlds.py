@@ -18,7 +18,6 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,12 +36,12 @@ RESOLVERS = ("libc", "thread", "dnspython", "ares")
 Call = tuple[Any, ...]  # the function's name, its arguments
 
 
-def both(*names: str) -> list[Call]:
+def both(*names):
     """getaddrinfo for any family, and gethostbyname_ex."""
     return [call for name in names for call in (("getaddrinfo", name, 80, UNSPEC, STREAM), ("gethostbyname_ex", name))]
 
 
-def each(function: str, *firsts: Any, rest: tuple[Any, ...] = ()) -> list[Call]:
+def each(function, *firsts, rest=()):
     return [(function, first, *rest) for first in firsts]
 
 
@@ -236,7 +235,7 @@ WORLDS = {
 }
 
 
-def outcome(function: Callable[..., Any], call: Call, who: str) -> Any:
+def outcome(function, call, who):
     args = [arg.replace("WHO", who) if isinstance(arg, str) else arg for arg in call[1:]]
     try:
         told = repr(function(*args))
@@ -247,12 +246,12 @@ def outcome(function: Callable[..., Any], call: Call, who: str) -> Any:
     return told.replace(f".{who}.", ".WHO.").lower()
 
 
-def by_libc(calls: list[Call]) -> list[str]:
+def by_libc(calls):
     with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool:
         return list(pool.map(lambda call: outcome(getattr(_socket, call[0]), call, "libc"), calls))
 
 
-def by_resolvers(resolvers: dict[str, Any], calls: list[Call]) -> dict[str, list[str]]:
+def by_resolvers(resolvers, calls):
     import weald
 
     jobs = {
@@ -262,7 +261,7 @@ def by_resolvers(resolvers: dict[str, Any], calls: list[Call]) -> dict[str, list
     return {who: [job.get() for job in made] for who, made in jobs.items()}
 
 
-def run(world: World, folder: Path) -> list[dict[str, Any]]:
+def run(world, folder):
     import weald.threadpool
     from weald.resolver import ares, dnspython, thread
 
@@ -285,7 +284,7 @@ def run(world: World, folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def make_world(world: World, folder: Path) -> None:
+def make_world(world, folder):
     """Interfaces and files; raises OSError where the system does not let us."""
     with socket.socket(INET, _socket.SOCK_DGRAM) as control:
         up = struct.pack("16sH14x", b"lo", 0x49)  # IFF_UP | IFF_LOOPBACK | IFF_RUNNING
@@ -308,7 +307,7 @@ def make_world(world: World, folder: Path) -> None:
             raise OSError(number, f"cannot put a file in the place of /etc/{name}: {os.strerror(number)}")
 
 
-def main() -> None:
+def main():
     world, folder = WORLDS[sys.argv[1]], Path(sys.argv[2])
     for name in list(os.environ):
         if name in ("LOCALDOMAIN", "RES_OPTIONS", "HOSTALIASES") or name.startswith(("WEALD_", "GEVENT")):

@@ -13,16 +13,14 @@ A target takes bytes and raises AssertionError, or whatever should not have been
 import base64
 import io
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 if __name__ == "__main__":
     import atheris  # type: ignore[import-not-found, unused-ignore]
 
-    watched: Any = atheris.instrument_imports(include=["weald.http", "h2", "hpack", "hyperframe", "wsproto", "h11"])
+    watched = atheris.instrument_imports(include=["weald.http", "h2", "hpack", "hyperframe", "wsproto", "h11"])
 else:
     watched = nullcontext()
 
@@ -47,7 +45,7 @@ BEHIND = b"GET /behind HTTP/1.1\r\nHost: a\r\n\r\n"
 Message = tuple[bytes, bytes, bytes]  # method, target, body
 
 
-def cut(data: bytes, step: int) -> Iterator[bytes]:
+def cut(data, step):
     for at in range(0, len(data), step):
         yield data[at : at + step]
 
@@ -55,11 +53,11 @@ def cut(data: bytes, step: int) -> Iterator[bytes]:
 # ---------------------------------------------------------------- HTTP/1
 
 
-def read(data: bytes, step: int) -> tuple[list[Message], bool]:
+def read(data, step):
     """The complete requests in `data`, and whether what followed was refused."""
     stream = RequestStream(HeadParser(SMALL))
     pieces = cut(data, step)
-    found: list[Message] = []
+    found = []
     try:
         while True:
             while (request := stream.next_request()) is None:
@@ -87,12 +85,12 @@ def read(data: bytes, step: int) -> tuple[list[Message], bool]:
         return found, True
 
 
-def read_by_h11(data: bytes) -> list[Message]:
+def read_by_h11(data):
     """The same, as h11 sees it, as far as it agrees to see anything."""
-    found: list[Message] = []
+    found = []
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     connection.receive_data(data)
-    message: Any = None
+    message = None
     body = b""
     try:
         while True:
@@ -119,12 +117,12 @@ def read_by_h11(data: bytes) -> list[Message]:
         return found
 
 
-def same(ours: Message, theirs: Message) -> bool:
+def same(ours, theirs):
     """A target in absolute form is given to applications without its authority."""
     return ours == theirs or (ours[0], ours[2]) == (theirs[0], theirs[2]) and theirs[1].lower().startswith(b"http")
 
 
-def http1(data: bytes) -> None:
+def http1(data):
     step, data = (data[0] % 50 + 1 if data else 1), data[1:]
     found, refused = read(data, max(len(data), 1))
     assert (found, refused) == read(data, step)
@@ -140,19 +138,19 @@ def http1(data: bytes) -> None:
 class Wire:
     """Gives `data` in pieces, then the end, and keeps what is sent."""
 
-    def __init__(self, data: bytes, step: int) -> None:
+    def __init__(self, data, step):
         self.pieces = cut(data, step)
         self.sent = b""
         self._descriptor = SimpleNamespace(timeout=None)
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, size):
         weald.sleep(0)  # others run
         return next(self.pieces, b"")
 
-    def sendall(self, data: bytes) -> None:
+    def sendall(self, data):
         self.sent += data
 
-    def shutdown(self, how: int) -> None:
+    def shutdown(self, how):
         pass
 
     close = getpeername = lambda self: None
@@ -161,7 +159,7 @@ class Wire:
 # ---------------------------------------------------------------- WebSocket
 
 
-def websocket(data: bytes) -> None:
+def websocket(data):
     step, compressed, data = (data[0] // 2 + 1, data[0] % 2, data[1:]) if data else (1, 0, b"")
     outcomes = []
     for size in (step, 4096):
@@ -192,7 +190,7 @@ def websocket(data: bytes) -> None:
 # ---------------------------------------------------------------- HTTP/2
 
 
-def _application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def _application(environ, start_response):
     assert environ["PATH_INFO"][:1] in ("/", "*")
     for key, value in environ.items():
         if isinstance(value, str) and key.isupper():
@@ -203,16 +201,16 @@ def _application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [body]
 
 
-_server: list[WSGIServer] = []
+_server = []
 
 
-def http2(data: bytes) -> None:
+def http2(data):
     if not _server:
         _server.append(WSGIServer(("127.0.0.1", 0), _application, log=None, error_log=io.StringIO(), limits=SMALL))
     step, data = (data[0] + 1 if data else 1), data[1:]
     wire = Wire(PREFACE + frame(SETTINGS) + data, step)
     connection = Http2Connection(_server[0], wire, ("127.0.0.1", 1))
-    failures: list[Any] = []
+    failures = []
     hub = weald.get_hub()
     hub.handle_error = lambda *args: failures.append(args)
     try:
@@ -239,10 +237,10 @@ FOUND = (
     "qKioqKioqKioqKienp6emKioqKioqKioqKioqKioqKioqKioqKioqKioqKioUHioqKigARB/9sioqKioX//wA="
 )
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"http1": http1, "http2": http2, "websocket": websocket}
+TARGETS = {"http1": http1, "http2": http2, "websocket": websocket}
 
 
-def seeds(target: str) -> list[bytes]:
+def seeds(target):
     """Where to begin: the tables of the tests."""
     if target == "http1":
         heads = [data for *_, data in BAD_HEADS] + [data for _, data in GOOD_HEADS]
@@ -256,7 +254,7 @@ def seeds(target: str) -> list[bytes]:
     return [*pairs, base64.b64decode(FOUND)]
 
 
-def main() -> None:
+def main():
     """Until time is up or something is found: fuzz.py TARGET CORPUS [libFuzzer's options]"""
     name, folder, *options = sys.argv[1:]
     corpus = Path(folder)

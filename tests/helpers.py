@@ -13,9 +13,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
@@ -35,13 +33,13 @@ VIRTUAL = pytest.mark.parametrize("loop_name", ["virtual"], indirect=True)
 REAL = pytest.mark.parametrize("loop_name", ["libuv"], indirect=True)
 
 
-def tick(count: float = 1) -> float:
+def tick(count=1):
     """`count` ticks in seconds."""
     return count * (1000.0 if weald.get_hub().loop.name == "virtual" else 0.01)
 
 
 @contextmanager
-def takes(ticks: float) -> Iterator[None]:
+def takes(ticks):
     """The body takes `ticks`: exactly on the virtual clock, at least on a real one."""
     loop = weald.get_hub().loop
     virtual = loop.name == "virtual"
@@ -58,7 +56,7 @@ def takes(ticks: float) -> Iterator[None]:
 settle = blocked
 
 
-def wait_until(predicate: Callable[[], Any], seconds: float = PATIENCE) -> None:
+def wait_until(predicate, seconds=PATIENCE):
     """Poll until `predicate()` holds; other greenlets run meanwhile."""
     deadline = time.monotonic() + seconds
     while not predicate():
@@ -66,16 +64,16 @@ def wait_until(predicate: Callable[[], Any], seconds: float = PATIENCE) -> None:
         weald.sleep(0.001)
 
 
-def waiting(primitive: Any) -> int:
+def waiting(primitive):
     """How many greenlets and threads are parked on `primitive`."""
     return sum(count for name, count in primitive.statistics().items() if name.startswith("waiting"))
 
 
 @contextmanager
-def recorded_errors() -> Iterator[list[tuple[Any, ...]]]:
+def recorded_errors():
     """Collect the calls of this hub's error handler instead of printing."""
     hub = weald.get_hub()
-    calls: list[tuple[Any, ...]] = []
+    calls = []
     hub.handle_error = lambda *args: calls.append(args)
     try:
         yield calls
@@ -86,24 +84,24 @@ def recorded_errors() -> Iterator[list[tuple[Any, ...]]]:
 class HubMakingTime:
     """In the block, `function` is called while this thread's next hub is made, as another thread might do it."""
 
-    def __init__(self, function: Callable[[], Any]) -> None:
+    def __init__(self, function):
         class Slow(_core.Hub):
-            def __init__(self, *args: Any) -> None:
+            def __init__(self, *args):
                 super().__init__(*args)
                 _core.set_hub_class(None)
                 function()
 
         self.hub_class = Slow
 
-    def __enter__(self) -> None:
+    def __enter__(self):
         weald.get_hub().destroy()
         _core.set_hub_class(self.hub_class)
 
-    def __exit__(self, *args: object) -> None:
+    def __exit__(self, *args):
         _core.set_hub_class(None)
 
 
-def is_open(fd: int) -> bool:
+def is_open(fd):
     """Is descriptor `fd` open in this process?"""
     try:
         os.fstat(fd)
@@ -115,20 +113,20 @@ def is_open(fd: int) -> bool:
 class Thread(threading.Thread):
     """A started native thread; `result()` returns what its function did or raises what it raised."""
 
-    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+    def __init__(self, function, *args):
         super().__init__(daemon=True)
         self.function, self.args = function, args
-        self.value: Any = None
-        self.error: BaseException | None = None
+        self.value = None
+        self.error = None
         self.start()
 
-    def run(self) -> None:
+    def run(self):
         try:
             self.value = self.function(*self.args)
         except BaseException as error:
             self.error = error
 
-    def result(self, seconds: float = PATIENCE) -> Any:
+    def result(self, seconds=PATIENCE):
         """Blocks the calling thread, its greenlets included."""
         self.join(seconds)
         assert not self.is_alive(), f"a thread hangs in {self.function!r}"
@@ -136,13 +134,13 @@ class Thread(threading.Thread):
             raise self.error
         return self.value
 
-    def wait(self) -> Any:
+    def wait(self):
         """As `result`, while this thread's other greenlets run."""
         wait_until(lambda: not self.is_alive())
         return self.result()
 
 
-def python(code: str, *, expect: int = 0, stderr: str | None = "") -> str:
+def python(code, *, expect=0, stderr=""):
     """Run `code` in a fresh interpreter; its standard output.
 
     Checks the exit status, and standard error too unless `stderr` is None.
@@ -155,7 +153,7 @@ def python(code: str, *, expect: int = 0, stderr: str | None = "") -> str:
     return done.stdout
 
 
-def run_patched(code: str, before: str = "", *, patch: str = "", expect: int = 0, stderr: str | None = "") -> str:
+def run_patched(code, before="", *, patch="", expect=0, stderr=""):
     """Run `code` after `weald.monkey.patch_all(patch)` in a fresh interpreter, `before` before that."""
     lines = [textwrap.dedent(before), f"import weald.monkey; weald.monkey.patch_all({patch})", textwrap.dedent(code)]
     return python("\n".join(lines), expect=expect, stderr=stderr)

@@ -9,10 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 from helpers import PATIENCE, wait_until
 
@@ -53,11 +50,11 @@ nothing = None
 class Served:
     """A running `weald serve`."""
 
-    def __init__(self, process: Any, lines: list[str]) -> None:
+    def __init__(self, process, lines):
         self.process = process
         self.lines = lines
 
-    def wait_for(self, pattern: str, count: int = 1, seconds: float = PATIENCE) -> Any:
+    def wait_for(self, pattern, count=1, seconds=PATIENCE):
         """The `count`th line of standard error that has `pattern`."""
         deadline = time.monotonic() + seconds
         while True:
@@ -68,32 +65,32 @@ class Served:
             time.sleep(0.01)
 
     @property
-    def port(self) -> int:
+    def port(self):
         return int(self.wait_for(r"workers? at https?://[^:]+:(\d+)")[1])
 
-    def get(self, path: str = "/") -> str:
+    def get(self, path="/"):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE) as response:
-            body: bytes = response.read()
+            body = response.read()
         return body.decode()
 
-    def signal(self, number: int) -> None:
+    def signal(self, number):
         self.process.send_signal(number)
 
-    def end(self) -> int:
+    def end(self):
         self.signal(signal.SIGTERM)
-        status: int = self.process.wait(PATIENCE)
+        status = self.process.wait(PATIENCE)
         return status
 
 
 PATIENT = ("--limit", "body_timeout=1000")  # with somebody who never sends a body
 
 
-def command(*arguments: str) -> list[str]:
+def command(*arguments):
     return [sys.executable, "-m", "weald", "serve", *arguments]
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, bind: str = "127.0.0.1:0", **options: Any) -> Iterator[Served]:
+def serving(folder, *arguments, bind="127.0.0.1:0", **options):
     binds = ("--bind", bind) if bind else ()
     process = subprocess.Popen(
         command("site_app:app", "--app-dir", str(folder), *binds, *arguments),
@@ -104,7 +101,7 @@ def serving(folder: Path, *arguments: str, bind: str = "127.0.0.1:0", **options:
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **options.pop("env", {})},
         **options,
     )
-    lines: list[str] = []
+    lines = []
     reader = threading.Thread(target=lambda: [lines.append(line) for line in process.stderr], daemon=True)
     reader.start()
     served = Served(process, lines)
@@ -125,16 +122,16 @@ def serving(folder: Path, *arguments: str, bind: str = "127.0.0.1:0", **options:
 class Load:
     """Threads that ask again and again, on connections they keep.  Only a refused connection is no failure."""
 
-    def __init__(self, port: int, threads: int = 4, path: str = "/") -> None:
+    def __init__(self, port, threads=4, path="/"):
         self.port, self.path = port, path
-        self.failures: list[BaseException] = []
-        self.bodies: list[str] = []
+        self.failures = []
+        self.bodies = []
         self.stop = False
         self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(threads)]
         for thread in self.threads:
             thread.start()
 
-    def run(self) -> None:
+    def run(self):
         try:
             while not self.stop:
                 connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
@@ -153,12 +150,12 @@ class Load:
         except BaseException as error:
             self.failures.append(error)
 
-    def wait_for(self, number: int, what: Callable[[str], bool] = lambda body: True) -> None:
+    def wait_for(self, number, what=lambda body: True):
         """Until `number` more responses like that have come."""
         start = len(self.bodies)
         wait_until(lambda: self.failures or sum(map(what, self.bodies[start:])) >= number)
 
-    def end(self) -> None:
+    def end(self):
         self.stop = True
         for thread in self.threads:
             thread.join(PATIENCE)

@@ -11,7 +11,6 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable
 
 from helpers import PATIENCE
 
@@ -27,26 +26,26 @@ HANG = 60.0  # seconds without any progress that count as a lost wake-up
 class Progress:
     """Counts operations of all threads; knows the longest wait of any single one."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.operations = 0
         self.longest = 0.0
-        self.beats: dict[object, float] = {}
+        self.beats = {}
 
-    def beat(self, who: object, begun: float) -> None:
+    def beat(self, who, begun):
         now = time.monotonic()
         self.operations += 1
         self.longest = max(self.longest, now - begun)
         self.beats[who] = now
 
-    def __str__(self) -> str:
+    def __str__(self):
         return f"{self.operations:,} operations, longest wait {self.longest:.3f} s"
 
 
-def _run_threads(workers: list[Callable[[], None]], progress: Progress, seconds: float) -> None:
+def _run_threads(workers, progress, seconds):
     """Run each in a native thread; a worker that never comes to its end is a lost wake-up."""
-    errors: list[BaseException] = []
+    errors = []
 
-    def guarded(work: Callable[[], None]) -> None:
+    def guarded(work):
         try:
             work()
         except BaseException as error:
@@ -63,27 +62,27 @@ def _run_threads(workers: list[Callable[[], None]], progress: Progress, seconds:
         raise errors[0]
 
 
-def threads_and_hubs(seconds: float, greenlets: int = 1000, plain: int = 8, hubs: int = 2) -> str:
+def threads_and_hubs(seconds, greenlets=1000, plain=8, hubs=2):
     """Plain threads and hubs with many greenlets each hammer one Lock, Condition, Queue and logger."""
     progress = Progress()
     end = time.monotonic() + seconds
     lock, shared = Lock(), [0, 0]
     condition, turn = Condition(), [0]
-    queue: Queue[int] = Queue(50)
+    queue = Queue(50)
     sums = {"put": 0, "got": 0}
     logger = logging.getLogger("weald.stress")
     logger.propagate = False
-    lines: list[str] = []
+    lines = []
 
     class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
+        def emit(self, record):
             lines.append(record.getMessage())
 
     handler = Handler()
     handler.lock = RLock()  # type: ignore[assignment]
     logger.handlers[:] = [handler]
 
-    def hammer(who: object, number: int) -> None:
+    def hammer(who, number):
         rng = random.Random(repr(who))
         while time.monotonic() < end:
             begun = time.monotonic()
@@ -116,12 +115,12 @@ def threads_and_hubs(seconds: float, greenlets: int = 1000, plain: int = 8, hubs
                 logger.warning("%s", number)
             progress.beat(who, begun)
 
-    def hub() -> None:
+    def hub():
         weald.joinall(
             [weald.spawn(hammer, (threading.get_ident(), n), n) for n in range(greenlets)], raise_error=True
         )
 
-    workers: list[Callable[[], None]] = [hub] * hubs
+    workers = [hub] * hubs
     workers += [lambda n=n: hammer(("plain", n), n) for n in range(plain)]  # type: ignore[misc]
     _run_threads(workers, progress, seconds)
     while queue.qsize():
@@ -132,19 +131,19 @@ def threads_and_hubs(seconds: float, greenlets: int = 1000, plain: int = 8, hubs
     return f"{plain} threads and {hubs} hubs of {greenlets:,} greenlets: {progress}, {len(lines):,} lines logged"
 
 
-def kills(seconds: float, greenlets: int = 300) -> str:
+def kills(seconds, greenlets=300):
     """Greenlets that use every primitive are killed and time out at random; nothing may be lost."""
     rng = random.Random(7)
     end = time.monotonic() + seconds
     semaphore, bounded = Semaphore(5), BoundedSemaphore(3)
     lock, rlock, condition = Lock(), RLock(), Condition()
-    queue: JoinableQueue[int] = JoinableQueue(10)
-    channel: Channel[int] = Channel()
+    queue = JoinableQueue(10)
+    channel = Channel()
     inside = {"semaphore": 0, "bounded": 0, "lock": 0, "rlock": 0}
     limits = {"semaphore": 5, "bounded": 3, "lock": 1, "rlock": 1}
     killed = done = 0
 
-    def guarded(name: str, primitive: Semaphore | Lock | RLock) -> None:
+    def guarded(name, primitive):
         with primitive:
             inside[name] += 1
             assert inside[name] <= limits[name], name
@@ -153,7 +152,7 @@ def kills(seconds: float, greenlets: int = 300) -> str:
             finally:
                 inside[name] -= 1
 
-    def work() -> None:
+    def work():
         nonlocal done
         while True:
             with weald.Timeout(rng.choice((0.0001, 0.001, 0.01, 1)), False):
@@ -208,13 +207,13 @@ def kills(seconds: float, greenlets: int = 300) -> str:
     return f"{greenlets} greenlets, {killed:,} kills, {done:,} operations"
 
 
-def forks(seconds: float, greenlets: int = 50, at_most: int = 10_000) -> str:
+def forks(seconds, greenlets=50, at_most=10_000):
     """Fork while greenlets, timers and threads are under way; each child runs greenlets of its own."""
     end = time.monotonic() + seconds
-    stop: list[bool] = []
-    queue: Queue[int] = Queue(3)
+    stop = []
+    queue = Queue(3)
 
-    def busy(n: int) -> None:
+    def busy(n):
         while not stop:
             if n % 3 == 0:
                 weald.sleep(0.001)
@@ -250,7 +249,7 @@ def forks(seconds: float, greenlets: int = 50, at_most: int = 10_000) -> str:
 CASES = {"threads": threads_and_hubs, "kills": kills, "forks": forks}
 
 
-def main() -> int:
+def main():
     parser = argparse.ArgumentParser(prog="scripts/stress", description=__doc__)
     parser.add_argument("cases", nargs="*", choices=[*CASES, []], help=f"of {', '.join(CASES)}; all if none is named")
     parser.add_argument("--seconds", type=float, default=120, help="for each case (default: %(default)g)")

@@ -30,7 +30,7 @@ from weald.queue import Queue
 from weald.thread import allocate_lock
 
 
-async def echo_once(text: bytes) -> bytes:
+async def echo_once(text):
     """`text` through a server and back."""
 
     async def serve(reader, writer):
@@ -1080,7 +1080,7 @@ class Recorder(asyncio.Protocol):
         self.lost.set_result(exc)
 
 
-async def connected_pair() -> tuple[Recorder, Recorder]:
+async def connected_pair():
     """Two ends of a connection."""
     loop = asyncio.get_running_loop()
     ends = []

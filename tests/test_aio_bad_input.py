@@ -10,8 +10,6 @@ import re
 import socket
 import threading
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from helpers import PATIENCE
@@ -21,44 +19,44 @@ import weald.aio
 from weald.aio import await_, to_greenlet
 from weald.event import AsyncResult
 
-LOOPS: dict[str, Callable[[], Any]] = {"asyncio": asyncio.SelectorEventLoop, "weald": weald.aio.new_event_loop}
+LOOPS = {"asyncio": asyncio.SelectorEventLoop, "weald": weald.aio.new_event_loop}
 
 
-async def answer() -> int:
+async def answer():
     return 42
 
 
-async def wait_for_ever() -> None:
+async def wait_for_ever():
     await asyncio.get_running_loop().create_future()
 
 
 class Case:
     """A loop and what a case needs."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind):
         self.kind = kind
         self.loop = LOOPS[kind]()
 
-    def closed(self) -> Any:
+    def closed(self):
         self.loop.close()
         return self.loop
 
-    def run(self, main: Callable[[], Any]) -> Any:
+    def run(self, main):
         return self.loop.run_until_complete(main())
 
-    def elsewhere(self, function: Callable[[], Any]) -> Any:
+    def elsewhere(self, function):
         """What `function()` returns or raises in another thread, while the loop runs in this."""
 
-        async def main() -> Any:
+        async def main():
             return await asyncio.to_thread(function)
 
         return self.run(main)
 
 
-CASES: dict[str, Callable[[Case], Any]] = {}
+CASES = {}
 
 
-def case(function: Callable[[Case], Any]) -> Callable[[Case], Any]:
+def case(function):
     CASES[function.__name__] = function
     return function
 
@@ -67,26 +65,26 @@ def case(function: Callable[[Case], Any]) -> Callable[[Case], Any]:
 
 
 @case
-def run_in_a_coroutine(given: Case) -> None:
-    async def main() -> None:
+def run_in_a_coroutine(given):
+    async def main():
         asyncio.run(answer()) if given.kind == "asyncio" else weald.aio.run(answer())
 
     given.run(main)
 
 
 @case
-def run_until_complete_in_its_own_coroutine(given: Case) -> None:
-    async def main() -> None:
+def run_until_complete_in_its_own_coroutine(given):
+    async def main():
         given.loop.run_until_complete(answer())
 
     given.run(main)
 
 
 @case
-def run_forever_in_its_own_callback(given: Case) -> None:
+def run_forever_in_its_own_callback(given):
     future = given.loop.create_future()
 
-    def call() -> None:
+    def call():
         try:
             given.loop.run_forever()
         except BaseException as error:
@@ -97,10 +95,10 @@ def run_forever_in_its_own_callback(given: Case) -> None:
 
 
 @case
-def another_loop_in_a_coroutine(given: Case) -> None:
+def another_loop_in_a_coroutine(given):
     other = LOOPS[given.kind]()
 
-    async def main() -> None:
+    async def main():
         try:
             other.run_until_complete(answer())
         finally:
@@ -110,16 +108,16 @@ def another_loop_in_a_coroutine(given: Case) -> None:
 
 
 @case
-def close_in_a_coroutine(given: Case) -> None:
-    async def main() -> None:
+def close_in_a_coroutine(given):
+    async def main():
         given.loop.close()
 
     given.run(main)
 
 
 @case
-def stopped_too_early(given: Case) -> None:
-    async def main() -> None:
+def stopped_too_early(given):
+    async def main():
         given.loop.stop()
         await given.loop.create_future()
 
@@ -127,12 +125,12 @@ def stopped_too_early(given: Case) -> None:
 
 
 @case
-def run_of_no_coroutine(given: Case) -> None:
+def run_of_no_coroutine(given):
     asyncio.run(answer) if given.kind == "asyncio" else weald.aio.run(answer)  # type: ignore[arg-type]
 
 
 @case
-def run_until_complete_of_a_number(given: Case) -> None:
+def run_until_complete_of_a_number(given):
     given.loop.run_until_complete(1)
 
 
@@ -140,8 +138,8 @@ def run_until_complete_of_a_number(given: Case) -> None:
 
 
 @case
-def awaited_twice(given: Case) -> None:
-    async def main() -> None:
+def awaited_twice(given):
+    async def main():
         coroutine = answer()
         assert await coroutine == 42
         await coroutine
@@ -150,12 +148,12 @@ def awaited_twice(given: Case) -> None:
 
 
 @case
-def awaited_by_two(given: Case) -> None:
-    async def slowly() -> None:
+def awaited_by_two(given):
+    async def slowly():
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
-    async def main() -> None:
+    async def main():
         coroutine = slowly()
         first, second = asyncio.create_task(coroutine), asyncio.create_task(coroutine)
         try:
@@ -167,14 +165,14 @@ def awaited_by_two(given: Case) -> None:
 
 
 @case
-def run_twice(given: Case) -> None:
+def run_twice(given):
     coroutine = answer()
     given.loop.run_until_complete(coroutine)
     given.loop.run_until_complete(coroutine)
 
 
 @case
-def a_task_of_no_coroutine(given: Case) -> None:
+def a_task_of_no_coroutine(given):
     given.loop.create_task(answer)
 
 
@@ -182,33 +180,33 @@ def a_task_of_no_coroutine(given: Case) -> None:
 
 
 @case
-def run_where_another_thread_runs_it(given: Case) -> None:
+def run_where_another_thread_runs_it(given):
     given.elsewhere(given.loop.run_forever)
 
 
 @case
-def closed_where_another_thread_runs_it(given: Case) -> None:
+def closed_where_another_thread_runs_it(given):
     given.elsewhere(given.loop.close)
 
 
 @case
-def call_soon_of_another_thread_in_debug_mode(given: Case) -> None:
+def call_soon_of_another_thread_in_debug_mode(given):
     given.loop.set_debug(True)
     given.elsewhere(lambda: given.loop.call_soon(print))
 
 
 @case
-def call_later_of_another_thread_in_debug_mode(given: Case) -> None:
+def call_later_of_another_thread_in_debug_mode(given):
     given.loop.set_debug(True)
     given.elsewhere(lambda: given.loop.call_later(1, print))
 
 
 @case
-def a_future_of_another_loop(given: Case) -> None:
+def a_future_of_another_loop(given):
     other = LOOPS[given.kind]()
     future = other.create_future()
 
-    async def main() -> None:
+    async def main():
         await future
 
     try:
@@ -218,11 +216,11 @@ def a_future_of_another_loop(given: Case) -> None:
 
 
 @case
-def a_lock_of_another_loop(given: Case) -> None:
+def a_lock_of_another_loop(given):
     other = LOOPS[given.kind]()
     event = asyncio.Event()
 
-    async def main() -> None:
+    async def main():
         await asyncio.wait_for(event.wait(), 0.001)
 
     with pytest.raises(TimeoutError):
@@ -234,12 +232,12 @@ def a_lock_of_another_loop(given: Case) -> None:
 
 
 @case
-def no_running_loop(given: Case) -> None:
+def no_running_loop(given):
     asyncio.get_running_loop()
 
 
 @case
-def create_task_without_a_loop(given: Case) -> None:
+def create_task_without_a_loop(given):
     coroutine = answer()
     try:
         asyncio.create_task(coroutine)
@@ -249,7 +247,7 @@ def create_task_without_a_loop(given: Case) -> None:
 
 # ------------------------------------------------------------------ a closed loop
 
-CLOSED: dict[str, Callable[[Any], Any]] = {
+CLOSED = {
     "call_soon": lambda loop: loop.call_soon(print),
     "call_soon_threadsafe": lambda loop: loop.call_soon_threadsafe(print),
     "call_later": lambda loop: loop.call_later(1, print),
@@ -277,7 +275,7 @@ for _name, _call in CLOSED.items():
 
 # ------------------------------------------------------------------ arguments
 
-ARGUMENTS: dict[str, Callable[[Any], Any]] = {
+ARGUMENTS = {
     "call_later without a delay": lambda loop: loop.call_later(None, print),
     "call_at without a time": lambda loop: loop.call_at(None, print),
     "call_soon of a number": lambda loop: (loop.set_debug(True), loop.call_soon(1)),
@@ -308,24 +306,24 @@ for _name, _call in ARGUMENTS.items():
     CASES[_name] = lambda given, call=_call: call(given.loop) and None
 
 
-def file() -> int:
+def file():
     return os.open(__file__, os.O_RDONLY)
 
 
-def closed_number() -> int:
+def closed_number():
     number = file()
     os.close(number)
     return number
 
 
-def in_it(loop: Any, function: Callable[[], Any]) -> Any:
-    async def main() -> Any:
+def in_it(loop, function):
+    async def main():
         return function()
 
     return loop.run_until_complete(main())
 
 
-def sock_recv(loop: Any) -> None:
+def sock_recv(loop):
     loop.set_debug(True)
     with socket.socket() as sock:
         loop.run_until_complete(loop.sock_recv(sock, 1))
@@ -344,7 +342,7 @@ BETTER = {
 }
 
 
-def outcome(kind: str, function: Callable[[Case], Any]) -> tuple[str, str]:
+def outcome(kind, function):
     given = Case(kind)
     try:
         with warnings.catch_warnings():
@@ -360,7 +358,7 @@ def outcome(kind: str, function: Callable[[Case], Any]) -> tuple[str, str]:
     return "raised", text
 
 
-def neutral(text: str) -> str:
+def neutral(text):
     """Without what differs from loop to loop and run to run."""
     text = re.sub(r"0x[0-9a-f]+", "0x", text)
     text = re.sub(r"<[\w.]*(Unix|)(Selector|)EventLoop[^>]*>", "<loop>", text)
@@ -368,7 +366,7 @@ def neutral(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_as_asyncio_has_it(name: str) -> None:
+def test_as_asyncio_has_it(name):
     expected = tuple(map(neutral, outcome("asyncio", CASES[name])))
     assert tuple(map(neutral, outcome("weald", CASES[name]))) == BETTER.get(name, expected)
     # And nothing is left running here.
@@ -380,7 +378,7 @@ def test_as_asyncio_has_it(name: str) -> None:
 # ------------------------------------------------------------------ the bridge
 
 
-def raised_by(function: Callable[[], Any]) -> str:
+def raised_by(function):
     try:
         function()
     except Exception as error:
@@ -391,7 +389,7 @@ def raised_by(function: Callable[[], Any]) -> str:
 USE_AWAIT = "RuntimeError: await_() is for greenlets; this is a coroutine or a callback of a loop: use await there"
 
 
-def refused(call: Callable[[], Any] = answer) -> str:
+def refused(call=answer):
     """What await_ says of a coroutine, which is closed."""
     coroutine = call()
     try:
@@ -400,10 +398,10 @@ def refused(call: Callable[[], Any] = answer) -> str:
         coroutine.close()
 
 
-def test_await_in_coroutines_and_callbacks() -> None:
+def test_await_in_coroutines_and_callbacks():
     """Whoever runs them: the greenlet in run_forever, or one that has taken over."""
 
-    async def main() -> list[str]:
+    async def main():
         said = [refused()]
         weald.sleep(0.001)
         said.append(refused())
@@ -413,38 +411,38 @@ def test_await_in_coroutines_and_callbacks() -> None:
         await asyncio.sleep(0.01)
         return said
 
-    async def blocked() -> list[str]:
+    async def blocked():
         weald.sleep(0.005)
         return await main()
 
-    async def both() -> list[list[str]]:
+    async def both():
         return await asyncio.gather(blocked(), main(), blocked())
 
     assert weald.aio.run(both()) == [[USE_AWAIT] * 4] * 3
     assert await_(both()) == [[USE_AWAIT] * 4] * 3
 
 
-def test_await_on_asyncios_own_loop() -> None:
-    async def main() -> str:
+def test_await_on_asyncios_own_loop():
+    async def main():
         return refused()
 
     assert asyncio.run(main()) == USE_AWAIT
 
 
 @pytest.mark.parametrize("value", [1, None, "text", answer, [answer]])
-def test_await_of_what_cannot_be_awaited(value: Any) -> None:
+def test_await_of_what_cannot_be_awaited(value):
     assert raised_by(lambda: await_(value)).startswith("TypeError: ")
 
 
 @pytest.mark.parametrize("timeout", ["1", float("nan"), object()])
-def test_await_with_a_bad_timeout(timeout: Any) -> None:
+def test_await_with_a_bad_timeout(timeout):
     coroutine = answer()
     said = raised_by(lambda: await_(coroutine, timeout))
     coroutine.close()
     assert said.startswith(("TypeError: ", "ValueError: "))
 
 
-def test_await_of_a_coroutine_that_runs() -> None:
+def test_await_of_a_coroutine_that_runs():
     """Another greenlet awaits it already."""
     coroutine = wait_for_ever()
     first = weald.spawn(await_, coroutine)
@@ -453,12 +451,12 @@ def test_await_of_a_coroutine_that_runs() -> None:
     first.kill()
 
 
-def test_await_of_another_threads_task() -> None:
-    made: AsyncResult[Any] = AsyncResult()
+def test_await_of_another_threads_task():
+    made = AsyncResult()
     end = threading.Event()
 
-    def run() -> None:
-        async def main() -> None:
+    def run():
+        async def main():
             made.set(asyncio.create_task(asyncio.to_thread(end.wait)))
             await made.get()
 
@@ -473,22 +471,22 @@ def test_await_of_another_threads_task() -> None:
     assert not thread.is_alive()
 
 
-def test_to_greenlet_of_what_cannot_be_called() -> None:
-    async def main() -> None:
+def test_to_greenlet_of_what_cannot_be_called():
+    async def main():
         await to_greenlet(1)  # type: ignore[arg-type]
 
     assert raised_by(lambda: weald.aio.run(main())) == "TypeError: 'int' object is not callable"
 
 
-def test_await_of_a_greenlet_or_a_result_without_a_loop() -> None:
-    result: AsyncResult[int] = AsyncResult()
+def test_await_of_a_greenlet_or_a_result_without_a_loop():
+    result = AsyncResult()
     assert "no event loop runs here" in raised_by(lambda: next(iter(result.__await__())))
 
 
-def test_a_greenlet_awaits_itself() -> None:
+def test_a_greenlet_awaits_itself():
     """It would wait for ever: the deadlock is reported, or refused."""
 
-    async def main() -> None:
+    async def main():
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None and loop is not None

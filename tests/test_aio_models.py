@@ -16,7 +16,6 @@ The runs are the same each time; WEALD_MODELS=5000 makes that many random ones.
 import asyncio
 import contextvars
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,14 +32,14 @@ from weald.testing import virtual_clock
 RUNS = int(os.environ.get("WEALD_MODELS", "0"))
 SETTINGS = settings(max_examples=RUNS or 150, deadline=None, derandomize=not RUNS)
 
-variable: contextvars.ContextVar["Node | None"] = contextvars.ContextVar("variable", default=None)
+variable = contextvars.ContextVar("variable", default=None)
 current_greenlet = weald.getcurrent
 
 
 class Failure(Exception):
     """What a node's step "fail" raises."""
 
-    def __init__(self, node: "Node") -> None:
+    def __init__(self, node):
         super().__init__(node.name)
         self.node = node
 
@@ -64,32 +63,32 @@ class Node:
     told: float = field(default=0.0, repr=False)  # when it was asked first
     tasks: list[Any] = field(default_factory=list, repr=False)
 
-    def __str__(self) -> str:
+    def __str__(self):
         return f"{self.kind} {self.name}"
 
-    def begin(self, world: "World", handle: Any) -> None:
+    def begin(self, world, handle):
         assert self.handle is None, f"{self} has begun twice"
         self.handle = handle
         world.begun.append(self)
         variable.set(self)
 
-    def ask(self, now: float) -> None:
+    def ask(self, now):
         self.told = self.told if self.asked else now
         self.asked += 1
 
-    def most(self) -> int:
+    def most(self):
         """How often it may hear at most that it shall end."""
         return self.asked + self.limited + (0 if self.caller is None else self.caller.most())
 
-    def called(self, caller: "Node", timeout: float | None) -> None:
+    def called(self, caller, timeout):
         self.caller, self.limited = caller, timeout is not None
 
-    def waited(self, now: float) -> None:
+    def waited(self, now):
         """A wait has come to its end, and nothing was raised."""
         under_way = self.kind == "greenlet" and self.told == now
         assert self.heard or self.failed or not self.asked or under_way, f"{self} has heard nothing"
 
-    def check(self) -> None:
+    def check(self):
         """All that is its own is so."""
         assert not self.ended and variable.get() is self
         if self.kind == "task":
@@ -98,7 +97,7 @@ class Node:
             assert current_greenlet() is self.handle and asyncio._get_running_loop() is None
 
 
-def copied(node: Node) -> Node:
+def copied(node):
     """A node as it was before the run; hypothesis may use an example again."""
     steps = [[copied(part) if isinstance(part, Node) else part for part in step] for step in node.steps]
     return Node(node.kind, steps, node.cleanup)
@@ -107,25 +106,25 @@ def copied(node: Node) -> Node:
 class World:
     """One run of a program."""
 
-    def __init__(self, hub: Any) -> None:
+    def __init__(self, hub):
         self.hub = hub
-        self.begun: list[Node] = []
-        self.expected: list[Node] = []  # nodes that were called or spawned
-        self.unheard: list[Any] = []  # errors that were reported instead of raised
+        self.begun = []
+        self.expected = []  # nodes that were called or spawned
+        self.unheard = []  # errors that were reported instead of raised
 
-    def now(self) -> float:
+    def now(self):
         return self.hub.loop.now()  # type: ignore[no-any-return]
 
-    def expect(self, node: Node) -> Node:
+    def expect(self, node):
         node.name = str(len(self.expected))
         self.expected.append(node)
         return node
 
-    def target(self, number: int, me: Node) -> Node | None:
+    def target(self, number, me):
         others = [node for node in self.begun[1:] if node is not me]
         return others[number % len(others)] if others else None
 
-    def end(self, target: Node) -> None:
+    def end(self, target):
         """Cancel or kill it."""
         if target.ended:
             return
@@ -137,7 +136,7 @@ class World:
 
     # ------------------------------------------------------------------ a coroutine
 
-    async def task(self, node: Node) -> Node:
+    async def task(self, node):
         node.begin(self, asyncio.current_task())
         try:
             for number, step in enumerate(node.steps):
@@ -163,13 +162,13 @@ class World:
             finally:
                 node.ended = True
 
-    async def sleep(self, node: Node, seconds: int) -> None:
+    async def sleep(self, node, seconds):
         before = self.now()
         await asyncio.sleep(seconds)
         assert self.now() - before == seconds
         node.waited(self.now())
 
-    async def step_of_task(self, node: Node, what: str, *args: Any) -> None:
+    async def step_of_task(self, node, what, *args):
         if what == "wait":
             await self.sleep(node, *args)
         elif what == "block":
@@ -200,7 +199,7 @@ class World:
         elif what == "fail":
             raise Failure(node)
 
-    async def call_from_task(self, node: Node, child: Node, timeout: float | None) -> None:
+    async def call_from_task(self, node, child, timeout):
         self.expect(child).called(node, timeout)
         before = node.asked
         try:
@@ -228,13 +227,13 @@ class World:
         self.check_ended(child)
         variable.set(node)  # what the other side has set passes over the bridge
 
-    def retrieve(self, task: "asyncio.Task[Any]") -> None:
+    def retrieve(self, task):
         if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), Failure):
             self.unheard.append(task.exception())
 
     # ------------------------------------------------------------------ a greenlet
 
-    def greenlet(self, node: Node) -> Node:
+    def greenlet(self, node):
         node.begin(self, current_greenlet())
         try:
             for number, step in enumerate(node.steps):
@@ -257,12 +256,12 @@ class World:
             finally:
                 node.ended = True
 
-    def block(self, seconds: int) -> None:
+    def block(self, seconds):
         before = self.now()
         weald.sleep(seconds)
         assert self.now() - before == seconds
 
-    def step_of_greenlet(self, node: Node, what: str, *args: Any) -> None:
+    def step_of_greenlet(self, node, what, *args):
         if what in ("wait", "block"):
             self.block(*args)
             node.waited(self.now())
@@ -284,14 +283,14 @@ class World:
         elif what == "fail":
             raise Failure(node)
 
-    def await_task(self, child: Node) -> None:
+    def await_task(self, child):
         try:
             await_(self.task(child))
         except (asyncio.CancelledError, Failure):
             pass
         self.check_ended(child)
 
-    def call_from_greenlet(self, node: Node, child: Node, timeout: float | None) -> None:
+    def call_from_greenlet(self, node, child, timeout):
         self.expect(child).called(node, timeout)
         try:
             if child.kind == "task":
@@ -319,7 +318,7 @@ class World:
         self.check_ended(child)
         variable.set(node)
 
-    def kill(self, greenlet: Any) -> None:
+    def kill(self, greenlet):
         """Kill it and wait for its end, whoever kills the current one meanwhile: as await_ does with coroutines."""
         killed = None
         while not greenlet.dead:
@@ -332,14 +331,14 @@ class World:
 
     # ------------------------------------------------------------------ what must hold
 
-    def waits_for(self, target: Node, me: Node) -> bool:
+    def waits_for(self, target, me):
         """Whether waiting for it could never end: one of a ring would wait for itself."""
         return int(target.name) <= int(me.name)
 
-    def check_ended(self, child: Node) -> None:
+    def check_ended(self, child):
         assert child.ended or child.handle is None, f"{child} goes on when its caller does"
 
-    def check(self) -> None:
+    def check(self):
         assert not self.unheard
         for node in self.expected:
             if node.handle is None:
@@ -363,7 +362,7 @@ PLAIN = [
 ]
 
 
-def nodes(*more: Any, least: int = 1) -> Any:
+def nodes(*more, least=1):
     steps = st.one_of(*PLAIN, *more)
     return st.builds(
         Node,
@@ -373,7 +372,7 @@ def nodes(*more: Any, least: int = 1) -> Any:
     )
 
 
-def parents(children: Any, least: int = 1) -> Any:
+def parents(children, least=1):
     spawn = st.tuples(st.just("spawn"), children)
     return nodes(spawn, spawn, st.tuples(st.just("call"), children, TIMEOUTS), least=least)
 
@@ -382,11 +381,11 @@ LEAVES = nodes(st.tuples(st.just("fail")))
 PROGRAMS = parents(parents(st.one_of(LEAVES, parents(LEAVES))), least=4)
 
 
-def run_by(start: Callable[[World, Node], None], program: Node) -> None:
+def run_by(start, program):
     with virtual_clock() as hub:
         world = World(hub)
 
-        def report(*args: Any) -> None:
+        def report(*args):
             if not issubclass(args[1], Failure):
                 world.unheard.append(args)
 
@@ -398,14 +397,14 @@ def run_by(start: Callable[[World, Node], None], program: Node) -> None:
         world.check()
 
 
-def in_a_loop(world: World, root: Node) -> None:
+def in_a_loop(world, root):
     """The root is a coroutine of `run`, or a greenlet that one calls."""
 
-    def note(_: Any, context: dict[str, Any]) -> None:
+    def note(_, context):
         if not isinstance(context.get("exception"), Failure):  # one whose caller was killed meanwhile
             world.unheard.append(context)
 
-    async def main() -> None:
+    async def main():
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(note)
         called = world.task(root) if root.kind == "task" else to_greenlet(world.greenlet, root)
@@ -419,7 +418,7 @@ def in_a_loop(world: World, root: Node) -> None:
     weald.aio.run(main())
 
 
-def in_a_greenlet(world: World, root: Node) -> None:
+def in_a_greenlet(world, root):
     """The root is a greenlet, or a coroutine on the resident loop."""
     try:
         if root.kind == "task":
@@ -432,10 +431,10 @@ def in_a_greenlet(world: World, root: Node) -> None:
 
 
 @pytest.mark.parametrize("start", [in_a_loop, in_a_greenlet])
-def test_programs(start: Callable[[World, Node], None]) -> None:
+def test_programs(start):
     @SETTINGS
     @given(PROGRAMS)
-    def run(program: Node) -> None:
+    def run(program):
         run_by(start, program)
 
     run()

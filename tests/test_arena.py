@@ -11,7 +11,7 @@ from weald._core import arena
 from weald.event import Event
 
 
-def resident() -> int:
+def resident():
     gc.collect()
     return int(psutil.Process(os.getpid()).memory_info().rss)
 

@@ -4,15 +4,11 @@ import asyncio
 import functools
 import gc
 import io
-from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from socket import SO_RCVBUF, SOL_SOCKET
-from typing import Any
 
 import pytest
-from conftest import Certificate
 from helpers import PATIENCE, recorded_errors, run_patched, settle, wait_until
 from test_http_http2 import Client
 from test_http_protocol import BAD_CHUNKS, BAD_HEADS
@@ -28,12 +24,12 @@ pytestmark = pytest.mark.usefixtures("io_loop")
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\n"
 
 
-async def answer(send: Any, body: bytes = b"hello", status: int = 200, *fields: tuple[bytes, bytes]) -> None:
+async def answer(send, body=b"hello", status=200, *fields):
     await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body})
 
 
-async def read(receive: Any) -> bytes:
+async def read(receive):
     body = bytearray()
     while True:
         event = await receive()
@@ -43,31 +39,31 @@ async def read(receive: Any) -> bytes:
             return bytes(body)
 
 
-async def hello(scope: Any, receive: Any, send: Any) -> None:
+async def hello(scope, receive, send):
     assert scope["type"] == "http"
     await answer(send)
 
 
-async def echo(scope: Any, receive: Any, send: Any) -> None:
+async def echo(scope, receive, send):
     await answer(send, await read(receive))
 
 
 @contextmanager
-def asgi(app: Any, **options: Any) -> Iterator[Any]:
+def asgi(app, **options):
     options.setdefault("lifespan", "off")
     with serving(app, server_class=ASGIServer, **options) as server:
         yield server
 
 
-def logged(server: Any) -> str:
-    text: str = server.error_log.getvalue()
+def logged(server):
+    text = server.error_log.getvalue()
     return text
 
 
 # ---------------------------------------------------------------- requests
 
 
-def test_hello() -> None:
+def test_hello():
     with asgi(hello) as server:
         first, last = responses(server, GET + LAST)
     assert first.status == last.status == 200
@@ -77,10 +73,10 @@ def test_hello() -> None:
     assert (first.fields.get("connection"), last.fields["connection"]) == (None, "close")
 
 
-def test_the_scope() -> None:
+def test_the_scope():
     scopes = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         scopes.append(scope)
         await answer(send)
 
@@ -116,7 +112,7 @@ def test_the_scope() -> None:
     assert (third["path"], third["headers"][0]) == ("/root/y", (b"host", b"other:80"))
 
 
-def test_bodies() -> None:
+def test_bodies():
     """With their heads, in pieces, in chunks, large, none at all; with a further request behind them."""
     large = bytes(range(256)) * 1000
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
@@ -132,12 +128,12 @@ def test_bodies() -> None:
             assert Response(sock.makefile("rb")).body == b"hello world"
 
 
-def test_a_body_comes_as_it_is_asked_for() -> None:
+def test_a_body_comes_as_it_is_asked_for():
     """Nobody reads ahead: a client that sends much waits until the application asks."""
     asked = asyncio.Event()
     sizes = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         sizes.append(len((await receive())["body"]))
         await asked.wait()
         sizes.append(len(await read(receive)))
@@ -164,10 +160,10 @@ def test_a_body_comes_as_it_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("asks", [True, False])
-def test_100_continue_is_sent_when_the_body_is_asked_for(asks: bool) -> None:
+def test_100_continue_is_sent_when_the_body_is_asked_for(asks):
     go = Event()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         go.wait()
         await answer(send, await read(receive) if asks else b"no", 200 if asks else 403)
 
@@ -189,8 +185,8 @@ def test_100_continue_is_sent_when_the_body_is_asked_for(asks: bool) -> None:
             assert file.read() == b""  # it may send the body or not: nothing behind it can be read
 
 
-def test_awaitables_of_receive_and_send_may_be_tasks() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_awaitables_of_receive_and_send_may_be_tasks():
+    async def app(scope, receive, send):
         first = await asyncio.create_task(receive())
         second = asyncio.ensure_future(receive())
         await asyncio.wait([second], timeout=0.01)
@@ -206,10 +202,10 @@ def test_awaitables_of_receive_and_send_may_be_tasks() -> None:
 # ---------------------------------------------------------------- responses
 
 
-def test_chunks_go_out_one_by_one() -> None:
+def test_chunks_go_out_one_by_one():
     go = asyncio.Event()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"one", "more_body": True})
         await go.wait()
@@ -227,8 +223,8 @@ def test_chunks_go_out_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("length", [b"5", None])
-def test_head(length: bytes | None) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_head(length):
+    async def app(scope, receive, send):
         await answer(send, b"hello", 200, *([(b"content-length", length)] if length else []))
 
     with asgi(app) as server:
@@ -237,8 +233,8 @@ def test_head(length: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_no_body(status: int) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_no_body(status):
+    async def app(scope, receive, send):
         await answer(send, b"", status, *([(b"content-length", b"7")] if status == 304 else []))
 
     with asgi(app) as server:
@@ -247,8 +243,8 @@ def test_no_body(status: int) -> None:
     assert {response.fields.get("content-length") for response in found} == {"7" if status == 304 else None}
 
 
-def test_http_1_0_without_a_length_ends_with_the_connection() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_http_1_0_without_a_length_ends_with_the_connection():
+    async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"transfer-encoding", b"chunked")]})
         await send({"type": "http.response.body", "body": b"one", "more_body": True})
         await send({"type": "http.response.body", "body": b"two"})
@@ -259,10 +255,10 @@ def test_http_1_0_without_a_length_ends_with_the_connection() -> None:
     assert "transfer-encoding" not in response.fields
 
 
-def test_a_client_that_takes_nothing_holds_up_its_application_alone() -> None:
+def test_a_client_that_takes_nothing_holds_up_its_application_alone():
     sent = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         if scope["path"] == "/":
             for _ in range(200):
@@ -284,11 +280,11 @@ def test_a_client_that_takes_nothing_holds_up_its_application_alone() -> None:
         assert len(response.body) == 20_000_003
 
 
-def test_two_tasks_that_send_take_turns() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_two_tasks_that_send_take_turns():
+    async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-        async def pieces(letter: bytes) -> None:
+        async def pieces(letter):
             for _ in range(20):
                 await asyncio.sleep(0)
                 await send({"type": "http.response.body", "body": letter * 200_000, "more_body": True})
@@ -307,16 +303,16 @@ def test_two_tasks_that_send_take_turns() -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("size", [0, 10, 1_000_000])
-def test_pathsend(method: str, tls: bool, size: int, tmp_path: Path, certificate: Certificate) -> None:
+def test_pathsend(method, tls, size, tmp_path, certificate):
     path = tmp_path / "file"
     path.write_bytes(bytes(range(250)) * (size // 250) + b"x" * (size % 250))
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         assert "http.response.pathsend" in scope["extensions"]
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.pathsend", "path": str(path)})
 
-    options: dict[str, Any] = {"certfile": certificate.cert, "keyfile": certificate.key} if tls else {}
+    options = {"certfile": certificate.cert, "keyfile": certificate.key} if tls else {}
     with asgi(app, **options) as server:
         if tls:
             more = ["--head"] if method == "HEAD" else ["--output", str(tmp_path / "out")]
@@ -331,8 +327,8 @@ def test_pathsend(method: str, tls: bool, size: int, tmp_path: Path, certificate
         assert last.body == path.read_bytes()
 
 
-def test_trailers_and_early_hints() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_trailers_and_early_hints():
+    async def app(scope, receive, send):
         await send({"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]})
         wanted = "http.response.trailers" in scope["extensions"]
         await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": wanted})
@@ -358,12 +354,12 @@ def test_trailers_and_early_hints() -> None:
             ]
 
 
-def test_an_application_goes_on_after_its_response() -> None:
+def test_an_application_goes_on_after_its_response():
     """As Starlette's background tasks do; the connection serves other requests meanwhile."""
     go = asyncio.Event()
     events = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await answer(send)
         if scope["path"] == "/":
             await go.wait()
@@ -382,10 +378,10 @@ def test_an_application_goes_on_after_its_response() -> None:
 
 
 @pytest.mark.parametrize("data", [GET, POST + b"12"])
-def test_who_asks_hears_that_the_client_has_left(data: bytes) -> None:
-    events: list[Any] = []
+def test_who_asks_hears_that_the_client_has_left(data):
+    events = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         while not events or events[-1]["type"] != "http.disconnect":
             events.append(await receive())
         events.append(await receive())
@@ -402,10 +398,10 @@ def test_who_asks_hears_that_the_client_has_left(data: bytes) -> None:
     assert errors == []
 
 
-def test_a_client_that_leaves_while_it_is_sent_to() -> None:
+def test_a_client_that_leaves_while_it_is_sent_to():
     ended = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         try:
             while True:
@@ -424,13 +420,13 @@ def test_a_client_that_leaves_while_it_is_sent_to() -> None:
     assert errors == []
 
 
-def test_a_client_that_leaves_while_nobody_asks_frees_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_leaves_while_nobody_asks_frees_its_connection(monkeypatch):
     """The server looks now and then; the application hears of it when it sends."""
     monkeypatch.setattr(weald.http.asgi, "LOOK", 0.01)
     go = asyncio.Event()
     ended = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await go.wait()
         with pytest.raises(OSError, match="left"):
             await answer(send)
@@ -446,14 +442,14 @@ def test_a_client_that_leaves_while_nobody_asks_frees_its_connection(monkeypatch
         wait_until(lambda: ended)
 
 
-def test_a_receive_that_was_cancelled_loses_nothing() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_a_receive_that_was_cancelled_loses_nothing():
+    async def app(scope, receive, send):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(receive(), 0.01)
         waits.append(1)
         await answer(send, await read(receive))
 
-    waits: list[int] = []
+    waits = []
     with asgi(app) as server, closing(connect(server)) as sock:
         sock.sendall(POST)
         wait_until(lambda: waits)
@@ -461,10 +457,10 @@ def test_a_receive_that_was_cancelled_loses_nothing() -> None:
         assert Response(sock.makefile("rb")).body == b"hello"
 
 
-def test_who_watches_the_client_does_not_keep_the_connection() -> None:
+def test_who_watches_the_client_does_not_keep_the_connection():
     """What waits for the client for an application ends with its response; bytes of the next request are kept."""
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await read(receive)
         watching = asyncio.ensure_future(receive())
         await asyncio.sleep(0.01)
@@ -482,15 +478,15 @@ def test_who_watches_the_client_does_not_keep_the_connection() -> None:
 # ---------------------------------------------------------------- applications that fail
 
 
-async def _start(send: Any, **more: Any) -> None:
+async def _start(send, **more):
     await send({"type": "http.response.start", "status": 200, **more})
 
 
-FAULTS: dict[str, tuple[Callable[[Any], Any] | None, str]] = {}
+FAULTS = {}
 
 
-def fault(says: str) -> Callable[[Any], Any]:
-    def add(function: Any) -> Any:
+def fault(says):
+    def add(function):
         FAULTS[function.__name__] = function, says
         return function
 
@@ -498,102 +494,102 @@ def fault(says: str) -> Callable[[Any], Any]:
 
 
 @fault("KeyError: 'a bug'")
-async def raises(send: Any) -> None:
+async def raises(send):
     raise KeyError("a bug")
 
 
 @fault("KeyError: 'a bug'")
-async def raises_later(send: Any) -> None:
+async def raises_later(send):
     await asyncio.sleep(0)
     raise KeyError("a bug")
 
 
 @fault("ConnectionRefusedError: of another server")
-async def raises_an_error_of_another_connection(send: Any) -> None:
+async def raises_an_error_of_another_connection(send):
     raise ConnectionRefusedError("of another server")
 
 
 @fault("ended without a response")
-async def returns(send: Any) -> None:
+async def returns(send):
     pass
 
 
 @fault("ended without a response")
-async def sends_a_head_only(send: Any) -> None:
+async def sends_a_head_only(send):
     await _start(send)
 
 
 @fault("cancelled")
-async def is_cancelled(send: Any) -> None:
+async def is_cancelled(send):
     await asyncio.sleep(0)
     asyncio.current_task().cancel()  # type: ignore[union-attr]
     await asyncio.sleep(10)
 
 
 @fault("http.response.body was sent before http.response.start")
-async def sends_no_head(send: Any) -> None:
+async def sends_no_head(send):
     await send({"type": "http.response.body"})
 
 
 @fault("http.response.start was sent twice")
-async def starts_twice(send: Any) -> None:
+async def starts_twice(send):
     await _start(send)
     await _start(send)
 
 
 @fault("may not be sent here: 'http.response.start!'")
-async def sends_nonsense(send: Any) -> None:
+async def sends_nonsense(send):
     await send({"type": "http.response.start!"})
 
 
 @fault("a control character in the field b'a'")
-async def splits_its_head(send: Any) -> None:
+async def splits_its_head(send):
     await _start(send, headers=[(b"a", b"b\r\nc: d")])
 
 
 @fault("not the name of a field: b'a b'")
-async def has_a_bad_name(send: Any) -> None:
+async def has_a_bad_name(send):
     await _start(send, headers=[(b"a b", b"c")])
 
 
 @fault("must be bytes, not 'b'")
-async def has_a_str(send: Any) -> None:
+async def has_a_str(send):
     await _start(send, headers=[(b"a", "b")])
 
 
 @fault("a status must be a number, not '200'")
-async def has_no_number(send: Any) -> None:
+async def has_no_number(send):
     await send({"type": "http.response.start", "status": "200"})
 
 
 @fault("must be from 200 on: 101")
-async def has_an_odd_status(send: Any) -> None:
+async def has_an_odd_status(send):
     await send({"type": "http.response.start", "status": 101})
 
 
 @fault("content-length was given twice")
-async def has_two_lengths(send: Any) -> None:
+async def has_two_lengths(send):
     await _start(send, headers=[(b"content-length", b"1"), (b"Content-Length", b"1")])
 
 
 @fault("must be bytes, not str")
-async def sends_a_text(send: Any) -> None:
+async def sends_a_text(send):
     await _start(send)
     await send({"type": "http.response.body", "body": "text"})
 
 
 @fault("longer than its Content-Length")
-async def sends_too_much(send: Any) -> None:
+async def sends_too_much(send):
     await _start(send, headers=[(b"content-length", b"1")])
     await send({"type": "http.response.body", "body": b"12"})
 
 
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("where", ["alone", "in a task"])
-def test_a_fault_is_answered_500_and_logged(name: str, where: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_is_answered_500_and_logged(name, where, capsys):
     function, says = FAULTS[name]
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         if scope["path"] == "/last":
             return await answer(send)
         if where == "in a task":
@@ -611,8 +607,8 @@ def test_a_fault_is_answered_500_and_logged(name: str, where: str, capsys: pytes
     assert "GET / HTTP/1.1" in log
 
 
-def test_a_response_that_is_cut_short_ends_the_connection() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_a_response_that_is_cut_short_ends_the_connection():
+    async def app(scope, receive, send):
         await _start(send)
         await send({"type": "http.response.body", "body": b"one", "more_body": True})
 
@@ -621,8 +617,8 @@ def test_a_response_that_is_cut_short_ends_the_connection() -> None:
         assert "GET / HTTP/1.1: the application ended in the middle of its response" in logged(server)
 
 
-def test_less_than_content_length_costs_the_connection() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_less_than_content_length_costs_the_connection():
+    async def app(scope, receive, send):
         await answer(send, b"one", 200, (b"content-length", b"5"))
 
     with asgi(app) as server:
@@ -630,8 +626,8 @@ def test_less_than_content_length_costs_the_connection() -> None:
         assert "2 bytes less than its Content-Length" in logged(server)
 
 
-def test_what_is_sent_after_the_end_is_refused_and_logged() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_what_is_sent_after_the_end_is_refused_and_logged():
+    async def app(scope, receive, send):
         await answer(send)
         if scope["path"] == "/":
             await asyncio.sleep(0)
@@ -646,10 +642,10 @@ def test_what_is_sent_after_the_end_is_refused_and_logged() -> None:
 
 
 @pytest.mark.parametrize("version", ["1.1", "2"])
-def test_an_application_that_never_answers_is_cut_off_with_the_server(version: str) -> None:
+def test_an_application_that_never_answers_is_cut_off_with_the_server(version):
     ended = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         try:
             await asyncio.sleep(1e6)
         finally:
@@ -667,10 +663,10 @@ def test_an_application_that_never_answers_is_cut_off_with_the_server(version: s
         wait_until(lambda: ended)
 
 
-def test_an_application_that_ignores_that_its_client_has_left_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_application_that_ignores_that_its_client_has_left_is_logged(monkeypatch):
     go = asyncio.Event()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         assert [(await receive())["type"] for _ in range(2)] == ["http.request", "http.disconnect"]
         await go.wait()
 
@@ -687,11 +683,11 @@ def test_an_application_that_ignores_that_its_client_has_left_is_logged(monkeypa
 # ---------------------------------------------------------------- the wire
 
 
-def test_bad_requests_are_answered_and_nothing_behind_them_is_read() -> None:
+def test_bad_requests_are_answered_and_nothing_behind_them_is_read():
     smuggled = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
     paths = []
 
-    async def noted(scope: Any, receive: Any, send: Any) -> None:
+    async def noted(scope, receive, send):
         paths.append(scope["path"])
         try:
             await read(receive)
@@ -712,7 +708,7 @@ def test_bad_requests_are_answered_and_nothing_behind_them_is_read() -> None:
         assert set(paths) == {"/"}
 
 
-def test_limits() -> None:
+def test_limits():
     limits = replace(QUICK, head_timeout=0.1, body_timeout=0.1, keep_alive_timeout=0.1, body=10, requests=2, head=1000)
     with asgi(echo, limits=limits) as server:
         assert talk(server, b"") == b""
@@ -725,7 +721,7 @@ def test_limits() -> None:
         assert talk(server, GET).startswith(b"HTTP/1.1 200")
 
 
-def test_a_flood_of_connections_and_of_slow_clients_holds_nobody_up() -> None:
+def test_a_flood_of_connections_and_of_slow_clients_holds_nobody_up():
     with asgi(echo, limits=replace(QUICK, connections=50)) as server:
         slow = [connect(server) for _ in range(40)]
         for sock in slow:
@@ -739,7 +735,7 @@ def test_a_flood_of_connections_and_of_slow_clients_holds_nobody_up() -> None:
 
 
 @pytest.mark.parametrize("size", [100, 1_000_000])
-def test_a_body_that_nobody_reads(size: int) -> None:
+def test_a_body_that_nobody_reads(size):
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
     with asgi(hello) as server, closing(connect(server)) as sock:
         try:
@@ -752,7 +748,7 @@ def test_a_body_that_nobody_reads(size: int) -> None:
             assert Response(file).body == b"hello"
 
 
-def test_a_connection_that_waits_keeps_nothing_of_its_last_request() -> None:
+def test_a_connection_that_waits_keeps_nothing_of_its_last_request():
     with asgi(hello) as server, closing(connect(server)) as sock, sock.makefile("rb") as file:
         sock.sendall(GET)
         assert Response(file).body == b"hello"
@@ -766,8 +762,8 @@ def test_a_connection_that_waits_keeps_nothing_of_its_last_request() -> None:
 # ---------------------------------------------------------------- other transports
 
 
-def test_http2() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_http2():
+    async def app(scope, receive, send):
         body = await read(receive)
         await asyncio.sleep(0)
         text = f"{scope['http_version']} {scope['method']} {scope['path']} {dict(scope['headers'])[b'host']!r}"
@@ -784,10 +780,10 @@ def test_http2() -> None:
                 assert b"connection" not in client.heads[stream]
 
 
-def test_http2_a_stream_that_is_reset() -> None:
-    events: list[Any] = []
+def test_http2_a_stream_that_is_reset():
+    events = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         while not events or events[-1]["type"] != "http.disconnect":
             events.append(await receive())
 
@@ -802,8 +798,8 @@ def test_http2_a_stream_that_is_reset() -> None:
 
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])
-def test_tls(certificate: Certificate, version: str) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_tls(certificate, version):
+    async def app(scope, receive, send):
         await answer(send, f"{scope['scheme']} {scope['http_version']} ".encode() + await read(receive))
 
     with asgi(app, http2=True, ssl_context=certificate.server_context()) as server:
@@ -811,10 +807,10 @@ def test_tls(certificate: Certificate, version: str) -> None:
     assert out == f"https {version[6:]} " + "x" * 100_000
 
 
-def test_a_unix_socket(tmp_path: Path) -> None:
+def test_a_unix_socket(tmp_path):
     scopes = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         scopes.append(scope)
         await answer(send)
 
@@ -837,12 +833,12 @@ def test_a_unix_socket(tmp_path: Path) -> None:
 class Living:
     """An application that notes its lifespan."""
 
-    def __init__(self, startup: Any = None, shutdown: Any = None) -> None:
-        self.events: list[str] = []
+    def __init__(self, startup=None, shutdown=None):
+        self.events = []
         self.startup = startup or {"type": "lifespan.startup.complete"}
         self.shutdown = shutdown or {"type": "lifespan.shutdown.complete"}
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope, receive, send):
         if scope["type"] == "http":
             scope["state"]["mine"] = True
             return await answer(send, repr(scope["state"]).encode())
@@ -854,7 +850,7 @@ class Living:
 
 
 @pytest.mark.parametrize("mode", ["on", "auto"])
-def test_lifespan(mode: str) -> None:
+def test_lifespan(mode):
     app = Living()
     with asgi(app, lifespan=mode) as server:
         assert app.events == ["lifespan.startup"]
@@ -865,11 +861,11 @@ def test_lifespan(mode: str) -> None:
     assert logged(server) == ""
 
 
-def test_the_startup_comes_before_the_first_connection_and_the_shutdown_after_the_last() -> None:
+def test_the_startup_comes_before_the_first_connection_and_the_shutdown_after_the_last():
     order = []
     go = asyncio.Event()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         if scope["type"] == "lifespan":
             for word in ("startup", "shutdown"):
                 await receive()
@@ -895,8 +891,8 @@ def test_the_startup_comes_before_the_first_connection_and_the_shutdown_after_th
 
 @pytest.mark.parametrize("mode", ["on", "auto", "off"])
 @pytest.mark.parametrize("how", ["raises", "returns"])
-def test_an_application_without_lifespan(mode: str, how: str) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_an_application_without_lifespan(mode, how):
+    async def app(scope, receive, send):
         if scope["type"] != "http":
             if how == "raises":
                 raise ValueError("only http")
@@ -917,7 +913,7 @@ def test_an_application_without_lifespan(mode: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["on", "auto"])
-def test_a_startup_that_fails(mode: str) -> None:
+def test_a_startup_that_fails(mode):
     app = Living({"type": "lifespan.startup.failed", "message": "no database"})
     server = ASGIServer(("127.0.0.1", 0), app, log=None, lifespan=mode)
     with pytest.raises(StartupError, match="the application's startup failed: no database"):
@@ -925,12 +921,12 @@ def test_a_startup_that_fails(mode: str) -> None:
     assert server.closed
 
 
-def test_a_shutdown_that_fails_or_does_not_end() -> None:
+def test_a_shutdown_that_fails_or_does_not_end():
     with asgi(Living(shutdown={"type": "lifespan.shutdown.failed", "message": "too late"}), lifespan="on") as server:
         pass
     assert logged(server) == "the application's shutdown failed: too late\n"
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -940,7 +936,7 @@ def test_a_shutdown_that_fails_or_does_not_end() -> None:
         server.stop_timeout = 0.01
     assert logged(server) == "the application's shutdown was not complete after 0.01 s: cancelled\n"
 
-    async def bad(scope: Any, receive: Any, send: Any) -> None:
+    async def bad(scope, receive, send):
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -952,7 +948,7 @@ def test_a_shutdown_that_fails_or_does_not_end() -> None:
     assert "KeyError: 'a bug'" in logged(server)
 
 
-def test_a_mode_that_does_not_exist() -> None:
+def test_a_mode_that_does_not_exist():
     with pytest.raises(ValueError, match="one of auto, on, off, not 'yes'"):
         ASGIServer(("127.0.0.1", 0), hello, lifespan="yes")
 
@@ -960,18 +956,18 @@ def test_a_mode_that_does_not_exist() -> None:
 # ---------------------------------------------------------------- WSGI and ASGI side by side
 
 
-def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def wsgi(environ, start_response):
     start_response("200 OK", [])
     body = environ["wsgi.input"].read().decode()
     return [f"wsgi {environ['SCRIPT_NAME']} {environ['PATH_INFO']} {environ['SERVER_PORT']} {body}".encode()]
 
 
-async def told(scope: Any, receive: Any, send: Any) -> None:
+async def told(scope, receive, send):
     body = await read(receive)
     await answer(send, f"asgi {scope['root_path']} {scope['path']} ".encode() + body)
 
 
-def test_applications_by_prefix() -> None:
+def test_applications_by_prefix():
     mounts = {"/old": wsgi, "/old/new": told, "/other": told}
     paths = ["/", "/old", "/old/x?y", "/older", "/old/new/z", "/other"]
     with asgi(told, mounts=mounts, http2=True) as server:
@@ -994,7 +990,7 @@ def test_applications_by_prefix() -> None:
             assert [client.body(stream).decode() for stream in streams] == expected[:-1]
 
 
-def test_a_wsgi_application_with_an_asgi_one_below() -> None:
+def test_a_wsgi_application_with_an_asgi_one_below():
     with asgi(wsgi, mounts={"/api": told}) as server:
         found = responses(server, GET + GET.replace(b" / ", b" /api/x ") + LAST)
     assert [response.body.split()[0] for response in found] == [b"wsgi", b"asgi", b"wsgi"]
@@ -1002,13 +998,13 @@ def test_a_wsgi_application_with_an_asgi_one_below() -> None:
         ASGIServer(("127.0.0.1", 0), hello, mounts={"old/": wsgi})
 
 
-def test_which_interface_an_application_has() -> None:
-    async def function(scope: Any, receive: Any, send: Any) -> None: ...
+def test_which_interface_an_application_has():
+    async def function(scope, receive, send): ...
 
     class Method:
-        async def method(self, scope: Any, receive: Any, send: Any) -> None: ...
+        async def method(self, scope, receive, send): ...
 
-        def wsgi(self, environ: Any, start_response: Any) -> None: ...
+        def wsgi(self, environ, start_response): ...
 
     for app in (function, Living(), Method().method, functools.partial(function), functools.partial(Living())):
         assert interface_of(app) == "asgi"
@@ -1019,12 +1015,12 @@ def test_which_interface_an_application_has() -> None:
 # ---------------------------------------------------------------- blocking code
 
 
-def test_blocking_code_in_coroutines_stalls_only_itself() -> None:
+def test_blocking_code_in_coroutines_stalls_only_itself():
     """All of the requests block at the same time, in the first step of their coroutines and in later ones."""
     inside = 0
     gate = Event()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         nonlocal inside
         if scope["path"] == "/":
             await asyncio.sleep(0)
@@ -1043,7 +1039,7 @@ def test_blocking_code_in_coroutines_stalls_only_itself() -> None:
             assert client.get(timeout=PATIENCE).endswith(b"hello")
 
 
-def test_a_patched_program_with_requests() -> None:
+def test_a_patched_program_with_requests():
     """Coroutines that call their own server by `requests`: a loop that is held up could not answer."""
     out = run_patched(
         """
@@ -1069,14 +1065,14 @@ def test_a_patched_program_with_requests() -> None:
     assert out == f"{['leaf'] * 10}\n"
 
 
-def test_the_loop_is_that_of_greenlets() -> None:
+def test_the_loop_is_that_of_greenlets():
     """`await_` in greenlets, `to_greenlet` in coroutines and tasks of requests share one loop."""
     from weald.aio import await_, to_greenlet
 
-    async def running() -> Any:
+    async def running():
         return asyncio.get_running_loop()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         assert await to_greenlet(lambda: await_(running())) is await running() is server.loop_of_applications
         await answer(send)
 
@@ -1085,11 +1081,11 @@ def test_the_loop_is_that_of_greenlets() -> None:
         assert one(server, LAST).status == 200
 
 
-def test_asynchronous_generators_are_finalized() -> None:
+def test_asynchronous_generators_are_finalized():
     """The loop hears of those that a coroutine leaves in its first step, which is not run by the loop."""
     ended = []
 
-    async def numbers() -> Any:
+    async def numbers():
         try:
             while True:
                 yield 1
@@ -1097,7 +1093,7 @@ def test_asynchronous_generators_are_finalized() -> None:
             await asyncio.sleep(0)
             ended.append(1)
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         async for _ in numbers():
             break
         await answer(send)
@@ -1107,7 +1103,7 @@ def test_asynchronous_generators_are_finalized() -> None:
         wait_until(lambda: ended)
 
 
-def test_the_access_log() -> None:
+def test_the_access_log():
     log = io.StringIO()
     with asgi(hello, log=log) as server:
         one(server, LAST)
@@ -1117,15 +1113,15 @@ def test_the_access_log() -> None:
     assert '"" 400 ' in second
 
 
-def test_requests_leave_nothing_to_the_collector() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_requests_leave_nothing_to_the_collector():
+    async def app(scope, receive, send):
         if scope["path"] == "/wait":
             await asyncio.sleep(0)
         await answer(send, await read(receive))
         if scope["path"] == "/late":
             await asyncio.sleep(0)
 
-    def ask(count: int) -> None:
+    def ask(count):
         for _ in range(count):
             for path in (b"/", b"/wait", b"/late"):
                 assert one(server, POST.replace(b" / ", b" %s " % path) + b"hello").body == b"hello"

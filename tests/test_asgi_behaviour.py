@@ -1,7 +1,6 @@
 """What applications written for other ASGI servers rely on: the subjects of uvicorn's tests of its protocols."""
 
 import asyncio
-from typing import Any
 
 import pytest
 from test_asgi import answer, asgi, hello, logged
@@ -10,21 +9,21 @@ from test_asgi_websocket import talking as patiently_talking
 from test_http_websocket import BINARY, CLOSE, HANDSHAKE, TEXT, frame
 from test_pywsgi import GET, LAST, responses, talk
 
-START: Any = {"type": "http.response.start", "status": 200, "headers": []}
-BODY: Any = {"type": "http.response.body", "body": b"hello"}
+START = {"type": "http.response.start", "status": 200, "headers": []}
+BODY = {"type": "http.response.body", "body": b"hello"}
 HTTP_1_0 = b"GET / HTTP/1.0\r\nHost: a\r\n\r\n"
 KEEP_ALIVE = b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"
 
 
-def talking(app: Any, more: str = "") -> Any:
+def talking(app, more=""):
     """A client that does not answer when the server closes: that is not waited for."""
     return patiently_talking(app, more, close_timeout=0.05)
 
 
-def sending(*messages: Any) -> Any:
+def sending(*messages):
     """An application that sends these."""
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         for message in messages:
             await send(message)
 
@@ -35,32 +34,32 @@ def sending(*messages: Any) -> Any:
 
 
 @pytest.mark.parametrize("value", [b"<c>", b"<\t>", b"< >", "<µ>".encode(), b"<\xff>"])
-def test_values_of_fields(value: bytes) -> None:
+def test_values_of_fields(value):
     with asgi(sending({**START, "headers": [(b"key", value)]}, BODY)) as server:
         assert b"\r\nkey: " + value + b"\r\n" in talk(server, LAST)
 
 
 @pytest.mark.parametrize("kind", [iter, tuple, list])
-def test_fields_may_be_any_iterable_of_pairs_and_come_again(kind: Any) -> None:
+def test_fields_may_be_any_iterable_of_pairs_and_come_again(kind):
     with asgi(sending({**START, "headers": kind([[b"x-a", b"1"], [b"x-a", b"2"]])}, BODY)) as server:
         data = talk(server, LAST)
     assert data.index(b"x-a: 1\r\n") < data.index(b"x-a: 2\r\n")
 
 
-def test_a_message_may_leave_out_what_has_defaults() -> None:
+def test_a_message_may_leave_out_what_has_defaults():
     with asgi(sending({"type": "http.response.start", "status": 201}, {"type": "http.response.body"})) as server:
         (response,) = responses(server, LAST)
     assert (response.status, response.body) == (201, b"")
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_a_response_without_a_body_keeps_the_connection(status: int) -> None:
+def test_a_response_without_a_body_keeps_the_connection(status):
     with asgi(sending({**START, "status": status}, {**BODY, "body": b""})) as server:
         first, last = responses(server, GET + LAST)
     assert (first.status, first.body, last.status) == (status, b"", status)
 
 
-def test_transfer_encoding_is_the_servers() -> None:
+def test_transfer_encoding_is_the_servers():
     fields = [(b"transfer-encoding", b"chunked")]
     with asgi(sending({**START, "headers": fields}, {**BODY, "more_body": True}, {**BODY, "body": b""})) as server:
         data = talk(server, GET + LAST)
@@ -69,7 +68,7 @@ def test_transfer_encoding_is_the_servers() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"hello"])
-def test_head_with_a_transfer_encoding(body: bytes) -> None:
+def test_head_with_a_transfer_encoding(body):
     fields = [(b"transfer-encoding", b"chunked")]
     with asgi(sending({**START, "headers": fields}, {**BODY, "body": body})) as server:
         data = talk(server, GET.replace(b"GET", b"HEAD") + LAST.replace(b"GET", b"HEAD"))
@@ -77,27 +76,27 @@ def test_head_with_a_transfer_encoding(body: bytes) -> None:
     assert data.endswith(b"\r\n\r\n")
 
 
-def test_the_application_may_end_the_connection() -> None:
+def test_the_application_may_end_the_connection():
     fields = [(b"connection", b"close")]
     with asgi(sending({**START, "status": 204, "headers": fields}, {**BODY, "body": b""})) as server:
         assert [response.status for response in responses(server, GET + GET)] == [204]
 
 
-def test_what_is_behind_the_last_request_is_not_served() -> None:
+def test_what_is_behind_the_last_request_is_not_served():
     with asgi(hello) as server:
         assert len(responses(server, LAST + GET)) == 1
 
 
 @pytest.mark.parametrize(("request_", "count"), [(HTTP_1_0, 1), (KEEP_ALIVE + HTTP_1_0, 2)])
-def test_http_1_0(request_: bytes, count: int) -> None:
+def test_http_1_0(request_, count):
     with asgi(hello) as server:
         found = responses(server, request_)
     assert [response.body for response in found] == [b"hello"] * count
     assert found[-1].fields["connection"] == "close"
 
 
-def test_pipelining_keeps_the_order() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_pipelining_keeps_the_order():
+    async def app(scope, receive, send):
         await asyncio.sleep(0.02 if scope["path"] == "/slow" else 0)
         await answer(send, scope["path"].encode())
 
@@ -106,7 +105,7 @@ def test_pipelining_keeps_the_order() -> None:
         assert [response.body for response in responses(server, slow + GET + LAST)] == [b"/slow", b"/", b"/last"]
 
 
-def test_a_response_before_the_body_is_read() -> None:
+def test_a_response_before_the_body_is_read():
     with asgi(hello) as server:
         post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
         assert [response.body for response in responses(server, post + LAST)] == [b"hello", b"hello"]
@@ -135,7 +134,7 @@ def test_a_response_before_the_body_is_read() -> None:
         ([{"type": "none"}], 500, "may not be sent here"),
     ],
 )
-def test_the_rules(messages: list[Any], status: int, line: str, capsys: Any) -> None:
+def test_the_rules(messages, status, line, capsys):
     with asgi(sending(*messages)) as server:
         data = talk(server, LAST)
         said = logged(server) + capsys.readouterr().err
@@ -143,8 +142,8 @@ def test_the_rules(messages: list[Any], status: int, line: str, capsys: Any) -> 
     assert line in said
 
 
-def test_what_an_application_returns_does_not_matter() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> int:
+def test_what_an_application_returns_does_not_matter():
+    async def app(scope, receive, send):
         await answer(send)
         return 123
 
@@ -152,12 +151,12 @@ def test_what_an_application_returns_does_not_matter() -> None:
         assert [response.body for response in responses(server, GET + LAST)] == [b"hello"] * 2
 
 
-def test_an_application_that_is_a_class_with_await() -> None:
+def test_an_application_that_is_a_class_with_await():
     class App:
-        def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+        def __init__(self, scope, receive, send):
             self.send = send
 
-        def __await__(self) -> Any:
+        def __await__(self):
             return answer(self.send).__await__()
 
     with asgi(lambda *args: App(*args)) as server:
@@ -166,10 +165,10 @@ def test_an_application_that_is_a_class_with_await() -> None:
         assert [response.body for response in responses(server, GET + LAST)] == [b"hello"] * 2
 
 
-def test_reading_after_the_response_tells_that_it_is_over() -> None:
+def test_reading_after_the_response_tells_that_it_is_over():
     events = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await answer(send)
         events.append(await receive())
 
@@ -182,7 +181,7 @@ def test_reading_after_the_response_tells_that_it_is_over() -> None:
 
 
 @pytest.mark.parametrize("upgrade", [b"h2c", b"foo", b"TLS/1.0"])
-def test_an_upgrade_that_nobody_knows_is_an_ordinary_request(upgrade: bytes) -> None:
+def test_an_upgrade_that_nobody_knows_is_an_ordinary_request(upgrade):
     request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: " + upgrade + b"\r\n\r\n"
     with asgi(hello) as server:
         assert [response.body for response in responses(server, request + LAST)] == [b"hello"] * 2
@@ -191,7 +190,7 @@ def test_an_upgrade_that_nobody_knows_is_an_ordinary_request(upgrade: bytes) -> 
 @pytest.mark.parametrize(
     ("without", "status"), [("Sec-WebSocket-Key", 400), ("Sec-WebSocket-Version", 426), ("Connection", 200)]
 )
-def test_a_handshake_that_lacks_something(without: str, status: int) -> None:
+def test_a_handshake_that_lacks_something(without, status):
     lines = HANDSHAKE.split("\r\n")
     request = "\r\n".join(line for line in lines if not line.startswith(without)) + "\r\n"
     with asgi(hello) as server:
@@ -201,8 +200,8 @@ def test_a_handshake_that_lacks_something(without: str, status: int) -> None:
 # ---------------------------------------------------------------- WebSockets
 
 
-def websocket(*messages: Any, wait: bool = False) -> Any:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def websocket(*messages, wait=False):
+    async def app(scope, receive, send):
         if scope["type"] == "http":
             return await answer(send)
         await receive()
@@ -223,7 +222,7 @@ def websocket(*messages: Any, wait: bool = False) -> Any:
         ({"bytes": b""}, (BINARY, b"")),
     ],
 )
-def test_text_or_bytes(message: Any, expected: Any) -> None:
+def test_text_or_bytes(message, expected):
     with talking(websocket(ACCEPT, {"type": "websocket.send", **message})) as client:
         assert client.receive() == expected
         assert client.closed() == 1000
@@ -238,7 +237,7 @@ def test_text_or_bytes(message: Any, expected: Any) -> None:
         ({"code": 4000, "reason": "custom ä"}, 4000, "custom ä".encode()),
     ],
 )
-def test_the_application_closes(close: Any, code: int, reason: bytes) -> None:
+def test_the_application_closes(close, code, reason):
     with talking(websocket(ACCEPT, {"type": "websocket.close", **close})) as client:
         opcode, data = client.receive()
         assert (opcode, data) == (CLOSE, code.to_bytes(2, "big") + reason)
@@ -253,10 +252,10 @@ def test_the_application_closes(close: Any, code: int, reason: bytes) -> None:
         (b"", 1006, None),
     ],
 )
-def test_how_the_client_has_closed(sent: bytes, code: int, reason: str | None) -> None:
+def test_how_the_client_has_closed(sent, code, reason):
     events = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
         events.append(await receive())
@@ -277,22 +276,22 @@ def test_how_the_client_has_closed(sent: bytes, code: int, reason: str | None) -
 @pytest.mark.parametrize(
     "messages", [[], [{"type": "websocket.send", "text": "early"}], [{"type": "websocket.receive"}]]
 )
-def test_a_handshake_that_the_application_does_not_answer(messages: Any) -> None:
+def test_a_handshake_that_the_application_does_not_answer(messages):
     with asgi(websocket(*messages)) as server:
         assert responses(server, (HANDSHAKE + "\r\n").encode() + LAST)[0].status == 500
 
 
 @pytest.mark.parametrize("message", [ACCEPT, {"type": "none"}, {"type": "websocket.send"}])
-def test_what_may_not_be_sent_once_it_is_open(message: Any) -> None:
+def test_what_may_not_be_sent_once_it_is_open(message):
     with talking(websocket(ACCEPT, message)) as client:
         assert client.closed() == 1011
     assert client.server  # type: ignore[attr-defined]
 
 
-def test_what_is_sent_after_the_close() -> None:
+def test_what_is_sent_after_the_close():
     errors = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
         await send({"type": "websocket.close"})
@@ -306,10 +305,10 @@ def test_what_is_sent_after_the_close() -> None:
     assert errors == [RuntimeError]
 
 
-def test_messages_that_came_before_the_end_are_read_after_it() -> None:
+def test_messages_that_came_before_the_end_are_read_after_it():
     got = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
         while (event := await receive())["type"] == "websocket.receive":
@@ -321,10 +320,10 @@ def test_messages_that_came_before_the_end_are_read_after_it() -> None:
     assert got == ["0", "1", "2", "3", "4"]
 
 
-def test_a_handshake_with_fields_that_are_not_ascii() -> None:
+def test_a_handshake_with_fields_that_are_not_ascii():
     scopes = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         scopes.append(scope)
         await send({"type": "websocket.accept", "headers": [(b"x-a", b"1"), (b"x-a", b"2")]})
 

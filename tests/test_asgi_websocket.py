@@ -2,9 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 import pytest
 from helpers import PATIENCE, recorded_errors, run_patched, settle, wait_until
@@ -21,7 +19,7 @@ CLOSED = frame(CLOSE, b"\x03\xe8")  # 1000
 ACCEPT = {"type": "websocket.accept"}
 
 
-async def echo(scope: Any, receive: Any, send: Any) -> None:
+async def echo(scope, receive, send):
     if scope["type"] == "http":
         return await answer(send)
     assert (await receive()) == {"type": "websocket.connect"}
@@ -31,7 +29,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def talking(app: Any = echo, more: str = "", early: bytes = b"", **options: Any) -> Iterator[Client]:
+def talking(app=echo, more="", early=b"", **options):
     with asgi(app, websockets=Options(**options)) as server:
         client = Client(server, more, early)
         with closing(client.sock), closing(client.file):
@@ -39,7 +37,7 @@ def talking(app: Any = echo, more: str = "", early: bytes = b"", **options: Any)
             yield client
 
 
-def test_echo() -> None:
+def test_echo():
     with talking(early=frame(TEXT, b"early")) as client:
         assert client.status == 101
         assert client.fields["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -53,10 +51,10 @@ def test_echo() -> None:
         assert client.closed() == 1000
 
 
-def test_the_scope() -> None:
+def test_the_scope():
     scopes = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         scopes.append(scope)
         await receive()
         fields = [(b"x-a", b"b")]
@@ -73,15 +71,15 @@ def test_the_scope() -> None:
 
 
 @pytest.mark.parametrize(("old", "new", "status"), [("Version: 13", "Version: 8", 426), ("GET", "POST", 400)])
-def test_a_bad_handshake_does_not_reach_the_application(old: str, new: str, status: int) -> None:
+def test_a_bad_handshake_does_not_reach_the_application(old, new, status):
     with asgi(echo) as server:
         data = (HANDSHAKE.replace(old, new) + "\r\n").encode()
         first, last = responses(server, data + LAST)
         assert (first.status, last.status, last.body) == (status, 200, b"hello")
 
 
-def test_denial() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_denial():
+    async def app(scope, receive, send):
         if scope["type"] == "http":
             return await answer(send)
         await receive()
@@ -102,10 +100,10 @@ def test_denial() -> None:
 
 
 @pytest.mark.parametrize(("message", "code", "reason"), [({}, 1000, b""), ({"code": 4001, "reason": "ä"}, 4001, "ä")])
-def test_the_application_closes(message: Any, code: int, reason: Any) -> None:
+def test_the_application_closes(message, code, reason):
     events = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
         await asyncio.sleep(0)
@@ -131,10 +129,10 @@ def test_the_application_closes(message: Any, code: int, reason: Any) -> None:
 @pytest.mark.parametrize(
     ("payload", "code", "reason"), [(b"\x03\xe9bye", 1001, "bye"), (b"", 1005, ""), (None, 1006, None)]
 )
-def test_the_client_closes(payload: bytes | None, code: int, reason: str | None) -> None:
+def test_the_client_closes(payload, code, reason):
     events = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
         events.append(await receive())
@@ -157,11 +155,11 @@ def test_the_client_closes(payload: bytes | None, code: int, reason: str | None)
     assert errors == []
 
 
-def test_an_application_that_does_not_ask_hears_of_the_end_and_answers_pings() -> None:
+def test_an_application_that_does_not_ask_hears_of_the_end_and_answers_pings():
     go = asyncio.Event()
-    events: list[Any] = []
+    events = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
         await go.wait()
@@ -178,12 +176,12 @@ def test_an_application_that_does_not_ask_hears_of_the_end_and_answers_pings() -
     assert [event.get("text") for event in events] == ["one", "two", None]
 
 
-def test_who_does_not_take_messages_is_held_up_by_the_application() -> None:
+def test_who_does_not_take_messages_is_held_up_by_the_application():
     """No more than one message is read ahead of it."""
     go = asyncio.Event()
     sizes = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
         await go.wait()
@@ -205,7 +203,7 @@ def test_who_does_not_take_messages_is_held_up_by_the_application() -> None:
     assert sizes == [100_000] * 300
 
 
-def test_permessage_deflate_and_limits() -> None:
+def test_permessage_deflate_and_limits():
     with talking(more="Sec-WebSocket-Extensions: permessage-deflate\r\n") as client:
         assert client.fields["sec-websocket-extensions"].startswith("permessage-deflate")
     with talking(more="Sec-WebSocket-Extensions: permessage-deflate\r\n", compress=False) as client:
@@ -228,8 +226,8 @@ def test_permessage_deflate_and_limits() -> None:
         (None, "the application ended without a response"),
     ],
 )
-def test_a_fault_before_the_handshake_is_answered_500(message: Any, says: str, capsys: Any) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_a_fault_before_the_handshake_is_answered_500(message, says, capsys):
+    async def app(scope, receive, send):
         if message is not None:
             await send(message)
 
@@ -247,8 +245,8 @@ def test_a_fault_before_the_handshake_is_answered_500(message: Any, says: str, c
         (None, "KeyError: 'a bug'"),
     ],
 )
-def test_a_fault_after_it_closes_with_1011(message: Any, says: str, capsys: Any) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+def test_a_fault_after_it_closes_with_1011(message, says, capsys):
+    async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
         await receive()
@@ -262,10 +260,10 @@ def test_a_fault_after_it_closes_with_1011(message: Any, says: str, capsys: Any)
     assert says in capsys.readouterr().err
 
 
-def test_a_server_that_stops_tells_its_clients() -> None:
+def test_a_server_that_stops_tells_its_clients():
     events = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
         events.append(await receive())
@@ -281,11 +279,11 @@ def test_a_server_that_stops_tells_its_clients() -> None:
     assert events[0]["code"] == 1001
 
 
-def test_a_wsgi_application_beside_it_has_its_websockets() -> None:
+def test_a_wsgi_application_beside_it_has_its_websockets():
     from weald.http import websocket
 
     @websocket.application
-    def wsgi(ws: Any) -> None:
+    def wsgi(ws):
         for message in ws:
             ws.send(f"wsgi {message}")
 
@@ -300,13 +298,13 @@ def test_a_wsgi_application_beside_it_has_its_websockets() -> None:
             draining.get()
 
 
-def test_an_upgrade_to_something_else_is_a_request() -> None:
+def test_an_upgrade_to_something_else_is_a_request():
     with asgi(echo) as server, closing(connect(server)) as sock:
         sock.sendall(HANDSHAKE.replace("websocket\r\n", "other\r\n").encode() + b"\r\n")
         assert Response(sock.makefile("rb")).body == b"hello"
 
 
-def test_the_websockets_client() -> None:
+def test_the_websockets_client():
     out = run_patched(
         """
         from websockets.sync.client import connect
@@ -335,7 +333,7 @@ def test_the_websockets_client() -> None:
     assert out.splitlines() == ["chat ['permessage-deflate']", "True", "True", "True", "in pieces", "4000 enough"]
 
 
-def test_the_access_log() -> None:
+def test_the_access_log():
     log = io.StringIO()
     with asgi(echo, log=log) as server:
         client = Client(server)

@@ -5,8 +5,6 @@ import resource
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from conftest import require_program
@@ -18,23 +16,23 @@ from weald._core.loops import backends, ev, uv
 
 
 @pytest.fixture(autouse=True)
-def back_to_the_default() -> Iterator[None]:
+def back_to_the_default():
     yield
     _core.get_hub().destroy()
     _core.set_loop_factory(None)
 
 
-def fresh_hub() -> _core.Hub:
+def fresh_hub():
     _core.get_hub().destroy()
     return _core.get_hub()
 
 
-def test_the_names_of_the_loops_there_are() -> None:
+def test_the_names_of_the_loops_there_are():
     assert _core.loop_names() == ["libuv", "libev", "virtual"]
 
 
 @pytest.mark.parametrize("name", _core.loop_names())
-def test_new_hubs_get_the_loop_that_was_chosen(name: str) -> None:
+def test_new_hubs_get_the_loop_that_was_chosen(name):
     before = fresh_hub()
     _core.set_loop_factory(name)
     assert weald.get_hub() is before, "a hub keeps its loop"
@@ -47,26 +45,26 @@ def test_new_hubs_get_the_loop_that_was_chosen(name: str) -> None:
     assert hub.loop.destroyed and "destroyed" in repr(hub) and "destroyed" in repr(hub.loop)
 
 
-def test_none_goes_back_to_the_default() -> None:
+def test_none_goes_back_to_the_default():
     _core.set_loop_factory("virtual")
     _core.set_loop_factory(None)
     assert fresh_hub().loop.name == backends.make_loop(None).name != "virtual"
 
 
 @pytest.mark.parametrize("name", _core.loop_names())
-def test_the_environment_chooses_the_default(name: str) -> None:
+def test_the_environment_chooses_the_default(name):
     code = f"import os; os.environ['WEALD_LOOP'] = {name!r}; import weald; print(weald.get_hub().loop.name)"
     assert python(code) == f"{name}\n"
 
 
-def test_a_name_that_is_not_known_changes_nothing() -> None:
+def test_a_name_that_is_not_known_changes_nothing():
     _core.set_loop_factory("virtual")
     with pytest.raises(ValueError, match="no event loop 'nonesuch'.*libuv, libev, virtual"):
         _core.set_loop_factory("nonesuch")
     assert fresh_hub().loop.name == "virtual"
 
 
-def test_a_loop_that_was_left_out_of_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_that_was_left_out_of_the_build(monkeypatch):
     monkeypatch.setitem(backends.BACKENDS, "libev", ("weald._core.loops.nonesuch", "EvLoop"))
     assert _core.loop_names() == ["libuv", "virtual"]
     with pytest.raises(ValueError, match="no event loop 'libev' here; there are: libuv, virtual"):
@@ -74,7 +72,7 @@ def test_a_loop_that_was_left_out_of_the_build(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("name", _core.loop_names())
-def test_a_loop_that_is_destroyed_refuses_to_poll(name: str) -> None:
+def test_a_loop_that_is_destroyed_refuses_to_poll(name):
     loop = _core.EventLoop()
     loop.destroy()
     assert loop.destroyed and loop.fileno() == -1
@@ -82,7 +80,7 @@ def test_a_loop_that_is_destroyed_refuses_to_poll(name: str) -> None:
         loop.run()
 
 
-def test_the_descriptor_to_wait_on_from_outside() -> None:
+def test_the_descriptor_to_wait_on_from_outside():
     _core.set_loop_factory("libuv")
     assert fresh_hub().loop.fileno() >= 0
     _core.set_loop_factory("virtual")
@@ -90,8 +88,8 @@ def test_the_descriptor_to_wait_on_from_outside() -> None:
 
 
 @pytest.mark.parametrize("library", [uv, ev])
-def test_a_backend_knows_the_version_of_its_library(library: object) -> None:
-    version: str = library.version()  # type: ignore[attr-defined]
+def test_a_backend_knows_the_version_of_its_library(library):
+    version = library.version()  # type: ignore[attr-defined]
     assert all(part.isdigit() for part in version.split("."))
 
 
@@ -132,14 +130,14 @@ CROWD = f"""
 
 
 @pytest.fixture
-def descriptors() -> None:
+def descriptors():
     """Needs two descriptors for each of MANY connections."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most < 2 * MANY + 200:
         pytest.skip(f"only {most} descriptors are allowed: ulimit -Hn")
 
 
-def calls_for_rounds(loop: str, rounds: int, folder: Path) -> int:
+def calls_for_rounds(loop, rounds, folder):
     """How many epoll_ctl calls it takes to wait for MANY descriptors that are all ready, so many times."""
     strace = require_program("strace", "strace")
     code = textwrap.dedent(CROWD) + f"\ngo({rounds})\n"
@@ -161,7 +159,7 @@ def calls_for_rounds(loop: str, rounds: int, folder: Path) -> int:
 
 @pytest.mark.usefixtures("descriptors")
 @pytest.mark.parametrize("name", ["libuv", "libev"])
-def test_descriptors_that_are_read_again_and_again_stay_watched(name: str, tmp_path: Path) -> None:
+def test_descriptors_that_are_read_again_and_again_stay_watched(name, tmp_path):
     """However many there are: each is reported once, and is told to the kernel once."""
     few, many = (calls_for_rounds(name, rounds, tmp_path) for rounds in (2, 6))
     assert few >= MANY
@@ -170,7 +168,7 @@ def test_descriptors_that_are_read_again_and_again_stay_watched(name: str, tmp_p
 
 @pytest.mark.usefixtures("descriptors")
 @pytest.mark.parametrize("name", ["libuv", "libev"])
-def test_many_descriptors_in_a_fork_and_to_the_end(name: str) -> None:
+def test_many_descriptors_in_a_fork_and_to_the_end(name):
     code = f"""
         os.environ["WEALD_LOOP"] = {name!r}
         go(2)

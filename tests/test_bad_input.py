@@ -13,11 +13,8 @@ import socket
 import ssl
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from helpers import python
@@ -41,12 +38,12 @@ WEALD = SimpleNamespace(
 )
 
 
-def descriptors() -> int:
+def descriptors():
     return len(os.listdir("/proc/self/fd"))
 
 
 @contextmanager
-def nothing_leaks() -> Iterator[None]:
+def nothing_leaks():
     before = descriptors()
     yield
     if descriptors() != before:
@@ -54,7 +51,7 @@ def nothing_leaks() -> Iterator[None]:
         assert descriptors() == before
 
 
-def outcome(call: Callable[[Any], Any], modules: Any) -> Any:
+def outcome(call, modules):
     """What `call` returns, or its exception's type, number and text."""
     try:
         return call(modules)
@@ -64,16 +61,16 @@ def outcome(call: Callable[[Any], Any], modules: Any) -> Any:
         return type(error), str(error)
 
 
-def closed(modules: Any, kind: int = socket.SOCK_STREAM) -> Any:
+def closed(modules, kind=socket.SOCK_STREAM):
     sock = modules.socket.socket(socket.AF_INET, kind)
     sock.close()
     return sock
 
 
-def on(call: Callable[[Any], Any], *, make: str = "pair") -> Callable[[Any], Any]:
+def on(call, *, make="pair"):
     """`call` with an open socket of these modules."""
 
-    def run(modules: Any) -> Any:
+    def run(modules):
         if make == "udp":
             with modules.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 return call(sock)
@@ -87,10 +84,10 @@ def on(call: Callable[[Any], Any], *, make: str = "pair") -> Callable[[Any], Any
     return run
 
 
-def foreign(call: Callable[[Any, int], Any]) -> Callable[[Any], Any]:
+def foreign(call):
     """`call` with the descriptor of something that is no socket."""
 
-    def run(modules: Any) -> Any:
+    def run(modules):
         read, write = os.pipe()
         try:
             return call(modules, read)
@@ -105,7 +102,7 @@ HUGE = 2**63
 OTHER_WORDS = ("sendall, flags of text", "settimeout, huge", "settimeout, text")  # for the same exception
 LONG = "a" * 70 + ".example"
 
-CASES: dict[str, Callable[[Any], Any]] = {
+CASES = {
     # closed
     "recv, closed": lambda m: closed(m).recv(1),
     "recv_into, closed": lambda m: closed(m).recv_into(bytearray(1)),
@@ -240,7 +237,7 @@ CASES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def through_pipe(modules: Any, call: Callable[[int, int], Any]) -> Any:
+def through_pipe(modules, call):
     read, write = os.pipe()
     try:
         return call(read, write)
@@ -249,7 +246,7 @@ def through_pipe(modules: Any, call: Callable[[int, int], Any]) -> Any:
         os.close(write)
 
 
-def broken_pipe(modules: Any) -> Any:
+def broken_pipe(modules):
     read, write = os.pipe()
     os.close(read)
     try:
@@ -258,7 +255,7 @@ def broken_pipe(modules: Any) -> Any:
         os.close(write)
 
 
-def full_disk(modules: Any) -> Any:
+def full_disk(modules):
     fd = os.open("/dev/full", os.O_WRONLY)
     try:
         return modules.os.write(fd, b"x")
@@ -266,7 +263,7 @@ def full_disk(modules: Any) -> Any:
         os.close(fd)
 
 
-def free_number() -> int:
+def free_number():
     """Of no descriptor, but not above all that are open: those select(2) does not look at on Linux."""
     fd = os.dup(2)
     above = os.dup(2)
@@ -275,17 +272,17 @@ def free_number() -> int:
     return fd
 
 
-def refused_port() -> int:
+def refused_port():
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return int(sock.getsockname()[1])
 
 
-def taken(modules: Any) -> Any:
+def taken(modules):
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return modules.socket.create_server(sock.getsockname())
 
 
-def reset(modules: Any, call: Callable[[Any], Any]) -> Any:
+def reset(modules, call):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with modules.socket.create_connection(listener.getsockname()) as sock:
             peer, _ = listener.accept()
@@ -294,13 +291,13 @@ def reset(modules: Any, call: Callable[[Any], Any]) -> Any:
             return call(sock)
 
 
-def send_twice(sock: Any) -> None:
+def send_twice(sock):
     for _ in range(2):
         sock.send(b"x")
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_is_told_as_the_stdlib_tells_it(case: str) -> None:
+def test_is_told_as_the_stdlib_tells_it(case):
     call = CASES[case]
     expected = outcome(call, STDLIB)
     outcome(call, WEALD)  # makes what is made once: the loop, its thread pool
@@ -312,7 +309,7 @@ def test_is_told_as_the_stdlib_tells_it(case: str) -> None:
 
 
 @contextmanager
-def no_more_descriptors(spare: int = 0) -> Iterator[None]:
+def no_more_descriptors(spare=0):
     """In the block this process may open `spare` more descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = [int(name) for name in os.listdir("/proc/self/fd")]
@@ -346,7 +343,7 @@ def no_more_descriptors(spare: int = 0) -> Iterator[None]:
         lambda m: m.subprocess.Popen(["true"], stdout=m.subprocess.PIPE),
     ],
 )
-def test_no_more_descriptors(call: Callable[[Any], Any]) -> None:
+def test_no_more_descriptors(call):
     outcome(lambda m: m.socket.socket().close(), WEALD)
     weald.sleep(0.001)  # the loop exists
     with nothing_leaks():
@@ -355,14 +352,14 @@ def test_no_more_descriptors(call: Callable[[Any], Any]) -> None:
     assert found == [(OSError, errno.EMFILE)] * 2
 
 
-def test_a_pair_for_which_there_is_one_descriptor() -> None:
+def test_a_pair_for_which_there_is_one_descriptor():
     weald.sleep(0.001)
     with nothing_leaks():
         with no_more_descriptors(1):
             assert outcome(lambda m: m.socket.socketpair(), WEALD) == (OSError, errno.EMFILE)
 
 
-def test_a_subclass_that_forgets_to_call_init_crashes_nothing() -> None:
+def test_a_subclass_that_forgets_to_call_init_crashes_nothing():
     """Whatever its methods do then, the interpreter goes on."""
     code = """
         import weald, weald._core as core
@@ -400,7 +397,7 @@ def test_a_subclass_that_forgets_to_call_init_crashes_nothing() -> None:
     assert python(code, stderr=None).splitlines()[-1] == "True"
 
 
-def test_no_descriptor_for_an_accepted_connection() -> None:
+def test_no_descriptor_for_an_accepted_connection():
     """The connection is not lost: it can be accepted when there is one again."""
     with nothing_leaks():
         with weald_socket.create_server(("127.0.0.1", 0)) as listener:
@@ -417,7 +414,7 @@ def test_no_descriptor_for_an_accepted_connection() -> None:
 
 
 @pytest.mark.parametrize("make", [open, fileobject.FileObjectThread, fileobject.FileObjectPosix])
-def test_a_full_disk(make: Any) -> None:
+def test_a_full_disk(make):
     with nothing_leaks():
         fd = os.open("/dev/full", os.O_WRONLY)
         file = make(fd, "wb")
@@ -432,10 +429,10 @@ def test_a_full_disk(make: Any) -> None:
         del file
 
 
-def test_sendfile_to_a_peer_that_resets(tmp_path: Path) -> None:
+def test_sendfile_to_a_peer_that_resets(tmp_path):
     (tmp_path / "large").write_bytes(bytes(10_000_000))
 
-    def send(modules: Any) -> Any:
+    def send(modules):
         with open(tmp_path / "large", "rb") as file:
             return reset(modules, lambda sock: sock.sendfile(file))
 

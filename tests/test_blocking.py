@@ -43,7 +43,7 @@ SENDS = {
 }
 
 
-def same(code: str) -> str:
+def same(code):
     code = PRELUDE + textwrap.dedent(code)
     plain = python(code)
     assert run_patched(code) == plain
@@ -52,7 +52,7 @@ def same(code: str) -> str:
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
 @pytest.mark.parametrize("call", SENDS.values(), ids=SENDS)
-def test_a_blocking_send_sends_all(call: str, tcp: bool) -> None:
+def test_a_blocking_send_sends_all(call, tcp):
     out = same(
         f"""
         a, b = pair(tcp={tcp})
@@ -67,7 +67,7 @@ def test_a_blocking_send_sends_all(call: str, tcp: bool) -> None:
     assert out == f"{4 << 20}\nTrue\n"
 
 
-def test_sendto_on_a_connected_stream() -> None:
+def test_sendto_on_a_connected_stream():
     out = same(
         """
         a, b = pair(tcp=True)
@@ -84,7 +84,7 @@ def test_sendto_on_a_connected_stream() -> None:
 
 @pytest.mark.parametrize("call", ["a.send(BIG)", "a.sendmsg([BIG[:9], BIG])"])
 @pytest.mark.parametrize("limit", ["a.settimeout(20)", "a.setblocking(False)"])
-def test_with_a_timeout_it_sends_what_there_is_room_for(call: str, limit: str) -> None:
+def test_with_a_timeout_it_sends_what_there_is_room_for(call, limit):
     out = same(
         f"""
         a, b = pair()
@@ -95,12 +95,12 @@ def test_with_a_timeout_it_sends_what_there_is_room_for(call: str, limit: str) -
     assert out == "True\n"
 
 
-def test_a_send_that_does_not_wait() -> None:
+def test_a_send_that_does_not_wait():
     assert same("a, b = pair(); print(0 < a.send(BIG, socket.MSG_DONTWAIT) < len(BIG))") == "True\n"
 
 
 @pytest.mark.parametrize("call", ["a.send(BIG)", "a.sendmsg([BIG[:10], BIG[10:]])"])
-def test_an_error_after_some_bytes_is_the_next_calls(call: str) -> None:
+def test_an_error_after_some_bytes_is_the_next_calls(call):
     out = same(
         f"""
         a, b = pair()
@@ -132,7 +132,7 @@ RECEIVES = {
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
 @pytest.mark.parametrize("call", RECEIVES.values(), ids=RECEIVES)
 @pytest.mark.parametrize("end", ["pass", "a.close()"], ids=["open", "closed"])
-def test_msg_waitall_waits_for_all(call: str, tcp: bool, end: str) -> None:
+def test_msg_waitall_waits_for_all(call, tcp, end):
     same(
         f"""
         a, b = pair(tcp={tcp})
@@ -149,7 +149,7 @@ def test_msg_waitall_waits_for_all(call: str, tcp: bool, end: str) -> None:
     )
 
 
-def test_msg_waitall_with_peek() -> None:
+def test_msg_waitall_with_peek():
     out = same(
         """
         a, b = pair(tcp=True)
@@ -166,7 +166,7 @@ def test_msg_waitall_with_peek() -> None:
     assert out == f"{b'0123456789' * 5} {b'0123456789' * 5}\nb'end' b'end'\n"
 
 
-def test_msg_waitall_takes_one_datagram() -> None:
+def test_msg_waitall_takes_one_datagram():
     out = same(
         """
         for kind in (socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):
@@ -179,11 +179,11 @@ def test_msg_waitall_takes_one_datagram() -> None:
     assert out == "b'one' b'two'\n" * 2
 
 
-def test_msg_waitall_with_a_timeout_takes_what_there_is() -> None:
+def test_msg_waitall_with_a_timeout_takes_what_there_is():
     assert same("a, b = pair(); b.settimeout(20); a.send(b'x'); print(b.recv(9, socket.MSG_WAITALL))") == "b'x'\n"
 
 
-def test_descriptors_come_with_their_message() -> None:
+def test_descriptors_come_with_their_message():
     out = same(
         """
         a, b = pair()
@@ -202,7 +202,7 @@ def test_descriptors_come_with_their_message() -> None:
 
 
 @pytest.mark.parametrize("mode", ["rb", "rwb", "r", "rw"])
-def test_two_threads_read_lines_of_one_file(mode: str) -> None:
+def test_two_threads_read_lines_of_one_file(mode):
     """None is lost; as text none may be lost here, though the standard library's text files may lose some."""
     out = run_patched(
         PRELUDE
@@ -231,7 +231,7 @@ def test_two_threads_read_lines_of_one_file(mode: str) -> None:
 
 @pytest.mark.parametrize("call", ["read(7)", "read1(7)", "readinto(bytearray(7))", "peek(1) and file.read(7)"])
 @pytest.mark.parametrize("mode", ["rb", "rwb"])
-def test_two_threads_read_blocks_of_one_file(call: str, mode: str) -> None:
+def test_two_threads_read_blocks_of_one_file(call, mode):
     out = same(
         f"""
         a, b = pair(tcp=True)
@@ -255,7 +255,7 @@ def test_two_threads_read_blocks_of_one_file(call: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["wb", "rwb", "w", "rw"])
-def test_two_threads_write_to_one_file(mode: str) -> None:
+def test_two_threads_write_to_one_file(mode):
     text = "" if "b" in mode else ".decode()"
     out = same(
         f"""
@@ -280,7 +280,7 @@ def test_two_threads_write_to_one_file(mode: str) -> None:
     assert out == "400000 199980 199980 40\n"
 
 
-def test_one_thread_writes_while_another_reads_one_file() -> None:
+def test_one_thread_writes_while_another_reads_one_file():
     out = same(
         """
         for mode in ("rwb", "rw"):
@@ -299,7 +299,7 @@ def test_one_thread_writes_while_another_reads_one_file() -> None:
     assert out == "b'question'\n[b'answer\\n']\nb'question'\n['answer\\n']\n"
 
 
-def test_a_file_that_is_closed_while_another_thread_reads() -> None:
+def test_a_file_that_is_closed_while_another_thread_reads():
     out = same(
         """
         a, b = pair(tcp=True)
@@ -316,7 +316,7 @@ def test_a_file_that_is_closed_while_another_thread_reads() -> None:
     assert out == "[b'line\\n'] True\n"
 
 
-def test_a_greenlet_that_calls_itself_is_refused_as_ever() -> None:
+def test_a_greenlet_that_calls_itself_is_refused_as_ever():
     out = same(
         """
         a, b = pair()
@@ -336,7 +336,7 @@ def test_a_greenlet_that_calls_itself_is_refused_as_ever() -> None:
     assert out == "reentrant call inside\n"
 
 
-def test_a_reader_that_is_killed_leaves_the_file_to_others() -> None:
+def test_a_reader_that_is_killed_leaves_the_file_to_others():
     out = run_patched(
         PRELUDE
         + textwrap.dedent(

@@ -6,8 +6,6 @@ import pty
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from helpers import PATIENCE
@@ -31,7 +29,7 @@ OTHERS = "others run; stdin blocks: True\n"
 class Program:
     """PROGRAM, its standard input in the test's hand."""
 
-    def __init__(self, stdin: int, first: str = "None") -> None:
+    def __init__(self, stdin, first="None"):
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM.format(first=first)],
             stdin=stdin,
@@ -41,17 +39,17 @@ class Program:
         assert self.process.stdout is not None
         self.stdout = self.process.stdout
 
-    def reads(self, text: str) -> None:
+    def reads(self, text):
         assert self.stdout.read(len(text.encode())).decode() == text
 
-    def ends(self, text: str) -> None:
+    def ends(self, text):
         assert self.stdout.read().decode() == text
         self.stdout.close()
         assert self.process.wait(PATIENCE) == 0
 
 
 @pytest.fixture
-def pipe() -> Iterator[list[int]]:
+def pipe():
     ends = list(os.pipe())
     yield ends
     for fd in ends:
@@ -61,7 +59,7 @@ def pipe() -> Iterator[list[int]]:
             pass
 
 
-def test_a_pipe(pipe: list[int]) -> None:
+def test_a_pipe(pipe):
     """Lines in pieces, several at once, and one that the end cuts off; the pipe stays blocking."""
     program = Program(pipe[0])
     program.reads("first None\nprompt> " + OTHERS)
@@ -74,7 +72,7 @@ def test_a_pipe(pipe: list[int]) -> None:
     assert os.get_blocking(pipe[0])
 
 
-def test_what_sys_stdin_has_read_already_is_not_waited_for(pipe: list[int]) -> None:
+def test_what_sys_stdin_has_read_already_is_not_waited_for(pipe):
     os.write(pipe[1], b"one\ntwo\nthree\n")
     program = Program(pipe[0], first="sys.stdin.readline()")
     program.reads("first 'one\\n'\nprompt> line 'two'\n")
@@ -83,7 +81,7 @@ def test_what_sys_stdin_has_read_already_is_not_waited_for(pipe: list[int]) -> N
     program.ends("end EOF when reading a line\n")
 
 
-def test_who_shares_the_pipe_does_not_notice(pipe: list[int]) -> None:
+def test_who_shares_the_pipe_does_not_notice(pipe):
     """Not even while it is read from, does its description become non-blocking."""
     os.write(pipe[1], b"one\ntw")
     look = (
@@ -99,7 +97,7 @@ def test_who_shares_the_pipe_does_not_notice(pipe: list[int]) -> None:
     program.ends("True False\nend EOF when reading a line\n")
 
 
-def test_a_socket() -> None:
+def test_a_socket():
     ours, theirs = socket.socketpair()
     with ours, theirs:
         program = Program(theirs.fileno())
@@ -111,7 +109,7 @@ def test_a_socket() -> None:
         assert os.get_blocking(theirs.fileno())
 
 
-def test_a_file(tmp_path: Any) -> None:
+def test_a_file(tmp_path):
     (tmp_path / "lines").write_text("one\ntwo")
     with open(tmp_path / "lines", "rb") as file:
         program = Program(file.fileno())
@@ -119,14 +117,14 @@ def test_a_file(tmp_path: Any) -> None:
         program.ends("line 'two'\nend EOF when reading a line\n")
 
 
-def test_a_terminal() -> None:
+def test_a_terminal():
     outer, inner = pty.openpty()
     process = subprocess.Popen([sys.executable, "-c", PROGRAM.format(first=None)], stdin=inner, stdout=inner, stderr=2)
     os.close(inner)
 
     seen = ""
 
-    def reads(text: str) -> None:
+    def reads(text):
         nonlocal seen
         while text not in seen:
             seen += os.read(outer, 1000).decode()
@@ -144,7 +142,7 @@ def test_a_terminal() -> None:
     os.close(outer)
 
 
-def test_what_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_file(monkeypatch):
     import io
 
     from weald import builtins
@@ -155,7 +153,7 @@ def test_what_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
         builtins.input()
 
 
-def test_a_character_that_comes_in_pieces(pipe: list[int]) -> None:
+def test_a_character_that_comes_in_pieces(pipe):
     """The first of them behind a line's end, too, where sys.stdin's buffer has it already."""
     program = Program(pipe[0])
     program.reads("first None\nprompt> " + OTHERS)
@@ -172,24 +170,24 @@ def test_a_character_that_comes_in_pieces(pipe: list[int]) -> None:
 class Terminal:
     """A program on a terminal."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program):
         self.pid, self.fd = pty.fork()
         if not self.pid:
             os.environ.update(TERM="dumb", INPUTRC="/dev/null")
             os.execv(sys.executable, [sys.executable, "-c", program])
         self.unread = ""
 
-    def reads(self, text: str) -> str:
+    def reads(self, text):
         """Read up to `text`; return what came before."""
         while text not in self.unread:
             self.unread += os.read(self.fd, 1000).decode()
         before, _, self.unread = self.unread.partition(text)
         return before
 
-    def types(self, keys: bytes) -> None:
+    def types(self, keys):
         os.write(self.fd, keys)
 
-    def ends(self) -> str:
+    def ends(self):
         with contextlib.suppress(OSError):  # EIO: nobody has the terminal any more
             while more := os.read(self.fd, 1000):
                 self.unread += more.decode()
@@ -213,7 +211,7 @@ weald.spawn_later(0, begun.set)
 """
 
 
-def test_readline_edits_the_line_while_others_run() -> None:
+def test_readline_edits_the_line_while_others_run():
     """Arrows, a line of the history, the end by one Ctrl-D; what is typed is shown once."""
     terminal = Terminal(EDITED + "while True: print('line', repr(input('prompt> ')))\n")
     terminal.reads("prompt> ")
@@ -228,7 +226,7 @@ def test_readline_edits_the_line_while_others_run() -> None:
     terminal.reads("EOFError")
 
 
-def test_what_ends_the_wait_for_readline_leaves_the_terminal_as_it_was() -> None:
+def test_what_ends_the_wait_for_readline_leaves_the_terminal_as_it_was():
     """A Timeout, an interrupt, a kill; the line that was begun does not come back."""
     program = """
 modes = termios.tcgetattr(0)
@@ -263,7 +261,7 @@ print("line", repr(input("again> ")), readline.get_current_history_length())
     terminal.ends()
 
 
-def test_pdb_in_a_greenlet_beside_others() -> None:
+def test_pdb_in_a_greenlet_beside_others():
     program = """
 import pdb
 def debugged():

@@ -8,9 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import closings
 import pytest
@@ -25,10 +23,10 @@ from weald import spawn
 TAKEN_AWAY = {"close", "os_close", "detach", "dup2"}
 
 
-def run(kind: str, *files: str) -> Iterator[dict[tuple[str, float | None], str]]:
+def run(kind, *files):
     """What came of each action, plain and patched; both run at the same time, as they wait most of it."""
     program = Path(__file__).with_name("closings.py")
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     started = [
         subprocess.Popen([sys.executable, str(program), mode, kind, *files], **pipes) for mode in ("plain", "patched")
     ]
@@ -39,7 +37,7 @@ def run(kind: str, *files: str) -> Iterator[dict[tuple[str, float | None], str]]
 
 
 @pytest.mark.parametrize("kind", closings.KINDS)
-def test_as_the_standard_library(kind: str, certificate: Any) -> None:
+def test_as_the_standard_library(kind, certificate):
     """Patched, who reads, writes, accepts or connects is told at once that the descriptor was taken away: EBADF.
 
     A plain thread goes on with what is no longer the socket's, or learns of it when its time is up.
@@ -58,7 +56,7 @@ def test_as_the_standard_library(kind: str, certificate: Any) -> None:
     assert patched == expected
 
 
-def test_a_number_that_becomes_another_socket(io_loop: str) -> None:
+def test_a_number_that_becomes_another_socket(io_loop):
     """dup2 over a socket that the loop knows: it is the new one that is watched from then on."""
     a, b = weald_socket.socketpair()
     c, d = weald_socket.socketpair()
@@ -76,7 +74,7 @@ def test_a_number_that_becomes_another_socket(io_loop: str) -> None:
         assert reader.get(timeout=PATIENCE) in (b"y", b"z") and looker.get(timeout=PATIENCE) == ([a], [], [])
 
 
-def test_dup2_that_fails_takes_nothing_away(io_loop: str) -> None:
+def test_dup2_that_fails_takes_nothing_away(io_loop):
     a, b = weald_socket.socketpair()
     with a, b:
         reader = spawn(a.recv, 1)
@@ -95,13 +93,13 @@ def test_dup2_that_fails_takes_nothing_away(io_loop: str) -> None:
         assert reader.get(timeout=PATIENCE) == b"x"
 
 
-def test_who_waits_in_another_threads_loop_hears_of_it(io_loop: str) -> None:
+def test_who_waits_in_another_threads_loop_hears_of_it(io_loop):
     for action in (weald_os.close, lambda fd: weald_os.dup2(0, fd)):
         a, b = socket.socketpair()
         number = a.detach()
-        parked: list[Any] = []
+        parked = []
 
-        def wait(number: int = number, parked: list[Any] = parked) -> Any:
+        def wait(number=number, parked=parked):
             reader = spawn(weald.socket.wait_read, number)
             settle()
             parked.append(1)

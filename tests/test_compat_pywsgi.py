@@ -1,7 +1,6 @@
 """What gevent.pywsgi has for those who subclass its handler or read bodies by themselves."""
 
 import io
-from typing import Any
 
 import pytest
 from test_pywsgi import GET, LAST, Response, closing, connect, hello, one, serving, talk
@@ -15,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("io_loop")
 class ReadsTheLine(WSGIHandler):
     """As programs do that answer Flash's policy requests on an HTTP port."""
 
-    def read_requestline(self) -> Any:
+    def read_requestline(self):
         start = self.rfile.read(7)
         if start == b"<policy":
             self.socket.sendall(b"policy")
@@ -23,10 +22,10 @@ class ReadsTheLine(WSGIHandler):
         return start + self.rfile.readline()
 
 
-def test_a_subclass_reads_the_request_line_itself() -> None:
+def test_a_subclass_reads_the_request_line_itself():
     bodies = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         bodies.append(environ["wsgi.input"].read())
         start_response("200 OK", [("X-Agent", environ.get("HTTP_USER_AGENT", ""))])
         return [environ["PATH_INFO"].encode()]
@@ -41,18 +40,18 @@ def test_a_subclass_reads_the_request_line_itself() -> None:
     assert bodies == [b"body", b"", b""]
 
 
-def test_what_such_a_subclass_lets_through_is_judged_as_ever() -> None:
+def test_what_such_a_subclass_lets_through_is_judged_as_ever():
     with serving(hello, handler_class=ReadsTheLine) as server:
         assert one(server, b"GET / HTTP/1.1\r\n\r\n").status == 400
         assert one(server, b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n").status == 400
 
 
 @pytest.mark.parametrize("field", ["Connection: upgrade", "Upgrade: websocket"])
-def test_half_an_upgrade_gives_the_connection_as_input(field: str) -> None:
+def test_half_an_upgrade_gives_the_connection_as_input(field):
     """gevent says so; `weald.upgrade` wants both fields, as RFC 9110 section 7.8 does."""
-    seen: list[dict[str, Any]] = []
+    seen = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         seen.append(environ)
         return hello(environ, start_response)
 
@@ -65,10 +64,10 @@ def test_half_an_upgrade_gives_the_connection_as_input(field: str) -> None:
     assert seen[1]["wsgi.input_terminated"]
 
 
-def test_a_body_that_comes_before_it_is_asked_for() -> None:
+def test_a_body_that_comes_before_it_is_asked_for():
     """The client has said `Expect: 100-continue` and not waited; the connection goes on."""
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         if environ["PATH_INFO"] == "/no":
             start_response("417 Expectation Failed", [("Content-Length", "2")])
             return [b"no"]
@@ -99,12 +98,12 @@ def test_a_body_that_comes_before_it_is_asked_for() -> None:
         ("200 OK", [("A", "b\x7f")], "control character in header value"),
     ],
 )
-def test_what_splits_a_response_is_refused(status: str, headers: Any, text: str) -> None:
+def test_what_splits_a_response_is_refused(status, headers, text):
     """The application that swallows it has not answered, which its client and the error log are told."""
-    errors: list[Exception] = []
+    errors = []
     log = io.StringIO()
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         try:
             start_response(status, headers)
         except ValueError as error:
@@ -120,7 +119,7 @@ def test_what_splits_a_response_is_refused(status: str, headers: Any, text: str)
 # ---------------------------------------------------------------- Input over a file
 
 
-def chunks(*pieces: bytes) -> bytes:
+def chunks(*pieces):
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
 
 
@@ -133,7 +132,7 @@ def chunks(*pieces: bytes) -> bytes:
         (chunks(b"1", b"2") + b"0\r\nA: b\r\n\r\nmore", None, True, b"more"),
     ],
 )
-def test_input_takes_its_body_and_no_more(data: bytes, length: int | None, chunked: bool, rest: bytes) -> None:
+def test_input_takes_its_body_and_no_more(data, length, chunked, rest):
     file = io.BytesIO(data)
     body = pywsgi.Input(file, length, chunked_input=chunked)
     assert body.read() == b"12"
@@ -143,19 +142,19 @@ def test_input_takes_its_body_and_no_more(data: bytes, length: int | None, chunk
 
 @pytest.mark.parametrize("data", [b"1", chunks(b"1"), b"2\r\n1", b"x\r\n1\r\n"])
 @pytest.mark.parametrize("read", [lambda body: body.read(), lambda body: body.read(9), lambda body: body.readline()])
-def test_input_whose_file_ends_early(data: bytes, read: Any) -> None:
+def test_input_whose_file_ends_early(data, read):
     body = pywsgi.Input(io.BytesIO(data), 2 if data == b"1" else None, chunked_input=data != b"1")
     with pytest.raises(OSError):
         read(body)
 
 
-def test_input_without_a_body_reads_nothing() -> None:
+def test_input_without_a_body_reads_nothing():
     file = io.BytesIO(b"next request")
     assert pywsgi.Input(file, None).read() == b""
     assert file.read() == b"next request"
 
 
-def test_names() -> None:
+def test_names():
     assert pywsgi.MAX_REQUEST_LINE == 8192
     assert pywsgi.format_date_time(0) == b"Thu, 01 Jan 1970 00:00:00 GMT"
     assert issubclass(pywsgi._InvalidClientInput, OSError)
@@ -166,11 +165,11 @@ def test_names() -> None:
     assert repr(server).endswith("handle=<bound method WSGIServer.handle of self>>")
 
 
-def test_what_read_request_of_a_subclass_raises_is_logged_as_it_is() -> None:
+def test_what_read_request_of_a_subclass_raises_is_logged_as_it_is():
     log = io.StringIO()
 
     class Picky(WSGIHandler):
-        def read_request(self, raw_requestline: str) -> bool:
+        def read_request(self, raw_requestline):
             raise pywsgi._InvalidClientRequest("100% wrong")
 
     with serving(hello, handler_class=Picky, error_log=log) as server:

@@ -9,7 +9,7 @@ from helpers import python
 PRELUDE = "import weald; weald.install_as_gevent()\nimport gevent\n"
 
 
-def gevent(code: str, stderr: str | None = "") -> str:
+def gevent(code, stderr=""):
     return python(PRELUDE + code, stderr=stderr)
 
 

@@ -10,7 +10,7 @@ from helpers import python
 PRELUDE = "import weald; weald.install_as_gevent()\nimport gevent, gevent.hub, gevent.pool\n"
 
 
-def gevent(code: str) -> str:
+def gevent(code):
     return python(PRELUDE + textwrap.dedent(code))
 
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 from helpers import PATIENCE
 
@@ -50,7 +49,7 @@ class Waiter:
 """
 
 
-def doctor(folder: Path, program: str, status: int = 0) -> tuple[str, dict[str, list[str]]]:
+def doctor(folder, program, status=0):
     """What the program printed, and the report by its headings."""
     script = folder / "program.py"
     script.write_text(program)
@@ -60,7 +59,7 @@ def doctor(folder: Path, program: str, status: int = 0) -> tuple[str, dict[str, 
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == status, done.stderr
-    report: dict[str, list[str]] = {}
+    report = {}
     heading = ""
     for line in done.stderr.replace(str(folder) + "/", "").splitlines():
         if line.startswith("  "):
@@ -71,7 +70,7 @@ def doctor(folder: Path, program: str, status: int = 0) -> tuple[str, dict[str, 
     return done.stdout, report
 
 
-def test_report(tmp_path: Path) -> None:
+def test_report(tmp_path):
     out, report = doctor(tmp_path, PROGRAM)
     assert out == "True weald.select\n"
     first, early, mended, rest = report
@@ -97,7 +96,7 @@ def test_report(tmp_path: Path) -> None:
     ]
 
 
-def test_in_order(tmp_path: Path) -> None:
+def test_in_order(tmp_path):
     _, report = doctor(tmp_path, "import weald.monkey\nweald.monkey.patch_all()\nimport requests, library\n")
     assert list(report) == [
         "weald doctor: patched by program.py:2",
@@ -107,13 +106,13 @@ def test_in_order(tmp_path: Path) -> None:
     ]
 
 
-def test_a_program_that_patches_nothing(tmp_path: Path) -> None:
+def test_a_program_that_patches_nothing(tmp_path):
     out, report = doctor(tmp_path, "import sys, requests; print(sys.argv[1:]); sys.exit(3)", status=3)
     assert out == "['argument']\n"
     assert list(report) == ["weald doctor: the program patches nothing"]
 
 
-def test_a_program_that_patches_in_parts_and_fails(tmp_path: Path) -> None:
+def test_a_program_that_patches_in_parts_and_fails(tmp_path):
     program = "import library, weald.monkey\nweald.monkey.patch_time()\n1 / 0\n"
     _, report = doctor(tmp_path, program, status=1)
     assert any(heading.endswith("patched by program.py:2") for heading in report)

@@ -113,7 +113,7 @@ def test_a_result_that_comes_as_the_time_is_over_is_given(virtual, get):
     assert g.get() == 5
 
 
-def test_a_timeout_that_is_too_large_is_refused_as_threadings_is() -> None:
+def test_a_timeout_that_is_too_large_is_refused_as_threadings_is():
     event = Event()
     for seconds in (1e12, 10**12, float("inf")):
         with pytest.raises(OverflowError, match="timeout value is too large"):

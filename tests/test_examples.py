@@ -9,14 +9,12 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from browser import BODY, chromium
-from conftest import Certificate, require_program
+from conftest import require_program
 from helpers import PATIENCE
 from websockets.sync.client import connect as websocket_connect
 
@@ -35,12 +33,12 @@ exec(compile(source, sys.argv[0], "exec"), vars(module))
 """
 
 
-def command(name: str, gevent: bool = False) -> list[str]:
+def command(name, gevent=False):
     return [sys.executable, *(("-c", AS_GEVENT) if gevent else ()), str(EXAMPLES / name)]
 
 
 @contextmanager
-def running(name: str, *arguments: str, gevent: bool = False) -> Iterator[int]:
+def running(name, *arguments, gevent=False):
     """The example, which prints where it listens: its port."""
     process = subprocess.Popen(
         [*command(name, gevent), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -59,16 +57,16 @@ def running(name: str, *arguments: str, gevent: bool = False) -> Iterator[int]:
     assert errors == ""
 
 
-def connect(port: int) -> socket.socket:
+def connect(port):
     return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
 
 
-def read_all(sock: Any) -> bytes:
+def read_all(sock):
     return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
 @pytest.fixture
-def web(tmp_path: Path) -> Iterator[str]:
+def web(tmp_path):
     """A web server with a file, `page`: its address."""
     (tmp_path / "page").write_bytes(b"page" * 100_000)
     code = (
@@ -87,7 +85,7 @@ def web(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("gevent", [False, True])
-def test_echo_server(gevent: bool) -> None:
+def test_echo_server(gevent):
     with running("echo_server.py", "127.0.0.1:0", gevent=gevent) as port, connect(port) as one, connect(port) as two:
         for sock in (one, two, one):
             sock.sendall(b"hello\n")
@@ -95,7 +93,7 @@ def test_echo_server(gevent: bool) -> None:
 
 
 @pytest.mark.parametrize("gevent", [False, True])
-def test_udp_server(gevent: bool) -> None:
+def test_udp_server(gevent):
     with running("udp_server.py", "127.0.0.1:0", gevent=gevent) as port, socket.socket(type=socket.SOCK_DGRAM) as sock:
         sock.settimeout(PATIENCE)
         sock.sendto(b"hello", ("127.0.0.1", port))
@@ -103,7 +101,7 @@ def test_udp_server(gevent: bool) -> None:
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_tls_server(certificate: Certificate, own: bool) -> None:
+def test_tls_server(certificate, own):
     files = (certificate.cert, certificate.key) if own else ()
     context = certificate.client_context()
     if not own:
@@ -117,7 +115,7 @@ def test_tls_server(certificate: Certificate, own: bool) -> None:
 
 
 @pytest.mark.parametrize("gevent", [False, True])
-def test_port_forwarder(web: str, gevent: bool) -> None:
+def test_port_forwarder(web, gevent):
     with running("port_forwarder.py", "127.0.0.1:0", web, gevent=gevent) as port:
         for _ in range(3):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/page", timeout=PATIENCE) as response:
@@ -125,7 +123,7 @@ def test_port_forwarder(web: str, gevent: bool) -> None:
 
 
 @pytest.mark.parametrize("gevent", [False, True])
-def test_fetch_many(web: str, gevent: bool) -> None:
+def test_fetch_many(web, gevent):
     urls = [f"http://{web}/page?{number}" for number in range(5)] + [f"http://{web}/none", "http://127.0.0.1:1/"]
     done = subprocess.run([*command("fetch_many.py", gevent), *urls], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stderr == ""
@@ -135,7 +133,7 @@ def test_fetch_many(web: str, gevent: bool) -> None:
 
 
 @pytest.mark.parametrize("gevent", [False, True])
-def test_run_many(tmp_path: Path, gevent: bool) -> None:
+def test_run_many(tmp_path, gevent):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     # The first ends only once the second has begun.
@@ -146,7 +144,7 @@ def test_run_many(tmp_path: Path, gevent: bool) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, expected, "")
 
 
-def test_http_proxy(web: str) -> None:
+def test_http_proxy(web):
     curl = require_program("curl")
     with running("http_proxy.py", "127.0.0.1:0") as port:
         for tunnel in ((), ("--proxytunnel",)):
@@ -161,7 +159,7 @@ def test_http_proxy(web: str) -> None:
             assert sock.recv(100).startswith(b"HTTP/1.1 502")
 
 
-def test_websocket_chat() -> None:
+def test_websocket_chat():
     with running("websocket_chat.py", "127.0.0.1:0") as port:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE) as response:
             assert b"new WebSocket" in response.read()
@@ -175,7 +173,7 @@ def test_websocket_chat() -> None:
 
 
 @pytest.mark.timeout(600)  # the browser may have to be installed first
-def test_websocket_chat_in_a_browser() -> None:
+def test_websocket_chat_in_a_browser():
     """Two pages, and one that loses its server."""
     with chromium() as browser:
         with running("websocket_chat.py", "127.0.0.1:0") as port:
@@ -195,7 +193,7 @@ def test_websocket_chat_in_a_browser() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_upload_in_a_browser(tmp_path: Path) -> None:
+def test_upload_in_a_browser(tmp_path):
     data = os.urandom(3_000_000)
     source = tmp_path / "some file.bin"
     source.write_bytes(data)
@@ -211,7 +209,7 @@ def test_upload_in_a_browser(tmp_path: Path) -> None:
         assert (tmp_path / "stored" / source.name).read_bytes() == data
 
 
-def test_upload(tmp_path: Path) -> None:
+def test_upload(tmp_path):
     data = os.urandom(5_000_000)
     with running("upload.py", "127.0.0.1:0", str(tmp_path)) as port:
         base = f"http://127.0.0.1:{port}/"
@@ -237,11 +235,11 @@ def test_upload(tmp_path: Path) -> None:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["big.bin"]
 
 
-def test_asgi_notes(tmp_path: Path) -> None:
+def test_asgi_notes(tmp_path):
     pytest.importorskip("fastapi")
     file = str(tmp_path / "notes.sqlite")
 
-    def ask(port: int, path: str, method: str, data: Any = None) -> Any:
+    def ask(port, path, method, data=None):
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}{path}",
             data=json.dumps(data).encode() if data is not None else None,
@@ -266,7 +264,7 @@ def test_asgi_notes(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_asgi_vote_in_a_browser() -> None:
+def test_asgi_vote_in_a_browser():
     pytest.importorskip("starlette")
     with chromium() as browser:
         with running("asgi_vote.py", "127.0.0.1:0") as port:
@@ -284,7 +282,7 @@ def test_asgi_vote_in_a_browser() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_asgi_events_in_a_browser() -> None:
+def test_asgi_events_in_a_browser():
     with running("asgi_events.py", "127.0.0.1:0") as port, chromium() as browser:
         base = f"http://127.0.0.1:{port}/"
         page = browser.open(base)

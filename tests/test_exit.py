@@ -61,7 +61,7 @@ WHEN = {
 }
 
 
-def run(program: str) -> str:
+def run(program):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -69,17 +69,17 @@ def run(program: str) -> str:
 
 @pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize("hub", ["", HUB])
-def test_after_patching(when: str, hub: str) -> None:
+def test_after_patching(when, hub):
     assert run(PATCH + WORK + WHEN[when] + hub) == WORKED
 
 
 @pytest.mark.parametrize("hub", ["", HUB])
-def test_what_was_registered_before_patching(hub: str) -> None:
+def test_what_was_registered_before_patching(hub):
     """It is called after what weald itself registers."""
     assert run(WORK + WHEN["atexit"] + PATCH + hub) == WORKED
 
 
-def test_a_handler_for_each_of_the_others() -> None:
+def test_a_handler_for_each_of_the_others():
     """The last of them makes the hub, the first still waits in it."""
     assert run(WORK + WHEN["atexit"] * 2 + PATCH + WHEN["atexit"]) == 3 * WORKED
 
@@ -122,5 +122,5 @@ cycle.append(cycle)
 
 
 @pytest.mark.parametrize("hub", ["", HUB])
-def test_what_the_collector_ends(hub: str) -> None:
+def test_what_the_collector_ends(hub):
     assert run(PATCH + hub + AT_THE_END) == "b'x' True no running event loop\n"

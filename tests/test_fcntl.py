@@ -4,10 +4,7 @@ import errno
 import fcntl as stdlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,14 +21,14 @@ with open(sys.argv[1], "r+") as file:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     path = tmp_path / "locked"
     path.touch()
     return path
 
 
 @contextmanager
-def a_process_that_has(path: Path) -> Iterator[Callable[[], object]]:
+def a_process_that_has(path):
     """Yields what has it give the lock back."""
     holder = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -43,10 +40,10 @@ def a_process_that_has(path: Path) -> Iterator[Callable[[], object]]:
             process.kill()
 
 
-def test_flock_waits_for_a_greenlet(path: Path) -> None:
+def test_flock_waits_for_a_greenlet(path):
     order = []
 
-    def use(name: str) -> None:
+    def use(name):
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             order.append(f"{name} begins")
@@ -68,7 +65,7 @@ def test_flock_waits_for_a_greenlet(path: Path) -> None:
     ],
     ids=["lockf", "lockf of a byte", "os.lockf"],
 )
-def test_others_run_while_a_process_has_the_lock(path: Path, lock: Callable[[Any], None]) -> None:
+def test_others_run_while_a_process_has_the_lock(path, lock):
     with a_process_that_has(path) as release, path.open("r+") as file:
         waiting = weald.spawn(lock, file)
         weald.sleep(0)
@@ -77,7 +74,7 @@ def test_others_run_while_a_process_has_the_lock(path: Path, lock: Callable[[Any
         waiting.get()
 
 
-def test_who_is_killed_meanwhile_has_no_lock(path: Path) -> None:
+def test_who_is_killed_meanwhile_has_no_lock(path):
     with path.open() as first, path.open() as second, path.open() as third:
         fcntl.flock(first, fcntl.LOCK_EX)
         waiting = weald.spawn(fcntl.flock, second, fcntl.LOCK_EX)
@@ -87,7 +84,7 @@ def test_who_is_killed_meanwhile_has_no_lock(path: Path) -> None:
         stdlib.flock(third, stdlib.LOCK_EX | stdlib.LOCK_NB)
 
 
-def test_what_does_not_wait_is_the_stdlibs(path: Path) -> None:
+def test_what_does_not_wait_is_the_stdlibs(path):
     with path.open("r+") as first, path.open("r+") as second:
         fcntl.flock(first, fcntl.LOCK_SH)
         fcntl.flock(second, fcntl.LOCK_SH)

@@ -7,10 +7,7 @@ import io
 import os
 import pty
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers import PATIENCE, Thread, is_open, python, recorded_errors, run_patched, settle, wait_until
@@ -25,7 +22,7 @@ Ends = tuple[int, int]
 
 
 @pytest.fixture
-def pipe(io_loop: str) -> Iterator[Ends]:
+def pipe(io_loop):
     """(read, write); whatever the test has not closed is closed."""
     ends = os.pipe()
     identities = [os.fstat(fd) for fd in ends]
@@ -35,7 +32,7 @@ def pipe(io_loop: str) -> Iterator[Ends]:
             os.close(fd)
 
 
-def fill(fd: int) -> int:
+def fill(fd):
     """Write until the pipe is full; how many bytes went."""
     blocking = os.get_blocking(fd)
     os.set_blocking(fd, False)
@@ -49,13 +46,13 @@ def fill(fd: int) -> int:
         os.set_blocking(fd, blocking)
 
 
-def failure(greenlet: Any) -> Any:
+def failure(greenlet):
     greenlet.join(PATIENCE)
     assert greenlet.exception is not None, greenlet
     return greenlet.exception
 
 
-KINDS: dict[str, Any] = {"posix": FileObjectPosix, "thread": FileObjectThread}
+KINDS = {"posix": FileObjectPosix, "thread": FileObjectThread}
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 every_kind = pytest.mark.parametrize("kind", [*KINDS.values(), FileObjectBlock, FileObject])
 
@@ -64,7 +61,7 @@ every_kind = pytest.mark.parametrize("kind", [*KINDS.values(), FileObjectBlock, 
 
 
 @kinds
-def test_reading_parks_until_something_comes(pipe: Ends, kind: Any) -> None:
+def test_reading_parks_until_something_comes(pipe, kind):
     read, write = pipe
     with kind(read, "rb", 0) as file:
         reading = weald.spawn(file.read, 10)
@@ -76,7 +73,7 @@ def test_reading_parks_until_something_comes(pipe: Ends, kind: Any) -> None:
 
 
 @kinds
-def test_writing_parks_until_there_is_room(pipe: Ends, kind: Any) -> None:
+def test_writing_parks_until_there_is_room(pipe, kind):
     read, write = pipe
     total = fill(write)
     with kind(write, "wb", 0) as file:
@@ -90,10 +87,10 @@ def test_writing_parks_until_there_is_room(pipe: Ends, kind: Any) -> None:
 
 
 @kinds
-def test_more_than_a_pipe_holds(pipe: Ends, kind: Any) -> None:
+def test_more_than_a_pipe_holds(pipe, kind):
     data = os.urandom(1_000_000)
 
-    def write() -> None:
+    def write():
         with kind(pipe[1], "wb") as file:
             assert file.write(data) == len(data)
 
@@ -104,7 +101,7 @@ def test_more_than_a_pipe_holds(pipe: Ends, kind: Any) -> None:
 
 
 @kinds
-def test_every_way_to_read(pipe: Ends, kind: Any) -> None:
+def test_every_way_to_read(pipe, kind):
     os.write(pipe[1], b"line 1\nline 2\nabcdefghij\nlast")
     os.close(pipe[1])
     with kind(pipe[0], "rb") as file:
@@ -116,7 +113,7 @@ def test_every_way_to_read(pipe: Ends, kind: Any) -> None:
 
 
 @kinds
-def test_text(pipe: Ends, kind: Any) -> None:
+def test_text(pipe, kind):
     with kind(pipe[1], "w", encoding="latin-1", newline="\r\n") as out:
         out.write("Grüße\n")
         out.writelines(["zwei\n", "drei"])
@@ -126,14 +123,14 @@ def test_text(pipe: Ends, kind: Any) -> None:
 
 
 @kinds
-def test_undecodable_text(pipe: Ends, kind: Any) -> None:
+def test_undecodable_text(pipe, kind):
     os.write(pipe[1], b"\xff\n\xff\n")
     os.close(pipe[1])
     with kind(pipe[0], "r", encoding="utf-8", errors="replace") as file:
         assert file.readline() == "\ufffd\n"
 
 
-def test_line_buffering(pipe: Ends) -> None:
+def test_line_buffering(pipe):
     read, write = pipe
     os.set_blocking(read, False)
     with FileObjectPosix(write, "w", 1) as file:
@@ -148,7 +145,7 @@ def test_line_buffering(pipe: Ends) -> None:
     ("mode", "options"),
     [("rbt", {}), ("rb", {"encoding": "utf-8"}), ("rb", {"newline": "\n"}), ("r", {"buffering": 0}), ("x y", {})],
 )
-def test_modes_that_are_none(pipe: Ends, mode: str, options: dict[str, Any]) -> None:
+def test_modes_that_are_none(pipe, mode, options):
     with pytest.raises(ValueError):
         FileObjectPosix(pipe[0], mode, **options)
     assert is_open(pipe[0]) and os.get_blocking(pipe[0])
@@ -157,17 +154,17 @@ def test_modes_that_are_none(pipe: Ends, mode: str, options: dict[str, Any]) -> 
 
 
 @kinds
-def test_greenlets_read_and_write_in_turn(pipe: Ends, kind: Any) -> None:
+def test_greenlets_read_and_write_in_turn(pipe, kind):
     """A buffer entered twice at once would raise."""
     lines = {f"{number:05}\n".encode() for number in range(20_000)}
     with kind(pipe[1], "wb") as out, kind(pipe[0], "rb") as file:
-        got: list[bytes] = []
+        got = []
 
-        def read() -> None:
+        def read():
             while line := file.readline():
                 got.append(line)
 
-        def write(some: list[bytes]) -> None:
+        def write(some):
             for line in some:
                 out.write(line)
 
@@ -181,8 +178,8 @@ def test_greenlets_read_and_write_in_turn(pipe: Ends, kind: Any) -> None:
     assert sorted(got) == ordered[:count]
 
 
-def test_reader_and_writer_in_different_threads(pipe: Ends) -> None:
-    def write() -> None:
+def test_reader_and_writer_in_different_threads(pipe):
+    def write():
         with FileObjectPosix(pipe[1], "wb") as out:
             for number in range(1000):
                 out.write(b"%d\n" % number)
@@ -194,7 +191,7 @@ def test_reader_and_writer_in_different_threads(pipe: Ends) -> None:
     thread.wait()
 
 
-def test_a_timeout_and_a_kill_leave_the_file_usable(pipe: Ends) -> None:
+def test_a_timeout_and_a_kill_leave_the_file_usable(pipe):
     with FileObjectPosix(pipe[0], "rb") as file:
         with pytest.raises(Timeout), Timeout(0.01):
             file.readline()
@@ -209,7 +206,7 @@ def test_a_timeout_and_a_kill_leave_the_file_usable(pipe: Ends) -> None:
 
 
 @pytest.mark.parametrize("buffering", [0, -1])
-def test_closing_wakes_who_reads(pipe: Ends, buffering: int) -> None:
+def test_closing_wakes_who_reads(pipe, buffering):
     file = FileObjectPosix(pipe[0], "rb", buffering)
     with recorded_errors():
         reading = weald.spawn(file.read, 1)
@@ -220,7 +217,7 @@ def test_closing_wakes_who_reads(pipe: Ends, buffering: int) -> None:
     assert file.closed and not is_open(pipe[0])
 
 
-def test_closing_wakes_who_writes_without_a_buffer(pipe: Ends) -> None:
+def test_closing_wakes_who_writes_without_a_buffer(pipe):
     fill(pipe[1])
     file = FileObjectPosix(pipe[1], "wb", 0)
     with recorded_errors():
@@ -232,7 +229,7 @@ def test_closing_wakes_who_writes_without_a_buffer(pipe: Ends) -> None:
 
 @every_kind
 @pytest.mark.parametrize("mode", ["rb", "wb"])
-def test_closing_twice_and_use_after_it(pipe: Ends, kind: Any, mode: str) -> None:
+def test_closing_twice_and_use_after_it(pipe, kind, mode):
     file = kind(pipe[mode == "wb"], mode)
     assert not file.closed and file.fileno() == pipe[mode == "wb"]
     file.close()
@@ -245,14 +242,14 @@ def test_closing_twice_and_use_after_it(pipe: Ends, kind: Any, mode: str) -> Non
 
 
 @every_kind
-def test_closing_writes_what_is_buffered(pipe: Ends, kind: Any) -> None:
+def test_closing_writes_what_is_buffered(pipe, kind):
     file = kind(pipe[1], "wb")
     file.write(b"buffered")
     file.close()
     assert os.read(pipe[0], 100) == b"buffered" and os.read(pipe[0], 100) == b""
 
 
-def test_closing_parks_while_there_is_no_room_for_what_is_buffered(pipe: Ends) -> None:
+def test_closing_parks_while_there_is_no_room_for_what_is_buffered(pipe):
     total = fill(pipe[1])
     file = FileObjectPosix(pipe[1], "wb")
     file.write(b"end")
@@ -265,7 +262,7 @@ def test_closing_parks_while_there_is_no_room_for_what_is_buffered(pipe: Ends) -
 
 
 @kinds
-def test_closing_when_what_is_buffered_has_nowhere_to_go(pipe: Ends, kind: Any) -> None:
+def test_closing_when_what_is_buffered_has_nowhere_to_go(pipe, kind):
     os.close(pipe[0])
     source = open(pipe[1], "wb", 0)
     file = kind(source, "wb") if kind is FileObjectPosix else kind(pipe[1], "wb")
@@ -280,7 +277,7 @@ def test_closing_when_what_is_buffered_has_nowhere_to_go(pipe: Ends, kind: Any) 
 
 
 @kinds
-def test_closefd(pipe: Ends, kind: Any) -> None:
+def test_closefd(pipe, kind):
     with kind(pipe[1], "wb", closefd=False) as file:
         file.write(b"one")
     assert is_open(pipe[1]) and os.get_blocking(pipe[1]) and os.read(pipe[0], 100) == b"one"
@@ -289,7 +286,7 @@ def test_closefd(pipe: Ends, kind: Any) -> None:
     assert not is_open(pipe[1]) and os.read(pipe[0], 100) == b"two"
 
 
-def test_non_blocking_only_while_it_is_open(pipe: Ends) -> None:
+def test_non_blocking_only_while_it_is_open(pipe):
     file = FileObjectPosix(pipe[0], "rb", closefd=False)
     assert not os.get_blocking(pipe[0])
     file.close()
@@ -299,7 +296,7 @@ def test_non_blocking_only_while_it_is_open(pipe: Ends) -> None:
     assert not os.get_blocking(pipe[0])
 
 
-def test_the_object_that_owned_the_descriptor_is_closed_with_it(pipe: Ends) -> None:
+def test_the_object_that_owned_the_descriptor_is_closed_with_it(pipe):
     source = open(pipe[0], "rb")
     with FileObjectPosix(source, "rb") as file:
         os.write(pipe[1], b"x")
@@ -311,12 +308,12 @@ def test_the_object_that_owned_the_descriptor_is_closed_with_it(pipe: Ends) -> N
     source.close()
 
 
-def test_its_name_is_that_of_what_it_was_given(pipe: Ends) -> None:
+def test_its_name_is_that_of_what_it_was_given(pipe):
     class Nameless:
-        def fileno(self) -> int:
+        def fileno(self):
             return pipe[0]
 
-        def close(self) -> None: ...
+        def close(self): ...
 
     with FileObjectPosix(pipe[0], "rb", closefd=False) as file:
         assert file.name == pipe[0]
@@ -326,14 +323,14 @@ def test_its_name_is_that_of_what_it_was_given(pipe: Ends) -> None:
         assert not hasattr(file, "name")
 
 
-def test_a_shared_file_is_blocking_for_others_and_parks_here(pipe: Ends) -> None:
+def test_a_shared_file_is_blocking_for_others_and_parks_here(pipe):
     reader, writer = FileObjectPosix(pipe[0], "rb", 0), FileObjectPosix(pipe[1], "wb", 0)
     for file in (reader, writer):
         file.share()
         assert os.get_blocking(file.fileno())
     data = os.urandom(300_000)  # more than a pipe holds
 
-    def write() -> None:
+    def write():
         rest = memoryview(data)
         while rest:
             rest = rest[writer.write(rest) :]
@@ -349,7 +346,7 @@ def test_a_shared_file_is_blocking_for_others_and_parks_here(pipe: Ends) -> None
 
 
 @every_kind
-def test_a_dropped_file_closes_its_descriptor(pipe: Ends, kind: Any) -> None:
+def test_a_dropped_file_closes_its_descriptor(pipe, kind):
     file = kind(pipe[1], "wb")
     file.write(b"x")
     with pytest.warns(ResourceWarning):
@@ -361,7 +358,7 @@ def test_a_dropped_file_closes_its_descriptor(pipe: Ends, kind: Any) -> None:
 # -------------------------------------------------------------------- sockets, terminals
 
 
-def test_a_socket(io_loop: str) -> None:
+def test_a_socket(io_loop):
     a, b = socket.socketpair()
     with a, FileObject(b, "rb") as file:
         assert isinstance(file, FileObjectPosix)
@@ -372,7 +369,7 @@ def test_a_socket(io_loop: str) -> None:
     assert b.fileno() == -1
 
 
-def test_a_terminal(io_loop: str) -> None:
+def test_a_terminal(io_loop):
     controller, terminal = pty.openpty()
     with FileObject(controller, "rb", 0) as mine, FileObject(terminal, "w") as file:
         assert isinstance(mine, FileObjectPosix) and isinstance(file, FileObjectPosix) and file.isatty()
@@ -386,7 +383,7 @@ def test_a_terminal(io_loop: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [FileObject, FileObjectThread, FileObjectBlock])
-def test_a_path(tmp_path: Path, kind: Any) -> None:
+def test_a_path(tmp_path, kind):
     path = tmp_path / "file"
     with kind(path, "w+", encoding="utf-8") as file:
         assert file.write("Grüße\nzwei\n") == 11
@@ -399,7 +396,7 @@ def test_a_path(tmp_path: Path, kind: Any) -> None:
         kind(tmp_path / "none")
 
 
-def test_what_fits() -> None:
+def test_what_fits():
     read, write = os.pipe()
     files = [FileObject(read, "rb"), FileObject(write, "wb"), FileObject(os.devnull), FileObject(__file__)]
     expected = [FileObjectPosix, FileObjectPosix, FileObjectThread, FileObjectThread]
@@ -411,7 +408,7 @@ def test_what_fits() -> None:
 
 
 @every_kind
-def test_a_regular_files_descriptor(tmp_path: Path, kind: Any) -> None:
+def test_a_regular_files_descriptor(tmp_path, kind):
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     with kind(fd, "r+b") as file:
         file.write(b"abc")
@@ -420,7 +417,7 @@ def test_a_regular_files_descriptor(tmp_path: Path, kind: Any) -> None:
     assert not is_open(fd)
 
 
-def test_wrapping_an_open_file(tmp_path: Path) -> None:
+def test_wrapping_an_open_file(tmp_path):
     source = (tmp_path / "file").open("w+")
     with FileObjectThread(source) as file:
         file.write("abc")
@@ -436,30 +433,30 @@ def test_wrapping_an_open_file(tmp_path: Path) -> None:
 class SlowFile(io.BytesIO):
     """Blocks its thread in `read` until `go` is set, and knows which thread that was."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(b"data")
         self.go = threading.Event()
         self.entered = 0
-        self.thread: int | None = None
+        self.thread = None
 
-    def fileno(self) -> int:
+    def fileno(self):
         raise OSError("none")
 
-    def read(self, size: int | None = -1, /) -> bytes:
+    def read(self, size=-1, /):
         self.entered += 1
         self.thread = threading.get_ident()
         assert self.go.wait(PATIENCE), "the loop was blocked"
         return super().read(size)
 
 
-def test_others_run_while_a_file_blocks() -> None:
+def test_others_run_while_a_file_blocks():
     slow = SlowFile()
     file = FileObjectThread(slow)
     weald.spawn(slow.go.set)
     assert file.read() == b"data" and slow.thread != threading.get_ident()
 
 
-def test_one_call_at_a_time_is_made_on_a_file_in_a_thread() -> None:
+def test_one_call_at_a_time_is_made_on_a_file_in_a_thread():
     slow = SlowFile()
     file = FileObjectThread(slow)
     reading = [weald.spawn(file.read, 2) for _ in range(2)]
@@ -470,7 +467,7 @@ def test_one_call_at_a_time_is_made_on_a_file_in_a_thread() -> None:
     assert [greenlet.value for greenlet in reading] == [b"da", b"ta"]
 
 
-def test_a_thread_pool_of_ones_own(tmp_path: Path) -> None:
+def test_a_thread_pool_of_ones_own(tmp_path):
     pool = ThreadPool(1)
     with FileObjectThread(tmp_path / "file", "wb", threadpool=pool) as file:
         file.write(b"x")
@@ -481,7 +478,7 @@ def test_a_thread_pool_of_ones_own(tmp_path: Path) -> None:
 # -------------------------------------------------------------------- pipes shared with other processes
 
 
-def test_shared_ends_stay_blocking(pipe: Ends) -> None:
+def test_shared_ends_stay_blocking(pipe):
     read, write = pipe
     with open_shared(read, "rb") as file:
         reading = weald.spawn(file.readline)
@@ -494,17 +491,17 @@ def test_shared_ends_stay_blocking(pipe: Ends) -> None:
     assert not is_open(read) and not is_open(write)
 
 
-WRITES: dict[str, Callable[[Any, bytes], Any]] = {
+WRITES = {
     "buffered": lambda file, data: (file.write(data), file.flush()),
     "raw": lambda file, data: [file.write(data[start : start + 4096]) for start in range(0, len(data), 4096)],
 }
 
 
 @pytest.mark.parametrize("kind", list(WRITES))
-def test_more_than_a_shared_pipe_holds(pipe: Ends, kind: str) -> None:
+def test_more_than_a_shared_pipe_holds(pipe, kind):
     data = os.urandom(4096 * 100)
 
-    def write() -> None:
+    def write():
         with open_shared(pipe[1], "wb", 0 if kind == "raw" else -1) as out:
             WRITES[kind](out, data)
 
@@ -580,12 +577,12 @@ print(len(read[0]), child.wait())
 """
 
 
-def test_fdopen_is_the_stdlibs_but_lets_others_run() -> None:
+def test_fdopen_is_the_stdlibs_but_lets_others_run():
     """Patched and not, the same comes of it; if a read blocked everything, it would wait for ever."""
     assert run_patched(FDOPEN) == python(FDOPEN)
 
 
-def test_nothing_to_read_or_write_needs_no_waiting(pipe: Ends) -> None:
+def test_nothing_to_read_or_write_needs_no_waiting(pipe):
     r, w = pipe
     with Timeout(PATIENCE), open_shared(r, "rb", 0, closefd=False) as empty:
         assert empty.read(0) == b""
@@ -596,14 +593,14 @@ def test_nothing_to_read_or_write_needs_no_waiting(pipe: Ends) -> None:
 
 
 @pytest.mark.parametrize("kind", ["SOCK_DGRAM", "SOCK_SEQPACKET"])
-def test_a_shared_file_writes_a_message_as_one(kind: str) -> None:
+def test_a_shared_file_writes_a_message_as_one(kind):
     a, b = _socket.socketpair(_socket.AF_UNIX, getattr(_socket, kind))
     with closing(a), closing(b), open_shared(a.fileno(), "wb", 0, closefd=False) as file:
         assert file.write(bytes(10_000)) == 10_000
         assert b.recv(20_000) == bytes(10_000)
 
 
-def test_fdopen_of_a_socket() -> None:
+def test_fdopen_of_a_socket():
     out = run_patched(
         """
         import os, socket, threading
@@ -616,7 +613,7 @@ def test_fdopen_of_a_socket() -> None:
     assert out == "b'line\\n'\n"
 
 
-def test_calls_on_a_file_in_a_thread_that_needs_no_lock() -> None:
+def test_calls_on_a_file_in_a_thread_that_needs_no_lock():
     """They run at the same time."""
     slow = SlowFile()
     file = FileObjectThread(slow, lock=False)
@@ -635,13 +632,13 @@ class CountingPool(ThreadPool):
 
     calls = 0
 
-    def _spawn(self, *args: Any, **kwargs: Any) -> Any:
+    def _spawn(self, *args, **kwargs):
         self.calls += 1
         return super()._spawn(*args, **kwargs)
 
 
 @pytest.mark.parametrize("mode", ["r", "rb"])
-def test_lines_that_the_buffer_has_take_no_thread(tmp_path: Path, mode: str) -> None:
+def test_lines_that_the_buffer_has_take_no_thread(tmp_path, mode):
     (tmp_path / "file").write_text("a line\n" * 20_000)
     pool = CountingPool(2)
     with FileObjectThread(tmp_path / "file", mode, threadpool=pool) as file:
@@ -650,7 +647,7 @@ def test_lines_that_the_buffer_has_take_no_thread(tmp_path: Path, mode: str) -> 
     pool.kill()
 
 
-def test_written_lines_take_a_thread_once_a_bufferful(tmp_path: Path) -> None:
+def test_written_lines_take_a_thread_once_a_bufferful(tmp_path):
     pool = CountingPool(2)
     with FileObjectThread(tmp_path / "file", "w", threadpool=pool) as file:
         for _ in range(20_000):
@@ -661,7 +658,7 @@ def test_written_lines_take_a_thread_once_a_bufferful(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("buffering", [0, -1])
-def test_a_killed_reader_of_a_file_in_a_thread_loses_nothing(pipe: Ends, buffering: int) -> None:
+def test_a_killed_reader_of_a_file_in_a_thread_loses_nothing(pipe, buffering):
     """The thread reads on when its caller has gone; what it gets is the next one's."""
     with FileObjectThread(pipe[0], "rb", buffering) as file:
         leaving = weald.spawn(file.read, 3)
@@ -674,7 +671,7 @@ def test_a_killed_reader_of_a_file_in_a_thread_loses_nothing(pipe: Ends, bufferi
         assert file.read() == b"def" and file.read() == b""
 
 
-def test_where_a_file_stands_after_a_killed_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_file_stands_after_a_killed_read(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(bytes(range(200)))
     with FileObjectThread(tmp_path / "file", "rb", 0) as file:
         monkeypatch.setattr(file._io, "_at_once", False)
@@ -686,7 +683,7 @@ def test_where_a_file_stands_after_a_killed_read(tmp_path: Path, monkeypatch: py
         assert file.seek(5, os.SEEK_CUR) == 18 and file.readall() == bytes(range(18, 200))
 
 
-def test_a_killed_writer_of_a_file_in_a_thread_writes_nothing_twice(pipe: Ends) -> None:
+def test_a_killed_writer_of_a_file_in_a_thread_writes_nothing_twice(pipe):
     total = fill(pipe[1])
     with FileObjectThread(pipe[1], "wb") as file:
         file.write(b"once")
@@ -700,7 +697,7 @@ def test_a_killed_writer_of_a_file_in_a_thread_writes_nothing_twice(pipe: Ends) 
             closing.get(timeout=PATIENCE)
 
 
-def test_a_fast_writer_lets_others_run() -> None:
+def test_a_fast_writer_lets_others_run():
     """A pipe that always has something to read, or room, does not keep its file's greenlet from giving way."""
     out = run_patched(
         """
@@ -721,7 +718,7 @@ def test_a_fast_writer_lets_others_run() -> None:
     assert out == "stopped\n"
 
 
-def test_who_writes_text_while_another_waits_for_room_loses_nothing() -> None:
+def test_who_writes_text_while_another_waits_for_room_loses_nothing():
     out = run_patched(
         """
         import subprocess, threading

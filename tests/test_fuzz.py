@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-def pieces(target: str) -> st.SearchStrategy[bytes]:
+def pieces(target):
     """Good and bad messages one behind the other, some of them cut, some bytes in between."""
     seeds = [seed[1:] for seed in fuzz.seeds(target)]
     whole = st.sampled_from(seeds)
@@ -17,16 +17,16 @@ def pieces(target: str) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)
-def test_nothing_but_the_protocols_own_errors(target: str) -> None:
+def test_nothing_but_the_protocols_own_errors(target):
     @settings(max_examples=150, deadline=None, derandomize=True, database=None)
     @given(pieces(target))
-    def run(data: bytes) -> None:
+    def run(data):
         fuzz.TARGETS[target](data)
 
     run()
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)
-def test_the_seeds(target: str) -> None:
+def test_the_seeds(target):
     for seed in fuzz.seeds(target):
         fuzz.TARGETS[target](seed)

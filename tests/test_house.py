@@ -30,23 +30,23 @@ ALSO_SAYS_GEVENT = {  # Celery has a pool of that name
 }
 
 
-def module_of(path: Path) -> str:
+def module_of(path):
     """The dotted name of a source file."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 @cache
-def sources() -> dict[str, list[Path]]:
+def sources():
     """Every module of weald, and its files: a .pyx and its .pxd are one module."""
-    found: dict[str, list[Path]] = {}
+    found = {}
     for path in sorted(ROOT.rglob("*")):
         if path.suffix in SUFFIXES and "__pycache__" not in path.parts:
             found.setdefault(module_of(path), []).append(path)
     return found
 
 
-def python_imports(text: str, package: str) -> set[str]:
+def python_imports(text, package):
     """Dotted names that a .py file imports; "a.b" for `from a import b`, which may be a module or not."""
     found = set()
     for node in ast.walk(ast.parse(text)):
@@ -68,7 +68,7 @@ def python_imports(text: str, package: str) -> set[str]:
 CYTHON_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+)?c?import[ \t]+(\([^)]*\)|[^\n#]+)", re.MULTILINE)
 
 
-def cython_imports(text: str) -> set[str]:
+def cython_imports(text):
     """The same of a .pyx or .pxd file, by the look of its lines."""
     found = set()
     for base, names in CYTHON_IMPORT.findall(text):
@@ -79,19 +79,19 @@ def cython_imports(text: str) -> set[str]:
     return found
 
 
-def computes_imports(module: str) -> bool:
+def computes_imports(module):
     """Does it import modules by names that it computes, so that no reader of the source can tell which?"""
     texts = [path.read_text(encoding="utf-8") for path in sources()[module]]
     return any(re.search(r"import_module\((?!['\"])", text) for text in texts)
 
 
 @cache
-def imports() -> dict[str, set[str]]:
+def imports():
     """The import graph: each module of weald, and the modules of weald it imports."""
     graph = {}
     for module, paths in sources().items():
         package = module if any(path.stem == "__init__" for path in paths) else module.rpartition(".")[0]
-        named: set[str] = set()
+        named = set()
         for path in paths:
             text = path.read_text(encoding="utf-8")
             named |= python_imports(text, package) if path.suffix == ".py" else cython_imports(text)
@@ -105,9 +105,9 @@ def imports() -> dict[str, set[str]]:
     return graph
 
 
-def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+def circles(graph):
     """One circle of each set of modules that import each other, as a path that ends where it began."""
-    reached: dict[str, dict[str, str]] = {}  # from each module: what it reaches, and through which module
+    reached = {}  # from each module: what it reaches, and through which module
     for start in graph:
         through = reached[start] = {}
         todo = [start]
@@ -125,7 +125,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
-def shortest_circle(graph: dict[str, set[str]], start: str) -> list[str]:
+def shortest_circle(graph, start):
     """A shortest way from `start` back to it."""
     ways = [[start]]
     while ways:
@@ -153,7 +153,7 @@ def test_a_circle_is_found():
     assert cython_imports("from weald.a cimport (B,\n  C)\nimport os\n") == {"weald.a.B", "weald.a.C", "os"}
 
 
-def says_gevent(module: str) -> bool:
+def says_gevent(module):
     stubs = [path.with_suffix(".pyi") for path in sources()[module]]
     files = {path for path in [*sources()[module], *stubs] if path.exists()}
     return any("gevent" in path.read_text(encoding="utf-8").lower() for path in files)
@@ -173,7 +173,7 @@ def test_weald_itself_speaks_of_gevent_at_its_door_only():
 # -------------------------------------------------------------------- headers
 
 
-def header(module: str) -> str:
+def header(module):
     """What the module's header says behind "Called by:", up to the end of that sentence; empty if it does not."""
     for path in sources()[module]:
         if path.suffix != ".pxd":
@@ -185,7 +185,7 @@ def header(module: str) -> str:
     return ""
 
 
-def named_callers(module: str, said: str) -> set[str]:
+def named_callers(module, said):
     """Modules that a header names: `weald.x.y`, or the name of a file, of the same folder first.
 
     Files outside of src (tests/conftest.py) are none of ours.
@@ -207,19 +207,19 @@ def named_callers(module: str, said: str) -> set[str]:
     return found
 
 
-def is_importer(caller: str, module: str) -> bool:
+def is_importer(caller, module):
     """Does `caller` import `module`, or the package that gathers its names?  A package stands for what is in it."""
     callers = [name for name in imports() if name == caller or name.startswith(caller + ".")]
     package = module.rpartition(".")[0]
     gathered = package if module in imports().get(package, ()) else module
 
-    def imports_it(name: str) -> bool:
+    def imports_it(name):
         return any(target in (module, gathered) or target.startswith(module + ".") for target in imports()[name])
 
     return any(imports_it(name) or computes_imports(name) for name in callers if name != module)
 
 
-def unnamed_importers(module: str, said: str) -> set[str]:
+def unnamed_importers(module, said):
     """Modules that import `module` though its header names neither them nor a package they lie in."""
     if re.search(r"\b(everybody|every)\b", said):
         return set()
@@ -235,9 +235,9 @@ def unnamed_importers(module: str, said: str) -> set[str]:
     }
 
 
-def wrong_headers() -> dict[str, list[str]]:
+def wrong_headers():
     """What is wrong with the headers, by module."""
-    found: dict[str, list[str]] = {}
+    found = {}
     for module in sources():
         said = header(module)
         if said:
@@ -271,7 +271,7 @@ LONG_FILE, LONG_FUNCTION = 600, 60  # lines; more needs a reason: "Long because 
 CYTHON_FUNCTION = re.compile(r"^( *)(?:def|cdef|cpdef) (?!class )[^\n(=]*\(", re.MULTILINE)
 
 
-def functions(path: Path, text: str) -> list[tuple[str, int]]:
+def functions(path, text):
     """The functions of a file: first line, and how many lines.  Cython's are told by their indentation."""
     if path.suffix == ".py":
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -307,7 +307,7 @@ def test_what_is_long_says_why():
 # -------------------------------------------------------------------- docstrings
 
 
-def public(node: ast.stmt) -> bool:
+def public(node):
     """Is it a function or class of a public name, and no setter or overload of one?"""
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
         return False
@@ -315,7 +315,7 @@ def public(node: ast.stmt) -> bool:
     return not any(text == "overload" or text.endswith((".setter", ".deleter")) for text in decorators)
 
 
-def without_docstring(module: str) -> list[str]:
+def without_docstring(module):
     """Public functions, classes and methods of a module that have no docstring; of a compiled one by its stub."""
     found = []
     for source in sources()[module][-1:]:  # of a .pxd and a .pyx the latter
@@ -332,6 +332,24 @@ def without_docstring(module: str) -> list[str]:
 
 def test_public_names_have_docstrings():
     assert {module: names for module in sources() if (names := without_docstring(module))} == {}
+
+
+# -------------------------------------------------------------------- tests
+
+
+def annotated(path):
+    """The functions in a file that have annotations."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args
+            arguments = [given.vararg, given.kwarg, *given.posonlyargs, *given.args, *given.kwonlyargs]
+            if node.returns or any(argument and argument.annotation for argument in arguments):
+                yield f"{path.name}:{node.lineno} {node.name}"
+
+
+def test_no_test_is_annotated():
+    """Nothing would check their types, so annotations would be comments that may lie."""
+    assert [found for path in sorted(Path(__file__).parent.rglob("*.py")) for found in annotated(path)] == []
 
 
 # -------------------------------------------------------------------- what was built
@@ -353,7 +371,7 @@ def test_make_clean_removes_all_that_git_ignores(tmp_path):
             path /= "file"
         path.touch()
 
-    def left() -> str:
+    def left():
         command = ["git", "status", "--porcelain", "--ignored=matching"]
         return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
 

@@ -1,6 +1,5 @@
 """`wsgi.input`: what reading costs, and that nothing is lost; the rest is in test_pywsgi and test_http_http2."""
 
-from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -9,13 +8,13 @@ from weald.http.limits import Limits
 from weald.http.protocol import CHUNKED, HeadParser, ProtocolError, RequestStream
 
 
-def pieces(size: int, count: int, last: bytes = b"") -> Callable[[], bytes]:
+def pieces(size, count, last=b""):
     """What `Input` asks for more: `count` pieces of `size` bytes, then `last`."""
-    left: Iterator[bytes] = iter([*([b"x" * size] * count), last, b""])
+    left = iter([*([b"x" * size] * count), last, b""])
     return lambda: next(left, b"")
 
 
-def test_lines_reads_and_limits_agree() -> None:
+def test_lines_reads_and_limits_agree():
     data = b"one\n\ntwo\nthree" * 3 + b"\n"
     for size in range(1, len(data) + 1):
         parts = [data[i : i + size] for i in range(0, len(data), size)]
@@ -32,8 +31,8 @@ def test_lines_reads_and_limits_agree() -> None:
         assert list(Input(lambda left=left: next(left))) == data.splitlines(keepends=True)  # type: ignore[misc]
 
 
-def test_what_has_come_outlives_an_error() -> None:
-    def more() -> bytes:
+def test_what_has_come_outlives_an_error():
+    def more():
         if steps:
             return steps.pop(0)
         raise TimeoutError
@@ -47,13 +46,13 @@ def test_what_has_come_outlives_an_error() -> None:
         assert body.readline() == b"onetwothree\n"
 
 
-def test_a_line_in_pieces_is_gathered_in_one_buffer() -> None:
+def test_a_line_in_pieces_is_gathered_in_one_buffer():
     body = Input(pieces(1000, 5000, b"\n"))
     buffers = set()
     more = body._more
     assert more is not None
 
-    def watched() -> bytes:
+    def watched():
         buffers.add(id(body._buffer))
         return more()
 
@@ -63,7 +62,7 @@ def test_a_line_in_pieces_is_gathered_in_one_buffer() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_tiny_chunks_come_joined(size: int) -> None:
+def test_tiny_chunks_come_joined(size):
     stream = RequestStream(HeadParser(Limits()))
     stream.expect(CHUNKED)
     chunk = b"%x\r\n%b\r\n" % (size, b"x" * size)
@@ -73,7 +72,7 @@ def test_tiny_chunks_come_joined(size: int) -> None:
     assert stream.rest() == b"GET"
 
 
-def test_good_chunks_in_front_of_a_bad_one_are_not_lost() -> None:
+def test_good_chunks_in_front_of_a_bad_one_are_not_lost():
     stream = RequestStream(HeadParser(Limits()))
     stream.expect(CHUNKED)
     stream.feed(b"1\r\na\r\n1\r\nb\r\nzz\r\n")
@@ -84,7 +83,7 @@ def test_good_chunks_in_front_of_a_bad_one_are_not_lost() -> None:
 
 
 @pytest.mark.parametrize("line", [b"00000001", b"000000000001", b"1 ", b"A", b"a;x", b"F"])
-def test_sizes_of_chunks(line: bytes) -> None:
+def test_sizes_of_chunks(line):
     size = int(line.split(b";")[0], 16)
     stream = RequestStream(HeadParser(Limits()))
     stream.expect(CHUNKED)
@@ -96,7 +95,7 @@ def test_sizes_of_chunks(line: bytes) -> None:
         assert stream.body() == b"x" * size and stream.body() is None
 
 
-def test_a_sealed_body_gives_what_has_come_and_no_more() -> None:
+def test_a_sealed_body_gives_what_has_come_and_no_more():
     body = Input(pieces(10, 3))
     assert body.read(15) == b"x" * 15
     body.seal()

@@ -1,9 +1,7 @@
 """weald.disconnected: an application notices that its client has left, before it writes."""
 
 import io
-from collections.abc import Iterable
 from contextlib import closing
-from typing import Any
 
 import pytest
 from helpers import PATIENCE, recorded_errors
@@ -16,15 +14,15 @@ from weald.event import AsyncResult, Event
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 
-def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def answer(environ, start_response):
     start_response("200 OK", [("Content-Length", "4")])
     return [b"done"]
 
 
-def test_a_client_that_stays_is_not_gone() -> None:
-    seen: list[bool] = []
+def test_a_client_that_stays_is_not_gone():
+    seen = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         gone = environ["weald.disconnected"]
         seen.extend((gone.is_set(), gone.wait(0.01)))
         return answer(environ, start_response)
@@ -35,10 +33,10 @@ def test_a_client_that_stays_is_not_gone() -> None:
 
 
 @pytest.mark.parametrize("more", [b"", GET], ids=["alone", "with a further request"])
-def test_waiting_for_a_client_to_leave(more: bytes) -> None:
+def test_waiting_for_a_client_to_leave(more):
     started, outcome = Event(), AsyncResult()
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         gone = environ["weald.disconnected"]
         if not started.is_set():  # else it is the further request, which nobody waits for
             before = gone.is_set()
@@ -53,10 +51,10 @@ def test_waiting_for_a_client_to_leave(more: bytes) -> None:
         assert outcome.get(timeout=PATIENCE) == (False, True, True)
 
 
-def test_the_body_is_read_while_somebody_watches() -> None:
+def test_the_body_is_read_while_somebody_watches():
     """Who waits for the client's end takes nothing of the body, and a body is no end."""
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         watcher = weald.spawn(environ["weald.disconnected"].wait)
         body = environ["wsgi.input"].read()
         assert not watcher.ready()
@@ -71,11 +69,11 @@ def test_the_body_is_read_while_somebody_watches() -> None:
         assert Response(file).body == b"abcdef"
 
 
-def test_a_block_is_interrupted() -> None:
+def test_a_block_is_interrupted():
     started, outcome = Event(), AsyncResult()
     log = io.StringIO()
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         try:
             with environ["weald.disconnected"].interrupt():
                 started.set()
@@ -94,10 +92,10 @@ def test_a_block_is_interrupted() -> None:
     assert log.getvalue() == ""
 
 
-def test_nothing_is_raised_behind_the_block() -> None:
+def test_nothing_is_raised_behind_the_block():
     started, left, outcome = Event(), Event(), AsyncResult()
 
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def app(environ, start_response):
         try:
             with environ["weald.disconnected"].interrupt():
                 weald.sleep(0)
@@ -116,10 +114,10 @@ def test_nothing_is_raised_behind_the_block() -> None:
         assert outcome.get(timeout=PATIENCE) is True
 
 
-def test_a_stream_of_http_2_that_is_reset() -> None:
+def test_a_stream_of_http_2_that_is_reset():
     started, outcome = Event(), AsyncResult()
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         gone = environ["weald.disconnected"]
         before = gone.is_set()
         started.set()
@@ -134,10 +132,10 @@ def test_a_stream_of_http_2_that_is_reset() -> None:
         assert outcome.get(timeout=PATIENCE) == (False, True)
 
 
-def test_it_stays_set_once_the_connection_is_closed() -> None:
-    kept: list[Any] = []
+def test_it_stays_set_once_the_connection_is_closed():
+    kept = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         kept.append(environ["weald.disconnected"])
         return answer(environ, start_response)
 

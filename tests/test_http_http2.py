@@ -4,14 +4,11 @@ import io
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import Certificate, require_program
+from conftest import require_program
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
@@ -35,7 +32,7 @@ from hyperframe.frame import (
     SettingsFrame,
     WindowUpdateFrame,
 )
-from test_pywsgi import LAST, QUICK, App, connect, curl, one, serving, url
+from test_pywsgi import LAST, QUICK, connect, curl, one, serving, url
 
 import weald
 from weald import subprocess
@@ -49,7 +46,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 GET = [(":method", "GET"), (":path", "/"), (":scheme", "http"), (":authority", "a")]
 
 
-def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+def app(environ, start_response):
     path, body = environ["PATH_INFO"], environ["wsgi.input"].read()
     start_response("200 OK", [("X-Protocol", environ["SERVER_PROTOCOL"]), ("Connection", "keep-alive")])
     if path == "/stream":
@@ -62,26 +59,26 @@ def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 class Client:
     """One HTTP/2 connection by prior knowledge."""
 
-    def __init__(self, server: Any, *, window: int | None = None) -> None:
+    def __init__(self, server, *, window=None):
         self.sock = connect(server)
         self.h2 = H2Connection(H2Configuration(client_side=True, validate_outbound_headers=False))
         self.h2.initiate_connection()
         if window is not None:
             self.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
-        self.bodies: dict[int, bytes] = {}
-        self.heads: dict[int, dict[bytes, bytes]] = {}
-        self.trailers: dict[int, Any] = {}
-        self.ended: set[int] = set()
-        self.resets: dict[int, int] = {}
-        self.goaway: int | None = None
+        self.bodies = {}
+        self.heads = {}
+        self.trailers = {}
+        self.ended = set()
+        self.resets = {}
+        self.goaway = None
         self.closed = False
         self.flush()
 
-    def flush(self) -> None:
+    def flush(self):
         self.sock.sendall(self.h2.data_to_send())
 
-    def ask(self, path: str = "/", body: bytes | None = None, *, fields: Any = (), method: str | None = None) -> int:
-        stream: int = self.h2.get_next_available_stream_id()
+    def ask(self, path="/", body=None, *, fields=(), method=None):
+        stream = self.h2.get_next_available_stream_id()
         method = method or ("GET" if body is None else "POST")
         head = [(":method", method), (":path", path), (":scheme", "http"), (":authority", "a"), *fields]
         self.h2.send_headers(stream, head, end_stream=body is None)
@@ -90,7 +87,7 @@ class Client:
         self.flush()
         return stream
 
-    def step(self, acknowledge: bool = True) -> None:
+    def step(self, acknowledge=True):
         """Read once."""
         try:
             data = self.sock.recv(65536)
@@ -117,22 +114,22 @@ class Client:
         if self.goaway is None:
             self.flush()
 
-    def until(self, done: Callable[[], Any]) -> None:
+    def until(self, done):
         while not done():
             assert not self.closed, "the server has closed the connection"
             self.step()
 
-    def body(self, stream: int) -> bytes:
+    def body(self, stream):
         self.until(lambda: stream in self.ended)
         return self.bodies.get(stream, b"")
 
-    def until_closed(self) -> None:
+    def until_closed(self):
         while not self.closed:
             self.step()
 
 
 @contextmanager
-def talking(application: App = app, **options: Any) -> Iterator[Client]:
+def talking(application=app, **options):
     window = options.pop("window", None)
     with serving(application, http2=True, **options) as server:
         client = Client(server, window=window)
@@ -143,7 +140,7 @@ def talking(application: App = app, **options: Any) -> Iterator[Client]:
 # ---------------------------------------------------------------- requests
 
 
-def test_curl_by_alpn(certificate: Certificate) -> None:
+def test_curl_by_alpn(certificate):
     with serving(app, http2=True, ssl_context=certificate.server_context()) as server:
         to = url(server, "https")
         tls = ("--cacert", certificate.cert)
@@ -158,7 +155,7 @@ def test_curl_by_alpn(certificate: Certificate) -> None:
         assert "connection" not in head
 
 
-def test_curl_in_parallel(certificate: Certificate) -> None:
+def test_curl_in_parallel(certificate):
     """By ALPN: curl 7.88 breaks the second transfer of a connection by prior knowledge, whoever serves it."""
     with serving(app, http2=True, ssl_context=certificate.server_context()) as server:
         to = url(server, "https")
@@ -170,7 +167,7 @@ def test_curl_in_parallel(certificate: Certificate) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "large"])
-def test_h2load(path: str) -> None:
+def test_h2load(path):
     """Connections with many streams at a time, by prior knowledge."""
     count = 1000 if not path else 50
     with serving(app, http2=True) as server:
@@ -179,18 +176,18 @@ def test_h2load(path: str) -> None:
     assert f"{count} succeeded, 0 failed, 0 errored, 0 timeout" in done.stdout.decode(), done
 
 
-def test_prior_knowledge_and_http_1_on_one_port() -> None:
+def test_prior_knowledge_and_http_1_on_one_port():
     with serving(app, http2=True) as server:
         assert curl("--http2-prior-knowledge", url(server)) == "GET / 0"
         assert one(server, LAST).body == b"GET /last 0"
 
 
-def test_it_is_off_unless_asked_for() -> None:
+def test_it_is_off_unless_asked_for():
     with serving(app) as server:
         assert one(server, PREFACE).status == 505
 
 
-def test_httpx(certificate: Certificate) -> None:
+def test_httpx(certificate):
     pytest.importorskip("httpx")
     run_patched(
         f"""
@@ -219,10 +216,10 @@ def test_httpx(certificate: Certificate) -> None:
     )
 
 
-def test_streams_run_side_by_side() -> None:
+def test_streams_run_side_by_side():
     first = Event()
 
-    def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def waits(environ, start_response):
         if environ["PATH_INFO"] == "/first":
             assert first.wait(PATIENCE)
         else:
@@ -236,7 +233,7 @@ def test_streams_run_side_by_side() -> None:
         assert client.body(b) == b"/second"
 
 
-def test_many_large_responses_at_once() -> None:
+def test_many_large_responses_at_once():
     with talking() as client:
         streams = [client.ask("/large") for _ in range(5)]
         for stream in streams:
@@ -244,10 +241,10 @@ def test_many_large_responses_at_once() -> None:
             assert client.heads[stream][b"content-length"] == b"3000000"
 
 
-def test_the_parts_of_a_request() -> None:
-    seen: dict[str, Any] = {}
+def test_the_parts_of_a_request():
+    seen = {}
 
-    def look(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def look(environ, start_response):
         seen.update(environ)
         return list(app(environ, start_response))
 
@@ -272,8 +269,8 @@ def test_the_parts_of_a_request() -> None:
     assert '"GET /p%20q?r HTTP/2" 200' in log.getvalue()
 
 
-def test_head_no_body_and_trailers() -> None:
-    def plain(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+def test_head_no_body_and_trailers():
+    def plain(environ, start_response):
         start_response("204 No Content" if environ["PATH_INFO"] == "/204" else "200 OK", [])
         if environ["PATH_INFO"] == "/trailers":
             environ["weald.trailers"].append(("X-Sum", "5"))
@@ -291,7 +288,7 @@ def test_head_no_body_and_trailers() -> None:
     assert not client.resets
 
 
-def test_head_alone_is_answered() -> None:
+def test_head_alone_is_answered():
     """Nothing else makes the connection send."""
     with talking() as client:
         assert client.body(client.ask())  # settings have been exchanged
@@ -299,8 +296,8 @@ def test_head_alone_is_answered() -> None:
 
 
 @pytest.mark.parametrize("where", ["call", "later", "short"])
-def test_an_application_that_fails(where: str) -> None:
-    def fails(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+def test_an_application_that_fails(where):
+    def fails(environ, start_response):
         if where == "call":
             raise KeyError(where)
         start_response("200 OK", [("Content-Length", "10")] if where == "short" else [])
@@ -308,7 +305,7 @@ def test_an_application_that_fails(where: str) -> None:
         if where == "later":
             raise KeyError(where)
 
-    def called(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def called(environ, start_response):
         return fails(environ, start_response) if where != "call" else list(fails(environ, start_response))
 
     with recorded_errors() as errors, talking(called) as client:
@@ -323,8 +320,8 @@ def test_an_application_that_fails(where: str) -> None:
     assert [error[1] for error in errors] == ([] if where == "short" else [KeyError])
 
 
-def test_a_body_nobody_reads_does_not_block_others() -> None:
-    def ignores(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def test_a_body_nobody_reads_does_not_block_others():
+    def ignores(environ, start_response):
         start_response("200 OK", [])
         return [b"no"]
 
@@ -340,9 +337,9 @@ def test_a_body_nobody_reads_does_not_block_others() -> None:
             assert client.bodies[stream] == b"no"
 
 
-def test_handler_hooks_are_those_of_the_servers_class() -> None:
+def test_handler_hooks_are_those_of_the_servers_class():
     class Handler(WSGIHandler):
-        def get_environ(self) -> Any:
+        def get_environ(self):
             return super().get_environ() | {"PATH_INFO": "/hooked"}
 
     with talking(handler_class=Handler) as client:
@@ -352,7 +349,7 @@ def test_handler_hooks_are_those_of_the_servers_class() -> None:
 # ---------------------------------------------------------------- flow control
 
 
-def test_no_more_than_the_window_is_sent() -> None:
+def test_no_more_than_the_window_is_sent():
     with talking(window=1000) as client:
         stream = client.ask("/stream")
         while len(client.bodies.get(stream, b"")) < 1000:
@@ -366,7 +363,7 @@ def test_no_more_than_the_window_is_sent() -> None:
         assert len(client.body(stream)) == 1_000_000
 
 
-def test_a_window_that_stays_closed() -> None:
+def test_a_window_that_stays_closed():
     with talking(window=10, limits=replace(QUICK, write_timeout=0.2)) as client:
         stream = client.ask("/large")
         while stream not in client.resets:
@@ -374,8 +371,8 @@ def test_a_window_that_stays_closed() -> None:
         assert client.resets[stream] == ErrorCodes.INTERNAL_ERROR
 
 
-def test_a_client_may_not_overrun_the_window() -> None:
-    def slow(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def test_a_client_may_not_overrun_the_window():
+    def slow(environ, start_response):
         weald.sleep(60)
         return []
 
@@ -406,10 +403,10 @@ def test_a_client_may_not_overrun_the_window() -> None:
         (400, [("host", "b")]),
     ],
 )
-def test_a_bad_request(status: int, fields: list[tuple[str, str]]) -> None:
+def test_a_bad_request(status, fields):
     served = []
 
-    def never(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def never(environ, start_response):
         served.append(environ["PATH_INFO"])
         return list(app(environ, start_response))
 
@@ -425,7 +422,7 @@ def test_a_bad_request(status: int, fields: list[tuple[str, str]]) -> None:
     assert served == ["/after"]
 
 
-def test_a_bad_request_is_logged() -> None:
+def test_a_bad_request_is_logged():
     logged, errors = io.StringIO(), io.StringIO()
     with talking(log=logged, error_log=errors) as client:
         stream = client.ask("/" + "a" * 9000)
@@ -435,7 +432,7 @@ def test_a_bad_request_is_logged() -> None:
     assert "the request line is too long" in errors.getvalue()
 
 
-def test_connect_is_for_proxies() -> None:
+def test_connect_is_for_proxies():
     """RFC 9113 section 8.5."""
     with talking() as client:
         client.h2.send_headers(1, [(":method", "CONNECT"), (":authority", "a:1")])
@@ -444,12 +441,12 @@ def test_connect_is_for_proxies() -> None:
         assert client.heads[1][b":status"] == b"501"
 
 
-def header_block(client: Client, fields: list[tuple[str, str]]) -> bytes:
-    block: bytes = client.h2.encoder.encode(fields)
+def header_block(client, fields):
+    block = client.h2.encoder.encode(fields)
     return block
 
 
-def flood(client: Client, kind: str) -> Iterator[bytes]:
+def flood(client, kind):
     """Frames, without end, that cost a client little."""
     block = header_block(client, GET)
     if kind in ("continuation", "headers", "empty continuation"):
@@ -490,7 +487,7 @@ def flood(client: Client, kind: str) -> Iterator[bytes]:
             yield ContinuationFrame(1, b"\x00\x01a\x01b" * 20).serialize()
 
 
-def frames_in(data: bytes) -> Iterator[tuple[int, bytes]]:
+def frames_in(data):
     """Kinds and payloads."""
     while len(data) >= 9:
         end = 9 + int.from_bytes(data[:3], "big")
@@ -498,7 +495,7 @@ def frames_in(data: bytes) -> Iterator[tuple[int, bytes]]:
         data = data[end:]
 
 
-def raw(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def raw(kind, flags, stream, payload):
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
@@ -510,12 +507,12 @@ def raw(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
         *("empty continuation", "headers", "empty data", "padding", "window", "priority", "unknown"),
     ],
 )
-def test_floods(kind: str) -> None:
+def test_floods(kind):
     """Who sends much that costs nothing is cut off, soon and whatever it is, and others do not notice."""
-    running: list[int] = []
+    running = []
     most = 0
 
-    def slow(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def slow(environ, start_response):
         nonlocal most
         running.append(1)
         most = max(most, len(running))
@@ -526,7 +523,7 @@ def test_floods(kind: str) -> None:
 
     with serving(slow, http2=True) as server:
         attacker, other = Client(server), Client(server)
-        answers: list[bytes] = []
+        answers = []
         reader = weald.spawn(lambda: answers.extend(iter(lambda: attacker.sock.recv(65536), b"")))
         deadline = time.monotonic() + PATIENCE  # for a hang: however much is sent until then, the server has to mind
         try:
@@ -556,7 +553,7 @@ def test_floods(kind: str) -> None:
             client.sock.close()
 
 
-def test_a_tls_client_hears_why_it_was_cut_off(certificate: Certificate) -> None:
+def test_a_tls_client_hears_why_it_was_cut_off(certificate):
     context = cooperative(certificate.client_context())
     context.set_alpn_protocols(["h2"])
     with (
@@ -572,10 +569,10 @@ def test_a_tls_client_hears_why_it_was_cut_off(certificate: Certificate) -> None
 
 
 @pytest.mark.parametrize("how", ["closes", "resets"])
-def test_a_client_that_leaves_before_the_response_is_nobodys_error(how: str) -> None:
+def test_a_client_that_leaves_before_the_response_is_nobodys_error(how):
     begun, left, answered = Event(), Event(), Event()
 
-    def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def waits(environ, start_response):
         begun.set()
         assert environ["weald.disconnected"].wait(PATIENCE)
         assert left.wait(PATIENCE)
@@ -601,12 +598,12 @@ def test_a_client_that_leaves_before_the_response_is_nobodys_error(how: str) -> 
     assert errors == []
 
 
-def test_streams_that_the_client_has_reset_count_while_they_run() -> None:
+def test_streams_that_the_client_has_reset_count_while_they_run():
     """Rapid reset (CVE-2023-44487): what costs is the application, not the stream."""
     go_on = Event()
-    running: list[int] = []
+    running = []
 
-    def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def waits(environ, start_response):
         running.append(1)
         assert go_on.wait(PATIENCE)
         running.pop()
@@ -624,11 +621,11 @@ def test_streams_that_the_client_has_reset_count_while_they_run() -> None:
         go_on.set()
 
 
-def test_a_field_section_beyond_the_limit() -> None:
+def test_a_field_section_beyond_the_limit():
     """With one field again and again from HPACK's table: it is small on the wire."""
-    served: list[str] = []
+    served = []
 
-    def never(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def never(environ, start_response):
         served.append(environ["PATH_INFO"])
         return list(app(environ, start_response))
 
@@ -645,10 +642,10 @@ def test_a_field_section_beyond_the_limit() -> None:
 
 
 @pytest.mark.parametrize("refused_by", ["server", "application"])
-def test_curl_reads_why_its_upload_is_refused(refused_by: str, tmp_path: Path) -> None:
+def test_curl_reads_why_its_upload_is_refused(refused_by, tmp_path):
     """It takes a reset that comes at once for a failure."""
 
-    def refuses(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def refuses(environ, start_response):
         start_response("413 Content Too Large", [])
         return []
 
@@ -660,10 +657,10 @@ def test_curl_reads_why_its_upload_is_refused(refused_by: str, tmp_path: Path) -
             assert curl(*options, url(server)) == "413"
 
 
-def test_what_is_under_way_to_a_refused_upload_is_no_flood() -> None:
+def test_what_is_under_way_to_a_refused_upload_is_no_flood():
     """A client may have sent a whole window before it hears that nobody wants it."""
 
-    def refuses(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def refuses(environ, start_response):
         if environ["REQUEST_METHOD"] == "GET":
             return list(app(environ, start_response))
         start_response("403 Forbidden", [])
@@ -681,14 +678,14 @@ def test_what_is_under_way_to_a_refused_upload_is_no_flood() -> None:
         assert client.goaway is None
 
 
-def test_a_body_that_is_too_long() -> None:
+def test_a_body_that_is_too_long():
     with talking(limits=replace(QUICK, body=1000)) as client:
         stream = client.ask(body=b"x" * 2000)
         client.until(lambda: stream in client.resets)
         assert client.body(client.ask(body=b"x" * 1000)) == b"POST / 1000"
 
 
-def test_a_body_that_does_not_come() -> None:
+def test_a_body_that_does_not_come():
     with talking(limits=replace(QUICK, body_timeout=0.2)) as client:
         client.h2.send_headers(1, [(":method", "POST"), *GET[1:]])
         client.flush()
@@ -697,7 +694,7 @@ def test_a_body_that_does_not_come() -> None:
 
 
 @pytest.mark.parametrize("requests", [0, 1])
-def test_an_idle_connection_is_closed(requests: int) -> None:
+def test_an_idle_connection_is_closed(requests):
     with talking(limits=replace(QUICK, keep_alive_timeout=0.1)) as client:
         for _ in range(requests):
             client.body(client.ask())
@@ -705,7 +702,7 @@ def test_an_idle_connection_is_closed(requests: int) -> None:
         assert client.goaway == ErrorCodes.NO_ERROR
 
 
-def test_what_is_no_request_does_not_keep_a_connection_open() -> None:
+def test_what_is_no_request_does_not_keep_a_connection_open():
     """Not pings, nor the bytes of a request that never becomes complete."""
     for data in (PingFrame(0, b"12345678").serialize(), b"\0"):
         with talking(limits=replace(QUICK, keep_alive_timeout=0.2)) as client:
@@ -720,7 +717,7 @@ def test_what_is_no_request_does_not_keep_a_connection_open() -> None:
             assert reader.ready()
 
 
-def test_draining_an_idle_connection() -> None:
+def test_draining_an_idle_connection():
     with serving(app, http2=True) as server:
         client = Client(server)
         client.body(client.ask())
@@ -731,10 +728,10 @@ def test_draining_an_idle_connection() -> None:
         client.sock.close()
 
 
-def test_draining() -> None:
+def test_draining():
     entered, go_on = Event(), Event()
 
-    def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def waits(environ, start_response):
         entered.set()
         assert go_on.wait(PATIENCE)
         return list(app(environ, start_response))
@@ -752,17 +749,17 @@ def test_draining() -> None:
         client.sock.close()
 
 
-def test_draining_lets_in_what_is_under_way() -> None:
+def test_draining_lets_in_what_is_under_way():
     """Section 6.8: a first GOAWAY that refuses nothing; the one that counts, once the client has heard that."""
-    told: list[int] = []
+    told = []
     entered, go_on = Event(), Event()
 
-    def waits(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def waits(environ, start_response):
         entered.set()
         assert go_on.wait(PATIENCE)
         return list(app(environ, start_response))
 
-    def hear(frame: GoAwayFrame) -> tuple[list[Any], list[Any]]:
+    def hear(frame):
         told.append(frame.last_stream_id)
         return [], []
 
@@ -788,7 +785,7 @@ def test_draining_lets_in_what_is_under_way() -> None:
         client.sock.close()
 
 
-def test_who_does_not_answer_the_ping_is_served_no_more_either() -> None:
+def test_who_does_not_answer_the_ping_is_served_no_more_either():
     with serving(app, http2=True, limits=replace(QUICK, requests=1)) as server:
         client = Client(server)
         client.h2._frame_dispatch_table[GoAwayFrame] = lambda frame: ([], [])

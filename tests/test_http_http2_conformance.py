@@ -5,9 +5,7 @@ lets a server answer an error of a stream with one of the connection, so both co
 not for a malformed message (section 8.1.1), for behind a proxy the other streams are other people's.
 """
 
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 import pytest
 from h2.errors import ErrorCodes
@@ -29,57 +27,57 @@ POST = [(":method", "POST"), *GET[1:]]
 WAIT = [GET[0], (":path", "/wait"), *GET[2:]]
 
 
-def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
+def frame(kind, flags=0, stream=0, payload=b""):
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
-def block(fields: Fields) -> bytes:
+def block(fields):
     """As HPACK, with nothing put into a dynamic table."""
-    encoded: bytes = Encoder().encode([(name, value, True) for name, value in fields])
+    encoded = Encoder().encode([(name, value, True) for name, value in fields])
     return encoded
 
 
-def u32(number: int) -> bytes:
+def u32(number):
     return number.to_bytes(4, "big")
 
 
-def request(stream: int = 1, fields: Fields = GET, flags: int = ENDS) -> bytes:
+def request(stream=1, fields=GET, flags=ENDS):
     return frame(HEADERS, flags, stream, block(fields))
 
 
-def setting(number: int, value: int) -> bytes:
+def setting(number, value):
     return frame(SETTINGS, payload=number.to_bytes(2, "big") + u32(value))
 
 
-def window(increment: int, stream: int = 0) -> bytes:
+def window(increment, stream=0):
     return frame(WINDOW_UPDATE, 0, stream, u32(increment))
 
 
 class Client:
     """Sends bytes, and keeps what comes."""
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock):
         self.sock = sock
         self.file = sock.makefile("rb")
-        self.go_on: Callable[[], Any] = bool  # lets what waits at "/wait" go on
+        self.go_on = bool  # lets what waits at "/wait" go on
         self.decoder = Decoder()
-        self.frames: list[tuple[int, int, int, bytes]] = []  # kind, flags, stream, payload
-        self.statuses: dict[int, int] = {}
-        self.bodies: dict[int, bytes] = {}
-        self.ended: set[int] = set()
-        self.resets: dict[int, int] = {}
-        self.goaway: int | None = None
-        self.pongs: list[bytes] = []
+        self.frames = []  # kind, flags, stream, payload
+        self.statuses = {}
+        self.bodies = {}
+        self.ended = set()
+        self.resets = {}
+        self.goaway = None
+        self.pongs = []
         self.acknowledged = 0  # SETTINGS of ours
         self.closed = False
 
-    def send(self, data: bytes) -> None:
+    def send(self, data):
         try:
             self.sock.sendall(data)
         except OSError:
             pass  # what was answered tells
 
-    def step(self) -> None:
+    def step(self):
         """Take one frame."""
         try:
             head = self.file.read(9)
@@ -111,17 +109,17 @@ class Client:
         if kind in (HEADERS, DATA) and flags & END_STREAM:
             self.ended.add(stream)
 
-    def until(self, done: Callable[[], Any]) -> None:
+    def until(self, done):
         """Take frames until `done()`, which must come before the connection's end."""
         while not done():
             assert not self.closed, f"the server has closed the connection; it sent {self.frames}"
             self.step()
 
-    def until_closed(self) -> None:
+    def until_closed(self):
         while not self.closed:
             self.step()
 
-    def ping(self) -> None:
+    def ping(self):
         """All that was sent before has been looked at once this returns."""
         before = len(self.pongs)
         self.send(frame(PING, payload=b"in order"))
@@ -129,12 +127,12 @@ class Client:
 
 
 @contextmanager
-def talking(preface: bytes = PREFACE + frame(SETTINGS)) -> Iterator[tuple[Client, list[str]]]:
+def talking(preface=PREFACE + frame(SETTINGS)):  # noqa: B008
     """A client, and the paths of the requests that got to the application and whose bodies were complete."""
     go_on = Event()
-    served: list[str] = []
+    served = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def app(environ, start_response):
         path = environ["PATH_INFO"]
         if path == "/wait":
             assert go_on.wait(PATIENCE)
@@ -154,7 +152,7 @@ def talking(preface: bytes = PREFACE + frame(SETTINGS)) -> Iterator[tuple[Client
             client.file.close()
 
 
-def codes(*names: str) -> set[int]:
+def codes(*names):
     return {ErrorCodes[name].value for name in names}
 
 
@@ -284,7 +282,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("error", "data"), [pytest.param(e, d, id=i) for i, e, d in BROKEN])
-def test_an_error_of_the_connection(error: str, data: bytes) -> None:
+def test_an_error_of_the_connection(error, data):
     """It is answered with GOAWAY and that error, and nothing behind it is served."""
     with talking() as (client, served):
         client.send(data + request(99, [GET[0], (":path", "/behind"), *GET[2:]]))
@@ -303,7 +301,7 @@ def test_an_error_of_the_connection(error: str, data: bytes) -> None:
         pytest.param(PREFACE + frame(SETTINGS, ACK), id="3.4 an acknowledgement for SETTINGS"),
     ],
 )
-def test_a_bad_preface(preface: bytes) -> None:
+def test_a_bad_preface(preface):
     with talking(preface) as (client, served):
         client.until_closed()
         assert client.goaway in (None, ErrorCodes.PROTOCOL_ERROR)  # the section allows for none
@@ -313,7 +311,7 @@ def test_a_bad_preface(preface: bytes) -> None:
 # ---------------------------------------------------------------- what is an error of a stream
 
 
-def data_frame(payload: bytes = b"x", flags: int = END_STREAM) -> bytes:
+def data_frame(payload=b"x", flags=END_STREAM):
     return frame(DATA, flags, 1, payload)
 
 
@@ -388,7 +386,7 @@ OF_A_STREAM = [
 
 
 @pytest.mark.parametrize(("error", "data", "kind"), [pytest.param(e, d, i[0], id=i) for i, e, d in OF_A_STREAM])
-def test_an_error_of_a_stream(error: str, data: bytes, kind: str) -> None:
+def test_an_error_of_a_stream(error, data, kind):
     """A reset with that error, or 400 for a request that is malformed (section 8.1.1 allows it); others go on."""
     with talking() as (client, served):
         client.send(data)
@@ -408,7 +406,7 @@ def test_an_error_of_a_stream(error: str, data: bytes, kind: str) -> None:
     assert "/" not in served
 
 
-def test_streams_under_way_outlive_a_malformed_one() -> None:
+def test_streams_under_way_outlive_a_malformed_one():
     bad = [*GET, ("Upper", "x")]
     with talking() as (client, served):
         client.send(request(1, POST, END_HEADERS) + request(3, bad) + request(5, bad, END_HEADERS))
@@ -447,7 +445,7 @@ ALIKE = [
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize(("status", "method", "path", "fields"), ALIKE)
-def test_one_judge_for_both_protocols(version: int, status: int, method: str, path: str, fields: Fields) -> None:
+def test_one_judge_for_both_protocols(version, status, method, path, fields):
     if not any(name == "host" for name, _ in fields):
         fields = [("host", "a"), *fields]
     if version == 1:
@@ -466,7 +464,7 @@ def test_one_judge_for_both_protocols(version: int, status: int, method: str, pa
     assert found == status
 
 
-def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def answer(environ, start_response):
     start_response("200 OK", [])
     return []
 
@@ -488,7 +486,7 @@ BAD_TRAILERS = [
 
 
 @pytest.mark.parametrize("fields", BAD_TRAILERS, ids=lambda fields: str(fields[0])[:30])
-def test_bad_trailers(fields: Fields) -> None:
+def test_bad_trailers(fields):
     """What RFC 9110 section 6.5.1 forbids there, and what would be refused in a head."""
     with talking() as (client, served):
         client.send(request(1, POST, END_HEADERS) + data_frame(flags=0) + request(1, fields))
@@ -545,7 +543,7 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize("data", [pytest.param(d, id=i) for i, d in ACCEPTED])
-def test_what_is_accepted(data: bytes) -> None:
+def test_what_is_accepted(data):
     with talking() as (client, served):
         client.send(data)
         client.until(lambda: 1 in client.ended)
@@ -556,7 +554,7 @@ def test_what_is_accepted(data: bytes) -> None:
     assert len(served) == 1
 
 
-def test_what_closes_a_stream_is_no_error_when_it_comes_late() -> None:
+def test_what_closes_a_stream_is_no_error_when_it_comes_late():
     """Section 5.1: WINDOW_UPDATE, RST_STREAM and PRIORITY may be under way when a stream closes."""
     with talking() as (client, _):
         client.send(request())
@@ -569,7 +567,7 @@ def test_what_closes_a_stream_is_no_error_when_it_comes_late() -> None:
 
 
 @pytest.mark.parametrize("late", [data_frame(), request()], ids=["DATA", "HEADERS"])
-def test_what_comes_on_a_stream_that_has_ended(late: bytes) -> None:
+def test_what_comes_on_a_stream_that_has_ended(late):
     """Section 5.1: STREAM_CLOSED."""
     with talking() as (client, served):
         client.send(request())
@@ -581,7 +579,7 @@ def test_what_comes_on_a_stream_that_has_ended(late: bytes) -> None:
     assert served == ["/"]
 
 
-def test_the_servers_preface() -> None:
+def test_the_servers_preface():
     """Section 3.4: SETTINGS come first, and the client's are acknowledged."""
     with talking() as (client, _):
         client.until(lambda: client.acknowledged)
@@ -592,7 +590,7 @@ def test_the_servers_preface() -> None:
         assert settings[6]  # MAX_HEADER_LIST_SIZE
 
 
-def test_ping_and_settings_are_acknowledged_once_each() -> None:
+def test_ping_and_settings_are_acknowledged_once_each():
     """Sections 6.5.3 and 6.7."""
     with talking() as (client, _):
         client.send(frame(PING, payload=b"abcdefgh") + frame(PING, ACK, 0, b"not this") + frame(SETTINGS) * 2)
@@ -602,7 +600,7 @@ def test_ping_and_settings_are_acknowledged_once_each() -> None:
         assert client.acknowledged == 3
 
 
-def test_windows() -> None:
+def test_windows():
     """Section 6.9.2: a window may shrink below zero while a response is under way; the last of two settings counts."""
     long = [GET[0], (":path", "/long"), *GET[2:]]
     twice = frame(SETTINGS, payload=b"\0\4" + u32(50) + b"\0\4" + u32(3))
@@ -624,10 +622,10 @@ def test_windows() -> None:
         assert client.bodies[1] == b"x" * 100
 
 
-def test_frames_are_no_larger_than_the_client_takes() -> None:
+def test_frames_are_no_larger_than_the_client_takes():
     """Section 6.5.2: MAX_FRAME_SIZE."""
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         start_response("200 OK", [])
         return [b"x" * 60_000]
 
@@ -640,7 +638,7 @@ def test_frames_are_no_larger_than_the_client_takes() -> None:
             client.file.close()
 
 
-def test_unknown_error_codes() -> None:
+def test_unknown_error_codes():
     """Section 7: they mean nothing special."""
     with talking() as (client, _):
         client.send(request(1, WAIT) + frame(RST_STREAM, 0, 1, u32(99)) + request(3))
@@ -651,7 +649,7 @@ def test_unknown_error_codes() -> None:
         assert client.goaway is None
 
 
-def test_streams_go_on_when_the_client_says_that_it_will_leave() -> None:
+def test_streams_go_on_when_the_client_says_that_it_will_leave():
     """Section 6.8."""
     with talking() as (client, served):
         client.send(request(1, POST, END_HEADERS) + frame(GOAWAY, payload=bytes(8)))
@@ -664,7 +662,7 @@ def test_streams_go_on_when_the_client_says_that_it_will_leave() -> None:
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["before the limit is known", "after"])
-def test_only_the_streams_beyond_the_limit_are_refused(known: bool) -> None:
+def test_only_the_streams_beyond_the_limit_are_refused(known):
     """Section 5.1.2."""
     with talking() as (client, served):
         if known:

@@ -6,7 +6,6 @@ A table of the rules of RFC 9110 and 9112; the same cases go over a real connect
 import gc
 import re
 import sys
-from collections.abc import Iterable
 
 import pytest
 from httptools import HttpParserUpgrade, HttpRequestParser
@@ -21,14 +20,14 @@ GET = b"GET / HTTP/1.1\r\n" + HOST
 CHUNKS = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-def stream(data: bytes = b"", **limits: int) -> RequestStream:
+def stream(data=b"", **limits):
     made = RequestStream(HeadParser(Limits(**limits)))
     if data:
         made.feed(data)
     return made
 
 
-def read(made: RequestStream) -> bytes:
+def read(made):
     """The body, which must be complete."""
     pieces = []
     while (piece := made.body()) is not None:
@@ -37,7 +36,7 @@ def read(made: RequestStream) -> bytes:
     return b"".join(pieces)
 
 
-def everything(data: bytes, step: int = 0, **limits: int) -> list[tuple[str, bytes]]:
+def everything(data, step=0, **limits):
     """The (target, body) of all requests in `data`, fed `step` bytes at a time (0: at once)."""
     made = stream(**limits)
     step = step or len(data) or 1
@@ -155,14 +154,14 @@ BAD_HEADS = [
 
 
 @pytest.mark.parametrize(("status", "data"), [pytest.param(s, d, id=i) for s, i, d in BAD_HEADS])
-def test_a_bad_head_is_refused(status: int, data: bytes) -> None:
+def test_a_bad_head_is_refused(status, data):
     with pytest.raises(ProtocolError) as caught:
         stream(data).next_request()
     assert caught.value.status == status
 
 
 @pytest.mark.parametrize("data", [pytest.param(d, id=i) for _, i, d in BAD_HEADS])
-def test_a_bad_head_is_refused_whatever_the_parser_served_before(data: bytes) -> None:
+def test_a_bad_head_is_refused_whatever_the_parser_served_before(data):
     parser = HeadParser(Limits())
     for before in (GET + b"\r\n", GET + b"Connection: close\r\n\r\n", GET + b"Proxy-Connection: close\r\n\r\n"):
         parser.parse(before)
@@ -174,7 +173,7 @@ def test_a_bad_head_is_refused_whatever_the_parser_served_before(data: bytes) ->
 
 
 @pytest.mark.parametrize("data", [pytest.param(d, id=i) for s, i, d in BAD_HEADS])
-def test_a_bad_head_is_refused_byte_by_byte(data: bytes) -> None:
+def test_a_bad_head_is_refused_byte_by_byte(data):
     with pytest.raises(ProtocolError):
         everything(data, 1)
 
@@ -222,8 +221,8 @@ BAD_CHUNKS = [
 
 @pytest.mark.parametrize("step", [0, 1])
 @pytest.mark.parametrize(("status", "data"), [pytest.param(s, d, id=i) for s, i, d in BAD_CHUNKS])
-def test_a_bad_chunked_body_is_refused(status: int, data: bytes, step: int) -> None:
-    found: list[object] = []
+def test_a_bad_chunked_body_is_refused(status, data, step):
+    found = []
     with pytest.raises(ProtocolError) as caught:
         found.extend(everything(CHUNKS + data + GET + b"\r\n", step))
     assert caught.value.status == status
@@ -253,11 +252,11 @@ GOOD_HEADS = [
 
 @pytest.mark.parametrize("step", [0, 1])
 @pytest.mark.parametrize("data", [pytest.param(d, id=i) for i, d in GOOD_HEADS])
-def test_a_good_head_is_accepted(data: bytes, step: int) -> None:
+def test_a_good_head_is_accepted(data, step):
     assert everything(data, step) == [("/", b"")]
 
 
-def test_the_parts_of_a_request() -> None:
+def test_the_parts_of_a_request():
     request = stream(
         b"POST /a?b HTTP/1.1\r\nhost: \t example.org \t\r\nX-A: 1\r\nx-a:2\r\nCookie: a=1\r\nCookie: b=2\r\n"
         b"Content-Type: text/plain\r\nContent-Length: 7\r\nProxy: evil\r\nunder_score: x\r\n\r\n"
@@ -289,7 +288,7 @@ def test_the_parts_of_a_request() -> None:
         ("1.0", "keep-alive, close", False),
     ],
 )
-def test_keep_alive(version: str, connection: str | None, keeps: bool) -> None:
+def test_keep_alive(version, connection, keeps):
     field = f"Connection: {connection}\r\n" if connection else ""
     made = stream(f"GET / HTTP/{version}\r\nHost: a\r\n{field}\r\n".encode())
     request = made.next_request()
@@ -297,7 +296,7 @@ def test_keep_alive(version: str, connection: str | None, keeps: bool) -> None:
     assert request.keep_alive is keeps
 
 
-def test_a_target_in_absolute_form_decides_the_host() -> None:
+def test_a_target_in_absolute_form_decides_the_host():
     request = stream(b"GET http://a:1/b?c HTTP/1.1\r\n" + HOST + b"\r\n").next_request()
     assert request is not None
     assert (request.target, request.fields["HTTP_HOST"]) == ("/b?c", "a:1")
@@ -323,11 +322,11 @@ GOOD_CHUNKS = [
 
 @pytest.mark.parametrize("step", [0, 1, 3])
 @pytest.mark.parametrize(("data", "body"), [pytest.param(d, b, id=i) for i, d, b in GOOD_CHUNKS])
-def test_a_chunked_body(data: bytes, body: bytes, step: int) -> None:
+def test_a_chunked_body(data, body, step):
     assert everything(CHUNKS + data + GET + b"\r\n", step) == [("/", body), ("/", b"")]
 
 
-def test_trailers() -> None:
+def test_trailers():
     made = stream(CHUNKS + b"0\r\nX-Sum:  1 \r\nX-End:\r\n\r\n")
     request = made.next_request()
     assert request is not None
@@ -336,7 +335,7 @@ def test_trailers() -> None:
     assert made.trailers == [(b"X-Sum", b"1"), (b"X-End", b"")]
 
 
-def test_pipelined_requests_keep_their_order() -> None:
+def test_pipelined_requests_keep_their_order():
     post = b"POST /2 HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello"
     data = GET + b"\r\n" + post + CHUNKS + b"2\r\nhi\r\n0\r\n\r\n" + GET + b"\r\n"
     wanted = [("/", b""), ("/2", b"hello"), ("/", b"hi"), ("/", b"")]
@@ -344,7 +343,7 @@ def test_pipelined_requests_keep_their_order() -> None:
         assert everything(data, step) == wanted
 
 
-def test_what_nobody_has_read_can_be_taken() -> None:
+def test_what_nobody_has_read_can_be_taken():
     made = stream(GET + b"Connection: upgrade\r\nUpgrade: other\r\n\r\nbytes of the other protocol")
     request = made.next_request()
     assert request is not None
@@ -357,10 +356,10 @@ def test_what_nobody_has_read_can_be_taken() -> None:
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_limits_of_a_head(complete: bool) -> None:
+def test_limits_of_a_head(complete):
     end = b"\r\n" if complete else b""
 
-    def status(data: bytes, **limits: int) -> int:
+    def status(data, **limits):
         with pytest.raises(ProtocolError) as caught:
             stream(data + end, **limits).next_request()
         return caught.value.status
@@ -372,13 +371,13 @@ def test_limits_of_a_head(complete: bool) -> None:
     assert status(b"GET /" + b"a" * 300, head=200, request_line=150) == 414
 
 
-def test_too_many_fields() -> None:
+def test_too_many_fields():
     with pytest.raises(ProtocolError) as caught:
         stream(GET + b"X: a\r\n" * 100 + b"\r\n").next_request()
     assert caught.value.status == 431
 
 
-def test_chunk_extensions_without_end_are_refused() -> None:
+def test_chunk_extensions_without_end_are_refused():
     made = stream(CHUNKS + (b"1;" + b"a" * 1000 + b"\r\nx\r\n") * 40)
     made.next_request()
     with pytest.raises(ProtocolError) as caught:
@@ -386,7 +385,7 @@ def test_chunk_extensions_without_end_are_refused() -> None:
     assert caught.value.status == 400
 
 
-def test_a_chunked_body_beyond_the_limit() -> None:
+def test_a_chunked_body_beyond_the_limit():
     made = stream(CHUNKS + b"8\r\n01234567\r\n" * 3, body=20)
     made.next_request()
     assert made.body() == b"01234567" * 2
@@ -395,7 +394,7 @@ def test_a_chunked_body_beyond_the_limit() -> None:
     assert caught.value.status == 413
 
 
-def test_an_incomplete_head_is_looked_at_once_a_byte() -> None:
+def test_an_incomplete_head_is_looked_at_once_a_byte():
     """Dribbled bytes must not cost the square of their number."""
     made = stream()
     for byte in GET + b"X: " + b"a" * 3000:
@@ -419,11 +418,11 @@ def test_an_incomplete_head_is_looked_at_once_a_byte() -> None:
         (b"Proxy", None),
     ],
 )
-def test_cgi_name(name: bytes, key: str | None) -> None:
+def test_cgi_name(name, key):
     assert cgi_name(name) == key
 
 
-def test_tokens() -> None:
+def test_tokens():
     assert tokens(" A,b ,,\tc") == ["a", "b", "c"]
 
 
@@ -446,7 +445,7 @@ PIECES = st.sampled_from(
 )
 
 
-def outcome(data: bytes, step: int) -> object:
+def outcome(data, step):
     try:
         return everything(data, step)
     except ProtocolError:
@@ -455,7 +454,7 @@ def outcome(data: bytes, step: int) -> object:
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(PIECES | st.binary(max_size=4), max_size=14).map(b"".join), st.integers(1, 9))
-def test_how_bytes_are_cut_changes_nothing(data: bytes, step: int) -> None:
+def test_how_bytes_are_cut_changes_nothing(data, step):
     """Only ProtocolError is raised, and pieces give what the whole gives."""
     assert outcome(data, step) == outcome(data, 0)
 
@@ -470,12 +469,12 @@ HOPELESS = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 class Fields(list[tuple[bytes, bytes]]):
     """What httptools finds."""
 
-    def on_header(self, name: bytes, value: bytes) -> None:
+    def on_header(self, name, value):
         self.append((name, value.strip(b" \t")))
 
 
 @st.composite
-def nearly_heads(draw: st.DrawFn) -> bytes:
+def nearly_heads(draw):
     """A head with a few bytes changed, put in, or left out."""
     names = st.from_regex(TOKEN, fullmatch=True) | st.sampled_from([b"Content-Length", b"connection", b"Host", b"a_b"])
     fields = draw(st.lists(st.tuples(names, st.from_regex(TEXT, fullmatch=True) | st.just(b"5")), max_size=4))
@@ -489,7 +488,7 @@ def nearly_heads(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=300, deadline=None)
 @given(nearly_heads())
-def test_a_head_is_what_the_grammar_and_llhttp_both_take(head: bytes) -> None:
+def test_a_head_is_what_the_grammar_and_llhttp_both_take(head):
     """Judged by the grammar as a regular expression, and by what llhttp finds in the head."""
     try:
         request = HeadParser(Limits()).parse(head)
@@ -508,8 +507,8 @@ def test_a_head_is_what_the_grammar_and_llhttp_both_take(head: bytes) -> None:
     assert request.fields == cgi_fields(found)
 
 
-def cgi_fields(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    made: dict[str, str] = {}
+def cgi_fields(fields):
+    made = {}
     for name, value in fields:
         key = cgi_name(name)
         if key is not None:
@@ -520,7 +519,7 @@ def cgi_fields(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 @settings(max_examples=200, deadline=None)
 @given(nearly_heads(), st.data())
-def test_an_incomplete_head_is_refused_once_nothing_can_mend_it(head: bytes, data: st.DataObject) -> None:
+def test_an_incomplete_head_is_refused_once_nothing_can_mend_it(head, data):
     part = head[: data.draw(st.integers(0, len(head)))]
     part = part.partition(b"\r\n\r\n")[0]
     step = data.draw(st.sampled_from([1, 3, 1000]))
@@ -546,7 +545,7 @@ def test_an_incomplete_head_is_refused_once_nothing_can_mend_it(head: bytes, dat
     ),
     st.integers(0, 40),
 )
-def test_what_was_framed_comes_out(messages: list[tuple[bytes, list[int], bool]], step: int) -> None:
+def test_what_was_framed_comes_out(messages, step):
     data = b""
     for body, cuts, chunked in messages:
         if chunked:
@@ -568,7 +567,7 @@ def test_what_was_framed_comes_out(messages: list[tuple[bytes, list[int], bool]]
     [(400, b"GET / HTTP %"), (400, b"hello"), (505, b"GET / HTTP/3.0"), (400, b"\r\nGET  / HTTP/1.1")],
 )
 @pytest.mark.parametrize("step", [1, 100])
-def test_a_bad_request_line_is_refused_without_its_fields(status: int, line: bytes, step: int) -> None:
+def test_a_bad_request_line_is_refused_without_its_fields(status, line, step):
     """Whoever sent it may be waiting for the answer."""
     stream = RequestStream(HeadParser(Limits()))
     data = line + b"\r\n"
@@ -601,7 +600,7 @@ def test_a_bad_request_line_is_refused_without_its_fields(status: int, line: byt
         (400, "POST /", "a", "Transfer-Encoding:\r\n"),
     ],
 )
-def test_what_others_would_read_in_another_way(status: int, line: str, host: str, more: str) -> None:
+def test_what_others_would_read_in_another_way(status, line, host, more):
     made = stream(f"{line} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode())
     with pytest.raises(ProtocolError) as caught:
         made.next_request()
@@ -619,16 +618,16 @@ def test_what_others_would_read_in_another_way(status: int, line: str, host: str
         ("/", "[::ffff:1.2.3.4]:1"),
     ],
 )
-def test_what_is_unusual_and_well_formed(target: str, host: str) -> None:
+def test_what_is_unusual_and_well_formed(target, host):
     request = stream(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).next_request()
     assert request is not None
     assert (request.target, request.fields["HTTP_HOST"]) == (target, host)
 
 
-def test_a_bad_chunk_behind_a_good_one_leaves_nothing_behind() -> None:
+def test_a_bad_chunk_behind_a_good_one_leaves_nothing_behind():
     parser = HeadParser(Limits())
 
-    def serve() -> None:
+    def serve():
         served = RequestStream(parser)
         served.feed(CHUNKS + b"5\r\nhello\r\nnone\r\n\r\n")
         assert served.next_request() is not None

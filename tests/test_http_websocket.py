@@ -4,7 +4,6 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -25,12 +24,12 @@ HANDSHAKE = (
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
-def echo(ws: WebSocket) -> None:
+def echo(ws):
     for message in ws:
         ws.send(message)
 
 
-def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, reserved: int = 0, masked: bool = True) -> bytes:
+def frame(opcode, payload=b"", *, fin=True, reserved=0, masked=True):
     """A client's frame (RFC 6455 section 5.2)."""
     head = bytes([fin << 7 | reserved << 4 | opcode])
     bit = 0x80 if masked else 0
@@ -49,7 +48,7 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, reserved: int 
 class Client:
     """A bare connection that has done its handshake."""
 
-    def __init__(self, server: Any, more: str = "", early: bytes = b"") -> None:
+    def __init__(self, server, more="", early=b""):
         self.sock = connect(server)
         self.sock.sendall((HANDSHAKE + more + "\r\n").encode() + early)
         self.file = self.sock.makefile("rb")
@@ -59,10 +58,10 @@ class Client:
             name, _, value = line.decode().partition(":")
             self.fields[name.lower()] = value.strip()
 
-    def send(self, *frames: bytes) -> None:
+    def send(self, *frames):
         self.sock.sendall(b"".join(frames))
 
-    def receive(self) -> tuple[int, bytes]:
+    def receive(self):
         """Opcode and payload of the server's next frame, which must be whole and not masked."""
         first, second = self.file.read(2)
         assert first & 0x80
@@ -74,7 +73,7 @@ class Client:
             (size,) = struct.unpack("!Q", self.file.read(8))
         return first & 0x7F, self.file.read(size)
 
-    def closed(self, agrees: bool = False) -> int:
+    def closed(self, agrees=False):
         """The server's close frame's code; nothing may follow it.
 
         `agrees`: this side has sent none, and now does, for which the server waits.
@@ -88,7 +87,7 @@ class Client:
 
 
 @contextmanager
-def talking(handler: Callable[[WebSocket], Any] = echo, more: str = "", **options: Any) -> Iterator[Client]:
+def talking(handler=echo, more="", **options):
     with serving(application(handler, options=Options(**options))) as server:
         client = Client(server, more)
         assert client.status == 101
@@ -99,7 +98,7 @@ def talking(handler: Callable[[WebSocket], Any] = echo, more: str = "", **option
 # ---------------------------------------------------------------- the opening handshake
 
 
-def test_the_handshake_of_the_rfc() -> None:
+def test_the_handshake_of_the_rfc():
     with talking() as client:
         assert client.fields["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
         assert client.fields["upgrade"].lower() == "websocket"
@@ -121,7 +120,7 @@ def test_the_handshake_of_the_rfc() -> None:
         ("Host: a\r\n", "Host: a\r\nOrigin: http://evil\r\n", 403),
     ],
 )
-def test_a_bad_handshake(old: str, new: str, status: int) -> None:
+def test_a_bad_handshake(old, new, status):
     with serving(application(echo)) as server:
         with closing(connect(server)) as sock, sock.makefile("rb") as file:
             sock.sendall((HANDSHAKE.replace(old, new) + "\r\n").encode() + LAST)
@@ -133,7 +132,7 @@ def test_a_bad_handshake(old: str, new: str, status: int) -> None:
             assert response.fields["sec-websocket-version"] == "13"
 
 
-def test_who_may_connect_from_a_page() -> None:
+def test_who_may_connect_from_a_page():
     for origins, origin, status in [
         (None, "http://a", 101),
         (["http://b"], "http://b", 101),
@@ -153,9 +152,9 @@ def test_who_may_connect_from_a_page() -> None:
             assert client.status == status
 
 
-def test_subprotocols() -> None:
+def test_subprotocols():
     @application(subprotocols=["b", "a"])
-    def app(ws: WebSocket) -> None:
+    def app(ws):
         assert ws.subprotocol == "b"
 
     with serving(app) as server:
@@ -166,7 +165,7 @@ def test_subprotocols() -> None:
         client.sock.close()
 
 
-def test_frames_sent_with_the_handshake_are_not_lost() -> None:
+def test_frames_sent_with_the_handshake_are_not_lost():
     with serving(application(echo)) as server:
         client = Client(server, early=frame(TEXT, b"early"))
         assert client.receive() == (TEXT, b"early")
@@ -177,7 +176,7 @@ def test_frames_sent_with_the_handshake_are_not_lost() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 1 << 20])
-def test_sizes(size: int) -> None:
+def test_sizes(size):
     with talking() as client:
         client.send(frame(BINARY, b"x" * size))
         assert client.receive() == (BINARY, b"x" * size)
@@ -185,10 +184,10 @@ def test_sizes(size: int) -> None:
         assert client.receive() == (TEXT, b"y" * size)
 
 
-def test_text_and_binary() -> None:
-    seen: list[Any] = []
+def test_text_and_binary():
+    seen = []
 
-    def handler(ws: WebSocket) -> None:
+    def handler(ws):
         seen.append(ws.receive())
         seen.append(ws.receive())
         ws.send(bytearray(b"array"))
@@ -202,7 +201,7 @@ def test_text_and_binary() -> None:
     assert seen == ["ä€𝄞", b"\xff"]
 
 
-def test_fragments_with_control_frames_between() -> None:
+def test_fragments_with_control_frames_between():
     euro = "€".encode()
     with talking() as client:
         client.send(frame(TEXT, euro[:1], fin=False), frame(PING, b"now"), frame(0, euro[1:2], fin=False))
@@ -211,7 +210,7 @@ def test_fragments_with_control_frames_between() -> None:
         assert client.receive() == (TEXT, euro)
 
 
-def test_bytes_one_by_one() -> None:
+def test_bytes_one_by_one():
     with talking() as client:
         for byte in frame(TEXT, b"hello") + frame(PING, b"p"):
             client.send(bytes([byte]))
@@ -238,7 +237,7 @@ TEXTS = [
 ]
 
 
-def test_characters_at_the_edges() -> None:
+def test_characters_at_the_edges():
     """Whole, and cut at each byte: in fragments of a message, and in what the system delivers."""
     with talking() as client:
         for text in TEXTS:
@@ -254,7 +253,7 @@ def test_characters_at_the_edges() -> None:
         assert client.receive() == (TEXT, "".join(TEXTS).encode())
 
 
-def test_pings_are_answered_in_order_with_what_they_bring() -> None:
+def test_pings_are_answered_in_order_with_what_they_bring():
     payloads = [b"", b"a", bytes(range(125)), b"\xff\xfe", *(b"%d" % i for i in range(10))]
     with talking() as client:
         client.send(*(frame(PING, payload) for payload in payloads), frame(PONG, b"unasked"), frame(TEXT, b"end"))
@@ -262,7 +261,7 @@ def test_pings_are_answered_in_order_with_what_they_bring() -> None:
         assert client.receive() == (TEXT, b"end")
 
 
-def test_nothing_is_answered_after_the_close() -> None:
+def test_nothing_is_answered_after_the_close():
     with talking() as client:
         client.send(frame(CLOSE, b"\x03\xe8" + b"r" * 123), frame(PING, b"late"), frame(TEXT, b"late"), frame(CLOSE))
         assert client.closed() == 1000
@@ -328,8 +327,8 @@ NO_UTF8 = [
         pytest.param(1008, [frame(TEXT, b"a", fin=False), *[frame(0, fin=False)] * 20], id="many fragments"),
     ],
 )
-def test_the_server_closes(code: int, frames: list[bytes]) -> None:
-    got: list[Any] = []
+def test_the_server_closes(code, frames):
+    got = []
     with recorded_errors() as errors, talking(got.extend, max_message=1000, max_fragments=10) as client:
         client.send(*frames)
         assert client.closed() == code
@@ -338,10 +337,10 @@ def test_the_server_closes(code: int, frames: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("code", [*range(1000, 1004), *range(1007, 1014), 3000, 3999, 4000, 4999])
-def test_the_client_closes(code: int) -> None:
-    ended: list[Closed | None] = []
+def test_the_client_closes(code):
+    ended = []
 
-    def handler(ws: WebSocket) -> None:
+    def handler(ws):
         for _ in ws:
             raise AssertionError
         ended.append(ws.closed)
@@ -355,16 +354,16 @@ def test_the_client_closes(code: int) -> None:
     assert [(closed.code, closed.reason) for closed in ended if closed] == [(code, "why")]
 
 
-def test_a_close_without_code() -> None:
+def test_a_close_without_code():
     with talking() as client:
         client.send(frame(CLOSE))
         assert client.closed() == 1005
 
 
-def test_a_connection_that_breaks() -> None:
-    ended: list[int] = []
+def test_a_connection_that_breaks():
+    ended = []
 
-    def handler(ws: WebSocket) -> None:
+    def handler(ws):
         with pytest.raises(Closed) as caught:
             ws.receive()
         ended.append(caught.value.code)
@@ -376,8 +375,8 @@ def test_a_connection_that_breaks() -> None:
 
 
 @pytest.mark.parametrize("polite", [True, False])
-def test_the_server_says_goodbye(polite: bool) -> None:
-    def handler(ws: WebSocket) -> None:
+def test_the_server_says_goodbye(polite):
+    def handler(ws):
         ws.close(4000, "enough")
         ws.close()
 
@@ -388,8 +387,8 @@ def test_the_server_says_goodbye(polite: bool) -> None:
         assert client.file.read() == b""
 
 
-def test_a_handler_that_fails() -> None:
-    def handler(ws: WebSocket) -> None:
+def test_a_handler_that_fails():
+    def handler(ws):
         raise KeyError("a bug")
 
     with recorded_errors() as errors, talking(handler) as client:
@@ -405,12 +404,12 @@ def test_a_handler_that_fails() -> None:
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 
 
-def deflated(data: bytes) -> bytes:
+def deflated(data):
     made = zlib.compressobj(wbits=-15)
     return (made.compress(data) + made.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-def test_compression() -> None:
+def test_compression():
     with talking(more=DEFLATE) as client:
         assert client.fields["sec-websocket-extensions"].startswith("permessage-deflate")
         client.send(frame(TEXT, deflated(b"hello" * 100), reserved=4))
@@ -420,7 +419,7 @@ def test_compression() -> None:
         assert len(payload) < 100
 
 
-def test_compressed_messages_of_all_kinds() -> None:
+def test_compressed_messages_of_all_kinds():
     """In fragments, empty, not compressed at all, and referring to the one before."""
     with talking(more=DEFLATE) as client:
         data = deflated(b"hello" * 100)
@@ -454,8 +453,8 @@ def test_compressed_messages_of_all_kinds() -> None:
         pytest.param(1009, [frame(TEXT, deflated(b"a" * 1001), reserved=4)], id="too large within"),
     ],
 )
-def test_what_must_not_be_compressed(code: int, frames: list[bytes]) -> None:
-    got: list[Any] = []
+def test_what_must_not_be_compressed(code, frames):
+    got = []
     with talking(got.extend, more=DEFLATE, max_message=1000) as client:
         client.send(*frames)
         assert client.closed() == code
@@ -480,7 +479,7 @@ def test_what_must_not_be_compressed(code: int, frames: list[bytes]) -> None:
         ("permessage-deflate; what, permessage-deflate; client_max_window_bits", set()),
     ],
 )
-def test_negotiation(offer: str, agreed: set[str] | None) -> None:
+def test_negotiation(offer, agreed):
     """RFC 7692 section 7.1: an offer that is not understood is declined."""
     with talking(more=f"Sec-WebSocket-Extensions: {offer}\r\n") as client:
         answer = client.fields.get("sec-websocket-extensions")
@@ -498,16 +497,16 @@ def test_negotiation(offer: str, agreed: set[str] | None) -> None:
                 assert zlib.decompressobj(wbits=-15).decompress(payload + b"\0\0\xff\xff") == b"hello" * 100
 
 
-def test_compression_can_be_off() -> None:
+def test_compression_can_be_off():
     with talking(more=DEFLATE, compress=False) as client:
         assert "sec-websocket-extensions" not in client.fields
 
 
-def test_a_bomb_is_closed_before_it_goes_off() -> None:
-    largest: list[int] = []
+def test_a_bomb_is_closed_before_it_goes_off():
+    largest = []
     handle = WebSocket._handle
 
-    def watched(self: WebSocket, event: Any) -> None:
+    def watched(self, event):
         handle(self, event)
         largest.append(self._size)
 
@@ -522,10 +521,10 @@ def test_a_bomb_is_closed_before_it_goes_off() -> None:
 # ---------------------------------------------------------------- waiting
 
 
-def test_pings_find_out_who_is_gone() -> None:
-    ended: list[Closed] = []
+def test_pings_find_out_who_is_gone():
+    ended = []
 
-    def handler(ws: WebSocket) -> None:
+    def handler(ws):
         with pytest.raises(Closed) as caught:
             ws.receive()
         ended.append(caught.value)
@@ -539,8 +538,8 @@ def test_pings_find_out_who_is_gone() -> None:
     assert ended[0].code == 1006
 
 
-def test_a_receive_with_a_timeout() -> None:
-    def handler(ws: WebSocket) -> None:
+def test_a_receive_with_a_timeout():
+    def handler(ws):
         with pytest.raises(TimeoutError):
             ws.receive(timeout=0.05)
         ws.send(ws.receive(timeout=PATIENCE))
@@ -551,10 +550,10 @@ def test_a_receive_with_a_timeout() -> None:
         assert client.receive() == (TEXT, b"now")
 
 
-def test_many_greenlets_send() -> None:
+def test_many_greenlets_send():
     """Frames do not get mixed up, though each is larger than what the system buffers."""
 
-    def handler(ws: WebSocket) -> None:
+    def handler(ws):
         weald.joinall([weald.spawn(ws.send, bytes([65 + i]) * 900_000) for i in range(10)], raise_error=True)
 
     with talking(handler) as client:
@@ -565,8 +564,8 @@ def test_many_greenlets_send() -> None:
 # ---------------------------------------------------------------- in applications
 
 
-def test_from_a_wsgi_application_behind_middleware() -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+def test_from_a_wsgi_application_behind_middleware():
+    def app(environ, start_response):
         if environ["PATH_INFO"] == "/chat":
             with websocket.accept(environ) as ws:
                 echo(ws)
@@ -585,7 +584,7 @@ def test_from_a_wsgi_application_behind_middleware() -> None:
     assert '"GET /chat HTTP/1.1" 101' in log.getvalue()
 
 
-def test_an_independent_client() -> None:
+def test_an_independent_client():
     run_patched(
         """
         import weald
@@ -625,11 +624,11 @@ def test_an_independent_client() -> None:
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_a_server_that_ends_says_so(answers: bool) -> None:
+def test_a_server_that_ends_says_so(answers):
     """1001, RFC 6455 section 7.4.1; who does not answer is cut off, long before the server's patience ends."""
     ended = []
 
-    def handler(ws: WebSocket) -> None:
+    def handler(ws):
         ended.extend(ws)
         assert ws.closed is not None
         ended.append(ws.closed.code)
@@ -647,7 +646,7 @@ def test_a_server_that_ends_says_so(answers: bool) -> None:
     assert ended == ["last words", 1001]
 
 
-def test_a_server_that_stops_says_so() -> None:
+def test_a_server_that_stops_says_so():
     with serving(application(echo)) as server:
         client = Client(server)
         stopping = weald.spawn(server.stop, 20)
@@ -667,11 +666,11 @@ def test_a_server_that_stops_says_so() -> None:
         ("http", "[::1]:8000", "http://[::1]:8000", True),
     ],
 )
-def test_whose_page_is_our_own(scheme: str, host: str, origin: str, own: bool) -> None:
+def test_whose_page_is_our_own(scheme, host, origin, own):
     assert websocket._is_own(origin, {"wsgi.url_scheme": scheme, "HTTP_HOST": host}) is own
 
 
-def test_a_426_says_that_the_connection_may_change() -> None:
+def test_a_426_says_that_the_connection_may_change():
     with serving(application(echo)) as server, closing(connect(server)) as sock, sock.makefile("rb") as file:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + LAST)
         first, last = Response(file), Response(file)
@@ -679,7 +678,7 @@ def test_a_426_says_that_the_connection_may_change() -> None:
     assert last.status == 426
 
 
-def compressed(size: int, count: int) -> bytes:
+def compressed(size, count):
     """`count` messages of `size` zeros."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     frames = []
@@ -689,10 +688,10 @@ def compressed(size: int, count: int) -> bytes:
     return b"".join(frames)
 
 
-def test_what_one_recv_brings_is_not_unpacked_at_once() -> None:
-    seen: list[tuple[int, int]] = []
+def test_what_one_recv_brings_is_not_unpacked_at_once():
+    seen = []
 
-    def handler(ws: WebSocket) -> None:
+    def handler(ws):
         for message in ws:
             seen.append((len(message), sum(map(len, ws._messages))))
             if len(seen) == 60:
@@ -707,14 +706,14 @@ def test_what_one_recv_brings_is_not_unpacked_at_once() -> None:
     assert max(waiting for _, waiting in seen) <= 1 << 21
 
 
-def test_messages_are_dropped_while_this_side_closes() -> None:
-    waiting: list[int] = []
+def test_messages_are_dropped_while_this_side_closes():
+    waiting = []
 
     class Watched(list[Any]):
-        def append(self, message: Any) -> None:
+        def append(self, message):
             waiting.append(len(message))
 
-    def handler(ws: WebSocket) -> None:
+    def handler(ws):
         ws.receive()
         ws._messages = Watched()  # type: ignore[assignment]
         ws.close()
@@ -727,10 +726,10 @@ def test_messages_are_dropped_while_this_side_closes() -> None:
     assert waiting == []
 
 
-def test_a_message_in_single_bytes_is_gathered_in_one_buffer() -> None:
-    got: list[Any] = []
+def test_a_message_in_single_bytes_is_gathered_in_one_buffer():
+    got = []
 
-    def handler(ws: WebSocket) -> None:
+    def handler(ws):
         got.append(ws.receive())
         got.append(ws.receive())
 
@@ -743,10 +742,10 @@ def test_a_message_in_single_bytes_is_gathered_in_one_buffer() -> None:
     assert got == [b"x" * 300, "x" * 300]
 
 
-def test_a_client_that_has_left_is_nobodys_error() -> None:
+def test_a_client_that_has_left_is_nobodys_error():
     left = weald.event.Event()
 
-    def handler(ws: WebSocket) -> None:
+    def handler(ws):
         assert left.wait(PATIENCE)
         while True:
             ws.send("x" * 10000)

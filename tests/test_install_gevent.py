@@ -17,26 +17,26 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 class Environment:
     """A virtual environment that finds weald and what it needs, and has neither pip nor gevent."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=300)
         self.python = folder / "bin" / "python"
         self.site = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
         (self.site / "weald.pth").write_text(f"{SOURCE}\n{sysconfig.get_path('purelib')}\n")
 
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments):
         return subprocess.run([str(self.python), *arguments], capture_output=True, text=True, timeout=300)
 
-    def weald(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def weald(self, *arguments):
         return self.run("-m", "weald", *arguments)
 
-    def pip(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def pip(self, *arguments):
         command = [*PIP, "--python", str(self.python), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
-    def names(self) -> list[str]:
+    def names(self):
         return sorted(path.name for path in self.site.iterdir() if path.name.startswith("gevent"))
 
-    def add_foreign(self, version: str | None) -> None:
+    def add_foreign(self, version):
         """A gevent that is not weald's; without a version, one that pip knows nothing of."""
         (self.site / "gevent").mkdir()
         (self.site / "gevent" / "__init__.py").write_text("real = True\n")

@@ -10,10 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers import PATIENCE
@@ -37,16 +34,16 @@ VERSION = %d
 
 
 class Gunicorn:
-    def __init__(self, process: Any, port: int, log: Path) -> None:
+    def __init__(self, process, port, log):
         self.process, self.port, self.log = process, port, log
 
-    def get(self, path: str = "/", **headers: str) -> str:
+    def get(self, path="/", **headers):
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
         with urllib.request.urlopen(request, timeout=PATIENCE) as response:
-            body: bytes = response.read()
+            body = response.read()
         return body.decode()
 
-    def wait_for(self, pattern: str, count: int = 1) -> None:
+    def wait_for(self, pattern, count=1):
         deadline = time.monotonic() + PATIENCE
         while len(re.findall(pattern, self.log.read_text())) < count:
             assert time.monotonic() < deadline, self.log.read_text()
@@ -54,7 +51,7 @@ class Gunicorn:
 
 
 @contextmanager
-def gunicorn(folder: Path, *arguments: str, worker: str = "weald.integrations.gunicorn.Worker") -> Iterator[Gunicorn]:
+def gunicorn(folder, *arguments, worker="weald.integrations.gunicorn.Worker"):
     (folder / "site_app.py").write_text(APP % 1)
     log = folder / "log"
     with socket.create_server(("127.0.0.1", 0)) as listener, log.open("w") as file:
@@ -82,7 +79,7 @@ def gunicorn(folder: Path, *arguments: str, worker: str = "weald.integrations.gu
             process.wait(PATIENCE)
 
 
-def test_it_serves_and_logs(tmp_path: Path) -> None:
+def test_it_serves_and_logs(tmp_path):
     with gunicorn(tmp_path, "--workers", "2", "--access-logfile", "-") as running:
         assert running.get().split()[0] == "1"
         assert running.get(**{"X-Forwarded-Proto": "https"}).split()[2] == "https"
@@ -114,14 +111,14 @@ monkey.patch_all = told_to_stop
 """
 
 
-def test_a_worker_that_is_told_to_stop_while_it_begins_does(tmp_path: Path) -> None:
+def test_a_worker_that_is_told_to_stop_while_it_begins_does(tmp_path):
     (tmp_path / "worker.py").write_text(TOLD_TO_STOP)
     with gunicorn(tmp_path, worker="worker.Worker") as running:
         running.wait_for("Worker exiting")
         assert running.get()
 
 
-def test_limits_and_an_untrusted_client(tmp_path: Path) -> None:
+def test_limits_and_an_untrusted_client(tmp_path):
     options = ("--limit-request-line", "100", "--forwarded-allow-ips", "192.0.2.1")
     with gunicorn(tmp_path, *options) as running:
         assert running.get(**{"X-Forwarded-Proto": "https"}).split()[2] == "http"
@@ -129,11 +126,11 @@ def test_limits_and_an_untrusted_client(tmp_path: Path) -> None:
             running.get("/" + "a" * 200)
 
 
-def environ_of(running: Gunicorn, path: str = "/environ", **headers: str) -> Any:
+def environ_of(running, path="/environ", **headers):
     return ast.literal_eval(running.get(path, **headers))
 
 
-def test_what_the_proxy_in_front_says(tmp_path: Path) -> None:
+def test_what_the_proxy_in_front_says(tmp_path):
     with gunicorn(tmp_path, "--forwarded-allow-ips", "127.0.0.0/8") as running:
         plain = {"SCRIPT_NAME": "", "PATH_INFO": "/environ", "wsgi.url_scheme": "http"}
         assert environ_of(running) == plain
@@ -148,13 +145,13 @@ def test_what_the_proxy_in_front_says(tmp_path: Path) -> None:
         running.wait_for("contradict each other about the scheme")
 
 
-def test_nobody_else_says_it(tmp_path: Path) -> None:
+def test_nobody_else_says_it(tmp_path):
     with gunicorn(tmp_path, "--forwarded-allow-ips", "192.0.2.0/24") as running:
         found = environ_of(running, SCRIPT_NAME="/app", PATH_INFO="/x", **{"X-Forwarded-Proto": "https"})
         assert found == {"SCRIPT_NAME": "", "PATH_INFO": "/environ", "wsgi.url_scheme": "http"}
 
 
-def test_the_script_name_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_script_name_of_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("SCRIPT_NAME", "/app")
     with gunicorn(tmp_path) as running:
         found = environ_of(running, "/app/environ")
@@ -163,7 +160,7 @@ def test_the_script_name_of_the_environment(tmp_path: Path, monkeypatch: pytest.
             running.get("/environ")
 
 
-def test_the_size_of_a_field(tmp_path: Path) -> None:
+def test_the_size_of_a_field(tmp_path):
     with gunicorn(tmp_path, "--limit-request-field_size", "100") as running:
         assert running.get(**{"X-A": "a" * 90})
         with pytest.raises(urllib.error.HTTPError, match="431"):
@@ -179,7 +176,7 @@ def test_the_size_of_a_field(tmp_path: Path) -> None:
         ("header_map", ["--header-map", "dangerous"]),
     ],
 )
-def test_a_setting_that_is_not_followed_is_refused(name: str, arguments: list[str], tmp_path: Path) -> None:
+def test_a_setting_that_is_not_followed_is_refused(name, arguments, tmp_path):
     (tmp_path / "site_app.py").write_text(APP % 1)
     done = subprocess.run(
         [
@@ -195,7 +192,7 @@ def test_a_setting_that_is_not_followed_is_refused(name: str, arguments: list[st
     assert f"weald's worker does not follow {name} = " in done.stderr
 
 
-def test_a_reload_under_load_fails_no_request(tmp_path: Path) -> None:
+def test_a_reload_under_load_fails_no_request(tmp_path):
     with gunicorn(tmp_path, "--workers", "2") as running:
         load = Load(running.port)
         load.wait_for(50)
@@ -205,7 +202,7 @@ def test_a_reload_under_load_fails_no_request(tmp_path: Path) -> None:
         load.end()
 
 
-def test_workers_are_replaced_after_max_requests(tmp_path: Path) -> None:
+def test_workers_are_replaced_after_max_requests(tmp_path):
     with gunicorn(tmp_path, "--workers", "1", "--max-requests", "30") as running:
         load = Load(running.port, threads=2)
         running.wait_for("Autorestarting worker", 2)

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.skipif(sys.version_info < (3, 14), reason="concurrent.i
 
 
 @pytest.mark.parametrize("before", ["", "import concurrent.interpreters, concurrent.futures.interpreter"])
-def test_others_run_while_an_interpreter_does(before: str) -> None:
+def test_others_run_while_an_interpreter_does(before):
     out = run_patched(
         """
         import os, threading, weald
@@ -40,7 +40,7 @@ def test_others_run_while_an_interpreter_does(before: str) -> None:
     assert out.splitlines() == ["None", "None", "None", "item", "ZeroDivisionError"]
 
 
-def test_a_pool_of_interpreters() -> None:
+def test_a_pool_of_interpreters():
     """Its calls run beside each other: each waits for the one before it."""
     out = run_patched(
         """

@@ -2,7 +2,6 @@
 
 import gc
 import weakref
-from typing import Any
 
 import pytest
 from helpers import run_patched
@@ -99,20 +98,20 @@ def test_objects_that_die_with_the_interpreter():
 
 
 @pytest.mark.parametrize("spawn", [weald.spawn, weald.spawn_raw])
-def test_finalizers_of_values_may_wait(spawn: Any, virtual: Any) -> None:
+def test_finalizers_of_values_may_wait(spawn, virtual):
     """They run when the greenlet has ended, where others run meanwhile, and find the values of nobody else."""
 
     class Finalized:
-        def __del__(self) -> None:
+        def __del__(self):
             order.append("begins")
             weald.sleep(1)
             order.append("ends")
 
-    order: list[str] = []
+    order = []
     mine = local()
     mine.value = "main"
 
-    def work() -> None:
+    def work():
         mine.value = Finalized()
 
     for _ in range(2):
@@ -123,7 +122,7 @@ def test_finalizers_of_values_may_wait(spawn: Any, virtual: Any) -> None:
     assert order == ["begins", "begins", "ends", "ends"]
 
 
-def test_finalizers_of_a_patched_threads_values_may_wait() -> None:
+def test_finalizers_of_a_patched_threads_values_may_wait():
     out = run_patched(
         """
         import threading, time

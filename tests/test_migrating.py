@@ -10,7 +10,7 @@ from weald.compat.__main__ import EVENTLET
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "migrating.md").read_text()
 
 
-def rows(heading: str) -> list[list[str]]:
+def rows(heading):
     """The cells of the table under `heading`."""
     part = TEXT.split(f"{heading}\n", 1)[1].split("\n#", 1)[0]
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in part.splitlines() if line.startswith("| `")]

@@ -10,7 +10,6 @@ The runs are the same each time; WEALD_MODELS=20000 makes that many of each mach
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 import weald
-from weald import Greenlet, Timeout, _core
+from weald import Timeout, _core
 from weald.event import AsyncResult, Event
 from weald.lock import BoundedSemaphore, Condition, Lock, RLock, Semaphore
 from weald.queue import Channel, Empty, Full, LifoQueue, PriorityQueue, Queue, SimpleQueue
@@ -37,28 +36,28 @@ ANYBODY = st.integers(0, 19)
 class Machine(RuleBasedStateMachine):
     """The workers, what may befall them, and turns."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         weald.get_hub().destroy()
         _core.set_loop_factory("virtual")
         self.hub = weald.get_hub()
-        self.errors: list[Any] = []
+        self.errors = []
         self.hub.handle_error = lambda *args: self.errors.append(args)  # type: ignore[method-assign]
-        self.workers: list[Greenlet] = []
+        self.workers = []
         self.tickets = itertools.count(1)
-        self.running: int | None = None  # the ticket of the worker that has begun to wait, until anybody else runs
-        self.served: list[int] = []  # tickets of those that parked and got what they waited for, in that order
+        self.running = None  # the ticket of the worker that has begun to wait, until anybody else runs
+        self.served = []  # tickets of those that parked and got what they waited for, in that order
 
-    def spawn(self, function: Callable[..., Any], *args: Any) -> None:
+    def spawn(self, function, *args):
         self.workers.append(weald.spawn(function, *args))
 
     @property
-    def alive(self) -> list[Greenlet]:
+    def alive(self):
         self.workers = [worker for worker in self.workers if not worker.ready()]
         return self.workers
 
     @contextmanager
-    def waiting(self, whom: set[int], timeout: float | None, style: str) -> Iterator[tuple[int, float | None]]:
+    def waiting(self, whom, timeout, style):
         """A worker waits: its ticket, which is in `whom` meanwhile, and the timeout to pass on."""
         ticket = next(self.tickets)
         whom.add(ticket)
@@ -72,12 +71,12 @@ class Machine(RuleBasedStateMachine):
         finally:
             whom.discard(ticket)
 
-    def was_served(self, ticket: int) -> None:
+    def was_served(self, ticket):
         if self.running != ticket:
             self.served.append(ticket)
         self.running = None
 
-    def settle(self) -> None:
+    def settle(self):
         """Let those run who are ready, until nobody is.  Takes no time."""
         for _ in range(2 * len(self.workers) + 10):
             self.running = None
@@ -85,11 +84,11 @@ class Machine(RuleBasedStateMachine):
         assert not self.errors, self.errors
         self.running = None
 
-    def check(self) -> None:
+    def check(self):
         """What must hold while nobody is ready."""
         assert self.served == sorted(self.served), "somebody overtook somebody who waited"
 
-    def free_everybody(self) -> None:
+    def free_everybody(self):
         """Bring what they wait for, if they do."""
         raise NotImplementedError
 
@@ -97,7 +96,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.alive)
     @rule(victim=ANYBODY, how=st.sampled_from(["kill", "throw", "last"]))
-    def kill(self, victim: int, how: str) -> None:
+    def kill(self, victim, how):
         self.running = None
         worker = self.alive[-1 if how == "last" else victim % len(self.alive)]
         if how == "throw":
@@ -106,23 +105,23 @@ class Machine(RuleBasedStateMachine):
             worker.kill(block=False)
 
     @rule()
-    def turn(self) -> None:
+    def turn(self):
         self.running = None
         weald.sleep(0)
 
     @rule()
-    def rest(self) -> None:
+    def rest(self):
         self.settle()
         self.check()
 
     @rule(seconds=st.sampled_from([1, 2, 5]))
-    def pass_time(self, seconds: int) -> None:
+    def pass_time(self, seconds):
         self.running = None
         weald.sleep(seconds)
         self.settle()
         self.check()
 
-    def teardown(self) -> None:
+    def teardown(self):
         try:
             if hasattr(self, "subject"):
                 self.settle()
@@ -148,16 +147,16 @@ class SemaphoreMachine(Machine):
     bounded = False
 
     @initialize(permits=st.integers(0, 3))
-    def make(self, permits: int) -> None:
+    def make(self, permits):
         self.subject = Semaphore(permits)
         self.permits = permits
-        self.acquiring: set[int] = set()
-        self.watching: set[int] = set()
-        self.holding: set[int] = set()
+        self.acquiring = set()
+        self.watching = set()
+        self.holding = set()
 
     @rule(timeout=TIMEOUTS, style=STYLES, seconds=st.sampled_from([0, 1, 50]))
-    def acquire(self, timeout: float | None, style: str, seconds: float) -> None:
-        def work() -> None:
+    def acquire(self, timeout, style, seconds):
+        def work():
             got = False
             with self.waiting(self.acquiring, timeout, style) as (ticket, argument):
                 got = self.subject.acquire(timeout=argument)
@@ -167,7 +166,7 @@ class SemaphoreMachine(Machine):
 
         self.spawn(work)
 
-    def hold(self, ticket: int, seconds: float) -> None:
+    def hold(self, ticket, seconds):
         assert self.subject.counter >= 0, "a permit was given that is owed"
         self.holding.add(ticket)
         try:
@@ -177,16 +176,16 @@ class SemaphoreMachine(Machine):
             self.subject.release()
 
     @rule(seconds=st.sampled_from([0, 1]))
-    def try_to_acquire(self, seconds: float) -> None:
-        def work() -> None:
+    def try_to_acquire(self, seconds):
+        def work():
             if self.subject.acquire(blocking=False):
                 self.hold(next(self.tickets), seconds)
 
         self.spawn(work)
 
     @rule(timeout=TIMEOUTS, style=STYLES)
-    def wait(self, timeout: float | None, style: str) -> None:
-        def work() -> None:
+    def wait(self, timeout, style):
+        def work():
             with self.waiting(self.watching, timeout, style) as (_, argument):
                 self.subject.wait(argument)
 
@@ -194,27 +193,27 @@ class SemaphoreMachine(Machine):
 
     @precondition(lambda self: not self.bounded)
     @rule(count=st.integers(1, 3))
-    def release(self, count: int) -> None:
+    def release(self, count):
         self.running = None
         self.permits += count
         self.subject.release(count)
 
     @precondition(lambda self: not self.bounded)
     @rule(count=st.integers(1, 2))
-    def shrink(self, count: int) -> None:
+    def shrink(self, count):
         """As pools do it."""
         self.settle()  # a permit may be on its way to somebody, who has it then nevertheless
         self.permits -= count
         self.subject.counter -= count
 
-    def check(self) -> None:
+    def check(self):
         super().check()
         semaphore = self.subject
         assert semaphore.counter == self.permits - len(self.holding)
         assert semaphore.statistics()["waiting"] == len(self.acquiring) + len(self.watching)
         assert semaphore.counter <= 0 or not (self.acquiring or self.watching)
 
-    def free_everybody(self) -> None:
+    def free_everybody(self):
         self.release(max(1, -self.subject.counter))
 
 
@@ -222,16 +221,16 @@ class BoundedSemaphoreMachine(SemaphoreMachine):
     bounded = True
 
     @initialize(permits=st.integers(1, 3))
-    def make(self, permits: int) -> None:
+    def make(self, permits):
         super().make(permits)
         self.subject = BoundedSemaphore(permits)
 
     @rule(count=st.integers(1, 3))
-    def release_too_many(self, count: int) -> None:
+    def release_too_many(self, count):
         with pytest.raises(ValueError):
             self.subject.release(self.permits - self.subject.counter + count)
 
-    def free_everybody(self) -> None:
+    def free_everybody(self):
         pass  # whoever holds one gives it back in time
 
 
@@ -240,14 +239,14 @@ class BoundedSemaphoreMachine(SemaphoreMachine):
 
 class LockMachine(Machine):
     @initialize(make=st.sampled_from([Lock, RLock]))
-    def make(self, make: Any) -> None:
+    def make(self, make):
         self.subject = make()
-        self.acquiring: set[int] = set()
-        self.inside: set[int] = set()
+        self.acquiring = set()
+        self.inside = set()
 
     @rule(timeout=TIMEOUTS, style=STYLES, depth=st.integers(1, 3), seconds=st.sampled_from([0, 1, 7]))
-    def acquire(self, timeout: float | None, style: str, depth: int, seconds: float) -> None:
-        def work() -> None:
+    def acquire(self, timeout, style, depth, seconds):
+        def work():
             got = False
             with self.waiting(self.acquiring, timeout, style) as (ticket, argument):
                 got = self.subject.acquire(timeout=-1 if argument is None else argument)
@@ -260,7 +259,7 @@ class LockMachine(Machine):
 
         self.spawn(work)
 
-    def use(self, ticket: int, depth: int, seconds: float) -> None:
+    def use(self, ticket, depth, seconds):
         """With the lock held `depth` times."""
         if depth > 1:
             with self.subject:
@@ -275,8 +274,8 @@ class LockMachine(Machine):
             self.inside.discard(ticket)
 
     @rule()
-    def try_to_acquire(self) -> None:
-        def work() -> None:
+    def try_to_acquire(self):
+        def work():
             if self.subject.acquire(blocking=False):
                 try:
                     self.use(0, 1, 1)
@@ -286,20 +285,20 @@ class LockMachine(Machine):
         self.spawn(work)
 
     @rule()
-    def release_what_is_not_ours(self) -> None:
+    def release_what_is_not_ours(self):
         if isinstance(self.subject, RLock) or not self.subject.locked():
             with pytest.raises(RuntimeError):
                 self.subject.release()
 
-    def check(self) -> None:
+    def check(self):
         super().check()
         assert self.subject.statistics()["waiting"] == len(self.acquiring)
         assert self.subject.locked() or not self.acquiring
 
-    def free_everybody(self) -> None:
+    def free_everybody(self):
         pass  # whoever holds it lets go in time
 
-    def teardown(self) -> None:
+    def teardown(self):
         super().teardown()
         assert not hasattr(self, "subject") or not self.subject.locked()
 
@@ -311,15 +310,15 @@ class ConditionMachine(Machine):
     """Notifications wake as many as there are, in order, and pass from who dies to who still waits."""
 
     @initialize(make=st.sampled_from([Lock, RLock, Semaphore, lambda: None]))
-    def make(self, make: Any) -> None:
+    def make(self, make):
         self.subject = Condition(make())
-        self.asleep: set[int] = set()
-        self.inside: set[int] = set()
+        self.asleep = set()
+        self.inside = set()
         self.notified = 0
         self.died = 0
 
     @contextmanager
-    def locked(self, ticket: int) -> Iterator[None]:
+    def locked(self, ticket):
         """The lock is held by us alone, whatever happens in the body; fails if it is not when that ends."""
         with self.subject:
             self.enter(ticket)
@@ -328,13 +327,13 @@ class ConditionMachine(Machine):
             finally:
                 self.inside.discard(ticket)
 
-    def enter(self, ticket: int) -> None:
+    def enter(self, ticket):
         assert not self.inside, "two hold the lock"
         self.inside.add(ticket)
 
     @rule(count=st.integers(1, 3), timeout=TIMEOUTS, style=STYLES)
-    def wait(self, count: int, timeout: float | None, style: str) -> None:
-        def work() -> None:
+    def wait(self, count, timeout, style):
+        def work():
             own = -next(self.tickets)
             with self.locked(own), self.waiting(self.asleep, timeout, style) as (ticket, argument):
                 self.inside.discard(own)
@@ -359,17 +358,17 @@ class ConditionMachine(Machine):
         kills=st.lists(st.tuples(st.sampled_from(["before", "after", "later"]), ANYBODY), max_size=2),
         seconds=st.sampled_from([0, 1]),
     )
-    def notify(self, count: int, kills: list[tuple[str, int]], seconds: float) -> None:
+    def notify(self, count, kills, seconds):
         """`count`, while some are killed: before it, after it, or when they wait for the lock, which we keep."""
         self.settle()
         asleep, notified, died = len(self.asleep), self.notified, self.died
 
-        def kill_some(when: str) -> None:
+        def kill_some(when):
             for moment, victim in kills:
                 if moment == when and self.alive:
                     self.alive[victim % len(self.alive)].kill(block=False)
 
-        def work() -> None:
+        def work():
             with self.locked(0):
                 kill_some("before")
                 self.subject.notify(count)
@@ -388,7 +387,7 @@ class ConditionMachine(Machine):
         assert min(count, asleep - died - timed_out) <= self.notified - notified <= min(count, asleep)
 
     @rule()
-    def notify_all(self) -> None:
+    def notify_all(self):
         self.settle()
         asleep, notified = len(self.asleep), self.notified
         with self.subject:
@@ -396,13 +395,13 @@ class ConditionMachine(Machine):
         self.settle()
         assert self.notified - notified == asleep and not self.asleep
 
-    def check(self) -> None:
+    def check(self):
         super().check()
         assert self.subject.statistics()["waiting"] == len(self.asleep) and not self.inside
         assert self.subject.acquire(False)
         self.subject.release()
 
-    def free_everybody(self) -> None:
+    def free_everybody(self):
         self.notify_all()
 
 
@@ -413,16 +412,16 @@ class EventMachine(Machine):
     """Whoever waits when it is set is woken, also if it is cleared at once; nobody else is."""
 
     @initialize()
-    def make(self) -> None:
+    def make(self):
         self.subject = Event()
-        self.asleep: set[int] = set()
-        self.entitled: set[int] = set()  # asleep, and it has been set since
-        self.called: list[int] = []
-        self.linked: set[int] = set()
+        self.asleep = set()
+        self.entitled = set()  # asleep, and it has been set since
+        self.called = []
+        self.linked = set()
 
     @rule(timeout=TIMEOUTS)
-    def wait(self, timeout: float | None) -> None:
-        def work() -> None:
+    def wait(self, timeout):
+        def work():
             was_set = self.subject.is_set()
             with self.waiting(self.asleep, timeout, "argument") as (ticket, argument):
                 woken = self.subject.wait(argument)
@@ -434,7 +433,7 @@ class EventMachine(Machine):
         self.spawn(work)
 
     @rule(clear=st.booleans())
-    def set(self, clear: bool) -> None:
+    def set(self, clear):
         self.running = None
         self.entitled |= self.asleep
         self.subject.set()
@@ -443,23 +442,23 @@ class EventMachine(Machine):
             self.subject.clear()
 
     @rule()
-    def clear(self) -> None:
+    def clear(self):
         self.subject.clear()
 
     @rule()
-    def link(self) -> None:
+    def link(self):
         ticket = next(self.tickets)
         if not self.subject.is_set():
             self.linked.add(ticket)
         self.subject.rawlink(lambda event: self.called.append(ticket))
 
-    def check(self) -> None:
+    def check(self):
         super().check()
         assert self.subject.statistics() == {"waiting": len(self.asleep), "links": len(self.linked)}
         assert not (self.asleep & self.entitled) and not (self.subject.is_set() and self.asleep)
         assert self.called == sorted(set(self.called)) and not self.linked & set(self.called)
 
-    def free_everybody(self) -> None:
+    def free_everybody(self):
         self.set(clear=False)
 
 
@@ -467,14 +466,14 @@ class AsyncResultMachine(Machine):
     """Everybody gets the outcome there is when he runs."""
 
     @initialize()
-    def make(self) -> None:
-        self.subject: AsyncResult[int] = AsyncResult()
-        self.asleep: set[int] = set()
-        self.outcomes: list[Any] = []
+    def make(self):
+        self.subject = AsyncResult()
+        self.asleep = set()
+        self.outcomes = []
 
     @rule(timeout=TIMEOUTS, style=STYLES, wait=st.booleans())
-    def get(self, timeout: float | None, style: str, wait: bool) -> None:
-        def work() -> None:
+    def get(self, timeout, style, wait):
+        def work():
             with self.waiting(self.asleep, timeout, style) as (ticket, argument):
                 try:
                     value = self.subject.wait(argument) if wait else self.subject.get(timeout=argument)
@@ -489,7 +488,7 @@ class AsyncResultMachine(Machine):
             if self.subject.ready():
                 self.was_served(ticket)
 
-        def guarded() -> None:
+        def guarded():
             try:
                 work()
             except Timeout:
@@ -498,7 +497,7 @@ class AsyncResultMachine(Machine):
         self.spawn(guarded)
 
     @rule(fails=st.booleans())
-    def set(self, fails: bool) -> None:
+    def set(self, fails):
         self.running = None
         if fails:
             self.outcomes.append(ValueError())
@@ -507,12 +506,12 @@ class AsyncResultMachine(Machine):
             self.outcomes.append(next(self.tickets))
             self.subject.set(self.outcomes[-1])
 
-    def check(self) -> None:
+    def check(self):
         super().check()
         assert self.subject.statistics()["waiting"] == len(self.asleep)
         assert not (self.subject.ready() and self.asleep)
 
-    def free_everybody(self) -> None:
+    def free_everybody(self):
         self.set(fails=False)
 
 
@@ -525,31 +524,31 @@ class QueueMachine(Machine):
     kinds: list[Any] = [SimpleQueue, Queue, LifoQueue, PriorityQueue]
     sizes: list[Any] = [None, None, 1, 2, 3]
 
-    def make_it(self, kind: Any, maxsize: int | None) -> None:
+    def make_it(self, kind, maxsize):
         self.subject = kind(maxsize)
-        self.getting: set[int] = set()
-        self.peeking: set[int] = set()
-        self.joining: set[int] = set()
-        self.putting: set[int] = set()
-        self.put: set[int] = set()
-        self.refused: set[int] = set()
-        self.unsure: set[int] = set()  # killed in `put`: taken by then, or not
-        self.got: dict[int, int] = {}  # item: when
+        self.getting = set()
+        self.peeking = set()
+        self.joining = set()
+        self.putting = set()
+        self.put = set()
+        self.refused = set()
+        self.unsure = set()  # killed in `put`: taken by then, or not
+        self.got = {}  # item: when
         self.undone = 0
         self.deaths = 0  # of getters, since the last check
-        self.inversions: set[tuple[int, int]] = set()
+        self.inversions = set()
 
     @initialize(data=st.data())
-    def make(self, data: Any) -> None:
+    def make(self, data):
         self.make_it(data.draw(st.sampled_from(self.kinds)), data.draw(st.sampled_from(self.sizes)))
 
     @property
-    def in_order(self) -> bool:
+    def in_order(self):
         return not isinstance(self.subject, LifoQueue | PriorityQueue)
 
     @rule(timeout=TIMEOUTS, style=STYLES)
-    def produce(self, timeout: float | None, style: str) -> None:
-        def work() -> None:
+    def produce(self, timeout, style):
+        def work():
             with self.waiting(self.putting, timeout, style) as (item, argument):
                 self.unsure.add(item)
                 try:
@@ -565,8 +564,8 @@ class QueueMachine(Machine):
         self.spawn(work)
 
     @rule(count=st.integers(1, 3), timeout=TIMEOUTS, style=STYLES)
-    def consume(self, count: int, timeout: float | None, style: str) -> None:
-        def work() -> None:
+    def consume(self, count, timeout, style):
+        def work():
             item = None
             try:
                 with self.waiting(self.getting, timeout, style) as (ticket, argument):
@@ -585,15 +584,15 @@ class QueueMachine(Machine):
         for _ in range(count):
             self.spawn(work)
 
-    def took(self, item: int) -> None:
+    def took(self, item):
         assert item not in self.got, "an item was got twice"
         self.got[item] = len(self.got)
         self.undone += 1
 
     @precondition(lambda self: not isinstance(self.subject, Channel))
     @rule(timeout=TIMEOUTS, style=STYLES)
-    def peek(self, timeout: float | None, style: str) -> None:
-        def work() -> None:
+    def peek(self, timeout, style):
+        def work():
             with self.waiting(self.peeking, timeout, style) as (_, argument):
                 try:
                     item = self.subject.peek(timeout=argument)
@@ -605,7 +604,7 @@ class QueueMachine(Machine):
         self.spawn(work)
 
     @rule()
-    def put_now(self) -> None:
+    def put_now(self):
         self.running = None
         item = next(self.tickets)
         try:
@@ -616,14 +615,14 @@ class QueueMachine(Machine):
             self.put.add(item)
 
     @rule()
-    def get_now(self) -> None:
+    def get_now(self):
         self.running = None
         try:
             self.took(self.subject.get_nowait())
         except Empty:
             pass
 
-    def check(self) -> None:
+    def check(self):
         super().check()
         queue = self.subject
         lying, got = list(queue.queue), set(self.got)
@@ -646,11 +645,11 @@ class QueueMachine(Machine):
             self.inversions = inversions
         self.deaths = 0
 
-    def check_room(self, lying: list[int]) -> None:
+    def check_room(self, lying):
         queue = self.subject
         assert not self.putting or (queue.maxsize is not None and len(lying) >= queue.maxsize)
 
-    def free_everybody(self) -> None:
+    def free_everybody(self):
         if self.getting or self.peeking:
             self.put_now()
         elif self.putting:
@@ -658,7 +657,7 @@ class QueueMachine(Machine):
 
     @precondition(lambda self: self.getting)
     @rule(spared=st.lists(ANYBODY, max_size=2), count=st.integers(1, 3), peek=st.booleans())
-    def give_to_the_dying(self, spared: list[int], count: int, peek: bool) -> None:
+    def give_to_the_dying(self, spared, count, peek):
         """The kills come before the wake-ups that the items bring."""
         self.settle()
         self.check()
@@ -673,7 +672,7 @@ class QueueMachine(Machine):
 
     @precondition(lambda self: not isinstance(self.subject, Channel))
     @rule(maxsize=st.sampled_from([None, 1, 2, 4]))
-    def resize(self, maxsize: int | None) -> None:
+    def resize(self, maxsize):
         self.running = None
         self.subject.maxsize = maxsize
 
@@ -684,27 +683,27 @@ class TaskQueueMachine(QueueMachine):
     kinds = [Queue, LifoQueue, PriorityQueue]
 
     @rule(timeout=TIMEOUTS, style=STYLES)
-    def join(self, timeout: float | None, style: str) -> None:
-        def work() -> None:
+    def join(self, timeout, style):
+        def work():
             with self.waiting(self.joining, timeout, style) as (_, argument):
                 self.subject.join(argument)
 
         self.spawn(work)
 
     @rule(count=st.integers(1, 3))
-    def done(self, count: int) -> None:
+    def done(self, count):
         self.running = None
         for _ in range(min(count, self.undone)):
             self.undone -= 1
             self.subject.task_done()
 
-    def check(self) -> None:
+    def check(self):
         super().check()
         unfinished = len(self.subject.queue) + self.undone
         assert self.subject.unfinished_tasks == unfinished
         assert unfinished or not self.joining
 
-    def free_everybody(self) -> None:
+    def free_everybody(self):
         super().free_everybody()
         if not (self.getting or self.peeking):
             self.get_now()
@@ -715,7 +714,7 @@ class ChannelMachine(QueueMachine):
     kinds = [Channel]
     sizes = [1]
 
-    def check_room(self, lying: list[int]) -> None:
+    def check_room(self, lying):
         assert not (self.putting and self.getting)
 
 
@@ -734,5 +733,5 @@ MACHINES = [
 
 @pytest.mark.timeout(0 if RUNS else 120)
 @pytest.mark.parametrize("machine", MACHINES)
-def test_model(machine: type[Machine]) -> None:
+def test_model(machine):
     run_state_machine_as_test(machine, settings=SETTINGS)

@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 from helpers import PATIENCE, python, run_patched
@@ -39,7 +38,7 @@ url = f"http://127.0.0.1:{{server.server_port}}/"
 # ---------------------------------------------------------------- what it is for
 
 
-def test_two_hundred_downloads_at_once() -> None:
+def test_two_hundred_downloads_at_once():
     run_patched(
         GATHERING_SERVER.format(count=200) + "import requests\n"
         "downloads = [weald.spawn(lambda: requests.get(url, timeout=100).text) for _ in range(200)]\n"
@@ -48,7 +47,7 @@ def test_two_hundred_downloads_at_once() -> None:
     )
 
 
-def test_a_program_written_for_threads() -> None:
+def test_a_program_written_for_threads():
     """Threads, a queue, a pool, a server and logging of the standard library alone."""
     out = run_patched(
         """
@@ -86,7 +85,7 @@ def test_a_program_written_for_threads() -> None:
 # ---------------------------------------------------------------- names imported before
 
 
-def test_names_imported_before_become_cooperative() -> None:
+def test_names_imported_before_become_cooperative():
     out = run_patched(
         """
         import weald.select, weald.socket, weald.thread, weald.time
@@ -109,7 +108,7 @@ def test_names_imported_before_become_cooperative() -> None:
     assert out.splitlines() == ["True True True", "True", "True", "['other', b'x']"]
 
 
-def test_sleep_imported_before_lets_others_run() -> None:
+def test_sleep_imported_before_lets_others_run():
     out = run_patched(
         """
         import weald
@@ -126,7 +125,7 @@ def test_sleep_imported_before_lets_others_run() -> None:
     assert out == "fine\n"
 
 
-def test_the_original_socket_class_makes_ours() -> None:
+def test_the_original_socket_class_makes_ours():
     out = run_patched(
         """
         import weald.socket
@@ -204,7 +203,7 @@ sys.exit(grow([]))
 """
 
 
-def test_all_import_orders() -> None:
+def test_all_import_orders():
     """Each in a process of its own, but for orders that differ in imports that have no effect any more."""
     check = textwrap.dedent(USE_THEM).replace('print("fine")', "")
     done = subprocess.run(
@@ -217,18 +216,18 @@ def test_all_import_orders() -> None:
     histories = [json.loads(line) for line in done.stdout.splitlines()]
     loaded = {tuple(history[1:at:2]): history[at] for history in histories for at in range(0, len(history), 2)}
     for order in itertools.permutations(NAMES):
-        imports: tuple[str, ...] = ()
+        imports = ()
         for name in order:
             if name not in loaded[imports]:
                 imports += (name,)
         assert set(loaded[imports]) == set(NAMES), order
 
 
-def test_imports_after() -> None:
+def test_imports_after():
     assert run_patched("    import urllib3, requests" + USE_THEM, stderr="y\n") == "fine\n"
 
 
-def test_contexts_and_sessions_made_before_are_cooperative() -> None:
+def test_contexts_and_sessions_made_before_are_cooperative():
     out = run_patched(
         GATHERING_SERVER.format(count=20)
         + "downloads = [weald.spawn(session.get, url, timeout=100) for _ in range(20)]\n"
@@ -258,7 +257,7 @@ HOLD = """
 """
 
 
-def test_locks_made_before_still_exclude() -> None:
+def test_locks_made_before_still_exclude():
     out = run_patched(
         HOLD
         + """
@@ -298,7 +297,7 @@ def test_locks_made_before_still_exclude() -> None:
     assert out == "1 True\n"
 
 
-def test_rlocks_say_that_they_are_the_threads() -> None:
+def test_rlocks_say_that_they_are_the_threads():
     # trio's loop asserts it, before it runs anything.
     run_patched("""
         import _thread, pickle, threading
@@ -309,7 +308,7 @@ def test_rlocks_say_that_they_are_the_threads() -> None:
     python("from weald.lock import RLock; assert RLock.__module__ == 'weald._core.sync'")
 
 
-def test_locks_that_are_defaults_of_functions() -> None:
+def test_locks_that_are_defaults_of_functions():
     out = run_patched(
         """
         import weald.lock
@@ -330,7 +329,7 @@ def test_locks_that_are_defaults_of_functions() -> None:
     assert out.splitlines() == ["True True True 3", "True False True", "True"]
 
 
-def test_a_lock_that_cannot_be_replaced_everywhere_is_replaced_nowhere() -> None:
+def test_a_lock_that_cannot_be_replaced_everywhere_is_replaced_nowhere():
     out = run_patched(
         """
         del keep
@@ -352,7 +351,7 @@ def test_a_lock_that_cannot_be_replaced_everywhere_is_replaced_nowhere() -> None
     assert out.splitlines() == ["True _thread"] * 3
 
 
-def test_a_native_thread_from_before_and_greenlets_share_a_lock() -> None:
+def test_a_native_thread_from_before_and_greenlets_share_a_lock():
     out = run_patched(
         HOLD
         + """
@@ -381,7 +380,7 @@ def test_a_native_thread_from_before_and_greenlets_share_a_lock() -> None:
     assert out == "400\n"
 
 
-def test_greenlets_log_through_a_handler_made_before() -> None:
+def test_greenlets_log_through_a_handler_made_before():
     out = run_patched(
         """
         import weald
@@ -402,7 +401,7 @@ def test_greenlets_log_through_a_handler_made_before() -> None:
     assert out == "True\n"
 
 
-def test_a_lock_taken_by_a_finalizer_at_exit() -> None:
+def test_a_lock_taken_by_a_finalizer_at_exit():
     """As logging does for a handler that lives as long as its module."""
     run_patched(
         """
@@ -421,7 +420,7 @@ def test_a_lock_taken_by_a_finalizer_at_exit() -> None:
 # ---------------------------------------------------------------- programs of other styles
 
 
-def test_asyncio_runs_patched() -> None:
+def test_asyncio_runs_patched():
     out = run_patched(
         """
         import asyncio, socket, weald
@@ -487,11 +486,11 @@ SUBPROCESS = """
         " stdin=-1, stdout=-1, stderr=-1).communicate(b'x', 100)",
     ],
 )
-def test_others_run_while_a_child_process_does(call: str) -> None:
+def test_others_run_while_a_child_process_does(call):
     run_patched(SUBPROCESS + f"    {call}\n    assert ran")
 
 
-def test_a_child_process_that_takes_too_long() -> None:
+def test_a_child_process_that_takes_too_long():
     run_patched(
         """
         import os, subprocess, sys, time, weald
@@ -519,7 +518,7 @@ def test_a_child_process_that_takes_too_long() -> None:
 # ---------------------------------------------------------------- asking
 
 
-def test_what_is_patched_can_be_asked() -> None:
+def test_what_is_patched_can_be_asked():
     out = run_patched(
         """
         m = weald.monkey
@@ -532,7 +531,7 @@ def test_what_is_patched_can_be_asked() -> None:
     assert out.splitlines() == ["True True False", "True True", "False"]
 
 
-def test_the_modules_in_c_keep_their_originals() -> None:
+def test_the_modules_in_c_keep_their_originals():
     """weald needs them: its resolver and its thread pool call them in native threads."""
     out = run_patched(
         """
@@ -549,7 +548,7 @@ def test_the_modules_in_c_keep_their_originals() -> None:
     assert out.splitlines() == [builtin] * 3 + ["type True", builtin, "127.0.0.1", "True", "True True"]
 
 
-def test_patching_twice_changes_nothing() -> None:
+def test_patching_twice_changes_nothing():
     out = run_patched(
         """
         import socket, threading, weald.socket
@@ -567,7 +566,7 @@ def test_patching_twice_changes_nothing() -> None:
     assert out == "fine\n"
 
 
-def test_parts_can_be_left_out() -> None:
+def test_parts_can_be_left_out():
     out = run_patched(
         """
         import signal, socket, threading, time, weald.resolver
@@ -582,12 +581,12 @@ def test_parts_can_be_left_out() -> None:
 # ---------------------------------------------------------------- python -m weald.monkey
 
 
-def weald_monkey(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def weald_monkey(*arguments):
     command = [sys.executable, "-m", "weald.monkey", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
-def test_a_script_runs_patched(tmp_path: Path) -> None:
+def test_a_script_runs_patched(tmp_path):
     (tmp_path / "beside.py").write_text("NAME = 'beside'\n")
     script = tmp_path / "script.py"
     script.write_text(
@@ -605,13 +604,13 @@ def test_a_script_runs_patched(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["__main__ True ['a', '--b'] beside True", "True False", "late"]
 
 
-def test_a_module_runs_patched() -> None:
+def test_a_module_runs_patched():
     done = weald_monkey("-m", "json.tool", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage" in done.stdout
 
 
-def test_the_programs_exit_status_counts(tmp_path: Path) -> None:
+def test_the_programs_exit_status_counts(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import sys; sys.exit(7)")
     assert weald_monkey(str(script)).returncode == 7
@@ -622,19 +621,19 @@ def test_the_programs_exit_status_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), ("-m",), ("--no-time",)])
-def test_no_program_is_an_error(arguments: tuple[str, ...]) -> None:
+def test_no_program_is_an_error(arguments):
     done = weald_monkey(*arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("usage: python -m weald.monkey")
 
 
-def test_an_unknown_option_is_an_error() -> None:
+def test_an_unknown_option_is_an_error():
     done = weald_monkey("--nonesuch", "x")
     assert (done.returncode, done.stdout) == (1, "")
     assert "unknown option --nonesuch; parts are: socket, dns, time," in done.stderr
 
 
-def test_nothing_is_patched_by_an_import() -> None:
+def test_nothing_is_patched_by_an_import():
     python(
         """
         import select, socket, threading, time
@@ -648,7 +647,7 @@ def test_nothing_is_patched_by_an_import() -> None:
     )
 
 
-def test_a_module_imported_afresh_is_patched_again() -> None:
+def test_a_module_imported_afresh_is_patched_again():
     out = run_patched(
         """
         import importlib, sys, time, weald.queue, weald.time
@@ -665,7 +664,7 @@ def test_a_module_imported_afresh_is_patched_again() -> None:
     assert out.splitlines() == ["True", "True True", "True", "_frozen_importlib_external True"]
 
 
-def test_a_coroutine_that_blocks_stops_its_own_loop_only() -> None:
+def test_a_coroutine_that_blocks_stops_its_own_loop_only():
     out = run_patched(
         """
         import asyncio, threading
@@ -706,7 +705,7 @@ def test_a_coroutine_that_blocks_stops_its_own_loop_only() -> None:
     assert out == "second\nfirst\n"
 
 
-def test_a_signal_handler_that_parks_in_a_coroutine() -> None:
+def test_a_signal_handler_that_parks_in_a_coroutine():
     """The coroutine goes on meanwhile, as the same task of the same loop."""
     out = run_patched(
         """
@@ -736,7 +735,7 @@ def test_a_signal_handler_that_parks_in_a_coroutine() -> None:
     assert out == "goes on\nhandled\n"
 
 
-def test_a_coroutine_that_patches() -> None:
+def test_a_coroutine_that_patches():
     out = python(
         """
         import asyncio, weald.monkey
@@ -759,7 +758,7 @@ def test_a_coroutine_that_patches() -> None:
     assert out == "True\nno running event loop\n"
 
 
-def test_asyncio_loops_in_threads() -> None:
+def test_asyncio_loops_in_threads():
     """Each greenlet has its own running loop, also while another's coroutine blocks."""
     out = run_patched(
         """
@@ -800,7 +799,7 @@ def test_asyncio_loops_in_threads() -> None:
     assert out.splitlines() == ["[0, 1, 2, 3, 4] [0, 1, 2, 3, 4]", "no running event loop"]
 
 
-def test_a_lock_with_fork_handlers_made_before() -> None:
+def test_a_lock_with_fork_handlers_made_before():
     out = run_patched(
         """
         import concurrent.futures.thread, os, weald, weald.lock, weald.os
@@ -818,7 +817,7 @@ def test_a_lock_with_fork_handlers_made_before() -> None:
     assert out.splitlines() == ["True", "0 False"]
 
 
-def test_attributes_of_classes_and_defaults_of_functions_made_before() -> None:
+def test_attributes_of_classes_and_defaults_of_functions_made_before():
     out = run_patched(
         """
         import weald.threading, weald.time
@@ -840,7 +839,7 @@ def test_attributes_of_classes_and_defaults_of_functions_made_before() -> None:
     assert out.splitlines() == ["True (1,)", "True True 2", "True"]
 
 
-def test_a_running_loop_stays_behind_in_a_fork() -> None:
+def test_a_running_loop_stays_behind_in_a_fork():
     out = run_patched(
         """
         import asyncio, os
@@ -856,7 +855,7 @@ def test_a_running_loop_stays_behind_in_a_fork() -> None:
     assert out == "7\n"
 
 
-def test_asynchronous_generators_of_loops_in_two_threads() -> None:
+def test_asynchronous_generators_of_loops_in_two_threads():
     """Their hooks are a thread's: a loop that ends must not end another's generators, nor leave its hooks."""
     out = run_patched(
         """
@@ -899,7 +898,7 @@ def test_asynchronous_generators_of_loops_in_two_threads() -> None:
 
 
 @pytest.mark.parametrize("hub", ["with", "without"])
-def test_what_runs_while_the_interpreter_ends_waits_as_ever(hub: str) -> None:
+def test_what_runs_while_the_interpreter_ends_waits_as_ever(hub):
     """Handlers registered ahead of weald's own; finalizers that run when no greenlet switches any more."""
     code = """
         import select, socket, threading, queue, os
@@ -938,7 +937,7 @@ def test_what_runs_while_the_interpreter_ends_waits_as_ever(hub: str) -> None:
     assert {line.split()[0] for line in out.splitlines()} == {"finalized", "first", "late"}, out
 
 
-def test_sockets_show_themselves_under_the_standard_librarys_name() -> None:
+def test_sockets_show_themselves_under_the_standard_librarys_name():
     """Test suites filter warnings by it; a class that a program has derived has its own name."""
     out = run_patched(
         """

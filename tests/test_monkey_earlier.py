@@ -6,7 +6,7 @@ import pytest
 from helpers import python
 
 
-def early(before: str, after: str) -> list[str]:
+def early(before, after):
     """The lines that a program prints which patches between `before` and `after`."""
     return python(
         textwrap.dedent(before)
@@ -15,7 +15,7 @@ def early(before: str, after: str) -> list[str]:
     ).splitlines()
 
 
-def test_a_socket_is_sent_through_a_pipe() -> None:
+def test_a_socket_is_sent_through_a_pipe():
     assert early(
         "import multiprocessing.reduction, socket",
         """
@@ -30,7 +30,7 @@ def test_a_socket_is_sent_through_a_pipe() -> None:
     ) == ["b'hello' True"]
 
 
-def test_registries_know_the_new_classes() -> None:
+def test_registries_know_the_new_classes():
     out = early(
         """
         import copyreg, functools, pickle, queue, socket, threading
@@ -67,7 +67,7 @@ def test_registries_know_the_new_classes() -> None:
     assert out == ["['lock', 'event', 'queue'] socket event event", "[True, True, True]", "lock"]
 
 
-def test_dataclasses() -> None:
+def test_dataclasses():
     out = early(
         """
         import dataclasses, threading, time, typing
@@ -93,7 +93,7 @@ def test_dataclasses() -> None:
     assert out == ["all"]
 
 
-def test_what_a_program_keeps_on_purpose_stays() -> None:
+def test_what_a_program_keeps_on_purpose_stays():
     out = early(
         """
         import functools, threading, time
@@ -115,7 +115,7 @@ def test_what_a_program_keeps_on_purpose_stays() -> None:
     assert out == ["True 1 False"]
 
 
-def test_a_class_and_its_methods_that_are_put_back() -> None:
+def test_a_class_and_its_methods_that_are_put_back():
     """As pytest-socket does after each test."""
     out = early(
         """
@@ -138,7 +138,7 @@ def test_a_class_and_its_methods_that_are_put_back() -> None:
     assert out == ["True True", "5 b'hello'"]
 
 
-def test_a_function_is_judged_by_where_it_was_defined() -> None:
+def test_a_function_is_judged_by_where_it_was_defined():
     """Not by the `__module__` that `functools.wraps` has copied from what it wraps."""
     out = early(
         """
@@ -158,7 +158,7 @@ def test_a_function_is_judged_by_where_it_was_defined() -> None:
     assert out == ["time True True"]
 
 
-def test_sockets_made_before() -> None:
+def test_sockets_made_before():
     out = early(
         """
         import socket, threading
@@ -226,7 +226,7 @@ def test_sockets_made_before() -> None:
     ]  # fmt: skip
 
 
-def test_a_derived_class_that_calls_the_saved_one() -> None:
+def test_a_derived_class_that_calls_the_saved_one():
     """As PySocks does."""
     out = early(
         """
@@ -252,7 +252,7 @@ def test_a_derived_class_that_calls_the_saved_one() -> None:
     assert out == ["b'hello' 2 b'ab' True"]
 
 
-def test_a_socket_made_before_and_never_used_stays_as_it_is() -> None:
+def test_a_socket_made_before_and_never_used_stays_as_it_is():
     """Another process may have it: a listener that is passed on, say."""
     out = early(
         "import os, socket\na, b = socket.socketpair(); number = os.dup(a.fileno())",
@@ -262,7 +262,7 @@ def test_a_socket_made_before_and_never_used_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("derived", [False, True], ids=["made before", "of a class made before"])
-def test_tls_sockets(derived: bool, certificate: object) -> None:
+def test_tls_sockets(derived, certificate):
     out = early(
         f"""
         import socket, ssl, threading
@@ -316,7 +316,7 @@ def test_tls_sockets(derived: bool, certificate: object) -> None:
     assert out == [f"b'hello' {first} None", *rest, f"b'hello' {second} None", *rest]
 
 
-def test_thread_locals_and_queues() -> None:
+def test_thread_locals_and_queues():
     out = early(
         """
         import queue, threading
@@ -352,7 +352,7 @@ def test_thread_locals_and_queues() -> None:
     assert out == ["other None 1 first", "other None 1 first", "main class 7 True", "['before', 'after']"]
 
 
-def test_selectors_and_loops() -> None:
+def test_selectors_and_loops():
     out = early(
         """
         import asyncio, selectors, socket
@@ -380,7 +380,7 @@ def test_selectors_and_loops() -> None:
     assert out == ["['data'] b'x' True"] * 3 + ["done"]
 
 
-def test_children() -> None:
+def test_children():
     out = early(
         """
         import subprocess
@@ -399,7 +399,7 @@ def test_children() -> None:
     assert out == ["0 True", "(b'text', None)"]
 
 
-def test_multiprocessings_primitives() -> None:
+def test_multiprocessings_primitives():
     out = early(
         """
         import multiprocessing
@@ -431,7 +431,7 @@ def test_multiprocessings_primitives() -> None:
     assert out == ["True", "True", "item", "0"]
 
 
-def test_a_loop_that_runs_in_a_native_thread_meanwhile() -> None:
+def test_a_loop_that_runs_in_a_native_thread_meanwhile():
     out = early(
         """
         import asyncio, threading
@@ -454,7 +454,7 @@ def test_a_loop_that_runs_in_a_native_thread_meanwhile() -> None:
     assert out == ["True", "True"]
 
 
-def test_a_greenlet_that_a_coroutine_switches_to_runs_in_its_loop() -> None:
+def test_a_greenlet_that_a_coroutine_switches_to_runs_in_its_loop():
     out = early(
         "import asyncio, greenlet",
         """

@@ -4,10 +4,7 @@ import _socket
 import os as stdlib
 import sys
 from _socket import AF_UNIX, socketpair
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers import PATIENCE, Thread, python, recorded_errors, run_patched, settle
@@ -16,12 +13,12 @@ import weald
 from weald import os
 
 
-def child(code: str = "pass") -> int:
+def child(code="pass"):
     """Start an interpreter; its process id."""
     return stdlib.posix_spawn(sys.executable, [sys.executable, "-S", "-c", code], dict(stdlib.environ))
 
 
-def waiting_child() -> tuple[int, int]:
+def waiting_child():
     """A child that ends with status 7 once the descriptor returned is closed; its process id, the descriptor."""
     r, w = stdlib.pipe()
     stdlib.set_inheritable(r, True)
@@ -31,7 +28,7 @@ def waiting_child() -> tuple[int, int]:
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
+def pipe():
     r, w = stdlib.pipe()
     yield r, w
     for fd in (r, w):
@@ -41,7 +38,7 @@ def pipe() -> Iterator[tuple[int, int]]:
             pass
 
 
-def test_names() -> None:
+def test_names():
     assert os.getpid is stdlib.getpid
     assert os.fork is stdlib.fork
     for name in os.__all__:
@@ -49,7 +46,7 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize("which", ["pid", "any", "wait", "group"])
-def test_others_run_while_a_child_does(which: str) -> None:
+def test_others_run_while_a_child_does(which):
     pid, gate = waiting_child()
     call, args = {
         "pid": (os.waitpid, (pid, 0)),
@@ -67,7 +64,7 @@ def test_others_run_while_a_child_does(which: str) -> None:
         os.waitpid(pid, 0)
 
 
-def test_each_waiter_gets_its_child() -> None:
+def test_each_waiter_gets_its_child():
     children = [waiting_child() for _ in range(5)]
     waiters = [weald.spawn(os.waitpid, pid, 0) for pid, _ in children]
     settle()
@@ -77,14 +74,14 @@ def test_each_waiter_gets_its_child() -> None:
     assert [waiter.get()[0] for waiter in waiters] == [pid for pid, _ in children]
 
 
-def test_wnohang() -> None:
+def test_wnohang():
     pid, gate = waiting_child()
     assert os.waitpid(pid, stdlib.WNOHANG) == (0, 0)
     stdlib.close(gate)
     assert os.waitpid(pid, 0)[0] == pid
 
 
-def test_a_stopped_child() -> None:
+def test_a_stopped_child():
     pid, gate = waiting_child()
     stopper = weald.spawn(stdlib.kill, pid, 19)  # SIGSTOP
     found, status = os.waitpid(pid, stdlib.WUNTRACED)
@@ -95,7 +92,7 @@ def test_a_stopped_child() -> None:
     assert stdlib.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
 
-def test_a_waiter_can_be_killed_and_leaves_the_child_and_no_descriptor() -> None:
+def test_a_waiter_can_be_killed_and_leaves_the_child_and_no_descriptor():
     pid, gate = waiting_child()
     before = len(stdlib.listdir("/proc/self/fd"))
     waiter = weald.spawn(os.waitpid, pid, 0)
@@ -108,13 +105,13 @@ def test_a_waiter_can_be_killed_and_leaves_the_child_and_no_descriptor() -> None
     assert stdlib.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
 
-def test_no_such_child() -> None:
+def test_no_such_child():
     with pytest.raises(ChildProcessError):
         os.waitpid(1, 0)
 
 
-def test_without_pidfd(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(pid: int, flags: int = 0) -> int:
+def test_without_pidfd(monkeypatch):
+    def refuse(pid, flags=0):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(stdlib, "pidfd_open", refuse, raising=False)
@@ -126,7 +123,7 @@ def test_without_pidfd(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waiter.get()[0] == pid
 
 
-def test_fork() -> None:
+def test_fork():
     """A child begins with a fresh loop: it sleeps, and what its parent had under way stays there."""
     out = python(
         """
@@ -147,7 +144,7 @@ def test_fork() -> None:
 # ---------------------------------------------------------------- descriptors
 
 
-def test_make_nonblocking(pipe: tuple[int, int]) -> None:
+def test_make_nonblocking(pipe):
     assert os.make_nonblocking(pipe[0]) is True
     assert os.make_nonblocking(pipe[0]) is False
     assert not stdlib.get_blocking(pipe[0])
@@ -155,7 +152,7 @@ def test_make_nonblocking(pipe: tuple[int, int]) -> None:
         os.make_nonblocking(10**6)
 
 
-def test_nb_read_and_write(pipe: tuple[int, int]) -> None:
+def test_nb_read_and_write(pipe):
     r, w = pipe
     for fd in pipe:
         os.make_nonblocking(fd)
@@ -166,7 +163,7 @@ def test_nb_read_and_write(pipe: tuple[int, int]) -> None:
     assert reader.get() == b"data"
     total = 1_000_000
 
-    def write() -> None:
+    def write():
         sent = 0
         while sent < total:
             sent += os.nb_write(w, bytes(total - sent))
@@ -180,7 +177,7 @@ def test_nb_read_and_write(pipe: tuple[int, int]) -> None:
     writer.get()
 
 
-def test_tp_read_and_write(pipe: tuple[int, int]) -> None:
+def test_tp_read_and_write(pipe):
     """In native threads, so that the descriptors may block."""
     r, w = pipe
     reader = weald.spawn(os.tp_read, r, 100)
@@ -193,14 +190,14 @@ def test_tp_read_and_write(pipe: tuple[int, int]) -> None:
     assert errors == []
 
 
-def test_bad_descriptor() -> None:
-    calls: list[tuple[Any, ...]] = [(os.nb_read, 10**6, 1), (os.nb_write, 10**6, b"x")]
+def test_bad_descriptor():
+    calls = [(os.nb_read, 10**6, 1), (os.nb_write, 10**6, b"x")]
     for call, *args in calls:
         with pytest.raises(OSError, match="Bad file descriptor"):
             call(*args)
 
 
-def test_read_and_write_of_blocking_pipes(pipe: tuple[int, int]) -> None:
+def test_read_and_write_of_blocking_pipes(pipe):
     r, w = pipe
     reader = weald.spawn(os.read, r, 100)
     settle()
@@ -218,7 +215,7 @@ def test_read_and_write_of_blocking_pipes(pipe: tuple[int, int]) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="new in Python 3.14")
-def test_readinto_of_blocking_pipes(pipe: tuple[int, int]) -> None:
+def test_readinto_of_blocking_pipes(pipe):
     r, w = pipe
     buffer = bytearray(10)
     reader = weald.spawn(os.readinto, r, memoryview(buffer)[2:])
@@ -232,7 +229,7 @@ def test_readinto_of_blocking_pipes(pipe: tuple[int, int]) -> None:
             os.readinto(r, bad)
 
 
-def test_a_write_whose_reader_goes_away_midway(pipe: tuple[int, int]) -> None:
+def test_a_write_whose_reader_goes_away_midway(pipe):
     r, w = pipe
     writer = weald.spawn(os.write, w, bytes(1_000_000))
     settle()
@@ -243,7 +240,7 @@ def test_a_write_whose_reader_goes_away_midway(pipe: tuple[int, int]) -> None:
         os.write(w, b"x")
 
 
-def test_read_and_write_of_what_never_waits(pipe: tuple[int, int], tmp_path: Path) -> None:
+def test_read_and_write_of_what_never_waits(pipe, tmp_path):
     r, w = pipe
     os.make_nonblocking(r)
     with pytest.raises(BlockingIOError):
@@ -257,7 +254,7 @@ def test_read_and_write_of_what_never_waits(pipe: tuple[int, int], tmp_path: Pat
     os.lseek(fd, 0, 0)
     assert os.read(fd, 2_000_000) == bytes(1_000_000)
     stdlib.close(fd)
-    calls: list[tuple[Any, ...]] = [(os.read, 1), (os.write, b"x"), (os.write, bytes(100_000))]
+    calls = [(os.read, 1), (os.write, b"x"), (os.write, bytes(100_000))]
     for call, argument in calls:
         for bad, error in ((10**6, OSError), (-1, OSError), (2**40, OverflowError), ("0", TypeError)):
             with pytest.raises(error):
@@ -273,7 +270,7 @@ def test_read_and_write_of_what_never_waits(pipe: tuple[int, int], tmp_path: Pat
         stdlib.close(fd)
 
 
-def test_nothing_to_read_or_write_needs_no_waiting(pipe: tuple[int, int]) -> None:
+def test_nothing_to_read_or_write_needs_no_waiting(pipe):
     r, w = pipe
     with weald.Timeout(PATIENCE):
         assert os.read(r, 0) == b""
@@ -287,7 +284,7 @@ def test_nothing_to_read_or_write_needs_no_waiting(pipe: tuple[int, int]) -> Non
 
 
 @pytest.mark.parametrize("kind", ["SOCK_DGRAM", "SOCK_SEQPACKET"])
-def test_a_message_is_written_as_one(kind: str) -> None:
+def test_a_message_is_written_as_one(kind):
     a, b = socketpair(AF_UNIX, getattr(_socket, kind))
     try:
         assert os.write(a.fileno(), bytes(10_000)) == 10_000
@@ -297,7 +294,7 @@ def test_a_message_is_written_as_one(kind: str) -> None:
         b.close()
 
 
-def test_read_in_a_native_thread_without_a_hub(pipe: tuple[int, int]) -> None:
+def test_read_in_a_native_thread_without_a_hub(pipe):
     r, w = pipe
     reader = Thread(os.read, r, 10)
     assert os.write(w, b"data") == 4
@@ -371,7 +368,7 @@ CHILD_OF_A_GREENLET = """
         ("deadlock", False, "6\n"),
     ],
 )
-def test_a_child_forked_in_a_greenlet_has_it_as_its_main_line(how: str, thread: bool, output: str) -> None:
+def test_a_child_forked_in_a_greenlet_has_it_as_its_main_line(how, thread, output):
     """The parent's main greenlet, which waits there, does not go on in the child, whatever ends it."""
     out = run_patched(
         CHILD_OF_A_GREENLET.replace("HOW", repr(how)),
@@ -381,7 +378,7 @@ def test_a_child_forked_in_a_greenlet_has_it_as_its_main_line(how: str, thread: 
     assert out == output + "the main greenlet ends\nat exit\n"
 
 
-def test_a_child_forked_in_a_signals_handler_goes_on_with_the_main_greenlet() -> None:
+def test_a_child_forked_in_a_signals_handler_goes_on_with_the_main_greenlet():
     out = python(
         """
         import os, weald, weald.signal as signal
@@ -400,7 +397,7 @@ def test_a_child_forked_in_a_signals_handler_goes_on_with_the_main_greenlet() ->
 
 @pytest.mark.parametrize("loop", ["libuv", "libev"])
 @pytest.mark.parametrize("how", ["closerange", "close"])
-def test_who_closes_all_descriptors_gets_a_fresh_loop(loop: str, how: str) -> None:
+def test_who_closes_all_descriptors_gets_a_fresh_loop(loop, how):
     """As daemons do: waits, threads, signals and children go on; who waits for what is closed hears of it."""
     if (loop, how) == ("libev", "close"):
         pytest.skip("libev does not tell which descriptors are its own")
@@ -518,11 +515,11 @@ NUMBERS = """
     """
 
 
-def test_numbers_of_sockets_and_several_buffers_as_in_the_standard_library() -> None:
+def test_numbers_of_sockets_and_several_buffers_as_in_the_standard_library():
     assert run_patched(NUMBERS) == python(NUMBERS)
 
 
-def test_a_pipe_that_the_program_made_non_blocking_does_not_wait() -> None:
+def test_a_pipe_that_the_program_made_non_blocking_does_not_wait():
     code = """
         import os, subprocess
         child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
@@ -545,7 +542,7 @@ def test_a_pipe_that_the_program_made_non_blocking_does_not_wait() -> None:
     assert run_patched(code, stderr=None) == python(code, stderr=None)
 
 
-def test_a_command_lets_others_run(pipe: tuple[int, int]) -> None:
+def test_a_command_lets_others_run(pipe):
     r, w = pipe
     stdlib.set_inheritable(r, True)
     waiting = weald.spawn(os.system, f"read line < /dev/fd/{r}; exit 3")
@@ -560,8 +557,8 @@ def test_a_command_lets_others_run(pipe: tuple[int, int]) -> None:
         os.system("true\0")
 
 
-def test_a_loop_that_yields_the_processor_lets_others_run() -> None:
-    done: list[bool] = []
+def test_a_loop_that_yields_the_processor_lets_others_run():
+    done = []
     other = weald.spawn(done.append, True)
     while not done:
         os.sched_yield()
@@ -569,7 +566,7 @@ def test_a_loop_that_yields_the_processor_lets_others_run() -> None:
 
 
 @pytest.mark.skipif(not hasattr(stdlib, "eventfd"), reason="not in this C library")
-def test_an_eventfd_parks() -> None:
+def test_an_eventfd_parks():
     fd = stdlib.eventfd(0)
     try:
         waiting = weald.spawn(os.eventfd_read, fd)
@@ -587,7 +584,7 @@ def test_an_eventfd_parks() -> None:
         stdlib.close(fd)
 
 
-def test_splice_parks(pipe: tuple[int, int], tmp_path: Path) -> None:
+def test_splice_parks(pipe, tmp_path):
     r, w = pipe
     with (tmp_path / "file").open("w+b") as file:
         waiting = weald.spawn(os.splice, r, file.fileno(), 10)

@@ -1,7 +1,5 @@
 """Group and Pool: who is a member, how many may be, mapping, killing, errors."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import greenlet as greenlet_module
 import pytest
@@ -9,7 +7,6 @@ from helpers import PATIENCE, recorded_errors, settle
 
 import weald
 from weald import Greenlet, GreenletExit, Timeout
-from weald._core import Hub
 from weald.event import Event
 from weald.pool import Group, Pool, PoolFull
 from weald.queue import Full
@@ -18,18 +15,18 @@ pytestmark = pytest.mark.usefixtures("virtual")
 
 
 @pytest.fixture(params=[Group, Pool, lambda: Pool(1), lambda: Pool(3)], ids=["Group", "Pool", "Pool(1)", "Pool(3)"])
-def pool(request: pytest.FixtureRequest) -> Group:
-    made: Group = request.param()
+def pool(request):
+    made = request.param()
     return made
 
 
 class Gauge:
     """Counts how many are inside at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.inside = self.most = 0
 
-    def __call__(self, item: Any = None, seconds: float = 1) -> Any:
+    def __call__(self, item=None, seconds=1):
         self.inside += 1
         self.most = max(self.most, self.inside)
         try:
@@ -39,19 +36,19 @@ class Gauge:
         return item
 
 
-def inverse(number: float) -> float:
+def inverse(number):
     """Sooner ready the smaller `number` is; fails for 0."""
     weald.sleep(number)
     return 1 / number
 
 
-def fail(error: BaseException) -> None:
+def fail(error):
     raise error
 
 
-def drain(iterator: Iterator[Any]) -> list[Any]:
+def drain(iterator):
     """What an imap gives, errors by their class, until it stops."""
-    got: list[Any] = []
+    got = []
     while True:
         try:
             got.append(next(iterator))
@@ -64,7 +61,7 @@ def drain(iterator: Iterator[Any]) -> list[Any]:
 # -------------------------------------------------------------------- members
 
 
-def test_members_are_those_that_run(pool: Group) -> None:
+def test_members_are_those_that_run(pool):
     assert not pool and len(pool) == 0
     member = pool.spawn(weald.sleep, 1)
     assert len(pool) == 1 and member in pool and list(pool) == [member]
@@ -72,7 +69,7 @@ def test_members_are_those_that_run(pool: Group) -> None:
     assert len(pool) == 0 and member not in pool and member.successful()
 
 
-def test_a_group_of_what_runs_already() -> None:
+def test_a_group_of_what_runs_already():
     members = [weald.spawn(weald.sleep, seconds) for seconds in (1, 2)]
     group = Group(members)
     assert set(group) == set(members)
@@ -84,7 +81,7 @@ def test_a_group_of_what_runs_already() -> None:
         Group(members, members)
 
 
-def test_adding_what_has_ended_leaves_at_once(pool: Group) -> None:
+def test_adding_what_has_ended_leaves_at_once(pool):
     ended = weald.spawn(int)
     ended.join()
     pool.add(ended)
@@ -92,7 +89,7 @@ def test_adding_what_has_ended_leaves_at_once(pool: Group) -> None:
     assert not pool and pool.join(timeout=0) is True
 
 
-def test_discarded_members_run_on(pool: Group) -> None:
+def test_discarded_members_run_on(pool):
     member = pool.spawn(weald.sleep, 1)
     pool.discard(member)
     pool.discard(member)
@@ -103,7 +100,7 @@ def test_discarded_members_run_on(pool: Group) -> None:
     assert not pool and not pool.full()
 
 
-def test_a_greenlet_class_of_ones_own() -> None:
+def test_a_greenlet_class_of_ones_own():
     class Mine(Greenlet):
         pass
 
@@ -115,7 +112,7 @@ def test_a_greenlet_class_of_ones_own() -> None:
 
 
 @pytest.mark.parametrize("make", [Group, Pool, lambda: Pool(2)])
-def test_spawn_from_a_member(make: Callable[[], Group]) -> None:
+def test_spawn_from_a_member(make):
     pool = make()
     assert pool.spawn(pool.spawn, int, "7").get().get() == 7
 
@@ -123,14 +120,14 @@ def test_spawn_from_a_member(make: Callable[[], Group]) -> None:
 # -------------------------------------------------------------------- joining
 
 
-def test_join_times_out(pool: Group, virtual: Hub) -> None:
+def test_join_times_out(pool, virtual):
     pool.spawn(weald.sleep, 10)
     begin = virtual.loop.now()
     assert pool.join(timeout=4) is False and virtual.loop.now() == begin + 4
     assert pool.join() is True and virtual.loop.now() == begin + 10
 
 
-def test_join_raises_the_error_of_a_member(pool: Group) -> None:
+def test_join_raises_the_error_of_a_member(pool):
     with recorded_errors() as errors:
         pool.spawn(fail, KeyError("x"))
         pool.join()
@@ -144,10 +141,10 @@ def test_join_raises_the_error_of_a_member(pool: Group) -> None:
 # -------------------------------------------------------------------- a limit
 
 
-def test_spawn_waits_for_room_and_order_is_kept() -> None:
+def test_spawn_waits_for_room_and_order_is_kept():
     pool, gauge, began = Pool(2), Gauge(), []
 
-    def work(number: int) -> None:
+    def work(number):
         began.append(number)
         gauge()
 
@@ -158,11 +155,11 @@ def test_spawn_waits_for_room_and_order_is_kept() -> None:
     assert began == list(range(7)) and gauge.most == 2
 
 
-def test_those_who_wait_for_room_get_it_in_order() -> None:
+def test_those_who_wait_for_room_get_it_in_order():
     pool, got = Pool(1), []
     blocker = pool.spawn(weald.sleep, 1)
 
-    def want(number: int) -> None:
+    def want(number):
         pool.spawn(weald.sleep, 1)
         got.append(number)
 
@@ -173,7 +170,7 @@ def test_those_who_wait_for_room_get_it_in_order() -> None:
     assert got == [0, 1, 2, 3, 4]
 
 
-def test_full_and_free() -> None:
+def test_full_and_free():
     pool = Pool(2)
     assert not pool.full() and pool.free_count() == 2 and pool.wait_available() == 2
     first = pool.spawn(weald.sleep, 1)
@@ -187,7 +184,7 @@ def test_full_and_free() -> None:
     assert not unlimited.full() and unlimited.free_count() >= 1 and unlimited.wait_available() >= 1
 
 
-def test_nobody_gets_into_a_full_pool(virtual: Hub) -> None:
+def test_nobody_gets_into_a_full_pool(virtual):
     pool, outside = Pool(1), Greenlet(int)
     pool.spawn(weald.sleep, 10)
     with pytest.raises(PoolFull):
@@ -204,7 +201,7 @@ def test_nobody_gets_into_a_full_pool(virtual: Hub) -> None:
     assert outside.get() == 0
 
 
-def test_a_pool_of_size_0_is_full() -> None:
+def test_a_pool_of_size_0_is_full():
     pool = Pool(0)
     assert pool.full() and pool.free_count() == 0
     with pytest.raises(PoolFull):
@@ -213,7 +210,7 @@ def test_a_pool_of_size_0_is_full() -> None:
         Pool(-1)
 
 
-def test_killed_while_it_waits_for_room() -> None:
+def test_killed_while_it_waits_for_room():
     pool = Pool(1)
     pool.spawn(weald.sleep, 1)
     wanting = weald.spawn(pool.spawn, weald.sleep, 1)
@@ -223,7 +220,7 @@ def test_killed_while_it_waits_for_room() -> None:
     assert pool.wait_available() == 1 and pool.free_count() == 1 and not pool.full()
 
 
-def test_room_is_given_back_once_however_a_member_ends() -> None:
+def test_room_is_given_back_once_however_a_member_ends():
     pool = Pool(4)
     with recorded_errors():
         failed, killed, early = (
@@ -241,10 +238,10 @@ def test_room_is_given_back_once_however_a_member_ends() -> None:
     assert failed.ready() and not pool and pool.wait_available() == 4
 
 
-def test_a_pool_grows_and_shrinks_as_celery_does_it() -> None:
+def test_a_pool_grows_and_shrinks_as_celery_does_it():
     pool, gauge = Pool(2), Gauge()
 
-    def feed() -> None:
+    def feed():
         for number in range(20):
             pool.spawn(gauge, seconds=1 + number / 100)  # so that no two end at once
 
@@ -266,11 +263,11 @@ def test_a_pool_grows_and_shrinks_as_celery_does_it() -> None:
     assert gauge.most == 1 and pool.wait_available() == 1 and pool.free_count() == 1
 
 
-def test_a_pool_grows_as_gunicorn_does_it() -> None:
+def test_a_pool_grows_as_gunicorn_does_it():
     """By raising the counter, which tells those who wait at the next release."""
     pool, gauge = Pool(1), Gauge()
 
-    def feed() -> None:
+    def feed():
         for _ in range(10):
             pool.spawn(gauge)
 
@@ -287,27 +284,27 @@ def test_a_pool_grows_as_gunicorn_does_it() -> None:
 # -------------------------------------------------------------------- apply
 
 
-def test_apply(pool: Group) -> None:
+def test_apply(pool):
     assert pool.apply(int, ("11",), {"base": 2}) == 3
     assert pool.apply(int) == 0
     with recorded_errors(), pytest.raises(ZeroDivisionError):
         pool.apply(inverse, (0,))
 
 
-def test_apply_by_a_member_of_a_full_pool() -> None:
+def test_apply_by_a_member_of_a_full_pool():
     pool = Pool(1)
     assert pool.spawn(pool.apply, int, ("7",)).get() == 7
 
 
-def test_apply_cb(pool: Group) -> None:
-    called: list[Any] = []
+def test_apply_cb(pool):
+    called = []
     assert pool.apply_cb(int, ("7",), callback=called.append) == 7
     settle()
     assert called == [7]
 
 
-def test_apply_async(pool: Group) -> None:
-    called: list[Any] = []
+def test_apply_async(pool):
+    called = []
     task = pool.apply_async(inverse, (2,), callback=called.append)
     assert not task.ready() and task.get() == 0.5
     settle()
@@ -320,7 +317,7 @@ def test_apply_async(pool: Group) -> None:
     assert called == [0.5]
 
 
-def test_apply_async_never_waits(virtual: Hub) -> None:
+def test_apply_async_never_waits(virtual):
     pool, called = Pool(1), []
     begin = virtual.loop.now()
     tasks = [pool.apply_async(weald.sleep, (1,), callback=called.append) for _ in range(3)]
@@ -333,19 +330,19 @@ def test_apply_async_never_waits(virtual: Hub) -> None:
 # -------------------------------------------------------------------- map
 
 
-def test_map_keeps_the_order(pool: Group) -> None:
+def test_map_keeps_the_order(pool):
     assert pool.map(inverse, [4, 2, 1]) == [0.25, 0.5, 1.0]
     assert pool.map(inverse, iter([])) == []
 
 
-def test_map_runs_as_many_at_a_time_as_there_is_room_for(virtual: Hub) -> None:
+def test_map_runs_as_many_at_a_time_as_there_is_room_for(virtual):
     gauge, begin = Gauge(), virtual.loop.now()
     assert Pool(3).map(gauge, range(7)) == list(range(7))
     assert gauge.most == 3 and virtual.loop.now() == begin + 3
 
 
-def test_map_raises_the_error_of_the_first_item_that_failed(pool: Group) -> None:
-    def work(number: int) -> None:
+def test_map_raises_the_error_of_the_first_item_that_failed(pool):
+    def work(number):
         weald.sleep(5 - number)
         raise ValueError(number)
 
@@ -354,28 +351,28 @@ def test_map_raises_the_error_of_the_first_item_that_failed(pool: Group) -> None
     assert len(errors) >= 1
 
 
-def test_map_cb_and_map_async(pool: Group) -> None:
-    called: list[Any] = []
+def test_map_cb_and_map_async(pool):
+    called = []
     assert pool.map_cb(inverse, [2, 1], called.append) == [0.5, 1.0] and called == [[0.5, 1.0]]
     task = pool.map_async(inverse, [4, 1], called.append)
     assert len(called) == 1
     assert task.get() == [0.25, 1.0] and called[1:] == [[0.25, 1.0]]
 
 
-def test_imap_keeps_the_order(pool: Group) -> None:
+def test_imap_keeps_the_order(pool):
     assert list(pool.imap(inverse, [4, 2, 1])) == [0.25, 0.5, 1.0]
     assert list(pool.imap(pow, [2, 3, 4], [3, 2])) == [8, 9]
     assert list(pool.imap(inverse, [])) == []
 
 
-def test_imap_unordered_gives_first_what_is_ready_first() -> None:
+def test_imap_unordered_gives_first_what_is_ready_first():
     assert list(Pool(3).imap_unordered(inverse, [4, 2, 1])) == [1.0, 0.5, 0.25]
     assert list(Pool(1).imap_unordered(inverse, [4, 2, 1])) == [0.25, 0.5, 1.0]
 
 
 @pytest.mark.parametrize("maxsize", [None, 1, 2])
 @pytest.mark.parametrize("name", ["imap", "imap_unordered"])
-def test_an_item_that_fails_does_not_end_an_imap(pool: Group, name: str, maxsize: int | None) -> None:
+def test_an_item_that_fails_does_not_end_an_imap(pool, name, maxsize):
     with recorded_errors() as errors:
         got = drain(getattr(pool, name)(inverse, [1, 0, 2], maxsize=maxsize))
     assert sorted(map(str, got)) == sorted(map(str, [1.0, ZeroDivisionError, 0.5]))
@@ -385,8 +382,8 @@ def test_an_item_that_fails_does_not_end_an_imap(pool: Group, name: str, maxsize
 
 
 @pytest.mark.parametrize("name", ["imap", "imap_unordered"])
-def test_items_that_fail_end_an_imap_after_what_is_under_way(pool: Group, name: str) -> None:
-    def items() -> Iterator[int]:
+def test_items_that_fail_end_an_imap_after_what_is_under_way(pool, name):
+    def items():
         yield 2
         yield 1
         raise KeyError("items")
@@ -401,10 +398,10 @@ def test_items_that_fail_end_an_imap_after_what_is_under_way(pool: Group, name: 
 
 
 @pytest.mark.parametrize("name", ["imap", "imap_unordered"])
-def test_a_reader_that_is_behind_stops_the_feeder(name: str) -> None:
-    taken: list[int] = []
+def test_a_reader_that_is_behind_stops_the_feeder(name):
+    taken = []
 
-    def items() -> Iterator[int]:
+    def items():
         for number in range(10):
             taken.append(number)
             yield number
@@ -420,7 +417,7 @@ def test_a_reader_that_is_behind_stops_the_feeder(name: str) -> None:
 
 @pytest.mark.parametrize("when", ["before it began", "while it runs"])
 @pytest.mark.parametrize("name", ["imap", "imap_unordered"])
-def test_a_killed_imap_ends_its_reader(name: str, when: str) -> None:
+def test_a_killed_imap_ends_its_reader(name, when):
     results = getattr(Pool(1), name)(inverse, [1, 2, 3])
     if when == "while it runs":
         settle()
@@ -429,8 +426,8 @@ def test_a_killed_imap_ends_its_reader(name: str, when: str) -> None:
     assert isinstance(reader.get(timeout=PATIENCE)[-1], GreenletExit)
 
 
-def drain_until_exit(results: Iterator[Any]) -> list[Any]:
-    got: list[Any] = []
+def drain_until_exit(results):
+    got = []
     try:
         got.extend(results)
     except GreenletExit as error:
@@ -438,7 +435,7 @@ def drain_until_exit(results: Iterator[Any]) -> list[Any]:
     return got
 
 
-def test_imap_within_a_timeout() -> None:
+def test_imap_within_a_timeout():
     results = Pool(1).imap(inverse, [1, 100])
     with pytest.raises(Timeout), Timeout(10):
         list(results)
@@ -447,10 +444,10 @@ def test_imap_within_a_timeout() -> None:
 # -------------------------------------------------------------------- killing
 
 
-def test_kill_ends_every_member(pool: Group) -> None:
-    seen: list[str] = []
+def test_kill_ends_every_member(pool):
+    seen = []
 
-    def work() -> None:
+    def work():
         try:
             weald.sleep(100)
         except KeyError:
@@ -464,14 +461,14 @@ def test_kill_ends_every_member(pool: Group) -> None:
     pool.kill()
 
 
-def test_kill_before_members_began(pool: Group) -> None:
-    called: list[int] = []
+def test_kill_before_members_began(pool):
+    called = []
     member = pool.spawn(called.append, 1)
     pool.kill()
     assert not pool and called == [] and isinstance(member.value, GreenletExit)
 
 
-def test_kill_without_waiting(pool: Group) -> None:
+def test_kill_without_waiting(pool):
     member = pool.spawn(weald.sleep, 100)
     settle()
     pool.kill(block=False)
@@ -480,8 +477,8 @@ def test_kill_without_waiting(pool: Group) -> None:
     assert not pool and member.ready()
 
 
-def test_kill_times_out_on_a_member_that_takes_its_time(pool: Group, virtual: Hub) -> None:
-    def work() -> None:
+def test_kill_times_out_on_a_member_that_takes_its_time(pool, virtual):
+    def work():
         try:
             weald.sleep(100)
         finally:
@@ -496,10 +493,10 @@ def test_kill_times_out_on_a_member_that_takes_its_time(pool: Group, virtual: Hu
     assert not pool and virtual.loop.now() == begin + 10
 
 
-def test_kill_takes_those_who_come_meanwhile() -> None:
+def test_kill_takes_those_who_come_meanwhile():
     group = Group()
 
-    def work() -> None:
+    def work():
         try:
             weald.sleep(100)
         finally:
@@ -511,7 +508,7 @@ def test_kill_takes_those_who_come_meanwhile() -> None:
     assert not group
 
 
-def test_a_feeder_that_waits_for_room_is_let_in_and_killed_too() -> None:
+def test_a_feeder_that_waits_for_room_is_let_in_and_killed_too():
     pool, begun = Pool(1), []
     pool.spawn(weald.sleep, 100)
     feeder = weald.spawn(lambda: [begun.append(pool.spawn(weald.sleep, 100)) for _ in range(2)])
@@ -521,7 +518,7 @@ def test_a_feeder_that_waits_for_room_is_let_in_and_killed_too() -> None:
     assert feeder.ready() and not pool and all(member.ready() for member in begun)
 
 
-def test_a_member_may_kill_its_group() -> None:
+def test_a_member_may_kill_its_group():
     group = Group()
     other = group.spawn(weald.sleep, 100)
     killer = group.spawn(group.kill)
@@ -529,7 +526,7 @@ def test_a_member_may_kill_its_group() -> None:
     assert other.ready() and killer.ready() and not group
 
 
-def test_killone(pool: Group) -> None:
+def test_killone(pool):
     member, stranger = pool.spawn(weald.sleep, 100), weald.spawn(weald.sleep, 100)
     settle()
     pool.killone(stranger)
@@ -540,11 +537,11 @@ def test_killone(pool: Group) -> None:
     stranger.kill()
 
 
-def test_plain_greenlets_can_be_members_and_killed() -> None:
+def test_plain_greenlets_can_be_members_and_killed():
     pool, seen = Pool(2), []
     started = Event()
 
-    def work() -> None:
+    def work():
         started.set()
         try:
             weald.sleep(100)
@@ -561,9 +558,9 @@ def test_plain_greenlets_can_be_members_and_killed() -> None:
 
 
 @pytest.mark.parametrize("size", [None, 10])
-def test_ten_thousand_members(size: int | None) -> None:
+def test_ten_thousand_members(size):
     pool, total = Pool(size), []
-    work: Callable[[int], None] = total.append
+    work = total.append
     for number in range(10_000):
         pool.spawn(work, number)
     pool.join()

@@ -11,16 +11,15 @@ import os
 import re
 import socket as stdlib_socket
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from socket import IPPROTO_TCP, SO_RCVBUF, SOL_SOCKET, TCP_NODELAY
 from typing import Any
 from wsgiref.validate import validator
 
 import pytest
-from conftest import Certificate, require_program
+from conftest import require_program
 from helpers import PATIENCE, recorded_errors, run_patched, settle, wait_until
 from test_http_protocol import BAD_CHUNKS, BAD_HEADS
 
@@ -40,12 +39,12 @@ LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
-def hello(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def hello(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
     return [b"hello"]
 
 
-def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def echo(environ, start_response):
     """The body that came."""
     body = environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Length", str(len(body)))])
@@ -53,7 +52,7 @@ def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 
 @contextmanager
-def serving(app: App, **options: Any) -> Iterator[WSGIServer]:
+def serving(app, **options):
     options.setdefault("log", None)
     options.setdefault("error_log", io.StringIO())
     options.setdefault("limits", QUICK)
@@ -69,19 +68,19 @@ def serving(app: App, **options: Any) -> Iterator[WSGIServer]:
         wait_until(lambda: not server._connections)
 
 
-def connect(server: WSGIServer) -> Any:
+def connect(server):
     sock = socket.create_connection(("127.0.0.1", server.server_port), timeout=PATIENCE)
     return sock
 
 
-def read_all(sock: Any) -> bytes:
+def read_all(sock):
     pieces = []
     while piece := sock.recv(65536):
         pieces.append(piece)
     return b"".join(pieces)
 
 
-def talk(server: WSGIServer, data: bytes) -> bytes:
+def talk(server, data):
     """Send `data` and return all that comes until the server closes."""
     with closing(connect(server)) as sock:
         sock.sendall(data)
@@ -91,11 +90,11 @@ def talk(server: WSGIServer, data: bytes) -> bytes:
 class Response:
     """One response taken from a connection."""
 
-    def __init__(self, file: Any, head_only: bool = False) -> None:
+    def __init__(self, file, head_only=False):
         line = file.readline()
         self.version, self.status = line[:8].decode(), int(line[9:12])
-        self.fields: dict[str, str] = {}
-        self.trailers: dict[str, str] = {}
+        self.fields = {}
+        self.trailers = {}
         self._read_fields(file, self.fields)
         self.body = b""
         if head_only or self.status in (204, 304) or self.status < 200:
@@ -111,7 +110,7 @@ class Response:
             self.body = file.read()
 
     @staticmethod
-    def _read_fields(file: Any, fields: dict[str, str]) -> None:
+    def _read_fields(file, fields):
         while (line := file.readline()) != b"\r\n":
             assert line.endswith(b"\r\n")
             name, _, value = line.decode("latin-1").partition(":")
@@ -119,7 +118,7 @@ class Response:
             fields[name.lower()] = value.strip()
 
 
-def responses(server: WSGIServer, data: bytes, *heads: bool) -> list[Response]:
+def responses(server, data, *heads):
     """The responses to `data`, after which the server must close; `heads`: which have no body."""
     file = io.BytesIO(talk(server, data))
     found = []
@@ -128,7 +127,7 @@ def responses(server: WSGIServer, data: bytes, *heads: bool) -> list[Response]:
     return found
 
 
-def one(server: WSGIServer, data: bytes) -> Response:
+def one(server, data):
     (response,) = responses(server, data)
     return response
 
@@ -136,7 +135,7 @@ def one(server: WSGIServer, data: bytes) -> Response:
 # ---------------------------------------------------------------- requests
 
 
-def test_hello() -> None:
+def test_hello():
     with serving(hello) as server:
         response = one(server, LAST)
     assert (response.status, response.body) == (200, b"hello")
@@ -145,10 +144,10 @@ def test_hello() -> None:
     assert response.fields["date"].endswith(" GMT")
 
 
-def test_keep_alive_and_pipelining() -> None:
+def test_keep_alive_and_pipelining():
     seen = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         seen.append(environ["PATH_INFO"])
         start_response("200 OK", [])
         return [environ["PATH_INFO"].encode(), environ["wsgi.input"].read()]
@@ -164,7 +163,7 @@ def test_keep_alive_and_pipelining() -> None:
             assert len(server._connections) == 1
 
 
-def test_a_connection_that_waits_keeps_nothing_of_its_last_request() -> None:
+def test_a_connection_that_waits_keeps_nothing_of_its_last_request():
     with serving(hello) as server, closing(connect(server)) as sock, sock.makefile("rb") as file:
         for _ in range(2):
             sock.sendall(GET)
@@ -177,7 +176,7 @@ def test_a_connection_that_waits_keeps_nothing_of_its_last_request() -> None:
 
 
 @pytest.mark.parametrize("connection", [b"", b"Connection: keep-alive\r\n"])
-def test_http_1_0(connection: bytes) -> None:
+def test_http_1_0(connection):
     with serving(hello) as server:
         data = b"GET / HTTP/1.0\r\n" + connection + b"\r\n"
         found = responses(server, data * 2 + b"GET / HTTP/1.0\r\n\r\n")
@@ -187,8 +186,8 @@ def test_http_1_0(connection: bytes) -> None:
     assert found[0].body == b"hello"
 
 
-def test_http_1_0_without_a_length_ends_with_the_connection() -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+def test_http_1_0_without_a_length_ends_with_the_connection():
+    def app(environ, start_response):
         start_response("200 OK", [])
         yield b"one"
         yield b"two"
@@ -200,8 +199,8 @@ def test_http_1_0_without_a_length_ends_with_the_connection() -> None:
     assert "keep-alive" not in response.fields.get("connection", "")
 
 
-def test_head_gives_the_head_of_get() -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def test_head_gives_the_head_of_get():
+    def app(environ, start_response):
         start_response("200 OK", [("Content-Length", "5")] if environ["PATH_INFO"] == "/known" else [])
         return [b"hel", b"lo"]
 
@@ -212,8 +211,8 @@ def test_head_gives_the_head_of_get() -> None:
     assert found[2].body == b"hello"
 
 
-def test_head_of_a_response_in_chunks_ends_with_its_head() -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+def test_head_of_a_response_in_chunks_ends_with_its_head():
+    def app(environ, start_response):
         start_response("200 OK", [])
         environ.get("weald.trailers", []).append(("X", "y"))
         return iter([b"hello"])
@@ -226,8 +225,8 @@ def test_head_of_a_response_in_chunks_ends_with_its_head() -> None:
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
-def test_no_body(status: str) -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def test_no_body(status):
+    def app(environ, start_response):
         start_response(status, [])
         return []
 
@@ -251,8 +250,8 @@ def test_no_body(status: str) -> None:
         ("304 Not Modified", "0", "0"),
     ],
 )
-def test_the_length_where_no_body_may_be(status: str, length: str | None, sent: str | None, http2: bool) -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def test_the_length_where_no_body_may_be(status, length, sent, http2):
+    def app(environ, start_response):
         start_response(status, [] if length is None else [("content-Length", length)])
         return []
 
@@ -270,8 +269,8 @@ def test_the_length_where_no_body_may_be(status: str, length: str | None, sent: 
 
 @pytest.mark.parametrize("how", ["list", "iterator", "write"])
 @pytest.mark.parametrize("status", ["204 No Content", "205 Reset Content", "304 Not Modified"])
-def test_a_body_that_may_not_be_is_not_sent(status: str, how: str) -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+def test_a_body_that_may_not_be_is_not_sent(status, how):
+    def app(environ, start_response):
         write = start_response(status, [])
         if how == "write":
             write(b"no body")
@@ -286,10 +285,10 @@ def test_a_body_that_may_not_be_is_not_sent(status: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["list", "two", "iterator", "write"])
-def test_a_body_whose_items_are_no_bytes(how: str) -> None:
+def test_a_body_whose_items_are_no_bytes(how):
     numbers = array.array("i", range(13))
 
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[Any]:
+    def app(environ, start_response):
         length = [("Content-Length", "104")] if how == "write" else []
         write = start_response("200 OK", length)
         if how == "write":
@@ -307,10 +306,10 @@ def test_a_body_whose_items_are_no_bytes(how: str) -> None:
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def test_a_chunked_request() -> None:
+def test_a_chunked_request():
     trailers = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         assert environ["wsgi.input_terminated"] is True
         assert "CONTENT_LENGTH" not in environ
         body = echo(environ, start_response)
@@ -323,8 +322,8 @@ def test_a_chunked_request() -> None:
     assert trailers == [(b"X-Sum", b"11")]
 
 
-def test_a_chunked_response_with_trailers() -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+def test_a_chunked_response_with_trailers():
+    def app(environ, start_response):
         start_response("200 OK", [("Trailer", "X-Sum")])
         yield b"hello"
         yield b""
@@ -340,8 +339,8 @@ def test_a_chunked_response_with_trailers() -> None:
     assert wanted.trailers == {"x-sum": "11"}
 
 
-def test_trailers_are_those_of_one_response() -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+def test_trailers_are_those_of_one_response():
+    def app(environ, start_response):
         start_response("200 OK", [])
         yield b"hello"
         environ.get("weald.trailers", []).append(("X-Sum", "11"))
@@ -352,10 +351,10 @@ def test_trailers_are_those_of_one_response() -> None:
         assert Response(file).trailers == {}
 
 
-def test_chunks_go_out_one_by_one() -> None:
+def test_chunks_go_out_one_by_one():
     go_on = Event()
 
-    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+    def app(environ, start_response):
         start_response("200 OK", [])
         yield b"first"
         assert go_on.wait(PATIENCE)
@@ -371,8 +370,8 @@ def test_chunks_go_out_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("reads", [True, False])
-def test_100_continue(reads: bool) -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def test_100_continue(reads):
+    def app(environ, start_response):
         if reads:
             return echo(environ, start_response)
         start_response("403 Forbidden", [])
@@ -392,7 +391,7 @@ def test_100_continue(reads: bool) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 60_000, 1_000_000])
-def test_a_body_that_nobody_reads(size: int) -> None:
+def test_a_body_that_nobody_reads(size):
     """A small one is skipped; a large one costs the connection, and the client gets the response all the same."""
     with serving(hello) as server:
         post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
@@ -400,10 +399,10 @@ def test_a_body_that_nobody_reads(size: int) -> None:
     assert [response.body for response in found] == [b"hello"] * (2 if size < 100_000 else 1)
 
 
-def test_reading_wsgi_input() -> None:
+def test_reading_wsgi_input():
     results = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         body = environ["wsgi.input"]
         results.append((body.read(0), body.readline(), body.readline(2), body.read(2), body.readlines(1), list(body)))
         assert body.read() == body.readline() == body.read(5) == b""
@@ -419,10 +418,10 @@ def test_reading_wsgi_input() -> None:
     assert results[2] == (b"", b"", b"", b"", [], [])
 
 
-def test_environ() -> None:
-    seen: dict[str, Any] = {}
+def test_environ():
+    seen = {}
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         seen.update(environ)
         assert type(environ) is dict
         return hello(environ, start_response)
@@ -457,8 +456,8 @@ def test_environ() -> None:
     assert not {"HTTP_UNDER_SCORE", "HTTP_PROXY", "HTTP_CONTENT_TYPE"} & set(seen)
 
 
-def test_the_validator_is_content() -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def test_the_validator_is_content():
+    def app(environ, start_response):
         body = environ["wsgi.input"].read(100)
         start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body) + 1))])
         return [body, b"!"]
@@ -475,10 +474,10 @@ def test_the_validator_is_content() -> None:
 # ---------------------------------------------------------------- what is refused
 
 
-def test_bad_requests_are_answered_and_nothing_behind_them_is_read() -> None:
+def test_bad_requests_are_answered_and_nothing_behind_them_is_read():
     served = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         environ["wsgi.input"].read()
         served.append(environ["PATH_INFO"])
         return hello(environ, start_response)
@@ -497,8 +496,8 @@ def test_bad_requests_are_answered_and_nothing_behind_them_is_read() -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_body_that_turns_out_bad_when_the_response_is_under_way(when: str) -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+def test_a_body_that_turns_out_bad_when_the_response_is_under_way(when):
+    def app(environ, start_response):
         start_response("200 OK", [])
         yield b"hello"
         if when == "after":
@@ -517,19 +516,19 @@ def test_a_body_that_turns_out_bad_when_the_response_is_under_way(when: str) -> 
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_any_step_can_be_replaced(name: str) -> None:
+def test_any_step_can_be_replaced(name):
     """In a subclass, in a class while connections are open, on one object; each time the rest stays as it is."""
-    called: list[str] = []
+    called = []
 
-    def noting(where: str, original: Any) -> Any:
-        def step(self: Any, *args: Any) -> Any:
+    def noting(where, original):
+        def step(self, *args):
             called.append(where)
             return original(self, *args)
 
         return step
 
     class Handler(WSGIHandler):
-        def __init__(self, *args: Any) -> None:
+        def __init__(self, *args):
             super().__init__(*args)
             if on_object:
                 setattr(self, name, noting("object", getattr(Handler, name)).__get__(self))
@@ -539,7 +538,7 @@ def test_any_step_can_be_replaced(name: str) -> None:
     with serving(hello, handler_class=Handler, log=io.StringIO()) as server, closing(connect(server)) as sock:
         with closing(sock.makefile("rb")) as file:
 
-            def ask() -> None:
+            def ask():
                 sock.sendall(GET)
                 assert Response(file).body == b"hello"
 
@@ -557,10 +556,10 @@ def test_any_step_can_be_replaced(name: str) -> None:
         assert set(called) == {"object"}
 
 
-def test_the_servers_environment_may_be_changed_and_made_otherwise() -> None:
-    seen: list[Any] = []
+def test_the_servers_environment_may_be_changed_and_made_otherwise():
+    seen = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         seen.append((type(environ), environ.get("added"), environ["PATH_INFO"]))
         return hello(environ, start_response)
 
@@ -568,7 +567,7 @@ def test_the_servers_environment_may_be_changed_and_made_otherwise() -> None:
         pass
 
     class Server(WSGIServer):
-        def get_environ(self) -> Any:
+        def get_environ(self):
             return Own(super().get_environ(), added="made")
 
     with serving(app) as server:
@@ -585,7 +584,7 @@ def test_the_servers_environment_may_be_changed_and_made_otherwise() -> None:
 # ---------------------------------------------------------------- limits
 
 
-def test_a_head_that_does_not_come_in_time() -> None:
+def test_a_head_that_does_not_come_in_time():
     with serving(hello, limits=replace(QUICK, head_timeout=0.2)) as server:
         with closing(connect(server)) as sock:
             sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n")
@@ -595,7 +594,7 @@ def test_a_head_that_does_not_come_in_time() -> None:
             assert read_all(silent) == b""
 
 
-def test_dribbling_does_not_prolong_a_head() -> None:
+def test_dribbling_does_not_prolong_a_head():
     with serving(hello, limits=replace(QUICK, head_timeout=0.3)) as server, closing(connect(server)) as sock:
         answer = bytearray()
         reader = weald.spawn(lambda: [answer.extend(piece) for piece in iter(lambda: sock.recv(4096), b"")])
@@ -609,10 +608,10 @@ def test_dribbling_does_not_prolong_a_head() -> None:
         assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_connection_leaves_nothing_to_the_collector() -> None:
+def test_a_connection_leaves_nothing_to_the_collector():
     """With thousands of them, a collection of what they leave would hold up all others."""
 
-    def serve_some() -> None:
+    def serve_some():
         for data in (LAST, b"GET / HTTP/1.1\r\nX: ", b"bad\r\n\r\n") * 3:
             assert talk(server, data)
         wait_until(lambda: not server._connections)
@@ -633,14 +632,14 @@ def test_a_connection_leaves_nothing_to_the_collector() -> None:
             gc.enable()
 
 
-def test_an_idle_connection_is_closed() -> None:
+def test_an_idle_connection_is_closed():
     with serving(hello, limits=replace(QUICK, keep_alive_timeout=0.1)) as server, closing(connect(server)) as sock:
         sock.sendall(GET)
         assert read_all(sock).endswith(b"hello")
 
 
 @pytest.mark.parametrize("limits", [{"body_timeout": 0.2}, {"body_grace": 0.2, "body_rate": 1e6}])
-def test_a_body_that_comes_too_slowly(limits: dict[str, float]) -> None:
+def test_a_body_that_comes_too_slowly(limits):
     with serving(echo, limits=replace(QUICK, **limits)) as server, closing(connect(server)) as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nxx")
         with closing(sock.makefile("rb")) as file:
@@ -648,10 +647,10 @@ def test_a_body_that_comes_too_slowly(limits: dict[str, float]) -> None:
             assert file.read() == b""
 
 
-def test_a_client_that_takes_nothing_is_cut_off() -> None:
+def test_a_client_that_takes_nothing_is_cut_off():
     ended = Event()
 
-    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+    def app(environ, start_response):
         start_response("200 OK", [])
         try:
             while True:
@@ -667,10 +666,10 @@ def test_a_client_that_takes_nothing_is_cut_off() -> None:
             assert ended.wait(PATIENCE)
 
 
-def test_a_head_beyond_the_limit() -> None:
-    served: list[str] = []
+def test_a_head_beyond_the_limit():
+    served = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         served.append(environ["PATH_INFO"])
         return hello(environ, start_response)
 
@@ -681,20 +680,20 @@ def test_a_head_beyond_the_limit() -> None:
     assert served == []
 
 
-def test_a_body_beyond_the_limit() -> None:
+def test_a_body_beyond_the_limit():
     with serving(echo, limits=replace(QUICK, body=10)) as server:
         assert one(server, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n").status == 413
         assert one(server, CHUNKED + b"b\r\n01234567890\r\n0\r\n\r\n").status == 413
         assert one(server, CHUNKED + b"a\r\n0123456789\r\n0\r\n\r\n").body == b"0123456789"
 
 
-def test_requests_per_connection() -> None:
+def test_requests_per_connection():
     with serving(hello, limits=replace(QUICK, requests=2)) as server:
         found = responses(server, GET * 5)
     assert [response.fields.get("connection") for response in found] == [None, "close"]
 
 
-def test_connections_at_once() -> None:
+def test_connections_at_once():
     with serving(hello, limits=replace(QUICK, connections=1)) as server, closing(connect(server)) as first:
         first.sendall(GET)
         assert first.recv(1000)
@@ -708,8 +707,8 @@ def test_connections_at_once() -> None:
             assert read_all(second).endswith(b"hello")
 
 
-def test_connections_that_come_at_once_and_those_at_the_tls_handshake_count(certificate: Certificate) -> None:
-    options: list[dict[str, Any]] = [{}, {"ssl_context": certificate.server_context()}]
+def test_connections_that_come_at_once_and_those_at_the_tls_handshake_count(certificate):
+    options = [{}, {"ssl_context": certificate.server_context()}]
     for option in options:
         with serving(hello, limits=replace(QUICK, connections=2), **option) as server:
             clients = [stdlib_socket.socket() for _ in range(5)]  # they block: the server hears of all at once
@@ -731,17 +730,17 @@ class OneSend(WSGIHandler):
 
     sends = 0
 
-    def __init__(self, sock: Any, *args: Any) -> None:
+    def __init__(self, sock, *args):
         assert sock.getsockopt(IPPROTO_TCP, TCP_NODELAY)
         super().__init__(sock, *args)
 
-    def _sendall(self, data: Any) -> None:
+    def _sendall(self, data):
         OneSend.sends += 1
         super()._sendall(data)
 
 
-def test_a_response_leaves_in_one_piece() -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def test_a_response_leaves_in_one_piece():
+    def app(environ, start_response):
         start_response("200 OK", [])
         return [b"a" * 1000, b"b" * 1000]
 
@@ -753,10 +752,10 @@ def test_a_response_leaves_in_one_piece() -> None:
 
 @pytest.mark.parametrize("size", [100_000, 5_000_000])
 @pytest.mark.parametrize("kind", ["list", "generator", "write"])
-def test_large_responses(size: int, kind: str) -> None:
+def test_large_responses(size, kind):
     parts = [bytes([65 + i]) * (size // 4) for i in range(4)]
 
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def app(environ, start_response):
         write = start_response("200 OK", [])
         if kind == "write":
             for part in parts:
@@ -770,8 +769,8 @@ def test_large_responses(size: int, kind: str) -> None:
     assert ("content-length" in found[0].fields) is (kind == "list")
 
 
-def test_more_than_content_length_is_not_sent() -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def test_more_than_content_length_is_not_sent():
+    def app(environ, start_response):
         start_response("200 OK", [("Content-Length", "3")])
         return [b"hello"]
 
@@ -781,8 +780,8 @@ def test_more_than_content_length_is_not_sent() -> None:
     assert [error[1] for error in errors] == [AssertionError]
 
 
-def test_less_than_content_length_costs_the_connection() -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def test_less_than_content_length_costs_the_connection():
+    def app(environ, start_response):
         start_response("200 OK", [("Content-Length", "10")])
         return [b"hello"]
 
@@ -794,7 +793,7 @@ def test_less_than_content_length_costs_the_connection() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("length", [None, "1000", "150000"])
-def test_a_file_goes_out_by_sendfile(method: str, length: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_goes_out_by_sendfile(method, length, monkeypatch):
     data = bytes(range(256)) * 1000
     calls = []
     sendfile = os.sendfile
@@ -802,10 +801,10 @@ def test_a_file_goes_out_by_sendfile(method: str, length: str | None, monkeypatc
     file = tempfile.TemporaryFile()  # noqa: SIM115 (the server closes it)
     file.write(data)
 
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def app(environ, start_response):
         file.seek(1000)
         start_response("200 OK", [("Content-Length", length)] if length else [])
-        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
+        wrapped = environ["wsgi.file_wrapper"](file)
         return wrapped
 
     with serving(app) as server:
@@ -819,33 +818,33 @@ def test_a_file_goes_out_by_sendfile(method: str, length: str | None, monkeypatc
 
 
 class Shouting(io.FileIO):
-    def read(self, size: int | None = -1, /) -> bytes:
+    def read(self, size=-1, /):
         return (super().read(size) or b"").upper()
 
-    def readinto(self, buffer: Any, /) -> int:
+    def readinto(self, buffer, /):
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
 
 @pytest.mark.parametrize("kind", ["memory", "gzip", "subclass", "buffered subclass"])
-def test_what_only_looks_like_a_file_is_read(kind: str, tmp_path: Path) -> None:
+def test_what_only_looks_like_a_file_is_read(kind, tmp_path):
     """Also what has a descriptor that gives other bytes."""
     data = b"HELLO" * 1000
     (tmp_path / "plain").write_bytes(data.lower())
     (tmp_path / "packed").write_bytes(gzip.compress(data))
 
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def app(environ, start_response):
         start_response("200 OK", [])
         if kind == "memory":
-            file: Any = io.BytesIO(data)
+            file = io.BytesIO(data)
         elif kind == "gzip":
             file = gzip.open(tmp_path / "packed")
         else:
             file = Shouting(tmp_path / "plain")
             if kind == "buffered subclass":
                 file = io.BufferedReader(file)
-        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file, 100)
+        wrapped = environ["wsgi.file_wrapper"](file, 100)
         return wrapped
 
     with serving(app) as server:
@@ -880,10 +879,10 @@ def test_what_only_looks_like_a_file_is_read(kind: str, tmp_path: Path) -> None:
         ("199 Other", [], ValueError),
     ],
 )
-def test_start_response_refuses(status: Any, headers: Any, error: type[Exception]) -> None:
+def test_start_response_refuses(status, headers, error):
     caught = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         for _ in range(2):  # nothing of it may have been remembered as good
             try:
                 start_response(status, headers)
@@ -896,8 +895,8 @@ def test_start_response_refuses(status: Any, headers: Any, error: type[Exception
     assert [isinstance(raised, error) for raised in caught] == [True, True]
 
 
-def test_start_response_again() -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+def test_start_response_again():
+    def app(environ, start_response):
         start_response("200 OK", [("X", "1")])
         try:
             raise KeyError("late")
@@ -924,10 +923,10 @@ def test_start_response_again() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["text", 5, ("a", "b")], ids=repr)
-def test_a_body_that_is_no_bytes(wrong: Any) -> None:
+def test_a_body_that_is_no_bytes(wrong):
     """The client hears of it, as nothing has been sent."""
 
-    def app(environ: dict[str, Any], start_response: Any) -> Any:
+    def app(environ, start_response):
         start_response("200 OK", [("Content-Length", "1")])
         return [wrong]
 
@@ -936,8 +935,8 @@ def test_a_body_that_is_no_bytes(wrong: Any) -> None:
         assert [error[1] for error in errors] == [TypeError]
 
 
-def test_an_empty_text_sends_the_head() -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+def test_an_empty_text_sends_the_head():
+    def app(environ, start_response):
         write = start_response("200 OK", [("Content-Length", "5")])
         write("")
         return [b"hello"]
@@ -946,11 +945,11 @@ def test_an_empty_text_sends_the_head() -> None:
         assert one(server, LAST).body == b"hello"
 
 
-def test_a_body_where_none_may_be() -> None:
+def test_a_body_where_none_may_be():
     """Bytes or not, it is refused as gevent refuses it."""
     caught = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def app(environ, start_response):
         write = start_response("304 Not Modified", [])
         for body in ("text", b"bytes"):
             try:
@@ -965,20 +964,20 @@ def test_a_body_where_none_may_be() -> None:
 
 
 @pytest.mark.parametrize("where", ["call", "first", "later", "close", "nothing"])
-def test_an_application_that_fails(where: str) -> None:
+def test_an_application_that_fails(where):
     class Result:
-        def __iter__(self) -> Iterator[bytes]:
+        def __iter__(self):
             if where == "first":
                 raise KeyError(where)
             yield b"hello"
             if where == "later":
                 raise KeyError(where)
 
-        def close(self) -> None:
+        def close(self):
             if where == "close":
                 raise KeyError(where)
 
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def app(environ, start_response):
         if where == "call":
             raise KeyError(where)
         if where != "nothing":
@@ -999,19 +998,19 @@ def test_an_application_that_fails(where: str) -> None:
         assert answer.endswith(b"hello\r\n0\r\n\r\n") is (where == "close")
 
 
-def test_a_client_that_leaves_is_nobodys_error() -> None:
+def test_a_client_that_leaves_is_nobodys_error():
     closed = Event()
 
     class Endless:
-        def __iter__(self) -> Iterator[bytes]:
+        def __iter__(self):
             while True:
                 yield b"x" * 10_000
                 weald.sleep(0)
 
-        def close(self) -> None:
+        def close(self):
             closed.set()
 
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def app(environ, start_response):
         if environ["REQUEST_METHOD"] == "POST":
             try:
                 environ["wsgi.input"].read()
@@ -1037,8 +1036,8 @@ def test_a_client_that_leaves_is_nobodys_error() -> None:
 
 
 @pytest.mark.parametrize("fields", [b"Connection: Upgrade\r\nUpgrade: echo\r\n", b"Connection: upgrade\r\n"])
-def test_upgrade(fields: bytes) -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def test_upgrade(fields):
+    def app(environ, start_response):
         assert environ["wsgi.input_terminated"] is False
         write = start_response("101 Switching Protocols", [("Connection", "upgrade"), ("Upgrade", "echo")])
         write(b"")
@@ -1059,7 +1058,7 @@ def test_upgrade(fields: bytes) -> None:
         assert file.read() == b""
 
 
-def test_an_upgrade_that_nobody_takes_is_a_request_without_a_body() -> None:
+def test_an_upgrade_that_nobody_takes_is_a_request_without_a_body():
     with serving(echo) as server:
         ask = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n"
         assert [response.body for response in responses(server, ask + ask + LAST)] == [b"", b"", b""]
@@ -1068,10 +1067,10 @@ def test_an_upgrade_that_nobody_takes_is_a_request_without_a_body() -> None:
 # ---------------------------------------------------------------- stopping
 
 
-def test_stop_lets_responses_finish_and_says_so() -> None:
+def test_stop_lets_responses_finish_and_says_so():
     entered, go_on = Event(), Event()
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         entered.set()
         go_on.wait(PATIENCE)
         return hello(environ, start_response)
@@ -1093,22 +1092,22 @@ def test_stop_lets_responses_finish_and_says_so() -> None:
 # ---------------------------------------------------------------- gevent's interface
 
 
-def test_names() -> None:
+def test_names():
     assert set(pywsgi.__all__) == {
         *("Environ", "LoggingLogAdapter", "SecureEnviron", "WSGIHandler", "WSGIServer", "WSGISecureEnviron")
     }
 
 
-def test_hooks_are_called_in_order() -> None:
-    calls: list[str] = []
+def test_hooks_are_called_in_order():
+    calls = []
     names = [
         *("handle", "handle_one_request", "read_requestline", "read_request", "get_environ", "handle_one_response"),
         *("run_application", "start_response", "process_result", "write", "finalize_headers", "_sendall"),
         *("log_request", "format_request"),
     ]
 
-    def wrap(name: str) -> Callable[..., Any]:
-        def call(self: WSGIHandler, *args: Any) -> Any:
+    def wrap(name):
+        def call(self, *args):
             calls.append(name)
             return getattr(super(Handler, self), name)(*args)
 
@@ -1123,9 +1122,9 @@ def test_hooks_are_called_in_order() -> None:
     assert log.getvalue().startswith("127.0.0.1 - - [")
 
 
-def test_a_handler_that_changes_requests_and_responses() -> None:
+def test_a_handler_that_changes_requests_and_responses():
     class Handler(WSGIHandler):
-        def read_request(self, raw_requestline: str) -> bool:
+        def read_request(self, raw_requestline):
             assert super().read_request(raw_requestline)
             assert self.headers["host"] == self.headers.getheader("HOST") == "a"
             assert self.content_length is None
@@ -1134,16 +1133,16 @@ def test_a_handler_that_changes_requests_and_responses() -> None:
             self.path = "/changed"
             return True
 
-        def get_environ(self) -> Any:
+        def get_environ(self):
             env = super().get_environ()
             env["SCRIPT_NAME"] = "/prefix"
             return env
 
-        def finalize_headers(self) -> None:
+        def finalize_headers(self):
             self.response_headers.append((b"X-More", b"1"))
             super().finalize_headers()
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         start_response("200 OK", [])
         return [(environ["SCRIPT_NAME"] + environ["PATH_INFO"]).encode()]
 
@@ -1156,8 +1155,8 @@ def test_a_handler_that_changes_requests_and_responses() -> None:
     assert "not this" in log.getvalue()
 
 
-def test_logs() -> None:
-    records: list[logging.LogRecord] = []
+def test_logs():
+    records = []
     logger = logging.Logger("test")
     logger.addHandler(type("Keep", (logging.Handler,), {"emit": lambda self, record: records.append(record)})())
     with serving(hello, log=logger, error_log=logger) as server:
@@ -1174,7 +1173,7 @@ def test_logs() -> None:
     assert WSGIServer(("127.0.0.1", 0), hello, log=None).log.write("") is None
 
 
-def test_environ_classes() -> None:
+def test_environ_classes():
     env = pywsgi.WSGISecureEnviron(REMOTE_ADDR="::1", HTTP_AUTHORIZATION="secret")
     assert repr(env) == str(env) == "{'REMOTE_ADDR': '::1', (hidden keys: 1)}"
     env.print_masked_keys = True
@@ -1191,7 +1190,7 @@ def test_environ_classes() -> None:
     class Server(WSGIServer):
         environ_class = pywsgi.WSGISecureEnviron
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         seen.append(type(environ))
         return hello(environ, start_response)
 
@@ -1203,20 +1202,20 @@ def test_environ_classes() -> None:
 # ---------------------------------------------------------------- real clients and frameworks
 
 
-def url(server: WSGIServer, scheme: str = "http") -> str:
+def url(server, scheme="http"):
     return f"{scheme}://127.0.0.1:{server.server_port}/"
 
 
-def curl(*arguments: str, stdin: bytes = b"") -> str:
+def curl(*arguments, stdin=b""):
     command = [require_program("curl"), "-sS", "--max-time", "100", *arguments]
     done = subprocess.run(command, input=stdin, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
-    output: bytes = done.stdout
+    output = done.stdout
     return output.decode()
 
 
-def test_curl() -> None:
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def test_curl():
+    def app(environ, start_response):
         body = environ["wsgi.input"].read()
         start_response("200 OK", [("Content-Type", "application/json")])
         keys = ("REQUEST_METHOD", "SERVER_PROTOCOL", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT")
@@ -1243,10 +1242,10 @@ def test_curl() -> None:
 
 
 @pytest.mark.parametrize("kind", ["list", "file"])
-def test_tls(certificate: Certificate, kind: str) -> None:
+def test_tls(certificate, kind):
     data = b"x" * 500_000
 
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def app(environ, start_response):
         assert environ["wsgi.url_scheme"] == "https"
         start_response("200 OK", [])
         return [data] if kind == "list" else environ["wsgi.file_wrapper"](io.BytesIO(data))
@@ -1257,7 +1256,7 @@ def test_tls(certificate: Certificate, kind: str) -> None:
         assert curl("--http1.0", "--cacert", certificate.cert, url(server, "https")) == data.decode()
 
 
-def test_who_does_not_speak_tls_is_logged_and_dropped(certificate: Certificate) -> None:
+def test_who_does_not_speak_tls_is_logged_and_dropped(certificate):
     log = io.StringIO()
     limits = replace(QUICK, head_timeout=0.2)
     with (
@@ -1276,10 +1275,10 @@ def test_who_does_not_speak_tls_is_logged_and_dropped(certificate: Certificate) 
     assert log.getvalue().count("no TLS with ('127.0.0.1', ") == 2
 
 
-def test_a_unix_socket(tmp_path: Any) -> None:
-    seen: dict[str, Any] = {}
+def test_a_unix_socket(tmp_path):
+    seen = {}
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         seen.update(environ)
         return hello(environ, start_response)
 
@@ -1298,7 +1297,7 @@ def test_a_unix_socket(tmp_path: Any) -> None:
     assert (seen["SERVER_NAME"], seen["SERVER_PORT"]) == ("localhost", "80")
 
 
-def test_requests_and_flask_in_a_patched_program() -> None:
+def test_requests_and_flask_in_a_patched_program():
     pytest.importorskip("flask")
     run_patched(
         """
@@ -1335,7 +1334,7 @@ def test_requests_and_flask_in_a_patched_program() -> None:
     )
 
 
-def test_without_httptools_the_error_says_what_to_install() -> None:
+def test_without_httptools_the_error_says_what_to_install():
     run_patched(
         """
         import sys
@@ -1351,10 +1350,10 @@ def test_without_httptools_the_error_says_what_to_install() -> None:
     )
 
 
-def test_draining_serves_who_connects_while_others_begin() -> None:
+def test_draining_serves_who_connects_while_others_begin():
     late = stdlib_socket.socket()
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         if environ["PATH_INFO"] == "/first":
             late.connect(address)
             late.sendall(GET)
@@ -1373,7 +1372,7 @@ def test_draining_serves_who_connects_while_others_begin() -> None:
                 assert answer.startswith(b"HTTP/1.1 200 OK") and b"Connection: close" in answer
 
 
-def test_draining_serves_who_is_at_the_tls_handshake(certificate: Certificate) -> None:
+def test_draining_serves_who_is_at_the_tls_handshake(certificate):
     with serving(hello, ssl_context=certificate.server_context()) as server:
         with closing(connect(server)) as sock:
             wait_until(lambda: server._connections)
@@ -1386,7 +1385,7 @@ def test_draining_serves_who_is_at_the_tls_handshake(certificate: Certificate) -
         assert draining.get(timeout=PATIENCE)
 
 
-def test_draining_does_not_wait_for_who_says_nothing_at_the_tls_handshake(certificate: Certificate) -> None:
+def test_draining_does_not_wait_for_who_says_nothing_at_the_tls_handshake(certificate):
     with serving(hello, ssl_context=certificate.server_context()) as server, closing(connect(server)) as sock:
         wait_until(lambda: server._connections)
         assert server.drain(10, patience=0.05)
@@ -1394,11 +1393,11 @@ def test_draining_does_not_wait_for_who_says_nothing_at_the_tls_handshake(certif
 
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EMFILE])
-def test_draining_while_accepting_fails(number: int) -> None:
+def test_draining_while_accepting_fails(number):
     class Failing(WSGIServer):
         failures = 3
 
-        def do_read(self) -> Any:
+        def do_read(self):
             if self.http_state.draining and self.failures:
                 self.failures -= 1
                 raise OSError(number, "x")
@@ -1414,11 +1413,11 @@ def test_draining_while_accepting_fails(number: int) -> None:
             assert late.recv(4096).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_draining_serves_or_refuses_who_connects() -> None:
+def test_draining_serves_or_refuses_who_connects():
     """However many there are: whoever has connected is answered."""
-    clients: list[Any] = []
+    clients = []
 
-    def connect_another() -> None:
+    def connect_another():
         sock = stdlib_socket.socket()
         sock.settimeout(PATIENCE)
         try:
@@ -1429,7 +1428,7 @@ def test_draining_serves_or_refuses_who_connects() -> None:
             sock.sendall(GET)
             clients.append(sock)
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         connect_another()
         return hello(environ, start_response)
 
@@ -1446,7 +1445,7 @@ def test_draining_serves_or_refuses_who_connects() -> None:
 # ---------------------------------------------------------------- what an application leaves behind
 
 
-def two_requests(app: App) -> list[Response]:
+def two_requests(app):
     """What comes for a POST whose body comes after its answer, and a second one on the same connection."""
     with serving(app) as server, closing(connect(server)) as sock, closing(sock.makefile("rb")) as file:
         sock.sendall(b"POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
@@ -1457,11 +1456,11 @@ def two_requests(app: App) -> list[Response]:
     return responses
 
 
-def test_a_late_reader_gets_nothing_of_the_next_request() -> None:
-    kept: list[Any] = []
-    late: list[Any] = []
+def test_a_late_reader_gets_nothing_of_the_next_request():
+    kept = []
+    late = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         if environ["PATH_INFO"] == "/1":
             kept.append(environ["wsgi.input"])
             return hello(environ, start_response)
@@ -1477,10 +1476,10 @@ def test_a_late_reader_gets_nothing_of_the_next_request() -> None:
     assert late == ["the request has ended: the rest of its body is gone"] * 3
 
 
-def test_a_reader_that_waits_while_its_request_ends_gets_nothing_of_the_next() -> None:
-    readers: list[Any] = []
+def test_a_reader_that_waits_while_its_request_ends_gets_nothing_of_the_next():
+    readers = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         readers.append(weald.spawn(environ["wsgi.input"].read))
         weald.sleep(0)
         return hello(environ, start_response)
@@ -1496,11 +1495,11 @@ def test_a_reader_that_waits_while_its_request_ends_gets_nothing_of_the_next() -
     assert b"GET" not in (readers[0].value or b"")
 
 
-def test_a_late_answer_does_not_reach_the_next_response() -> None:
-    kept: list[Any] = []
-    refused: list[str] = []
+def test_a_late_answer_does_not_reach_the_next_response():
+    kept = []
+    refused = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         environ["wsgi.input"].read()
         write = start_response("200 OK", [("Content-Length", "5")])
         kept.append((start_response, write))
@@ -1521,10 +1520,10 @@ def test_a_late_answer_does_not_reach_the_next_response() -> None:
     assert len(refused) == 2
 
 
-def test_a_late_upgrade_does_not_take_the_next_request_over() -> None:
-    kept: list[Any] = []
+def test_a_late_upgrade_does_not_take_the_next_request_over():
+    kept = []
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    def app(environ, start_response):
         kept.append((environ["weald.upgrade"], environ["wsgi.input"]))
         if len(kept) > 1:
             with pytest.raises(AssertionError, match="ended"):

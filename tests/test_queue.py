@@ -379,7 +379,7 @@ def test_a_channel_tells_who_waits(loop_name):
     assert channel.get() == 1
 
 
-def test_a_timeout_that_no_clock_can_hold() -> None:
+def test_a_timeout_that_no_clock_can_hold():
     """The standard library says OverflowError."""
     for empty in SimpleQueue(), Queue(), LifoQueue():
         for huge in 1e12, float("inf"):

@@ -3,9 +3,6 @@
 import _socket
 import socket as stdlib
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers import PATIENCE, settle, wait_until
@@ -19,7 +16,7 @@ from weald.resolver._files import HostsFile
 
 
 @pytest.fixture
-def lookups() -> Iterator[thread.Resolver]:
+def lookups():
     """This hub's resolver, made anew."""
     hub = weald.get_hub()
     hub.resolver = None
@@ -32,22 +29,22 @@ def lookups() -> Iterator[thread.Resolver]:
 class Gate:
     """Stands in for a function of `_socket`: each call waits in its thread until told what to do."""
 
-    def __init__(self, outcome: Callable[[], Any]) -> None:
+    def __init__(self, outcome):
         self.outcome = outcome
-        self.calls: list[tuple[Any, ...]] = []
+        self.calls = []
         self.open = threading.Event()
 
     @property
-    def __name__(self) -> str:
+    def __name__(self):
         return "gate"
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args):
         self.calls.append(args)
         assert self.open.wait(PATIENCE)
         return self.outcome()
 
 
-def outcome_of(function: Callable[..., Any], *args: Any) -> Any:
+def outcome_of(function, *args):
     try:
         return function(*args)
     except Exception as error:
@@ -87,11 +84,11 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("name", "args"), CALLS)
-def test_results_and_errors_are_the_stdlibs(name: str, args: tuple[Any, ...]) -> None:
+def test_results_and_errors_are_the_stdlibs(name, args):
     assert outcome_of(getattr(socket, name), *args) == outcome_of(getattr(stdlib, name), *args)
 
 
-def test_getaddrinfo_returns_enums() -> None:
+def test_getaddrinfo_returns_enums():
     family, kind, *_ = socket.getaddrinfo("127.0.0.1", 80)[0]
     assert isinstance(family, stdlib.AddressFamily)
     assert isinstance(kind, stdlib.SocketKind)
@@ -99,29 +96,29 @@ def test_getaddrinfo_returns_enums() -> None:
 
 @pytest.mark.parametrize("name", ["getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr"])
 @pytest.mark.parametrize("host", ["localhost\0.example", b"localhost\0.example"])
-def test_a_name_with_a_nul_is_refused_not_cut(name: str, host: Any) -> None:
+def test_a_name_with_a_nul_is_refused_not_cut(name, host):
     args = (host, 80) if name == "getaddrinfo" else (host,)
     with pytest.raises(stdlib.gaierror) as caught:
         getattr(socket, name)(*args)
     assert caught.value.errno == stdlib.EAI_NONAME
 
 
-def test_getfqdn() -> None:
+def test_getfqdn():
     assert socket.getfqdn() == stdlib.getfqdn()
     assert socket.getfqdn("127.0.0.1") == stdlib.getfqdn("127.0.0.1")
     assert socket.getfqdn("no such name") == "no such name"
 
 
-def test_getfqdn_prefers_a_name_with_a_dot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_getfqdn_prefers_a_name_with_a_dot(monkeypatch):
     class Fake:
-        def gethostbyaddr(self, name: str) -> Any:
+        def gethostbyaddr(self, name):
             return "short", ["alias", "full.example", "other.example"], []
 
     monkeypatch.setattr(resolver, "current", Fake)
     assert socket.getfqdn("x") == "full.example"
 
 
-def test_others_run_during_a_look_up(lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_run_during_a_look_up(lookups, monkeypatch):
     gate = Gate(lambda: "10.0.0.1")
     monkeypatch.setattr(_socket, "gethostbyname", gate)
     lookup = spawn(socket.gethostbyname, "some.name")
@@ -131,7 +128,7 @@ def test_others_run_during_a_look_up(lookups: thread.Resolver, monkeypatch: pyte
     assert lookup.get() == "10.0.0.1"
 
 
-def test_equal_look_ups_share_one_job(lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_look_ups_share_one_job(lookups, monkeypatch):
     gate = Gate(lambda: ("name", ["alias"], ["10.0.0.1"]))
     monkeypatch.setattr(_socket, "gethostbyaddr", gate)
     same = [spawn(socket.gethostbyaddr, "some.name") for _ in range(20)]
@@ -148,8 +145,8 @@ def test_equal_look_ups_share_one_job(lookups: thread.Resolver, monkeypatch: pyt
     assert len(gate.calls) == 3
 
 
-def test_an_error_reaches_everyone_who_asked(lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
+def test_an_error_reaches_everyone_who_asked(lookups, monkeypatch):
+    def fail():
         raise stdlib.gaierror(stdlib.EAI_AGAIN, "try again")
 
     gate = Gate(fail)
@@ -165,9 +162,7 @@ def test_an_error_reaches_everyone_who_asked(lookups: thread.Resolver, monkeypat
     assert len(gate.calls) == 1
 
 
-def test_killing_who_asked_first_leaves_the_others_their_answer(
-    lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killing_who_asked_first_leaves_the_others_their_answer(lookups, monkeypatch):
     gate = Gate(lambda: "10.0.0.1")
     monkeypatch.setattr(_socket, "gethostbyname", gate)
     first, second = spawn(socket.gethostbyname, "some.name"), spawn(socket.gethostbyname, "some.name")
@@ -178,9 +173,7 @@ def test_killing_who_asked_first_leaves_the_others_their_answer(
     assert second.get() == "10.0.0.1"
 
 
-def test_a_look_up_whose_callers_have_all_left_does_not_begin(
-    lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_look_up_whose_callers_have_all_left_does_not_begin(lookups, monkeypatch):
     """Those that have begun end in their threads; a hundred others wait for one, and are given up."""
     gate = Gate(lambda: "10.0.0.1")
     monkeypatch.setattr(_socket, "gethostbyname", gate)
@@ -196,7 +189,7 @@ def test_a_look_up_whose_callers_have_all_left_does_not_begin(
     assert gate.calls == [*begun, ("healthy.name",)]
 
 
-def test_one_caller_of_two_leaves(lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_caller_of_two_leaves(lookups, monkeypatch):
     gate = Gate(lambda: "10.0.0.1")
     monkeypatch.setattr(_socket, "gethostbyname", gate)
     busy = [spawn(socket.gethostbyname, f"host{i}.name") for i in range(weald.config.threadpool_size)]
@@ -209,9 +202,7 @@ def test_one_caller_of_two_leaves(lookups: thread.Resolver, monkeypatch: pytest.
     joinall(busy)
 
 
-def test_what_needs_no_server_does_not_wait_for_those_that_do(
-    lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_needs_no_server_does_not_wait_for_those_that_do(lookups, monkeypatch, tmp_path):
     """Names of the hosts file, numeric addresses, files; while more look-ups hang than there are threads."""
     (tmp_path / "hosts").write_text("10.9.9.9 nick\n127.0.0.1 localhost\n")
     monkeypatch.setattr(lookups, "_hosts", HostsFile(str(tmp_path / "hosts")))
@@ -234,11 +225,11 @@ def test_what_needs_no_server_does_not_wait_for_those_that_do(
 class Odd(str):
     """A host whose repr is another's."""
 
-    def __repr__(self) -> str:
+    def __repr__(self):
         return "'some.name'"
 
 
-def test_only_look_ups_of_the_same_are_shared(lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_look_ups_of_the_same_are_shared(lookups, monkeypatch):
     gate = Gate(lambda: [])
     monkeypatch.setattr(_socket, "getaddrinfo", gate)
     families = (stdlib.AF_INET, int(stdlib.AF_INET))
@@ -253,17 +244,17 @@ def test_only_look_ups_of_the_same_are_shared(lookups: thread.Resolver, monkeypa
     assert {str(call[0]) for call in gate.calls} == {"some.name", "other.name", "third.name", "b'some.name'"}
 
 
-def test_numeric_hosts_need_no_thread(lookups: thread.Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numeric_hosts_need_no_thread(lookups, monkeypatch):
     monkeypatch.setattr(lookups, "_look_up", None)
     assert socket.getaddrinfo("127.0.0.1", 80, 0, stdlib.SOCK_STREAM)[0][4] == ("127.0.0.1", 80)
     assert socket.getaddrinfo("::1", 80, 0, stdlib.SOCK_STREAM)[0][4] == ("::1", 80, 0, 0)
     assert socket.gethostbyname("127.0.0.1") == "127.0.0.1"
 
 
-def test_each_hub_has_its_resolver(lookups: thread.Resolver) -> None:
+def test_each_hub_has_its_resolver(lookups):
     assert resolver.current() is lookups
     assert weald.get_hub().resolver is lookups
-    found: list[Any] = []
+    found = []
     other = threading.Thread(target=lambda: found.append((resolver.current(), socket.gethostbyname("localhost"))))
     other.start()
     wait_until(lambda: not other.is_alive())
@@ -271,7 +262,7 @@ def test_each_hub_has_its_resolver(lookups: thread.Resolver) -> None:
     assert found[0][1] == stdlib.gethostbyname("localhost")
 
 
-def test_unknown_resolver_is_refused(monkeypatch: pytest.MonkeyPatch, lookups: thread.Resolver) -> None:
+def test_unknown_resolver_is_refused(monkeypatch, lookups):
     with pytest.raises(ValueError, match="crystal-ball"):
         weald.config.resolver = "crystal-ball"
     monkeypatch.delattr(weald.config, "resolver", raising=False)

@@ -2,8 +2,6 @@
 
 import os
 import socket as stdlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import dns.exception
@@ -25,7 +23,7 @@ RESOLVERS = {"dnspython": dnspython.Resolver, "ares": ares.Resolver}
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server():
     with Server() as running:
         yield running
 
@@ -33,21 +31,19 @@ def server() -> Iterator[Server]:
 class Files:
     """The system's files as these tests have them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.hosts, self.resolv_conf = folder / "hosts", folder / "resolv.conf"
         self.hosts.write_text("")
         self.resolv_conf.write_text("nameserver 127.0.0.1\nsearch search.test\n")
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
+def files(tmp_path):
     return Files(tmp_path)
 
 
 @pytest.fixture(params=list(RESOLVERS))
-def lookups(
-    request: pytest.FixtureRequest, server: Server, files: Files, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
+def lookups(request, server, files, monkeypatch):
     """A resolver that asks `server`; for the time of the test this hub's.  `impatient`: answers will be lost."""
     monkeypatch.setattr(config, "resolver_nameservers", [server.address])
     impatient = request.node.get_closest_marker("impatient")
@@ -60,11 +56,11 @@ def lookups(
     made.close()
 
 
-def addresses(found: list[Any]) -> list[str]:
+def addresses(found):
     return [entry[4][0] for entry in found]
 
 
-def fails(number: int, *args: Any) -> None:
+def fails(number, *args):
     with pytest.raises(stdlib.gaierror) as caught:
         socket.getaddrinfo(*args)
     assert caught.value.errno == number
@@ -74,7 +70,7 @@ def fails(number: int, *args: Any) -> None:
 # ---------------------------------------------------------------- getaddrinfo
 
 
-def test_getaddrinfo(lookups: Any) -> None:
+def test_getaddrinfo(lookups):
     assert socket.getaddrinfo("four.test", 80, stdlib.AF_INET) == [
         (stdlib.AF_INET, stdlib.SOCK_STREAM, 6, "", ("10.0.0.4", 80)),
         (stdlib.AF_INET, stdlib.SOCK_DGRAM, 17, "", ("10.0.0.4", 80)),
@@ -89,7 +85,7 @@ def test_getaddrinfo(lookups: Any) -> None:
     assert addresses(socket.getaddrinfo(b"PLAIN.test", b"80", stdlib.AF_INET6, stdlib.SOCK_STREAM)) == ["fd00::1"]
 
 
-def test_services_and_flags(lookups: Any) -> None:
+def test_services_and_flags(lookups):
     found = socket.getaddrinfo("alias.test", "https", stdlib.AF_INET, stdlib.SOCK_STREAM, 0, stdlib.AI_CANONNAME)
     assert [entry[3] for entry in found] == ["plain.test", ""]
     assert sorted(entry[4] for entry in found) == [("10.0.0.1", 443), ("10.0.0.2", 443)]
@@ -106,7 +102,7 @@ def test_services_and_flags(lookups: Any) -> None:
     fails(stdlib.EAI_SOCKTYPE, "four.test", 80, 0, 77)
 
 
-def test_numeric_names_need_no_server(lookups: Any, server: Server) -> None:
+def test_numeric_names_need_no_server(lookups, server):
     for host in ("127.0.0.1", "127.1", "0x7f000001", "::1", None, b"10.0.0.1"):
         assert socket.getaddrinfo(host, 80) == stdlib.getaddrinfo(host, 80)
     assert socket.gethostbyname("127.1") == "127.0.0.1"
@@ -116,7 +112,7 @@ def test_numeric_names_need_no_server(lookups: Any, server: Server) -> None:
     assert not server.asked
 
 
-def test_idna_and_odd_names(lookups: Any) -> None:
+def test_idna_and_odd_names(lookups):
     assert socket.gethostbyname("bücher.test") == "10.0.0.5"
     assert socket.gethostbyname("xn--bcher-kva.test") == "10.0.0.5"
     assert socket.gethostbyname("under_score.test") == "10.0.0.6"
@@ -134,12 +130,12 @@ def test_idna_and_odd_names(lookups: Any) -> None:
         b"a..b",
     ],
 )
-def test_what_is_no_name_is_refused_and_not_asked_for(lookups: Any, server: Server, name: Any) -> None:
+def test_what_is_no_name_is_refused_and_not_asked_for(lookups, server, name):
     fails(stdlib.EAI_NONAME, name, 80)
     assert not server.asked
 
 
-def test_a_label_too_long_is_an_error_of_idna(lookups: Any) -> None:
+def test_a_label_too_long_is_an_error_of_idna(lookups):
     for name in ("a" * 64, "a" * 64 + ".test"):
         with pytest.raises(UnicodeError):
             socket.getaddrinfo(name, 80)
@@ -147,7 +143,7 @@ def test_a_label_too_long_is_an_error_of_idna(lookups: Any) -> None:
             stdlib.getaddrinfo(name, 80)
 
 
-def test_names_of_the_greatest_length_are_asked_for(lookups: Any, server: Server) -> None:
+def test_names_of_the_greatest_length_are_asked_for(lookups, server):
     name = ".".join(["a" * 63] * 3 + ["b" * 61])
     assert len(name) == 253
     fails(stdlib.EAI_NONAME, f"{name}.", 80, stdlib.AF_INET)
@@ -155,7 +151,7 @@ def test_names_of_the_greatest_length_are_asked_for(lookups: Any, server: Server
 
 
 @pytest.mark.parametrize("host", ["four.test\0.example", b"four.test\0"])
-def test_a_name_with_a_nul_is_refused(lookups: Any, server: Server, host: Any) -> None:
+def test_a_name_with_a_nul_is_refused(lookups, server, host):
     fails(stdlib.EAI_NONAME, host, 80)
     for function in (socket.gethostbyname, socket.gethostbyname_ex, socket.gethostbyaddr):
         with pytest.raises(stdlib.gaierror):
@@ -163,7 +159,7 @@ def test_a_name_with_a_nul_is_refused(lookups: Any, server: Server, host: Any) -
     assert not server.asked
 
 
-def test_names_in_a_bytearray(lookups: Any) -> None:
+def test_names_in_a_bytearray(lookups):
     for host in (b"four.test", b"127.0.0.1"):
         for call in (lookups.gethostbyname, lookups.gethostbyname_ex):
             assert call(bytearray(host)) == call(host)
@@ -172,12 +168,12 @@ def test_names_in_a_bytearray(lookups: Any) -> None:
 
 @pytest.mark.parametrize("host", [None, 5, memoryview(b"127.0.0.1")])
 @pytest.mark.parametrize("name", ["gethostbyname", "gethostbyname_ex", "gethostbyaddr"])
-def test_a_host_of_another_type(lookups: Any, name: str, host: Any) -> None:
+def test_a_host_of_another_type(lookups, name, host):
     with pytest.raises(TypeError):
         getattr(lookups, name)(host)
 
 
-def test_wrong_types(lookups: Any) -> None:
+def test_wrong_types(lookups):
     for args in [(1, 80), (("x",), 80), ("four.test", 1.5), ("four.test", 80, "x")]:
         with pytest.raises((TypeError, OSError)) as caught:
             socket.getaddrinfo(*args)
@@ -202,7 +198,7 @@ def test_wrong_types(lookups: Any) -> None:
         ("refused.test", stdlib.EAI_AGAIN),
     ],
 )
-def test_what_the_server_refuses(lookups: Any, name: str, number: int) -> None:
+def test_what_the_server_refuses(lookups, name, number):
     fails(number, f"{name}.", 80)
     fails(number, f"{name}.", 80, stdlib.AF_INET6)
     with pytest.raises(stdlib.gaierror) as caught:
@@ -210,7 +206,7 @@ def test_what_the_server_refuses(lookups: Any, name: str, number: int) -> None:
     assert caught.value.errno == number
 
 
-def test_each_failure_is_an_exception_of_its_own(lookups: Any) -> None:
+def test_each_failure_is_an_exception_of_its_own(lookups):
     """One that is raised again keeps the frames of all that have raised it."""
     found = []
     for name in ("missing.test", "servfail.test") * 2:
@@ -220,13 +216,13 @@ def test_each_failure_is_an_exception_of_its_own(lookups: Any) -> None:
     assert len(set(map(id, found))) == 4
 
 
-def test_one_family_is_enough(lookups: Any) -> None:
+def test_one_family_is_enough(lookups):
     assert addresses(socket.getaddrinfo("four.test", 80, 0, stdlib.SOCK_STREAM)) == ["10.0.0.4"]
     fails(stdlib.EAI_NODATA, "four.test", 80, stdlib.AF_INET6)
 
 
 @pytest.mark.impatient
-def test_silence_ends_in_a_timeout(lookups: Any, server: Server) -> None:
+def test_silence_ends_in_a_timeout(lookups, server):
     fails(stdlib.EAI_AGAIN, "silent.test.", 80, stdlib.AF_INET)
     # c-ares does not wait long for a server that has been fast: it may ask that one once more than the C library does.
     most = 3 if isinstance(lookups, ares.Resolver) else 2
@@ -234,14 +230,14 @@ def test_silence_ends_in_a_timeout(lookups: Any, server: Server) -> None:
 
 
 @pytest.mark.impatient
-def test_a_lost_answer_is_asked_for_again(lookups: Any, server: Server) -> None:
+def test_a_lost_answer_is_asked_for_again(lookups, server):
     assert socket.gethostbyname("lost.test") == "10.0.0.11"
     assert server.asked["lost.test.", "A"] == 2
 
 
 @pytest.mark.parametrize("lookups", ["dnspython"], indirect=True)  # c-ares has closed that socket
 @pytest.mark.impatient
-def test_a_late_answer_to_an_earlier_try_counts(lookups: Any, server: Server) -> None:
+def test_a_late_answer_to_an_earlier_try_counts(lookups, server):
     late = spawn(socket.gethostbyname, "late.test")
     wait_until(lambda: server.asked["late.test.", "A"] == 2 or late.ready())
     server.gate.set()
@@ -249,7 +245,7 @@ def test_a_late_answer_to_an_earlier_try_counts(lookups: Any, server: Server) ->
 
 
 @pytest.mark.parametrize("lookups", ["ares"], indirect=True)
-def test_a_server_that_is_known_as_fast_may_be_slow(lookups: Any, server: Server, monkeypatch: Any) -> None:
+def test_a_server_that_is_known_as_fast_may_be_slow(lookups, server, monkeypatch):
     """c-ares gives it little time; then it has what is usual, but for questions after its third answer."""
     for i in range(5):
         assert socket.gethostbyname(f"host{i}.test") == "10.2.0.1"
@@ -264,7 +260,7 @@ def test_a_server_that_is_known_as_fast_may_be_slow(lookups: Any, server: Server
     assert [channel.key[-1] for channel in lookups._channels] == [ares.FAST]
 
 
-def test_all_questions_hear_that_a_port_is_closed() -> None:
+def test_all_questions_hear_that_a_port_is_closed():
     """The system tells it once: here to who asks second."""
     with stdlib.socket(type=stdlib.SOCK_DGRAM) as gone:
         gone.bind(("127.0.0.1", 0))
@@ -279,7 +275,7 @@ def test_all_questions_hear_that_a_port_is_closed() -> None:
         port.forget(bytes([number] * 2))
 
 
-def test_questions_that_nobody_waits_for_are_given_up(lookups: Any, server: Server) -> None:
+def test_questions_that_nobody_waits_for_are_given_up(lookups, server):
     callers = [spawn(socket.gethostbyname, "silent.test") for _ in range(3)]
     callers.append(spawn(socket.getaddrinfo, "silent.test", 80))
     wait_until(lambda: server.asked["silent.test.", "A"] and server.asked["silent.test.", "AAAA"])
@@ -294,18 +290,14 @@ def test_questions_that_nobody_waits_for_are_given_up(lookups: Any, server: Serv
         assert not lookups._ports
 
 
-def test_no_other_domain_is_searched_when_nobody_answers(
-    lookups: Any, server: Server, files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_other_domain_is_searched_when_nobody_answers(lookups, server, files, monkeypatch):
     files.resolv_conf.write_text("search search.test other.test third.test\n")
     monkeypatch.setattr(lookups, "_lifetime", 0.1)
     fails(stdlib.EAI_AGAIN, "silent", 80, stdlib.AF_INET)
     assert set(server.asked) == {("silent.search.test.", "A"), ("silent.", "A")}
 
 
-def test_no_address_is_asked_for_of_a_family_that_this_host_has_not(
-    lookups: Any, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_address_is_asked_for_of_a_family_that_this_host_has_not(lookups, server, monkeypatch):
     monkeypatch.setattr(_dns, "_family_of_this_host", lambda family: stdlib.AF_INET)
     found = socket.getaddrinfo("plain.test", 80, 0, stdlib.SOCK_STREAM, 0, stdlib.AI_ADDRCONFIG)
     assert sorted(addresses(found)) == ["10.0.0.1", "10.0.0.2"]
@@ -313,7 +305,7 @@ def test_no_address_is_asked_for_of_a_family_that_this_host_has_not(
 
 
 @pytest.mark.parametrize("name", RESOLVERS)
-def test_servers_are_those_that_resolv_conf_has_now(name: str, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_servers_are_those_that_resolv_conf_has_now(name, files, monkeypatch):
     resolver = RESOLVERS[name](hosts=str(files.hosts), resolv_conf=str(files.resolv_conf))
     assert resolver.servers() == [("127.0.0.1", 53)]
     files.resolv_conf.write_text("nameserver 127.77.0.1\nnameserver ::1\nnameserver fe80::1%lo\nnameserver 1.1.1.1\n")
@@ -326,7 +318,7 @@ def test_servers_are_those_that_resolv_conf_has_now(name: str, files: Files, mon
 
 
 @pytest.mark.parametrize("name", RESOLVERS)
-def test_patience(name: str, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience(name, files, monkeypatch):
     """Who is asked, and for how long, as res_send of the C library has it."""
     files.resolv_conf.write_text(
         "nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\noptions timeout:6 attempts:2\n"
@@ -341,7 +333,7 @@ def test_patience(name: str, files: Files, monkeypatch: pytest.MonkeyPatch) -> N
     resolver.close()
 
 
-def test_patience_of_c_ares_own_settings(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_of_c_ares_own_settings(files, monkeypatch):
     for setting, value in (
         ("ares_timeout", "7"),
         ("ares_tries", "3"),
@@ -356,13 +348,13 @@ def test_patience_of_c_ares_own_settings(files: Files, monkeypatch: pytest.Monke
 
 
 @pytest.mark.impatient
-def test_no_server_at_all(lookups: Any, server: Server) -> None:
+def test_no_server_at_all(lookups, server):
     server.__exit__()
     fails(stdlib.EAI_AGAIN, "four.test.", 80, stdlib.AF_INET)
 
 
 @pytest.mark.parametrize("name", RESOLVERS)
-def test_another_server_is_asked(name: str, server: Server, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_server_is_asked(name, server, files, monkeypatch):
     """The first is silent, the second not there."""
     monkeypatch.setattr(config, "resolver_timeout", 3.0)
     with stdlib.socket(type=stdlib.SOCK_DGRAM) as silent, stdlib.socket(type=stdlib.SOCK_DGRAM) as gone:
@@ -378,26 +370,26 @@ def test_another_server_is_asked(name: str, server: Server, files: Files, monkey
         resolver.close()
 
 
-def test_truncated_answers_come_by_tcp(lookups: Any, server: Server) -> None:
+def test_truncated_answers_come_by_tcp(lookups, server):
     _, _, found = socket.gethostbyname_ex("big.test")
     assert len(set(found)) == 500
     assert server.asked["tcp"] == 1
 
 
-def test_lies_are_not_believed(lookups: Any) -> None:
+def test_lies_are_not_believed(lookups):
     """Answers with another id, to another question, from another port."""
     assert socket.gethostbyname("liar.test") == "10.0.0.9"
 
 
 @pytest.mark.impatient
-def test_garbage_is_not_the_end(lookups: Any) -> None:
+def test_garbage_is_not_the_end(lookups):
     assert socket.gethostbyname("garbage.test") == "10.0.0.13"
 
 
 # ---------------------------------------------------------------- the system's files
 
 
-def test_search_list(lookups: Any, server: Server) -> None:
+def test_search_list(lookups, server):
     assert socket.gethostbyname("short") == "10.0.0.7"
     assert server.asked == {("short.search.test.", "A"): 1}
     server.asked.clear()
@@ -408,16 +400,14 @@ def test_search_list(lookups: Any, server: Server) -> None:
     assert list(server.asked) == [("short.", "A")]
 
 
-def test_ndots(lookups: Any, server: Server, files: Files) -> None:
+def test_ndots(lookups, server, files):
     files.resolv_conf.write_text("# nothing\nsearch other.test search.test.\noptions rotate ndots:2\n")
     assert socket.gethostbyname("a.b") == "10.0.0.8"
     assert list(server.asked) == [("a.b.other.test.", "A"), ("a.b.search.test.", "A")]
 
 
 @pytest.mark.parametrize("name", RESOLVERS)
-def test_nonsense_in_resolv_conf_is_passed_over(
-    name: str, server: Server, files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nonsense_in_resolv_conf_is_passed_over(name, server, files, monkeypatch):
     monkeypatch.setattr(config, "resolver_nameservers", [server.address])
     files.resolv_conf.write_bytes(
         b"nameserver\nnameserver name\nnameserver 10.0.0.1 more\noptions\noptions ndots:x timeout:x what:1\n"
@@ -429,7 +419,7 @@ def test_nonsense_in_resolv_conf_is_passed_over(
     resolver.close()
 
 
-def test_hosts_file(lookups: Any, server: Server, files: Files) -> None:
+def test_hosts_file(lookups, server, files):
     files.hosts.write_text(
         """
         10.9.0.1  Canonical.example  nick  # a remark
@@ -453,7 +443,7 @@ def test_hosts_file(lookups: Any, server: Server, files: Files) -> None:
     fails(stdlib.EAI_NONAME, "nick", 80)
 
 
-def test_a_large_hosts_file_is_not_parsed_as_a_whole(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_hosts_file_is_not_parsed_as_a_whole(files, monkeypatch):
     """It would hold up everybody for a second."""
     files.hosts.write_text("".join(f"0.0.0.0 host{i}.example\n" for i in range(150_000)) + "::1 last\n10.1.1.1 last\n")
     parsed = list[int]()
@@ -472,13 +462,13 @@ def test_a_large_hosts_file_is_not_parsed_as_a_whole(files: Files, monkeypatch: 
 # ---------------------------------------------------------------- gethostbyname_ex and back
 
 
-def test_gethostbyname_ex_and_aliases(lookups: Any) -> None:
+def test_gethostbyname_ex_and_aliases(lookups):
     for name, aliases in (("plain.test", []), ("alias.test", ["alias.test", "other.test"])):
         canonical, others, found = socket.gethostbyname_ex(name)
         assert (canonical, others, sorted(found)) == ("plain.test", aliases, ["10.0.0.1", "10.0.0.2"])
 
 
-def test_gethostbyaddr(lookups: Any) -> None:
+def test_gethostbyaddr(lookups):
     name, aliases, found = socket.gethostbyaddr("10.0.0.1")
     assert (sorted([name, *aliases]), found) == (["plain.test", "second.test"], ["10.0.0.1"])
     assert socket.gethostbyaddr("four.test") == ("four.test", [], ["10.0.0.4"])
@@ -492,7 +482,7 @@ def test_gethostbyaddr(lookups: Any) -> None:
     assert socket.getfqdn("10.0.0.4") == "four.test"
 
 
-def test_getnameinfo(lookups: Any) -> None:
+def test_getnameinfo(lookups):
     assert socket.getnameinfo(("10.0.0.4", 80), 0) == ("four.test", "http")
     assert socket.getnameinfo(("10.0.0.4", 80), stdlib.NI_NUMERICHOST) == ("10.0.0.4", "http")
     assert socket.getnameinfo(("fd00::6", 80, 0, 0), stdlib.NI_NUMERICSERV) == ("six.test", "80")
@@ -506,7 +496,7 @@ def test_getnameinfo(lookups: Any) -> None:
 # ---------------------------------------------------------------- many at once
 
 
-def test_others_run_and_equal_look_ups_are_coalesced(lookups: Any, server: Server) -> None:
+def test_others_run_and_equal_look_ups_are_coalesced(lookups, server):
     same = [spawn(socket.gethostbyname_ex, "slow.test") for _ in range(20)]
     ports = [spawn(socket.getaddrinfo, "slow.test", port, stdlib.AF_INET) for port in range(1, 6)]
     wait_until(lambda: server.asked["slow.test.", "A"])
@@ -525,7 +515,7 @@ def test_others_run_and_equal_look_ups_are_coalesced(lookups: Any, server: Serve
     assert server.asked["slow.test.", "A"] >= 1
 
 
-def test_an_error_reaches_everyone_who_asked(lookups: Any, server: Server) -> None:
+def test_an_error_reaches_everyone_who_asked(lookups, server):
     same = [spawn(socket.gethostbyname, "missing.test.") for _ in range(3)]
     joinall(same)
     assert [getattr(lookup.exception, "errno", None) for lookup in same] == [stdlib.EAI_NONAME] * 3
@@ -533,7 +523,7 @@ def test_an_error_reaches_everyone_who_asked(lookups: Any, server: Server) -> No
     assert server.asked["missing.test.", "A"] == 1
 
 
-def test_many_at_once_take_few_descriptors(lookups: Any) -> None:
+def test_many_at_once_take_few_descriptors(lookups):
     before = len(os.listdir("/proc/self/fd"))
     many = [spawn(socket.gethostbyname, f"host{i}.test") for i in range(400)]
     most = 0
@@ -547,7 +537,7 @@ def test_many_at_once_take_few_descriptors(lookups: Any) -> None:
     wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before + 1)  # a thread pool's waking pipe, say
 
 
-def test_nothing_is_waited_for_afterwards(lookups: Any) -> None:
+def test_nothing_is_waited_for_afterwards(lookups):
     """No greenlet, no timer keeps a program that has looked something up from seeing that nothing is left."""
     socket.gethostbyname("four.test")
     assert weald.get_hub().join(PATIENCE)
@@ -557,9 +547,7 @@ def test_nothing_is_waited_for_afterwards(lookups: Any) -> None:
 
 
 @pytest.mark.parametrize("options", ["", "options edns0", "options rotate edns0"])
-def test_plain_answers_are_read_without_dnspython_and_others_by_it(
-    server: Server, files: Files, monkeypatch: pytest.MonkeyPatch, options: str
-) -> None:
+def test_plain_answers_are_read_without_dnspython_and_others_by_it(server, files, monkeypatch, options):
     """In either case each question is asked once, whatever resolv.conf says of how."""
     monkeypatch.setattr(config, "resolver_nameservers", [server.address])
     files.resolv_conf.write_text(f"{options}\n")
@@ -576,7 +564,7 @@ def test_plain_answers_are_read_without_dnspython_and_others_by_it(
     assert addresses(resolver.getaddrinfo("plain.test", 1, stdlib.AF_INET6, stdlib.SOCK_STREAM)) == ["fd00::1"]
 
 
-def by_dnspython(answer: bytes, question: bytes) -> list[str]:
+def by_dnspython(answer, question):
     """The addresses, if it takes this for an answer to the question, and one without aliases; else none."""
     query = dns.message.from_wire(question)
     name, kind = query.question[0].name, query.question[0].rdtype
@@ -598,7 +586,7 @@ RECORDS = {
 OPT = b"\0\0\x29\x04\xd0\0\0\x80\0\0\0"
 
 
-def exchange(kind: str, count: int, edns: bool) -> tuple[bytes, bytes]:
+def exchange(kind, count, edns):
     """A question, and an answer of so many records of this kind."""
     section = b"\4name\7Example\0" + RECORDS[kind][2:6]
     tail = OPT if edns else b""
@@ -611,7 +599,7 @@ EXCHANGES = [(kind, count, edns) for kind in RECORDS for count in (0, 1, 2) for 
 
 
 @pytest.mark.parametrize(("kind", "count", "edns"), EXCHANGES)
-def test_no_changed_bit_is_believed_that_dnspython_would_not_believe(kind: str, count: int, edns: bool) -> None:
+def test_no_changed_bit_is_believed_that_dnspython_would_not_believe(kind, count, edns):
     question, answer = exchange(kind, count, edns)
     assert len(dnspython._addresses(answer, question, kind)) == (count if kind != "PTR" else 0)
     for place, value in enumerate(answer):
@@ -623,7 +611,7 @@ def test_no_changed_bit_is_believed_that_dnspython_would_not_believe(kind: str, 
 
 @settings(max_examples=500, deadline=None, derandomize=True, database=None)
 @given(st.sampled_from(EXCHANGES), st.data())
-def test_nothing_is_believed_that_dnspython_would_not_believe(kept: tuple[str, int, bool], data: st.DataObject) -> None:
+def test_nothing_is_believed_that_dnspython_would_not_believe(kept, data):
     """Pieces are cut out of an answer, put in, and put behind it."""
     question, answer = exchange(*kept)
     pieces = st.sampled_from([*RECORDS.values(), OPT, b"\0", b"\xc0\x0c", answer]) | st.binary(max_size=5)
@@ -643,7 +631,7 @@ os.environ["WEALD_RESOLVER"], os.environ["WEALD_RESOLVER_NAMESERVERS"] = {name!r
 
 
 @pytest.mark.parametrize("name", RESOLVERS)
-def test_chosen_by_the_environment_and_patched(name: str, server: Server) -> None:
+def test_chosen_by_the_environment_and_patched(name, server):
     out = python(
         CHOSEN.format(name=name, address=server.address)
         + """
@@ -656,7 +644,7 @@ print(socket.gethostbyname("four.test"), weald.get_hub().resolver)
 
 
 @pytest.mark.parametrize("name", RESOLVERS)
-def test_in_threads_and_in_a_forks_child(name: str, server: Server) -> None:
+def test_in_threads_and_in_a_forks_child(name, server):
     """A resolver each: what the parent has asked stays the parent's."""
     out = python(
         CHOSEN.format(name=name, address=server.address)
@@ -681,7 +669,7 @@ slow.kill()
     assert out.split() == ["10.0.0.4"] * 3 + ["0"]
 
 
-def test_a_missing_package_is_named() -> None:
+def test_a_missing_package_is_named():
     out = python(
         """
         import sys
@@ -699,7 +687,7 @@ def test_a_missing_package_is_named() -> None:
     assert out.splitlines()[1] == "<class 'weald.resolver.thread.Resolver'>"
 
 
-def test_nameservers_setting() -> None:
+def test_nameservers_setting():
     assert parse_nameservers(["10.0.0.1", "10.0.0.1:5353", "[::1]:5353", "::1", "[::1]"]) == [
         ("10.0.0.1", 53),
         ("10.0.0.1", 5353),
@@ -715,12 +703,12 @@ def test_nameservers_setting() -> None:
 # ---------------------------------------------------------------- the order of addresses
 
 
-def order(monkeypatch: pytest.MonkeyPatch, sources: dict[str, str | None], *found: str) -> list[str]:
+def order(monkeypatch, sources, *found):
     monkeypatch.setattr(_order, "_source", sources.get)
     return _order.in_order(found)
 
 
-def test_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order(monkeypatch):
     """RFC 6724, section 10.2, as far as it does not need scopes."""
     both = {"2001:db8:1::1": "2001:db8:1::2", "198.51.100.121": "198.51.100.117"}
     assert order(monkeypatch, both, "198.51.100.121", "2001:db8:1::1") == ["2001:db8:1::1", "198.51.100.121"]
@@ -734,14 +722,12 @@ def test_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"lookups": "fb"}, {"domains": ["a.test"]}, {"resolvconf_path": "/dev/null"}])
-def test_ares_is_given_no_text_that_it_could_find_freed(
-    options: dict[str, Any], files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ares_is_given_no_text_that_it_could_find_freed(options, files, monkeypatch):
     """pycares may free what these options point to before c-ares reads it, and c-ares then asks 127.0.0.1."""
     given = []
     channel = ares.pycares.Channel
 
-    def make(**options: Any) -> Any:
+    def make(**options):
         given.append(options)
         return channel(**options)
 
@@ -772,7 +758,7 @@ RECORDS_OF_ODD_ANSWERS = {
 
 
 @pytest.mark.parametrize("what", RECORDS_OF_ODD_ANSWERS)
-def test_which_records_count(what: str) -> None:
+def test_which_records_count(what):
     records, expected = RECORDS_OF_ODD_ANSWERS[what]
     if expected is None:
         with pytest.raises(_dns.DnsFailure) as caught:

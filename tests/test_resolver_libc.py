@@ -12,9 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from dns_worlds import RESOLVERS, WORLDS
@@ -27,7 +25,7 @@ NO_DATA, TRY_AGAIN = "gaierror -5", "gaierror -3"
 RIGHT = "10.9.0.1"
 
 # A pattern for the call, whose answer differs, and what it is, or a pattern for that.
-KEPT: list[tuple[str, tuple[str, ...], str]] = [
+KEPT = [
     # Records that do not belong to the question, and aliases that lead nowhere.
     (r"getaddrinfo\('(dangling|loop|self|foreign-only|two-aliases|wrong-size)\.test', 80, 0", OWN, NO_DATA),
     (r"gethostbyname_ex\('(loop|self|foreign-only|two-aliases)\.test'", OWN, NO_DATA),
@@ -65,14 +63,14 @@ KEPT: list[tuple[str, tuple[str, ...], str]] = [
 ]
 
 
-def is_kept(call: str, who: str, told: str) -> bool:
+def is_kept(call, who, told):
     return any(
         re.search(pattern, call) and who in whose and (what in told or re.search(what, told))
         for pattern, whose, what in KEPT
     )
 
 
-def namespaces() -> list[str]:
+def namespaces():
     """The command before a command that gives it namespaces of its own; skips where there are none."""
     why = "needs Linux and its program unshare"
     program = shutil.which("unshare")
@@ -90,9 +88,9 @@ def namespaces() -> list[str]:
 class Worlds:
     """Their processes, which run at the same time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         command = namespaces()
-        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._processes = {}
         for number, name in enumerate(WORLDS):
             files = folder / str(number)
             files.mkdir()
@@ -102,9 +100,9 @@ class Worlds:
                 stderr=subprocess.PIPE,
                 text=True,
             )
-        self._told: dict[str, list[dict[str, str]]] = {}
+        self._told = {}
 
-    def told(self, name: str) -> list[dict[str, str]]:
+    def told(self, name):
         if name not in self._told:
             out, errors = self._processes[name].communicate(timeout=PATIENCE)
             assert self._processes[name].returncode == 0, errors
@@ -112,22 +110,22 @@ class Worlds:
             self._told[name] = json.loads(out)
         return self._told[name]
 
-    def end(self) -> None:
+    def end(self):
         for process in self._processes.values():
             process.kill()
             process.communicate()
 
 
 @pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
+def worlds(tmp_path_factory):
     made = Worlds(tmp_path_factory.mktemp("worlds"))
     yield made
     made.end()
 
 
 @pytest.mark.parametrize("name", WORLDS)
-def test_the_answers_are_the_c_librarys(worlds: Worlds, name: str) -> None:
-    wrong: list[Any] = []
+def test_the_answers_are_the_c_librarys(worlds, name):
+    wrong = []
     for line in worlds.told(name):
         for who in RESOLVERS[1:]:
             if line[who] != line["libc"] and not is_kept(line["call"], who, line[who]):
@@ -135,14 +133,14 @@ def test_the_answers_are_the_c_librarys(worlds: Worlds, name: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_there_are_enough_calls(worlds: Worlds) -> None:
+def test_there_are_enough_calls(worlds):
     assert sum(len(worlds.told(name)) for name in WORLDS) >= 150
 
 
-def test_what_each_world_is_for(worlds: Worlds) -> None:
+def test_what_each_world_is_for(worlds):
     """The C library's answers, where all could be wrong in the same way."""
 
-    def libc(name: str, call: str) -> str:
+    def libc(name, call):
         return next(line["libc"] for line in reversed(worlds.told(name)) if line["call"] == call)
 
     who = "gethostbyname_ex('who.test')"

@@ -4,9 +4,7 @@ Calls fail with the error that a program without weald gets, hang never, and wor
 """
 
 import os
-from pathlib import Path
 from socket import EAI_AGAIN, gaierror
-from typing import Any
 
 import pytest
 from helpers import run_patched
@@ -83,7 +81,7 @@ CHILDREN = ("run", "output", "popen", "fork", "spawn")
 
 
 @pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
-def test_no_descriptors_are_left(hub: bool) -> None:
+def test_no_descriptors_are_left(hub):
     """OSError(EMFILE), or what does not need one; with 0 to 3 left, from the first call on."""
     out = run_patched(
         CALLS
@@ -130,7 +128,7 @@ for name in CALLS:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a user of its own")
-def test_no_processes_and_no_native_threads_may_be_started() -> None:
+def test_no_processes_and_no_native_threads_may_be_started():
     """BlockingIOError (EAGAIN) of fork; a file is read without a thread; a look-up may be tried again."""
     out = run_patched(
         CALLS
@@ -150,15 +148,15 @@ print([name for name in CALLS if outcome(CALLS[name]) is not None])
 
 
 @pytest.fixture
-def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any) -> None:
+def no_thread(monkeypatch):
+    def refuse(*args):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(workers, "_start_new_thread", refuse)
 
 
 @pytest.mark.usefixtures("no_thread")
-def test_without_a_thread_a_file_is_read_in_place(tmp_path: Path) -> None:
+def test_without_a_thread_a_file_is_read_in_place(tmp_path):
     pool = ThreadPool(1)
     with FileObjectThread(tmp_path / "file", "w+", threadpool=pool) as file:
         file.write("a line\n")
@@ -167,18 +165,16 @@ def test_without_a_thread_a_file_is_read_in_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_thread")
-def test_without_a_thread_a_look_up_may_be_tried_again() -> None:
+def test_without_a_thread_a_look_up_may_be_tried_again():
     with pytest.raises(gaierror, match="can't start new thread") as caught:
         Resolver().getaddrinfo("localhost", 80)
     assert caught.value.errno == EAI_AGAIN
 
 
-def test_an_error_that_cannot_be_reported_leaves_the_hub_alive(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_that_cannot_be_reported_leaves_the_hub_alive(monkeypatch, capfd):
     """Say for want of memory."""
 
-    def fail(*args: Any) -> None:
+    def fail(*args):
         raise MemoryError
 
     with monkeypatch.context() as patch:

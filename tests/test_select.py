@@ -6,9 +6,7 @@ import re
 import resource
 import select as stdlib
 import socket as stdlib_socket
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers import PATIENCE, Thread, run_patched, settle
@@ -20,14 +18,14 @@ Pair = tuple[socket.socket, socket.socket]
 
 
 @pytest.fixture
-def pair(io_loop: str) -> Iterator[Pair]:
+def pair(io_loop):
     a, b = socket.socketpair()
     with a, b:
         yield a, b
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
+def pipe():
     read, write = os.pipe()
     yield read, write
     for fd in (read, write):
@@ -41,36 +39,36 @@ def pipe() -> Iterator[tuple[int, int]]:
 # Each way to ask whether descriptors can be read: (descriptors, seconds) to those that can.
 
 
-def by_select(fds: list[int], seconds: float | None) -> list[int]:
+def by_select(fds, seconds):
     return select.select(fds, [], [], seconds)[0]
 
 
-def by_poll(fds: list[int], seconds: float | None) -> list[int]:
+def by_poll(fds, seconds):
     poller = select.poll()
     for fd in fds:
         poller.register(fd, select.POLLIN)
     return [fd for fd, _ in poller.poll(None if seconds is None else seconds * 1000)]
 
 
-def by_epoll(fds: list[int], seconds: float | None) -> list[int]:
+def by_epoll(fds, seconds):
     with select.epoll() as poller:
         for fd in fds:
             poller.register(fd, select.EPOLLIN)
         return [fd for fd, _ in poller.poll(seconds)]
 
 
-READABLE: list[Callable[[list[int], float | None], list[int]]] = [by_select, by_poll, by_epoll]
+READABLE = [by_select, by_poll, by_epoll]
 readable = pytest.mark.parametrize("ask", READABLE)
 
 
-def test_module_has_the_names_of_the_stdlib() -> None:
+def test_module_has_the_names_of_the_stdlib():
     assert set(select.__all__) == {name for name in vars(stdlib) if not name.startswith("_")}
     for name in select.__imports__:
         assert getattr(select, name) is getattr(stdlib, name)
 
 
 @readable
-def test_parks_until_something_can_be_read(pair: Pair, ask: Callable[..., Any]) -> None:
+def test_parks_until_something_can_be_read(pair, ask):
     a, b = pair
     asking = weald.spawn(ask, [a.fileno(), b.fileno()], None)
     settle()
@@ -81,7 +79,7 @@ def test_parks_until_something_can_be_read(pair: Pair, ask: Callable[..., Any]) 
 
 
 @readable
-def test_times_out(pair: Pair, ask: Callable[..., Any]) -> None:
+def test_times_out(pair, ask):
     a, _ = pair
     with Timeout(PATIENCE):
         assert ask([a.fileno()], 0) == []
@@ -89,9 +87,9 @@ def test_times_out(pair: Pair, ask: Callable[..., Any]) -> None:
 
 
 @readable
-def test_a_call_that_need_not_wait_lets_others_run(pair: Pair, ask: Callable[..., Any]) -> None:
+def test_a_call_that_need_not_wait_lets_others_run(pair, ask):
     a, b = pair
-    ran: list[int] = []
+    ran = []
     weald.spawn(ran.append, 1)
     ask([a.fileno()], 0)
     assert ran == [1]
@@ -102,7 +100,7 @@ def test_a_call_that_need_not_wait_lets_others_run(pair: Pair, ask: Callable[...
 
 
 @readable
-def test_end_of_file_can_be_read(io_loop: str, pipe: tuple[int, int], ask: Callable[..., Any]) -> None:
+def test_end_of_file_can_be_read(io_loop, pipe, ask):
     read, write = pipe
     asking = weald.spawn(ask, [read], None)
     settle()
@@ -111,7 +109,7 @@ def test_end_of_file_can_be_read(io_loop: str, pipe: tuple[int, int], ask: Calla
 
 
 @readable
-def test_killed_and_timed_out_callers_leave_nothing_behind(pair: Pair, ask: Callable[..., Any]) -> None:
+def test_killed_and_timed_out_callers_leave_nothing_behind(pair, ask):
     a, b = pair
     ask([a.fileno()], 0.001)  # the loop has its descriptors now
     before = len(os.listdir("/proc/self/fd"))
@@ -126,7 +124,7 @@ def test_killed_and_timed_out_callers_leave_nothing_behind(pair: Pair, ask: Call
 
 
 @readable
-def test_in_a_plain_thread(pair: Pair, ask: Callable[..., Any]) -> None:
+def test_in_a_plain_thread(pair, ask):
     a, b = pair
     thread = Thread(ask, [a.fileno()], 20)
     weald.sleep(0.01)
@@ -135,7 +133,7 @@ def test_in_a_plain_thread(pair: Pair, ask: Callable[..., Any]) -> None:
 
 
 @readable
-def test_several_wait_for_the_same(pair: Pair, ask: Callable[..., Any]) -> None:
+def test_several_wait_for_the_same(pair, ask):
     a, b = pair
     asking = [weald.spawn(ask, [a.fileno()], None) for _ in range(3)]
     settle()
@@ -145,7 +143,7 @@ def test_several_wait_for_the_same(pair: Pair, ask: Callable[..., Any]) -> None:
 
 
 @readable
-def test_descriptors_above_1023(io_loop: str, ask: Callable[..., Any]) -> None:
+def test_descriptors_above_1023(io_loop, ask):
     a, b = stdlib_socket.socketpair()
     high = os.dup2(a.fileno(), 1500)
     try:
@@ -162,14 +160,14 @@ def test_descriptors_above_1023(io_loop: str, ask: Callable[..., Any]) -> None:
 # -------------------------------------------------------------------- select
 
 
-def test_select_finds_each_kind(pair: Pair) -> None:
+def test_select_finds_each_kind(pair):
     a, b = pair
     assert select.select([a, b], [a], [b], 0) == ([], [a], [])
     b.send(b"x")
     assert select.select([a, b], [a, b], [a, b]) == ([a], [a, b], [])
 
 
-def test_select_parks_until_something_can_be_written(pair: Pair) -> None:
+def test_select_parks_until_something_can_be_written(pair):
     a, b = pair
     a.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -183,7 +181,7 @@ def test_select_parks_until_something_can_be_written(pair: Pair) -> None:
     assert asking.get(timeout=PATIENCE) == ([], [a], [])
 
 
-def test_select_finds_urgent_data(io_loop: str) -> None:
+def test_select_finds_urgent_data(io_loop):
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
         client.connect(listener.getsockname())
         server, _ = listener.accept()
@@ -194,12 +192,12 @@ def test_select_finds_urgent_data(io_loop: str) -> None:
             assert asking.get(timeout=PATIENCE) == ([], [], [server])
 
 
-def test_select_gives_back_what_it_was_given(pair: Pair) -> None:
+def test_select_gives_back_what_it_was_given(pair):
     a, b = pair
     a.send(b"x")
 
     class File:
-        def fileno(self) -> int:
+        def fileno(self):
             return b.fileno()
 
     file = File()
@@ -207,18 +205,18 @@ def test_select_gives_back_what_it_was_given(pair: Pair) -> None:
     assert select.select(iter([b]), (), (), 1)[0] == [b]
 
 
-def test_select_of_nothing_sleeps(virtual: Any) -> None:
+def test_select_of_nothing_sleeps(virtual):
     begin = virtual.loop.now()
     assert select.select([], [], [], 0) == ([], [], [])
     assert virtual.loop.now() == begin
 
 
-def test_select_of_a_regular_file_returns_at_once(io_loop: str, tmp_path: Any) -> None:
+def test_select_of_a_regular_file_returns_at_once(io_loop, tmp_path):
     with (tmp_path / "file").open("w+") as file:
         assert select.select([file], [file], [], None) == ([file], [file], [])
 
 
-def test_select_of_a_closed_descriptor(pair: Pair) -> None:
+def test_select_of_a_closed_descriptor(pair):
     a, _ = pair
     fd = os.dup(a.fileno())
     os.close(fd)
@@ -227,7 +225,7 @@ def test_select_of_a_closed_descriptor(pair: Pair) -> None:
     assert caught.value.errno == errno.EBADF
 
 
-def test_a_socket_closed_during_select(pair: Pair) -> None:
+def test_a_socket_closed_during_select(pair):
     """The number is gone: the caller must not wait for ever, nor hear of whoever gets the number next.
 
     It is ready, as Linux has it: the call that follows says what is wrong.
@@ -249,7 +247,7 @@ def test_a_socket_closed_during_select(pair: Pair) -> None:
         ((1, [], []), TypeError),
     ],
 )
-def test_select_refuses_what_the_stdlib_refuses(arguments: tuple[Any, ...], error: type[Exception]) -> None:
+def test_select_refuses_what_the_stdlib_refuses(arguments, error):
     for module in (stdlib, select):
         with pytest.raises(error):
             module.select(*arguments)
@@ -258,28 +256,28 @@ def test_select_refuses_what_the_stdlib_refuses(arguments: tuple[Any, ...], erro
 class Index:
     """An integer, as numpy's are."""
 
-    def __init__(self, value: int) -> None:
+    def __init__(self, value):
         self._value = value
 
-    def __index__(self) -> int:
+    def __index__(self):
         return self._value
 
 
-def poll_call(module: Any, timeout: Any) -> Any:
+def poll_call(module, timeout):
     return module.poll().poll(timeout)
 
 
-def epoll_call(module: Any, timeout: Any) -> Any:
+def epoll_call(module, timeout):
     with module.epoll() as poller:
         return poller.poll(timeout)
 
 
-def select_call(module: Any, timeout: Any) -> Any:
+def select_call(module, timeout):
     return module.select([], [], [], timeout)
 
 
 @pytest.mark.parametrize("call", [select_call, poll_call, epoll_call])
-def test_timeouts_are_what_the_stdlib_takes(call: Callable[[Any, Any], Any]) -> None:
+def test_timeouts_are_what_the_stdlib_takes(call):
     with Timeout(PATIENCE):
         for timeout in (0, 0.0, 0.001, True, Index(0), Index(1), 1e-12):
             assert not any(call(select, timeout))
@@ -293,7 +291,7 @@ def test_timeouts_are_what_the_stdlib_takes(call: Callable[[Any, Any], Any]) -> 
 # -------------------------------------------------------------------- poll
 
 
-def test_poll_reports_the_events(pair: Pair) -> None:
+def test_poll_reports_the_events(pair):
     a, b = pair
     poller = select.poll()
     poller.register(a)
@@ -308,7 +306,7 @@ def test_poll_reports_the_events(pair: Pair) -> None:
     b.close()
 
 
-def test_poll_reports_hangup_and_nonsense_unasked(io_loop: str, pipe: tuple[int, int]) -> None:
+def test_poll_reports_hangup_and_nonsense_unasked(io_loop, pipe):
     read, write = pipe
     poller = select.poll()
     poller.register(read, 0)
@@ -321,7 +319,7 @@ def test_poll_reports_hangup_and_nonsense_unasked(io_loop: str, pipe: tuple[int,
     assert poller.poll() == [(read, select.POLLNVAL)]
 
 
-def test_poll_times_out_in_milliseconds(pair: Pair) -> None:
+def test_poll_times_out_in_milliseconds(pair):
     a, _ = pair
     poller = select.poll()
     poller.register(a, select.POLLIN)
@@ -336,7 +334,7 @@ def test_poll_times_out_in_milliseconds(pair: Pair) -> None:
         poller.poll("1")
 
 
-def test_poll_of_urgent_data_without_a_descriptor_to_spare(pair: Pair) -> None:
+def test_poll_of_urgent_data_without_a_descriptor_to_spare(pair):
     a, b = pair
     poller = select.poll()
     poller.register(a)
@@ -352,7 +350,7 @@ def test_poll_of_urgent_data_without_a_descriptor_to_spare(pair: Pair) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_poll_of_unknown_descriptors(pair: Pair) -> None:
+def test_poll_of_unknown_descriptors(pair):
     a, _ = pair
     for module in (stdlib, select):
         poller = module.poll()
@@ -367,7 +365,7 @@ def test_poll_of_unknown_descriptors(pair: Pair) -> None:
 # -------------------------------------------------------------------- epoll
 
 
-def test_epoll_reports_the_events(pair: Pair) -> None:
+def test_epoll_reports_the_events(pair):
     a, b = pair
     with select.epoll() as poller:
         poller.register(a, select.EPOLLIN | select.EPOLLOUT)
@@ -385,7 +383,7 @@ def test_epoll_reports_the_events(pair: Pair) -> None:
         pass
 
 
-def test_epoll_hears_of_what_is_registered_while_it_waits(pair: Pair) -> None:
+def test_epoll_hears_of_what_is_registered_while_it_waits(pair):
     a, b = pair
     with select.epoll() as poller:
         asking = weald.spawn(poller.poll)
@@ -395,7 +393,7 @@ def test_epoll_hears_of_what_is_registered_while_it_waits(pair: Pair) -> None:
         assert asking.get(timeout=PATIENCE) == [(a.fileno(), select.EPOLLIN)]
 
 
-def test_epoll_edge_triggered_and_one_shot(pair: Pair) -> None:
+def test_epoll_edge_triggered_and_one_shot(pair):
     a, b = pair
     for flag in (select.EPOLLET, select.EPOLLONESHOT):
         with select.epoll() as poller:
@@ -412,7 +410,7 @@ def test_epoll_edge_triggered_and_one_shot(pair: Pair) -> None:
             assert again.get(timeout=PATIENCE) == [(a.fileno(), select.EPOLLIN)]
 
 
-def test_epoll_maxevents(pair: Pair) -> None:
+def test_epoll_maxevents(pair):
     a, b = pair
     with select.epoll() as poller:
         poller.register(a, select.EPOLLOUT)
@@ -422,7 +420,7 @@ def test_epoll_maxevents(pair: Pair) -> None:
             poller.poll(1, 0)
 
 
-def test_epoll_fromfd_and_fileno(pair: Pair) -> None:
+def test_epoll_fromfd_and_fileno(pair):
     a, _ = pair
     with select.epoll() as one:
         one.register(a, select.EPOLLOUT)
@@ -432,7 +430,7 @@ def test_epoll_fromfd_and_fileno(pair: Pair) -> None:
         assert one.poll() == [(a.fileno(), select.EPOLLOUT)]
 
 
-def test_closing_an_epoll_wakes_who_polls(pair: Pair) -> None:
+def test_closing_an_epoll_wakes_who_polls(pair):
     a, _ = pair
     poller = select.epoll()
     poller.register(a, select.EPOLLIN)
@@ -444,7 +442,7 @@ def test_closing_an_epoll_wakes_who_polls(pair: Pair) -> None:
     assert caught.value.errno == errno.EBADF
 
 
-def test_a_dropped_epoll_closes_its_descriptor(io_loop: str) -> None:
+def test_a_dropped_epoll_closes_its_descriptor(io_loop):
     poller = select.epoll()
     fd = poller.fileno()
     del poller
@@ -455,7 +453,7 @@ def test_a_dropped_epoll_closes_its_descriptor(io_loop: str) -> None:
 # ---------------------------------------------------------------- clocks that programs replace
 
 
-def test_timeouts_end_on_a_frozen_clock() -> None:
+def test_timeouts_end_on_a_frozen_clock():
     """As freezegun freezes it: every module's global that is one of the clocks stands still."""
     out = run_patched(
         """
@@ -511,7 +509,7 @@ def test_timeouts_end_on_a_frozen_clock() -> None:
     ]
 
 
-def test_no_module_waits_by_a_clock_that_can_be_replaced() -> None:
+def test_no_module_waits_by_a_clock_that_can_be_replaced():
     root = Path(weald.__file__).parent
     users = [
         str(path.relative_to(root))
@@ -522,7 +520,7 @@ def test_no_module_waits_by_a_clock_that_can_be_replaced() -> None:
     assert set(users) <= {"compat/_compat.py", "serve/supervisor.py"}
 
 
-def test_what_is_closed_while_another_thread_waits_for_it() -> None:
+def test_what_is_closed_while_another_thread_waits_for_it():
     """An epoll object or a selector: nothing, once the time is up."""
     out = run_patched(
         """
@@ -560,15 +558,15 @@ def test_what_is_closed_while_another_thread_waits_for_it() -> None:
 
 @pytest.mark.parametrize("order", ["watcher first", "watcher last"])
 @pytest.mark.parametrize("how", ["select", "poll"])
-def test_what_a_watcher_has_taken_was_ready(order: str, how: str) -> None:
+def test_what_a_watcher_has_taken_was_ready(order, how):
     """A callback of the loop drains the socket before the greenlet runs, which is told what the loop has seen."""
     a, b = stdlib_socket.socketpair()
     with a, b:
         a.setblocking(False)
         watcher = weald.get_hub().loop.io(a.fileno(), 1)
-        taken: list[bytes] = []
+        taken = []
 
-        def ask() -> Any:
+        def ask():
             if how == "select":
                 return select.select([a], [], [], 30)[0]
             poller = select.poll()

@@ -1,7 +1,6 @@
 """weald.selectors: the stdlib's selectors park the greenlet."""
 
 import selectors as stdlib
-from collections.abc import Iterator
 
 import pytest
 from helpers import PATIENCE, settle
@@ -14,19 +13,19 @@ Pair = tuple[socket.socket, socket.socket]
 
 
 @pytest.fixture
-def pair(io_loop: str) -> Iterator[Pair]:
+def pair(io_loop):
     a, b = socket.socketpair()
     with a, b:
         yield a, b
 
 
 @pytest.fixture(params=["SelectSelector", "PollSelector", "EpollSelector", "DefaultSelector"])
-def selector(request: pytest.FixtureRequest) -> Iterator[selectors.BaseSelector]:
+def selector(request):
     with getattr(selectors, request.param)() as made:
         yield made
 
 
-def test_names() -> None:
+def test_names():
     for name in selectors.__implements__:
         ours, theirs = getattr(selectors, name), getattr(stdlib, name)
         assert issubclass(ours, theirs) and ours is not theirs
@@ -34,7 +33,7 @@ def test_names() -> None:
         assert getattr(selectors, name) is getattr(stdlib, name)
 
 
-def test_select_parks_until_something_is_ready(pair: Pair, selector: selectors.BaseSelector) -> None:
+def test_select_parks_until_something_is_ready(pair, selector):
     a, b = pair
     key = selector.register(a, EVENT_READ, "data")
     assert key.fileobj is a and key.fd == a.fileno() and key.data == "data"
@@ -45,7 +44,7 @@ def test_select_parks_until_something_is_ready(pair: Pair, selector: selectors.B
     assert waiting.get(timeout=PATIENCE) == [(key, EVENT_READ)]
 
 
-def test_both_events(pair: Pair, selector: selectors.BaseSelector) -> None:
+def test_both_events(pair, selector):
     a, b = pair
     selector.register(a, EVENT_READ | EVENT_WRITE)
     assert [events for _, events in selector.select()] == [EVENT_WRITE]
@@ -57,16 +56,16 @@ def test_both_events(pair: Pair, selector: selectors.BaseSelector) -> None:
     assert selector.select(0) == [] and not selector.get_map()
 
 
-def test_select_times_out(pair: Pair, selector: selectors.BaseSelector) -> None:
+def test_select_times_out(pair, selector):
     a, _ = pair
     selector.register(a, EVENT_READ)
-    ran: list[int] = []
+    ran = []
     weald.spawn(ran.append, 1)
     assert selector.select(0) == [] and ran == [1]
     assert selector.select(0.01) == [] and selector.select(-1) == []
 
 
-def test_the_end_of_the_peer_can_be_read(pair: Pair, selector: selectors.BaseSelector) -> None:
+def test_the_end_of_the_peer_can_be_read(pair, selector):
     a, b = pair
     selector.register(a, EVENT_READ)
     waiting = weald.spawn(selector.select)
@@ -75,21 +74,21 @@ def test_the_end_of_the_peer_can_be_read(pair: Pair, selector: selectors.BaseSel
     assert [events for _, events in waiting.get(timeout=PATIENCE)] == [EVENT_READ]
 
 
-def test_a_server_in_the_manner_of_asyncio(io_loop: str, selector: selectors.BaseSelector) -> None:
+def test_a_server_in_the_manner_of_asyncio(io_loop, selector):
     """One greenlet serves many connections through one selector while others use them."""
     pairs = [socket.socketpair() for _ in range(20)]
     for ours, _ in pairs:
         ours.setblocking(False)
         selector.register(ours, EVENT_READ)
 
-    def serve() -> None:
+    def serve():
         served = 0
         while served < len(pairs) * 5:
             for key, _ in selector.select():
                 key.fileobj.send(key.fileobj.recv(100))  # type: ignore[union-attr]
                 served += 1
 
-    def use(sock: socket.socket) -> None:
+    def use(sock):
         for number in range(5):
             sock.sendall(b"%d" % number)
             assert sock.recv(100) == b"%d" % number
@@ -103,7 +102,7 @@ def test_a_server_in_the_manner_of_asyncio(io_loop: str, selector: selectors.Bas
 
 
 @pytest.mark.parametrize("name", ["SelectSelector", "PollSelector", "EpollSelector"])
-def test_closing(pair: Pair, name: str) -> None:
+def test_closing(pair, name):
     a, _ = pair
     selector = getattr(selectors, name)()
     selector.register(a, EVENT_READ)

@@ -12,14 +12,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from conftest import Certificate, require_program
+from conftest import require_program
 from helpers import PATIENCE, run_patched, wait_until
 from serving import APP, PATIENT, Load, command, serving
 
@@ -33,7 +31,7 @@ from weald.serve.metrics import BUCKETS, Metrics
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     (tmp_path / "site_app.py").write_text(APP.format(version=1))
     return tmp_path
 
@@ -41,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 # ---------------------------------------------------------------- serving
 
 
-def test_workers_share_the_load(folder: Path) -> None:
+def test_workers_share_the_load(folder):
     with serving(folder, "--workers", "2") as served:
         pids = set()
         for _ in range(200):
@@ -54,7 +52,7 @@ def test_workers_share_the_load(folder: Path) -> None:
         assert str(served.process.pid) not in pids
 
 
-def test_several_addresses(folder: Path) -> None:
+def test_several_addresses(folder):
     path = str(folder / "sock")
     with serving(folder, "--workers", "2", "--bind", f"unix:{path}", umask=0o077) as served:
         assert served.get().startswith("1 ")
@@ -66,7 +64,7 @@ def test_several_addresses(folder: Path) -> None:
     assert not os.path.exists(path)
 
 
-def test_tls(folder: Path, certificate: Certificate) -> None:
+def test_tls(folder, certificate):
     options = ("--certfile", certificate.cert, "--keyfile", certificate.key, "--workers", "1")
     with serving(folder, *options) as served:
         url = f"https://127.0.0.1:{served.port}/"
@@ -81,7 +79,7 @@ def test_tls(folder: Path, certificate: Certificate) -> None:
         assert done.stdout.endswith("|2"), done.stderr
 
 
-def test_a_factory_and_limits(folder: Path) -> None:
+def test_a_factory_and_limits(folder):
     process = subprocess.run(command("site_app:make()", "--app-dir", str(folder), "--check"), capture_output=True)
     assert process.returncode == 0, process.stderr
     with serving(folder, "--limit", "request_line=50", "--workers", "1") as served:
@@ -92,7 +90,7 @@ def test_a_factory_and_limits(folder: Path) -> None:
 # ---------------------------------------------------------------- reload and stop
 
 
-def test_a_reload_under_load_fails_no_request(folder: Path) -> None:
+def test_a_reload_under_load_fails_no_request(folder):
     with serving(folder, "--workers", "2") as served:
         load = Load(served.port)
         load.wait_for(50)
@@ -103,7 +101,7 @@ def test_a_reload_under_load_fails_no_request(folder: Path) -> None:
         load.end()
 
 
-def test_a_reload_that_does_not_load_changes_nothing(folder: Path) -> None:
+def test_a_reload_that_does_not_load_changes_nothing(folder):
     with serving(folder, "--workers", "1") as served:
         before = served.get()
         (folder / "site_app.py").write_text("raise ValueError('broken')")
@@ -113,7 +111,7 @@ def test_a_reload_that_does_not_load_changes_nothing(folder: Path) -> None:
         assert served.get() == before
 
 
-def test_a_stop_under_load_fails_no_request(folder: Path) -> None:
+def test_a_stop_under_load_fails_no_request(folder):
     with serving(folder, "--workers", "2") as served:
         load = Load(served.port)
         slow = Load(served.port, threads=2, path="/slow")
@@ -124,7 +122,7 @@ def test_a_stop_under_load_fails_no_request(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-def test_who_comes_to_a_listener_that_is_about_to_end(family: int, host: str) -> None:
+def test_who_comes_to_a_listener_that_is_about_to_end(family, host):
     """Is connected before that, or not at all: a connection that nobody accepts any more would be reset."""
     with socket.create_server((host, 0), family=family) as listener:
         address = listener.getsockname()[:2]
@@ -140,7 +138,7 @@ def test_who_comes_to_a_listener_that_is_about_to_end(family: int, host: str) ->
                 assert early.recv(100) == b"answer"
 
 
-def test_a_stop_ends_idle_connections_and_what_takes_too_long(folder: Path) -> None:
+def test_a_stop_ends_idle_connections_and_what_takes_too_long(folder):
     with serving(folder, "--workers", "1", "--graceful-timeout", "2", *PATIENT) as served:
         idle = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
         idle.request("GET", "/")
@@ -152,7 +150,7 @@ def test_a_stop_ends_idle_connections_and_what_takes_too_long(folder: Path) -> N
         idle.close()
 
 
-def test_what_is_under_way_at_one_address_costs_the_others_nothing(folder: Path) -> None:
+def test_what_is_under_way_at_one_address_costs_the_others_nothing(folder):
     path = str(folder / "sock")
     with serving(folder, "--workers", "1", "--bind", f"unix:{path}", "--graceful-timeout", "1000", *PATIENT) as served:
         with (
@@ -170,7 +168,7 @@ def test_what_is_under_way_at_one_address_costs_the_others_nothing(folder: Path)
         assert served.process.wait(PATIENCE) == 0
 
 
-def refuses(port: int) -> bool:
+def refuses(port):
     try:
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
     except ConnectionRefusedError:
@@ -178,7 +176,7 @@ def refuses(port: int) -> bool:
     return False
 
 
-def test_ctrl_c_twice_does_not_wait(folder: Path) -> None:
+def test_ctrl_c_twice_does_not_wait(folder):
     with serving(folder, "--workers", "1", "--graceful-timeout", "300") as served:
         with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as stuck:
             stuck.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n")
@@ -189,7 +187,7 @@ def test_ctrl_c_twice_does_not_wait(folder: Path) -> None:
 
 
 @contextmanager
-def wrk(port: int, path: str = "/") -> Iterator[Any]:
+def wrk(port, path="/"):
     """100 connections that ask as fast as they can until the block ends; wrk counts what goes wrong."""
     program = require_program("wrk", "wrk")
     command = [program, "-t1", "-c100", "-d120s", "--timeout", "100s", f"http://127.0.0.1:{port}{path}"]
@@ -208,7 +206,7 @@ def wrk(port: int, path: str = "/") -> Iterator[Any]:
     assert "Non-2xx" not in said, said
 
 
-def test_a_reload_under_wrk_fails_no_request(folder: Path) -> None:
+def test_a_reload_under_wrk_fails_no_request(folder):
     with serving(folder, "--workers", "2") as served, wrk(served.port):
         for version in (2, 3):
             (folder / "site_app.py").write_text(APP.format(version=version))
@@ -216,7 +214,7 @@ def test_a_reload_under_wrk_fails_no_request(folder: Path) -> None:
             wait_until(lambda version=version: served.get().startswith(f"{version} "))
 
 
-def test_a_stop_under_wrk_fails_no_request(folder: Path) -> None:
+def test_a_stop_under_wrk_fails_no_request(folder):
     """The listener is systemd's, so to say: who connects after the end waits instead of being refused."""
     with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
         with activated(listener, "site_app:app", "--workers", "2", cwd=folder) as process:
@@ -233,7 +231,7 @@ def test_a_stop_under_wrk_fails_no_request(folder: Path) -> None:
 # ---------------------------------------------------------------- keeping workers
 
 
-def test_a_worker_that_dies_is_replaced(folder: Path) -> None:
+def test_a_worker_that_dies_is_replaced(folder):
     with serving(folder, "--workers", "1") as served:
         pid = int(served.get().split()[1])
         os.kill(pid, signal.SIGKILL)
@@ -241,7 +239,7 @@ def test_a_worker_that_dies_is_replaced(folder: Path) -> None:
         assert int(served.get().split()[1]) != pid
 
 
-def test_a_worker_that_hangs_is_killed(folder: Path) -> None:
+def test_a_worker_that_hangs_is_killed(folder):
     with serving(folder, "--workers", "1", "--timeout", "2") as served:
         pid = int(served.get().split()[1])
         with pytest.raises((OSError, http.client.HTTPException)):
@@ -250,8 +248,8 @@ def test_a_worker_that_hangs_is_killed(folder: Path) -> None:
         assert int(served.get().split()[1]) != pid
 
 
-def test_a_worker_without_descriptors_is_no_worker_that_hangs(folder: Path) -> None:
-    def few_descriptors() -> None:
+def test_a_worker_without_descriptors_is_no_worker_that_hangs(folder):
+    def few_descriptors():
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
     with serving(folder, "--workers", "1", "--timeout", "2.5", preexec_fn=few_descriptors) as served:
@@ -265,7 +263,7 @@ def test_a_worker_without_descriptors_is_no_worker_that_hangs(folder: Path) -> N
 
 
 @pytest.mark.parametrize("option", [("--max-requests", "30", "--max-requests-jitter", "5"), ("--max-memory", "1")])
-def test_workers_are_replaced_in_time_and_no_request_fails(folder: Path, option: tuple[str, ...]) -> None:
+def test_workers_are_replaced_in_time_and_no_request_fails(folder, option):
     with serving(folder, "--workers", "1", *option) as served:
         load = Load(served.port, threads=2)
         served.wait_for("has served its time", count=2)
@@ -273,7 +271,7 @@ def test_workers_are_replaced_in_time_and_no_request_fails(folder: Path, option:
         assert len({body.split()[1] for body in load.bodies}) >= 2
 
 
-def test_a_worker_is_replaced_in_the_end_if_its_successor_did_not_start(folder: Path) -> None:
+def test_a_worker_is_replaced_in_the_end_if_its_successor_did_not_start(folder):
     with serving(folder, "--workers", "1", "--max-requests", "1") as served:
         (folder / "site_app.py").write_text("raise ValueError('broken')")
         assert served.get().startswith("1 ")
@@ -282,7 +280,7 @@ def test_a_worker_is_replaced_in_the_end_if_its_successor_did_not_start(folder: 
         wait_until(lambda: served.get().startswith("2 "))
 
 
-def test_workers_end_with_their_parent(folder: Path) -> None:
+def test_workers_end_with_their_parent(folder):
     with serving(folder, "--workers", "1") as served:
         pid = int(served.get().split()[1])
         served.process.kill()
@@ -291,7 +289,7 @@ def test_workers_end_with_their_parent(folder: Path) -> None:
         wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
-def test_workers_that_die_again_and_again_are_not_replaced_at_once(folder: Path) -> None:
+def test_workers_that_die_again_and_again_are_not_replaced_at_once(folder):
     """They note when they begin and when they die."""
     notes = folder / "notes"
     (folder / "site_app.py").write_text(
@@ -336,7 +334,7 @@ def test_workers_that_die_again_and_again_are_not_replaced_at_once(folder: Path)
     ],
 )
 @pytest.mark.parametrize("check", [True, False])
-def test_a_bad_start(folder: Path, arguments: list[str], message: str, check: bool) -> None:
+def test_a_bad_start(folder, arguments, message, check):
     binds = [] if "--bind" in arguments else ["--bind", "127.0.0.1:0"]
     done = subprocess.run(
         command("--app-dir", str(folder), *arguments, "--workers", "1", *binds, *(["--check"] if check else [])),
@@ -350,7 +348,7 @@ def test_a_bad_start(folder: Path, arguments: list[str], message: str, check: bo
     assert "Traceback" not in done.stderr
 
 
-def test_an_address_in_use(folder: Path) -> None:
+def test_an_address_in_use(folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         bind = f"127.0.0.1:{taken.getsockname()[1]}"
         done = subprocess.run(
@@ -363,7 +361,7 @@ def test_an_address_in_use(folder: Path) -> None:
     assert f"cannot bind to {bind}" in done.stderr
 
 
-def test_an_address_that_other_workers_share(folder: Path) -> None:
+def test_an_address_that_other_workers_share(folder):
     with serving(folder, "--workers", "2") as served:
         again = command(
             "site_app:app", "--app-dir", str(folder), "--workers", "2", "--bind", f"127.0.0.1:{served.port}"
@@ -373,7 +371,7 @@ def test_an_address_that_other_workers_share(folder: Path) -> None:
     assert f"cannot bind to 127.0.0.1:{served.port}" in done.stderr
 
 
-def test_a_file_where_the_socket_is_to_be_is_left_alone(folder: Path) -> None:
+def test_a_file_where_the_socket_is_to_be_is_left_alone(folder):
     file = folder / "precious"
     file.write_text("data")
     done = subprocess.run(
@@ -387,7 +385,7 @@ def test_a_file_where_the_socket_is_to_be_is_left_alone(folder: Path) -> None:
     assert file.read_text() == "data"
 
 
-def test_a_socket_that_somebody_has_left_is_replaced(folder: Path) -> None:
+def test_a_socket_that_somebody_has_left_is_replaced(folder):
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(folder / "sock"))
     log = folder / "log"
@@ -399,7 +397,7 @@ def test_a_socket_that_somebody_has_left_is_replaced(folder: Path) -> None:
     assert log.read_text().startswith("- - - [")
 
 
-def test_files_are_where_the_command_was_given(folder: Path, certificate: Certificate) -> None:
+def test_files_are_where_the_command_was_given(folder, certificate):
     (folder / "cert").symlink_to(certificate.cert)
     (folder / "key").symlink_to(certificate.key)
     (folder / "site").mkdir()
@@ -415,12 +413,12 @@ def test_files_are_where_the_command_was_given(folder: Path, certificate: Certif
 # ---------------------------------------------------------------- logs and metrics
 
 
-def test_access_log_and_rotation(folder: Path) -> None:
+def test_access_log_and_rotation(folder):
     log = folder / "access.log"
     options = ("--workers", "1", "--access-log", "json", "--access-log-file", str(log))
 
-    def lines(path: Path, count: int) -> list[Any]:
-        def found() -> list[str]:
+    def lines(path, count):
+        def found():
             return path.read_text().splitlines() if path.exists() else []
 
         wait_until(lambda: len(found()) >= count)
@@ -439,7 +437,7 @@ def test_access_log_and_rotation(folder: Path) -> None:
     assert [entry["target"] for entry in lines(log, 2)] == ["/three", "/last"]
 
 
-def test_requests_that_were_none_are_logged_and_counted_as_such(folder: Path) -> None:
+def test_requests_that_were_none_are_logged_and_counted_as_such(folder):
     options = ("--workers", "1", "--access-log", "json", "--metrics", "127.0.0.1:0")
     with serving(folder, *options) as served:
         with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as sock:
@@ -455,7 +453,7 @@ def test_requests_that_were_none_are_logged_and_counted_as_such(folder: Path) ->
     assert (bad["target"], bad["method"], bad["status"]) == (None, None, 400)
 
 
-def test_a_full_disk_ends_no_log() -> None:
+def test_a_full_disk_ends_no_log():
     run_patched(
         """
         import os, time
@@ -477,7 +475,7 @@ def test_a_full_disk_ends_no_log() -> None:
     )
 
 
-def test_log_formats() -> None:
+def test_log_formats():
     class Handler:
         client_address = ("192.0.2.1", 5)
         requestline = 'GET /"\\ HTTP/1.1'
@@ -495,7 +493,7 @@ def test_log_formats() -> None:
     assert (entry["seconds"], entry["agent"], entry["bytes"]) == (0.25, 'evil"\nagent', 321)
 
 
-def test_metrics(folder: Path) -> None:
+def test_metrics(folder):
     with serving(folder, "--workers", "2", "--metrics", "127.0.0.1:0") as served:
         where = served.wait_for(r"metrics at (http://\S+)")[1]
         for _ in range(3):
@@ -503,7 +501,7 @@ def test_metrics(folder: Path) -> None:
         with pytest.raises(urllib.error.HTTPError):
             served.get("/fail")
 
-        def measured() -> dict[str, str]:
+        def measured():
             text = urllib.request.urlopen(where, timeout=PATIENCE).read().decode()
             return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
 
@@ -519,7 +517,7 @@ def test_metrics(folder: Path) -> None:
             urllib.request.urlopen(where.replace("/metrics", "/"), timeout=PATIENCE)
 
 
-def test_nobody_keeps_the_port_of_the_metrics(folder: Path) -> None:
+def test_nobody_keeps_the_port_of_the_metrics(folder):
     options = ("--workers", "1", "--metrics", "127.0.0.1:0", "--graceful-timeout", "1000", *PATIENT)
     with serving(folder, *options) as served:
         address = ("127.0.0.1", int(served.wait_for(r"metrics at http://127.0.0.1:(\d+)")[1]))
@@ -538,12 +536,12 @@ def test_nobody_keeps_the_port_of_the_metrics(folder: Path) -> None:
         assert served.process.wait(PATIENCE) == 0
 
 
-def test_the_histogram_is_cumulative() -> None:
+def test_the_histogram_is_cumulative():
     metrics = Metrics(2)
     states = [ServerState(Limits()) for _ in range(2)]
     for slot, state in enumerate(states):
         state.count_in(metrics.row(slot), BUCKETS)
-    codes: list[int | None] = [200, -204, 404, None, 999]
+    codes = [200, -204, 404, None, 999]
     for slot, seconds, code in zip((0, 1, 0, 1, 0), (0.001, 0.002, 99.0, -1.0, 0.0), codes, strict=True):
         states[slot].count(code or 0, seconds)
     assert [state.served for state in states] == [3, 2]
@@ -558,7 +556,7 @@ def test_the_histogram_is_cumulative() -> None:
 
 
 @pytest.mark.parametrize("row", [bytearray(1000), b"x" * 1000, memoryview(bytearray(64)).cast("d")], ids=type)
-def test_what_cannot_be_counted_in(row: Any) -> None:
+def test_what_cannot_be_counted_in(row):
     with pytest.raises((ValueError, BufferError)):
         ServerState(Limits()).count_in(row, BUCKETS)
 
@@ -567,7 +565,7 @@ def test_what_cannot_be_counted_in(row: Any) -> None:
 
 
 @contextmanager
-def activated(listener: socket.socket, *arguments: str, cwd: Path, **environ: str) -> Iterator[Any]:
+def activated(listener, *arguments, cwd, **environ):
     """`weald serve` with a listener that was open before, as systemd passes it on."""
     starter = (
         "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True);"
@@ -589,7 +587,7 @@ def activated(listener: socket.socket, *arguments: str, cwd: Path, **environ: st
             process.wait(PATIENCE)
 
 
-def test_socket_activation_and_notification(folder: Path) -> None:
+def test_socket_activation_and_notification(folder):
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
         socket.create_server(("127.0.0.1", 0)) as listener,
@@ -614,7 +612,7 @@ def test_socket_activation_and_notification(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("count", ["x", "9"])
-def test_sockets_that_are_none(folder: Path, count: str) -> None:
+def test_sockets_that_are_none(folder, count):
     starter = (
         "import os, sys; os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=sys.argv[1]);"
         "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
@@ -631,7 +629,7 @@ def test_sockets_that_are_none(folder: Path, count: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_datagram_socket_is_no_listener(folder: Path) -> None:
+def test_a_datagram_socket_is_no_listener(folder):
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         with activated(sock, "site_app:app", "--workers", "1", cwd=folder) as process:
@@ -641,7 +639,7 @@ def test_a_datagram_socket_is_no_listener(folder: Path) -> None:
 # ---------------------------------------------------------------- small things
 
 
-def test_parse_bind() -> None:
+def test_parse_bind():
     assert parse_bind(":80") == ("", 80)
     assert parse_bind("*:80") == ("", 80)
     assert parse_bind("[::1]:80") == ("::1", 80)
@@ -653,18 +651,18 @@ def test_parse_bind() -> None:
             parse_bind(bad)
 
 
-def test_parse_limits() -> None:
+def test_parse_limits():
     limits = parse_limits(["head-timeout=2.5", "body=10"])
     assert (limits.head_timeout, limits.body, limits.fields) == (2.5, 10, Limits().fields)
 
 
-def test_config() -> None:
+def test_config():
     assert Config("a:b").workers == len(os.sched_getaffinity(0))
     with pytest.raises(ConfigError):
         Config("a:b", workers=0).check()
 
 
-def test_load_application() -> None:
+def test_load_application():
     assert load_application("wsgiref.simple_server:demo_app")
     with pytest.raises(ConfigError, match="has no 'application'"):
         load_application("wsgiref.simple_server")

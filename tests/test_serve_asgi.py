@@ -7,8 +7,6 @@ import socket
 import subprocess
 import urllib.error
 import urllib.request
-from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers import PATIENCE, python, wait_until
@@ -66,12 +64,12 @@ def hidden(scope, receive, send):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     (tmp_path / "site_app.py").write_text(APP.format(version=1))
     return tmp_path
 
 
-def test_an_asgi_application_is_found_out(folder: Path) -> None:
+def test_an_asgi_application_is_found_out(folder):
     """One startup and one shutdown a worker, however many listeners there are."""
     path = str(folder / "sock")
     with serving(folder, "--workers", "2", "--bind", f"unix:{path}") as served:
@@ -86,7 +84,7 @@ def test_an_asgi_application_is_found_out(folder: Path) -> None:
     ]
 
 
-def test_reload_and_stop_under_load_lose_no_request(folder: Path) -> None:
+def test_reload_and_stop_under_load_lose_no_request(folder):
     with serving(folder, "--workers", "2") as served:
         load = Load(served.port)
         slow = Load(served.port, 2, "/slow")
@@ -104,7 +102,7 @@ def test_reload_and_stop_under_load_lose_no_request(folder: Path) -> None:
         assert sum(line.startswith(f"{word} {version} ") for line in served.lines) == 2
 
 
-def test_files_are_watched(folder: Path) -> None:
+def test_files_are_watched(folder):
     with serving(folder, "--workers", "1", "--reload") as served:
         served.get()
         (folder / "site_app.py").write_text(APP.format(version=22))
@@ -112,7 +110,7 @@ def test_files_are_watched(folder: Path) -> None:
         wait_until(lambda: served.get().startswith("22 "))  # the old worker takes what is in its backlog
 
 
-def test_a_request_that_is_under_way_at_the_stop_is_answered(folder: Path) -> None:
+def test_a_request_that_is_under_way_at_the_stop_is_answered(folder):
     (folder / "late").touch()
     with serving(folder, "--workers", "1") as served:
         load = Load(served.port, 1, "/late")
@@ -123,7 +121,7 @@ def test_a_request_that_is_under_way_at_the_stop_is_answered(folder: Path) -> No
         load.end()
 
 
-def test_an_application_that_never_answers_does_not_keep_the_worker(folder: Path) -> None:
+def test_an_application_that_never_answers_does_not_keep_the_worker(folder):
     (folder / "late").touch()
     with serving(folder, "--workers", "1", "--graceful-timeout", "0.5") as served:
         with socket.create_connection(("127.0.0.1", served.port), PATIENCE) as sock:
@@ -145,7 +143,7 @@ def test_an_application_that_never_answers_does_not_keep_the_worker(folder: Path
         ("site_app:hidden", ("--interface", "asgi"), True),
     ],
 )
-def test_kinds_of_applications(folder: Path, application: str, options: Any, lifespan: bool) -> None:
+def test_kinds_of_applications(folder, application, options, lifespan):
     process = subprocess.Popen(
         command(application, "--app-dir", str(folder), "--bind", "127.0.0.1:0", "--workers", "1", *options),
         stderr=subprocess.PIPE,
@@ -179,7 +177,7 @@ def test_kinds_of_applications(folder: Path, application: str, options: Any, lif
         ("site_app:app", ("--mount", "/old=site_app:nobody"), "site_app has no 'nobody'"),
     ],
 )
-def test_what_cannot_be_served(folder: Path, application: str, options: Any, says: str) -> None:
+def test_what_cannot_be_served(folder, application, options, says):
     done = subprocess.run(
         command(application, "--app-dir", str(folder), "--bind", "127.0.0.1:0", "--workers", "1", *options),
         capture_output=True,
@@ -191,7 +189,7 @@ def test_what_cannot_be_served(folder: Path, application: str, options: Any, say
     assert "Traceback" not in done.stderr
 
 
-def test_check(folder: Path) -> None:
+def test_check(folder):
     done = subprocess.run(
         command("site_app:app", "--app-dir", str(folder), "--check", "--mount", "/w=site_app:wsgi"),
         capture_output=True,
@@ -201,7 +199,7 @@ def test_check(folder: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "site_app:app can be served\n"), done.stderr
 
 
-def test_mounts(folder: Path) -> None:
+def test_mounts(folder):
     options = ("--mount", "/old=site_app:wsgi", "--mount", "/new=site_app:make()", "--root-path", "/root")
     with serving(folder, "--workers", "2", *options) as served:
         assert served.get("/x").startswith("1 ")
@@ -211,7 +209,7 @@ def test_mounts(folder: Path) -> None:
     assert sum("startup 1" in line for line in served.lines) == 4
 
 
-def test_logs_metrics_and_fields(folder: Path) -> None:
+def test_logs_metrics_and_fields(folder):
     log = folder / "access.log"
     options = (
         *("--access-log", "json", "--access-log-file", str(log), "--header", "X-A: other", "--header", "X-B: b"),
@@ -230,9 +228,9 @@ def test_logs_metrics_and_fields(folder: Path) -> None:
         served.get("/old")
         metrics = served.wait_for(r"metrics at (http://[^ ]+/metrics)")[1]
 
-        def counted() -> str:
+        def counted():
             with urllib.request.urlopen(metrics, timeout=PATIENCE) as response:
-                text: str = response.read().decode()
+                text = response.read().decode()
             return text
 
         wait_until(lambda: all(f'code="{kind}"}} {count}\n' in counted() for kind, count in (("2xx", 2), ("5xx", 1))))
@@ -243,11 +241,11 @@ def test_logs_metrics_and_fields(folder: Path) -> None:
     assert (second["target"], second["status"], third["target"], third["status"]) == ("/fail", 500, "/old", 200)
 
 
-def test_behind_a_proxy(folder: Path) -> None:
-    def ask(served: Any, **fields: str) -> list[str]:
+def test_behind_a_proxy(folder):
+    def ask(served, **fields):
         request = urllib.request.Request(f"http://127.0.0.1:{served.port}/", headers=fields)
         with urllib.request.urlopen(request, timeout=PATIENCE) as response:
-            words: list[str] = response.read().decode().split()
+            words = response.read().decode().split()
         return words
 
     fields = {"X-Forwarded-For": "6.6.6.6, 1.2.3.4", "X-Forwarded-Proto": "https"}
@@ -260,16 +258,16 @@ def test_behind_a_proxy(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-def test_forwarded_fields(kind: str) -> None:
+def test_forwarded_fields(kind):
     seen = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope, receive, send):
         seen.append(scope)
 
-    async def send(message: Any) -> None:
+    async def send(message):
         seen.append(message)
 
-    def scope(client: Any, *fields: tuple[bytes, bytes]) -> dict[str, Any]:
+    def scope(client, *fields):
         scheme = "http" if kind == "http" else "ws"
         return {"type": kind, "scheme": scheme, "client": client, "headers": [(b"host", b"inner"), *fields]}
 
@@ -289,6 +287,6 @@ def test_forwarded_fields(kind: str) -> None:
     assert seen[-1] == {"type": "lifespan"}
 
 
-def test_an_application_of_wsgi_loads_no_asyncio(folder: Path) -> None:
+def test_an_application_of_wsgi_loads_no_asyncio(folder):
     out = python("import sys; from weald.serve import worker, wsgi; print('asyncio' in sys.modules)")
     assert out == "False\n"

@@ -9,25 +9,23 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from conftest import Certificate, require_program
+from conftest import require_program
 from helpers import PATIENCE, python, wait_until
-from serving import APP, Served, command, serving
+from serving import APP, command, serving
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     (tmp_path / "site_app.py").write_text(APP.format(version=1))
     return tmp_path
 
 
-def ask(path: Path, request: bytes = b"GET / HTTP/1.0\r\n\r\n") -> str:
+def ask(path, request=b"GET / HTTP/1.0\r\n\r\n"):
     """What the server on the Unix socket answers, the whole connection."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(30)
@@ -39,7 +37,7 @@ def ask(path: Path, request: bytes = b"GET / HTTP/1.0\r\n\r\n") -> str:
     return b"".join(parts).decode()
 
 
-def until_answer(path: Path, pattern: str) -> Any:
+def until_answer(path, pattern):
     """Asks until an answer has `pattern`."""
     deadline = time.monotonic() + 60
     said = ""
@@ -55,7 +53,7 @@ def until_answer(path: Path, pattern: str) -> Any:
 
 
 @contextmanager
-def unread(kind: str) -> Iterator[Any]:
+def unread(kind):
     """A standard error, or output, that takes nothing."""
     if kind == "full disk":
         with open("/dev/full", "wb") as file:
@@ -83,7 +81,7 @@ KINDS = ["closed", "full disk", "reader gone", "stalled"]
 
 
 @contextmanager
-def serving_unread(folder: Path, kind: str, *arguments: str) -> Iterator[Any]:
+def serving_unread(folder, kind, *arguments):
     """`weald serve` at folder/sock whose standard error takes nothing, and neither does its output."""
     with unread(kind) as stream:
         closing = "exec \"$@\" 2>&- >&-" if kind == "closed" else 'exec "$@"'
@@ -103,7 +101,7 @@ def serving_unread(folder: Path, kind: str, *arguments: str) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_error_log_that_takes_nothing_does_not_decide_about_service(folder: Path, kind: str) -> None:
+def test_an_error_log_that_takes_nothing_does_not_decide_about_service(folder, kind):
     sock = folder / "sock"
     with serving_unread(folder, kind, "--access-log", "common", "--graceful-timeout", "5") as process:
         first = until_answer(sock, r"\n1 (\d+) ")[1]
@@ -129,7 +127,7 @@ def test_an_error_log_that_takes_nothing_does_not_decide_about_service(folder: P
 @pytest.mark.parametrize(
     "between", ["os.closerange(3, 1000)", "[os.dup2(os.open(os.devnull, os.O_WRONLY), fd) for fd in own]"]
 )
-def test_a_log_outlives_who_closes_its_descriptor(between: str) -> None:
+def test_a_log_outlives_who_closes_its_descriptor(between):
     """What the log has opened for itself is opened again; the number's next owner gets no line of it."""
     said = python(
         f"""
@@ -155,7 +153,7 @@ def test_a_log_outlives_who_closes_its_descriptor(between: str) -> None:
     assert said == "b'first\\n'\nb'second\\n'\n"
 
 
-def test_what_a_stalled_log_could_not_take_comes_later(folder: Path) -> None:
+def test_what_a_stalled_log_could_not_take_comes_later(folder):
     """Up to a limit; what came beyond that is counted."""
     said = python(
         """
@@ -188,7 +186,7 @@ def test_what_a_stalled_log_could_not_take_comes_later(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_error_report_does_not_wait_for_who_reads_it(kind: str) -> None:
+def test_an_error_report_does_not_wait_for_who_reads_it(kind):
     code = """
     import sys, weald
     def fail():
@@ -203,7 +201,7 @@ def test_an_error_report_does_not_wait_for_who_reads_it(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_wsgi_server_whose_logs_take_nothing(kind: str) -> None:
+def test_a_wsgi_server_whose_logs_take_nothing(kind):
     code = """
     import sys, weald
     from weald.pywsgi import WSGIServer
@@ -233,7 +231,7 @@ def test_a_wsgi_server_whose_logs_take_nothing(kind: str) -> None:
     run_unread(code, kind)
 
 
-def run_unread(code: str, kind: str) -> None:
+def run_unread(code, kind):
     """Run `code`, which writes "done" to the file of its argument, with logs that take nothing."""
     import sys
     import tempfile
@@ -255,7 +253,7 @@ def run_unread(code: str, kind: str) -> None:
 
 
 @contextmanager
-def stuck(served: Served, folder: Path) -> Iterator[None]:
+def stuck(served, folder):
     """One worker serves a request that does not let its other connections turn until the block ends."""
     latch = folder / "latch"
     latch.touch()
@@ -269,7 +267,7 @@ def stuck(served: Served, folder: Path) -> Iterator[None]:
         thread.join(PATIENCE)
 
 
-def new_connections_are_answered(served: Served, count: int = 200) -> set[str]:
+def new_connections_are_answered(served, count=200):
     """The processes that do it, all connected at once."""
     connections = [socket.create_connection(("127.0.0.1", served.port), PATIENCE) for _ in range(count)]
     pids = set()
@@ -283,12 +281,12 @@ def new_connections_are_answered(served: Served, count: int = 200) -> set[str]:
     return pids
 
 
-def test_a_stuck_worker_holds_up_no_new_connection(folder: Path) -> None:
+def test_a_stuck_worker_holds_up_no_new_connection(folder):
     with serving(folder, "--workers", "2") as served, stuck(served, folder):
         assert len(new_connections_are_answered(served)) == 1
 
 
-def test_a_worker_that_computes_holds_up_no_new_connection(folder: Path) -> None:
+def test_a_worker_that_computes_holds_up_no_new_connection(folder):
     latch = folder / "computing"
     latch.touch()
     (folder / "site_app.py").write_text(
@@ -310,7 +308,7 @@ def test_a_worker_that_computes_holds_up_no_new_connection(folder: Path) -> None
         thread.join(PATIENCE)
 
 
-def test_a_worker_that_is_stopped_holds_up_no_new_connection(folder: Path) -> None:
+def test_a_worker_that_is_stopped_holds_up_no_new_connection(folder):
     with serving(folder, "--workers", "2") as served:
         pid = served.get().split()[1]
         os.kill(int(pid), signal.SIGSTOP)
@@ -323,7 +321,7 @@ def test_a_worker_that_is_stopped_holds_up_no_new_connection(folder: Path) -> No
             os.kill(int(pid), signal.SIGCONT)
 
 
-def test_a_worker_that_cannot_be_replaced_holds_up_no_new_connection(folder: Path) -> None:
+def test_a_worker_that_cannot_be_replaced_holds_up_no_new_connection(folder):
     with serving(folder, "--workers", "2") as served:
         (folder / "site_app.py").write_text("raise ValueError('broken')")
         pid = served.get().split()[1]
@@ -334,7 +332,7 @@ def test_a_worker_that_cannot_be_replaced_holds_up_no_new_connection(folder: Pat
         assert pid not in others
 
 
-def test_a_worker_that_takes_long_to_load_holds_up_no_new_connection(folder: Path) -> None:
+def test_a_worker_that_takes_long_to_load_holds_up_no_new_connection(folder):
     with serving(folder, "--workers", "2") as served:
         latch = folder / "loading"
         latch.touch()
@@ -347,7 +345,7 @@ def test_a_worker_that_takes_long_to_load_holds_up_no_new_connection(folder: Pat
         wait_until(lambda: served.get().startswith("2 "))
 
 
-def test_connections_that_stay_are_spread_evenly(folder: Path) -> None:
+def test_connections_that_stay_are_spread_evenly(folder):
     with serving(folder, "--workers", "2") as served:
         pids = []
         connections = []
@@ -364,7 +362,7 @@ def test_connections_that_stay_are_spread_evenly(folder: Path) -> None:
 # ---------------------------------------------------------------- processes
 
 
-def test_a_fork_that_fails_is_tried_again(folder: Path) -> None:
+def test_a_fork_that_fails_is_tried_again(folder):
     """The limit of processes is a user's, and root has none: here fork() itself is replaced."""
     (folder / "sitecustomize.py").write_text(
         "import os, errno\n"
@@ -390,7 +388,7 @@ def test_a_fork_that_fails_is_tried_again(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH, signal.SIGALRM])
-def test_a_signal_that_means_nothing_here_ends_nothing(folder: Path, number: int) -> None:
+def test_a_signal_that_means_nothing_here_ends_nothing(folder, number):
     with serving(folder, "--workers", "2") as served:
         served.signal(number)
         os.kill(int(served.get().split()[1]), signal.SIGUSR2)
@@ -400,7 +398,7 @@ def test_a_signal_that_means_nothing_here_ends_nothing(folder: Path, number: int
 
 
 @pytest.mark.parametrize("how", ["stop", "reload", "served its time", "parent killed"])
-def test_exit_functions_run_in_workers(folder: Path, how: str) -> None:
+def test_exit_functions_run_in_workers(folder, how):
     (folder / "site_app.py").write_text(
         "import atexit, os\n"
         f"atexit.register(lambda: open(os.path.join({str(folder)!r}, f'{{os.getpid()}}.flushed'), 'w').close())\n"
@@ -419,7 +417,7 @@ def test_exit_functions_run_in_workers(folder: Path, how: str) -> None:
         wait_until((folder / f"{pid}.flushed").exists, PATIENCE)
 
 
-def test_how_long_loading_may_take_is_an_option(folder: Path) -> None:
+def test_how_long_loading_may_take_is_an_option(folder):
     (folder / "site_app.py").write_text(
         "import weald.monkey\nweald.monkey.get_original('time', 'sleep')(1000)"
     )
@@ -435,7 +433,7 @@ def test_how_long_loading_may_take_is_an_option(folder: Path) -> None:
     assert "site_app.py" in done.stderr  # where it hung
 
 
-def test_a_stuck_worker_does_not_outlive_a_killed_parent(folder: Path) -> None:
+def test_a_stuck_worker_does_not_outlive_a_killed_parent(folder):
     with serving(folder, "--workers", "1", "--timeout", "2") as served:
         pid, port = int(served.get().split()[1]), served.port
         connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
@@ -446,7 +444,7 @@ def test_a_stuck_worker_does_not_outlive_a_killed_parent(folder: Path) -> None:
         served.process.kill()
         served.process.wait(PATIENCE)
 
-        def free() -> bool:
+        def free():
             try:
                 socket.create_server(("127.0.0.1", port)).close()
             except OSError:
@@ -458,7 +456,7 @@ def test_a_stuck_worker_does_not_outlive_a_killed_parent(folder: Path) -> None:
         wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", PATIENCE)
 
 
-def test_where_a_worker_hung_is_told(folder: Path) -> None:
+def test_where_a_worker_hung_is_told(folder):
     with serving(folder, "--workers", "1", "--timeout", "2") as served:
         with pytest.raises((OSError, http.client.HTTPException)):
             served.get("/hang")
@@ -466,7 +464,7 @@ def test_where_a_worker_hung_is_told(folder: Path) -> None:
         served.wait_for(r"site_app\.py")
 
 
-def test_no_start_waits_for_the_name_of_an_address(folder: Path) -> None:
+def test_no_start_waits_for_the_name_of_an_address(folder):
     """Reverse DNS takes 10 s when the resolver is silent."""
     (folder / "sitecustomize.py").write_text(
         "import socket\n"
@@ -485,7 +483,7 @@ def test_no_start_waits_for_the_name_of_an_address(folder: Path) -> None:
 # ---------------------------------------------------------------- values
 
 
-def run_once(folder: Path, *arguments: str, **options: Any) -> Any:
+def run_once(folder, *arguments, **options):
     return subprocess.run(
         command("site_app:app", "--app-dir", str(folder), "--workers", "1", *arguments),
         capture_output=True,
@@ -500,14 +498,14 @@ def run_once(folder: Path, *arguments: str, **options: Any) -> Any:
     ["--timeout", "--graceful-timeout", "--boot-timeout", "--max-requests", "--max-requests-jitter", "--max-memory"],
 )
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "x"])
-def test_values_are_checked(folder: Path, option: str, value: str) -> None:
+def test_values_are_checked(folder, option, value):
     done = run_once(folder, "--bind", "127.0.0.1:0", "--check", option, value)
     assert done.returncode in (1, 2)
     assert option in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_check_binds(folder: Path) -> None:
+def test_check_binds(folder):
     done = run_once(folder, "--bind", "192.0.2.1:8000", "--check")
     assert done.returncode == 1
     assert "cannot bind to 192.0.2.1:8000" in done.stderr
@@ -518,21 +516,21 @@ def test_check_binds(folder: Path) -> None:
     assert not (folder / "sock").exists()
 
 
-def test_check_passes_while_the_service_itself_runs(folder: Path) -> None:
+def test_check_passes_while_the_service_itself_runs(folder):
     with serving(folder, "--workers", "1") as served:
         done = run_once(folder, "--bind", f"127.0.0.1:{served.port}", "--check")
         assert done.returncode == 0
         assert "is in use" in done.stderr
 
 
-def test_check_leaves_no_log_behind(folder: Path) -> None:
+def test_check_leaves_no_log_behind(folder):
     log = folder / "access.log"
     options = ("--access-log", "json", "--access-log-file", str(log), "--check", "--bind", "127.0.0.1:0")
     assert run_once(folder, *options).returncode == 0
     assert not log.exists()
 
 
-def test_a_key_with_a_password(folder: Path, certificate: Certificate) -> None:
+def test_a_key_with_a_password(folder, certificate):
     openssl = require_program("openssl")
     key = folder / "key.pem"
     subprocess.run(

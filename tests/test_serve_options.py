@@ -17,10 +17,9 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import Certificate, require_program
+from conftest import require_program
 from h2.connection import H2Connection
 from helpers import PATIENCE, python, wait_until
 from serving import command, serving
@@ -47,12 +46,12 @@ def app(environ, start_response):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     (tmp_path / "site_app.py").write_text(APP)
     return tmp_path
 
 
-def seen(served: Any, path: str = "/", **fields: str) -> Any:
+def seen(served, path="/", **fields):
     """What the application has seen of a request."""
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
     connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in fields.items()})
@@ -63,7 +62,7 @@ def seen(served: Any, path: str = "/", **fields: str) -> Any:
     return json.loads(body)
 
 
-def run_once(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> Any:
+def run_once(*arguments, cwd, env=None):
     return subprocess.run(
         [sys.executable, "-m", "weald", "serve", *arguments],
         capture_output=True,
@@ -78,7 +77,7 @@ def run_once(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> A
 
 
 @pytest.mark.parametrize("name", ["weald.toml", "pyproject.toml"])
-def test_a_configuration_file(folder: Path, name: str) -> None:
+def test_a_configuration_file(folder, name):
     table = "serve" if name == "weald.toml" else "tool.weald.serve"
     (folder / name).write_text(
         f'[{table}]\napplication = "site_app:app"\nbind = "127.0.0.1:0"\nworkers = 1\nroot-path = "/site"\n'
@@ -94,7 +93,7 @@ def test_a_configuration_file(folder: Path, name: str) -> None:
         connection.close()
 
 
-def test_the_order_of_where_options_come_from(folder: Path) -> None:
+def test_the_order_of_where_options_come_from(folder):
     (folder / "my.toml").write_text('[serve]\nroot-path = "/file"\nworkers = 1\n')
     env = {"WEALD_SERVE_ROOT_PATH": "/environment"}
     with serving(folder, "-c", str(folder / "my.toml")) as served:
@@ -115,7 +114,7 @@ def test_the_order_of_where_options_come_from(folder: Path) -> None:
         ("[serve]\napplication = 'site_app:app'\nsocket-mode = '888'", "--socket-mode must be octal"),
     ],
 )
-def test_a_bad_configuration_file(folder: Path, text: str, message: str) -> None:
+def test_a_bad_configuration_file(folder, text, message):
     (folder / "my.toml").write_text(text)
     done = run_once("-c", "my.toml", "--check", cwd=folder)
     assert done.returncode in (1, 2)
@@ -123,18 +122,18 @@ def test_a_bad_configuration_file(folder: Path, text: str, message: str) -> None
     assert "Traceback" not in done.stderr
 
 
-def test_which_application(folder: Path) -> None:
+def test_which_application(folder):
     done = run_once(cwd=folder)
     assert done.returncode == 2
     assert "which application?" in done.stderr
 
 
-def test_the_environment_names_the_workers(folder: Path) -> None:
+def test_the_environment_names_the_workers(folder):
     with serving(folder, env={"WEB_CONCURRENCY": "3"}) as served:
         served.wait_for("3 workers at")
 
 
-def test_help_is_in_groups() -> None:
+def test_help_is_in_groups():
     said = run_once("--help", cwd=Path.cwd()).stdout
     for group in ("General:", "Addresses:", "TLS:", "Processes:", "Logs:", "Protocol:"):
         assert f"\n{group}\n" in said
@@ -143,12 +142,12 @@ def test_help_is_in_groups() -> None:
 # ---------------------------------------------------------------- addresses
 
 
-def test_the_mode_of_a_socket(folder: Path) -> None:
+def test_the_mode_of_a_socket(folder):
     with serving(folder, "--workers", "1", "--socket-mode", "600", "--backlog", "10", bind=f"unix:{folder}/sock"):
         assert os.stat(folder / "sock").st_mode & 0o777 == 0o600
 
 
-def test_an_abstract_socket_and_one_that_is_open(folder: Path) -> None:
+def test_an_abstract_socket_and_one_that_is_open(folder):
     name = f"weald-test-{os.getpid()}"
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
@@ -170,7 +169,7 @@ def test_an_abstract_socket_and_one_that_is_open(folder: Path) -> None:
             pass
 
 
-def test_metrics_on_every_interface(folder: Path) -> None:
+def test_metrics_on_every_interface(folder):
     with serving(folder, "--workers", "1", "--metrics", "*:0") as served:
         port = served.wait_for(r"metrics at http://0\.0\.0\.0:(\d+)/")[1]
         hosts = ["127.0.0.1"]
@@ -181,7 +180,7 @@ def test_metrics_on_every_interface(folder: Path) -> None:
                 assert b"weald_worker_starts_total" in response.read()
 
 
-def test_every_interface_shows_clients_as_they_are(folder: Path) -> None:
+def test_every_interface_shows_clients_as_they_are(folder):
     with serving(folder, "--workers", "1", bind="*:0") as served:
         assert seen(served)["REMOTE_ADDR"] == "127.0.0.1"
         port = int(served.wait_for(r"http://\[::\]:(\d+)")[1])
@@ -191,14 +190,14 @@ def test_every_interface_shows_clients_as_they_are(folder: Path) -> None:
                 assert b'"REMOTE_ADDR": "::1"' in file.read()
 
 
-def test_a_prefix_that_the_proxy_has_taken_off_or_not(folder: Path) -> None:
+def test_a_prefix_that_the_proxy_has_taken_off_or_not(folder):
     with serving(folder, "--workers", "1", "--root-path", "/site") as served:
         for path, left in (("/site/x", "/x"), ("/x", "/x"), ("/site", ""), ("/sitex", "/sitex")):
             found = seen(served, path)
             assert (found["SCRIPT_NAME"], found["PATH_INFO"]) == ("/site", left)
 
 
-def test_fields_of_all_responses(folder: Path) -> None:
+def test_fields_of_all_responses(folder):
     with serving(folder, "--workers", "1", "--header", "X-Frame-Options: DENY", "--header", "x-own: server") as served:
         connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
         connection.request("GET", "/")
@@ -214,7 +213,7 @@ def test_fields_of_all_responses(folder: Path) -> None:
 # ---------------------------------------------------------------- proxies
 
 
-def test_what_a_proxy_says_is_believed_of_those_who_are_trusted(folder: Path) -> None:
+def test_what_a_proxy_says_is_believed_of_those_who_are_trusted(folder):
     fields = {"X_Forwarded_For": "192.0.2.7", "X_Forwarded_Proto": "https", "X_Forwarded_Host": "site.example"}
     with serving(folder, "--workers", "1", "--forwarded-allow-ips", "127.0.0.1,10.0.0.0/8") as served:
         found = seen(served, **fields)
@@ -229,11 +228,11 @@ def test_what_a_proxy_says_is_believed_of_those_who_are_trusted(folder: Path) ->
         assert "HTTP_X_FORWARDED_FOR" not in found
 
 
-def believed(environ: dict[str, str], trusted: str = "10.0.0.0/8, unix") -> Any:
+def believed(environ, trusted="10.0.0.0/8, unix"):
     """What `Forwarded` makes of a request from 10.0.0.1; its status if it refuses it."""
     shown = {"REMOTE_ADDR": "10.0.0.1", "REMOTE_PORT": "5", "HTTP_HOST": "in", "wsgi.url_scheme": "http", **environ}
-    refused: list[str] = []
-    passed: list[Any] = []
+    refused = []
+    passed = []
     application = Forwarded(lambda environ, start_response: passed.append(environ) or [], Trusted(trusted))
     application(shown, lambda status, headers: refused.append(status))
     return refused[0] if refused else (shown["REMOTE_ADDR"], shown["wsgi.url_scheme"], shown["HTTP_HOST"])
@@ -270,11 +269,11 @@ def believed(environ: dict[str, str], trusted: str = "10.0.0.0/8, unix") -> Any:
         ({"REMOTE_ADDR": "::ffff:10.0.0.1", "HTTP_X_FORWARDED_FOR": "1.1.1.1"}, ("1.1.1.1", "http", "in")),
     ],
 )
-def test_forwarded_fields(environ: dict[str, str], expected: Any) -> None:
+def test_forwarded_fields(environ, expected):
     assert believed(environ) == expected
 
 
-def test_trusting_everybody() -> None:
+def test_trusting_everybody():
     assert believed({"REMOTE_ADDR": "192.0.2.1", "HTTP_X_FORWARDED_FOR": "1.1.1.1"}, "*")[0] == "1.1.1.1"
     with pytest.raises(ValueError):
         Trusted("localhost")
@@ -284,7 +283,7 @@ def test_trusting_everybody() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
-def test_another_user() -> None:
+def test_another_user():
     """In a process of its own, which has all it imports: the interpreter may be in a folder of root's."""
     nobody = pwd.getpwnam("nobody")
     said = python(
@@ -299,14 +298,14 @@ def test_another_user() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another group")
-def test_another_group_and_umask(folder: Path) -> None:
+def test_another_group_and_umask(folder):
     group = grp.getgrnam("nogroup")
     with serving(folder, "--group", "nogroup", "--umask", "027", "--workers", "1") as served:
         found = seen(served)
         assert (found["uid"], found["gid"], found["umask"]) == (0, group.gr_gid, 0o027)
 
 
-def test_a_file_of_the_process_id_is_removed(folder: Path) -> None:
+def test_a_file_of_the_process_id_is_removed(folder):
     with serving(folder, "--pid", str(folder / "pid"), "--workers", "1") as served:
         assert int((folder / "pid").read_text()) == served.process.pid
         assert served.end() == 0
@@ -314,13 +313,13 @@ def test_a_file_of_the_process_id_is_removed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("option", [("--user", "no-such-user"), ("--group", "no-such-group"), ("--umask", "9")])
-def test_a_bad_user(folder: Path, option: tuple[str, str]) -> None:
+def test_a_bad_user(folder, option):
     done = run_once("site_app:app", "--bind", "127.0.0.1:0", "--check", *option, cwd=folder)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
 
 
-def test_the_cores_of_a_container(tmp_path: Path) -> None:
+def test_the_cores_of_a_container(tmp_path):
     cores = len(os.sched_getaffinity(0))
     assert usable_cores(str(tmp_path)) == cores
     (tmp_path / "cpu.max").write_text("max 100000\n")
@@ -331,7 +330,7 @@ def test_the_cores_of_a_container(tmp_path: Path) -> None:
     assert usable_cores(str(tmp_path)) == min(2, cores)
 
 
-def test_files_that_change_load_the_application_anew(folder: Path) -> None:
+def test_files_that_change_load_the_application_anew(folder):
     with serving(folder, "--workers", "1", "--reload") as served:
         assert seen(served)["PATH_INFO"] == "/"
         (folder / "site_app.py").write_text(APP.replace('"/x"', "") + "\nraise ValueError('half-written')\n")
@@ -355,7 +354,7 @@ def test_what_counts_as_a_change(tmp_path, monkeypatch):
     assert watch.changed() is None
 
 
-def test_a_change_loads_the_application_anew_once(folder: Path) -> None:
+def test_a_change_loads_the_application_anew_once(folder):
     with serving(folder, "--workers", "2", "--reload") as served:
         (folder / "site_app.py").write_text(APP + "\nCHANGED = True\n")
         served.wait_for("reloaded in")
@@ -364,11 +363,11 @@ def test_a_change_loads_the_application_anew_once(folder: Path) -> None:
         assert sum(said in line for line in served.lines) == 1
 
 
-def test_more_workers_and_fewer(folder: Path) -> None:
+def test_more_workers_and_fewer(folder):
     with serving(folder, "--workers", "1", "--metrics", "127.0.0.1:0") as served:
         where = served.wait_for(r"metrics at (http://\S+?)[ ,;)]")[1]
 
-        def starts() -> int:
+        def starts():
             with urllib.request.urlopen(where, timeout=PATIENCE) as response:
                 return int(response.read().decode().count("weald_worker_starts_total{"))
 
@@ -382,7 +381,7 @@ def test_more_workers_and_fewer(folder: Path) -> None:
         assert seen(served)
 
 
-def test_hooks(folder: Path) -> None:
+def test_hooks(folder):
     (folder / "my_hooks.py").write_text(
         "import sys\n"
         "def note(what, slot):\n"
@@ -402,13 +401,13 @@ def test_hooks(folder: Path) -> None:
         assert message in done.stderr
 
 
-def test_check_looks_at_hooks(folder: Path) -> None:
+def test_check_looks_at_hooks(folder):
     done = run_once("site_app:app", "--bind", "127.0.0.1:0", "--check", "--hooks", "none_such", cwd=folder)
     assert done.returncode == 1
     assert "there is no module 'none_such'" in done.stderr
 
 
-def test_systemd_hears_that_the_service_lives(folder: Path) -> None:
+def test_systemd_hears_that_the_service_lives(folder):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(folder / "notify"))
         notified.settimeout(PATIENCE)
@@ -419,7 +418,7 @@ def test_systemd_hears_that_the_service_lives(folder: Path) -> None:
                     pass
 
 
-def test_what_is_told_at_the_start_and_while_reloading(folder: Path) -> None:
+def test_what_is_told_at_the_start_and_while_reloading(folder):
     with serving(folder, "--workers", "2") as served:
         served.wait_for(
             r"weald: [\d.a-z]+, site_app:app: 2 workers at http://127\.0\.0\.1:\d+ "
@@ -433,7 +432,7 @@ def test_what_is_told_at_the_start_and_while_reloading(folder: Path) -> None:
         served.wait_for(r"reloaded in [\d.]+ s; 2 go on with the code of before$")
 
 
-def test_a_file_for_errors(folder: Path) -> None:
+def test_a_file_for_errors(folder):
     log = folder / "error.log"
     sock = folder / "sock"
     process = subprocess.Popen(
@@ -446,7 +445,7 @@ def test_a_file_for_errors(folder: Path) -> None:
         process.send_signal(signal.SIGUSR1)
         wait_until(log.exists, PATIENCE)
 
-        def is_told() -> bool:
+        def is_told():
             with socket.socket(socket.AF_UNIX) as client:
                 client.connect(str(sock))
                 client.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -463,7 +462,7 @@ def test_a_file_for_errors(folder: Path) -> None:
         process.wait(PATIENCE)
 
 
-def test_a_format_of_ones_own_for_the_access_log(folder: Path) -> None:
+def test_a_format_of_ones_own_for_the_access_log(folder):
     form = '%(h)s "%(r)s" %(m)s %(U)s %(q)s %(H)s %(s)s %({x-own}o)s %({X-Asked}i)s %({SERVER_NAME}e)s %(a)s 5%%'
     with serving(folder, "--workers", "1", "--access-log", form) as served:
         seen(served, "/a?b=c", X_Asked='1"2')
@@ -475,7 +474,7 @@ def test_a_format_of_ones_own_for_the_access_log(folder: Path) -> None:
         assert "access" in done.stderr
 
 
-def test_errors_in_json(folder: Path) -> None:
+def test_errors_in_json(folder):
     (folder / "site_app.py").write_text(
         "import sys\n"
         "def app(environ, start_response):\n"
@@ -502,7 +501,7 @@ def test_errors_in_json(folder: Path) -> None:
     assert {"own": 1} in entries
 
 
-def test_the_level_of_the_log(folder: Path) -> None:
+def test_the_level_of_the_log(folder):
     sock = folder / "sock"
     process = subprocess.Popen(
         [*command("site_app:app", "--app-dir", str(folder), "--workers", "1", "--log-level", "error")]
@@ -538,7 +537,7 @@ def test_the_level_of_the_log(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["wsgi", "asgi"])
-def test_methods(folder: Path, kind: str) -> None:
+def test_methods(folder, kind):
     if kind == "asgi":
         (folder / "site_app.py").write_text(
             "async def app(scope, receive, send):\n"
@@ -559,7 +558,7 @@ def test_methods(folder: Path, kind: str) -> None:
         assert "--methods" in done.stderr
 
 
-def test_limits_of_http2(folder: Path) -> None:
+def test_limits_of_http2(folder):
     limits = ("--limit", "http2_streams=7", "--limit", "http2_window=70000")
     with serving(folder, "--workers", "1", *limits) as served:
         client = H2Connection()
@@ -571,7 +570,7 @@ def test_limits_of_http2(folder: Path) -> None:
         assert client.remote_settings.max_concurrent_streams == 7
 
 
-def test_limits_of_websockets(folder: Path) -> None:
+def test_limits_of_websockets(folder):
     (folder / "site_app.py").write_text(
         "from weald.http import websocket\n"
         "@websocket.application\n"
@@ -601,7 +600,7 @@ FOUR = bytes([192, 0, 2, 7, 10, 0, 0, 1]) + (4711).to_bytes(2, "big") + (80).to_
 SIX = ipaddress.ip_address("2001:db8::7").packed * 2 + (4711).to_bytes(2, "big") + (80).to_bytes(2, "big")
 
 
-def version_2(data: bytes, command: int = 0x21, family: int = 0x11, length: int | None = None) -> bytes:
+def version_2(data, command=0x21, family=0x11, length=None):
     return SIGNATURE + bytes([command, family]) + (len(data) if length is None else length).to_bytes(2, "big") + data
 
 
@@ -633,7 +632,7 @@ def version_2(data: bytes, command: int = 0x21, family: int = 0x11, length: int 
         (b"", ValueError),
     ],
 )
-def test_proxy_headers(header: bytes, expected: Any) -> None:
+def test_proxy_headers(header, expected):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(header + (b"rest" if expected is not ValueError else b""))
@@ -647,11 +646,11 @@ def test_proxy_headers(header: bytes, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_who_a_balancer_says_that_the_client_is(folder: Path, certificate: Certificate, tls: bool) -> None:
+def test_who_a_balancer_says_that_the_client_is(folder, certificate, tls):
     options = ("--certfile", certificate.cert, "--keyfile", certificate.key) if tls else ()
     with serving(folder, "--workers", "1", "--proxy-protocol", "127.0.0.0/8", *options) as served:
 
-        def ask(header: bytes) -> bytes:
+        def ask(header):
             with socket.create_connection(("127.0.0.1", served.port), PATIENCE) as plain:
                 plain.sendall(header)
                 sock = plain
@@ -675,11 +674,11 @@ def test_who_a_balancer_says_that_the_client_is(folder: Path, certificate: Certi
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Any:
+def authority(tmp_path):
     """Makes certificates signed by an authority: (certificate, key) of a name."""
     openssl = require_program("openssl")
 
-    def call(*arguments: str) -> None:
+    def call(*arguments):
         subprocess.run([openssl, *arguments], check=True, capture_output=True, cwd=tmp_path)
 
     key = ("-newkey", "rsa:2048", "-nodes")
@@ -688,7 +687,7 @@ def authority(tmp_path: Path) -> Any:
         *("-addext", "keyUsage=critical,keyCertSign"),  # which Python 3.13 and later want of an authority
     )
 
-    def make(name: str) -> tuple[str, str]:
+    def make(name):
         call("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
         (tmp_path / "ext").write_text(f"subjectAltName=DNS:{name}\nauthorityKeyIdentifier=keyid\n")
         call(
@@ -701,7 +700,7 @@ def authority(tmp_path: Path) -> Any:
     return make
 
 
-def test_certificates_by_name_and_of_clients(folder: Path, certificate: Certificate, authority: Any) -> None:
+def test_certificates_by_name_and_of_clients(folder, certificate, authority):
     other, client = authority("other.example"), authority("client")
     options = (
         *("--certfile", certificate.cert, "--keyfile", certificate.key, "--tls-min", "1.3", "--workers", "1"),
@@ -709,7 +708,7 @@ def test_certificates_by_name_and_of_clients(folder: Path, certificate: Certific
     )
     with serving(folder, *options) as served:
 
-        def connect(name: str, with_certificate: bool, version: Any = None) -> str:
+        def connect(name, with_certificate, version=None):
             context = ssl.create_default_context(cafile=authority.file)
             context.load_verify_locations(certificate.cert)
             if with_certificate:
@@ -738,7 +737,7 @@ def test_certificates_by_name_and_of_clients(folder: Path, certificate: Certific
         (("--sni", "name=/no/file"), "cannot be used"),
     ],
 )
-def test_bad_tls(folder: Path, certificate: Certificate, option: tuple[str, str], message: str) -> None:
+def test_bad_tls(folder, certificate, option, message):
     options = ("--certfile", certificate.cert, "--keyfile", certificate.key, "--bind", "127.0.0.1:0", "--check")
     done = run_once("site_app:app", *options, *option, cwd=folder)
     assert done.returncode == 1
@@ -773,7 +772,7 @@ async def asgi(scope, receive, send):
 """
 
 
-def test_a_preloaded_application_is_the_parents_memory(tmp_path: Path) -> None:
+def test_a_preloaded_application_is_the_parents_memory(tmp_path):
     application = tmp_path / "site_app.py"
     application.write_text(PRELOADED + "VERSION = 1\n")
     with serving(tmp_path, "--workers", "1", "--preload") as served:
@@ -803,7 +802,7 @@ def test_a_preloaded_application_is_the_parents_memory(tmp_path: Path) -> None:
         os.kill(last["loaded"], signal.SIGTERM)
 
 
-def test_a_preloaded_asgi_application(tmp_path: Path) -> None:
+def test_a_preloaded_asgi_application(tmp_path):
     (tmp_path / "site_app.py").write_text(PRELOADED + "VERSION = 1\n")
     with serving(tmp_path, "--workers", "1", "--preload", "--mount", "/asgi=site_app:asgi") as served:
         assert seen(served, "/asgi")["loaded"] == served.process.pid
@@ -819,7 +818,7 @@ def test_a_preloaded_asgi_application(tmp_path: Path) -> None:
         ("import time\ntime.sleep(1000)", ["--boot-timeout", "0.5"], "Timeout (0:00:00.500000)!"),
     ],
 )
-def test_what_cannot_be_preloaded(tmp_path: Path, text: str, arguments: list[str], message: str) -> None:
+def test_what_cannot_be_preloaded(tmp_path, text, arguments, message):
     (tmp_path / "site_app.py").write_text(text)
     path = tmp_path / "sock"
     done = run_once("site_app:app", "--preload", "--bind", f"unix:{path}", *arguments, cwd=tmp_path)
@@ -827,7 +826,7 @@ def test_what_cannot_be_preloaded(tmp_path: Path, text: str, arguments: list[str
     assert message in done.stderr
 
 
-def test_threads_of_a_preloaded_application_are_not_the_workers(tmp_path: Path) -> None:
+def test_threads_of_a_preloaded_application_are_not_the_workers(tmp_path):
     (tmp_path / "site_app.py").write_text(
         "import _thread, ctypes, weald.monkey\nfrom weald.monkey import get_original\n"
         "get_original('_thread', 'start_new_thread')(ctypes.CDLL(None).sleep, (1000,))\n" + APP
@@ -910,12 +909,12 @@ def app(environ, start_response):
 
 
 @pytest.fixture
-def threaded(tmp_path: Path) -> Path:
+def threaded(tmp_path):
     (tmp_path / "site_app.py").write_text(THREADED)
     return tmp_path
 
 
-def ask(served: Any, path: str, body: Any = None) -> tuple[int, bytes]:
+def ask(served, path, body=None):
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
     connection.request("POST" if body else "GET", path, body)
     response = connection.getresponse()
@@ -924,7 +923,7 @@ def ask(served: Any, path: str, body: Any = None) -> tuple[int, bytes]:
     return found
 
 
-def test_an_application_in_threads(threaded: Path) -> None:
+def test_an_application_in_threads(threaded):
     with serving(threaded, "--workers", "1", "--threads", "3") as served:
         # Three block at once, and the worker goes on meanwhile.
         with ThreadPoolExecutor(3) as pool:
@@ -945,7 +944,7 @@ def test_an_application_in_threads(threaded: Path) -> None:
         served.wait_for("KeyError: 'in the middle'")
 
 
-def test_a_client_that_leaves_an_application_in_threads(threaded: Path) -> None:
+def test_a_client_that_leaves_an_application_in_threads(threaded):
     with serving(threaded, "--workers", "1", "--threads", "1") as served:
         with socket.create_connection(("127.0.0.1", served.port), PATIENCE) as sock:
             sock.sendall(b"GET /pieces?endless HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -957,7 +956,7 @@ def test_a_client_that_leaves_an_application_in_threads(threaded: Path) -> None:
         assert not any("Traceback" in line for line in served.lines)
 
 
-def test_threads_are_for_wsgi(threaded: Path) -> None:
+def test_threads_are_for_wsgi(threaded):
     (threaded / "asgi_app.py").write_text("async def app(scope, receive, send): pass\n")
     done = run_once("asgi_app:app", "--threads", "2", "--check", cwd=threaded)
     assert done.returncode == 1
@@ -969,7 +968,7 @@ def test_threads_are_for_wsgi(threaded: Path) -> None:
 # ---------------------------------------------------------------- syslog
 
 
-def test_logs_go_to_syslog(folder: Path) -> None:
+def test_logs_go_to_syslog(folder):
     path = str(folder / "log")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
         daemon.settimeout(PATIENCE)
@@ -997,7 +996,7 @@ def test_logs_go_to_syslog(folder: Path) -> None:
             assert process.wait(PATIENCE) == 0
 
 
-def test_syslog_by_udp_with_a_daemon_that_comes_later() -> None:
+def test_syslog_by_udp_with_a_daemon_that_comes_later():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -1012,7 +1011,7 @@ def test_syslog_by_udp_with_a_daemon_that_comes_later() -> None:
         assert re.fullmatch(rf"<11>1 {when} {socket.gethostname()} weald {os.getpid()} - - {text}", line), line
 
 
-def test_a_syslog_daemon_that_is_away_or_takes_nothing(tmp_path: Path) -> None:
+def test_a_syslog_daemon_that_is_away_or_takes_nothing(tmp_path):
     path = str(tmp_path / "log")
     syslog = Syslog(f"unix:{path}", "daemon", "weald", limit=1000)
     syslog.send("info", "early")
@@ -1052,7 +1051,7 @@ def test_a_syslog_daemon_that_is_away_or_takes_nothing(tmp_path: Path) -> None:
         (["--log-syslog-tag", "a b"], "--log-syslog-tag must be a name"),
     ],
 )
-def test_bad_options_of_syslog(folder: Path, arguments: list[str], message: str) -> None:
+def test_bad_options_of_syslog(folder, arguments, message):
     done = run_once("site_app:app", "--check", *arguments, cwd=folder)
     assert done.returncode == 1
     assert message in done.stderr
@@ -1061,7 +1060,7 @@ def test_bad_options_of_syslog(folder: Path, arguments: list[str], message: str)
 # ---------------------------------------------------------------- --help
 
 
-def test_help_has_the_signals() -> None:
+def test_help_has_the_signals():
     said = run_once("--help", cwd=Path.cwd()).stdout
     assert "\nSignals to the parent process:\n  TERM, INT " in said
     for name in ("QUIT", "HUP", "USR1", "USR2", "WINCH", "TTIN, TTOU"):

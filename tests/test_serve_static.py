@@ -4,15 +4,12 @@ import gzip
 import http.client
 import os
 import subprocess
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import Certificate, require_program
+from conftest import require_program
 from helpers import PATIENCE, wait_until
-from serving import APP, Served, command, serving
+from serving import APP, command, serving
 
 from weald.serve.errors import ConfigError
 from weald.serve.static import Static, parse_static
@@ -28,7 +25,7 @@ DATE = "Sun, 09 Sep 2001 01:46:40 GMT"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     (tmp_path / "site_app.py").write_text(APP.format(version=1))
     files = tmp_path / "files"
     (files / "deep" / "er").mkdir(parents=True)
@@ -56,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ask(served: Served, path: str, method: str = "GET", **fields: str) -> Any:
+def ask(served, path, method="GET", **fields):
     """Status, fields and body."""
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
     connection.request(method, path, headers={name.replace("_", "-"): value for name, value in fields.items()})
@@ -67,13 +64,13 @@ def ask(served: Served, path: str, method: str = "GET", **fields: str) -> Any:
 
 
 @contextmanager
-def files(folder: Path, *arguments: str) -> Iterator[Served]:
+def files(folder, *arguments):
     with serving(folder, "--workers", "1", "--static", f"/s={folder / 'files'}", *arguments) as served:
         yield served
 
 
 @pytest.mark.parametrize("kind", ["wsgi", "asgi"])
-def test_files_of_a_folder(folder: Path, kind: str) -> None:
+def test_files_of_a_folder(folder, kind):
     if kind == "asgi":
         (folder / "site_app.py").write_text(ASGI)
     with files(folder, "--header", "X-All: yes") as served:
@@ -109,7 +106,7 @@ def test_files_of_a_folder(folder: Path, kind: str) -> None:
         "/s//evil.example/deep",
     ],
 )
-def test_what_is_not_to_be_had(folder: Path, path: str) -> None:
+def test_what_is_not_to_be_had(folder, path):
     app = Static(str(folder / "files"))
     said = []
     from urllib.parse import unquote_to_bytes
@@ -124,14 +121,14 @@ def test_what_is_not_to_be_had(folder: Path, path: str) -> None:
         assert said[0][0] == "404 Not Found"
 
 
-def test_traversal_over_the_wire(folder: Path) -> None:
+def test_traversal_over_the_wire(folder):
     with files(folder) as served:
         for path in ("/s/../secret", "/s/..%2fsecret", "/s/%2e%2e/secret", "/s/out", "/s/.env"):
             status, _, body = ask(served, path)
             assert (status, b"secret" in body) == (404, False)
 
 
-def test_compressed_files(folder: Path) -> None:
+def test_compressed_files(folder):
     with files(folder) as served:
         for accepted, coding in (
             ("gzip", "gzip"),
@@ -155,7 +152,7 @@ def test_compressed_files(folder: Path) -> None:
         assert ask(served, "/s/a.css", accept_encoding="gzip, br")[2] == b"body {}"
 
 
-def test_conditional_requests(folder: Path) -> None:
+def test_conditional_requests(folder):
     later, sooner = "Sun, 09 Sep 2001 01:46:41 GMT", "Sun, 09 Sep 2001 01:46:39 GMT"
     with files(folder) as served:
         tag = ask(served, "/s/big")[1]["ETag"]
@@ -180,7 +177,7 @@ def test_conditional_requests(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_ranges(folder: Path, certificate: Certificate, tls: bool) -> None:
+def test_ranges(folder, certificate, tls):
     with files(folder) as served:
         tag = ask(served, "/s/big")[1]["ETag"]
         size = len(BIG)
@@ -215,7 +212,7 @@ def test_ranges(folder: Path, certificate: Certificate, tls: bool) -> None:
 
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])
-def test_curl_by_tls(folder: Path, certificate: Certificate, version: str) -> None:
+def test_curl_by_tls(folder, certificate, version):
     curl = require_program("curl")
     tls = ("--certfile", str(certificate.cert), "--keyfile", str(certificate.key))
     with files(folder, *tls) as served:
@@ -229,7 +226,7 @@ def test_curl_by_tls(folder: Path, certificate: Certificate, version: str) -> No
         assert f"content-length: {len(BIG)}".encode() in done.stdout.lower()
 
 
-def test_files_are_sent_by_the_system(folder: Path) -> None:
+def test_files_are_sent_by_the_system(folder):
     strace = require_program("strace")
     trace = folder / "trace"
     with files(folder) as served:
@@ -246,7 +243,7 @@ def test_files_are_sent_by_the_system(folder: Path) -> None:
             tracer.stderr.close()
 
 
-def test_the_folder_itself_may_be_a_link_that_is_switched(folder: Path) -> None:
+def test_the_folder_itself_may_be_a_link_that_is_switched(folder):
     for version in "12":
         (folder / version).mkdir()
         (folder / version / "file").write_text(version)
@@ -259,7 +256,7 @@ def test_the_folder_itself_may_be_a_link_that_is_switched(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["/s", "s=files", "/s/=files", "/s=", "/s=none", "/=files"])
-def test_bad_settings(folder: Path, setting: str) -> None:
+def test_bad_settings(folder, setting):
     done = subprocess.run(
         command("site_app:app", "--static", setting, "--check", "--bind", "127.0.0.1:0"),
         capture_output=True,
@@ -271,7 +268,7 @@ def test_bad_settings(folder: Path, setting: str) -> None:
     assert "--static" in done.stderr
 
 
-def test_parse_static() -> None:
+def test_parse_static():
     assert parse_static("/a/b=c=d") == ("/a/b", "c=d")
     with pytest.raises(ConfigError):
         Static("/none/such")

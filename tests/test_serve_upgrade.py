@@ -3,28 +3,27 @@
 import os
 import signal
 import socket
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from helpers import PATIENCE, wait_until
-from serving import APP, Load, Served, serving
+from serving import APP, Load, serving
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     (tmp_path / "site_app.py").write_text(APP.format(version=1))
     return tmp_path
 
 
-def children(pid: int) -> set[int]:
+def children(pid):
     return {child.pid for child in psutil.Process(pid).children()}
 
 
 @contextmanager
-def next_program(served: Served) -> Iterator[int]:
+def next_program(served):
     """The process that SIGUSR2 has started, once it serves; killed in the end if it is still there."""
     served.signal(signal.SIGUSR2)
     pid = int(served.wait_for(r"process (\d+) starts beside this one")[1])
@@ -36,13 +35,13 @@ def next_program(served: Served) -> Iterator[int]:
             os.kill(pid, signal.SIGKILL)
 
 
-def parents(served: Served, count: int = 60) -> set[int]:
+def parents(served, count=60):
     """The parents of the workers that answer `count` requests."""
     return {int(Path(f"/proc/{served.get().split()[1]}/stat").read_text().split()[3]) for _ in range(count)}
 
 
 @pytest.mark.parametrize("how", ["TERM", "WINCH"])
-def test_another_program_takes_over_and_no_request_fails(folder: Path, how: str) -> None:
+def test_another_program_takes_over_and_no_request_fails(folder, how):
     pid_file = folder / "pid"
     with serving(folder, "--workers", "2", "--pid", str(pid_file)) as served:
         load = Load(served.port)
@@ -71,7 +70,7 @@ def test_another_program_takes_over_and_no_request_fails(folder: Path, how: str)
             wait_until(lambda: not pid_file.exists())
 
 
-def test_a_program_that_was_to_take_over_may_end(folder: Path) -> None:
+def test_a_program_that_was_to_take_over_may_end(folder):
     sock = folder / "sock"
     with serving(folder, "--workers", "1", "--bind", f"unix:{sock}") as served:
         load = Load(served.port)
@@ -90,7 +89,7 @@ def test_a_program_that_was_to_take_over_may_end(folder: Path) -> None:
         load.end()
 
 
-def test_after_winch_hup_starts_the_workers_again(folder: Path) -> None:
+def test_after_winch_hup_starts_the_workers_again(folder):
     with serving(folder, "--workers", "1") as served:
         served.signal(signal.SIGWINCH)  # a terminal's size has changed, perhaps
         with next_program(served) as new:
@@ -104,7 +103,7 @@ def test_after_winch_hup_starts_the_workers_again(folder: Path) -> None:
         assert parents(served, 5) == {served.process.pid}
 
 
-def test_a_program_that_cannot_start_changes_nothing(folder: Path) -> None:
+def test_a_program_that_cannot_start_changes_nothing(folder):
     with serving(folder, "--workers", "1", "--bind", f"unix:{folder}/sock") as served:
         (folder / "site_app.py").write_text("raise ValueError('broken')")
         served.signal(signal.SIGUSR2)
@@ -113,7 +112,7 @@ def test_a_program_that_cannot_start_changes_nothing(folder: Path) -> None:
         assert (folder / "sock").exists()
 
 
-def test_systemd_is_told_who_takes_over(folder: Path) -> None:
+def test_systemd_is_told_who_takes_over(folder):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(folder / "notify"))
         notified.settimeout(PATIENCE)

@@ -7,27 +7,23 @@ import socket as stdlib_socket
 import ssl as stdlib_ssl
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import Certificate
 from helpers import PATIENCE, python, recorded_errors, settle, wait_until
 
 import weald
-from weald import Greenlet, Timeout, server, socket, ssl
+from weald import Timeout, server, socket, ssl
 from weald.event import Event
 from weald.pool import Pool
-from weald.server import BaseServer, DatagramServer, StreamServer
+from weald.server import DatagramServer, StreamServer
 
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 LOCAL = ("127.0.0.1", 0)
 
 
-def echo(sock: Any, address: Any) -> None:
+def echo(sock, address):
     while data := sock.recv(65536):
         sock.sendall(data)
 
@@ -35,11 +31,11 @@ def echo(sock: Any, address: Any) -> None:
 class Held:
     """A handler that lasts until `go` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.go = Event()
         self.inside = self.most = self.ended = self.killed = 0
 
-    def __call__(self, *args: Any) -> None:
+    def __call__(self, *args):
         self.inside += 1
         self.most = max(self.most, self.inside)
         try:
@@ -55,7 +51,7 @@ class Held:
 
 
 @contextmanager
-def running(made: BaseServer) -> Iterator[Any]:
+def running(made):
     """Start it; no failure but those a test expects may come to the hub's error handler."""
     with recorded_errors() as errors:
         made.start()
@@ -67,7 +63,7 @@ def running(made: BaseServer) -> Iterator[Any]:
     assert not errors, errors
 
 
-def connect(made: Any) -> socket.socket:
+def connect(made):
     family = made.socket.family
     if family == socket.AF_UNIX:
         sock = socket.socket(family)
@@ -77,7 +73,7 @@ def connect(made: Any) -> socket.socket:
     return socket.create_connection((host, made.server_port), timeout=PATIENCE)
 
 
-def answer(made: Any, data: bytes = b"hello") -> bytes:
+def answer(made, data=b"hello"):
     """What an echo server makes of `data`."""
     with connect(made) as sock:
         sock.sendall(data)
@@ -85,7 +81,7 @@ def answer(made: Any, data: bytes = b"hello") -> bytes:
         return read_all(sock)
 
 
-def read_all(sock: Any) -> bytes:
+def read_all(sock):
     chunks = []
     while chunk := sock.recv(65536):
         chunks.append(chunk)
@@ -112,7 +108,7 @@ def read_all(sock: Any) -> bytes:
         (0, socket.AF_INET6, ("", 0)),
     ],
 )
-def test_address_forms(address: Any, family: int, parsed: Any) -> None:
+def test_address_forms(address, family, parsed):
     assert server.parse_address(address) == (family, parsed)
     made = StreamServer(address, echo)
     assert made.address == parsed and made.family == family and made.closed and not made.started
@@ -121,13 +117,13 @@ def test_address_forms(address: Any, family: int, parsed: Any) -> None:
 @pytest.mark.parametrize(
     ("address", "error"), [(None, TypeError), (1.5, TypeError), ("localhost", ValueError), ("host:http", ValueError)]
 )
-def test_addresses_that_are_none(address: Any, error: type[Exception]) -> None:
+def test_addresses_that_are_none(address, error):
     with pytest.raises(error):
         StreamServer(address, echo)
 
 
 @pytest.mark.parametrize("address", [LOCAL, "127.0.0.1:0", ":0", "*:0", "localhost:0", 0, "0", ("", 0), ("::1", 0)])
-def test_echo_at(address: Any) -> None:
+def test_echo_at(address):
     made = StreamServer(address, echo)
     with running(made):
         assert made.server_port and made.started and not made.closed
@@ -136,7 +132,7 @@ def test_echo_at(address: Any) -> None:
     assert made.closed and not made.started
 
 
-def test_a_port_alone_serves_both_families() -> None:
+def test_a_port_alone_serves_both_families():
     with running(StreamServer(0, echo)) as made:
         for host in ("127.0.0.1", "::1"):
             with socket.create_connection((host, made.server_port), timeout=PATIENCE) as sock:
@@ -144,7 +140,7 @@ def test_a_port_alone_serves_both_families() -> None:
                 assert sock.recv(1) == b"x"
 
 
-def test_unix_socket(tmp_path: Path) -> None:
+def test_unix_socket(tmp_path):
     path = str(tmp_path / "socket")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
@@ -155,7 +151,7 @@ def test_unix_socket(tmp_path: Path) -> None:
     assert listener.fileno() == -1
 
 
-def test_a_listener_made_by_the_stdlib_and_one_of_ours() -> None:
+def test_a_listener_made_by_the_stdlib_and_one_of_ours():
     for make in (stdlib_socket.create_server, socket.create_server):
         listener = make(LOCAL)
         with running(StreamServer(listener, echo)) as made:
@@ -163,7 +159,7 @@ def test_a_listener_made_by_the_stdlib_and_one_of_ours() -> None:
         assert listener.fileno() == -1
 
 
-def test_an_address_in_use() -> None:
+def test_an_address_in_use():
     with running(StreamServer(LOCAL, echo)) as made:
         other = StreamServer(made.address, echo)
         with pytest.raises(OSError, match=str(made.server_port)) as caught:
@@ -173,7 +169,7 @@ def test_an_address_in_use() -> None:
         assert answer(made) == b"hello"
 
 
-def test_the_same_port_again_at_once() -> None:
+def test_the_same_port_again_at_once():
     with running(StreamServer(LOCAL, echo)) as made:
         address = made.address
         with connect(made) as sock:
@@ -186,14 +182,14 @@ def test_the_same_port_again_at_once() -> None:
 
 
 @pytest.mark.parametrize("kind", [StreamServer, DatagramServer])
-def test_a_port_is_shared_if_asked_for(kind: Any) -> None:
+def test_a_port_is_shared_if_asked_for(kind):
     class Alone(kind):
         reuse_addr = None  # which would do for datagrams
 
     class Shared(Alone):
         reuse_port = True
 
-    def handle(*args: Any) -> None:
+    def handle(*args):
         pass
 
     with Alone(LOCAL, handle) as alone:
@@ -207,7 +203,7 @@ def test_a_port_is_shared_if_asked_for(kind: Any) -> None:
             assert one.address == other.address
 
 
-def test_arguments_that_make_no_server() -> None:
+def test_arguments_that_make_no_server():
     with pytest.raises(TypeError, match="handle"):
         StreamServer(LOCAL)
     with socket.socket(type=socket.SOCK_DGRAM) as datagrams, pytest.raises(TypeError, match="datagrams"):
@@ -222,7 +218,7 @@ def test_arguments_that_make_no_server() -> None:
         Greedy(LOCAL, echo)
 
 
-def test_repr_tells_the_address_and_whether_it_is_closed() -> None:
+def test_repr_tells_the_address_and_whether_it_is_closed():
     made = StreamServer(LOCAL, echo)
     assert "closed" in repr(made) and "127.0.0.1" in repr(made)
     with running(made):
@@ -232,9 +228,9 @@ def test_repr_tells_the_address_and_whether_it_is_closed() -> None:
 # -------------------------------------------------------------------- handlers
 
 
-def test_handle_as_a_method() -> None:
+def test_handle_as_a_method():
     class Mine(StreamServer):
-        def handle(self, sock: Any, address: Any) -> None:
+        def handle(self, sock, address):
             sock.sendall(repr(address).encode())
 
     with running(Mine(LOCAL)) as made, connect(made) as sock:
@@ -244,19 +240,19 @@ def test_handle_as_a_method() -> None:
 class Spawned:
     """A callable given as `spawn`."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.calls = 0
 
-    def __call__(self, function: Callable[..., Any], *args: Any) -> None:
+    def __call__(self, function, *args):
         self.calls += 1
         weald.spawn_raw(function, *args)
 
 
-SPAWNS: list[Callable[[], Any]] = [lambda: "default", lambda: "raw", lambda: 5, lambda: Pool(5), Pool, Spawned]
+SPAWNS = [lambda: "default", lambda: "raw", lambda: 5, lambda: Pool(5), Pool, Spawned]
 
 
 @pytest.mark.parametrize("spawn", SPAWNS)
-def test_each_way_to_run_handlers(spawn: Callable[[], Any]) -> None:
+def test_each_way_to_run_handlers(spawn):
     held, way = Held(), spawn()
     with running(StreamServer(LOCAL, held, spawn=way)) as made:
         socks = [connect(made) for _ in range(4)]
@@ -270,7 +266,7 @@ def test_each_way_to_run_handlers(spawn: Callable[[], Any]) -> None:
         assert way.calls == 4
 
 
-def test_without_spawn_the_accepting_greenlet_handles_one_after_the_other() -> None:
+def test_without_spawn_the_accepting_greenlet_handles_one_after_the_other():
     held = Held()
     with running(StreamServer(LOCAL, held, spawn=None)) as made:
         socks = [connect(made) for _ in range(3)]
@@ -283,8 +279,8 @@ def test_without_spawn_the_accepting_greenlet_handles_one_after_the_other() -> N
 
 
 @pytest.mark.parametrize("spawn", ["default", "raw", 2, None])
-def test_a_handler_that_fails_closes_its_connection_and_nothing_else(spawn: Any) -> None:
-    def handle(sock: Any, address: Any) -> None:
+def test_a_handler_that_fails_closes_its_connection_and_nothing_else(spawn):
+    def handle(sock, address):
         if sock.recv(1) == b"!":
             raise ValueError("handler")
         sock.sendall(b"fine")
@@ -300,11 +296,11 @@ def test_a_handler_that_fails_closes_its_connection_and_nothing_else(spawn: Any)
     assert [call[1] for call in errors] == [ValueError] * 2
 
 
-def test_a_spawn_that_fails_closes_the_connection_and_the_server_goes_on() -> None:
+def test_a_spawn_that_fails_closes_the_connection_and_the_server_goes_on():
     class Failing:
         failures = 2
 
-        def __call__(self, function: Callable[..., Any], *args: Any) -> Greenlet:
+        def __call__(self, function, *args):
             if self.failures:
                 self.failures -= 1
                 raise KeyError("spawn")
@@ -321,7 +317,7 @@ def test_a_spawn_that_fails_closes_the_connection_and_the_server_goes_on() -> No
     assert [call[1] for call in errors] == [KeyError] * 2
 
 
-def test_a_pool_limits_how_many_are_handled_at_a_time() -> None:
+def test_a_pool_limits_how_many_are_handled_at_a_time():
     held = Held()
     with running(StreamServer(LOCAL, held, spawn=2)) as made:
         socks = [connect(made) for _ in range(6)]
@@ -335,7 +331,7 @@ def test_a_pool_limits_how_many_are_handled_at_a_time() -> None:
     assert held.most == 2
 
 
-def test_while_the_pool_is_full_others_on_the_listener_accept() -> None:
+def test_while_the_pool_is_full_others_on_the_listener_accept():
     held, mine = Held(), []
     with socket.create_server(LOCAL) as listener:
         with running(StreamServer(listener.dup(), held, spawn=1)) as made:
@@ -350,16 +346,16 @@ def test_while_the_pool_is_full_others_on_the_listener_accept() -> None:
                 sock.close()
 
 
-def test_max_accept_lets_others_run_in_between() -> None:
+def test_max_accept_lets_others_run_in_between():
     """A crowd at the door does not keep those inside waiting."""
 
     class Fair(StreamServer):
         max_accept = 3
 
-    order: list[str] = []
+    order = []
 
     class Watching(Fair):
-        def do_handle(self, *args: Any) -> None:
+        def do_handle(self, *args):
             order.append("accept")
             super().do_handle(*args)
 
@@ -373,12 +369,12 @@ def test_max_accept_lets_others_run_in_between() -> None:
         sock.close()
 
 
-def test_a_thousand_connections() -> None:
+def test_a_thousand_connections():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
     count = 1000
 
-    def client(made: Any, number: int) -> None:
+    def client(made, number):
         with connect(made) as sock:
             for round in range(3):
                 data = b"%d %d" % (number, round)
@@ -397,11 +393,11 @@ def test_a_thousand_connections() -> None:
 # -------------------------------------------------------------------- errors of accept
 
 
-def failing_server(errors: list[OSError], **attributes: Any) -> StreamServer:
+def failing_server(errors, **attributes):
     """An echo server whose accept fails with `errors`, one after the other, and then works."""
 
     class Failing(StreamServer):
-        def do_read(self) -> Any:
+        def do_read(self):
             if errors:
                 raise errors.pop(0)
             return super().do_read()
@@ -412,12 +408,12 @@ def failing_server(errors: list[OSError], **attributes: Any) -> StreamServer:
 
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EPERM])
-def test_a_connection_lost_before_it_was_accepted_is_passed_over(number: int) -> None:
+def test_a_connection_lost_before_it_was_accepted_is_passed_over(number):
     with running(failing_server([OSError(number, "x")] * 5)) as made:
         assert answer(made) == b"hello"
 
 
-def test_failures_without_end_starve_nobody() -> None:
+def test_failures_without_end_starve_nobody():
     errors = [OSError(errno.ECONNABORTED, "x") for _ in range(10_000)]
     made = failing_server(errors)
     made.start()
@@ -428,7 +424,7 @@ def test_failures_without_end_starve_nobody() -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-def test_out_of_resources_is_reported_and_tried_again_after_a_growing_pause(number: int) -> None:
+def test_out_of_resources_is_reported_and_tried_again_after_a_growing_pause(number):
     with recorded_errors() as errors:
         made = failing_server([OSError(number, "x")] * 4, min_delay=0.001, max_delay=0.003)
         made.start()
@@ -439,7 +435,7 @@ def test_out_of_resources_is_reported_and_tried_again_after_a_growing_pause(numb
     assert [call[2].errno for call in errors] == [number] * 4
 
 
-def test_emfile_does_not_end_the_server() -> None:
+def test_emfile_does_not_end_the_server():
     """With the descriptors really used up."""
     code = """
     import os, resource, sys, weald
@@ -478,7 +474,7 @@ def test_emfile_does_not_end_the_server() -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK])
-def test_a_listener_that_is_gone_ends_the_server(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_listener_that_is_gone_ends_the_server(number, capsys):
     with recorded_errors() as errors, Timeout(PATIENCE):
         made = failing_server([OSError(number, "gone")])
         made.serve_forever()
@@ -486,7 +482,7 @@ def test_a_listener_that_is_gone_ends_the_server(number: int, capsys: pytest.Cap
     assert [call[2].errno for call in errors] == [number] and "gone" in capsys.readouterr().err
 
 
-def test_a_failure_of_another_kind_does_not_end_the_server() -> None:
+def test_a_failure_of_another_kind_does_not_end_the_server():
     with recorded_errors() as errors:
         made = failing_server([ValueError("x")])  # type: ignore[list-item]
         made.start()
@@ -498,7 +494,7 @@ def test_a_failure_of_another_kind_does_not_end_the_server() -> None:
 # -------------------------------------------------------------------- stopping
 
 
-def test_stop_lets_connections_finish_in_time() -> None:
+def test_stop_lets_connections_finish_in_time():
     held = Held()
     with running(StreamServer(LOCAL, held, spawn=5)) as made:
         with connect(made) as sock:
@@ -514,7 +510,7 @@ def test_stop_lets_connections_finish_in_time() -> None:
     assert held.ended == 1 and not held.killed
 
 
-def test_stop_kills_what_takes_longer() -> None:
+def test_stop_kills_what_takes_longer():
     held = Held()
     with running(StreamServer(LOCAL, held, spawn=Pool())) as made:
         with connect(made) as sock:
@@ -523,7 +519,7 @@ def test_stop_kills_what_takes_longer() -> None:
             assert held.killed == 1 and read_all(sock) == b""
 
 
-def test_stop_without_a_timeout_gives_stop_timeout_seconds() -> None:
+def test_stop_without_a_timeout_gives_stop_timeout_seconds():
     class Impatient(StreamServer):
         stop_timeout = 0.01
 
@@ -535,7 +531,7 @@ def test_stop_without_a_timeout_gives_stop_timeout_seconds() -> None:
 
 
 @pytest.mark.parametrize("spawn", ["default", "raw"])
-def test_handlers_outside_a_pool_go_on_after_stop(spawn: str) -> None:
+def test_handlers_outside_a_pool_go_on_after_stop(spawn):
     held = Held()
     with running(StreamServer(LOCAL, held, spawn=spawn)) as made, connect(made) as sock:
         wait_until(lambda: held.inside)
@@ -545,11 +541,11 @@ def test_handlers_outside_a_pool_go_on_after_stop(spawn: str) -> None:
         assert read_all(sock) == b"done"
 
 
-def test_what_was_accepted_begins_before_the_listener_is_closed() -> None:
+def test_what_was_accepted_begins_before_the_listener_is_closed():
     """gunicorn's handlers ask the listener for its name first."""
     names = []
 
-    def handle(sock: Any, address: Any) -> None:
+    def handle(sock, address):
         names.append(listener.getsockname())
         sock.sendall(b"done")
 
@@ -559,11 +555,11 @@ def test_what_was_accepted_begins_before_the_listener_is_closed() -> None:
     running = StreamServer(listener, handle, spawn=Pool(10))
     original = running.do_handle
 
-    def do_handle(*args: Any) -> None:
+    def do_handle(*args):
         closing.append(weald.spawn(running.close))  # runs before the handler
         original(*args)
 
-    closing: list[Greenlet] = []
+    closing = []
     running.do_handle = do_handle  # type: ignore[method-assign]
     running.start()
     address = listener.getsockname()
@@ -573,7 +569,7 @@ def test_what_was_accepted_begins_before_the_listener_is_closed() -> None:
     assert names == [address] and running.closed
 
 
-def test_stopping_twice_and_what_never_started() -> None:
+def test_stopping_twice_and_what_never_started():
     made = StreamServer(LOCAL, echo)
     made.stop()
     made.start()
@@ -586,14 +582,14 @@ def test_stopping_twice_and_what_never_started() -> None:
     made.stop()
 
 
-def test_a_server_is_a_context_manager() -> None:
+def test_a_server_is_a_context_manager():
     with StreamServer(LOCAL, echo) as made:
         made.start()
         assert answer(made) == b"hello"
     assert made.closed
 
 
-def test_accepting_can_pause() -> None:
+def test_accepting_can_pause():
     with running(StreamServer(LOCAL, echo)) as made:
         made.stop_accepting()
         with connect(made) as sock:
@@ -606,7 +602,7 @@ def test_accepting_can_pause() -> None:
             assert sock.recv(1) == b"x"
 
 
-def test_serve_forever_until_stopped() -> None:
+def test_serve_forever_until_stopped():
     made = StreamServer(LOCAL, echo)
     serving = weald.spawn(made.serve_forever)
     wait_until(lambda: made.started)
@@ -616,7 +612,7 @@ def test_serve_forever_until_stopped() -> None:
     assert made.closed
 
 
-def test_serve_forever_killed_stops_the_server() -> None:
+def test_serve_forever_killed_stops_the_server():
     held = Held()
     made = StreamServer(LOCAL, held, spawn=5)
     serving = weald.spawn(made.serve_forever, stop_timeout=0)
@@ -627,8 +623,8 @@ def test_serve_forever_killed_stops_the_server() -> None:
         assert made.closed and held.killed == 1 and read_all(sock) == b""
 
 
-def test_a_handler_may_stop_its_server() -> None:
-    def handle(sock: Any, address: Any) -> None:
+def test_a_handler_may_stop_its_server():
+    def handle(sock, address):
         made.stop(timeout=0)
 
     made = StreamServer(LOCAL, handle)
@@ -639,7 +635,7 @@ def test_a_handler_may_stop_its_server() -> None:
     serving.get(timeout=PATIENCE)
 
 
-def test_no_descriptor_is_left() -> None:
+def test_no_descriptor_is_left():
     answer_once()
     before = set(os.listdir("/proc/self/fd"))
     for _ in range(5):
@@ -647,12 +643,12 @@ def test_no_descriptor_is_left() -> None:
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def answer_once() -> None:
+def answer_once():
     with running(StreamServer(LOCAL, echo, spawn=3)) as made:
         assert answer(made) == b"hello"
 
 
-def test_a_forked_worker_shares_the_listener() -> None:
+def test_a_forked_worker_shares_the_listener():
     """As pre-forking servers do it: bind, fork, serve in each process."""
     code = """
     import os, signal, weald
@@ -684,12 +680,12 @@ def test_a_forked_worker_shares_the_listener() -> None:
 # -------------------------------------------------------------------- TLS
 
 
-def tls_client(made: Any, certificate: Certificate) -> Any:
+def tls_client(made, certificate):
     context = ssl.cooperative(certificate.client_context())
     return context.wrap_socket(connect(made), server_hostname="localhost")
 
 
-def test_tls_from_a_context(certificate: Certificate) -> None:
+def test_tls_from_a_context(certificate):
     context = certificate.server_context()
     with running(StreamServer(LOCAL, echo, ssl_context=context)) as made:
         assert made.ssl_enabled
@@ -701,14 +697,14 @@ def test_tls_from_a_context(certificate: Certificate) -> None:
             assert got == b"x" * 100_000
 
 
-def test_tls_from_files(certificate: Certificate) -> None:
+def test_tls_from_files(certificate):
     with running(StreamServer(LOCAL, echo, certfile=certificate.cert, keyfile=certificate.key)) as made:
         with tls_client(made, certificate) as sock:
             sock.sendall(b"hello")
             assert sock.recv(100) == b"hello"
 
 
-def test_tls_with_a_real_client(certificate: Certificate) -> None:
+def test_tls_with_a_real_client(certificate):
     """The stdlib's, in another process."""
     context = certificate.server_context()
     code = """
@@ -729,7 +725,7 @@ def test_tls_with_a_real_client(certificate: Certificate) -> None:
         assert child.communicate()[0] == b"b'hello' TLSv1.3\n" and child.returncode == 0
 
 
-def test_a_failed_handshake_is_reported_and_concerns_nobody_else(certificate: Certificate) -> None:
+def test_a_failed_handshake_is_reported_and_concerns_nobody_else(certificate):
     context = certificate.server_context()
     with recorded_errors() as errors:
         made = StreamServer(LOCAL, echo, ssl_context=context)
@@ -747,7 +743,7 @@ def test_a_failed_handshake_is_reported_and_concerns_nobody_else(certificate: Ce
     assert issubclass(errors[0][1], stdlib_ssl.SSLError) and issubclass(errors[1][1], OSError)
 
 
-def test_tls_arguments_that_make_no_server(certificate: Certificate) -> None:
+def test_tls_arguments_that_make_no_server(certificate):
     listener = ssl.cooperative(certificate.server_context()).wrap_socket(socket.create_server(LOCAL), server_side=True)
     with listener, pytest.raises(TypeError, match="plain"):
         StreamServer(listener, echo)
@@ -756,7 +752,7 @@ def test_tls_arguments_that_make_no_server(certificate: Certificate) -> None:
 # -------------------------------------------------------------------- datagrams
 
 
-def udp_client(made: Any) -> socket.socket:
+def udp_client(made):
     sock = socket.socket(made.family, socket.SOCK_DGRAM)
     sock.settimeout(PATIENCE)
     sock.connect(("::1" if made.family == socket.AF_INET6 else "127.0.0.1", made.server_port))
@@ -764,20 +760,20 @@ def udp_client(made: Any) -> socket.socket:
 
 
 class Mirror(DatagramServer):
-    def handle(self, data: bytes, address: Any) -> None:
+    def handle(self, data, address):
         self.sendto(data[::-1], address)
 
 
 @pytest.mark.parametrize("address", [LOCAL, ":0", 0, ("::1", 0)])
 @pytest.mark.parametrize("spawn", ["default", "raw", 3, None])
-def test_datagrams(address: Any, spawn: Any) -> None:
+def test_datagrams(address, spawn):
     with running(Mirror(address, spawn=spawn)) as made, udp_client(made) as sock:
         for data in (b"abc", b"", bytes(range(256)) * 200):
             sock.send(data)
             assert sock.recv(65536) == data[::-1]
 
 
-def test_datagrams_on_a_unix_socket(tmp_path: Path) -> None:
+def test_datagrams_on_a_unix_socket(tmp_path):
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind(str(tmp_path / "server"))
     with running(Mirror(listener)) as made, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
@@ -790,10 +786,10 @@ def test_datagrams_on_a_unix_socket(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", [stdlib_socket, socket])
-def test_answers_wait_for_a_client_that_is_slow(module: Any, tmp_path: Path) -> None:
+def test_answers_wait_for_a_client_that_is_slow(module, tmp_path):
     here, there = str(tmp_path / "server"), str(tmp_path / "client")
 
-    def answer_often(data: bytes, address: str) -> None:
+    def answer_often(data, address):
         for _ in range(1000):
             made.sendto(b"x", address)
 
@@ -808,7 +804,7 @@ def test_answers_wait_for_a_client_that_is_slow(module: Any, tmp_path: Path) -> 
                 assert client.recv(10) == b"x"
 
 
-def test_datagrams_wait_while_the_pool_is_full() -> None:
+def test_datagrams_wait_while_the_pool_is_full():
     held = Held()
     with running(DatagramServer(LOCAL, held, spawn=1)) as made, udp_client(made) as sock:
         for _ in range(3):
@@ -821,8 +817,8 @@ def test_datagrams_wait_while_the_pool_is_full() -> None:
     assert held.most == 1
 
 
-def test_a_failing_handler_does_not_end_a_datagram_server() -> None:
-    def handle(data: bytes, address: Any) -> None:
+def test_a_failing_handler_does_not_end_a_datagram_server():
+    def handle(data, address):
         if data == b"!":
             raise ValueError("handler")
         made.sendto(data, address)
@@ -839,10 +835,10 @@ def test_a_failing_handler_does_not_end_a_datagram_server() -> None:
     assert made.closed
 
 
-def test_localhost_is_bound_without_a_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_localhost_is_bound_without_a_look_up(monkeypatch):
     """Whoever spawns `serve_forever` finds the server listening one turn later."""
 
-    def no_look_up(*args: Any) -> Any:
+    def no_look_up(*args):
         raise AssertionError("the resolver was asked")
 
     monkeypatch.setattr("weald.resolver.current", no_look_up)
@@ -865,7 +861,7 @@ KILL_ALL = """
 
 @pytest.mark.parametrize("begun", [True, False])
 @pytest.mark.parametrize("kind", ["StreamServer", "WSGIServer"])
-def test_killing_all_greenlets_leaves_a_server_alone(kind: str, begun: bool) -> None:
+def test_killing_all_greenlets_leaves_a_server_alone(kind, begun):
     python(
         KILL_ALL
         + f"""
@@ -894,7 +890,7 @@ def test_killing_all_greenlets_leaves_a_server_alone(kind: str, begun: bool) -> 
     )
 
 
-def test_killing_all_greenlets_leaves_those_alone_who_wait_for_a_child() -> None:
+def test_killing_all_greenlets_leaves_those_alone_who_wait_for_a_child():
     python(
         KILL_ALL
         + """

@@ -19,17 +19,17 @@ def send(signum=signal.SIGUSR1):
 """
 
 
-def case(code: str, stderr: str | None = "") -> str:
+def case(code, stderr=""):
     return python(SET_UP + textwrap.dedent(code), stderr=stderr)
 
 
-def test_names() -> None:
+def test_names():
     assert signal.SIGTERM is stdlib.SIGTERM
     for name in signal.__all__:
         assert hasattr(signal, name)
 
 
-def test_a_handler_may_sleep_and_the_interrupted_goes_on() -> None:
+def test_a_handler_may_sleep_and_the_interrupted_goes_on():
     out = case(
         """
         def handler(signum, frame):
@@ -47,7 +47,7 @@ def test_a_handler_may_sleep_and_the_interrupted_goes_on() -> None:
     assert out == "[('begin', True, True), 'main', 'end']\n"
 
 
-def test_a_handler_wakes_a_loop_that_waits() -> None:
+def test_a_handler_wakes_a_loop_that_waits():
     out = case(
         """
         from weald.event import Event
@@ -60,7 +60,7 @@ def test_a_handler_wakes_a_loop_that_waits() -> None:
     assert out == "True\n"
 
 
-def test_a_handler_gets_the_frame_of_the_main_line_that_waits() -> None:
+def test_a_handler_gets_the_frame_of_the_main_line_that_waits():
     out = run_patched(
         """
         import os, signal, threading, time
@@ -80,7 +80,7 @@ def test_a_handler_gets_the_frame_of_the_main_line_that_waits() -> None:
     assert out == "5\n"
 
 
-def test_a_handler_in_a_greenlet_and_one_that_waits_for_the_interrupted() -> None:
+def test_a_handler_in_a_greenlet_and_one_that_waits_for_the_interrupted():
     out = case(
         """
         from weald.lock import Semaphore
@@ -103,7 +103,7 @@ def test_a_handler_in_a_greenlet_and_one_that_waits_for_the_interrupted() -> Non
     assert out == "['work', 'handler']\n"
 
 
-def test_many_signals() -> None:
+def test_many_signals():
     out = case(
         """
         def handler(signum, frame):
@@ -121,7 +121,7 @@ def test_many_signals() -> None:
     assert out == "50 0\n"
 
 
-def test_what_a_handler_raises_reaches_the_main_greenlet() -> None:
+def test_what_a_handler_raises_reaches_the_main_greenlet():
     out = case(
         """
         class Stop(Exception): pass
@@ -143,7 +143,7 @@ def test_what_a_handler_raises_reaches_the_main_greenlet() -> None:
     assert out.splitlines() == ["at once", "at once", "later", "later"]
 
 
-def test_signal_and_getsignal_speak_of_the_users_handlers() -> None:
+def test_signal_and_getsignal_speak_of_the_users_handlers():
     out = case(
         """
         def handler(signum, frame): pass
@@ -162,7 +162,7 @@ def test_signal_and_getsignal_speak_of_the_users_handlers() -> None:
     assert out.splitlines() == ["True True", "True", "True", "True", "ValueError", "TypeError", "OSError"]
 
 
-def test_a_handler_runs_in_the_context_of_the_main_thread() -> None:
+def test_a_handler_runs_in_the_context_of_the_main_thread():
     out = case(
         """
         import contextvars
@@ -176,7 +176,7 @@ def test_a_handler_runs_in_the_context_of_the_main_thread() -> None:
     assert out == "['main'] handler\n"
 
 
-def test_patched() -> None:
+def test_patched():
     out = run_patched(
         """
         import os, signal, threading, time
@@ -192,7 +192,7 @@ def test_patched() -> None:
     assert out == "True\n"
 
 
-def test_who_waits_for_a_signal_is_not_deadlocked() -> None:
+def test_who_waits_for_a_signal_is_not_deadlocked():
     """As long as there is a handler, which may wake anybody."""
     out = run_patched(
         """
@@ -221,7 +221,7 @@ def test_who_waits_for_a_signal_is_not_deadlocked() -> None:
     assert out.split() == ["True", *["LoopExit"] * 3] * 2
 
 
-def test_ctrl_c_ends_a_patched_program() -> None:
+def test_ctrl_c_ends_a_patched_program():
     """KeyboardInterrupt comes up in the main line, whichever greenlet runs."""
     program = """
 import weald.monkey; weald.monkey.patch_all()
@@ -243,7 +243,7 @@ time.sleep(30)
     assert child.returncode == -signal.SIGINT
 
 
-def test_a_handler_that_parks_while_the_hub_is_made() -> None:
+def test_a_handler_that_parks_while_the_hub_is_made():
     """The first hub is made when somebody has to wait: a signal may come just then."""
     out = case(
         """
@@ -270,7 +270,7 @@ def test_a_handler_that_parks_while_the_hub_is_made() -> None:
     assert out == "handled\nTrue\n"
 
 
-def test_whether_a_full_wakeup_descriptor_is_reported_stays_as_said() -> None:
+def test_whether_a_full_wakeup_descriptor_is_reported_stays_as_said():
     out = case(
         """
         import sys
@@ -298,7 +298,7 @@ def test_whether_a_full_wakeup_descriptor_is_reported_stays_as_said() -> None:
     assert out == "[False, <class 'BlockingIOError'>, True]\n"
 
 
-def test_only_the_main_thread_may_set_handlers() -> None:
+def test_only_the_main_thread_may_set_handlers():
     """Programs find out by that whether they are in the main thread."""
     out = run_patched(
         """
@@ -334,7 +334,7 @@ def test_only_the_main_thread_may_set_handlers() -> None:
     assert out == told * 2 + "set_" + told.replace("signal", "wakeup_fd") + "True\n3\n"
 
 
-def test_a_signal_for_a_thread() -> None:
+def test_a_signal_for_a_thread():
     out = run_patched(
         """
         import signal, threading, time
@@ -354,7 +354,7 @@ def test_a_signal_for_a_thread() -> None:
     assert out == "True\n"
 
 
-def test_signals_while_the_first_hub_is_made() -> None:
+def test_signals_while_the_first_hub_is_made():
     for delay in range(12):
         out = run_patched(
             f"""
@@ -370,7 +370,7 @@ def test_signals_while_the_first_hub_is_made() -> None:
 
 
 @pytest.mark.parametrize("loop", ["libuv", "libev"])
-def test_no_descriptors_are_left_for_the_first_hub(loop: str) -> None:
+def test_no_descriptors_are_left_for_the_first_hub(loop):
     """OSError, and the next wait, with descriptors again, has a whole hub: one that signals wake."""
     out = run_patched(
         """
@@ -408,7 +408,7 @@ def test_no_descriptors_are_left_for_the_first_hub(loop: str) -> None:
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_a_handler_runs_as_the_main_thread(waits: bool) -> None:
+def test_a_handler_runs_as_the_main_thread(waits):
     """It is the current thread, holds its locks, and what it sets in the context stays; it may wait all the same."""
     out = run_patched(
         """
@@ -448,7 +448,7 @@ def test_a_handler_runs_as_the_main_thread(waits: bool) -> None:
     assert out == "True\nTrue 2 2 True\n"
 
 
-def test_a_wakeup_descriptor_is_not_told_of_signals_before_it() -> None:
+def test_a_wakeup_descriptor_is_not_told_of_signals_before_it():
     """Nor is one that has been taken back, and what came in its time is not lost."""
     out = case(
         """
@@ -480,7 +480,7 @@ def test_a_wakeup_descriptor_is_not_told_of_signals_before_it() -> None:
     assert out == "[] True [] True\n"
 
 
-def test_what_a_thread_blocks_is_its_own() -> None:
+def test_what_a_thread_blocks_is_its_own():
     """The main thread goes on getting signals, in handlers and at all."""
     out = run_patched(
         """
@@ -516,7 +516,7 @@ def test_what_a_thread_blocks_is_its_own() -> None:
     ]  # fmt: skip
 
 
-def test_waiting_for_blocked_signals_lets_others_run() -> None:
+def test_waiting_for_blocked_signals_lets_others_run():
     out = case(
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGUSR2})
@@ -535,7 +535,7 @@ def test_waiting_for_blocked_signals_lets_others_run() -> None:
     assert out.split("\n") == ["12", "12", "12", "<Signals.SIGUSR1: 10> None", "None", ""]
 
 
-def test_a_thread_takes_the_programs_signals_while_the_main_line_works() -> None:
+def test_a_thread_takes_the_programs_signals_while_the_main_line_works():
     out = run_patched(
         """
         import os, signal, threading
@@ -559,7 +559,7 @@ def test_a_thread_takes_the_programs_signals_while_the_main_line_works() -> None
     assert out == "1 1 15\n"
 
 
-def test_what_cannot_be_waited_for_is_refused_as_the_stdlib_does() -> None:
+def test_what_cannot_be_waited_for_is_refused_as_the_stdlib_does():
     out = case(
         """
         for call in (lambda: signal.sigwait({0}), lambda: signal.sigtimedwait({signal.SIGUSR1}, -1),
@@ -573,7 +573,7 @@ def test_what_cannot_be_waited_for_is_refused_as_the_stdlib_does() -> None:
     assert out.split() == ["ValueError", "ValueError", "TypeError", "TypeError"]
 
 
-def test_pause_ends_with_the_next_handler() -> None:
+def test_pause_ends_with_the_next_handler():
     out = case(
         """
         signal.signal(signal.SIGUSR1, lambda *_: log.append("handled"))
@@ -597,7 +597,7 @@ def test_pause_ends_with_the_next_handler() -> None:
     assert out == "['handled', 'handled']\ndivision by zero\n"
 
 
-def test_who_pauses_can_be_killed() -> None:
+def test_who_pauses_can_be_killed():
     out = case(
         """
         waiting = weald.spawn(signal.pause)

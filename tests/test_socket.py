@@ -10,10 +10,8 @@ import socket as stdlib
 import struct
 import time
 import warnings
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
-from typing import Any
 
 import pytest
 from helpers import PATIENCE, Thread, is_open, run_patched, settle
@@ -26,25 +24,25 @@ Pair = tuple[socket.socket, socket.socket]
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
+def pair():
     a, b = socket.socketpair()
     with a, b:
         yield a, b
 
 
 @pytest.fixture
-def listener() -> Iterator[socket.socket]:
+def listener():
     with socket.create_server(("127.0.0.1", 0)) as sock:
         yield sock
 
 
-def connected(listener: socket.socket) -> Pair:
+def connected(listener):
     client = socket.create_connection(listener.getsockname()[:2])
     server, _ = listener.accept()
     return client, server
 
 
-def fill(sock: Any) -> int:
+def fill(sock):
     """Send until the peer's buffer is full; how many bytes went."""
     timeout = sock.gettimeout()
     sock.settimeout(0.0)
@@ -58,7 +56,7 @@ def fill(sock: Any) -> int:
         sock.settimeout(timeout)
 
 
-RECEIVES: dict[str, Callable[[Any], Any]] = {
+RECEIVES = {
     "recv": lambda s: s.recv(10),
     "recv_into": lambda s: s.recv_into(bytearray(10)),
     "recvfrom": lambda s: s.recvfrom(10),
@@ -66,7 +64,7 @@ RECEIVES: dict[str, Callable[[Any], Any]] = {
     "recvmsg": lambda s: s.recvmsg(10),
     "recvmsg_into": lambda s: s.recvmsg_into([bytearray(10)]),
 }
-SENDS: dict[str, Callable[[Any], Any]] = {
+SENDS = {
     "send": lambda s: s.send(b"x" * 65536),
     "sendall": lambda s: s.sendall(b"x" * 65536),
     "sendmsg": lambda s: s.sendmsg([b"x" * 65536]),
@@ -78,7 +76,7 @@ sends = pytest.mark.parametrize("call", SENDS.values(), ids=list(SENDS))
 # ---------------------------------------------------------------- the module
 
 
-def test_module_has_the_names_of_the_stdlib() -> None:
+def test_module_has_the_names_of_the_stdlib():
     missing = [name for name in stdlib.__all__ if not hasattr(socket, name)]
     assert missing == []
     assert set(stdlib.__all__) < set(socket.__all__)
@@ -89,7 +87,7 @@ def test_module_has_the_names_of_the_stdlib() -> None:
         assert getattr(socket, name) is getattr(stdlib, name)
 
 
-def test_socket_is_a_stdlib_socket(pair: Pair) -> None:
+def test_socket_is_a_stdlib_socket(pair):
     a, _ = pair
     assert isinstance(a, stdlib.socket)
     assert isinstance(a, stdlib.SocketType)
@@ -98,7 +96,7 @@ def test_socket_is_a_stdlib_socket(pair: Pair) -> None:
         pickle.dumps(a)
 
 
-def test_constructor_defaults_and_types() -> None:
+def test_constructor_defaults_and_types():
     with socket.socket() as s:
         assert (s.family, s.type, s.proto) == (stdlib.AF_INET, stdlib.SOCK_STREAM, 0)
         assert s.gettimeout() is None
@@ -108,7 +106,7 @@ def test_constructor_defaults_and_types() -> None:
         assert (s.type, s.gettimeout()) == (stdlib.SOCK_DGRAM, 0.0)
 
 
-def test_default_timeout() -> None:
+def test_default_timeout():
     socket.setdefaulttimeout(7.0)
     try:
         with socket.socket() as s:
@@ -120,7 +118,7 @@ def test_default_timeout() -> None:
 # ---------------------------------------------------------------- timeouts
 
 
-def test_settimeout(pair: Pair) -> None:
+def test_settimeout(pair):
     a, _ = pair
     assert a.getblocking()
     a.settimeout(3)
@@ -135,14 +133,14 @@ def test_settimeout(pair: Pair) -> None:
     assert a.gettimeout() is None
 
 
-def test_settimeout_of_a_closed_socket_fails(pair: Pair) -> None:
+def test_settimeout_of_a_closed_socket_fails(pair):
     a, _ = pair
     a.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         a.settimeout(1)
 
 
-def test_descriptor_stays_non_blocking_whatever_the_timeout(pair: Pair) -> None:
+def test_descriptor_stays_non_blocking_whatever_the_timeout(pair):
     a, _ = pair
     for timeout in (None, 1.0, 0.0):
         os.set_blocking(a.fileno(), True)
@@ -151,21 +149,21 @@ def test_descriptor_stays_non_blocking_whatever_the_timeout(pair: Pair) -> None:
 
 
 @receives
-def test_receive_times_out(pair: Pair, call: Callable[[Any], Any]) -> None:
+def test_receive_times_out(pair, call):
     pair[0].settimeout(0.01)
     with pytest.raises(TimeoutError, match="^timed out$"):
         call(pair[0])
 
 
 @receives
-def test_receive_non_blocking(pair: Pair, call: Callable[[Any], Any]) -> None:
+def test_receive_non_blocking(pair, call):
     pair[0].settimeout(0)
     with pytest.raises(BlockingIOError):
         call(pair[0])
 
 
 @sends
-def test_send_times_out(pair: Pair, call: Callable[[Any], Any]) -> None:
+def test_send_times_out(pair, call):
     fill(pair[0])
     pair[0].settimeout(0.01)
     with pytest.raises(TimeoutError, match="^timed out$"):
@@ -173,7 +171,7 @@ def test_send_times_out(pair: Pair, call: Callable[[Any], Any]) -> None:
 
 
 @sends
-def test_send_non_blocking(pair: Pair, call: Callable[[Any], Any]) -> None:
+def test_send_non_blocking(pair, call):
     fill(pair[0])
     pair[0].settimeout(0)
     with pytest.raises(BlockingIOError):
@@ -185,7 +183,7 @@ def test_send_non_blocking(pair: Pair, call: Callable[[Any], Any]) -> None:
 
 @receives
 @pytest.mark.parametrize("timeout", [None, 20.0])
-def test_receive_parks_until_data_comes(pair: Pair, call: Callable[[Any], Any], timeout: float | None) -> None:
+def test_receive_parks_until_data_comes(pair, call, timeout):
     a, b = pair
     a.settimeout(timeout)
     receiver = spawn(call, a)
@@ -198,7 +196,7 @@ def test_receive_parks_until_data_comes(pair: Pair, call: Callable[[Any], Any], 
 
 @sends
 @pytest.mark.parametrize("timeout", [None, 20.0])
-def test_send_parks_until_there_is_room(pair: Pair, call: Callable[[Any], Any], timeout: float | None) -> None:
+def test_send_parks_until_there_is_room(pair, call, timeout):
     a, b = pair
     buffered = fill(a)
     a.settimeout(timeout)
@@ -214,7 +212,7 @@ def test_send_parks_until_there_is_room(pair: Pair, call: Callable[[Any], Any], 
     assert sender.get() in (None, 65536)
 
 
-def test_sendall_of_more_than_the_buffers_hold(pair: Pair) -> None:
+def test_sendall_of_more_than_the_buffers_hold(pair):
     a, b = pair
     data = os.urandom(3_000_000)
     sender = spawn(a.sendall, data)
@@ -225,7 +223,7 @@ def test_sendall_of_more_than_the_buffers_hold(pair: Pair) -> None:
     assert sender.get() is None
 
 
-def test_sendto_and_sendmsg_park_on_a_full_datagram_queue(tmp_path: Any) -> None:
+def test_sendto_and_sendmsg_park_on_a_full_datagram_queue(tmp_path):
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as a,
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as b,
@@ -252,7 +250,7 @@ def test_sendto_and_sendmsg_park_on_a_full_datagram_queue(tmp_path: Any) -> None
         assert [sender.get() for sender in senders] == [1, 1]
 
 
-def test_retries_use_up_one_timeout(pair: Pair) -> None:
+def test_retries_use_up_one_timeout(pair):
     """Two greenlets wait for one byte: the loser goes on waiting, not anew."""
     a, b = pair
     a.settimeout(0.1)
@@ -264,7 +262,7 @@ def test_retries_use_up_one_timeout(pair: Pair) -> None:
     assert sorted(type(reader.exception).__name__ for reader in readers) == ["NoneType", "TimeoutError"]
 
 
-def test_sendmsg_and_recvmsg_into_take_iterators(pair: Pair) -> None:
+def test_sendmsg_and_recvmsg_into_take_iterators(pair):
     a, b = pair
     first, second = bytearray(2), bytearray(4)
     receiver = spawn(b.recvmsg_into, iter([first, second]))
@@ -274,14 +272,14 @@ def test_sendmsg_and_recvmsg_into_take_iterators(pair: Pair) -> None:
     assert first + second == b"abcd\0\0"
 
 
-def test_dontwait_never_parks(pair: Pair) -> None:
+def test_dontwait_never_parks(pair):
     a, _ = pair
     for call in (lambda: a.recv(1, socket.MSG_DONTWAIT), lambda: a.recvfrom(1, socket.MSG_DONTWAIT)):
         with pytest.raises(BlockingIOError):
             call()
 
 
-def test_peek_leaves_the_data(pair: Pair) -> None:
+def test_peek_leaves_the_data(pair):
     a, b = pair
     b.send(b"abc")
     assert a.recv(2, socket.MSG_PEEK) == b"ab"
@@ -289,7 +287,7 @@ def test_peek_leaves_the_data(pair: Pair) -> None:
     assert a.recv(10) == b"abc"
 
 
-def test_receiving_nothing_needs_no_waiting(pair: Pair) -> None:
+def test_receiving_nothing_needs_no_waiting(pair):
     a, b = pair
     with Timeout(PATIENCE):
         assert a.recv(0) == b""
@@ -299,7 +297,7 @@ def test_receiving_nothing_needs_no_waiting(pair: Pair) -> None:
         assert a.recv(0) == b""
 
 
-def test_receiving_nothing_leaves_a_datagram() -> None:
+def test_receiving_nothing_leaves_a_datagram():
     a, b = socket.socketpair(type=socket.SOCK_DGRAM)
     with a, b:
         b.send(b"abc")
@@ -309,7 +307,7 @@ def test_receiving_nothing_leaves_a_datagram() -> None:
 
 
 @pytest.mark.parametrize("size", [3, 10_000])
-def test_the_length_of_a_datagram_that_is_cut(size: int) -> None:
+def test_the_length_of_a_datagram_that_is_cut(size):
     a, b = socket.socketpair(type=socket.SOCK_DGRAM)
     with a, b:
         data = bytes(range(1, 251)) * 200
@@ -319,7 +317,7 @@ def test_the_length_of_a_datagram_that_is_cut(size: int) -> None:
             assert got == data[:size] + bytes(len(data) - size)  # the rest is nobody's memory
 
 
-def test_bad_arguments(pair: Pair) -> None:
+def test_bad_arguments(pair):
     a, _ = pair
     with pytest.raises(ValueError, match="negative"):
         a.recv(-1)
@@ -332,12 +330,12 @@ def test_bad_arguments(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("name", ["recv_into", "recvfrom_into"])
-def test_receiving_into_what_is_read_only(pair: Pair, name: str) -> None:
+def test_receiving_into_what_is_read_only(pair, name):
     with pytest.raises(TypeError, match="read-write bytes-like"):
         getattr(pair[0], name)(b"read-only")
 
 
-def test_a_killed_receiver_leaves_the_socket_usable(pair: Pair) -> None:
+def test_a_killed_receiver_leaves_the_socket_usable(pair):
     a, b = pair
     receiver = spawn(a.recv, 10)
     settle()
@@ -348,7 +346,7 @@ def test_a_killed_receiver_leaves_the_socket_usable(pair: Pair) -> None:
     assert a.recv(10) == b"x"
 
 
-def test_use_from_another_thread(pair: Pair) -> None:
+def test_use_from_another_thread(pair):
     a, b = pair
     thread = Thread(a.recv, 10)
     b.send(b"x")
@@ -359,7 +357,7 @@ def test_use_from_another_thread(pair: Pair) -> None:
 
 
 @receives
-def test_close_wakes_receivers(pair: Pair, call: Callable[[Any], Any]) -> None:
+def test_close_wakes_receivers(pair, call):
     a, _ = pair
     receivers = [spawn(call, a), spawn(call, a)]
     settle()
@@ -371,7 +369,7 @@ def test_close_wakes_receivers(pair: Pair, call: Callable[[Any], Any]) -> None:
 
 
 @sends
-def test_close_wakes_senders(pair: Pair, call: Callable[[Any], Any]) -> None:
+def test_close_wakes_senders(pair, call):
     a, _ = pair
     fill(a)
     sender = spawn(call, a)
@@ -382,7 +380,7 @@ def test_close_wakes_senders(pair: Pair, call: Callable[[Any], Any]) -> None:
     assert sender.exception.errno == errno.EBADF
 
 
-def test_close_wakes_accept(listener: socket.socket) -> None:
+def test_close_wakes_accept(listener):
     acceptor = spawn(listener.accept)
     settle()
     listener.close()
@@ -392,7 +390,7 @@ def test_close_wakes_accept(listener: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("call", [*RECEIVES.values(), *SENDS.values(), lambda s: s.accept()])
-def test_closed_socket(pair: Pair, call: Callable[[Any], Any]) -> None:
+def test_closed_socket(pair, call):
     a, _ = pair
     a.close()
     assert a.fileno() == -1
@@ -403,7 +401,7 @@ def test_closed_socket(pair: Pair, call: Callable[[Any], Any]) -> None:
     a.close()
 
 
-def test_detach_gives_the_descriptor_away(pair: Pair) -> None:
+def test_detach_gives_the_descriptor_away(pair):
     a, b = pair
     receiver = spawn(a.recv, 1)
     settle()
@@ -419,7 +417,7 @@ def test_detach_gives_the_descriptor_away(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, 5])
-def test_detach_with_a_timeout_leaves_it_non_blocking(pair: Pair, timeout: float) -> None:
+def test_detach_with_a_timeout_leaves_it_non_blocking(pair, timeout):
     a, _ = pair
     a.settimeout(timeout)
     fd = a.detach()
@@ -427,7 +425,7 @@ def test_detach_with_a_timeout_leaves_it_non_blocking(pair: Pair, timeout: float
     os.close(fd)
 
 
-def test_create_connection_uses_what_a_program_puts_into_socket() -> None:
+def test_create_connection_uses_what_a_program_puts_into_socket():
     out = run_patched(
         """
         import socket
@@ -442,7 +440,7 @@ def test_create_connection_uses_what_a_program_puts_into_socket() -> None:
     assert out == "to ('somewhere', 80)\n"
 
 
-def test_makefile_keeps_the_descriptor(pair: Pair) -> None:
+def test_makefile_keeps_the_descriptor(pair):
     a, b = pair
     fd = a.fileno()
     reader = a.makefile("rb")
@@ -456,7 +454,7 @@ def test_makefile_keeps_the_descriptor(pair: Pair) -> None:
     assert not is_open(fd)
 
 
-def test_makefile_for_text_and_writing(pair: Pair) -> None:
+def test_makefile_for_text_and_writing(pair):
     a, b = pair
     with a.makefile("rw", encoding="utf-8", newline="\n") as both:
         both.write("größe\n")
@@ -466,7 +464,7 @@ def test_makefile_for_text_and_writing(pair: Pair) -> None:
         assert both.readline() == "ok\n"
 
 
-def test_a_dropped_socket_is_closed_with_a_warning() -> None:
+def test_a_dropped_socket_is_closed_with_a_warning():
     a, b = socket.socketpair()
     with b:
         b.settimeout(0.01)
@@ -480,7 +478,7 @@ def test_a_dropped_socket_is_closed_with_a_warning() -> None:
         assert b.recv(1) == b""
 
 
-def test_a_dropped_closed_socket_is_silent() -> None:
+def test_a_dropped_closed_socket_is_silent():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         a, b = socket.socketpair()
@@ -490,7 +488,7 @@ def test_a_dropped_closed_socket_is_silent() -> None:
         gc.collect()
 
 
-def test_a_number_is_watched_anew_after_it_was_closed() -> None:
+def test_a_number_is_watched_anew_after_it_was_closed():
     for _ in range(3):
         a, b = socket.socketpair()
         with a, b:
@@ -503,7 +501,7 @@ def test_a_number_is_watched_anew_after_it_was_closed() -> None:
 # ---------------------------------------------------------------- connecting
 
 
-def test_accept_and_connect(listener: socket.socket) -> None:
+def test_accept_and_connect(listener):
     acceptor = spawn(listener.accept)
     with socket.socket() as client:
         client.connect(listener.getsockname())
@@ -517,7 +515,7 @@ def test_accept_and_connect(listener: socket.socket) -> None:
             assert client.recv(1) == b"x"
 
 
-def test_accepted_socket_has_the_default_timeout(listener: socket.socket) -> None:
+def test_accepted_socket_has_the_default_timeout(listener):
     listener.settimeout(PATIENCE)
     socket.setdefaulttimeout(2)
     try:
@@ -528,7 +526,7 @@ def test_accepted_socket_has_the_default_timeout(listener: socket.socket) -> Non
         assert server.gettimeout() == 2
 
 
-def test_accept_timeout_and_non_blocking(listener: socket.socket) -> None:
+def test_accept_timeout_and_non_blocking(listener):
     listener.settimeout(0.01)
     with pytest.raises(TimeoutError):
         listener.accept()
@@ -537,7 +535,7 @@ def test_accept_timeout_and_non_blocking(listener: socket.socket) -> None:
         listener.accept()
 
 
-def test_connect_refused(listener: socket.socket) -> None:
+def test_connect_refused(listener):
     address = listener.getsockname()
     listener.close()
     with socket.socket() as client:
@@ -547,14 +545,14 @@ def test_connect_refused(listener: socket.socket) -> None:
         assert client.connect_ex(address) == errno.ECONNREFUSED
 
 
-def test_connect_twice(listener: socket.socket) -> None:
+def test_connect_twice(listener):
     with socket.create_connection(listener.getsockname()) as client:
         assert client.connect_ex(listener.getsockname()) == errno.EISCONN
         with pytest.raises(OSError, match="already connected"):
             client.connect(listener.getsockname())
 
 
-def test_connect_times_out() -> None:
+def test_connect_times_out():
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as first:
         first.connect(full.getsockname())
         with socket.socket() as client:
@@ -566,7 +564,7 @@ def test_connect_times_out() -> None:
             assert client.connect_ex(full.getsockname()) == errno.EAGAIN
 
 
-def test_connect_non_blocking() -> None:
+def test_connect_non_blocking():
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as first:
         first.connect(full.getsockname())
         with socket.socket() as client:
@@ -582,7 +580,7 @@ def test_connect_non_blocking() -> None:
             client.sendall(b"x")
 
 
-def test_connect_to_a_unix_listener_with_a_full_backlog(tmp_path: Any) -> None:
+def test_connect_to_a_unix_listener_with_a_full_backlog(tmp_path):
     path = str(tmp_path / "listener")
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
         listener.bind(path)
@@ -601,7 +599,7 @@ def test_connect_to_a_unix_listener_with_a_full_backlog(tmp_path: Any) -> None:
             listener.accept()[0].close()
 
 
-def test_close_wakes_connect() -> None:
+def test_close_wakes_connect():
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as first:
         first.connect(full.getsockname())
         client = socket.socket()
@@ -613,7 +611,7 @@ def test_close_wakes_connect() -> None:
         assert connecting.exception.errno == errno.EBADF
 
 
-def test_shutdown_is_a_half_close(listener: socket.socket) -> None:
+def test_shutdown_is_a_half_close(listener):
     client, server = connected(listener)
     with client, server:
         receiver = spawn(server.recv, 1)
@@ -624,7 +622,7 @@ def test_shutdown_is_a_half_close(listener: socket.socket) -> None:
         assert client.recv(1) == b"x"
 
 
-def test_a_reset_peer(listener: socket.socket) -> None:
+def test_a_reset_peer(listener):
     client, server = connected(listener)
     with server:
         receiver = spawn(server.recv, 1)
@@ -635,18 +633,18 @@ def test_a_reset_peer(listener: socket.socket) -> None:
         assert isinstance(receiver.exception, ConnectionResetError)
 
 
-def test_many_greenlets_on_many_connections(listener: socket.socket) -> None:
-    def serve() -> None:
+def test_many_greenlets_on_many_connections(listener):
+    def serve():
         while True:
             sock, _ = listener.accept()
             spawn(echo, sock)
 
-    def echo(sock: socket.socket) -> None:
+    def echo(sock):
         with sock:
             while data := sock.recv(100):
                 sock.sendall(data)
 
-    def client(number: int) -> bytes:
+    def client(number):
         with socket.create_connection(listener.getsockname()) as sock:
             for _ in range(3):
                 sock.sendall(b"%03d" % number)
@@ -663,7 +661,7 @@ def test_many_greenlets_on_many_connections(listener: socket.socket) -> None:
 # ---------------------------------------------------------------- families and types
 
 
-def test_udp() -> None:
+def test_udp():
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as b,
@@ -687,7 +685,7 @@ def test_udp() -> None:
         assert buffer[:4] == b"int\0"
 
 
-def test_ipv6() -> None:
+def test_ipv6():
     try:
         server = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
@@ -699,7 +697,7 @@ def test_ipv6() -> None:
             assert accepted.recv(1) == b"x"
 
 
-def test_abstract_unix_socket() -> None:
+def test_abstract_unix_socket():
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
         listener.bind(b"\0weald-test-%d" % os.getpid())
         listener.listen()
@@ -711,7 +709,7 @@ def test_abstract_unix_socket() -> None:
             assert server.recv(1) == b"x"
 
 
-def test_descriptors_travel(pair: Pair) -> None:
+def test_descriptors_travel(pair):
     a, b = pair
     r, w = os.pipe()
     try:
@@ -728,7 +726,7 @@ def test_descriptors_travel(pair: Pair) -> None:
         os.close(w)
 
 
-def test_ancillary_data(pair: Pair) -> None:
+def test_ancillary_data(pair):
     a, b = pair
     fds = array.array("i", [a.fileno()])
     a.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
@@ -742,7 +740,7 @@ def test_ancillary_data(pair: Pair) -> None:
 # ---------------------------------------------------------------- descriptors
 
 
-def test_fileno_argument() -> None:
+def test_fileno_argument():
     a, b = stdlib.socketpair()
     with b, socket.socket(fileno=a.detach()) as taken:
         assert (taken.family, taken.type) == (stdlib.AF_UNIX, stdlib.SOCK_STREAM)
@@ -751,7 +749,7 @@ def test_fileno_argument() -> None:
         assert taken.recv(1) == b"x"
 
 
-def test_bad_descriptors() -> None:
+def test_bad_descriptors():
     with pytest.raises(ValueError, match="negative"):
         socket.socket(fileno=-1)
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -762,7 +760,7 @@ def test_bad_descriptors() -> None:
         socket.socket(fileno="x")  # type: ignore[arg-type]
 
 
-def test_dup_and_fromfd(pair: Pair) -> None:
+def test_dup_and_fromfd(pair):
     a, b = pair
     a.settimeout(PATIENCE)
     with a.dup() as twin, socket.fromfd(a.fileno(), a.family, a.type) as third:
@@ -777,7 +775,7 @@ def test_dup_and_fromfd(pair: Pair) -> None:
 # ---------------------------------------------------------------- sendfile
 
 
-def test_sendfile(listener: socket.socket, tmp_path: Any) -> None:
+def test_sendfile(listener, tmp_path):
     path = tmp_path / "data"
     data = os.urandom(2_000_000)
     path.write_bytes(data)
@@ -795,14 +793,14 @@ def test_sendfile(listener: socket.socket, tmp_path: Any) -> None:
         assert server.recv(100) == data[10:30]
 
 
-def test_sendfile_of_what_has_no_descriptor(listener: socket.socket) -> None:
+def test_sendfile_of_what_has_no_descriptor(listener):
     client, server = connected(listener)
     with client, server:
         assert client.sendfile(io.BytesIO(b"0123456789"), 2, 5) == 5  # type: ignore[arg-type]
         assert server.recv(100) == b"23456"
 
 
-def test_sendfile_errors(listener: socket.socket, tmp_path: Any) -> None:
+def test_sendfile_errors(listener, tmp_path):
     path = tmp_path / "data"
     path.write_bytes(bytes(10_000_000))
     client, server = connected(listener)
@@ -821,7 +819,7 @@ def test_sendfile_errors(listener: socket.socket, tmp_path: Any) -> None:
 # ---------------------------------------------------------------- functions
 
 
-def test_socketpair() -> None:
+def test_socketpair():
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with a, b:
         assert type(a) is socket.socket
@@ -833,11 +831,11 @@ def test_socketpair() -> None:
 class FakeResolver:
     """Knows one name."""
 
-    def __init__(self, *addresses: str) -> None:
+    def __init__(self, *addresses):
         self.addresses = addresses
-        self.asked: list[Any] = []
+        self.asked = []
 
-    def getaddrinfo(self, host: Any, port: Any, family: int = 0, *rest: int) -> list[Any]:
+    def getaddrinfo(self, host, port, family=0, *rest):
         self.asked.append(host)
         return [
             (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port or 0)) for address in self.addresses
@@ -845,19 +843,19 @@ class FakeResolver:
 
 
 @pytest.fixture
-def fake_resolver(monkeypatch: pytest.MonkeyPatch) -> FakeResolver:
+def fake_resolver(monkeypatch):
     fake = FakeResolver("127.0.0.1")
     monkeypatch.setattr(resolver, "current", lambda: fake)
     return fake
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray])
-def test_a_host_of_bytes(listener: socket.socket, kind: type[bytes]) -> None:
+def test_a_host_of_bytes(listener, kind):
     with socket.socket() as client:
         client.connect((kind(b"127.0.0.1"), listener.getsockname()[1]))
 
 
-def test_names_go_through_the_resolver(listener: socket.socket, fake_resolver: FakeResolver) -> None:
+def test_names_go_through_the_resolver(listener, fake_resolver):
     port = listener.getsockname()[1]
     with socket.socket() as client:
         client.connect(("some.name", port))
@@ -871,9 +869,7 @@ def test_names_go_through_the_resolver(listener: socket.socket, fake_resolver: F
     assert fake_resolver.asked == ["some.name", b"some.name", "some.name", "some.name", "some.name"]
 
 
-def test_numbers_and_nonsense_do_not_go_through_the_resolver(
-    listener: socket.socket, fake_resolver: FakeResolver
-) -> None:
+def test_numbers_and_nonsense_do_not_go_through_the_resolver(listener, fake_resolver):
     with socket.socket() as client:
         client.connect(listener.getsockname())
     with socket.socket() as client:
@@ -884,7 +880,7 @@ def test_numbers_and_nonsense_do_not_go_through_the_resolver(
     assert fake_resolver.asked == []
 
 
-def test_create_connection_tries_each_address(listener: socket.socket, fake_resolver: FakeResolver) -> None:
+def test_create_connection_tries_each_address(listener, fake_resolver):
     port = listener.getsockname()[1]
     fake_resolver.addresses = ("127.0.0.2", "127.0.0.1")
     with socket.create_connection(("some.name", port), timeout=PATIENCE, source_address=("127.0.0.1", 0)) as client:
@@ -892,7 +888,7 @@ def test_create_connection_tries_each_address(listener: socket.socket, fake_reso
         assert client.gettimeout() == PATIENCE
 
 
-def test_create_connection_fails(listener: socket.socket, fake_resolver: FakeResolver) -> None:
+def test_create_connection_fails(listener, fake_resolver):
     port = listener.getsockname()[1]
     fake_resolver.addresses = ("127.0.0.2", "127.0.0.3")
     with pytest.raises(ConnectionRefusedError):
@@ -905,7 +901,7 @@ def test_create_connection_fails(listener: socket.socket, fake_resolver: FakeRes
         socket.create_connection(("some.name", port))
 
 
-def test_create_connection_killed_closes_its_socket() -> None:
+def test_create_connection_killed_closes_its_socket():
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as first:
         first.connect(full.getsockname())
         before = len(os.listdir("/proc/self/fd"))
@@ -915,7 +911,7 @@ def test_create_connection_killed_closes_its_socket() -> None:
         assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_connection_that_came_about_has_not_timed_out(listener: socket.socket) -> None:
+def test_a_connection_that_came_about_has_not_timed_out(listener):
     """However long the loop could not look."""
     connecting = spawn(socket.create_connection, listener.getsockname(), timeout=0.02)
     sleep(0)
@@ -923,9 +919,7 @@ def test_a_connection_that_came_about_has_not_timed_out(listener: socket.socket)
     connecting.get().close()
 
 
-def test_happy_eyeballs(
-    listener: socket.socket, fake_resolver: FakeResolver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_happy_eyeballs(listener, fake_resolver, monkeypatch):
     """An address that is silent holds up the next for the delay only; what loses leaves nothing behind."""
     port = listener.getsockname()[1]
     with socket.create_server(("127.0.0.2", port), backlog=0) as full, socket.socket() as first:
@@ -955,13 +949,13 @@ def test_happy_eyeballs(
         assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_happy_eyeballs_alternates_families() -> None:
+def test_happy_eyeballs_alternates_families():
     assert socket._in_turns([10, 10, 10, 2, 2]) == [0, 3, 1, 4, 2]
     assert socket._in_turns([2, 10, 2]) == [0, 1, 2]
     assert socket._in_turns([]) == []
 
 
-def test_create_server_options() -> None:
+def test_create_server_options():
     with socket.create_server(("127.0.0.1", 0), reuse_port=True, backlog=3) as server:
         assert type(server) is socket.socket
         assert server.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
@@ -969,7 +963,7 @@ def test_create_server_options() -> None:
         socket.create_server(("127.0.0.1", 0), dualstack_ipv6=True)
 
 
-def test_wait_functions(pair: Pair) -> None:
+def test_wait_functions(pair):
     a, b = pair
     socket.wait_write(a.fileno())
     socket.wait_readwrite(a.fileno())
@@ -984,7 +978,7 @@ def test_wait_functions(pair: Pair) -> None:
     waiter.get()
 
 
-def test_cancel_wait_leaves_the_socket_open(pair: Pair) -> None:
+def test_cancel_wait_leaves_the_socket_open(pair):
     a, b = pair
     a.settimeout(PATIENCE)
     receiver = spawn(a.recv, 1)
@@ -997,7 +991,7 @@ def test_cancel_wait_leaves_the_socket_open(pair: Pair) -> None:
     assert (a.recv(1), a.gettimeout()) == (b"x", PATIENCE)
 
 
-def test_a_forked_sharer_may_hold_the_description(listener: socket.socket) -> None:
+def test_a_forked_sharer_may_hold_the_description(listener):
     """A socket dropped without close leaves the loop, also if its description lives on elsewhere."""
     client, server = connected(listener)
     with closing(stdlib.fromfd(server.fileno(), server.family, server.type)) as sharer:
@@ -1020,7 +1014,7 @@ def test_a_forked_sharer_may_hold_the_description(listener: socket.socket) -> No
 
 
 
-def test_create_server_patched() -> None:
+def test_create_server_patched():
     out = run_patched(
         """
         import socket, weald.socket
@@ -1033,7 +1027,7 @@ def test_create_server_patched() -> None:
     assert out == "True\n"
 
 
-def test_data_that_came_in_time_is_not_late_because_the_loop_was_busy(pair: Pair) -> None:
+def test_data_that_came_in_time_is_not_late_because_the_loop_was_busy(pair):
     a, b = pair
     a.settimeout(0.02)
     receiver = spawn(a.recv, 1)
@@ -1045,12 +1039,12 @@ def test_data_that_came_in_time_is_not_late_because_the_loop_was_busy(pair: Pair
     assert receiver.get() == b"x"
 
 
-def limit(sock: Any, option: int, seconds: float) -> None:
+def limit(sock, option, seconds):
     """Set SO_RCVTIMEO or SO_SNDTIMEO."""
     sock.setsockopt(stdlib.SOL_SOCKET, option, struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000)))
 
 
-def test_limits_of_a_blocking_socket_by_its_options() -> None:
+def test_limits_of_a_blocking_socket_by_its_options():
     """SO_RCVTIMEO and SO_SNDTIMEO end a call with EAGAIN, what has moved by then counts (socket(7))."""
     a, b = socket.socketpair()
     listener = socket.create_server(("127.0.0.1", 0))
@@ -1087,7 +1081,7 @@ def test_limits_of_a_blocking_socket_by_its_options() -> None:
             assert got.get() == b"x"
 
 
-def test_a_timeout_counts_for_more_than_the_options() -> None:
+def test_a_timeout_counts_for_more_than_the_options():
     a, b = socket.socketpair()
     with a, b:
         limit(a, stdlib.SO_RCVTIMEO, 0.001)
@@ -1097,7 +1091,7 @@ def test_a_timeout_counts_for_more_than_the_options() -> None:
         assert a.getsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVTIMEO, 16)
 
 
-def test_a_connection_attempt_ends_by_the_option() -> None:
+def test_a_connection_attempt_ends_by_the_option():
     """A listener whose backlog is full answers no more."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -6,7 +6,6 @@ import socket as stdlib_socket
 import ssl as stdlib
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,14 @@ VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
 @pytest.fixture(params=VERSIONS, ids=["1.2", "1.3"])
-def version(request: pytest.FixtureRequest) -> Any:
+def version(request):
     return request.param
 
 
 @pytest.fixture(scope="session")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+def stranger(tmp_path_factory):
     """A certificate for other.test that `certificate.client_context()` does not trust."""
-    folder: Path = tmp_path_factory.mktemp("stranger")
+    folder = tmp_path_factory.mktemp("stranger")
     made = Certificate(str(folder / "cert.pem"), str(folder / "key.pem"))
     subprocess.run(
         [
@@ -46,7 +45,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return made
 
 
-def contexts(certificate: Certificate, version: Any = None) -> tuple[Any, Any]:
+def contexts(certificate, version=None):
     """Contexts of a client and a server."""
     made = ssl.cooperative(certificate.client_context()), ssl.cooperative(certificate.server_context())
     if version is not None:
@@ -55,7 +54,7 @@ def contexts(certificate: Certificate, version: Any = None) -> tuple[Any, Any]:
     return made
 
 
-def plain_pair() -> Pair:
+def plain_pair():
     """A connection over TCP."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
@@ -63,9 +62,7 @@ def plain_pair() -> Pair:
 
 
 @contextlib.contextmanager
-def connection(
-    client_context: Any, server_context: Any, make: Callable[[], Pair] = plain_pair, **client_arguments: Any
-) -> Iterator[Pair]:
+def connection(client_context, server_context, make=plain_pair, **client_arguments):
     """A TLS connection, both ends in this process; times out after 20 seconds of silence."""
     client, server = make()
     for sock in (client, server):
@@ -81,19 +78,19 @@ def connection(
 
 
 @pytest.fixture
-def pair(io_loop: str, certificate: Certificate, version: Any) -> Iterator[Pair]:
+def pair(io_loop, certificate, version):
     with connection(*contexts(certificate, version)) as both:
         yield both
 
 
 @pytest.fixture
-def unix_pair(io_loop: str, certificate: Certificate, version: Any) -> Iterator[Pair]:
+def unix_pair(io_loop, certificate, version):
     """As `pair`, for `fill`: TCP moves data between the buffers of its ends when it likes."""
     with connection(*contexts(certificate, version), make=socket.socketpair) as both:
         yield both
 
 
-def read_exactly(sock: Any, count: int) -> bytes:
+def read_exactly(sock, count):
     data = bytearray(count)
     view = memoryview(data)
     while view:
@@ -106,7 +103,7 @@ def read_exactly(sock: Any, count: int) -> bytes:
 RECORD = bytes(16384)
 
 
-def fill(sock: Any) -> int:
+def fill(sock):
     """Send RECORDs until that would block; how many bytes went.
 
     The last RECORD is half sent: OpenSSL wants to see it again before it takes anything else.
@@ -120,7 +117,7 @@ def fill(sock: Any) -> int:
     return total
 
 
-def failure(greenlet: Any) -> Any:
+def failure(greenlet):
     """What `greenlet` raised."""
     greenlet.join(PATIENCE)
     assert greenlet.exception is not None, greenlet
@@ -130,14 +127,14 @@ def failure(greenlet: Any) -> Any:
 # -------------------------------------------------------------------- names
 
 
-def test_module_has_the_names_of_the_stdlib() -> None:
+def test_module_has_the_names_of_the_stdlib():
     public = {name for name, value in vars(stdlib).items() if name[0] != "_" and not isinstance(value, type(os))}
     assert public <= set(ssl.__all__)
     for name in set(ssl.__imports__) - {"create_connection", "socket"}:
         assert getattr(ssl, name) is getattr(stdlib, name)
 
 
-def test_contexts_make_cooperative_sockets() -> None:
+def test_contexts_make_cooperative_sockets():
     for context in (
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         ssl.create_default_context(),
@@ -152,7 +149,7 @@ def test_contexts_make_cooperative_sockets() -> None:
         ssl.SSLSocket()
 
 
-def test_the_socket_is_ours_and_the_stdlibs(pair: Pair) -> None:
+def test_the_socket_is_ours_and_the_stdlibs(pair):
     for sock in pair:
         assert isinstance(sock, stdlib.SSLSocket) and isinstance(sock, socket.socket)
         assert isinstance(sock, stdlib_socket.socket) and type(sock) is ssl.SSLSocket
@@ -172,7 +169,7 @@ def test_the_socket_is_ours_and_the_stdlibs(pair: Pair) -> None:
 # -------------------------------------------------------------------- data
 
 
-def test_both_ends_talk(pair: Pair, version: Any) -> None:
+def test_both_ends_talk(pair, version):
     client, server = pair
     assert client.version() == server.version() == ("TLSv1.3" if version == VERSIONS[1] else "TLSv1.2")
     assert client.cipher() and client.getpeercert()["subject"] == ((("commonName", "localhost"),),)
@@ -185,7 +182,7 @@ def test_both_ends_talk(pair: Pair, version: Any) -> None:
         assert receiving.get(timeout=PATIENCE) == b"hello"
 
 
-def test_every_way_to_read(pair: Pair) -> None:
+def test_every_way_to_read(pair):
     client, server = pair
     client.sendall(b"abcdefghij")
     assert server.recv(2) == b"ab" and server.pending() == 8
@@ -211,7 +208,7 @@ def test_every_way_to_read(pair: Pair) -> None:
     assert client.recv(100) == b"answer"
 
 
-def test_much_data_both_ways_at_once(pair: Pair) -> None:
+def test_much_data_both_ways_at_once(pair):
     client, server = pair
     data = os.urandom(1_000_000)
     senders = [spawn(sock.sendall, data) for sock in pair]
@@ -220,7 +217,7 @@ def test_much_data_both_ways_at_once(pair: Pair) -> None:
     assert [reader.get() for reader in readers] == [data, data]
 
 
-def test_small_records_read_in_larger_and_smaller_pieces(pair: Pair) -> None:
+def test_small_records_read_in_larger_and_smaller_pieces(pair):
     """Some of them lie in OpenSSL, some in the kernel when the reader looks."""
     client, server = pair
     for size in (1, 3, 7, 100):
@@ -232,7 +229,7 @@ def test_small_records_read_in_larger_and_smaller_pieces(pair: Pair) -> None:
         assert got == b"12345" * 50
 
 
-def test_sendfile(pair: Pair, tmp_path: Path) -> None:
+def test_sendfile(pair, tmp_path):
     client, server = pair
     data = os.urandom(300_000)
     (tmp_path / "file").write_bytes(data)
@@ -241,7 +238,7 @@ def test_sendfile(pair: Pair, tmp_path: Path) -> None:
         assert read_exactly(server, len(data)) == data and sending.get(timeout=PATIENCE) == len(data)
 
 
-def test_send_parks_until_there_is_room(unix_pair: Pair) -> None:
+def test_send_parks_until_there_is_room(unix_pair):
     client, server = unix_pair
     total = fill(client)
     sending = spawn(client.sendall, RECORD + b"end")
@@ -251,7 +248,7 @@ def test_send_parks_until_there_is_room(unix_pair: Pair) -> None:
     sending.get(timeout=PATIENCE)
 
 
-def test_several_greenlets_send_on_one_connection(unix_pair: Pair) -> None:
+def test_several_greenlets_send_on_one_connection(unix_pair):
     """Each waits while a record of another is half sent: OpenSSL would take its data for that record's rest."""
     client, server = unix_pair
     size = fill(client) * 2
@@ -264,7 +261,7 @@ def test_several_greenlets_send_on_one_connection(unix_pair: Pair) -> None:
     assert [data.count(bytes([n])) for n in range(1, 4)] == [size] * 3
 
 
-def test_waiting_for_another_greenlets_record_counts_for_the_timeout(unix_pair: Pair) -> None:
+def test_waiting_for_another_greenlets_record_counts_for_the_timeout(unix_pair):
     client, server = unix_pair
     fill(client)
     first = spawn(client.sendall, RECORD)
@@ -275,7 +272,7 @@ def test_waiting_for_another_greenlets_record_counts_for_the_timeout(unix_pair: 
     first.kill()
 
 
-def test_several_greenlets_receive_on_one_connection(pair: Pair) -> None:
+def test_several_greenlets_receive_on_one_connection(pair):
     client, server = pair
     readers = [spawn(server.recv, 1) for _ in range(5)]
     settle()
@@ -284,7 +281,7 @@ def test_several_greenlets_receive_on_one_connection(pair: Pair) -> None:
     assert sorted(reader.get() for reader in readers) == [b"a", b"b", b"c", b"d", b"e"]
 
 
-def test_the_options_for_timeouts_do_not_end_a_wait(pair: Pair) -> None:
+def test_the_options_for_timeouts_do_not_end_a_wait(pair):
     """The standard library's connections go on when SO_RCVTIMEO has passed."""
     a, b = pair
     a.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVTIMEO, struct.pack("@ll", 0, 1000))
@@ -294,7 +291,7 @@ def test_the_options_for_timeouts_do_not_end_a_wait(pair: Pair) -> None:
     assert reading.get() == b"hello"
 
 
-def test_non_blocking(pair: Pair) -> None:
+def test_non_blocking(pair):
     client, server = pair
     for sock in pair:
         sock.setblocking(False)
@@ -307,15 +304,15 @@ def test_non_blocking(pair: Pair) -> None:
         server.recv(1)
 
 
-def read_now(sock: Any, size: int) -> bytes | None:
+def read_now(sock, size):
     try:
-        data: bytes = sock.recv(size)
+        data = sock.recv(size)
     except ssl.SSLWantReadError:
         return None
     return data
 
 
-def test_a_thread_and_a_greenlet_at_the_two_ends(pair: Pair) -> None:
+def test_a_thread_and_a_greenlet_at_the_two_ends(pair):
     client, server = pair
     thread = Thread(lambda: client.sendall(read_exactly(client, 100_000)[::-1]))
     server.sendall(b"a" * 50_000 + b"b" * 50_000)
@@ -326,7 +323,7 @@ def test_a_thread_and_a_greenlet_at_the_two_ends(pair: Pair) -> None:
 # -------------------------------------------------------------------- handshakes
 
 
-def test_others_run_during_a_handshake(certificate: Certificate) -> None:
+def test_others_run_during_a_handshake(certificate):
     client_context, server_context = contexts(certificate)
     client, server = plain_pair()
     wrapping = spawn(client_context.wrap_socket, client, server_hostname="localhost")
@@ -337,7 +334,7 @@ def test_others_run_during_a_handshake(certificate: Certificate) -> None:
         assert b.recv(1) == b"x"
 
 
-def test_a_handshake_of_ones_own(certificate: Certificate, version: Any) -> None:
+def test_a_handshake_of_ones_own(certificate, version):
     client_context, server_context = contexts(certificate, version)
     plain = plain_pair()
     client = client_context.wrap_socket(plain[0], server_hostname="localhost", do_handshake_on_connect=False)
@@ -352,7 +349,7 @@ def test_a_handshake_of_ones_own(certificate: Certificate, version: Any) -> None
         assert client.gettimeout() == 0.0 and client.version() == server.version()
 
 
-def test_connect_after_wrapping(certificate: Certificate) -> None:
+def test_connect_after_wrapping(certificate):
     client_context, server_context = contexts(certificate)
     with server_context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as listener:
         for connect in ("connect", "connect_ex"):
@@ -368,7 +365,7 @@ def test_connect_after_wrapping(certificate: Certificate) -> None:
                     client.connect(listener.getsockname())
 
 
-def test_a_listener_survives_a_client_that_speaks_no_tls(certificate: Certificate) -> None:
+def test_a_listener_survives_a_client_that_speaks_no_tls(certificate):
     client_context, server_context = contexts(certificate)
     with server_context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as listener:
         accepting = spawn(listener.accept)
@@ -381,7 +378,7 @@ def test_a_listener_survives_a_client_that_speaks_no_tls(certificate: Certificat
             accepting.get(timeout=PATIENCE)[0].close()
 
 
-def test_wrapping_a_socket_of_the_stdlib(certificate: Certificate) -> None:
+def test_wrapping_a_socket_of_the_stdlib(certificate):
     client_context, server_context = contexts(certificate)
     a, b = stdlib_socket.socketpair()
     a.settimeout(PATIENCE)
@@ -395,7 +392,7 @@ def test_wrapping_a_socket_of_the_stdlib(certificate: Certificate) -> None:
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
-def test_a_silent_peer_and_a_timeout(certificate: Certificate, side: str) -> None:
+def test_a_silent_peer_and_a_timeout(certificate, side):
     client_context, server_context = contexts(certificate)
     mine, silent = plain_pair()
     mine.settimeout(0.02)
@@ -407,7 +404,7 @@ def test_a_silent_peer_and_a_timeout(certificate: Certificate, side: str) -> Non
     assert mine.fileno() == -1
 
 
-def test_a_peer_that_dribbles_has_one_timeout_for_the_whole_handshake(certificate: Certificate) -> None:
+def test_a_peer_that_dribbles_has_one_timeout_for_the_whole_handshake(certificate):
     client_context, _ = contexts(certificate)
     client, server = plain_pair()
     client.settimeout(0.1)
@@ -420,7 +417,7 @@ def test_a_peer_that_dribbles_has_one_timeout_for_the_whole_handshake(certificat
     assert "handshake operation timed out" in str(failure(wrapping))
 
 
-def test_killed_during_the_handshake(certificate: Certificate) -> None:
+def test_killed_during_the_handshake(certificate):
     client_context, _ = contexts(certificate)
     client, server = plain_pair()
     wrapping = spawn(client_context.wrap_socket, client, server_hostname="localhost")
@@ -438,7 +435,7 @@ def is_end(error):
     return isinstance(error, ssl.SSLEOFError | ConnectionError) or reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
-def test_a_peer_that_goes_away_during_the_handshake(certificate: Certificate) -> None:
+def test_a_peer_that_goes_away_during_the_handshake(certificate):
     client_context, _ = contexts(certificate)
     client, server = plain_pair()
     client_context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # which the first releases of Python 3.11 set
@@ -449,7 +446,7 @@ def test_a_peer_that_goes_away_during_the_handshake(certificate: Certificate) ->
     assert is_end(failure(wrapping))
 
 
-def test_handshake_on_a_non_blocking_socket_is_the_callers(certificate: Certificate) -> None:
+def test_handshake_on_a_non_blocking_socket_is_the_callers(certificate):
     client_context, _ = contexts(certificate)
     client, server = plain_pair()
     client.setblocking(False)
@@ -460,21 +457,21 @@ def test_handshake_on_a_non_blocking_socket_is_the_callers(certificate: Certific
 # -------------------------------------------------------------------- plain text before the handshake
 
 
-def reset(sock: Any) -> None:
+def reset(sock):
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("side", ["client", "server"])
-def test_plain_text_before_the_handshake_is_never_data(certificate: Certificate, side: str, how: str) -> None:
+def test_plain_text_before_the_handshake_is_never_data(certificate, side, how):
     """CVE-2023-40217: the peer sends and goes before the socket is wrapped."""
     client_context, server_context = contexts(certificate)
     mine, evil = plain_pair()
     evil.sendall(b"DELETE / HTTP/1.0\r\n\r\n")
     reset(evil) if how == "reset" else evil.close()
     socket.wait_read(mine.fileno(), 20)
-    data: list[bytes] = []
+    data = []
     with pytest.raises(OSError):
         if side == "client":
             wrapped = client_context.wrap_socket(mine, server_hostname="localhost")
@@ -484,7 +481,7 @@ def test_plain_text_before_the_handshake_is_never_data(certificate: Certificate,
     assert data == []
 
 
-def test_plain_text_is_not_data_when_the_handshake_is_put_off(certificate: Certificate) -> None:
+def test_plain_text_is_not_data_when_the_handshake_is_put_off(certificate):
     _, server_context = contexts(certificate)
     mine, evil = plain_pair()
     with evil, server_context.wrap_socket(mine, server_side=True, do_handshake_on_connect=False) as server:
@@ -496,7 +493,7 @@ def test_plain_text_is_not_data_when_the_handshake_is_put_off(certificate: Certi
             server.do_handshake()
 
 
-def test_starttls_does_not_read_ahead(certificate: Certificate) -> None:
+def test_starttls_does_not_read_ahead(certificate):
     client_context, server_context = contexts(certificate)
     client, server = plain_pair()
     client.sendall(b"STARTTLS\r\n")
@@ -511,13 +508,13 @@ def test_starttls_does_not_read_ahead(certificate: Certificate) -> None:
 # -------------------------------------------------------------------- certificates
 
 
-def refused(client_context: Any, server_context: Any, hostname: str = "localhost") -> tuple[Any, Any]:
+def refused(client_context, server_context, hostname="localhost"):
     """What the two ends of a failing handshake (or the first read after it) raise."""
     client, server = plain_pair()
     for sock in (client, server):
         sock.settimeout(PATIENCE)
 
-    def talk(context: Any, sock: Any, **arguments: Any) -> None:
+    def talk(context, sock, **arguments):
         with context.wrap_socket(sock, **arguments) as wrapped:
             wrapped.sendall(b"x")
             wrapped.recv(1)
@@ -530,7 +527,7 @@ def refused(client_context: Any, server_context: Any, hostname: str = "localhost
     return ends[0].exception, ends[1].exception
 
 
-def test_an_unknown_certificate_is_refused(certificate: Certificate, stranger: Certificate, version: Any) -> None:
+def test_an_unknown_certificate_is_refused(certificate, stranger, version):
     client_context, _ = contexts(certificate, version)
     _, server_context = contexts(stranger, version)
     mine, theirs = refused(client_context, server_context)
@@ -538,13 +535,13 @@ def test_an_unknown_certificate_is_refused(certificate: Certificate, stranger: C
     assert isinstance(theirs, ssl.SSLError) and "UNKNOWN_CA" in theirs.reason
 
 
-def test_a_wrong_host_name_is_refused(certificate: Certificate, version: Any) -> None:
+def test_a_wrong_host_name_is_refused(certificate, version):
     mine, theirs = refused(*contexts(certificate, version), hostname="example.org")
     assert isinstance(mine, ssl.SSLCertVerificationError) and "example.org" in mine.verify_message
     assert isinstance(theirs, ssl.SSLError)
 
 
-def test_a_client_without_the_certificate_asked_for(certificate: Certificate, version: Any) -> None:
+def test_a_client_without_the_certificate_asked_for(certificate, version):
     client_context, server_context = contexts(certificate, version)
     server_context.verify_mode = ssl.CERT_REQUIRED
     server_context.load_verify_locations(certificate.cert)
@@ -553,7 +550,7 @@ def test_a_client_without_the_certificate_asked_for(certificate: Certificate, ve
     assert isinstance(mine, OSError)  # TLS 1.3 tells the client after its handshake
 
 
-def test_client_certificates(certificate: Certificate, stranger: Certificate, version: Any) -> None:
+def test_client_certificates(certificate, stranger, version):
     client_context, server_context = contexts(certificate, version)
     client_context.load_cert_chain(stranger.cert, stranger.key)
     server_context.verify_mode = ssl.CERT_REQUIRED
@@ -564,7 +561,7 @@ def test_client_certificates(certificate: Certificate, stranger: Certificate, ve
         assert server.getpeercert()["subject"] == ((("commonName", "other.test"),),)
 
 
-def test_no_version_in_common(certificate: Certificate) -> None:
+def test_no_version_in_common(certificate):
     client_context, server_context = contexts(certificate)
     client_context.maximum_version = ssl.TLSVersion.TLSv1_2
     server_context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -572,7 +569,7 @@ def test_no_version_in_common(certificate: Certificate) -> None:
     assert isinstance(mine, ssl.SSLError) and isinstance(theirs, ssl.SSLError)
 
 
-def test_no_host_name_to_check(certificate: Certificate) -> None:
+def test_no_host_name_to_check(certificate):
     client_context, _ = contexts(certificate)
     client, server = plain_pair()
     with client, server, pytest.raises(ValueError, match="server_hostname"):
@@ -582,12 +579,12 @@ def test_no_host_name_to_check(certificate: Certificate) -> None:
 # -------------------------------------------------------------------- extensions
 
 
-def test_server_name_picks_the_certificate(certificate: Certificate, stranger: Certificate, version: Any) -> None:
+def test_server_name_picks_the_certificate(certificate, stranger, version):
     _, first = contexts(certificate, version)
     _, second = contexts(stranger, version)
-    asked: list[Any] = []
+    asked = []
 
-    def pick(sock: Any, name: str | None, context: Any) -> None:
+    def pick(sock, name, context):
         assert isinstance(sock, ssl.SSLSocket) and context is first
         asked.append(name)
         if name == "other.test":
@@ -601,7 +598,7 @@ def test_server_name_picks_the_certificate(certificate: Certificate, stranger: C
     assert asked == ["localhost", "other.test"]
 
 
-def test_a_server_name_nobody_knows(certificate: Certificate, version: Any) -> None:
+def test_a_server_name_nobody_knows(certificate, version):
     client_context, server_context = contexts(certificate, version)
     server_context.sni_callback = lambda sock, name, context: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
     mine, theirs = refused(client_context, server_context)
@@ -617,13 +614,7 @@ def test_a_server_name_nobody_knows(certificate: Certificate, version: Any) -> N
         ([], ["h2"], None),
     ],
 )
-def test_alpn(
-    certificate: Certificate,
-    version: Any,
-    client_protocols: list[str],
-    server_protocols: list[str],
-    chosen: str | None,
-) -> None:
+def test_alpn(certificate, version, client_protocols, server_protocols, chosen):
     client_context, server_context = contexts(certificate, version)
     if client_protocols:
         client_context.set_alpn_protocols(client_protocols)
@@ -633,7 +624,7 @@ def test_alpn(
         assert [sock.selected_alpn_protocol() for sock in both] == [chosen, chosen]
 
 
-def test_a_session_is_used_again(certificate: Certificate, version: Any) -> None:
+def test_a_session_is_used_again(certificate, version):
     client_context, server_context = contexts(certificate, version)
     with connection(client_context, server_context) as (client, server):
         assert not client.session_reused and not server.session_reused
@@ -647,12 +638,12 @@ def test_a_session_is_used_again(certificate: Certificate, version: Any) -> None
         assert server.recv(1) == b"y"
 
 
-def test_channel_binding(pair: Pair, version: Any) -> None:
+def test_channel_binding(pair, version):
     if version == ssl.TLSVersion.TLSv1_2:
         assert pair[0].get_channel_binding() == pair[1].get_channel_binding() != None  # noqa: E711
 
 
-def test_memory_bios_are_the_stdlibs(certificate: Certificate) -> None:
+def test_memory_bios_are_the_stdlibs(certificate):
     client_context, server_context = contexts(certificate)
     assert ssl.MemoryBIO is stdlib.MemoryBIO and ssl.SSLObject is stdlib.SSLObject
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -671,7 +662,7 @@ def test_memory_bios_are_the_stdlibs(certificate: Certificate) -> None:
 # -------------------------------------------------------------------- timeouts
 
 
-READS: dict[str, Callable[[Any], Any]] = {
+READS = {
     "recv": lambda s: s.recv(10),
     "recv_into": lambda s: s.recv_into(bytearray(10)),
     "read": lambda s: s.read(10),
@@ -679,7 +670,7 @@ READS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("read", READS.values(), ids=list(READS))
-def test_a_read_times_out(pair: Pair, read: Callable[[Any], Any]) -> None:
+def test_a_read_times_out(pair, read):
     client, server = pair
     server.settimeout(0.02)
     for _ in range(2):
@@ -691,7 +682,7 @@ def test_a_read_times_out(pair: Pair, read: Callable[[Any], Any]) -> None:
         server.settimeout(0.02)
 
 
-def test_part_of_a_record_does_not_count_as_data(pair: Pair) -> None:
+def test_part_of_a_record_does_not_count_as_data(pair):
     """A reader woken by half a record waits for the rest within the same timeout."""
     client, server = pair
     server.settimeout(0.05)
@@ -702,7 +693,7 @@ def test_part_of_a_record_does_not_count_as_data(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("call", ["send", "sendall"])
-def test_a_write_times_out(unix_pair: Pair, call: str) -> None:
+def test_a_write_times_out(unix_pair, call):
     client, server = unix_pair
     total = fill(client)
     client.settimeout(0.02)
@@ -714,14 +705,14 @@ def test_a_write_times_out(unix_pair: Pair, call: str) -> None:
     assert read_exactly(server, len(RECORD)) == RECORD
 
 
-def test_unwrap_times_out(pair: Pair) -> None:
+def test_unwrap_times_out(pair):
     client, _ = pair
     client.settimeout(0.02)
     with pytest.raises(TimeoutError, match="shutdown operation timed out"):
         client.unwrap()
 
 
-def test_a_timeout_around_a_read(pair: Pair) -> None:
+def test_a_timeout_around_a_read(pair):
     client, server = pair
     with Timeout(0.01, False):
         server.recv(1)
@@ -733,7 +724,7 @@ def test_a_timeout_around_a_read(pair: Pair) -> None:
 # -------------------------------------------------------------------- ends of connections
 
 
-def test_unwrap_and_go_on_in_plain_text(pair: Pair) -> None:
+def test_unwrap_and_go_on_in_plain_text(pair):
     client, server = pair
     client.sendall(b"secret")
     assert server.recv(100) == b"secret"
@@ -752,7 +743,7 @@ def test_unwrap_and_go_on_in_plain_text(pair: Pair) -> None:
         client.read(1)
 
 
-def test_a_reader_sees_the_peers_unwrap_as_the_end(pair: Pair) -> None:
+def test_a_reader_sees_the_peers_unwrap_as_the_end(pair):
     client, server = pair
     client.sendall(b"last")
     unwrapping = spawn(client.unwrap)
@@ -762,7 +753,7 @@ def test_a_reader_sees_the_peers_unwrap_as_the_end(pair: Pair) -> None:
     unwrapping.get(timeout=PATIENCE)
 
 
-def test_half_close(pair: Pair) -> None:
+def test_half_close(pair):
     """After one end's close_notify the other may go on sending; the first then cannot unwrap cleanly."""
     client, server = pair
     unwrapping = spawn(client.unwrap)
@@ -771,7 +762,7 @@ def test_half_close(pair: Pair) -> None:
     assert isinstance(failure(unwrapping), ssl.SSLError)
 
 
-def test_shutdown_ends_tls(pair: Pair) -> None:
+def test_shutdown_ends_tls(pair):
     client, server = pair
     client.shutdown(socket.SHUT_WR)
     assert server.recv(100) == b""  # without a close_notify: ragged, and suppressed
@@ -782,7 +773,7 @@ def test_shutdown_ends_tls(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("suppress", [True, False])
-def test_an_end_without_close_notify(certificate: Certificate, version: Any, suppress: bool) -> None:
+def test_an_end_without_close_notify(certificate, version, suppress):
     client_context, server_context = contexts(certificate, version)
     if not suppress:
         client_context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # which the first releases of Python 3.11 set
@@ -798,7 +789,7 @@ def test_an_end_without_close_notify(certificate: Certificate, version: Any, sup
             assert is_end(failure(reading))
 
 
-def test_a_reset_connection(pair: Pair) -> None:
+def test_a_reset_connection(pair):
     client, server = pair
     reading = spawn(client.recv, 10)
     settle()
@@ -813,9 +804,7 @@ def test_a_reset_connection(pair: Pair) -> None:
 
 @pytest.mark.parametrize("call", ["send", "unwrap", "send at once"])
 @pytest.mark.parametrize("failing", ["at once", "at once, not waiting", "after waiting", "reading"])
-def test_one_connections_failure_is_not_anothers(
-    unix_pair: Pair, certificate: Certificate, version: Any, failing: str, call: str
-) -> None:
+def test_one_connections_failure_is_not_anothers(unix_pair, certificate, version, failing, call):
     """OpenSSL keeps a list of errors per native thread, and Python 3.14 and later leave a broken connection's there."""
     client, server = unix_pair
     total = fill(client)
@@ -850,7 +839,7 @@ def test_one_connections_failure_is_not_anothers(
             waiting.kill()
 
 
-def test_close_wakes_who_waits(unix_pair: Pair) -> None:
+def test_close_wakes_who_waits(unix_pair):
     client, server = unix_pair
     fill(client)
     waiting = [spawn(client.recv, 1), spawn(client.sendall, RECORD), spawn(client.sendall, b"x")]
@@ -863,7 +852,7 @@ def test_close_wakes_who_waits(unix_pair: Pair) -> None:
         client.recv(1)
 
 
-def test_a_killed_reader_leaves_the_connection_usable(pair: Pair) -> None:
+def test_a_killed_reader_leaves_the_connection_usable(pair):
     client, server = pair
     reading = spawn(server.recv, 10)
     settle()
@@ -872,15 +861,15 @@ def test_a_killed_reader_leaves_the_connection_usable(pair: Pair) -> None:
     assert server.recv(10) == b"x"
 
 
-def test_detach_leaves_the_descriptor_to_the_caller(pair: Pair) -> None:
+def test_detach_leaves_the_descriptor_to_the_caller(pair):
     client, _ = pair
     fd = client.detach()
     assert client.fileno() == -1
     os.close(fd)
 
 
-def test_no_descriptor_is_left(certificate: Certificate) -> None:
-    def use() -> None:
+def test_no_descriptor_is_left(certificate):
+    def use():
         with connection(*contexts(certificate)) as (client, server):
             client.sendall(b"x")
             assert server.recv(1) == b"x"
@@ -899,7 +888,7 @@ def test_no_descriptor_is_left(certificate: Certificate) -> None:
 # -------------------------------------------------------------------- module functions and real peers
 
 
-def test_wrap_socket_of_the_module(certificate: Certificate) -> None:
+def test_wrap_socket_of_the_module(certificate):
     plain = plain_pair()
     server = spawn(
         ssl.wrap_socket, plain[1], server_side=True, certfile=certificate.cert, keyfile=certificate.key
@@ -911,11 +900,11 @@ def test_wrap_socket_of_the_module(certificate: Certificate) -> None:
         ssl.wrap_socket(socket.socket(), server_side=True)
 
 
-def test_get_server_certificate(certificate: Certificate, stranger: Certificate) -> None:
+def test_get_server_certificate(certificate, stranger):
     _, server_context = contexts(certificate)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def serve() -> None:
+        def serve():
             for _ in range(3):
                 sock, _ = listener.accept()
                 with contextlib.suppress(OSError):
@@ -931,7 +920,7 @@ def test_get_server_certificate(certificate: Certificate, stranger: Certificate)
         serving.get(timeout=PATIENCE)
 
 
-def test_against_openssl_s_server(certificate: Certificate, version: Any) -> None:
+def test_against_openssl_s_server(certificate, version):
     """Another implementation's idea of the same protocol, with a key update where there is one."""
     client_context, _ = contexts(certificate, version)
     with socket.create_server(("127.0.0.1", 0)) as reserved:

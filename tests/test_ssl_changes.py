@@ -1,10 +1,8 @@
 """TLS sockets that change while a greenlet waits on them, and peers that keep one busy: patched as unpatched."""
 
 import textwrap
-from pathlib import Path
 
 import pytest
-from conftest import Certificate
 from helpers import python, run_patched
 
 PRELUDE = """
@@ -51,11 +49,11 @@ def settled(thread):
 """
 
 
-def program(certificate: Certificate, code: str) -> str:
+def program(certificate, code):
     return f"CERT, KEY = {certificate.cert!r}, {certificate.key!r}\n" + PRELUDE + textwrap.dedent(code)
 
 
-def same(certificate: Certificate, code: str) -> str:
+def same(certificate, code):
     code = program(certificate, code)
     plain = python(code)
     assert run_patched(code) == plain
@@ -68,7 +66,7 @@ HOWS = ["SHUT_RD", "SHUT_WR", "SHUT_RDWR"]
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("call", ["recv(10)", "read(10)", "recv_into(bytearray(10))"])
 @pytest.mark.parametrize("before", ["", "b.sendall(b'early'); a.recv(10)"], ids=["", "drained"])
-def test_shutdown_while_another_reads(certificate: Certificate, how: str, call: str, before: str) -> None:
+def test_shutdown_while_another_reads(certificate, how, call, before):
     out = same(
         certificate,
         f"""
@@ -89,7 +87,7 @@ def test_shutdown_while_another_reads(certificate: Certificate, how: str, call: 
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("call", ["write(BIG)", "sendall(BIG)", "send(BIG)"])
 @pytest.mark.parametrize("limit", [None, 30])
-def test_shutdown_while_another_writes(certificate: Certificate, how: str, call: str, limit: float | None) -> None:
+def test_shutdown_while_another_writes(certificate, how, call, limit):
     code = f"""
         BIG = bytes(4 << 20)
         a, b = pair()
@@ -107,7 +105,7 @@ def test_shutdown_while_another_writes(certificate: Certificate, how: str, call:
     assert run_patched(program(certificate, code)) == "['an OSError']\n"
 
 
-def test_nothing_is_sent_in_plain_after_a_shutdown(certificate: Certificate) -> None:
+def test_nothing_is_sent_in_plain_after_a_shutdown(certificate):
     """The standard library sends the rest of the data of `sendall` in plain text."""
     code = """
         secret = b"secret" * 500_000
@@ -126,7 +124,7 @@ def test_nothing_is_sent_in_plain_after_a_shutdown(certificate: Certificate) -> 
     assert run_patched(program(certificate, code)) in ("['an OSError']\n", "[None]\n")
 
 
-def test_close_while_another_writes(certificate: Certificate) -> None:
+def test_close_while_another_writes(certificate):
     code = """
         a, b = pair()
         def write():
@@ -143,7 +141,7 @@ def test_close_while_another_writes(certificate: Certificate) -> None:
 
 
 @pytest.mark.parametrize("end", ["close()", "shutdown(socket.SHUT_RDWR)"])
-def test_handshake_on_what_has_ended(certificate: Certificate, end: str) -> None:
+def test_handshake_on_what_has_ended(certificate, end):
     code = f"""
         a, b = pair()
         a.{end}
@@ -152,7 +150,7 @@ def test_handshake_on_what_has_ended(certificate: Certificate, end: str) -> None
     assert run_patched(program(certificate, code)) == "an OSError\n"
 
 
-def test_close_during_a_handshake(certificate: Certificate) -> None:
+def test_close_during_a_handshake(certificate):
     code = """
         one, other = socket.socketpair()
         context = ssl.create_default_context(cafile=CERT)
@@ -166,7 +164,7 @@ def test_close_during_a_handshake(certificate: Certificate) -> None:
     assert run_patched(program(certificate, code)) == "['an OSError']\n"
 
 
-def test_the_timeout_of_a_read_is_for_all_of_it(certificate: Certificate) -> None:
+def test_the_timeout_of_a_read_is_for_all_of_it(certificate):
     """A record comes piece by piece, after a wait: the deadline does not begin anew (counted on the core's clock)."""
     code = """
         a, b = pair()
@@ -195,7 +193,7 @@ def test_the_timeout_of_a_read_is_for_all_of_it(certificate: Certificate) -> Non
 
 
 @pytest.mark.parametrize("kind", ["tls", "plain", "udp", "pipe"])
-def test_a_fast_peer_lets_others_run(certificate: Certificate, tmp_path: Path, kind: str) -> None:
+def test_a_fast_peer_lets_others_run(certificate, tmp_path, kind):
     """It is a process of its own and never lets the reader wait; it ends when told to, by a greenlet beside."""
     code = f"""
         import subprocess, weald

@@ -6,8 +6,6 @@ import os as stdlib_os
 import signal
 import subprocess as stdlib
 import sys
-from collections.abc import Iterator
-from typing import Any
 from unittest.mock import Mock
 
 import psutil
@@ -26,11 +24,11 @@ PYTHON = [sys.executable, "-I", "-S", "-c"]
 
 
 @pytest.fixture(params=["pidfd", "thread"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def way(request, monkeypatch):
     """How a child's end is heard of."""
     if request.param == "thread":
 
-        def refuse(pid: int, flags: int = 0) -> int:
+        def refuse(pid, flags=0):
             raise OSError(38, "Function not implemented")
 
         monkeypatch.setattr(stdlib_os, "pidfd_open", refuse)
@@ -38,7 +36,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing() -> Iterator[None]:
+def leaves_nothing():
     """No child, no descriptor is left behind."""
     weald.sleep(0)
     gc.collect()  # what earlier tests have left is not counted
@@ -49,7 +47,7 @@ def leaves_nothing() -> Iterator[None]:
     assert len(stdlib_os.listdir("/proc/self/fd")) <= before
 
 
-def cat(**options: Any) -> Any:
+def cat(**options):
     """A child that says what it is told, until its standard input ends."""
     return Popen(["cat"], stdin=PIPE, stdout=PIPE, **options)
 
@@ -57,7 +55,7 @@ def cat(**options: Any) -> Any:
 # ---------------------------------------------------------------- the API
 
 
-def test_names() -> None:
+def test_names():
     assert set(stdlib.__all__) <= set(subprocess.__all__)
     for name in subprocess.__all__:
         assert hasattr(subprocess, name), name
@@ -67,7 +65,7 @@ def test_names() -> None:
     assert subprocess.MAXFD > 3
 
 
-def test_functions() -> None:
+def test_functions():
     assert subprocess.call(["sh", "-c", "exit 3"]) == 3
     assert subprocess.check_call(["true"]) == 0
     with pytest.raises(stdlib.CalledProcessError) as caught:
@@ -82,11 +80,11 @@ def test_functions() -> None:
         subprocess.run(["false"], check=True)
 
 
-def test_functions_use_what_the_stdlibs_module_says_now(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_use_what_the_stdlibs_module_says_now(monkeypatch):
     seen = []
     fork_exec = stdlib._fork_exec  # type: ignore[attr-defined]
 
-    def spy(*args: Any) -> Any:
+    def spy(*args):
         seen.append(args[0])
         return fork_exec(*args)
 
@@ -95,11 +93,11 @@ def test_functions_use_what_the_stdlibs_module_says_now(monkeypatch: pytest.Monk
     assert seen == [["true"]]
 
 
-def test_functions_that_the_stdlibs_functions_call_do_not_block_either(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_that_the_stdlibs_functions_call_do_not_block_either(monkeypatch):
     """From 3.15 on communicate() reads in a function of the module's."""
     seen = []
 
-    def spy(fd: int, size: int) -> bytes:
+    def spy(fd, size):
         seen.append(fd)
         return read_shared(fd, size)
 
@@ -110,7 +108,7 @@ def test_functions_that_the_stdlibs_functions_call_do_not_block_either(monkeypat
     assert seen
 
 
-def test_pipes_are_of_ios_classes() -> None:
+def test_pipes_are_of_ios_classes():
     with cat() as child:
         assert isinstance(child.stdin, io.BufferedWriter)
         assert isinstance(child.stdout, io.BufferedReader)
@@ -127,7 +125,7 @@ def test_pipes_are_of_ios_classes() -> None:
 
 
 @pytest.mark.parametrize("bufsize", [-1, 0, 1, 7])
-def test_lines_through_a_child(bufsize: int) -> None:
+def test_lines_through_a_child(bufsize):
     with cat(text=bufsize != 0, bufsize=bufsize) as child:
         for line in ["one\n", "two\n"]:
             said = line if bufsize else line.encode()
@@ -139,7 +137,7 @@ def test_lines_through_a_child(bufsize: int) -> None:
     assert child.returncode == 0
 
 
-def test_what_cannot_be_started() -> None:
+def test_what_cannot_be_started():
     with pytest.raises(FileNotFoundError) as caught:
         subprocess.run(["/no/such/program"], stdout=PIPE)
     assert caught.value.filename == "/no/such/program"
@@ -153,12 +151,12 @@ def test_what_cannot_be_started() -> None:
         subprocess.run(["true"], preexec_fn=lambda: 1 / 0)
 
 
-def test_stdout_cannot_be_stdout() -> None:
+def test_stdout_cannot_be_stdout():
     with pytest.raises(ValueError, match="STDOUT can only be used for stderr"):
         subprocess.Popen(["true"], stdout=subprocess.STDOUT)
 
 
-def test_environment_directory_and_descriptors(tmp_path: Any) -> None:
+def test_environment_directory_and_descriptors(tmp_path):
     r, w = stdlib_os.pipe()
     other, _ = unwanted = stdlib_os.pipe()
     stdlib_os.set_inheritable(other, True)
@@ -179,7 +177,7 @@ print(os.environ["NAME"], os.getpgrp() == os.getpid(), os.umask(0))
         stdlib_os.close(fd)
 
 
-def test_process_group_is_signalled() -> None:
+def test_process_group_is_signalled():
     with Popen(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=PIPE, start_new_session=True) as child:
         assert child.stdout is not None
         int(child.stdout.readline())
@@ -188,7 +186,7 @@ def test_process_group_is_signalled() -> None:
         assert child.wait() == -signal.SIGTERM
 
 
-def test_poll_terminate_kill() -> None:
+def test_poll_terminate_kill():
     with cat() as child:
         assert child.poll() is None
         child.terminate()
@@ -203,7 +201,7 @@ def test_poll_terminate_kill() -> None:
 # ---------------------------------------------------------------- others run meanwhile
 
 
-def test_others_run_while_children_do(io_loop: str, way: str) -> None:
+def test_others_run_while_children_do(io_loop, way):
     children = [cat() for _ in range(20)]
     waiters = [spawn(child.wait) for child in children]
     weald.sleep(0.02)
@@ -215,12 +213,12 @@ def test_others_run_while_children_do(io_loop: str, way: str) -> None:
         child.stdout.close()
 
 
-def test_reading_and_writing_park() -> None:
+def test_reading_and_writing_park():
     amount = 1_000_000  # more than a pipe holds
     with cat() as child:
         reader = spawn(child.stdout.read)
 
-        def write() -> None:
+        def write():
             child.stdin.write(bytes(amount))
             child.stdin.close()
 
@@ -230,16 +228,16 @@ def test_reading_and_writing_park() -> None:
 
 
 @pytest.mark.parametrize("text", [False, True])
-def test_communicate(text: bool) -> None:
-    data: Any = "x" * 300_000 if text else b"x" * 300_000
+def test_communicate(text):
+    data = "x" * 300_000 if text else b"x" * 300_000
     code = "import sys; d = sys.stdin.buffer.read(); sys.stderr.write(d.decode()); sys.stdout.write(d.decode())"
-    child: Any = Popen([*PYTHON, code], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=text)
+    child = Popen([*PYTHON, code], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=text)
     assert child.communicate(data) == (data, data)
     assert child.returncode == 0
 
 
-def test_communicate_writes_to_whatever_stdin_is() -> None:
-    child: Any = Popen(["true"])
+def test_communicate_writes_to_whatever_stdin_is():
+    child = Popen(["true"])
     child.stdin = Mock()
     child.stdin.write.side_effect = BrokenPipeError
     child.communicate(b"stuff")
@@ -247,12 +245,12 @@ def test_communicate_writes_to_whatever_stdin_is() -> None:
     child.stdin.close.assert_called_once_with()
 
 
-def test_communicate_with_a_timeout_can_be_called_again() -> None:
-    child: Any = Popen(["sh", "-c", "echo first; read x; echo $x"], stdin=PIPE, stdout=PIPE, text=True)
+def test_communicate_with_a_timeout_can_be_called_again():
+    child = Popen(["sh", "-c", "echo first; read x; echo $x"], stdin=PIPE, stdout=PIPE, text=True)
     child.stdin.write("second\n")  # written through only when communicate flushes
     stopped = Popen(["cat"], stdin=PIPE, stdout=PIPE)
     with pytest.raises(stdlib.TimeoutExpired) as caught:
-        child_sleeping: Any = Popen(["sh", "-c", "echo said; exec sleep 1000"], stdout=PIPE, stderr=PIPE)
+        child_sleeping = Popen(["sh", "-c", "echo said; exec sleep 1000"], stdout=PIPE, stderr=PIPE)
         child_sleeping.communicate(timeout=0.05)
     while not caught.value.output:
         with pytest.raises(stdlib.TimeoutExpired) as caught:
@@ -264,7 +262,7 @@ def test_communicate_with_a_timeout_can_be_called_again() -> None:
     assert stopped.communicate(b"x", timeout=PATIENCE) == (b"x", None)
 
 
-def test_run_with_a_timeout_kills_the_child() -> None:
+def test_run_with_a_timeout_kills_the_child():
     with pytest.raises(stdlib.TimeoutExpired):
         subprocess.run(["sleep", "1000"], timeout=0.05)
     with pytest.raises(stdlib.TimeoutExpired):
@@ -273,7 +271,7 @@ def test_run_with_a_timeout_kills_the_child() -> None:
         subprocess.call(["sleep", "1000"], timeout=0.05)
 
 
-def test_wait_with_a_timeout(way: str) -> None:
+def test_wait_with_a_timeout(way):
     with cat() as child:
         for _ in range(3):
             with pytest.raises(stdlib.TimeoutExpired):
@@ -283,7 +281,7 @@ def test_wait_with_a_timeout(way: str) -> None:
         assert child.wait(0) == 0
 
 
-def test_a_weald_timeout_ends_waiting_reading_and_writing() -> None:
+def test_a_weald_timeout_ends_waiting_reading_and_writing():
     with cat() as child:
         with pytest.raises(weald.Timeout), weald.Timeout(0.01):
             child.wait()
@@ -298,7 +296,7 @@ def test_a_weald_timeout_ends_waiting_reading_and_writing() -> None:
         child.kill()
 
 
-def test_killing_who_waits_leaves_the_child(way: str) -> None:
+def test_killing_who_waits_leaves_the_child(way):
     with cat() as child:
         waiter = spawn(child.wait)
         settle()
@@ -308,7 +306,7 @@ def test_killing_who_waits_leaves_the_child(way: str) -> None:
         assert child.wait() == 0
 
 
-def test_many_wait_for_one_child(way: str) -> None:
+def test_many_wait_for_one_child(way):
     with cat() as child:
         waiters = [spawn(child.wait) for _ in range(5)]
         settle()
@@ -316,7 +314,7 @@ def test_many_wait_for_one_child(way: str) -> None:
         assert [waiter.get() for waiter in waiters] == [0] * 5
 
 
-def test_greenlets_use_a_pipe_in_turn() -> None:
+def test_greenlets_use_a_pipe_in_turn():
     with cat() as child:
         readers = [spawn(child.stdout.read, 3) for _ in range(3)]
         settle()
@@ -325,7 +323,7 @@ def test_greenlets_use_a_pipe_in_turn() -> None:
         assert [reader.get() for reader in readers] == [b"aaa", b"bbb", b"ccc"]
 
 
-def test_greenlets_read_a_text_pipe_in_turn() -> None:
+def test_greenlets_read_a_text_pipe_in_turn():
     with cat(text=True) as child:
         readers = [spawn(child.stdout.readline) for _ in range(3)]
         settle()
@@ -334,7 +332,7 @@ def test_greenlets_read_a_text_pipe_in_turn() -> None:
         assert [reader.get() for reader in readers] == ["a\n", "b\n", "c\n"]
 
 
-def test_preexec_fn_may_take_its_time() -> None:
+def test_preexec_fn_may_take_its_time():
     """The parent's loop runs while its child prepares itself."""
     r, w = stdlib_os.pipe()
     starter = spawn(subprocess.call, ["true"], preexec_fn=lambda: stdlib_os.read(r, 1), pass_fds=(r,))
@@ -346,12 +344,12 @@ def test_preexec_fn_may_take_its_time() -> None:
     stdlib_os.close(w)
 
 
-def test_500_children_at_once(way: str) -> None:
+def test_500_children_at_once(way):
     """None of them ends before all have begun."""
     r, w = stdlib_os.pipe()
-    begun: list[Any] = []
+    begun = []
 
-    def run() -> int:
+    def run():
         child = Popen(["cat"], stdin=r)
         begun.append(child)
         return child.wait()
@@ -363,14 +361,14 @@ def test_500_children_at_once(way: str) -> None:
     assert {greenlet.get() for greenlet in running} == {0}
 
 
-def test_in_a_native_thread() -> None:
+def test_in_a_native_thread():
     assert Thread(subprocess.check_output, ["echo", "x"]).wait() == b"x\n"
 
 
 # ---------------------------------------------------------------- who reaps whom
 
 
-def test_only_who_waits_reaps(way: str) -> None:
+def test_only_who_waits_reaps(way):
     """Children of others, ended long ago, stay for them."""
     stranger = stdlib_os.posix_spawn("/bin/true", ["true"], {})
     wait_until(lambda: stdlib_os.waitid(stdlib_os.P_PID, stranger, stdlib_os.WEXITED | stdlib_os.WNOWAIT))
@@ -379,7 +377,7 @@ def test_only_who_waits_reaps(way: str) -> None:
     assert stdlib_os.waitpid(stranger, 0) == (stranger, 0)
 
 
-def test_a_child_that_someone_else_reaps(way: str) -> None:
+def test_a_child_that_someone_else_reaps(way):
     with cat() as child:
         waiter = spawn(child.wait)
         settle()
@@ -388,7 +386,7 @@ def test_a_child_that_someone_else_reaps(way: str) -> None:
         assert waiter.get() == 0, "as the stdlib has it: the status is not to be known any more"
 
 
-def test_waiting_for_any_child_and_for_one(way: str) -> None:
+def test_waiting_for_any_child_and_for_one(way):
     with cat() as child:
         other = stdlib_os.posix_spawnp("sh", ["sh", "-c", "exit 6"], dict(stdlib_os.environ))
         found = os.wait()
@@ -397,7 +395,7 @@ def test_waiting_for_any_child_and_for_one(way: str) -> None:
         assert child.wait() == 0
 
 
-def test_forgotten_children_are_reaped_later() -> None:
+def test_forgotten_children_are_reaped_later():
     with pytest.warns(ResourceWarning, match="still running"):
         child = cat()
         pipes = child.stdin, child.stdout
@@ -410,7 +408,7 @@ def test_forgotten_children_are_reaped_later() -> None:
 # ---------------------------------------------------------------- pipes of others
 
 
-def test_a_pipe_can_be_given_to_another_child() -> None:
+def test_a_pipe_can_be_given_to_another_child():
     """It is blocking, as every program expects of its standard input."""
     with Popen(["sh", "-c", "sleep 0.1; echo late"], stdout=PIPE) as first:
         with Popen(["cat"], stdin=first.stdout, stdout=PIPE) as second:
@@ -418,13 +416,13 @@ def test_a_pipe_can_be_given_to_another_child() -> None:
         assert first.stdout is not None and stdlib_os.get_blocking(first.stdout.fileno())
 
 
-def test_devnull_and_files(tmp_path: Any) -> None:
+def test_devnull_and_files(tmp_path):
     with open(tmp_path / "out", "wb") as out:
         assert subprocess.run(["echo", "x"], stdout=out, stderr=DEVNULL, stdin=DEVNULL).returncode == 0
     assert (tmp_path / "out").read_text() == "x\n"
 
 
-def test_a_childs_streams_are_blocking_whatever_ours_are() -> None:
+def test_a_childs_streams_are_blocking_whatever_ours_are():
     code = "import os; print([os.get_blocking(0), os.get_blocking(2)])"
     (ours, theirs), (read, write) = socket.socketpair(), stdlib_os.pipe()
     with FileObjectPosix(write, "wb", 0) as file, FileObjectPosix(read, "rb", 0) as back:
@@ -440,9 +438,9 @@ def test_a_childs_streams_are_blocking_whatever_ours_are() -> None:
 # ---------------------------------------------------------------- gevent's extras
 
 
-def test_rawlink_and_result() -> None:
+def test_rawlink_and_result():
     with cat() as child:
-        called: AsyncResult[Any] = AsyncResult()
+        called = AsyncResult()
         child.rawlink(called.set)
         settle()
         assert not child.result.ready()
@@ -454,7 +452,7 @@ def test_rawlink_and_result() -> None:
 # ---------------------------------------------------------------- os.popen, patched
 
 
-def test_os_popen() -> None:
+def test_os_popen():
     with os.popen("echo x; exit 3") as stream:
         lines = list(stream)
     assert lines == ["x\n"]
@@ -475,7 +473,7 @@ def test_os_popen() -> None:
             os.popen(*bad)
 
 
-def test_patched_whatever_was_imported_before() -> None:
+def test_patched_whatever_was_imported_before():
     out = run_patched(
         """
         import subprocess
@@ -503,7 +501,7 @@ def test_patched_whatever_was_imported_before() -> None:
     assert out.split() == ["4"] * 5 + ["True"] * 2 + ["0"]
 
 
-def test_ctrl_c_reaches_parent_and_child() -> None:
+def test_ctrl_c_reaches_parent_and_child():
     out = python(
         """
         import os, signal, weald
@@ -520,7 +518,7 @@ def test_ctrl_c_reaches_parent_and_child() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"text": True}, {"stderr": subprocess.PIPE}, {"stdin": subprocess.PIPE}])
-def test_communicate_cut_short_loses_nothing(options: dict[str, Any]) -> None:
+def test_communicate_cut_short_loses_nothing(options):
     child = Popen(["sh", "-c", "printf abc; exec sleep 60"], stdout=PIPE, **options)
     running = weald.spawn(child.communicate)
     wait_until(lambda: getattr(child, "_fileobj2output", None) and any(child._fileobj2output.values()))

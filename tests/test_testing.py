@@ -3,7 +3,6 @@
 import os
 import socket
 import threading
-from collections.abc import Iterator
 
 import pytest
 from helpers import PATIENCE, python
@@ -18,7 +17,7 @@ from weald.testing import blocked, virtual_clock
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[weald.socket.socket, weald.socket.socket]]:
+def pair():
     a, b = weald.socket.socketpair()
     with a, b:
         yield a, b
@@ -27,11 +26,11 @@ def pair() -> Iterator[tuple[weald.socket.socket, weald.socket.socket]]:
 # ---------------------------------------------------------------- blocked
 
 
-def test_what_has_been_set_going_has_gone_as_far_as_it_can(loop_name: str) -> None:
+def test_what_has_been_set_going_has_gone_as_far_as_it_can(loop_name):
     """However many switches that takes."""
     queues = [Queue[int]() for _ in range(50)]
 
-    def hand_on(number: int) -> None:
+    def hand_on(number):
         for _ in range(3):
             queues[number + 1].put(queues[number].get() + 1)
 
@@ -43,15 +42,15 @@ def test_what_has_been_set_going_has_gone_as_far_as_it_can(loop_name: str) -> No
     assert [queues[-1].get_nowait() for _ in range(3)] == [49] * 3
 
 
-def test_data_that_has_been_sent_is_read(io_loop: str, pair: tuple[weald.socket.socket, weald.socket.socket]) -> None:
+def test_data_that_has_been_sent_is_read(io_loop, pair):
     a, b = pair
 
-    def echo() -> None:
+    def echo():
         while data := b.recv(100):
             b.sendall(data)
 
     weald.spawn(echo)
-    answers: list[bytes] = []
+    answers = []
     reader = weald.spawn(lambda: answers.extend(iter(lambda: a.recv(100), b"")))
     blocked()
     assert not answers and not reader.ready()
@@ -64,7 +63,7 @@ def test_data_that_has_been_sent_is_read(io_loop: str, pair: tuple[weald.socket.
     assert reader.ready()
 
 
-def test_timers_that_are_not_due_are_not_waited_for(loop_name: str) -> None:
+def test_timers_that_are_not_due_are_not_waited_for(loop_name):
     begin = weald.get_hub().loop.now()
     sleeper = weald.spawn(weald.sleep, 1000)
     due = weald.spawn_later(0, int)
@@ -75,8 +74,8 @@ def test_timers_that_are_not_due_are_not_waited_for(loop_name: str) -> None:
     sleeper.kill()
 
 
-def test_callbacks_and_watchers_run_first(loop_name: str) -> None:
-    seen: list[str] = []
+def test_callbacks_and_watchers_run_first(loop_name):
+    seen = []
     hub = weald.get_hub()
     event = Event()
     hub.run_callback(seen.append, "callback")
@@ -88,10 +87,10 @@ def test_callbacks_and_watchers_run_first(loop_name: str) -> None:
         assert seen == ["callback"] and waiter.ready() and not check.active
 
 
-def test_several_wait_for_it(loop_name: str) -> None:
+def test_several_wait_for_it(loop_name):
     lock, order = Semaphore(0), list[int]()
 
-    def look_on(number: int) -> None:
+    def look_on(number):
         blocked()
         order.append(number)
 
@@ -102,12 +101,12 @@ def test_several_wait_for_it(loop_name: str) -> None:
     assert order == [-1, 0, 1, 2]
 
 
-def test_it_can_be_cut_short(loop_name: str) -> None:
-    def run_on() -> None:
+def test_it_can_be_cut_short(loop_name):
+    def run_on():
         while not stop:
             weald.sleep(0)
 
-    stop: list[int] = []
+    stop = []
     runner, onlooker = weald.spawn(run_on), weald.spawn(blocked)
     for _ in range(1000):
         weald.sleep(0)
@@ -118,7 +117,7 @@ def test_it_can_be_cut_short(loop_name: str) -> None:
     assert runner.ready() and isinstance(onlooker.value, weald.GreenletExit)
 
 
-def test_nobody_else_is_there() -> None:
+def test_nobody_else_is_there():
     """It is no deadlock; what is one is reported as ever."""
     out = python(
         """
@@ -139,8 +138,8 @@ def test_nobody_else_is_there() -> None:
     assert out == "False\ndeadlock\n"
 
 
-def test_in_a_thread_and_in_a_forks_child() -> None:
-    def in_thread() -> None:
+def test_in_a_thread_and_in_a_forks_child():
+    def in_thread():
         event = Event()
         done = weald.spawn(lambda: event.wait() and 7)
         blocked()
@@ -148,7 +147,7 @@ def test_in_a_thread_and_in_a_forks_child() -> None:
         blocked()
         results.append(done.value)
 
-    results: list[int] = []
+    results = []
     thread = threading.Thread(target=in_thread)
     thread.start()
     thread.join(PATIENCE)
@@ -157,7 +156,7 @@ def test_in_a_thread_and_in_a_forks_child() -> None:
     looking = weald.spawn(blocked)
     weald.sleep(0)
 
-    def fork() -> int:
+    def fork():
         pid = os.fork()
         if not pid:
             try:
@@ -172,10 +171,10 @@ def test_in_a_thread_and_in_a_forks_child() -> None:
     assert looking.successful()
 
 
-def test_the_hub_itself_cannot_wait() -> None:
-    errors: list[BaseException] = []
+def test_the_hub_itself_cannot_wait():
+    errors = []
 
-    def call() -> None:
+    def call():
         try:
             blocked()
         except weald.BlockingSwitchOutError as error:
@@ -189,16 +188,16 @@ def test_the_hub_itself_cannot_wait() -> None:
 # ---------------------------------------------------------------- virtual_clock
 
 
-def test_time_jumps_within_the_block() -> None:
+def test_time_jumps_within_the_block():
     before = weald.get_hub()
     with virtual_clock() as hub:
         assert hub is weald.get_hub() is not before and hub.loop.name == "virtual"
         begin = hub.loop.now()
-        order: list[int] = []
+        order = []
         sleepers = [weald.spawn(lambda n=n: (weald.sleep(n), order.append(n))) for n in (3000, 1000, 2000)]
         weald.joinall(sleepers)
         assert order == [1000, 2000, 3000] and hub.loop.now() == begin + 3000
-        other: list[str] = []
+        other = []
         thread = threading.Thread(target=lambda: other.append(weald.get_hub().loop.name))
         thread.start()
         thread.join(PATIENCE)
@@ -206,13 +205,13 @@ def test_time_jumps_within_the_block() -> None:
     assert weald.get_hub().loop.name != "virtual"
 
 
-def test_an_exception_ends_the_block() -> None:
+def test_an_exception_ends_the_block():
     with pytest.raises(KeyError), virtual_clock():
         raise KeyError
     assert weald.get_hub().loop.name != "virtual"
 
 
-def test_a_loop_that_was_chosen_is_chosen_again() -> None:
+def test_a_loop_that_was_chosen_is_chosen_again():
     _core.set_loop_factory("libev")
     try:
         with virtual_clock():

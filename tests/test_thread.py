@@ -2,7 +2,6 @@
 
 import _thread
 import sys
-from typing import Any
 
 import pytest
 from helpers import REAL, VIRTUAL, python, recorded_errors, run_patched, settle, takes, tick
@@ -12,7 +11,7 @@ from weald import thread
 from weald.event import Event
 
 
-def test_names() -> None:
+def test_names():
     for name in thread.__all__:
         assert hasattr(thread, name)
     for name in thread.__implements__:
@@ -20,10 +19,10 @@ def test_names() -> None:
 
 
 @VIRTUAL
-def test_start_new_thread(loop_name: str) -> None:
-    seen: list[Any] = []
+def test_start_new_thread(loop_name):
+    seen = []
 
-    def work(*args: Any, **kwargs: Any) -> None:
+    def work(*args, **kwargs):
         seen.append((args, kwargs, thread.get_ident()))
 
     idents = [thread.start_new_thread(work, (1, 2), {"key": 3}), thread.start_new(work, ())]
@@ -40,15 +39,15 @@ def test_start_new_thread(loop_name: str) -> None:
         ((len, (), 1), "optional 3rd arg must be a dictionary"),
     ],
 )
-def test_bad_arguments(args: Any, message: str) -> None:
+def test_bad_arguments(args, message):
     with pytest.raises(TypeError, match=message):
         thread.start_new_thread(*args)
     with pytest.raises(TypeError, match=message):
         _thread.start_new_thread(*args)
 
 
-def test_the_ways_to_leave_a_thread_are_silent() -> None:
-    def system_exit() -> None:
+def test_the_ways_to_leave_a_thread_are_silent():
+    def system_exit():
         sys.exit(3)
 
     with recorded_errors() as errors:
@@ -58,7 +57,7 @@ def test_the_ways_to_leave_a_thread_are_silent() -> None:
     assert errors == []
 
 
-def test_exit_in_a_plain_greenlet_ends_only_that() -> None:
+def test_exit_in_a_plain_greenlet_ends_only_that():
     greenlet = weald.spawn(thread.exit)
     greenlet.join()
     assert isinstance(greenlet.value, weald.GreenletExit)
@@ -66,21 +65,21 @@ def test_exit_in_a_plain_greenlet_ends_only_that() -> None:
         thread.exit()
 
 
-def test_an_error_goes_to_the_hub_once() -> None:
+def test_an_error_goes_to_the_hub_once():
     with recorded_errors() as errors:
         thread.start_new_thread(lambda: 1 / 0, ())
         settle()
     assert [error[1] for error in errors] == [ZeroDivisionError]
 
 
-def test_get_ident() -> None:
+def test_get_ident():
     idents = weald.joinall([weald.spawn(thread.get_ident) for _ in range(3)])
     assert len({greenlet.value for greenlet in idents} | {thread.get_ident()}) == 4
     assert thread.get_ident() == thread.get_ident()
 
 
 @REAL
-def test_locks(loop_name: str) -> None:
+def test_locks(loop_name):
     lock = thread.allocate_lock()
     assert isinstance(lock, thread.LockType)
     assert lock.acquire() and lock.locked()
@@ -102,7 +101,7 @@ def test_locks(loop_name: str) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="handles came with Python 3.13")
-def test_handles() -> None:
+def test_handles():
     go = Event()
     handle = thread.start_joinable_thread(go.wait)
     assert handle.ident is not None and not handle.is_done()
@@ -120,10 +119,10 @@ def test_handles() -> None:
         thread._ThreadHandle().join()
     with pytest.raises(RuntimeError, match="not started"):
         thread._ThreadHandle()._set_done()
-    caught: list[Any] = []
+    caught = []
     itself = thread._ThreadHandle()
 
-    def join_itself() -> None:
+    def join_itself():
         try:
             itself.join()
         except RuntimeError as error:
@@ -135,7 +134,7 @@ def test_handles() -> None:
     assert handle not in thread._running and itself not in thread._awaited_at_exit
 
 
-def test_raw_threads_patched() -> None:
+def test_raw_threads_patched():
     out = run_patched(
         """
         import _thread, time
@@ -152,7 +151,7 @@ def test_raw_threads_patched() -> None:
     assert out == "1 True\n"
 
 
-def test_interrupt_main_reaches_the_main_greenlet() -> None:
+def test_interrupt_main_reaches_the_main_greenlet():
     out = python(
         """
         import weald, weald.thread
@@ -166,7 +165,7 @@ def test_interrupt_main_reaches_the_main_greenlet() -> None:
     assert out == "interrupted\n"
 
 
-def test_count() -> None:
+def test_count():
     go = Event()
     before = thread._count()
     running = [thread._start(go.wait, (), None) for _ in range(3)]
@@ -176,7 +175,7 @@ def test_count() -> None:
     assert thread._count() == before
 
 
-def test_a_programs_own_handler_of_what_threads_raise() -> None:
+def test_a_programs_own_handler_of_what_threads_raise():
     out = run_patched(
         """
         import _thread, sys, time

@@ -12,14 +12,14 @@ from helpers import python, run_patched
 from weald import threading
 
 
-def test_names() -> None:
+def test_names():
     for name in threading.__all__:
         assert hasattr(threading, name)
     for name in threading.__implements__:
         assert hasattr(stdlib, name) and hasattr(threading, name)
 
 
-def test_threads_are_greenlets() -> None:
+def test_threads_are_greenlets():
     out = run_patched(
         """
         import greenlet, threading, time, weald
@@ -49,7 +49,7 @@ def test_threads_are_greenlets() -> None:
     assert out == "[(0, 't0'), (1, 't1'), (2, 't2'), (3, 't3'), (4, 't4')]\n"
 
 
-def test_main_thread_stays_itself() -> None:
+def test_main_thread_stays_itself():
     out = run_patched(
         """
         print(threading.current_thread() is threading.main_thread() is before, threading.get_ident() == before.ident)
@@ -60,7 +60,7 @@ def test_main_thread_stays_itself() -> None:
     assert out.splitlines() == ["True True", "True False <_MainThread(MainThread,"]
 
 
-def test_join() -> None:
+def test_join():
     out = run_patched(
         """
         import threading, time
@@ -99,7 +99,7 @@ def test_join() -> None:
     ]
 
 
-def test_a_thread_that_fails_or_exits() -> None:
+def test_a_thread_that_fails_or_exits():
     out = run_patched(
         """
         import _thread, sys, threading
@@ -117,7 +117,7 @@ def test_a_thread_that_fails_or_exits() -> None:
     assert out == str([(name, "mine") for name in ("ZeroDivisionError", *["SystemExit"] * 3)]) + "\n"
 
 
-def test_threads_end_before_the_process() -> None:
+def test_threads_end_before_the_process():
     out = run_patched(
         """
         import atexit, threading, time
@@ -136,7 +136,7 @@ def test_threads_end_before_the_process() -> None:
     assert out.splitlines() == ["main", "work", "later", "atexit"]
 
 
-def test_daemons_do_not_keep_the_process() -> None:
+def test_daemons_do_not_keep_the_process():
     out = run_patched(
         """
         import threading, time
@@ -156,7 +156,7 @@ def test_daemons_do_not_keep_the_process() -> None:
     assert out == "main\n"
 
 
-def test_an_exception_of_the_program_still_waits_for_threads() -> None:
+def test_an_exception_of_the_program_still_waits_for_threads():
     out = run_patched(
         """
         import threading, time
@@ -169,7 +169,7 @@ def test_an_exception_of_the_program_still_waits_for_threads() -> None:
     assert out == "late\n"
 
 
-def test_keyboard_interrupt_reaches_the_main_thread() -> None:
+def test_keyboard_interrupt_reaches_the_main_thread():
     out = run_patched(
         """
         import os, signal, threading, time
@@ -188,7 +188,7 @@ def test_keyboard_interrupt_reaches_the_main_thread() -> None:
     assert out == "interrupted\n"
 
 
-def test_timer() -> None:
+def test_timer():
     out = run_patched(
         """
         import threading
@@ -204,7 +204,7 @@ def test_timer() -> None:
     assert out == "timer\n"
 
 
-def test_synchronisation() -> None:
+def test_synchronisation():
     out = run_patched(
         """
         import threading, time
@@ -282,7 +282,7 @@ def test_synchronisation() -> None:
     assert out == "fine\n"
 
 
-def test_local() -> None:
+def test_local():
     out = run_patched(
         """
         import threading, time
@@ -307,7 +307,7 @@ def test_local() -> None:
 
 
 @pytest.mark.parametrize("kind", ["Queue", "LifoQueue", "PriorityQueue", "SimpleQueue"])
-def test_queues_between_threads(kind: str) -> None:
+def test_queues_between_threads(kind):
     out = run_patched(
         f"""
         import queue, threading, time
@@ -349,7 +349,7 @@ def test_queues_between_threads(kind: str) -> None:
     assert out == "True 0\n"
 
 
-def test_queue_made_before() -> None:
+def test_queue_made_before():
     out = run_patched(
         """
         import threading
@@ -366,7 +366,7 @@ def test_queue_made_before() -> None:
     assert out == "False 3\n"
 
 
-def test_executor() -> None:
+def test_executor():
     out = run_patched(
         """
         import concurrent.futures, threading, time, weald
@@ -399,7 +399,7 @@ def test_executor() -> None:
     assert out == "fine\n"
 
 
-def test_executor_made_before_and_left_running() -> None:
+def test_executor_made_before_and_left_running():
     out = run_patched(
         """
         print(pool.submit(sum, (1, 2)).result(100))
@@ -417,7 +417,7 @@ def test_executor_made_before_and_left_running() -> None:
     assert out == "3\n"
 
 
-def test_a_greenlet_is_a_dummy_thread_as_long_as_it_lives() -> None:
+def test_a_greenlet_is_a_dummy_thread_as_long_as_it_lives():
     out = run_patched(
         """
         import gc, logging, threading, weald
@@ -440,7 +440,7 @@ def test_a_greenlet_is_a_dummy_thread_as_long_as_it_lives() -> None:
     assert out.splitlines() == ["1", "1"]
 
 
-def test_native_threads_still_work() -> None:
+def test_native_threads_still_work():
     """Those of the thread pool, which use primitives of the patched `threading`."""
     out = run_patched(
         """
@@ -466,7 +466,7 @@ def test_native_threads_still_work() -> None:
     assert out == "[1, 1, 1] 3\n"
 
 
-def test_fork_from_a_thread() -> None:
+def test_fork_from_a_thread():
     out = run_patched(
         """
         import os, threading, time
@@ -492,7 +492,7 @@ def test_fork_from_a_thread() -> None:
     assert out == "7\n"
 
 
-def test_nothing_of_the_parents_runs_while_a_child_begins() -> None:
+def test_nothing_of_the_parents_runs_while_a_child_begins():
     """What others have registered to run in children asks in vain a thousand times, before the hub has heard of it."""
     out = run_patched(
         """
@@ -515,7 +515,7 @@ def test_nothing_of_the_parents_runs_while_a_child_begins() -> None:
     assert out == "0\nTrue\n"
 
 
-def test_unpatched_threads_are_native() -> None:
+def test_unpatched_threads_are_native():
     python(
         """
         import _thread, threading, weald.threading
@@ -528,7 +528,7 @@ def test_unpatched_threads_are_native() -> None:
     )
 
 
-def test_event_looks_as_ever() -> None:
+def test_event_looks_as_ever():
     event = threading.Event()
     assert repr(event).endswith(": unset>") and repr(event).startswith("<threading.Event at 0x")
     event.set()
@@ -537,7 +537,7 @@ def test_event_looks_as_ever() -> None:
         assert event.isSet()
 
 
-def test_a_thread_inherits_no_context() -> None:
+def test_a_thread_inherits_no_context():
     out = run_patched(
         """
         import contextvars, decimal, threading
@@ -577,7 +577,7 @@ _BUSY_WAITS = [  # what is waited for, what ends the wait, the wait
 ]
 
 
-def test_a_busy_wait_lets_others_run() -> None:
+def test_a_busy_wait_lets_others_run():
     """What it waits for is done by another greenlet, which a native thread would get to, too."""
     cases = "\n".join(
         f"it = {make}\nthreading.Timer(0.01, {change}).start()\n{wait}\nprint({i})"
@@ -615,7 +615,7 @@ def pair():
     assert run_patched(code + cases).split() == [str(i) for i in range(len(_BUSY_WAITS))]
 
 
-def test_an_answer_holds_when_the_caller_gets_it() -> None:
+def test_an_answer_holds_when_the_caller_gets_it():
     """Others run ahead of an answer, never between it and what the caller does next."""
     out = run_patched(
         """
@@ -647,7 +647,7 @@ def test_an_answer_holds_when_the_caller_gets_it() -> None:
     assert out == "[]\n"
 
 
-def test_asyncio_keeps_its_loop_across_such_a_switch() -> None:
+def test_asyncio_keeps_its_loop_across_such_a_switch():
     """A callback that takes locks again and again lets another thread's loop run in between."""
     out = run_patched(
         """
@@ -674,7 +674,7 @@ def test_asyncio_keeps_its_loop_across_such_a_switch() -> None:
     assert out == "[]\n"
 
 
-def test_threads_do_not_name_the_process() -> None:
+def test_threads_do_not_name_the_process():
     """From 3.14 on a thread gives the native thread that runs it its name: here it is the whole process's."""
     out = run_patched(
         """
@@ -721,13 +721,13 @@ JOINS_OF_THE_MAIN_THREAD = """
 """
 
 
-def test_the_main_thread_may_be_joined() -> None:
+def test_the_main_thread_may_be_joined():
     expected = "cannot join current thread\nmain True\n" + "ended False [True, True]\n" * 2
     assert run_patched(JOINS_OF_THE_MAIN_THREAD) == expected
     assert run_patched(JOINS_OF_THE_MAIN_THREAD, before="import threading; threading.current_thread()") == expected
 
 
-def test_a_greenlet_and_a_native_thread_join_the_main_thread() -> None:
+def test_a_greenlet_and_a_native_thread_join_the_main_thread():
     out = run_patched(
         """
         import threading, weald
@@ -743,7 +743,7 @@ def test_a_greenlet_and_a_native_thread_join_the_main_thread() -> None:
     assert out == "False [True]\n"
 
 
-def test_a_forked_childs_thread_joins_its_main_thread() -> None:
+def test_a_forked_childs_thread_joins_its_main_thread():
     out = run_patched(
         """
         import os, sys, threading
@@ -771,7 +771,7 @@ def test_a_forked_childs_thread_joins_its_main_thread() -> None:
     assert out == "the child has ended\n3\n" * 2
 
 
-def test_threads_made_before() -> None:
+def test_threads_made_before():
     """Started or not: who waits for them lets others run, at the end of the program, too."""
     out = run_patched(
         """
@@ -808,7 +808,7 @@ def test_threads_made_before() -> None:
     assert out == "True True []\nFalse False False [0, 1, 2] 3\n"
 
 
-def test_frames_of_threads() -> None:
+def test_frames_of_threads():
     """Profilers and dumps of stacks look for a thread's frame by its ident."""
     out = run_patched(
         """
@@ -845,7 +845,7 @@ def test_frames_of_threads() -> None:
     ]  # fmt: skip
 
 
-def test_in_a_child_there_are_the_frames_and_the_count_of_one_thread() -> None:
+def test_in_a_child_there_are_the_frames_and_the_count_of_one_thread():
     out = run_patched(
         """
         import _thread, os, sys, threading

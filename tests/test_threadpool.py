@@ -8,9 +8,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, as_completed
-from typing import Any
 
 import pytest
 from helpers import PATIENCE, Thread, python, recorded_errors, run_patched, settle, wait_until
@@ -27,12 +25,12 @@ from weald.threadpool import ThreadPool, ThreadPoolExecutor
 class Gate:
     """Native threads wait in `pass_through` until a greenlet calls `open`."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._open = threading.Event()
         self._lock = threading.Lock()
         self.inside = self.most = self.passed = 0
 
-    def pass_through(self, value: Any = None) -> Any:
+    def pass_through(self, value=None):
         with self._lock:
             self.inside += 1
             self.most = max(self.most, self.inside)
@@ -42,27 +40,27 @@ class Gate:
             self.passed += 1
         return value
 
-    def open(self) -> None:
+    def open(self):
         self._open.set()
 
-    def open_later(self) -> None:
+    def open_later(self):
         """By a greenlet, so that nobody passes if the loop is blocked."""
         weald.spawn(self.open)
 
 
-def fail(message: str = "failed") -> None:
+def fail(message="failed"):
     raise ValueError(message)
 
 
 @pytest.fixture
-def pool() -> Iterator[ThreadPool]:
+def pool():
     made = ThreadPool(3)
     yield made
     made.kill()
 
 
 @pytest.fixture
-def executor() -> Iterator[ThreadPoolExecutor]:
+def executor():
     with ThreadPoolExecutor(3) as made:
         yield made
 
@@ -70,20 +68,20 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 # -------------------------------------------------------------------- ThreadPool: calls
 
 
-def test_functions_run_in_a_native_thread(pool: ThreadPool) -> None:
+def test_functions_run_in_a_native_thread(pool):
     assert pool.apply(threading.get_ident) != threading.get_ident()
     assert pool.spawn(pow, 2, exp=5).get() == 32
     assert pool.apply(int, ("11",), {"base": 2}) == 3
 
 
-def test_others_run_while_a_function_blocks(pool: ThreadPool) -> None:
+def test_others_run_while_a_function_blocks(pool):
     gate = Gate()
     gate.open_later()
     assert pool.apply(gate.pass_through, (7,)) == 7
     assert pool.spawn(gate.pass_through, 8).get() == 8
 
 
-def test_an_error_is_raised_where_it_is_waited_for(pool: ThreadPool) -> None:
+def test_an_error_is_raised_where_it_is_waited_for(pool):
     with recorded_errors() as errors:
         with pytest.raises(ValueError, match="failed") as caught:
             pool.apply(fail)
@@ -99,8 +97,8 @@ def test_an_error_is_raised_where_it_is_waited_for(pool: ThreadPool) -> None:
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, weald.GreenletExit])
-def test_exits_in_a_worker_are_results_too(pool: ThreadPool, error: type[BaseException]) -> None:
-    def leave() -> None:
+def test_exits_in_a_worker_are_results_too(pool, error):
+    def leave():
         raise error("x")
 
     with pytest.raises(error):
@@ -108,7 +106,7 @@ def test_exits_in_a_worker_are_results_too(pool: ThreadPool, error: type[BaseExc
     assert pool.apply(int) == 0
 
 
-def test_at_most_maxsize_at_a_time(pool: ThreadPool) -> None:
+def test_at_most_maxsize_at_a_time(pool):
     gate = Gate()
     feeder = weald.spawn(lambda: [pool.spawn(gate.pass_through, number) for number in range(10)])
     wait_until(lambda: gate.inside == 3)
@@ -119,7 +117,7 @@ def test_at_most_maxsize_at_a_time(pool: ThreadPool) -> None:
     assert gate.most == 3 and pool.size == 3
 
 
-def test_slots_are_given_in_order(pool: ThreadPool) -> None:
+def test_slots_are_given_in_order(pool):
     gate, order = Gate(), []
     pool.maxsize = 1
     first = pool.spawn(gate.pass_through)
@@ -130,7 +128,7 @@ def test_slots_are_given_in_order(pool: ThreadPool) -> None:
     assert order == list(range(6)) and first.ready()
 
 
-def test_a_killed_waiter_gives_its_slot_back(pool: ThreadPool) -> None:
+def test_a_killed_waiter_gives_its_slot_back(pool):
     gate = Gate()
     pool.maxsize = 1
     under_way = [pool.spawn(gate.pass_through) for _ in range(2)]
@@ -142,7 +140,7 @@ def test_a_killed_waiter_gives_its_slot_back(pool: ThreadPool) -> None:
     assert [pool.spawn(int).get() for _ in range(5)] == [0] * 5
 
 
-def test_a_killed_greenlet_leaves_its_function_to_end(pool: ThreadPool) -> None:
+def test_a_killed_greenlet_leaves_its_function_to_end(pool):
     gate = Gate()
     waiting = weald.spawn(pool.apply, gate.pass_through)
     wait_until(lambda: gate.inside)
@@ -152,7 +150,7 @@ def test_a_killed_greenlet_leaves_its_function_to_end(pool: ThreadPool) -> None:
     assert gate.passed == 1 and pool.apply(int) == 0
 
 
-def test_a_timeout_around_a_call(pool: ThreadPool) -> None:
+def test_a_timeout_around_a_call(pool):
     gate = Gate()
     with pytest.raises(Timeout), Timeout(0.01):
         pool.apply(gate.pass_through)
@@ -160,7 +158,7 @@ def test_a_timeout_around_a_call(pool: ThreadPool) -> None:
     pool.join()
 
 
-def test_what_nobody_waits_for_any_more_does_not_begin(pool: ThreadPool) -> None:
+def test_what_nobody_waits_for_any_more_does_not_begin(pool):
     """Whether it waited for a thread or for its turn to wait for one; and whoever comes next is served."""
     gate, begun = Gate(), list[str]()
     busy = [weald.spawn(pool.apply, gate.pass_through) for _ in range(3)]
@@ -177,7 +175,7 @@ def test_what_nobody_waits_for_any_more_does_not_begin(pool: ThreadPool) -> None
     assert len(pool) == 0
 
 
-def test_join_waits_for_all(pool: ThreadPool) -> None:
+def test_join_waits_for_all(pool):
     gate = Gate()
     for _ in range(4):
         pool.spawn(gate.pass_through)
@@ -187,7 +185,7 @@ def test_join_waits_for_all(pool: ThreadPool) -> None:
     pool.join()
 
 
-def test_len_counts_jobs_and_a_pool_is_true(pool: ThreadPool) -> None:
+def test_len_counts_jobs_and_a_pool_is_true(pool):
     assert len(pool) == 0 and pool
     gate = Gate()
     results = [pool.spawn(gate.pass_through) for _ in range(2)]
@@ -197,11 +195,11 @@ def test_len_counts_jobs_and_a_pool_is_true(pool: ThreadPool) -> None:
     assert len(pool) == 0
 
 
-def test_maps(pool: ThreadPool) -> None:
+def test_maps(pool):
     assert pool.map(int, "123456789") == list(range(1, 10))
     assert list(pool.imap(pow, [1, 2, 3], [2, 2, 2])) == [1, 4, 9]
     assert sorted(pool.imap_unordered(int, "321")) == [1, 2, 3]
-    called: list[Any] = []
+    called = []
     assert pool.map_cb(int, "12", called.append) == [1, 2] and called == [[1, 2]]
     assert pool.map_async(int, "12").get() == [1, 2]
     with recorded_errors():
@@ -212,7 +210,7 @@ def test_maps(pool: ThreadPool) -> None:
         assert list(results) == [3]
 
 
-def test_imap_unordered_gives_first_what_is_ready_first(pool: ThreadPool) -> None:
+def test_imap_unordered_gives_first_what_is_ready_first(pool):
     gate = Gate()
     results = pool.imap_unordered(lambda function: function(), [gate.pass_through, lambda: "first"])
     assert next(results) == "first"
@@ -220,8 +218,8 @@ def test_imap_unordered_gives_first_what_is_ready_first(pool: ThreadPool) -> Non
     assert list(results) == [None]
 
 
-def test_apply_async_and_callbacks(pool: ThreadPool) -> None:
-    called: list[Any] = []
+def test_apply_async_and_callbacks(pool):
+    called = []
     assert pool.apply_async(int, ("7",), callback=called.append).get() == 7
     assert pool.apply_cb(int, ("8",), callback=called.append) == 8
     assert called == [7, 8]
@@ -231,11 +229,11 @@ def test_apply_async_and_callbacks(pool: ThreadPool) -> None:
     assert [task.get(timeout=PATIENCE) for task in tasks] == list(range(9))
 
 
-def test_context_variables_are_the_callers(pool: ThreadPool, executor: ThreadPoolExecutor) -> None:
+def test_context_variables_are_the_callers(pool, executor):
     variable = contextvars.ContextVar("variable", default="unset")
     variable.set("mine")
 
-    def change() -> str:
+    def change():
         before = variable.get()
         variable.set("theirs")
         return before
@@ -245,13 +243,13 @@ def test_context_variables_are_the_callers(pool: ThreadPool, executor: ThreadPoo
     assert variable.get() == "mine"
 
 
-def test_profile_and_trace_hooks_of_threading(pool: ThreadPool, executor: ThreadPoolExecutor) -> None:
+def test_profile_and_trace_hooks_of_threading(pool, executor):
     seen = set()
 
-    def marked() -> None:
+    def marked():
         pass
 
-    def hook(frame: Any, event: str, argument: Any) -> None:
+    def hook(frame, event, argument):
         if frame.f_code is marked.__code__:
             seen.add(event)
 
@@ -270,7 +268,7 @@ def test_profile_and_trace_hooks_of_threading(pool: ThreadPool, executor: Thread
 # -------------------------------------------------------------------- ThreadPool: size
 
 
-def test_threads_are_started_as_they_are_needed(pool: ThreadPool) -> None:
+def test_threads_are_started_as_they_are_needed(pool):
     assert pool.size == 0
     pool.apply(int)
     pool.apply(int)
@@ -283,7 +281,7 @@ def test_threads_are_started_as_they_are_needed(pool: ThreadPool) -> None:
     pool.join()
 
 
-def test_size_can_be_set(pool: ThreadPool) -> None:
+def test_size_can_be_set(pool):
     pool.size = 2
     assert pool.size == 2
     pool.size = 0
@@ -293,7 +291,7 @@ def test_size_can_be_set(pool: ThreadPool) -> None:
             pool.size = size
 
 
-def test_a_pool_grows_and_shrinks(pool: ThreadPool) -> None:
+def test_a_pool_grows_and_shrinks(pool):
     gate = Gate()
     feeder = weald.spawn(lambda: [pool.spawn(gate.pass_through) for _ in range(20)])
     wait_until(lambda: gate.inside == 3)
@@ -314,7 +312,7 @@ def test_a_pool_grows_and_shrinks(pool: ThreadPool) -> None:
     assert gate.most == 1
 
 
-def test_a_suspended_pool_runs_its_jobs_later(pool: ThreadPool) -> None:
+def test_a_suspended_pool_runs_its_jobs_later(pool):
     pool.maxsize = 0
     result = pool.spawn(int)
     settle()
@@ -323,13 +321,13 @@ def test_a_suspended_pool_runs_its_jobs_later(pool: ThreadPool) -> None:
     assert result.get(timeout=PATIENCE) == 0
 
 
-def test_sizes_that_are_none() -> None:
+def test_sizes_that_are_none():
     for size, error in ((-1, ValueError), ("1", TypeError), (1.5, TypeError), (None, TypeError)):
         with pytest.raises(error):
             ThreadPool(size)  # type: ignore[arg-type]
 
 
-def test_idle_workers_end() -> None:
+def test_idle_workers_end():
     pool = ThreadPool(3, idle_task_timeout=0.01)
     before = native_threads()
     assert pool.map(int, "123") == [1, 2, 3]
@@ -338,12 +336,12 @@ def test_idle_workers_end() -> None:
     assert pool.apply(int) == 0
 
 
-def native_threads() -> int:
+def native_threads():
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("Threads:"))
 
 
-def test_kill_ends_the_threads_after_their_jobs(pool: ThreadPool) -> None:
+def test_kill_ends_the_threads_after_their_jobs(pool):
     before = native_threads()
     gate = Gate()
     results = [pool.spawn(gate.pass_through, number) for number in range(4)]
@@ -356,7 +354,7 @@ def test_kill_ends_the_threads_after_their_jobs(pool: ThreadPool) -> None:
     assert pool.apply(int) == 0  # and starts anew when there is more to do
 
 
-def test_a_dropped_pool_ends_its_threads() -> None:
+def test_a_dropped_pool_ends_its_threads():
     before = native_threads()
     pool = ThreadPool(3)
     pool.map(int, "123")
@@ -367,13 +365,13 @@ def test_a_dropped_pool_ends_its_threads() -> None:
     wait_until(lambda: native_threads() <= before)
 
 
-def test_no_thread_to_be_had(pool: ThreadPool, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_to_be_had(pool, executor, monkeypatch):
     """The job is refused, and not run later either."""
 
-    def refuse(*args: Any) -> None:
+    def refuse(*args):
         raise RuntimeError("can't start new thread")
 
-    called: list[int] = []
+    called = []
     with monkeypatch.context() as patch:
         patch.setattr(workers, "_start_new_thread", refuse)
         for number in range(5):
@@ -390,29 +388,29 @@ def test_no_thread_to_be_had(pool: ThreadPool, executor: ThreadPoolExecutor, mon
 # -------------------------------------------------------------------- ThreadPool: threads, hubs
 
 
-def test_apply_in_a_worker_just_calls(pool: ThreadPool) -> None:
+def test_apply_in_a_worker_just_calls(pool):
     pool.maxsize = 1
     inner, outer = pool.apply(lambda: (pool.apply(threading.get_ident), threading.get_ident()))
     assert inner == outer
 
 
-def test_spawn_from_another_thread_is_refused(pool: ThreadPool) -> None:
+def test_spawn_from_another_thread_is_refused(pool):
     with pytest.raises(InvalidThreadUseError):
         Thread(pool.spawn, int).wait()
 
 
-def test_each_thread_has_a_default_pool() -> None:
+def test_each_thread_has_a_default_pool():
     mine = threadpool.default()
     assert threadpool.default() is mine and mine.hub is get_hub()
 
-    def other() -> bool:
+    def other():
         pool = threadpool.default()
         return pool is not mine and pool.apply(int, ("7",)) == 7 and pool.hub is get_hub()
 
     assert Thread(other).wait()
 
 
-def test_a_job_keeps_the_loop_waiting_for_it() -> None:
+def test_a_job_keeps_the_loop_waiting_for_it():
     """Else the main greenlet would be told of a deadlock."""
     assert (
         python(
@@ -429,7 +427,7 @@ def test_a_job_keeps_the_loop_waiting_for_it() -> None:
     )
 
 
-def test_waiting_for_what_no_job_will_bring_is_a_deadlock() -> None:
+def test_waiting_for_what_no_job_will_bring_is_a_deadlock():
     """Idle workers are nobody who could wake anybody."""
     out = python(
         """
@@ -449,7 +447,7 @@ def test_waiting_for_what_no_job_will_bring_is_a_deadlock() -> None:
 
 
 @pytest.mark.parametrize("make", ["ThreadPool(2)", "ThreadPoolExecutor(2)"])
-def test_the_interpreter_exits_while_workers_are_busy(make: str) -> None:
+def test_the_interpreter_exits_while_workers_are_busy(make):
     spawn = "spawn" if make.startswith("ThreadPool(") else "submit"
     assert (
         python(
@@ -466,7 +464,7 @@ def test_the_interpreter_exits_while_workers_are_busy(make: str) -> None:
     )
 
 
-def test_a_forks_child_begins_with_no_workers() -> None:
+def test_a_forks_child_begins_with_no_workers():
     assert (
         python(
             """
@@ -489,7 +487,7 @@ def test_a_forks_child_begins_with_no_workers() -> None:
     )
 
 
-def test_workers_stay_native_when_threading_is_patched() -> None:
+def test_workers_stay_native_when_threading_is_patched():
     assert (
         run_patched(
             """
@@ -511,7 +509,7 @@ def test_workers_stay_native_when_threading_is_patched() -> None:
 # -------------------------------------------------------------------- ThreadPoolExecutor
 
 
-def test_an_executor_is_the_stdlibs(executor: ThreadPoolExecutor) -> None:
+def test_an_executor_is_the_stdlibs(executor):
     assert isinstance(executor, concurrent.futures.ThreadPoolExecutor)
     future = executor.submit(pow, 2, 5)
     assert isinstance(future, concurrent.futures.Future) and future.result(timeout=PATIENCE) == 32
@@ -519,21 +517,21 @@ def test_an_executor_is_the_stdlibs(executor: ThreadPoolExecutor) -> None:
     assert list(executor.map(pow, [1, 2], [3, 3], timeout=PATIENCE)) == [1, 8]
 
 
-def test_result_lets_others_run(executor: ThreadPoolExecutor) -> None:
+def test_result_lets_others_run(executor):
     gate = Gate()
     future = executor.submit(gate.pass_through, 7)
     gate.open_later()
     assert future.result() == 7
 
 
-def test_errors_of_futures(executor: ThreadPoolExecutor) -> None:
+def test_errors_of_futures(executor):
     future = executor.submit(fail)
     with pytest.raises(ValueError, match="failed"):
         future.result(timeout=PATIENCE)
     assert isinstance(future.exception(), ValueError)
 
 
-def test_a_future_that_takes_too_long(executor: ThreadPoolExecutor) -> None:
+def test_a_future_that_takes_too_long(executor):
     gate = Gate()
     future = executor.submit(gate.pass_through, 7)
     with pytest.raises(concurrent.futures.TimeoutError):
@@ -544,8 +542,8 @@ def test_a_future_that_takes_too_long(executor: ThreadPoolExecutor) -> None:
     assert future.result(timeout=PATIENCE) == 7
 
 
-def test_callbacks(executor: ThreadPoolExecutor) -> None:
-    called: list[Any] = []
+def test_callbacks(executor):
+    called = []
     future = executor.submit(int, "7")
     future.add_done_callback(lambda future: called.append(future.result()))
     wait_until(lambda: called)
@@ -553,7 +551,7 @@ def test_callbacks(executor: ThreadPoolExecutor) -> None:
     assert called == [7, "late"]
 
 
-def test_many_greenlets_wait_for_one_future(executor: ThreadPoolExecutor) -> None:
+def test_many_greenlets_wait_for_one_future(executor):
     gate = Gate()
     future = executor.submit(gate.pass_through, 7)
     waiting = [weald.spawn(future.result) for _ in range(10)]
@@ -564,13 +562,13 @@ def test_many_greenlets_wait_for_one_future(executor: ThreadPoolExecutor) -> Non
 
 
 @pytest.mark.parametrize("timeout", [None, 20])
-def test_as_completed_from_a_greenlet(executor: ThreadPoolExecutor, timeout: float | None) -> None:
+def test_as_completed_from_a_greenlet(executor, timeout):
     """The loop goes on: a greenlet lets the jobs end."""
     gates = [Gate() for _ in range(3)]
     futures = [executor.submit(gate.pass_through, number) for number, gate in enumerate(gates)]
-    got: list[int] = []
+    got = []
 
-    def collect() -> None:
+    def collect():
         for future in as_completed(futures, timeout):
             got.append(future.result())
 
@@ -583,10 +581,10 @@ def test_as_completed_from_a_greenlet(executor: ThreadPoolExecutor, timeout: flo
 
 
 @pytest.mark.parametrize("return_when", [FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED])
-def test_wait_from_a_greenlet(executor: ThreadPoolExecutor, return_when: str) -> None:
+def test_wait_from_a_greenlet(executor, return_when):
     gate, last = Gate(), Gate()
 
-    def pass_and_fail() -> None:
+    def pass_and_fail():
         gate.pass_through()
         fail()
 
@@ -601,7 +599,7 @@ def test_wait_from_a_greenlet(executor: ThreadPoolExecutor, return_when: str) ->
     concurrent.futures.wait(futures)
 
 
-def test_wait_and_as_completed_time_out(executor: ThreadPoolExecutor) -> None:
+def test_wait_and_as_completed_time_out(executor):
     gate = Gate()
     futures = [executor.submit(gate.pass_through), executor.submit(int)]
     futures[1].result()
@@ -613,7 +611,7 @@ def test_wait_and_as_completed_time_out(executor: ThreadPoolExecutor) -> None:
     gate.open()
 
 
-def test_wait_for_ours_together_with_the_stdlibs(executor: ThreadPoolExecutor) -> None:
+def test_wait_for_ours_together_with_the_stdlibs(executor):
     gate = Gate()
     with concurrent.futures.ThreadPoolExecutor(1) as native:
         futures = [native.submit(gate.pass_through), executor.submit(gate.pass_through)]
@@ -622,7 +620,7 @@ def test_wait_for_ours_together_with_the_stdlibs(executor: ThreadPoolExecutor) -
     assert done == set(futures) and not not_done
 
 
-def test_wait_in_a_plain_thread(executor: ThreadPoolExecutor) -> None:
+def test_wait_in_a_plain_thread(executor):
     gate = Gate()
     futures = {executor.submit(gate.pass_through) for _ in range(3)}
     waiting = [Thread(concurrent.futures.wait, futures), Thread(lambda: set(as_completed(futures)))]
@@ -630,12 +628,12 @@ def test_wait_in_a_plain_thread(executor: ThreadPoolExecutor) -> None:
     assert [thread.wait() for thread in waiting] == [(futures, set()), futures]
 
 
-def test_weald_wait_and_links(executor: ThreadPoolExecutor) -> None:
+def test_weald_wait_and_links(executor):
     gate = Gate()
     slow, quick = executor.submit(gate.pass_through), executor.submit(int)
     assert weald.wait([slow, quick], count=1, timeout=PATIENCE) == [quick]
-    result: AsyncResult[Any] = AsyncResult()
-    called: list[Any] = []
+    result = AsyncResult()
+    called = []
     slow.rawlink(called.append)  # type: ignore[attr-defined]
     slow.rawlink(result.set)  # type: ignore[attr-defined]
     slow.unlink(called.append)  # type: ignore[attr-defined]
@@ -648,7 +646,7 @@ def test_weald_wait_and_links(executor: ThreadPoolExecutor) -> None:
     assert failed.ready() and not failed.successful()  # type: ignore[attr-defined]
 
 
-def test_cancelling(executor: ThreadPoolExecutor) -> None:
+def test_cancelling(executor):
     gate = Gate()
     running = [executor.submit(gate.pass_through) for _ in range(3)]
     wait_until(lambda: gate.inside == 3)
@@ -661,7 +659,7 @@ def test_cancelling(executor: ThreadPoolExecutor) -> None:
     assert executor.submit(int).result() == 0
 
 
-def test_shutdown(executor: ThreadPoolExecutor) -> None:
+def test_shutdown(executor):
     gate = Gate()
     futures = [executor.submit(gate.pass_through, number) for number in range(5)]
     wait_until(lambda: gate.inside == 3)
@@ -673,7 +671,7 @@ def test_shutdown(executor: ThreadPoolExecutor) -> None:
     assert [future.result(timeout=0) for future in futures] == list(range(5))
 
 
-def test_shutdown_that_cancels_what_has_not_begun(executor: ThreadPoolExecutor) -> None:
+def test_shutdown_that_cancels_what_has_not_begun(executor):
     gate = Gate()
     futures = [executor.submit(gate.pass_through, number) for number in range(5)]
     wait_until(lambda: gate.inside == 3)
@@ -682,14 +680,14 @@ def test_shutdown_that_cancels_what_has_not_begun(executor: ThreadPoolExecutor) 
     assert [future.cancelled() for future in futures] == [False] * 3 + [True] * 2
 
 
-def test_an_initializer() -> None:
-    begun: list[int] = []
+def test_an_initializer():
+    begun = []
     with ThreadPoolExecutor(2, "named", begun.append, (7,)) as executor:
         assert executor.submit(int).result() == 0
         assert begun == [7]
 
 
-def test_an_initializer_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_initializer_that_fails(caplog):
     with caplog.at_level(logging.CRITICAL), ThreadPoolExecutor(2, initializer=fail) as executor:
         future = executor.submit(int)
         with pytest.raises(concurrent.futures.thread.BrokenThreadPool):
@@ -699,7 +697,7 @@ def test_an_initializer_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     assert "Exception in initializer" in caplog.text
 
 
-def test_a_dropped_executor_ends_its_threads() -> None:
+def test_a_dropped_executor_ends_its_threads():
     before = native_threads()
     executor = ThreadPoolExecutor(3)
     executor.submit(int).result()
@@ -708,8 +706,8 @@ def test_a_dropped_executor_ends_its_threads() -> None:
     wait_until(lambda: native_threads() <= before)
 
 
-def test_executors_in_several_threads() -> None:
-    def use() -> int:
+def test_executors_in_several_threads():
+    def use():
         with ThreadPoolExecutor(2) as executor:
             return sum(executor.map(int, "123"))
 
@@ -718,7 +716,7 @@ def test_executors_in_several_threads() -> None:
 
 
 @pytest.mark.parametrize("call", [ThreadPool.apply, ThreadPool.spawn])
-def test_nothing_is_kept_of_a_job_that_has_ended(pool: ThreadPool, call: Callable[..., Any]) -> None:
+def test_nothing_is_kept_of_a_job_that_has_ended(pool, call):
     class Thing:
         pass
 
@@ -732,15 +730,15 @@ def test_nothing_is_kept_of_a_job_that_has_ended(pool: ThreadPool, call: Callabl
     assert gone() is None
 
 
-def test_an_executors_callbacks_run_where_the_loop_does() -> None:
+def test_an_executors_callbacks_run_where_the_loop_does():
     """And may spawn and wait there; they have run when the executor has shut down."""
-    ran: list[Any] = []
+    ran = []
 
-    def called(future: Any) -> None:
+    def called(future):
         weald.sleep(0)
         spawned.append(weald.spawn(ran.append, (threading.get_ident(), future.result())))
 
-    spawned: list[Any] = []
+    spawned = []
     with ThreadPoolExecutor(2) as executor:
         futures = [executor.submit(lambda n=n: n) for n in range(5)]
         for future in futures:

@@ -5,10 +5,7 @@ import functools
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from helpers import PATIENCE, python, settle, wait_until
@@ -20,11 +17,11 @@ from weald.threadpool import Proxy, ThreadPool, unproxied
 
 
 @pytest.fixture(autouse=True)
-def hub() -> None:
+def hub():
     weald.get_hub()  # a thread without one makes calls itself
 
 
-def threaded(proxy: Any, call: Callable[[], Any] = threading.get_ident) -> bool:
+def threaded(proxy, call=threading.get_ident):
     return call() != threading.get_ident()
 
 
@@ -33,81 +30,81 @@ class Thing:
 
     kind = "thing"
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.value = 1
         self.gate = Gate()
-        self.seen: list[tuple[str, int]] = []
+        self.seen = []
         self.items = {"a": 1}
 
-    def _note(self, what: str) -> None:
+    def _note(self, what):
         self.seen.append((what, threading.get_ident()))
 
-    def where(self) -> int:
+    def where(self):
         return threading.get_ident()
 
-    def me(self) -> "Thing":
+    def me(self):
         return self
 
-    def other(self) -> "Thing":
+    def other(self):
         return Thing()
 
-    def wait(self, value: Any = None) -> Any:
+    def wait(self, value=None):
         return self.gate.pass_through(value)
 
-    def fail(self) -> None:
+    def fail(self):
         raise KeyError("in a thread")
 
     @property
-    def computed(self) -> int:
+    def computed(self):
         return threading.get_ident()
 
     @functools.cached_property
-    def cached(self) -> int:
+    def cached(self):
         return threading.get_ident()
 
     @classmethod
-    def made(cls) -> int:
+    def made(cls):
         return threading.get_ident()
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name):
         if name == "found_late":
             return threading.get_ident()
         raise AttributeError(name)
 
-    def __enter__(self) -> "Thing":
+    def __enter__(self):
         self._note("enter")
         return self
 
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
+    def __exit__(self, kind, error, traceback):
         self._note("exit")
         return kind is KeyError
 
-    def __getitem__(self, key: str) -> int:
+    def __getitem__(self, key):
         self._note("getitem")
         return self.items[key]
 
-    def __setitem__(self, key: str, value: int) -> None:
+    def __setitem__(self, key, value):
         self._note("setitem")
         self.items[key] = value
 
-    def __delitem__(self, key: str) -> None:
+    def __delitem__(self, key):
         self._note("delitem")
         del self.items[key]
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key):
         self._note("contains")
         return key in self.items
 
-    def __len__(self) -> int:
+    def __len__(self):
         self._note("len")
         return len(self.items)
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self):
         for item in self.items:
             self._note("next")
             yield item
 
-    def __call__(self, value: Any) -> Any:
+    def __call__(self, value):
         self._note("call")
         return value
 
@@ -268,7 +265,7 @@ def test_what_a_module_hands_out_is_on_its_own():
 def test_a_call_that_has_not_begun_does_not_begin_for_a_caller_who_has_gone():
     pool = ThreadPool(1)
     thing = Thing()
-    called: list[int] = []
+    called = []
     first = weald.spawn(Proxy(thing, pool=pool).wait)
     wait_until(lambda: thing.gate.inside == 1)
     second = weald.spawn(Proxy(called.append, pool=pool), 1)
@@ -315,15 +312,15 @@ def test_a_child_waits_for_no_call_of_its_parent():
 # ------------------------------------------------------------------ SQLAlchemy, Django
 
 
-def waiting_function(begun: threading.Event, gate: Gate) -> Callable[[Any], Any]:
-    def wait(value: Any) -> Any:
+def waiting_function(begun, gate):
+    def wait(value):
         begun.set()
         return gate.pass_through(value)
 
     return wait
 
 
-def test_sqlalchemy(tmp_path: Path):
+def test_sqlalchemy(tmp_path):
     sqlalchemy = pytest.importorskip("sqlalchemy")
     gate = Gate()
     engine = sqlalchemy.create_engine(
@@ -331,7 +328,7 @@ def test_sqlalchemy(tmp_path: Path):
     )
 
     @sqlalchemy.event.listens_for(engine, "connect")
-    def connected(connection: Any, record: Any) -> None:
+    def connected(connection, record):
         connection.create_function("pass_through", 1, gate.pass_through)
 
     table = sqlalchemy.Table("numbers", sqlalchemy.MetaData(), sqlalchemy.Column("number", sqlalchemy.Integer))
@@ -339,7 +336,7 @@ def test_sqlalchemy(tmp_path: Path):
     with engine.begin() as connection:
         connection.execute(table.insert(), [{"number": number} for number in range(5)])
 
-    def query(number: int) -> Any:
+    def query(number):
         with engine.connect() as connection:
             return connection.execute(
                 sqlalchemy.text("select pass_through(number) from numbers where number = :it"), {"it": number}
@@ -371,7 +368,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 """
 
 
-def test_django(tmp_path: Path):
+def test_django(tmp_path):
     (tmp_path / "pooled_sqlite").mkdir()
     (tmp_path / "pooled_sqlite" / "__init__.py").touch()
     (tmp_path / "pooled_sqlite" / "base.py").write_text(DJANGO_BACKEND)

@@ -4,7 +4,6 @@ import sys
 import time as stdlib
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
 
 import pytest
 from helpers import VIRTUAL, takes, tick
@@ -15,17 +14,17 @@ from weald.select import select
 from weald.socket import socket
 
 
-def test_names() -> None:
+def test_names():
     assert time.monotonic is stdlib.monotonic
     assert time.strftime is stdlib.strftime
     assert set(time.__all__) == {name for name in vars(stdlib) if not name.startswith("_")}
 
 
 @VIRTUAL
-def test_sleep(loop_name: str) -> None:
+def test_sleep(loop_name):
     order = []
 
-    def sleeper(ticks: float) -> None:
+    def sleeper(ticks):
         time.sleep(tick(ticks))
         order.append(ticks)
 
@@ -36,10 +35,10 @@ def test_sleep(loop_name: str) -> None:
 
 @VIRTUAL
 @pytest.mark.parametrize("zero", [0, 0.0, -0.0, False])
-def test_zero_yields_once(loop_name: str, zero: Any) -> None:
-    order: list[int] = []
+def test_zero_yields_once(loop_name, zero):
+    order = []
 
-    def steps(number: int) -> None:
+    def steps(number):
         for _ in range(3):
             order.append(number)
             time.sleep(zero)
@@ -49,7 +48,7 @@ def test_zero_yields_once(loop_name: str, zero: Any) -> None:
 
 
 @pytest.mark.parametrize("bad", [-1, -0.5, float("nan"), float("inf"), 1e300, 2**70, "1", None, 1j])
-def test_errors_are_the_stdlibs(bad: Any) -> None:
+def test_errors_are_the_stdlibs(bad):
     with pytest.raises((ValueError, OverflowError, TypeError)) as theirs:
         stdlib.sleep(bad)
     with pytest.raises((ValueError, OverflowError, TypeError)) as ours:
@@ -60,9 +59,9 @@ def test_errors_are_the_stdlibs(bad: Any) -> None:
 
 
 @VIRTUAL
-def test_what_counts_as_a_number(loop_name: str) -> None:
+def test_what_counts_as_a_number(loop_name):
     class Index:
-        def __index__(self) -> int:
+        def __index__(self):
             return 1000
 
     with takes(1):
@@ -71,9 +70,9 @@ def test_what_counts_as_a_number(loop_name: str) -> None:
 
 @VIRTUAL
 @pytest.mark.skipif(sys.version_info < (3, 15), reason="numbers were ints and floats")
-def test_any_real_number_is_one(loop_name: str) -> None:
+def test_any_real_number_is_one(loop_name):
     class Real:
-        def __float__(self) -> float:
+        def __float__(self):
             return 1000.0
 
     for number in (Decimal(1000), Fraction(1000), Real()):

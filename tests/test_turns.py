@@ -16,32 +16,32 @@ from weald.pool import Group, Pool
 from weald.queue import Channel, JoinableQueue, Queue, SimpleQueue
 
 Op = Callable[[], Any]
-CASES: dict[str, tuple[int, Callable[[], Op]]] = {}
+CASES = {}
 
 
-def turns(count: int) -> Callable[[Callable[[], Op]], Callable[[], Op]]:
+def turns(count):
     """The decorated function prepares a call, which then takes `count` turns with gevent."""
 
-    def add(prepare: Callable[[], Op]) -> Callable[[], Op]:
+    def add(prepare):
         CASES[prepare.__name__] = (count, prepare)
         return prepare
 
     return add
 
 
-def forever() -> None:
+def forever():
     while True:
         sleep(1000)
 
 
-def begun(function: Callable[..., Any] = forever) -> weald.Greenlet:
+def begun(function=forever):
     found = spawn(function)
     sleep(0)
     sleep(0)
     return found
 
 
-def new(count: int = 3, function: Callable[..., Any] = lambda: None, *args: Any) -> list[weald.Greenlet]:
+def new(count=3, function=lambda: None, *args):
     return [spawn(function, *args) for _ in range(count)]
 
 
@@ -49,17 +49,17 @@ def new(count: int = 3, function: Callable[..., Any] = lambda: None, *args: Any)
 
 
 @turns(1)
-def kill() -> Op:
+def kill():
     return begun().kill
 
 
 @turns(1)
-def kill_of_a_greenlet_with_links() -> Op:
+def kill_of_a_greenlet_with_links():
     found = begun()
-    called: list[Any] = []
+    called = []
     found.rawlink(called.append)
 
-    def op() -> None:
+    def op():
         found.kill()
         assert called == [found]
 
@@ -67,17 +67,17 @@ def kill_of_a_greenlet_with_links() -> Op:
 
 
 @turns(0)
-def kill_of_one_that_has_not_begun() -> Op:
+def kill_of_one_that_has_not_begun():
     return lambda: spawn(forever).kill()
 
 
 @turns(2)
-def kill_without_waiting_and_join() -> Op:
+def kill_without_waiting_and_join():
     found = begun()
     return lambda: (found.kill(block=False), found.join())
 
 
-def catch() -> None:
+def catch():
     try:
         sleep(1000)
     finally:
@@ -85,70 +85,70 @@ def catch() -> None:
 
 
 @turns(3)
-def kill_of_one_that_takes_a_turn_to_end() -> Op:
+def kill_of_one_that_takes_a_turn_to_end():
     return begun(catch).kill
 
 
 @turns(1)
-def kill_of_several() -> Op:
+def kill_of_several():
     found = [begun() for _ in range(3)]
     return lambda: killall(found)
 
 
 @turns(0)
-def kill_of_several_that_have_not_begun() -> Op:
+def kill_of_several_that_have_not_begun():
     return lambda: killall(new(3, forever))
 
 
 @turns(0)
-def kill_without_waiting() -> Op:
+def kill_without_waiting():
     found = begun()
     return lambda: killall([found], block=False)
 
 
 @turns(2)
-def join() -> Op:
+def join():
     return lambda: spawn(lambda: None).join()
 
 
 @turns(2)
-def get() -> Op:
+def get():
     return lambda: spawn(lambda: 1).get()
 
 
 @turns(3)
-def join_of_a_sleeper() -> Op:
+def join_of_a_sleeper():
     return lambda: spawn(sleep, 0).join()
 
 
 @turns(2)
-def join_of_several() -> Op:
+def join_of_several():
     return lambda: joinall(new())
 
 
 @turns(3)
-def join_of_several_sleepers() -> Op:
+def join_of_several_sleepers():
     return lambda: joinall(new(3, sleep, 0))
 
 
 @turns(2)
-def wait_for_several() -> Op:
+def wait_for_several():
     return lambda: wait(new())
 
 
 @turns(2)
-def wait_for_one_of_several() -> Op:
+def wait_for_one_of_several():
     return lambda: wait(new(), count=1)
 
 
 @turns(2)
-def iwait_for_several() -> Op:
+def iwait_for_several():
     return lambda: list(iwait(new()))
 
 
 @turns(2)
-def with_block() -> Op:
-    def op() -> None:
+def with_block():
+    def op():
         with spawn(lambda: None):
             pass
 
@@ -156,8 +156,8 @@ def with_block() -> Op:
 
 
 @turns(3)
-def link() -> Op:
-    def op() -> None:
+def link():
+    def op():
         ended = Event()
         spawn(lambda: None).link(lambda _: ended.set())
         ended.wait()
@@ -166,8 +166,8 @@ def link() -> Op:
 
 
 @turns(3)
-def rawlink() -> Op:
-    def op() -> None:
+def rawlink():
+    def op():
         ended = Event()
         spawn(lambda: None).rawlink(lambda _: ended.set())
         ended.wait()
@@ -176,8 +176,8 @@ def rawlink() -> Op:
 
 
 @turns(2)
-def spawn_raw() -> Op:
-    def op() -> None:
+def spawn_raw():
+    def op():
         ended = Event()
         weald.spawn_raw(ended.set)
         ended.wait()
@@ -186,20 +186,20 @@ def spawn_raw() -> Op:
 
 
 @turns(1)
-def sleeping() -> Op:
+def sleeping():
     return lambda: sleep(0)
 
 
 @turns(1)
-def with_a_timeout() -> Op:
+def with_a_timeout():
     return lambda: weald.with_timeout(1000, sleep, 0)
 
 
 @turns(1)
-def switch_of_the_hub() -> Op:
+def switch_of_the_hub():
     hub = weald.get_hub()
 
-    def op() -> None:
+    def op():
         hub.loop.run_callback(getcurrent().switch)
         hub.switch()
 
@@ -207,8 +207,8 @@ def switch_of_the_hub() -> Op:
 
 
 @turns(2)
-def run_callback() -> Op:
-    def op() -> None:
+def run_callback():
+    def op():
         called = Event()
         weald.get_hub().loop.run_callback(called.set)
         called.wait()
@@ -220,47 +220,47 @@ def run_callback() -> Op:
 
 
 @turns(2)
-def event() -> Op:
+def event():
     found = Event()
     return lambda: (spawn(found.set), found.wait())
 
 
 @turns(0)
-def event_that_is_set() -> Op:
+def event_that_is_set():
     found = Event()
     found.set()
     return found.wait
 
 
 @turns(0)
-def set_of_an_event() -> Op:
+def set_of_an_event():
     found = Event()
     begun(found.wait)
     return found.set
 
 
 @turns(2)
-def wait_for_events() -> Op:
+def wait_for_events():
     found = [Event() for _ in range(3)]
     return lambda: (spawn(lambda: [one.set() for one in found]), wait(found))
 
 
 @turns(2)
-def result() -> Op:
-    found: AsyncResult[int] = AsyncResult()
+def result():
+    found = AsyncResult()
     return lambda: (spawn(found.set, 1), found.get())
 
 
 @turns(0)
-def result_that_is_there() -> Op:
-    found: AsyncResult[int] = AsyncResult()
+def result_that_is_there():
+    found = AsyncResult()
     found.set(1)
     return found.get
 
 
 @pytest.mark.parametrize("cls", [Queue, SimpleQueue, JoinableQueue, Channel])
-def test_get_of_queues(cls: Any) -> None:
-    def prepare() -> Op:
+def test_get_of_queues(cls):
+    def prepare():
         queue = cls()
         return lambda: (spawn(queue.put, 1), queue.get())
 
@@ -268,32 +268,32 @@ def test_get_of_queues(cls: Any) -> None:
 
 
 @turns(0)
-def get_of_an_item_that_is_there() -> Op:
-    queue: Queue[int] = Queue()
+def get_of_an_item_that_is_there():
+    queue = Queue()
     queue.put(1)
     return queue.get
 
 
 @turns(0)
-def put_for_a_getter() -> Op:
-    queue: Queue[int] = Queue()
+def put_for_a_getter():
+    queue = Queue()
     begun(queue.get)
     return lambda: queue.put(1)
 
 
 @turns(2)
-def put_into_a_full_queue() -> Op:
-    queue: Queue[int] = Queue(1)
+def put_into_a_full_queue():
+    queue = Queue(1)
     queue.put(1)
     return lambda: (spawn(queue.get), queue.put(2))
 
 
 @turns(2)
-def there_and_back() -> Op:
-    there: Queue[int] = Queue()
-    back: Queue[int] = Queue()
+def there_and_back():
+    there = Queue()
+    back = Queue()
 
-    def peer() -> None:
+    def peer():
         while True:
             back.put(there.get())
 
@@ -302,28 +302,28 @@ def there_and_back() -> Op:
 
 
 @turns(2)
-def join_of_a_queue() -> Op:
-    queue: JoinableQueue[int] = JoinableQueue()
+def join_of_a_queue():
+    queue = JoinableQueue()
     queue.put(1)
     return lambda: (spawn(lambda: (queue.get(), queue.task_done())), queue.join())
 
 
 @turns(2)
-def put_into_a_channel() -> Op:
-    channel: Channel[int] = Channel()
+def put_into_a_channel():
+    channel = Channel()
     return lambda: (spawn(channel.get), channel.put(1))
 
 
 @turns(1)
-def put_into_a_channel_with_a_getter() -> Op:
-    channel: Channel[int] = Channel()
+def put_into_a_channel_with_a_getter():
+    channel = Channel()
     begun(channel.get)
     return lambda: channel.put(1)
 
 
 @pytest.mark.parametrize("cls", [Semaphore, BoundedSemaphore])
-def test_semaphores(cls: Any) -> None:
-    def prepare() -> Op:
+def test_semaphores(cls):
+    def prepare():
         semaphore = cls(1)
         semaphore.acquire()
         return lambda: (spawn(semaphore.release), semaphore.acquire())
@@ -332,32 +332,32 @@ def test_semaphores(cls: Any) -> None:
 
 
 @turns(0)
-def free_semaphore() -> Op:
+def free_semaphore():
     return Semaphore(1).acquire
 
 
 @turns(0)
-def release_for_a_waiter() -> Op:
+def release_for_a_waiter():
     semaphore = Semaphore(0)
     begun(semaphore.acquire)
     return semaphore.release
 
 
 @turns(2)
-def wait_for_a_semaphore() -> Op:
+def wait_for_a_semaphore():
     semaphore = Semaphore(0)
     return lambda: (spawn(semaphore.release), semaphore.wait())
 
 
 @turns(3)
-def rlock() -> Op:
+def rlock():
     lock = RLock()
 
-    def hold() -> None:
+    def hold():
         with lock:
             sleep(0)
 
-    def op() -> None:
+    def op():
         spawn(hold)
         sleep(0)
         with lock:
@@ -370,47 +370,47 @@ def rlock() -> Op:
 
 
 @turns(0)
-def spawn_with_room() -> Op:
+def spawn_with_room():
     pool = Pool(2)
     return lambda: pool.spawn(lambda: None)
 
 
 @turns(3)
-def spawn_without_room() -> Op:
+def spawn_without_room():
     pool = Pool(1)
     return lambda: (pool.spawn(lambda: None), pool.spawn(lambda: None))
 
 
 @turns(2)
-def apply() -> Op:
+def apply():
     return lambda: Pool(2).apply(lambda: 1)
 
 
 @turns(7)
-def map_of_a_pool() -> Op:
+def map_of_a_pool():
     return lambda: Pool(2).map(str, range(4))
 
 
 @turns(7)
-def imap() -> Op:
+def imap():
     return lambda: list(Pool(2).imap(str, range(4)))
 
 
 @turns(7)
-def imap_unordered() -> Op:
+def imap_unordered():
     return lambda: list(Pool(2).imap_unordered(str, range(4)))
 
 
 @pytest.mark.parametrize("cls", [Group, Pool])
-def test_join_of_groups(cls: Any) -> None:
-    def prepare() -> Op:
+def test_join_of_groups(cls):
+    def prepare():
         group = cls()
         return lambda: ([group.spawn(lambda: None) for _ in range(2)], group.join())
 
     check(3, prepare)
 
 
-def with_members() -> Pool:
+def with_members():
     pool = Pool(3)
     for _ in range(3):
         pool.spawn(forever)
@@ -420,12 +420,12 @@ def with_members() -> Pool:
 
 
 @turns(2)
-def kill_of_a_pool() -> Op:
+def kill_of_a_pool():
     return with_members().kill
 
 
 @turns(2)
-def kill_of_a_member() -> Op:
+def kill_of_a_member():
     pool = with_members()
     member = next(iter(pool))
     return lambda: pool.killone(member)
@@ -435,42 +435,42 @@ def kill_of_a_member() -> Op:
 
 
 @pytest.fixture
-def pair() -> Any:
+def pair():
     a, b = socket.socketpair()
     with a, b:
         yield a, b
 
 
 @pytest.mark.parametrize("call", ["send", "sendall"])
-def test_send_with_room(pair: Any, call: str) -> None:
+def test_send_with_room(pair, call):
     check(0, lambda: lambda: getattr(pair[0], call)(b"x"))
 
 
-def test_recv_of_what_is_there(pair: Any) -> None:
-    def prepare() -> Op:
+def test_recv_of_what_is_there(pair):
+    def prepare():
         pair[1].send(b"x")
         return lambda: pair[0].recv(1)
 
     check(0, prepare)
 
 
-def test_recv_at_the_end(pair: Any) -> None:
+def test_recv_at_the_end(pair):
     pair[1].close()
     check(0, lambda: lambda: pair[0].recv(1))
 
 
-def test_shutdown(pair: Any) -> None:
+def test_shutdown(pair):
     check(0, lambda: lambda: pair[0].shutdown(socket.SHUT_RDWR))
 
 
-def test_accept_of_a_connection_that_is_there() -> None:
+def test_accept_of_a_connection_that_is_there():
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
         select.select([listener], [], [])
         check(0, lambda: lambda: listener.accept()[0].close(), places=1)
 
 
 @pytest.mark.parametrize("timeout", [None, 0])
-def test_select_of_what_is_ready(pair: Any, timeout: float | None) -> None:
+def test_select_of_what_is_ready(pair, timeout):
     pair[1].send(b"x")
     check(1, lambda: lambda: select.select([pair[0]], [], [], timeout))
 
@@ -478,17 +478,17 @@ def test_select_of_what_is_ready(pair: Any, timeout: float | None) -> None:
 # ------------------------------------------------------------------ counting
 
 
-def counted(prepare: Callable[[], Op], place: int) -> int:
+def counted(prepare, place):
     """The turns that the call takes in the main greenlet, in a new one, in one that was woken, after a sleep."""
     count = 0
 
-    def count_turns() -> None:
+    def count_turns():
         nonlocal count
         while True:
             count += 1
             sleep(0)
 
-    def body() -> int:
+    def body():
         op = prepare()
         if place == 2:
             woken = Event()
@@ -510,11 +510,11 @@ def counted(prepare: Callable[[], Op], place: int) -> int:
         counting.kill()
 
 
-def check(expected: int, prepare: Callable[[], Op], places: int = 4) -> None:
+def check(expected, prepare, places=4):
     found = [counted(prepare, place) for place in range(places)]
     assert max(found) <= expected, found
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_turns(virtual: Any, name: str) -> None:
+def test_turns(virtual, name):
     check(*CASES[name])

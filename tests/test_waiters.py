@@ -2,7 +2,6 @@
 
 import signal
 import threading
-from typing import Any
 
 import pytest
 from helpers import Thread, python, recorded_errors, settle, takes, tick, wait_until, waiting
@@ -14,10 +13,10 @@ from weald.lock import Lock, Semaphore
 from weald.queue import Queue
 
 
-def test_first_come_first_woken(loop_name: str) -> None:
+def test_first_come_first_woken(loop_name):
     semaphore, order = Semaphore(0), []
 
-    def work(name: int) -> None:
+    def work(name):
         semaphore.acquire()
         order.append(name)
 
@@ -30,15 +29,15 @@ def test_first_come_first_woken(loop_name: str) -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
-def test_greenlets_and_threads_wait_in_one_queue(io_loop: str) -> None:
+def test_greenlets_and_threads_wait_in_one_queue(io_loop):
     lock, order = Lock(), []
 
-    def work(name: str) -> None:
+    def work(name):
         with lock:
             order.append(name)
 
     lock.acquire()
-    waiters: list[Any] = []
+    waiters = []
     for name in ("greenlet", "thread", "greenlet", "thread"):
         if name == "greenlet":
             waiters.append(weald.spawn(work, name))
@@ -51,10 +50,10 @@ def test_greenlets_and_threads_wait_in_one_queue(io_loop: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["timeout", "kill", "Timeout"])
-def test_whoever_stops_waiting_leaves_the_queue(loop_name: str, end: str) -> None:
+def test_whoever_stops_waiting_leaves_the_queue(loop_name, end):
     event = Event()
 
-    def work() -> object:
+    def work():
         if end == "Timeout":
             with weald.Timeout(tick(), False):
                 event.wait()
@@ -71,8 +70,8 @@ def test_whoever_stops_waiting_leaves_the_queue(loop_name: str, end: str) -> Non
     assert waiting(event) == 0
 
 
-def test_one_that_is_killed_once_woken_passes_on_what_it_was_given(loop_name: str) -> None:
-    queue: Queue[int] = Queue()
+def test_one_that_is_killed_once_woken_passes_on_what_it_was_given(loop_name):
+    queue = Queue()
     first, second = weald.spawn(queue.get), weald.spawn(queue.get)
     weald.sleep(0)
     first.kill(block=False)
@@ -84,7 +83,7 @@ def test_one_that_is_killed_once_woken_passes_on_what_it_was_given(loop_name: st
 @pytest.mark.parametrize(
     ("timeout", "error"), [(float("nan"), ValueError), ("1", TypeError), (object(), TypeError), (1j, TypeError)]
 )
-def test_timeouts_that_are_none(loop_name: str, timeout: Any, error: type[Exception]) -> None:
+def test_timeouts_that_are_none(loop_name, timeout, error):
     event = Event()
     with pytest.raises(error):
         event.wait(timeout)
@@ -92,13 +91,13 @@ def test_timeouts_that_are_none(loop_name: str, timeout: Any, error: type[Except
 
 
 @pytest.mark.parametrize("timeout", [0, 0.0, -1, -0.5])
-def test_timeouts_that_are_over_at_once(loop_name: str, timeout: float) -> None:
+def test_timeouts_that_are_over_at_once(loop_name, timeout):
     with takes(0):
         assert Event().wait(timeout) is False
 
 
-def test_a_timeout_object_counts_by_its_seconds(virtual: _core.Hub) -> None:
-    result: AsyncResult[int] = AsyncResult()
+def test_a_timeout_object_counts_by_its_seconds(virtual):
+    result = AsyncResult()
     timeout = weald.Timeout(5)
     begin = virtual.loop.now()
     with pytest.raises(weald.Timeout) as caught:
@@ -109,10 +108,10 @@ def test_a_timeout_object_counts_by_its_seconds(virtual: _core.Hub) -> None:
 # ------------------------------------------------------------------ threads without a hub
 
 
-def in_thread(function: Any, *args: Any) -> Any:
+def in_thread(function, *args):
     """What `function(*args)` returns in a thread of its own; it must not make a hub there."""
 
-    def work() -> Any:
+    def work():
         found = function(*args)
         assert _core.get_hub_if_exists() is None
         return found
@@ -120,7 +119,7 @@ def in_thread(function: Any, *args: Any) -> Any:
     return Thread(work).result()
 
 
-def test_a_thread_without_a_hub_waits_and_times_out() -> None:
+def test_a_thread_without_a_hub_waits_and_times_out():
     event = Event()
     assert in_thread(event.wait, 0.001) is False
     assert waiting(event) == 0
@@ -128,7 +127,7 @@ def test_a_thread_without_a_hub_waits_and_times_out() -> None:
     assert in_thread(event.wait) is True
 
 
-def test_a_thread_without_a_hub_is_woken_from_a_greenlet(io_loop: str) -> None:
+def test_a_thread_without_a_hub_is_woken_from_a_greenlet(io_loop):
     event = Event()
     thread = Thread(event.wait)
     wait_until(lambda: waiting(event) == 1)
@@ -136,7 +135,7 @@ def test_a_thread_without_a_hub_is_woken_from_a_greenlet(io_loop: str) -> None:
     assert thread.result() is True
 
 
-def test_a_signals_handler_runs_though_its_thread_waits() -> None:
+def test_a_signals_handler_runs_though_its_thread_waits():
     """The main thread waits with its hub, and wakes for the handler; the wait goes on."""
     code = f"""
         import os, signal, threading, weald
@@ -152,7 +151,7 @@ def test_a_signals_handler_runs_though_its_thread_waits() -> None:
 # ------------------------------------------------------------------ links
 
 
-def test_links_are_called_once_in_order_and_in_the_hub(loop_name: str) -> None:
+def test_links_are_called_once_in_order_and_in_the_hub(loop_name):
     hub, event, calls = weald.get_hub(), Event(), []
     for name in "ab":
         event.rawlink(lambda source, name=name: calls.append((name, source, weald.getcurrent() is hub)))
@@ -164,7 +163,7 @@ def test_links_are_called_once_in_order_and_in_the_hub(loop_name: str) -> None:
     assert calls == [("a", event, True), ("b", event, True)] and event.statistics()["links"] == 0
 
 
-def test_a_link_to_what_is_ready_is_called_soon(loop_name: str) -> None:
+def test_a_link_to_what_is_ready_is_called_soon(loop_name):
     event, calls = Event(), []
     event.set()
     event.rawlink(calls.append)
@@ -173,7 +172,7 @@ def test_a_link_to_what_is_ready_is_called_soon(loop_name: str) -> None:
     assert calls == [event]
 
 
-def test_a_link_can_be_taken_back_until_its_turn_has_come(loop_name: str) -> None:
+def test_a_link_can_be_taken_back_until_its_turn_has_come(loop_name):
     event, calls = Event(), []
     event.rawlink(calls.append)
     event.rawlink(calls.append)
@@ -184,10 +183,10 @@ def test_a_link_can_be_taken_back_until_its_turn_has_come(loop_name: str) -> Non
     assert calls == [event]
 
 
-def test_a_link_that_fails_is_reported_and_the_others_are_called(loop_name: str) -> None:
+def test_a_link_that_fails_is_reported_and_the_others_are_called(loop_name):
     event, calls = Event(), []
 
-    def fail(source: Event) -> None:
+    def fail(source):
         raise KeyError("a link")
 
     event.rawlink(fail)
@@ -199,18 +198,18 @@ def test_a_link_that_fails_is_reported_and_the_others_are_called(loop_name: str)
     assert [(context[0] is fail, kind) for context, kind, _, _ in errors] == [(True, KeyError)]
 
 
-def test_a_link_must_be_callable(loop_name: str) -> None:
+def test_a_link_must_be_callable(loop_name):
     event = Event()
     with pytest.raises(TypeError, match="a link must be callable"):
         event.rawlink(3)  # type: ignore[arg-type]
     assert event.statistics()["links"] == 0
 
 
-def test_a_link_is_called_in_the_hub_of_the_thread_that_made_it(io_loop: str) -> None:
+def test_a_link_is_called_in_the_hub_of_the_thread_that_made_it(io_loop):
     event, where = Event(), []
     linked = threading.Event()
 
-    def work() -> None:
+    def work():
         hub = weald.get_hub()
         event.rawlink(lambda source: where.append(weald.getcurrent() is hub))
         linked.set()

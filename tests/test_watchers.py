@@ -472,7 +472,7 @@ def test_a_timer_that_is_over_holds_on_to_nothing(loop_name):
     assert calls == [again] * 3 and timer.callback is None
 
 
-def test_a_child_watcher_stays_behind_in_a_fork() -> None:
+def test_a_child_watcher_stays_behind_in_a_fork():
     python(
         """
         import os, weald

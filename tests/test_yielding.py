@@ -1,8 +1,6 @@
 """sleep and idle, and calls that return without waiting: made again and again, they let others run."""
 
 import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from helpers import REAL, Thread, python, takes, tick
@@ -16,16 +14,16 @@ from weald.queue import Queue
 LIMIT = 5000  # more calls than any loop needs that lets others run
 
 
-def test_sleeping_takes_as_long_as_asked(loop_name: str) -> None:
+def test_sleeping_takes_as_long_as_asked(loop_name):
     with takes(2):
         weald.sleep(tick(2))
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 0.0, -0.5])
-def test_what_is_ready_runs_once(loop_name: str, seconds: float) -> None:
+def test_what_is_ready_runs_once(loop_name, seconds):
     seen = []
 
-    def work() -> None:
+    def work():
         for name in "ab":
             seen.append(name)
             weald.sleep(0)
@@ -39,12 +37,12 @@ def test_what_is_ready_runs_once(loop_name: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "error"), [(float("nan"), ValueError), ("1", TypeError), (None, TypeError)])
-def test_what_is_no_time(loop_name: str, seconds: Any, error: type[Exception]) -> None:
+def test_what_is_no_time(loop_name, seconds, error):
     with pytest.raises(error):
         weald.sleep(seconds)
 
 
-def test_a_sleep_that_is_not_waited_for() -> None:
+def test_a_sleep_that_is_not_waited_for():
     # In a process of its own: a thread that another test has left might yet wake somebody.
     code = """
         import weald
@@ -56,7 +54,7 @@ def test_a_sleep_that_is_not_waited_for() -> None:
     assert python(code) == "deadlock\n"
 
 
-def test_a_sleep_that_is_killed_leaves_no_timer(virtual: _core.Hub) -> None:
+def test_a_sleep_that_is_killed_leaves_no_timer(virtual):
     greenlet = weald.spawn(weald.sleep, 1000)
     weald.sleep(0)
     greenlet.kill()
@@ -65,9 +63,9 @@ def test_a_sleep_that_is_killed_leaves_no_timer(virtual: _core.Hub) -> None:
     assert virtual.loop.now() == begin
 
 
-def test_a_thread_without_a_hub_sleeps_itself() -> None:
+def test_a_thread_without_a_hub_sleeps_itself():
 
-    def work() -> float:
+    def work():
         begin = time.monotonic()
         weald.sleep(0.02)
         weald.sleep(0)
@@ -81,7 +79,7 @@ def test_a_thread_without_a_hub_sleeps_itself() -> None:
 # ------------------------------------------------------------------ calls that return without waiting
 
 
-def calls_in_vain() -> dict[str, Callable[[], object]]:
+def calls_in_vain():
     """Calls that find unchanged what only others can change."""
     lock, rlock, queue, event = Lock(), RLock(), Queue[int](), Event()
     lock.acquire()
@@ -98,8 +96,8 @@ def calls_in_vain() -> dict[str, Callable[[], object]]:
 
 
 @pytest.mark.parametrize("name", calls_in_vain())
-def test_asking_again_and_again_lets_others_run(virtual: _core.Hub, name: str) -> None:
-    ran: list[bool] = []
+def test_asking_again_and_again_lets_others_run(virtual, name):
+    ran = []
     call = calls_in_vain()[name]
     weald.spawn_raw(ran.append, True)
     for _ in range(LIMIT):
@@ -110,8 +108,8 @@ def test_asking_again_and_again_lets_others_run(virtual: _core.Hub, name: str) -
 
 
 @REAL
-def test_asking_in_vain_lets_others_run_once_they_have_waited_for_long(loop_name: str) -> None:
-    ran: list[bool] = []
+def test_asking_in_vain_lets_others_run_once_they_have_waited_for_long(loop_name):
+    ran = []
     weald.spawn_raw(ran.append, True)
     end = time.monotonic() + 0.05
     while time.monotonic() < end:
@@ -121,8 +119,8 @@ def test_asking_in_vain_lets_others_run_once_they_have_waited_for_long(loop_name
     assert ran == [True]
 
 
-def test_taking_locks_in_a_loop_lets_others_run(virtual: _core.Hub) -> None:
-    ran: list[bool] = []
+def test_taking_locks_in_a_loop_lets_others_run(virtual):
+    ran = []
     lock = Lock()
     weald.spawn_raw(ran.append, True)
     for _ in range(LIMIT):
@@ -133,11 +131,11 @@ def test_taking_locks_in_a_loop_lets_others_run(virtual: _core.Hub) -> None:
     pytest.fail("others never run")
 
 
-def test_nobody_runs_in_the_hub_between(virtual: _core.Hub) -> None:
+def test_nobody_runs_in_the_hub_between(virtual):
     """A callback must not block: there such calls just return."""
-    done: list[bool] = []
+    done = []
 
-    def callback() -> None:
+    def callback():
         for _ in range(LIMIT):
             _core.asked_in_vain()
         done.append(True)

@@ -24,7 +24,7 @@ PROGRAMS = ["gunicorn", "pyzmq", "psycopg2-binary", "psycogreen", "sentry-sdk", 
 PROGRAMS += ["flask-socketio", "gevent-websocket", "requests", "urllib3", "pyinstaller"]
 
 
-def python() -> str:
+def python():
     """The environment's interpreter.  Without it the test is skipped, and fails where CI=true."""
     try:
         return str(_make())
@@ -36,7 +36,7 @@ def python() -> str:
         pytest.skip(message)
 
 
-def _make() -> Path:
+def _make():
     key = hashlib.sha256(repr([sys.version, sysconfig.get_path("purelib"), PROGRAMS]).encode())
     key.update(Path(_distribution.__file__).read_bytes())
     folder = ROOT / "build" / f"programs-{sys.version_info[0]}.{sys.version_info[1]}-{key.hexdigest()[:12]}"
@@ -49,7 +49,7 @@ def _make() -> Path:
     return interpreter
 
 
-def _fill(folder: Path, interpreter: Path) -> None:
+def _fill(folder, interpreter):
     _run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder))
     site = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     (site / "weald.pth").write_text(f"{ROOT / 'src'}\n{sysconfig.get_path('purelib')}\n")
@@ -66,5 +66,5 @@ def _fill(folder: Path, interpreter: Path) -> None:
     (folder / "complete").touch()
 
 
-def _run(*command: str) -> None:
+def _run(*command):
     subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)

@@ -16,10 +16,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from conftest import require_program
 from helpers import PATIENCE
@@ -27,7 +25,7 @@ from helpers import PATIENCE
 _PLACES = ["/usr/sbin", "/usr/lib/postgresql/*/bin"]  # besides those in PATH
 
 
-def program(name: str, package: str) -> str:
+def program(name, package):
     """The path of `name`; installs its Debian package if need be and if this is root.  Else as `require_program`."""
     found = _find(name)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
@@ -39,20 +37,20 @@ def program(name: str, package: str) -> str:
     return found or require_program(name)
 
 
-def _find(name: str) -> str | None:
+def _find(name):
     path = os.pathsep.join([os.environ.get("PATH", ""), *(place for one in _PLACES for place in glob.glob(one))])
     return shutil.which(name, path=path)
 
 
-def free_port() -> int:
+def free_port():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
+        port = sock.getsockname()[1]
         return port
 
 
 @contextmanager
-def folder(owner: str | None = None) -> Iterator[Path]:
+def folder(owner=None):
     """A folder that goes with all it holds; `owner` can use it, which pytest's are not for."""
     made = Path(tempfile.mkdtemp(prefix="weald-test-"))
     try:
@@ -64,9 +62,7 @@ def folder(owner: str | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def running(
-    command: Sequence[str], port: int, log: Path, end: signal.Signals = signal.SIGTERM, **options: Any
-) -> Iterator[None]:
+def running(command, port, log, end=signal.SIGTERM, **options):
     """The server that `command` starts, once it accepts connections on `port`; `options` are Popen's."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options)
@@ -92,22 +88,22 @@ def running(
 class GatedHttp:
     """An HTTP/1.1 server that answers nobody until `count` requests wait at the same time."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count):
         self.count = count
         self.port = 0
         self._started = threading.Event()
 
-    def __enter__(self) -> "GatedHttp":
+    def __enter__(self):
         self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True)
         self._thread.start()
         assert self._started.wait(PATIENCE)
         return self
 
-    def __exit__(self, *args: object) -> None:
+    def __exit__(self, *args):
         self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join(PATIENCE)
 
-    async def _serve(self) -> None:
+    async def _serve(self):
         self._loop, self._ended, self._gate = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         self._waiting = 0
         server = await asyncio.start_server(self._answer, "127.0.0.1", 0, backlog=500)
@@ -116,7 +112,7 @@ class GatedHttp:
         await self._ended.wait()
         server.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
         self._waiting += 1
         if self._waiting == self.count:
@@ -129,7 +125,7 @@ class GatedHttp:
 
 
 @contextmanager
-def redis() -> Iterator[int]:
+def redis():
     command = program("redis-server", "redis-server")
     port = free_port()
     with folder() as place:
@@ -139,7 +135,7 @@ def redis() -> Iterator[int]:
 
 
 @contextmanager
-def postgresql() -> Iterator[int]:
+def postgresql():
     """User postgres needs no password."""
     command, initdb = program("postgres", "postgresql"), program("initdb", "postgresql")
     real = glob.glob("/usr/lib/postgresql/*/bin/postgres")
@@ -162,7 +158,7 @@ def postgresql() -> Iterator[int]:
 
 
 @contextmanager
-def mariadb() -> Iterator[int]:
+def mariadb():
     """User root needs no password."""
     command = program("mariadbd", "mariadb-server")
     install = program("mariadb-install-db", "mariadb-server")
@@ -183,7 +179,7 @@ def mariadb() -> Iterator[int]:
 
 
 @contextmanager
-def sshd() -> Iterator[tuple[int, Path]]:
+def sshd():
     """(port, the file of a key with which this user is let in)"""
     command, keygen = program("sshd", "openssh-server"), program("ssh-keygen", "openssh-client")
     port = free_port()

@@ -5,11 +5,8 @@ in a coroutine) and the WebSocket /socket.
 """
 
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -239,10 +236,10 @@ APPS = {"starlette": STARLETTE, "fastapi": FASTAPI, "django": DJANGO, "litestar"
 
 
 @pytest.fixture(params=APPS, scope="module")
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def served(request, tmp_path_factory):
     if find_spec(request.param) is None:
         pytest.skip(f"{request.param} is not there for this Python")
-    folder: Path = tmp_path_factory.mktemp(request.param)
+    folder = tmp_path_factory.mktemp(request.param)
     (folder / "site_app.py").write_text(APPS[request.param])
     with serving(folder, "--workers", "1") as found:
         found.kind = request.param
@@ -250,7 +247,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     assert not [line for line in found.lines if "Traceback" in line or "never awaited" in line], found.lines
 
 
-def test_hello(served: Any) -> None:
+def test_hello(served):
     with httpx.Client(base_url=f"http://127.0.0.1:{served.port}", timeout=PATIENCE) as client:
         for _ in range(3):
             response = client.get("/hello", params={"name": "ä b"})
@@ -260,16 +257,16 @@ def test_hello(served: Any) -> None:
 
 
 @pytest.mark.parametrize("version", ["--http1.0", "--http1.1", "--http2-prior-knowledge"])
-def test_curl(served: Any, version: str) -> None:
+def test_curl(served, version):
     curl = [require_program("curl"), "-sS", "--max-time", "100", version, f"http://127.0.0.1:{served.port}/hello?name=x"]
     assert subprocess.run(curl, capture_output=True, text=True, timeout=PATIENCE).stdout == "hello x"
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_upload(served: Any, chunked: bool) -> None:
+def test_upload(served, chunked):
     data = bytes(3_000_000)
 
-    def pieces() -> Iterator[bytes]:
+    def pieces():
         for start in range(0, len(data), 70_000):
             yield data[start : start + 70_000]
 
@@ -278,17 +275,17 @@ def test_upload(served: Any, chunked: bool) -> None:
     assert (response.status_code, response.text) == (200, "3000000")
 
 
-def test_stream(served: Any) -> None:
+def test_stream(served):
     with httpx.stream("GET", f"http://127.0.0.1:{served.port}/stream", timeout=PATIENCE) as response:
         assert response.headers["transfer-encoding"] == "chunked"
         assert "".join(response.iter_text()) == "0\n1\n2\n3\n4\n"
 
 
-def test_blocking(served: Any) -> None:
+def test_blocking(served):
     assert httpx.get(f"http://127.0.0.1:{served.port}/blocking", timeout=PATIENCE).text == "done"
 
 
-def test_websocket(served: Any) -> None:
+def test_websocket(served):
     with connect(f"ws://127.0.0.1:{served.port}/socket", open_timeout=PATIENCE) as client:
         for text in ("hello", "x" * 50_000):
             client.send(text)
@@ -332,7 +329,7 @@ app = get_asgi_application()
 '''
 
 
-def test_django_and_psycopg2_block_in_coroutines_and_stall_nobody(tmp_path: Path, postgresql: int) -> None:
+def test_django_and_psycopg2_block_in_coroutines_and_stall_nobody(tmp_path, postgresql):
     """Ten requests wait for a lock in the database; others are answered meanwhile, by the one worker."""
     import psycopg
 

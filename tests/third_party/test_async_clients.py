@@ -45,7 +45,7 @@ async def wait_for(count):
 """
 
 
-def check(code: str, **values: object) -> None:
+def check(code, **values):
     """Run `code` patched, with `values` as its globals; it prints 0, 1, … COUNT - 1."""
     given = "".join(f"{name} = {value!r}\n" for name, value in values.items())
     out = run_patched(PRELUDE + given + code)
@@ -53,7 +53,7 @@ def check(code: str, **values: object) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_proxies(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -114,11 +114,11 @@ executor = concurrent.futures.ThreadPoolExecutor(4)
 
 
 @pytest.mark.parametrize("what", BLOCKING)
-def test_of_the_standard_library(what: str) -> None:
+def test_of_the_standard_library(what):
     check(BLOCKING[what] + "for number in asyncio.run(at_once(call)): print(number)")
 
 
-def test_sleep_on_a_clock_that_jumps() -> None:
+def test_sleep_on_a_clock_that_jumps():
     """To the tenth of a second: 100 times 0.1 s take 0.1 s."""
     out = run_patched(
         PRELUDE
@@ -137,7 +137,7 @@ with virtual_clock():
     assert out == "0.100000\n"
 
 
-def test_requests() -> None:
+def test_requests():
     with servers.GatedHttp(COUNT) as server:
         check(
             """
@@ -185,7 +185,7 @@ def call(number):
 
 
 @pytest.mark.parametrize("client", ["psycopg", "psycopg2"])
-def test_blocking_postgresql(client: str, postgresql: int) -> None:
+def test_blocking_postgresql(client, postgresql):
     """All wait for a lock, until its owner lets go."""
     check(
         LOCKS
@@ -274,7 +274,7 @@ PRINT = "for number in answers: print(number)"
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("client", HTTP)
-def test_http(client: str, style: str) -> None:
+def test_http(client, style):
     with servers.GatedHttp(COUNT) as server:
         check(HTTP[client] + STYLES[style] + PRINT, url=f"http://127.0.0.1:{server.port}")
 
@@ -327,7 +327,7 @@ async def calls():
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("client", ["asyncpg", "psycopg"])
-def test_postgresql(client: str, style: str, postgresql: int) -> None:
+def test_postgresql(client, style, postgresql):
     """All wait for a lock, until its owner lets go."""
     code = ASYNCPG if client == "asyncpg" else PSYCOPG_ASYNC
     check(LOCKS + code + STYLES[style] + PRINT, port=postgresql)
@@ -355,7 +355,7 @@ async def calls():
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_redis(style: str) -> None:
+def test_redis(style):
     """All wait for an item of a list of their own, until somebody pushes these."""
     with servers.redis() as port:
         check(REDIS + STYLES[style] + PRINT, port=port)
@@ -440,12 +440,12 @@ SERVERS = {
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_servers(server: str) -> None:
+def test_servers(server):
     """Server and clients share a loop, even those clients that block."""
     check(SERVERS[server] + STYLES["coroutines"] + PRINT)
 
 
-def test_what_several_of_them_do_together(postgresql: int) -> None:
+def test_what_several_of_them_do_together(postgresql):
     """A greenlet, a blocking client and an async one take part in one conversation, on one loop."""
     with servers.redis() as port:
         out = run_patched(
@@ -484,7 +484,7 @@ def test_what_several_of_them_do_together(postgresql: int) -> None:
 # ------------------------------------------------------------------ gRPC
 
 
-def test_grpc() -> None:
+def test_grpc():
     """Its C core waits in a thread, which has to be native.  The server answers when all have asked."""
     pytest.importorskip("grpc", reason="no grpcio for this Python")
     check(
@@ -521,7 +521,7 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
 @pytest.mark.parametrize("example", ["async_clients.py", "blocking_clients.py"])
-def test_examples(example: str, postgresql: int) -> None:
+def test_examples(example, postgresql):
     """All pages are fetched at once: none is sent before all are asked for.  One server is not there."""
     count = 50
     with servers.GatedHttp(count) as server:

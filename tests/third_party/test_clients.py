@@ -5,8 +5,6 @@ that blocks the loop never gets one.
 """
 
 import os
-from pathlib import Path
-from typing import Any
 
 import pytest
 import servers
@@ -30,7 +28,7 @@ def wait_for(count):
 """
 
 
-def check(code: str, before: str = "", **values: Any) -> None:
+def check(code, before="", **values):
     """Run `code` patched, `before` before that, with `values` as its globals; it prints COUNT lines: 0, 1, …"""
     given = "".join(f"{name} = {value!r}\n" for name, value in values.items())
     out = run_patched(PRELUDE + given + code, before)
@@ -87,7 +85,7 @@ for answer in at_once(lambda number: client.get_object(Bucket="bucket", Key=str(
 
 
 @pytest.mark.parametrize("client", HTTP)
-def test_http(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http(client, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -95,7 +93,7 @@ def test_http(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
         check(HTTP[client], url=f"http://127.0.0.1:{server.port}")
 
 
-def test_redis() -> None:
+def test_redis():
     """All wait for an item of a list of their own, until somebody pushes these."""
     with servers.redis() as port:
         check(
@@ -117,7 +115,7 @@ client.close()
         )
 
 
-def test_psycopg(postgresql: int) -> None:
+def test_psycopg(postgresql):
     """All wait for a lock, until its owner lets go; the C implementation is in use."""
     check(
         """
@@ -156,7 +154,7 @@ def ask(connection, query, *values):
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_psycopg2(order: str, postgresql: int) -> None:
+def test_psycopg2(order, postgresql):
     """As psycopg, imported before or after patching; COPY works; a query that is cut short closes its connection."""
     pytest.importorskip("psycopg2")
     code = (
@@ -205,7 +203,7 @@ assert ask(owner, "SELECT 7") == 7
     check(after + code, before=before, port=postgresql)
 
 
-def test_pymysql() -> None:
+def test_pymysql():
     """All wait for a lock, until its owner lets go."""
     with servers.mariadb() as port:
         check(
@@ -237,7 +235,7 @@ with connect() as owner:
         )
 
 
-def test_paramiko(tmp_path: Path) -> None:
+def test_paramiko(tmp_path):
     """10 connections, 20 commands at a time in each, which all wait for a line of a named pipe."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)

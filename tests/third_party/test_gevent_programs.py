@@ -14,7 +14,6 @@ import subprocess
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -50,11 +49,11 @@ def at_once(call):
 
 
 @pytest.fixture(scope="module")
-def python() -> str:
+def python():
     return environment.python()
 
 
-def run(python: str, code: str, **values: Any) -> str:
+def run(python, code, **values):
     """What `code` prints, patched through gevent's name, with `values` as its globals."""
     given = "".join(f"{name} = {value!r}\n" for name, value in values.items())
     done = subprocess.run(
@@ -65,7 +64,7 @@ def run(python: str, code: str, **values: Any) -> str:
 
 
 @contextmanager
-def started(python: str, code: str, folder: Path, **values: Any) -> Iterator[int]:
+def started(python, code, folder, **values):
     """A server that runs as long as the block; `code` prints its port first."""
     given = "".join(f"{name} = {value!r}\n" for name, value in values.items())
     with (folder / "errors").open("w") as errors:
@@ -85,7 +84,7 @@ def started(python: str, code: str, folder: Path, **values: Any) -> Iterator[int
             process.stdout.close()
 
 
-def test_checking_packages(python: str) -> None:
+def test_checking_packages(python):
     """`python -m weald.compat --check` on real packages: weald has what they use, but for what gevent has lost, too."""
     code = """
     import contextlib, io
@@ -108,7 +107,7 @@ def test_checking_packages(python: str) -> None:
 
 
 @contextmanager
-def gunicorn(python: str, folder: Path, worker: str, *arguments: str) -> Iterator[Gunicorn]:
+def gunicorn(python, folder, worker, *arguments):
     (folder / "site_app.py").write_text(APP % 1)
     log = folder / "log"
     with socket.create_server(("127.0.0.1", 0)) as listener, log.open("w") as file:
@@ -137,7 +136,7 @@ def gunicorn(python: str, folder: Path, worker: str, *arguments: str) -> Iterato
 
 
 @pytest.mark.parametrize("worker", ["gevent", "gevent_pywsgi"])
-def test_gunicorn(python: str, tmp_path: Path, worker: str) -> None:
+def test_gunicorn(python, tmp_path, worker):
     """Load, a reload under load that fails no request, and a stop that waits for the request under way."""
     with gunicorn(python, tmp_path, worker, "--workers", "2") as running:
         load = Load(running.port)
@@ -147,7 +146,7 @@ def test_gunicorn(python: str, tmp_path: Path, worker: str) -> None:
         running.process.send_signal(signal.SIGHUP)
         load.wait_for(50, lambda body: body.startswith("2 "))
         load.end()
-        got: list[str] = []
+        got = []
         begun = tmp_path / "begun"
         while not begun.exists():
             # Again if a worker of before the reload has answered: those accept for up to a second more.
@@ -163,11 +162,11 @@ def test_gunicorn(python: str, tmp_path: Path, worker: str) -> None:
 # -------------------------------------------------------------------- frameworks
 
 
-def get(port: int, path: str) -> str:
+def get(port, path):
     import urllib.request
 
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE) as response:
-        body: bytes = response.read()
+        body = response.read()
     return body.decode()
 
 
@@ -210,9 +209,9 @@ server.serve_forever()
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_frameworks_under_pywsgi(python: str, tmp_path: Path, site: str) -> None:
+def test_frameworks_under_pywsgi(python, tmp_path, site):
     with started(python, SERVE.format(site=textwrap.dedent(SITES[site])), tmp_path) as port:
-        answers: dict[int, str] = {}
+        answers = {}
         threads = [
             threading.Thread(target=lambda number=number: answers.update({number: get(port, f"/{number}")}))
             for number in range(8)
@@ -224,7 +223,7 @@ def test_frameworks_under_pywsgi(python: str, tmp_path: Path, site: str) -> None
         assert answers == {number: f"/{number} {number + 1}" for number in range(8)}
 
 
-def test_flask_socketio_with_gevent_websocket(python: str, tmp_path: Path) -> None:
+def test_flask_socketio_with_gevent_websocket(python, tmp_path):
     code = """
     import flask, flask_socketio
     from gevent.pywsgi import WSGIServer
@@ -258,7 +257,7 @@ def test_flask_socketio_with_gevent_websocket(python: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("client", ["requests", "urllib3"])
-def test_http_clients(python: str, client: str) -> None:
+def test_http_clients(python, client):
     code = {
         "requests": """
             import requests
@@ -278,7 +277,7 @@ def test_http_clients(python: str, client: str) -> None:
     assert out.split() == [f"/{number}" for number in range(COUNT)]
 
 
-def test_psycogreen(python: str, postgresql: int) -> None:
+def test_psycogreen(python, postgresql):
     """All wait for a lock, until its owner lets go: psycopg2's C code waits in a greenlet."""
     code = """
     import psycogreen.gevent, psycopg2
@@ -314,7 +313,7 @@ def test_psycogreen(python: str, postgresql: int) -> None:
     assert run(python, code, port=postgresql).split() == [str(number) for number in range(COUNT)]
 
 
-def test_zmq_green(python: str) -> None:
+def test_zmq_green(python):
     """Requests and replies, a poll, and time limits: sockets that would block let the others run."""
     code = """
     import zmq.green as zmq
@@ -355,7 +354,7 @@ def test_zmq_green(python: str) -> None:
     assert run(python, code).split() == [f"{number}!" for number in range(COUNT)]
 
 
-def test_zmq_green_sends_without_copying(python: str) -> None:
+def test_zmq_green_sends_without_copying(python):
     """What libzmq no longer needs comes back through a thread of pyzmq's, which must not stop the others."""
     code = """
     import threading
@@ -376,7 +375,7 @@ def test_zmq_green_sends_without_copying(python: str) -> None:
     assert run(python, code) == "[0, 1, 2] True\n"
 
 
-def test_gipc(python: str, tmp_path: Path) -> None:
+def test_gipc(python, tmp_path):
     """Children of multiprocessing with pipes that greenlets of both processes use."""
     program = tmp_path / "program.py"
     program.write_text(
@@ -411,7 +410,7 @@ class _Envelopes(BaseHTTPRequestHandler):
 
     received: list[dict[str, Any]]
 
-    def do_POST(self) -> None:
+    def do_POST(self):
         import gzip
 
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -424,10 +423,10 @@ class _Envelopes(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"{}")
 
-    def log_message(self, *args: object) -> None: ...
+    def log_message(self, *args): ...
 
 
-def test_sentry_sdk(python: str) -> None:
+def test_sentry_sdk(python):
     """It sees that it runs on gevent, keeps greenlets' scopes apart, sends from its worker, profiles in a thread."""
     code = """
     import sentry_sdk, sentry_sdk.utils
@@ -466,7 +465,7 @@ def test_sentry_sdk(python: str) -> None:
     assert sorted(found) == [(number, f"number {number}") for number in range(COUNT)]
 
 
-def test_a_program_frozen_by_pyinstaller(python: str, tmp_path: Path) -> None:
+def test_a_program_frozen_by_pyinstaller(python, tmp_path):
     """A checkout has no entry point by which PyInstaller would find weald's hook."""
     (tmp_path / "frozen.py").write_text(
         textwrap.dedent(

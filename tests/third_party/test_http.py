@@ -7,15 +7,12 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
 import requests
 import servers
-from conftest import Certificate
 from helpers import PATIENCE, wait_until
 from servers import free_port, program, running
 from test_serve import serving
@@ -151,7 +148,7 @@ server.serve_forever()
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[int]:
+def site(tmp_path):
     """SITE under `weald serve`: its port."""
     (tmp_path / "site_app.py").write_text(SITE)
     with serving(tmp_path, "--workers", "1") as served:
@@ -159,7 +156,7 @@ def site(tmp_path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def pywsgi(folder: Path) -> Iterator[int]:
+def pywsgi(folder):
     """site_app in a patched program."""
     process = subprocess.Popen(
         [sys.executable, "-c", PYWSGI], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -176,18 +173,18 @@ def pywsgi(folder: Path) -> Iterator[int]:
     assert said == ""
 
 
-def curl(*arguments: str, stdin: bytes = b"") -> bytes:
+def curl(*arguments, stdin=b""):
     command = [program("curl", "curl"), "-sS", "--noproxy", "*", "--max-time", "60", *arguments]
     done = subprocess.run(command, input=stdin, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def wait_for(path: Path) -> None:
+def wait_for(path):
     wait_until(path.exists)
 
 
-def sha(data: bytes) -> str:
+def sha(data):
     return hashlib.sha256(data).hexdigest()
 
 
@@ -233,7 +230,7 @@ http {{
 
 
 @pytest.fixture
-def nginx(site: int) -> Iterator[int]:
+def nginx(site):
     """nginx in front of SITE: its port."""
     command, port = program("nginx", "nginx-light"), free_port()
     with servers.folder() as folder:
@@ -245,7 +242,7 @@ def nginx(site: int) -> Iterator[int]:
     assert "upstream prematurely closed" not in said
 
 
-def test_nginx_keeps_its_connections(nginx: int) -> None:
+def test_nginx_keeps_its_connections(nginx):
     ports = set()
     for _ in range(50):
         answer = requests.post(f"http://127.0.0.1:{nginx}/", data=b"body", timeout=PATIENCE).json()
@@ -254,7 +251,7 @@ def test_nginx_keeps_its_connections(nginx: int) -> None:
     assert len(ports) <= 4
 
 
-def test_a_websocket_through_nginx(nginx: int) -> None:
+def test_a_websocket_through_nginx(nginx):
     with connect(f"ws://127.0.0.1:{nginx}/chat", proxy=None) as one, connect(f"ws://127.0.0.1:{nginx}/chat") as two:
         for message in ("hello", b"\0\1", "ä" * 100_000):
             for client in (one, two):
@@ -266,7 +263,7 @@ def test_a_websocket_through_nginx(nginx: int) -> None:
 
 @pytest.mark.parametrize("path", ["", "unbuffered/"])
 @pytest.mark.parametrize("chunked", [True, False])
-def test_a_large_upload_through_nginx(nginx: int, path: str, chunked: bool) -> None:
+def test_a_large_upload_through_nginx(nginx, path, chunked):
     data = os.urandom(1 << 20) * 20
     pieces = (data[at : at + 100_000] for at in range(0, len(data), 100_000))
     answer = requests.put(f"http://127.0.0.1:{nginx}/{path}", data=pieces if chunked else data, timeout=PATIENCE).json()
@@ -274,7 +271,7 @@ def test_a_large_upload_through_nginx(nginx: int, path: str, chunked: bool) -> N
     assert answer[4] == ("chunked" if chunked and path else None)
 
 
-def test_a_client_of_nginx_that_leaves(nginx: int, tmp_path: Path) -> None:
+def test_a_client_of_nginx_that_leaves(nginx, tmp_path):
     with socket.create_connection(("127.0.0.1", nginx), timeout=PATIENCE) as sock:
         sock.sendall(b"GET /unbuffered/endless HTTP/1.1\r\nHost: a\r\n\r\n")
         assert sock.recv(1000)
@@ -289,7 +286,7 @@ def test_a_client_of_nginx_that_leaves(nginx: int, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- clients
 
 
-def test_curl(site: int) -> None:
+def test_curl(site):
     url = f"http://127.0.0.1:{site}/"
     for option, protocol in (
         ("--http1.0", "HTTP/1.0"),
@@ -308,7 +305,7 @@ def test_curl(site: int) -> None:
     assert times.split() == [b"1", b"0", b"0"]
 
 
-def test_ranges(tmp_path: Path) -> None:
+def test_ranges(tmp_path):
     data = bytes(range(256)) * 2000
     (tmp_path / "site_app.py").write_text(FLASK)
     (tmp_path / "data").write_bytes(data)
@@ -330,7 +327,7 @@ def test_ranges(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("http2", [False, True])
-def test_httpx(tmp_path: Path, certificate: Certificate, http2: bool) -> None:
+def test_httpx(tmp_path, certificate, http2):
     (tmp_path / "site_app.py").write_text(SITE)
     files = ("--certfile", certificate.cert, "--keyfile", certificate.key)
     with serving(tmp_path, "--workers", "1", *files) as served:
@@ -348,7 +345,7 @@ def test_httpx(tmp_path: Path, certificate: Certificate, http2: bool) -> None:
         wait_for(tmp_path / "left")
 
 
-def test_requests(site: int) -> None:
+def test_requests(site):
     url = f"http://127.0.0.1:{site}/"
     with requests.Session() as session:
         session.trust_env = False
@@ -360,7 +357,7 @@ def test_requests(site: int) -> None:
             assert next(endless.iter_content(10)) == b"x" * 10
 
 
-def test_wrk(site: int) -> None:
+def test_wrk(site):
     command = [program("wrk", "wrk"), "-t1", "-c50", "-d1s", f"http://127.0.0.1:{site}/hello"]
     said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE).stdout
     assert "requests in" in said
@@ -373,7 +370,7 @@ def test_wrk(site: int) -> None:
 
 @pytest.mark.parametrize("how", ["pywsgi", "weald serve"])
 @pytest.mark.parametrize("source", [FLASK, DJANGO, BOTTLE], ids=["Flask", "Django", "Bottle"])
-def test_a_framework(tmp_path: Path, source: str, how: str) -> None:
+def test_a_framework(tmp_path, source, how):
     data = bytes(range(256)) * 2000
     (tmp_path / "site_app.py").write_text(source)
     (tmp_path / "data").write_bytes(data)
