@@ -633,7 +633,8 @@ cdef class RequestStream:
     def body(self):
         """The next piece of the body; b"" if more bytes are needed, None at its end.  Raises ProtocolError."""
         if self.failure is not None:
-            raise ProtocolError(self.failure.status, str(self.failure))  # the traceback of one kept would lead back here
+            # A new one, since the traceback of one that is kept would lead back here.
+            raise ProtocolError(self.failure.status, str(self.failure))
         while self.state != NO_BODY:
             piece = self.piece()
             if piece is not None:
