@@ -251,6 +251,7 @@ def test_the_application_closes(close, code, reason):
         (frame(CLOSE, (1001).to_bytes(2, "big") + b"away"), 1001, "away"),
         (b"", 1006, None),
     ],
+    ids=["no code", "a code and a reason", "no close"],
 )
 def test_how_the_client_has_closed(sent, code, reason):
     events = []

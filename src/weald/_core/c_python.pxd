@@ -9,6 +9,7 @@ cdef extern from * nogil:
 
 cdef extern from *:
     """
+    #include <structmember.h>  /* PyMemberDef, which Python.h has from 3.12 on */
     /* Where the slot behind a member descriptor lies in an object; -1: it is no such slot. */
     static inline Py_ssize_t weald_slot_offset(PyObject *member)
     {
