@@ -539,13 +539,16 @@ def test_what_the_collector_queues_is_run():
     """A collection begins wherever an object is made, also where the loop is about to wait."""
     queued = []
 
+    def make_objects():
+        return [[] for _ in range(100)]
+
     async def main():
         loop = asyncio.get_running_loop()
         done = loop.create_future()
 
         def collecting(phase, info):
             if phase == "start" and len(queued) < 1000:
-                queued.append(loop.call_soon(len, queued))
+                queued.append(loop.call_soon(make_objects))  # which begins the next collection
                 if len(queued) == 1000:
                     loop.call_soon(done.set_result, None)
 
