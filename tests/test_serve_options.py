@@ -510,10 +510,9 @@ def test_the_level_of_the_log(folder):
         text=True,
     )
     try:
-        wait_until(sock.exists, PATIENCE)
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
-            client.connect(str(sock))
+            wait_until(lambda: client.connect_ex(str(sock)) == 0, PATIENCE)  # bound first, it listens a little later
             client.sendall(b"GET / HTTP/1.1\r\n\r\n")
             assert client.recv(100).startswith(b"HTTP/1.1 400")
         (folder / "site_app.py").write_text("raise ValueError('broken')")
