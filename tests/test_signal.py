@@ -610,3 +610,18 @@ def test_who_pauses_can_be_killed():
         """
     )
     assert out == "['handled'] True\n"
+
+
+def test_what_cannot_be_waited_for_is_refused_beside_others_too():
+    out = case(
+        """
+        weald.sleep(0)  # there is a hub, so others could run
+        for call in (lambda: signal.sigwait({0}), lambda: signal.sigwaitinfo({10**6}), lambda: signal.sigwait(5),
+                     lambda: signal.sigtimedwait({0}, 5), lambda: signal.sigtimedwait({signal.SIGUSR1}, -1)):
+            try:
+                call()
+            except Exception as error:
+                print(type(error).__name__)
+        """
+    )
+    assert out.split() == ["ValueError", "ValueError", "TypeError", "ValueError", "ValueError"]

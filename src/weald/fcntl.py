@@ -10,9 +10,7 @@ import fcntl as _stdlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from greenlet import getcurrent
-
-from weald._core import get_hub_if_exists, sleep
+from weald._core import can_park, sleep
 
 if TYPE_CHECKING:
 
@@ -36,8 +34,7 @@ def lock_when_free(lock: Callable[[], object], try_to_lock: Callable[[], object]
 
     `try_to_lock` raises BlockingIOError or PermissionError while somebody else has the lock, as fcntl(2) says.
     """
-    hub = get_hub_if_exists()
-    if hub is None or hub is getcurrent():
+    if not can_park():
         lock()
         return
     pause = FIRST_PAUSE

@@ -18,8 +18,6 @@ from os import O_ACCMODE, O_NONBLOCK, O_RDONLY, O_WRONLY
 from stat import S_ISFIFO, S_ISSOCK
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from greenlet import getcurrent
-
 from weald import fcntl as _fcntl
 from weald import threadpool
 from weald._base import pipes
@@ -29,10 +27,11 @@ from weald._base.waiting import POLLIN, POLLOUT, is_ready, retry
 from weald._core import (
     asked_in_vain,
     before_io,
+    can_park,
     get_hub_if_exists,
+    has_looked,
     number_changes,
     number_ends,
-    sleep,
     wait_read,
     wait_write,
     waits_in_calls,
@@ -158,8 +157,7 @@ def system(command: Any) -> int:
     It is called in a native thread of its own, for it may take any time.  A greenlet that is killed meanwhile leaves
     the command running, as os.system knows no way to end it.
     """
-    hub = get_hub_if_exists()
-    if hub is None or hub is getcurrent():
+    if not can_park():
         return _system(command)
     pool = threadpool.ThreadPool(1)
     try:
@@ -171,7 +169,8 @@ def system(command: Any) -> int:
 def sched_yield() -> None:
     """os.sched_yield(); lets other greenlets run, too."""
     _sched_yield()
-    sleep(0)
+    if can_park():
+        has_looked()
 
 
 # -------------------------------------------------------------------- descriptors
@@ -349,8 +348,7 @@ def _wait_until_ready(fd: int, event: int, unfit: int, wait: Callable[[int, floa
 
     Return False where no other greenlet could run meanwhile, or the call is going to fail.
     """
-    hub = get_hub_if_exists()
-    if hub is None or hub is getcurrent() or not isinstance(fd, int) or not 0 <= fd < 2**31:
+    if not can_park() or not isinstance(fd, int) or not 0 <= fd < 2**31:
         return False
     before_io()
     if not _returns_at_once(fd, event, unfit):

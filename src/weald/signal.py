@@ -26,8 +26,8 @@ from weald._base.originals import get_original
 from weald._base.waiting import retry
 from weald._core import (
     asked_in_vain,
+    can_park,
     get_hub,
-    get_hub_if_exists,
     open_signalfd,
     prepare_hub,
     run_in_midst,
@@ -220,24 +220,20 @@ def sigwait(sigset: Iterable[int], /) -> _stdlib.Signals:
 
 def sigwaitinfo(sigset: Iterable[int], /) -> _stdlib.struct_siginfo:
     """As `sigwait`; returns what is known of the signal."""
-    signals = list(sigset)
-    return _sigwaitinfo(signals) if _blocks_anyway() else _take_signal(signals, None)  # type: ignore[return-value]
+    return _sigwaitinfo(sigset) if not can_park() else _take_signal(list(sigset), None)  # type: ignore[return-value]
 
 
 def sigtimedwait(sigset: Iterable[int], timeout: float, /) -> _stdlib.struct_siginfo | None:
     """As `sigwaitinfo`, for `timeout` seconds at most: None after that."""
-    signals = list(sigset)
-    found = _sigtimedwait(signals, timeout if _blocks_anyway() or timeout < 0 else 0)  # which says what is wrong
-    return found if found or timeout <= 0 or _blocks_anyway() else _take_signal(signals, timeout)
-
-
-def _blocks_anyway() -> bool:
-    """Return whether no other greenlet could run while this one waits."""
-    hub = get_hub_if_exists()
-    return hub is None or hub is getcurrent()
+    if timeout <= 0 or not can_park():
+        return _sigtimedwait(sigset, timeout)
+    return _take_signal(list(sigset), timeout)
 
 
 def _take_signal(signals: list[int], timeout: float | None) -> _stdlib.struct_siginfo | None:
+    found = _sigtimedwait(signals, 0)  # which says what is wrong with them
+    if found is not None:
+        return found
     fd = open_signalfd(signals)
     try:
         return retry(partial(wait_read, fd), timeout, _sigtimedwait, signals, 0)

@@ -65,6 +65,7 @@ from weald._core.running_loop import count_loops, put_loop_aside, take_loop_back
 from weald._core.select import poll_fds, wait_readwrite
 from weald._core.signals import open_signalfd, run_in_midst, wait_for_handler
 from weald._core.threads import (
+    can_park,
     get_hub,
     get_hub_if_exists,
     prepare_hub,

@@ -341,6 +341,9 @@ def set_handler_class(cls: type[greenlet]) -> None:
     The greenlet in a handler's attribute `main` is the one it acts for: the two share locals, locks and identity.
     """
 
+def can_park() -> bool:
+    """Whether others could run while this greenlet waits: its thread has a hub, and this is not the hub itself."""
+
 def waits_natively() -> bool:
     """Whether the interpreter is ending and this thread can have no hub any more."""
 

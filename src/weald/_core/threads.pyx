@@ -16,7 +16,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 
 from weald._core.c_greenlet cimport *
-from weald._core.hub cimport Hub, keep_last
+from weald._core.hub cimport Hub, current_greenlet, keep_last
 
 import atexit
 import threading
@@ -113,6 +113,11 @@ def get_hub_if_exists():
     if weald_hub != NULL and not (exiting and not greenlets_switch()):
         return <Hub>weald_hub
     return None
+
+
+def can_park():
+    """Whether others could run while this greenlet waits: its thread has a hub, and this is not the hub itself."""
+    return get_hub_if_exists() is not None and current_greenlet() is not <greenlet>weald_hub
 
 
 def waits_natively():
