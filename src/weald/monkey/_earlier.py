@@ -23,7 +23,8 @@ __all__ = ["mend_children", "mend_locals", "mend_process_locks", "mend_selectors
 
 
 def _objects_of(cls: type) -> list[Any]:
-    return [found for found in gc.get_objects() if issubclass(type(found), cls)]
+    # No issubclass(): an abstract class would ask, and remember, for the class of every object there is.
+    return [found for found in gc.get_objects() if cls in type(found).__mro__]
 
 
 # ------------------------------------------------------------------ sockets

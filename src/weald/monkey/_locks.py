@@ -71,6 +71,8 @@ def replace_epolls() -> None:
 
 def _replace(kinds: dict[type, Callable[[Any], Any]]) -> None:
     found = {id(made): made for made in gc.get_objects() if type(made) in kinds and _free(made)}
+    if not found:
+        return
     probe = _allocate_lock()  # a lock in no place at all: how many references the ones here make
     found[id(probe)] = probe
     del probe
