@@ -39,8 +39,7 @@ INTERNALS = (
         "_core/running_loop.pyx",
         "each greenlet that runs an asyncio loop has its own",
     ),
-    Internal("PyMemberDescrObject.d_member->offset", "_core/descriptor.pyx", "a socket's slot is read at its place"),
-    Internal("PyMemberDescrObject.d_member", "_base/buffered.pyx", "so is that of a buffer"),
+    Internal("PyMemberDescrObject.d_member->offset", "_core/c_python.pxd", "slots are read at their places"),
     Internal("_PyType_Lookup", "_core/local.pyx", "a local looks up what its class says of an attribute"),
     # In Python.
     Internal("threading:_active", "threading.py", "greenlets are threads to `threading`"),

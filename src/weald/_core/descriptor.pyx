@@ -55,7 +55,6 @@ cdef extern from *:
     #include <errno.h>
     #include <poll.h>  /* POLLRDHUP needs _GNU_SOURCE, which Python.h sets */
     #include <sys/socket.h>
-    #include <structmember.h>  /* PyMemberDef, which Python.h has from 3.12 on */
     static void weald_set_errno(int value) { errno = value; }
 
     /* Whether nothing more will come, also where the system tells only who blocks: a datagram socket that is shut down

@@ -4,10 +4,10 @@ Called by: weald.select, users (`wait_readwrite`).
 """
 
 from weald._core.descriptor cimport FdEntry, Listener, check_fd, entry_for
-from weald._core.hub cimport Hub, Waiter, WakeTimer
+from weald._core.hub cimport Hub, Waiter
 from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT
 from weald._core.threads cimport current_hub
-from weald._core.waiters cimport seconds
+from weald._core.waiters cimport park_for, seconds
 
 
 def wait_readwrite(int fileno, timeout=None, timeout_exc=None):
@@ -36,7 +36,6 @@ def poll_fds(dict wanted, timeout):
     """
     cdef Hub hub = current_hub()
     cdef Waiter waiter = hub.waiter()
-    cdef WakeTimer timer = None
     cdef Listener listener
     cdef FdEntry entry
     cdef double limit = seconds(timeout)
@@ -57,19 +56,15 @@ def poll_fds(dict wanted, timeout):
             listener.waiter = waiter
             entry.listen(listener)
         if not ready:
-            if limit >= 0.0:
-                timer = WakeTimer.__new__(WakeTimer)
-                timer.waiter = waiter
-                timer.ref = True
-                timer.start(hub.timers, limit)
             hub.refs += 1
             try:
-                hub.park(waiter, Descriptors(wanted))
+                if limit < 0.0:
+                    hub.park(waiter, Descriptors(wanted))
+                else:
+                    park_for(waiter, Descriptors(wanted), limit, True)
             finally:
                 if hub.generation == generation:
                     hub.refs -= 1
-                if timer is not None:
-                    timer.stop()
         for entry, listener in held:
             if listener.fired:
                 ready[entry.fd] = listener.fired

@@ -11,9 +11,9 @@ Invariants:
 """
 
 from weald._core.c_greenlet cimport greenlet
-from weald._core.hub cimport Hub, Waiter, WakeTimer, acting_greenlet, current_greenlet
+from weald._core.hub cimport Hub, Waiter, acting_greenlet, current_greenlet
 from weald._core.threads cimport current_hub
-from weald._core.waiters cimport seconds
+from weald._core.waiters cimport park_for, seconds
 
 import asyncio
 import sys
@@ -54,21 +54,15 @@ cdef class Waker:
 cdef bint wait_done(Hub hub, object future, double limit) except -1:
     """Park until `future` is done, `limit` seconds at most (negative: for ever).  False when the time is over."""
     cdef Waiter waiter = hub.waiter()
-    cdef WakeTimer timer = None
     cdef Waker waker = Waker.__new__(Waker)
     waker.waiter = waiter
     future.add_done_callback(waker)
-    if limit >= 0.0:
-        timer = WakeTimer.__new__(WakeTimer)
-        timer.waiter = waiter
-        timer.ref = True
-        timer.start(hub.timers, limit)
     try:
-        hub.park(waiter, future)
+        if limit < 0.0:
+            hub.park(waiter, future)
+        else:
+            park_for(waiter, future, limit, True)
     finally:
-        if timer is not None:
-            timer.stop()
-            timer.waiter = None
         if not future.done():
             future.remove_done_callback(waker)
     return not waiter.timed_out
