@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from _env import Child, Side, choose_core, headline, resolve
+from _env import BenchError, Child, Side, choose_core, headline, resolve
 from _report import against, median, number, ratio, table
 
 
@@ -80,6 +80,20 @@ def report(sides: Sequence[Side], rows: Sequence[Row], results: Results) -> str:
         body.append(cells)
     ratios = table([f"{first.label} divided by", "target", *(side.label for side in others)], body)
     return f"{costs}\n\nRatios of CPU, median of the rounds (below 1: {first.label} is cheaper)\n\n{ratios}"
+
+
+def add_options(parser: argparse.ArgumentParser, rows: Sequence[Row], seconds: float) -> None:
+    """Add the options that choose among `rows`, and how many seconds each takes."""
+    parser.add_argument("--rows", help="comma-separated rows (default: all): " + ", ".join(row.name for row in rows))
+    parser.add_argument("--seconds", type=float, default=seconds, help="per row, side and round (default: %(default)s)")
+
+
+def chosen(options: argparse.Namespace, rows: Sequence[Row]) -> list[Row]:
+    """The rows that `--rows` names.  BenchError for one that is not there."""
+    names = options.rows.split(",") if options.rows else [row.name for row in rows]
+    if unknown := set(names) - {row.name for row in rows}:
+        raise BenchError(f"no such row: {', '.join(sorted(unknown))}; see --help")
+    return [row for row in rows if row.name in names]
 
 
 def run(options: argparse.Namespace, kinds: Sequence[str], kind: str, rows: Sequence[Row]) -> None:

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 import _rows
-from _env import BenchError, add_options
+from _env import add_options
 from _rows import Row
 
 SIDES = ("weald", "gevent", "io")
@@ -34,11 +34,6 @@ def main(arguments: Sequence[str]) -> None:
     """Entry of `run files`."""
     parser = argparse.ArgumentParser(prog="benchmarks/run files", description=__doc__)
     add_options(parser, SIDES, rounds=5)
-    parser.add_argument("--rows", help="comma-separated rows (default: all): " + ", ".join(row.name for row in ROWS))
-    parser.add_argument("--seconds", type=float, default=0.2, help="per row, side and round (default: %(default)s)")
+    _rows.add_options(parser, ROWS, seconds=0.2)
     options = parser.parse_args(arguments)
-    names = [row.name for row in ROWS]
-    chosen = options.rows.split(",") if options.rows else names
-    if unknown := set(chosen) - set(names):
-        raise BenchError(f"no such row: {', '.join(sorted(unknown))}; see --help")
-    _rows.run(options, SIDES, "files", [row for row in ROWS if row.name in chosen])
+    _rows.run(options, SIDES, "files", _rows.chosen(options, ROWS))

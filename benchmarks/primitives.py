@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import _rows
 import scale
-from _env import BenchError, add_options
+from _env import add_options
 from _rows import Row
 
 SIDES = ("weald", "gevent", "asyncio", "uvloop", "trio", "eventlet")
@@ -38,14 +38,11 @@ def main(arguments: Sequence[str]) -> None:
     """Entry of `run primitives`."""
     parser = argparse.ArgumentParser(prog="benchmarks/run primitives", description=__doc__)
     add_options(parser, DEFAULT, rounds=5)
-    parser.add_argument("--rows", help="comma-separated rows (default: all): " + ", ".join(row.name for row in ROWS))
-    parser.add_argument("--seconds", type=float, default=0.3, help="per row, side and round (default: %(default)s)")
+    _rows.add_options(parser, ROWS, seconds=0.3)
     scale.add_options(parser)
     options = parser.parse_args(arguments)
-    chosen = options.rows.split(",") if options.rows else [row.name for row in ROWS]
-    if unknown := set(chosen) - {row.name for row in ROWS}:
-        raise BenchError(f"no such row: {', '.join(sorted(unknown))}; see --help")
+    chosen = _rows.chosen(options, ROWS)
     if options.scale or options.waiters:
         scale.main(options)
         return
-    _rows.run(options, SIDES, "rows", [row for row in ROWS if row.name in chosen])
+    _rows.run(options, SIDES, "rows", chosen)
