@@ -124,7 +124,7 @@ def test_what_is_acknowledged_makes_room_at_once(taking):
 
 
 def test_celerys_own_loop_takes_many_at_a_time(taking):
-    """Which the alias runs: one by BRPOP, then a quarter of the others."""
+    """Which the alias runs: a quarter when the wait ends, then a quarter of the others."""
     one = taking()
     one.put(*range(41))
 
@@ -132,7 +132,7 @@ def test_celerys_own_loop_takes_many_at_a_time(taking):
         connection.drain_events(timeout=PATIENCE)
 
     _noticing(celery_loop)(SimpleNamespace(), one.connection, one.consumer)
-    assert one.bodies == list(range(11)) and one.unacked() == (11, 11)
+    assert one.bodies == list(range(19)) and one.unacked() == (19, 19)
 
 
 def test_closing_gives_back(taking):
@@ -202,6 +202,125 @@ def test_messages_it_cannot_read_are_left(taking):
     for bad in "no JSON", "[]", '{"properties": {}}', '{"properties": {"delivery_tag": 1, "delivery_info": {}}}':
         one.client.rpush("q", bad)
         assert not one.fetch() and one.client.rpop("q").decode() == bad and one.unacked() == (0, 0)
+
+
+def waiting(one):
+    """Has the channel send the command that waits for a message."""
+    one.channel.connection.cycle.on_poll_start()
+    assert one.channel._in_poll
+
+
+def waits(one):
+    """(how often BLMOVE was sent, how often BRPOP), by anybody, to this server."""
+    stats = one.client.info("commandstats")
+    return tuple(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("blmove", "brpop"))
+
+
+def test_a_lost_answer_loses_no_message(taking):
+    """The connection ends after Redis has answered the command that waits, and before the answer is read."""
+    one = taking()
+    waiting(one)
+    one.put(1)
+    one.channel.client.connection.disconnect()
+    assert one.client.llen("q") == 1 and one.unacked() == (0, 0)
+    two = Taking(one.connection.as_uri(), [Queue("q")])
+    two.connection.drain_events(timeout=PATIENCE)
+    assert two.bodies == [1] and two.unacked() == (1, 1)
+    two.close()
+
+
+def test_waits_without_taking_and_keeps_the_order(taking):
+    one = taking()
+    before = waits(one)
+    waiting(one)
+    one.put(*range(3))
+    while len(one.bodies) < 3:
+        one.connection.drain_events(timeout=PATIENCE)
+    assert one.bodies == [0, 1, 2] and one.unacked() == (3, 3)
+    assert waits(one)[0] > before[0] and waits(one)[1] == before[1]
+
+
+def test_several_who_wait_without_taking(taking):
+    """A message wakes both; one gets it, and the other waits on."""
+    one = taking()
+    two = Taking(one.connection.as_uri(), [Queue("q")])
+    waiting(one)
+    waiting(two)
+    one.put(1)
+    one.connection.drain_events(timeout=PATIENCE)
+    with pytest.raises(TimeoutError):
+        two.connection.drain_events(timeout=0.01)
+    one.put(2)
+    two.connection.drain_events(timeout=PATIENCE)
+    assert (one.bodies, two.bodies) == ([1], [2]) and one.unacked() == (2, 2)
+    two.close()
+
+
+def test_waiting_with_priorities_in_use(taking):
+    """The first message of another priority is found when a wait ends; from then on all lists are waited for."""
+    one = taking()
+    waiting(one)
+    one.put("low", priority=9)
+    one.connection.drain_events(timeout=PATIENCE)
+    before = waits(one)
+    waiting(one)
+    one.put("low again", priority=9)
+    one.connection.drain_events(timeout=PATIENCE)
+    assert one.bodies == ["low", "low again"] and one.unacked() == (2, 2)
+    assert waits(one) == (before[0], before[1] + 1)
+
+
+def test_waiting_for_several_queues(taking):
+    one = taking(("a", "b"))
+    waiting(one)
+    one.put("b", queue="b")
+    one.connection.drain_events(timeout=PATIENCE)
+    assert one.bodies == ["b"] and one.unacked() == (1, 1)
+
+
+def test_waiting_when_there_is_a_message_that_it_cannot_read(taking):
+    """kombu takes it, and does with it what it does with such messages; those behind it are delivered."""
+    one = taking()
+    bad = {"body": "1", "properties": {"delivery_tag": "t", "delivery_info": {}}, "headers": {}}
+    one.client.rpush("q", json.dumps(bad))
+    with pytest.raises(KeyError):
+        while True:
+            one.connection.drain_events(timeout=PATIENCE)
+    assert one.client.llen("q") == 0
+    one.put(1)
+    one.connection.drain_events(timeout=PATIENCE)
+    assert one.bodies == [1]
+
+
+def test_redis_that_has_no_such_wait(taking, redis_url, caplog):
+    one = taking()
+    user = f"user{next(databases)}"
+    one.client.acl_setuser(user, enabled=True, nopass=True, keys="*", channels="*", categories=["+@all"],
+                           commands=["-blmove"])
+    number = one.client.connection_pool.connection_kwargs["db"]
+    two = Taking(f"{redis_url.replace('redis://', f'redis://{user}:x@')}/{number}", [Queue("q")])
+    for body in 1, 2:
+        waiting(two)
+        one.put(body)
+        two.connection.drain_events(timeout=PATIENCE)
+    assert two.bodies == [1, 2] and caplog.text.count("without taking") == 1
+    two.close()
+
+
+def test_closing_while_it_waits(taking):
+    one = taking()
+    waiting(one)
+    one.put(1)
+    one.channel.close()
+    assert one.client.llen("q") == 1 and one.unacked() == (0, 0) and not one.bodies
+
+
+def test_waiting_with_a_key_prefix(taking):
+    one = taking(global_keyprefix="prefix-")
+    waiting(one)
+    one.put(1)
+    one.connection.drain_events(timeout=PATIENCE)
+    assert one.bodies == [1] and one.unacked("prefix-") == (1, 1)
 
 
 def test_no_acknowledgements_no_fetching(taking, redis_url):

@@ -5,9 +5,15 @@ again, `note_for_certain` when it has connected.
 
 kombu takes a message with BRPOP and then notes it as unacknowledged, so that it can be restored.  These are two round
 trips, and between them only this process has the message.  `Fetcher` does both in one script, for many messages.
-kombu still waits for messages with BRPOP, so the message that ends a wait is exposed to that gap.  If the connection
-breaks in the gap, `note_for_certain` keeps the message until the next connection; so a message is lost only if the
-process ends in the gap, or if Redis's answer to BRPOP does not arrive.
+
+It also waits without taking: BLMOVE from the right end of a list to the same end answers once the list has a message,
+and leaves it where it is.  Redis has no such command for several lists.  So only a worker with one queue waits thus; it
+looks into that queue's lists for other priorities when a wait ends, and once one of those has had a message, it waits
+with BRPOP on all of them, as other workers do.
+
+The message that ends a wait with BRPOP is exposed to the gap between the two round trips.  If the connection breaks in
+the gap, `note_for_certain` keeps the message until the next connection; so a message is lost only if the process ends
+in the gap, or if Redis's answer to BRPOP does not arrive.
 
 Invariants:
 - Messages that the script has taken are in kombu's QoS before the first of them is delivered.  So they count against
@@ -18,7 +24,8 @@ Invariants:
 import hashlib
 import json
 from functools import partial
-from time import time
+from queue import Empty
+from time import monotonic, time
 from typing import Any
 
 from celery.utils.log import get_logger
@@ -30,11 +37,13 @@ __all__ = ["fetcher", "note_for_certain"]
 logger = get_logger("celery.pool")
 
 MAX_MESSAGES = 100  # messages in one go; Redis serves nobody else meanwhile (about 1 ms)
+MAX_WAIT = 1.0  # seconds of a wait without taking, in which the lists for other priorities are not looked into
 
 # ARGV: how many messages at most, now.  KEYS: the hash and the index of unacknowledged messages, then the lists, of
 # which the first that is not empty is taken from, as BRPOP would; but never more than a quarter of it (rounded up), so
 # that other workers get their share of a short queue.
-# Returns [number of the list, message, tag, message, tag, ...].  A message that it cannot read it leaves to kombu.
+# Returns [number of the list, message, tag, message, tag, ...].  A message that it cannot read it leaves to kombu: if
+# that is the first, it returns [0].
 TAKE = """
 local found = {}
 for number = 3, #KEYS do
@@ -47,6 +56,7 @@ for number = 3, #KEYS do
         local info = type(properties) == 'table' and properties.delivery_info
         local tag = type(info) == 'table' and properties.delivery_tag
         if type(tag) ~= 'string' or type(info.exchange) ~= 'string' or type(info.routing_key) ~= 'string' then
+            if not found[1] then found[1] = 0 end
             return found
         end
         redis.call('ZADD', KEYS[2], ARGV[2], tag)
@@ -127,6 +137,12 @@ class Fetcher:
         self._settled = Event()
         self._quick_ack = self.qos._quick_ack
         self.qos._quick_ack = self._settle
+        self._can_wait = True  # without taking
+        self._unreadable = False  # the next message is one that only kombu can take
+        self._brpop_start, self._brpop_read = self.channel._brpop_start, self.channel._brpop_read
+        self._read = self._brpop_read
+        self.channel._brpop_start = self._begin_wait
+        self.channel._brpop_read = self.channel.handlers["BRPOP"] = self._read_wait
 
     def _note(self, message: Any, tag: str) -> None:
         """Replaces `QoS.append`: messages that the script has taken are noted already."""
@@ -172,6 +188,45 @@ class Fetcher:
                 self.qos.reject(tag, requeue=True)
         return True
 
+    def _begin_wait(self, timeout: float | None = None) -> None:
+        """Replaces `Channel._brpop_start`: send the command that waits for a message."""
+        channel = self.channel
+        lists = self._lists() if self._can_wait and not self._unreadable and self._room() > 0 else []
+        self._unreadable = False
+        if len(channel.active_queues) != 1 or not lists:
+            self._read = self._brpop_read
+            self._brpop_start(timeout)
+            return
+        self._read = self._end_wait
+        key = channel.global_keyprefix + lists[0]
+        channel._in_poll = channel.client.connection
+        channel._brpop_sent_at = monotonic()
+        seconds = min(timeout or channel.brpop_timeout or MAX_WAIT, MAX_WAIT)
+        channel.client.connection.send_command("BLMOVE", key, key, "RIGHT", "RIGHT", seconds)
+
+    def _read_wait(self, **options: Any) -> Any:
+        """Replaces `Channel._brpop_read`: read the answer to the command that `_begin_wait` has sent."""
+        return self._read(**options)
+
+    def _end_wait(self, **options: Any) -> bool:
+        """Take messages now that there are some.  Raises queue.Empty if there are none."""
+        channel = self.channel
+        connection = channel.client.connection
+        try:
+            channel.client.parse_response(connection, "BLMOVE", **options)
+        except channel.connection_errors:
+            connection.disconnect()
+            raise
+        except self._refused as error:
+            logger.warning("Redis lets this worker not wait without taking (BLMOVE), so it uses BRPOP: %s", error)
+            self._can_wait = False
+        finally:
+            channel._in_poll = None
+            getattr(channel, "_flush_brpop_reauth", bool)()  # since kombu 5.7: credentials may be renewed now
+        if channel._closing or not self():
+            raise Empty
+        return True
+
     def _lists(self) -> list[str]:
         channel = self.channel
         queues = channel._queue_cycle.consume(len(channel.active_queues))
@@ -209,6 +264,11 @@ class Fetcher:
         if not taken:
             return None
         number, *rest = taken
+        if number == 0:
+            self._unreadable = True
+            return None
+        if number > 3:
+            self._can_wait = False  # priorities are in use: none of their lists shall be looked into late
         queue = lists[int(number) - 3].rsplit(channel.sep, 1)[0]
         texts = [_text(item) for item in rest]
         return queue, list(zip(texts[::2], texts[1::2], strict=True))
