@@ -10,7 +10,8 @@ from importlib.util import find_spec
 
 from PyInstaller.utils.hooks import collect_submodules
 
-# These import other projects, which are in the program if it uses them.
+# These import other projects, with all that belongs to those.  A program that uses one of them names it.
+excludedimports = ["weald.integrations"]
 _INTEGRATIONS = ("weald.integrations", "weald._pyinstaller")
 
 hiddenimports = ["greenlet", *collect_submodules("weald", filter=lambda name: not name.startswith(_INTEGRATIONS))]
