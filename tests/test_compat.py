@@ -433,3 +433,76 @@ def test_backdoor_is_a_prompt_with_streams_of_its_own():
         assert sys.stdout is stdout
         """
     )
+
+
+def test_a_greenlet_that_waits_alone_is_seen_to_switch():
+    python(
+        """
+        import io, time, weald, weald.hub
+        from weald.util import assert_switches
+
+        for arguments in ((), (1.0,), (None, True), (1.0, True), (0.05,)):
+            for body in (lambda: weald.sleep(0), lambda: weald.sleep(0.1)):
+                with assert_switches(*arguments):
+                    body()
+        assert weald.get_hub().traced == 0
+        assert not weald.spawn(weald.sleep, 0).join()
+
+        weald.config.monitor_thread = True
+        weald.config.max_blocking_time = 0.05
+        hub = weald.get_hub()
+        hub.exception_stream = io.StringIO()
+        monitor = hub.start_periodic_monitoring_thread()
+        asked = []
+        monitor.add_monitoring_function(asked.append, 0.05)
+        while len(asked) < 4:
+            weald.sleep(0.01)
+        weald.sleep(0.3)  # alone, and in the loop all the time
+        monitor.kill()
+        assert not hub.exception_stream.getvalue(), hub.exception_stream.getvalue()
+        assert hub.traced == 0
+        """
+    )
+
+
+@pytest.mark.parametrize("early", ["", "import gevent.fileobject"])
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [("'thread'", "FileObjectThread"), ("'block'", "FileObjectBlock"), ("['none', 'posix']", "FileObjectPosix")],
+)
+def test_the_kind_of_files_can_be_chosen(early, value, name):
+    python(
+        f"""
+        import os, weald
+        weald.install_as_gevent()
+        {early}
+        from gevent import config
+        config.fileobject = {value}
+        from gevent import fileobject
+        assert fileobject.FileObject is fileobject.{name} is config.fileobject
+        with fileobject.FileObject(os.devnull) as file:
+            assert type(file) is fileobject.{name}
+        """
+    )
+
+
+def test_the_class_of_loops_can_be_chosen():
+    python(
+        """
+        import weald
+        weald.install_as_gevent()
+        import gevent, gevent.core
+
+        class Loop(gevent.core.loop):
+            pass
+
+        gevent.config.loop = Loop
+        assert gevent.config.loop is Loop and type(gevent.get_hub().loop) is Loop
+        gevent.sleep(0.001)
+        seen = []
+        timer = gevent.get_hub().loop.timer(0.001)
+        timer.start(seen.append, 1)
+        while not seen:
+            gevent.sleep(0.001)
+        """
+    )

@@ -285,3 +285,18 @@ def test_has_links_is_a_truth_value(loop_name):
     assert g.has_links() is False
     g.rawlink(repr)
     assert g.has_links() is True
+
+
+def test_arguments_are_empty_once_it_has_ended(loop_name):
+    g = Greenlet(dict, [("a", 1)], b=2)
+    assert (g.args, g.kwargs) == (([("a", 1)],), {"b": 2})
+    g.kwargs = {"c": 3}
+    g.start()
+    assert g.get() == {"a": 1, "c": 3}
+    assert (g.args, g.kwargs) == ((), {})
+
+
+def test_iwait_of_nothing_waits_for_the_hub(virtual):
+    g = weald.spawn(weald.sleep, 5)
+    assert list(weald.iwait(None, timeout=1)) == [False] and not g.ready()
+    assert list(weald.iwait(None)) == [True] and g.ready()

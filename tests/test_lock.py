@@ -4,6 +4,7 @@ import pickle
 import sys
 import threading
 import weakref
+from functools import partial
 
 import pytest
 from helpers import PATIENCE, HubMakingTime, Thread, settle
@@ -286,3 +287,25 @@ def test_pickles_of_a_dummy_semaphore():
     known = b"cweald._core.sync\n__pyx_unpickle_DummySemaphore\n(cweald._core.sync\nDummySemaphore\nI238750788\n(ttR."
     for text in (known, pickle.dumps(DummySemaphore())):
         assert type(pickle.loads(text)) is DummySemaphore
+
+
+def test_all_who_look_for_a_permit_see_it_at_once(loop_name):
+    sem, seen = Semaphore(0), []
+
+    def look(n):
+        assert sem.wait() == 1
+        seen.append(n)
+
+    def take():
+        sem.acquire()
+        seen.append("taken")
+
+    for work in (partial(look, 0), partial(look, 1), take, partial(look, 2)):
+        weald.spawn(work)
+    settle()
+    sem.release()
+    weald.sleep(0)
+    assert seen == [0, 1, "taken"] and sem.counter == 0
+    sem.release()
+    weald.sleep(0)
+    assert seen == [0, 1, "taken", 2] and sem.counter == 1

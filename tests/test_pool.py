@@ -565,3 +565,11 @@ def test_ten_thousand_members(size):
         pool.spawn(work, number)
     pool.join()
     assert total == list(range(10_000)) and not pool
+
+
+def test_what_map_has_called_is_no_member_any_more(pool):
+    free = pool.free_count() if isinstance(pool, Pool) else None
+    assert pool.map(inverse, [1, 1, 1]) == [1, 1, 1]
+    assert len(pool) == 0
+    if free is not None:
+        assert pool.free_count() == free and pool.wait_available(0) >= free

@@ -387,3 +387,27 @@ def test_a_timeout_that_no_clock_can_hold():
                 empty.get(timeout=huge)
             with pytest.raises(Empty):
                 empty.get(block=False, timeout=huge)
+
+
+def test_a_subclass_may_say_how_full_it_is(loop_name):
+    class Bytes(Queue):
+        def qsize(self):
+            return sum(map(len, self.queue))
+
+    q = Bytes(10)
+    q.put(b"123456")
+    assert len(q) == q.qsize() == 6 and not q.full() and not q.empty()
+    q.put(b"7890")
+    assert q.full()
+    with pytest.raises(Full):
+        q.put(b"1", block=False)
+    putter = weald.spawn(q.put, b"abc")
+    settle()
+    assert not putter.ready()
+    assert [q.get(), q.get(), q.get()] == [b"123456", b"7890", b"abc"]
+    assert q.empty()
+    putter.join()
+
+
+def test_unfinished_tasks_begin_with_the_items(loop_name):
+    assert [Queue(None, (1, 2), n).unfinished_tasks for n in (None, 0, 5)] == [2, 2, 5]

@@ -3,8 +3,11 @@
 import pytest
 
 import weald
-from weald import Timeout, _core
-from weald.event import Event
+from weald import Greenlet, Timeout, _core
+from weald.event import AsyncResult, Event
+from weald.lock import Semaphore
+from weald.pool import Group, Pool, PoolFull
+from weald.queue import Empty, Queue
 
 
 def test_raises_after_its_time(virtual):
@@ -71,3 +74,33 @@ def test_bad_seconds_are_refused():
         Timeout(float("nan"))
     with pytest.raises(TypeError):
         Timeout("1")
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda timeout: Event().wait(timeout),
+        lambda timeout: AsyncResult().wait(timeout),
+        lambda timeout: AsyncResult().get(timeout=timeout),
+        lambda timeout: AsyncResult().result(timeout),
+        lambda timeout: Semaphore(0).acquire(timeout=timeout),
+        lambda timeout: Semaphore(0).wait(timeout),
+        lambda timeout: Queue(items=[1]).join(timeout),
+        lambda timeout: Queue().get(timeout=timeout),
+        lambda timeout: weald.spawn(weald.sleep, 100).join(timeout),
+        lambda timeout: weald.spawn(weald.sleep, 100).get(timeout=timeout),
+        lambda timeout: Group([weald.spawn(weald.sleep, 100)]).join(timeout),
+        lambda timeout: Pool(0).wait_available(timeout),
+        lambda timeout: Pool(0).add(Greenlet(int), timeout=timeout),
+    ],
+    ids=["Event", "AsyncResult.wait", "AsyncResult.get", "AsyncResult.result", "acquire", "Semaphore.wait",
+         "Queue.join", "Queue.get", "join", "get", "Group", "wait_available", "add"],
+)  # fmt: skip
+def test_a_timeout_as_timeout_raises_what_it_was_made_with(virtual, wait):
+    for exception in (KeyError, KeyError("x")):
+        with pytest.raises(KeyError):
+            wait(Timeout(1, exception))
+    try:
+        assert not wait(Timeout(1))
+    except (Timeout, TimeoutError, Empty, PoolFull):
+        pass

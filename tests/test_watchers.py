@@ -491,3 +491,47 @@ def test_a_child_watcher_stays_behind_in_a_fork():
         os.kill(running, 9)
         """
     )
+
+
+def test_fed_watchers_call_once(loop_name):
+    seen = []
+    for watcher in (loop().timer(1000), loop().async_(), loop().idle()):
+        watcher.feed(1, lambda *args: seen.append(args), 2)
+        assert watcher.pending and not watcher.active and not seen
+        wait_until(lambda: seen)
+        assert seen == [(2,)] and not watcher.pending
+        seen.clear()
+        watcher.feed(1, seen.append)
+        watcher.stop()
+        weald.sleep(0)
+        weald.sleep(0)
+        assert not seen
+        watcher.close()
+    with pytest.raises(TypeError):
+        loop().timer(1).feed(1, None)
+
+
+def test_fed_watchers_tell_what_was_fed(pair):
+    seen = []
+    watcher = loop().io(pair[0].fileno(), 1)
+    watcher.feed(3, lambda *args: seen.append(args), _core.EVENTS, 2)
+    wait_until(lambda: seen)
+    assert seen == [(3, 2)]
+    watcher.close()
+
+
+def test_checks_are_called_before_what_the_poll_has_found(virtual):
+    seen, timer, check = [], virtual.loop.timer(1), virtual.loop.check()
+    timer.start(seen.append, "timer")
+    check.start(seen.append, "check")
+    weald.sleep(2)
+    check.close()
+    assert seen.index("timer") > 0 and seen[seen.index("timer") - 1] == "check"
+
+
+def test_a_destroyed_loop_takes_no_callbacks():
+    own = _core.EventLoop()
+    own.destroy()
+    for call in (own.run_callback, own.run_callback_threadsafe):
+        with pytest.raises(ValueError, match="destroyed"):
+            call(print)

@@ -325,6 +325,14 @@ class Group(GroupMappingMixin):
         """Wait up to `timeout` seconds for room; how many greenlets could be spawned at once."""
         return 1
 
+    def map(self, func: Callable[[Any], Any], iterable: Iterable[Any]) -> list[Any]:
+        """See GroupMappingMixin.map; the greenlets are no longer members when it returns."""
+        tasks = [self.spawn(func, item) for item in iterable]
+        results = [task.get() for task in tasks]
+        for task in tasks:
+            self.discard(task)  # ended: their own links come later
+        return results
+
     def _apply_immediately(self) -> bool:
         return getcurrent() in self.greenlets
 

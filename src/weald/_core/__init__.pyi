@@ -118,6 +118,11 @@ class Watcher:
 
         ValueError if the watcher is closed or its loop destroyed, TypeError if `callback` is not callable.
         """
+    def feed(self, revents: int, callback: Callable[..., object], *args: Any) -> None:
+        """Have `callback(*args)` called once in the hub, as if `revents` had come up.
+
+        It need not be started, nor does this start it.  TypeError if `callback` is not callable.
+        """
     def stop(self) -> None:
         """Stop watching, and drop events that have already occurred.  `start` begins again."""
     def close(self) -> None:
@@ -224,6 +229,7 @@ class Hub(greenlet):
         """The event loop as users see it: its clock, its name, its watchers."""
     main: greenlet  # the thread's main greenlet
     thread_ident: int
+    traced: int  # how many watch switches to the hub greenlet: while it is not 0, every wait goes through it
     generation: int  # how many forks ago this hub began
     NOT_ERROR: tuple[type[BaseException], ...]
     SYSTEM_ERROR: tuple[type[BaseException], ...]
@@ -959,10 +965,13 @@ class iwait(Iterator[Any]):
     """iwait(objects, timeout=None, count=None): greenlets, events, … in the order in which they become ready.
 
     The iteration ends after `count` of them (None: all), or when `timeout` seconds (None: no limit) are over.  Its end,
-    and that of a `with` block, takes back the links to those that are not ready.
+    and that of a `with` block, takes back the links to those that are not ready.  With None as `objects` it gives one
+    value: what `wait(None, timeout)` returns.
     """
 
-    def __init__(self, objects: Iterable[Any], timeout: float | None = None, count: int | None = None) -> None: ...
+    def __init__(
+        self, objects: Iterable[Any] | None, timeout: float | None = None, count: int | None = None
+    ) -> None: ...
     def __next__(self) -> Any: ...
     def __enter__(self) -> iwait: ...
     def __exit__(self, t: Any, v: Any, tb: Any) -> None: ...

@@ -9,7 +9,7 @@ from weald._core.c_python cimport show_as
 from weald._core.hooks cimport await_it
 from weald._core.hub cimport Waiter
 from weald._core.threads cimport current_hub
-from weald._core.waiters cimport Linkable, clear, made_hub, new_waiter, park, seconds, wake_all
+from weald._core.waiters cimport Linkable, clear, made_hub, new_waiter, park, seconds, time_is_over, wake_all
 from weald._core.yielding cimport give_way, let_others_run
 
 import sys
@@ -79,6 +79,8 @@ cdef class Event(Linkable):
             self.woken -= waiter.lost and self.woken > 0
             raise
         self.woken -= woken and self.woken > 0
+        if not woken and timeout is not None and not self.flag:
+            time_is_over(timeout)
         return woken or self.flag
 
     def __repr__(self):

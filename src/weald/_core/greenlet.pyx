@@ -22,10 +22,12 @@ from weald._core.hub cimport Hub, Throw, Waiter, current_greenlet
 from weald._core.links cimport Link, add_link, drop_link, schedule_links
 from weald._core.threads cimport current_hub
 from weald._core.timers cimport BaseTimer
-from weald._core.waiters cimport WaitList, made_hub, new_waiter, park, seconds as to_seconds, wake_all, wake_one
+from weald._core.waiters cimport (
+    WaitList, made_hub, new_waiter, park, seconds as to_seconds, time_is_over, wake_all, wake_one)
 
 import sys
 from collections import deque
+from functools import partial
 from gc import get_objects
 from greenlet import GreenletExit, getcurrent
 from weakref import ref
@@ -108,7 +110,7 @@ cdef class Greenlet(greenlet):
     """
 
     cdef public tuple args
-    cdef public dict kwargs
+    cdef dict keywords  # None once it has ended
     cdef readonly object value
     cdef object function
     cdef object error  # the exception it ended with, or None
@@ -142,7 +144,7 @@ cdef class Greenlet(greenlet):
                 raise TypeError(f"The run argument or self._run must be callable, got {run!r}")
             self.function = run
         self.args = args
-        self.kwargs = kwargs
+        self.keywords = kwargs
         self.gr_context = PyContext_CopyCurrent()
         if track_tree:
             self.remember_spawner()
@@ -159,6 +161,15 @@ cdef class Greenlet(greenlet):
         if track_stacks:
             self.stack = calling_frames(self.spawning_stack_limit)
         return 0
+
+    @property
+    def kwargs(self):
+        """The keyword arguments that it is called with; {} once it has ended."""
+        return {} if self.keywords is None else self.keywords
+
+    @kwargs.setter
+    def kwargs(self, value):
+        self.keywords = value
 
     @property
     def spawning_stack(self):
@@ -244,8 +255,8 @@ cdef class Greenlet(greenlet):
             function = self.function
             if function is None:
                 function = self._run
-            if self.kwargs:
-                value = function(*self.args, **self.kwargs)
+            if self.keywords:
+                value = function(*self.args, **self.keywords)
             else:
                 value = function(*self.args)
         except BaseException:
@@ -281,7 +292,7 @@ cdef class Greenlet(greenlet):
         self.state = DONE
         self.function = None
         self.args = ()
-        self.kwargs = None
+        self.keywords = None
         if self.links is not None:
             self.run_links()
         # Last: links have been called when `join` returns.
@@ -415,7 +426,8 @@ cdef class Greenlet(greenlet):
         limit = to_seconds(timeout)
         if made_hub() and self.state == DONE:
             return
-        park(&self.joiners, new_waiter(None), self, limit)
+        if not park(&self.joiners, new_waiter(None), self, limit) and self.state != DONE:
+            time_is_over(timeout)
 
     def __await__(self):
         return await_it(self)
@@ -540,9 +552,9 @@ cdef class Greenlet(greenlet):
     def _formatinfo(self):
         """What it calls, with which arguments; "" once it has ended and nobody had asked before."""
         if self.info is None:
-            if self.state == DONE and self.kwargs is None:
+            if self.state == DONE and self.keywords is None:
                 return ""
-            self.info = called(self.function, self.args, self.kwargs)
+            self.info = called(self.function, self.args, self.keywords)
         return self.info
 
     def __repr__(self):
@@ -671,10 +683,15 @@ class iwait:
     """iwait(objects, timeout=None, count=None): greenlets, events, … in the order in which they become ready.
 
     The iteration ends after `count` of them (None: all), or when `timeout` seconds (None: no limit) are over.  Its end,
-    and that of a `with` block, takes back the links to those that are not ready.
+    and that of a `with` block, takes back the links to those that are not ready.  With None as `objects` it gives one
+    value: what `wait(None, timeout)` returns.
     """
 
     def __init__(self, objects, timeout=None, count=None):
+        self._for_hub = None
+        if objects is None:
+            self._for_hub = partial(current_hub().join, timeout)
+            objects = ()
         self._arrivals = Arrivals()
         self._arrive = self._arrivals.arrive
         self._pending = list(objects)
@@ -694,6 +711,9 @@ class iwait:
     def __next__(self):
         cdef Arrivals arrivals = self._arrivals
         if self._left <= 0:
+            for_hub, self._for_hub = self._for_hub, None
+            if for_hub is not None:
+                return for_hub()
             self.close()
             raise StopIteration
         if not self._linked:

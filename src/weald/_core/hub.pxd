@@ -68,6 +68,7 @@ cdef class Hub(greenlet):
     cdef Py_ssize_t refs  # how many things can still wake somebody; timers are counted in `timers.refs`
     cdef bint is_threads  # `get_hub` in its thread returns it
     cdef bint stopping
+    cdef public Py_ssize_t traced  # how many watch switches to the hub greenlet: every wait then goes through it
     cdef bint resuming  # the hub greenlet waits in `run_next`: who parks meanwhile may do a round of the loop itself
     cdef double loop_time  # when the last poll or the last look at the timers was
     cdef void *parked_head  # of the list of parked Waiters: the latest

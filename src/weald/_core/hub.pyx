@@ -429,7 +429,7 @@ cdef class Hub(greenlet):
         waiter.since = self.loop_time
         if self.driving != NULL:
             (<Driven>self.driving).parking()
-        while True:
+        while self.traced == 0:
             if self.ring.count > 0:
                 item = <object>self.ring.items[self.ring.head]
                 if type(item) is not Waiter or self.stopping:

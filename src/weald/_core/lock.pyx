@@ -4,13 +4,16 @@ Invariants:
 - Permits are handed over, straight to the first waiter: nobody who comes later overtakes it, no wake-up is for nothing.
 - A waiter that is killed after it was woken passes on what it was given.
 - All of it works between greenlets of different threads and threads without a hub, which is waiters.pyx's doing.
+
+Long because five locks and Condition, each short, share the handing over.
 """
 
 from weald._core.c_python cimport show_as
 from weald._core.hub cimport Waiter, acting_greenlet, current_greenlet
 from weald._core.threads cimport current_hub
 from weald._core.waiters cimport (
-    Linkable, WaitList, append, clear, first, made_hub, new_waiter, park, park_listed, seconds, wake_all, wake_one)
+    Linkable, WaitList, append, clear, first, made_hub, new_waiter, park, park_listed, seconds, time_is_over, wake_all,
+    wake_one)
 from weald._core.yielding cimport give_way, let_others_run
 
 import sys
@@ -21,6 +24,9 @@ from weald._core.hub import BlockingSwitchOutError, LoopExit
 
 
 # ------------------------------------------------------------------ semaphores
+
+cdef object LOOKS = object()  # the value of a waiter that takes no permit: `Semaphore.wait`
+
 
 cdef class Semaphore(Linkable):
     """Semaphore(value=1): at most `value` holders at a time.  First come, first served."""
@@ -53,7 +59,10 @@ cdef class Semaphore(Linkable):
             return True
         if not blocking:
             return False
-        return self.acquire_slowly(seconds(timeout))
+        if self.acquire_slowly(seconds(timeout)):
+            return True
+        time_is_over(timeout)
+        return False
 
     cdef bint acquire_slowly(self, double timeout) except -1:
         cdef Waiter waiter
@@ -73,11 +82,15 @@ cdef class Semaphore(Linkable):
 
         `counter` is public: a pool shrinks by making it negative, and permits then go there first.
         """
+        cdef Waiter waiter
         self.counter += 1
         while self.counter > 0 and self.waiters.head != NULL:
-            if not wake_one(&self.waiters, None):
+            waiter = first(&self.waiters)
+            if waiter is None:
                 break
-            self.counter -= 1
+            if waiter.value is not LOOKS:
+                self.counter -= 1
+            waiter.resume(None)
         if self.counter > 0 and self.links is not None:
             self.run_links()
         return 0
@@ -102,15 +115,10 @@ cdef class Semaphore(Linkable):
         cdef Waiter waiter
         if self.counter > 0 or made_hub() and self.counter > 0:
             return self.counter
-        waiter = new_waiter(None)
-        try:
-            if not park(&self.waiters, waiter, self, seconds(timeout)):
-                return self.counter
-        except BaseException:
-            if waiter.lost:
-                self.give_back()
-            raise
-        self.give_back()
+        waiter = new_waiter(LOOKS)
+        if not park(&self.waiters, waiter, self, seconds(timeout)):
+            time_is_over(timeout)
+            return self.counter
         return self.counter if self.counter > 0 else 1
 
     def __enter__(self):

@@ -7,8 +7,8 @@ Invariants:
   no getter finds that a newcomer has emptied the queue.
 - A getter that is killed after it was given an item puts it back in its place, or gives it to the next getter.
 - Getters wait only while there is nothing to get, putters only while there is no room.
-- Subclasses may keep the items as they like: `_init`, `_put`, `_get`, `_peek` and `_qsize`, which are called only for
-  classes that override one of them.  If one of these raises, so does the `put` or `get`, and the queue is unchanged.
+- Subclasses may keep the items as they like: `_init`, `_put`, `_get`, `_peek`, `_qsize` and `qsize`, which are called
+  only for classes that override one of them.  If one raises, so does the `put` or `get`, and the queue is unchanged.
 
 Long because six kinds of queue, each short, share the handing over.
 """
@@ -17,7 +17,7 @@ cimport cython
 
 from weald._core.hub cimport Waiter
 from weald._core.threads cimport current_hub, has_hub
-from weald._core.waiters cimport WaitList, first, made_hub, new_waiter, park, seconds, wake_all
+from weald._core.waiters cimport WaitList, first, made_hub, new_waiter, park, seconds, time_is_over, wake_all
 from weald._core.yielding cimport give_way, let_others_run
 
 import queue as _stdlib
@@ -42,7 +42,7 @@ cdef object CLOSED = object()  # what getters and putters are woken with by shut
 cdef object PEEKED = object()  # what a peeking waiter is told
 
 
-cdef tuple HOOKS = ("_init", "_put", "_get", "_peek", "_qsize")
+cdef tuple HOOKS = ("_init", "_put", "_get", "_peek", "_qsize", "qsize")
 cdef dict customs = {}  # by class of queue: does a class that is none of ours override one of the HOOKS?
 
 
@@ -174,7 +174,7 @@ cdef class SimpleQueue:
 
     @cython.final
     cdef Py_ssize_t held(self) except -1:
-        return self._qsize() if self.custom else len(self.items)
+        return self.qsize() if self.custom else len(self.items)
 
     cdef int insert(self, object item) except -1:
         if self.custom:
@@ -232,7 +232,7 @@ cdef class SimpleQueue:
 
     def qsize(self):
         """How many items are in the queue."""
-        return self.held()
+        return self._qsize() if self.custom else len(self.items)
 
     def __len__(self):
         return self.held()
@@ -475,7 +475,7 @@ cdef class Queue(SimpleQueue):
     """Queue(maxsize=None, items=None, unfinished_tasks=None): a SimpleQueue that counts unfinished items.
 
     queue.Queue's contract: `task_done` and `join`, and `shutdown`.  `unfinished_tasks` is the count to begin with
-    (None: how many `items` there are).
+    (None or 0: how many `items` there are).
     """
 
     cdef readonly Py_ssize_t unfinished_tasks
@@ -483,7 +483,7 @@ cdef class Queue(SimpleQueue):
 
     def __init__(self, maxsize=None, items=None, unfinished_tasks=None):
         SimpleQueue.__init__(self, maxsize, items)
-        if unfinished_tasks is not None:
+        if unfinished_tasks:
             self.unfinished_tasks = unfinished_tasks
         elif items is not None:
             self.unfinished_tasks = self.held()
@@ -504,7 +504,8 @@ cdef class Queue(SimpleQueue):
         """Wait until every item is done, up to `timeout` seconds (None: for ever); returns whether they are."""
         made_hub()
         if self.unfinished_tasks > 0:
-            park(&self.joiners, new_waiter(None), self, seconds(timeout))
+            if not park(&self.joiners, new_waiter(None), self, seconds(timeout)) and self.unfinished_tasks > 0:
+                time_is_over(timeout)
         return self.unfinished_tasks == 0
 
     def shutdown(self, immediate=False):

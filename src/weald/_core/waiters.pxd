@@ -19,6 +19,7 @@ cdef int park_thread(Waiter waiter, double timeout) except -1
 cdef bint wake_one(WaitList *list, object value) except -1
 cdef Py_ssize_t wake_all(WaitList *list, object value) except -1
 cdef double seconds(object timeout) except? -2.0
+cdef int time_is_over(object timeout) except -1
 
 cdef class Linkable:
     cdef WaitList waiters

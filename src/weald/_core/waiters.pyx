@@ -172,6 +172,15 @@ cdef double seconds(object timeout) except? -2.0:
     return value if value > 0.0 else 0.0
 
 
+cdef int time_is_over(object timeout) except -1:
+    """A wait of `timeout` has ended without success: raise the exception that a Timeout was made with."""
+    if isinstance(timeout, BaseException):
+        exception = timeout.exception
+        if exception is not None and exception is not False and type(exception) is not str:
+            raise exception
+    return 0
+
+
 cdef int park_thread(Waiter waiter, double timeout) except -1:
     """Park a thread that has no hub on an OS lock; negative `timeout` (seconds): for ever."""
     cdef PyLockStatus status
@@ -222,7 +231,11 @@ cdef class Linkable:
 
     cdef int wait_for(self, object timeout) except -1:
         """Wait until woken, up to `timeout` seconds; 1 when woken, 0 when the time is over."""
-        return park(&self.waiters, new_waiter(None), self, seconds(timeout))
+        if park(&self.waiters, new_waiter(None), self, seconds(timeout)):
+            return 1
+        if timeout is not None:
+            time_is_over(timeout)
+        return 0
 
     def linkcount(self):
         """How many callbacks are linked and greenlets or threads wait here."""

@@ -67,7 +67,7 @@ class PeriodicMonitoringThread:
         self._hub = weakref.ref(hub, lambda _: self.kill())
         self.should_run = True
         self._memory_exceeded = 0
-        self._greenlet_tracer = GreenletTracer()
+        self._greenlet_tracer = GreenletTracer(hub)
         self._monitoring_functions = [_Entry(self.monitor_blocking, config.max_blocking_time)]
         self.pid = os.getpid()
         self.monitor_thread_ident = _start_new_thread(self, ())

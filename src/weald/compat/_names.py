@@ -42,7 +42,7 @@ HOMES: dict[str, dict[str, str]] = {
         "config": "_base.config:config",
     },
     "hub": {"RawGreenlet": "_core.hub:greenlet", "get_loop": "compat._hub_local:get_loop"},
-    "exceptions": {"HubDestroyed": "compat.hub:HubDestroyed"},
+    "exceptions": {"GreenletExit": "_core:GreenletExit", "HubDestroyed": "compat.hub:HubDestroyed"},
     "local": {},
     "monkey": {"main": "monkey.__main__:main"},
     "lock": {},

@@ -2,11 +2,14 @@
 
 Called by: util.py, _monitor.py; users, as gevent._tracer.
 
-A tracer works in the thread that made it; it calls the trace function that was set before it.
+A tracer works in the thread that made it; it calls the trace function that was set before it.  While there is one,
+that thread's waits go through the hub greenlet, where they are seen: a greenlet that waits alone switches to nobody
+else.
 """
 
 import sys
 import traceback
+import weakref
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ from greenlet import getcurrent, settrace
 
 from weald._base.names import more_names
 from weald._base.originals import get_original
+from weald._core import get_hub_if_exists
 from weald.compat._run_info import format_run_info
 from weald.compat._util import gmctime
 
@@ -23,17 +27,24 @@ __all__ = ["GreenletTracer", "HubSwitchTracer", "MaxSwitchTracer"]
 class GreenletTracer:
     """Counts switches; `did_block_hub` says whether there was none since it was last asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, hub: Any = None) -> None:
         self.greenlet_switch_counter = 0
         self.active_greenlet: Any = None  # the one last switched to
         self.previous_trace_function: Any = settrace(self)
         self._killed = False
+        hub = get_hub_if_exists() if hub is None else hub
+        self._traced = (lambda: None) if hub is None else weakref.ref(hub)
+        if hub is not None:
+            hub.traced += 1
 
     def kill(self) -> None:
         """Stop tracing.  In the thread that is traced."""
         if not self._killed:
             self._killed = True
             settrace(self.previous_trace_function)
+            hub = self._traced()
+            if hub is not None:
+                hub.traced -= 1
             self.previous_trace_function = None
 
     def __call__(self, event: str, args: Any) -> None:
@@ -80,7 +91,7 @@ class GreenletTracer:
 
 class _HubTracer(GreenletTracer):
     def __init__(self, hub: Any, max_blocking_time: float) -> None:
-        super().__init__()
+        super().__init__(hub)
         self.max_blocking_time = max_blocking_time
         self.hub = hub
 

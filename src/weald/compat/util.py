@@ -68,7 +68,7 @@ class assert_switches:
     def __enter__(self) -> "assert_switches":
         self.hub = get_hub()
         if not self.max_blocking_time:
-            self.tracer = _tracer.GreenletTracer()
+            self.tracer = _tracer.GreenletTracer(self.hub)
         elif self.hub_only:
             self.tracer = _tracer.HubSwitchTracer(self.hub, self.max_blocking_time)
         else:

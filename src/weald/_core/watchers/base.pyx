@@ -95,6 +95,21 @@ cdef class Watcher:
         self.disarm()
         return 0
 
+    def feed(self, revents, callback, *args):
+        """Have `callback(*args)` called once in the hub, as if `revents` (int, for EVENTS) had come up.
+
+        It need not be started, nor does this start it.  TypeError if `callback` is not callable.
+        """
+        if not callable(callback):
+            raise TypeError(f"a watcher needs a callable, got {callback!r}")
+        self.loop.alive()
+        self.function = callback
+        self.arguments = args
+        self.fired |= <int>revents
+        if not self.is_pending:
+            self.is_pending = True
+            self.loop.hub.push(Callback(self.loop._deliver_fed, (self,)))
+
     def stop(self):
         """Watch no more, and do not call for what has come up already.  `start` begins anew."""
         self.is_pending = False
@@ -296,6 +311,11 @@ cdef class WatcherLoop(Watched):
         """An event that came up outside the loop's rounds."""
         watcher.fire(0)
         self.call_due()
+
+    def _deliver_fed(self, Watcher watcher):
+        """An event that was fed to a watcher, which may not be active."""
+        if watcher.is_pending:
+            watcher.call()
 
 
 def by_priority(Watcher watcher):

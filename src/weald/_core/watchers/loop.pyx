@@ -64,8 +64,11 @@ cdef class EventLoop(WatcherLoop):
 
     cdef int after_poll(self) except -1:
         cdef Watcher watcher
+        # Who wants to know that the loop has polled is called before those for whom it has found something.
+        found, self.due = self.due, []
         for watcher in self.in_rounds:
             watcher.after_poll()
+        self.due += found
         self.call_due()
         return 0
 
@@ -129,11 +132,16 @@ cdef class EventLoop(WatcherLoop):
         return self.hub.backend.fileno()
 
     def run_callback(self, func, *args):
-        """Have `func(*args)` called in the hub soon; an object with `stop()` and `pending`."""
+        """Have `func(*args)` called in the hub soon; an object with `stop()` and `pending`.
+
+        ValueError if the loop is destroyed.
+        """
+        self.alive()
         return self.hub.run_callback(func, *args)
 
     def run_callback_threadsafe(self, func, *args):
         """`run_callback` from any thread."""
+        self.alive()
         return self.hub.run_callback(func, *args)
 
     def ref(self):
