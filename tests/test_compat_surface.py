@@ -586,3 +586,36 @@ def test_gevents_own_helpers_for_tests_are_found_if_a_program_brings_them():
         brought.TestCase = object()
         assert testing.TestCase is brought.TestCase and testing.blocked is weald.testing.blocked
     """)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    ["a.recv(1)", "a.recv_into(bytearray(1))", "a.sendall(bytes(1 << 24))", "listener.accept()"],
+)
+@pytest.mark.parametrize("end", ["close()", "detach()"])
+def test_what_a_close_cuts_short_raises_gevents_error(wait, end):
+    gevent(
+        f"""if 1:
+        import gevent, weald, errno
+        from gevent import socket
+        a, b = socket.socketpair()
+        listener = socket.create_server(("127.0.0.1", 0))
+        weald.get_hub().exception_stream = None
+        waiting = gevent.spawn(lambda: {wait})
+        gevent.sleep(0)
+        gevent.sleep(0)
+        (listener if "listener" in {wait!r} else a).{end}
+        waiting.join()
+        try:
+            waiting.get()
+        except socket.cancel_wait_ex as error:
+            assert error.errno == errno.EBADF
+        else:
+            raise AssertionError(waiting)
+        try:
+            socket.socket(fileno=-1)
+        except ValueError:
+            pass
+    """,
+        stderr=None,
+    )

@@ -132,8 +132,12 @@ loop_names: dict[str, str] = {}  # other names of backends, to weald's
 
 
 def _loop(value: Any) -> None:
-    """Use the first of these backends that this build has, from now on."""
-    if value is None or (isinstance(value, type) and issubclass(value, _core.EventLoop)):
+    """Use the first of these backends that this build has, or loops of this class, from now on."""
+    if value is None:
+        return
+    if isinstance(value, type) and issubclass(value, _core.EventLoop):
+        _core.set_event_loop_class(value)
+        set_loop_class(lambda: value)
         return
     present = _core.loop_names()
     for word in _words(value):
@@ -148,6 +152,22 @@ def _loop(value: Any) -> None:
 def _track(value: Any) -> bool:
     _core.track_spawns(tree=as_bool(value))
     return as_bool(value)
+
+
+def _file_class(value: Any) -> Any:
+    """Return the class that files are of; `weald.fileobject`, which may be there already, takes it on."""
+    found = _to_file_class(value)
+    module: Any = sys.modules.get("weald.fileobject")
+    if found is not None and module is not None:
+        module.FileObject = found
+    return found
+
+
+_to_file_class = as_importable(
+    posix="weald.fileobject.FileObjectPosix",
+    thread="weald.fileobject.FileObjectThread",
+    block="weald.fileobject.FileObjectBlock",
+)
 
 
 # -------------------------------------------------------------------- the settings
@@ -185,11 +205,7 @@ _settings: dict[str, Setting] = {
     ),
     "fileobject": Setting(
         None,
-        as_importable(
-            posix="weald.fileobject.FileObjectPosix",
-            thread="weald.fileobject.FileObjectThread",
-            block="weald.fileobject.FileObjectBlock",
-        ),
+        _file_class,
         "WEALD_FILE",
         "what weald.fileobject.FileObject is; without it, what fits the file",
     ),

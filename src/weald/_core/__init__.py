@@ -17,6 +17,7 @@ from weald._core.descriptor import (
     recv_into,
     send,
     sendall,
+    set_cut_short,
     wait_read,
     wait_write,
     waits_in_calls,

@@ -1022,6 +1022,9 @@ def number_changes(fd: int, change: Callable[[], _T]) -> _T:
     Who merely looks at the number (`poll_fds`, a watcher) looks at the new file from then on.
     """
 
+def set_cut_short(make: Callable[[], OSError] | None) -> None:
+    """Have a wait that ends because its descriptor is closed raise `make()`, an OSError; None: OSError(EBADF)."""
+
 def waits_in_calls(fd: int) -> bool:
     """Whether calls on number `fd` wait for ever, as on a blocking descriptor, because a Descriptor says so.
 

@@ -105,6 +105,15 @@ cdef object closed_error():
     return OSError(EBADF, os.strerror(EBADF))
 
 
+cdef object make_cut_short = None
+
+
+def set_cut_short(make):
+    """Have a wait that ends because its descriptor is closed raise `make()`, an OSError; None: OSError(EBADF)."""
+    global make_cut_short
+    make_cut_short = make
+
+
 cdef class Listener:
     """Gets a descriptor's events without parking on it: select, or a watcher."""
 
@@ -190,7 +199,7 @@ cdef class FdEntry(Target):
             if self.hub.generation == generation:
                 self.hub.refs -= 1
         if waiter.value is CLOSED:
-            raise closed_error()
+            raise closed_error() if make_cut_short is None else make_cut_short()
         return woken
 
     cdef int listen(self, Listener listener) except -1:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from weald._core import get_hub, get_hub_if_exists
+from weald._core import get_hub, get_hub_if_exists, set_cut_short
 from weald.exceptions import LoopExit
 from weald.monkey._imports import whenever_imported
 
@@ -44,6 +44,7 @@ def _socket(module: Any) -> None:
             hub.cancel_wait(watcher, cancel_wait_ex() if error is None else error)
 
     module.cancel_wait = cancel_wait
+    set_cut_short(_cut_short)
     module.SocketType = module.socket
     module.__imports__.remove("SocketType")  # so patching puts ours into the standard library's module
     module.__implements__.append("SocketType")
@@ -54,6 +55,12 @@ def _socket(module: Any) -> None:
         lambda self, value: setattr(self._descriptor, "ref", value),
         doc="Whether a wait for it keeps `gevent.wait()` and `hub.join()` waiting; True unless it is set.",
     )
+
+
+def _cut_short() -> OSError:
+    from weald.compat._socketcommon import cancel_wait_ex
+
+    return cancel_wait_ex()
 
 
 def _is_closed(sock: Any) -> bool:
