@@ -183,9 +183,9 @@ def wait_in_except(key):
 
 
 @app.task(name="persevere", bind=True, default_retry_delay=0)
-def persevere(self, attempts):
-    """The attempt that succeeds; each takes most of its limit."""
-    time.sleep(0.15)
+def persevere(self, attempts, seconds):
+    """The attempt that succeeds; each takes `seconds`."""
+    time.sleep(seconds)
     if self.request.retries < attempts:
         raise self.retry(max_retries=attempts, countdown=0)
     return self.request.retries

@@ -64,6 +64,23 @@ def wait_until(predicate, seconds=PATIENCE):
         weald.sleep(0.001)
 
 
+def send_what_fits(sock, data):
+    """Send as much of `data` as is taken though nobody asks for it; how many bytes that were."""
+    view, sent, full = memoryview(data), 0, False
+    sock.settimeout(0)
+    while sent < len(data):
+        try:
+            sent += sock.send(view[sent : sent + 1_000_000])
+            full = False
+        except BlockingIOError:
+            if full:
+                break
+            full = True
+            settle()
+    sock.settimeout(PATIENCE)
+    return sent
+
+
 def waiting(primitive):
     """How many greenlets and threads are parked on `primitive`."""
     return sum(count for name, count in primitive.statistics().items() if name.startswith("waiting"))

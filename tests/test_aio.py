@@ -10,6 +10,7 @@ import contextvars
 import gc
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -93,7 +94,7 @@ def test_busy_coroutines_starve_no_greenlet():
         done.set()
 
     weald.spawn(greenlet)
-    weald.aio.run(asyncio.wait_for(spin(), 20))
+    weald.aio.run(asyncio.wait_for(spin(), PATIENCE))
     assert turns
 
 
@@ -108,7 +109,7 @@ def test_a_busy_greenlet_starves_no_coroutine():
             weald.sleep(0)
 
     spinner = weald.spawn(spin)
-    assert weald.aio.run(asyncio.wait_for(main(), 20)) == "done"
+    assert weald.aio.run(asyncio.wait_for(main(), PATIENCE)) == "done"
     spinner.kill()
 
 
@@ -140,7 +141,8 @@ def test_no_loop_runs_in_other_greenlets():
 
     async def main():
         weald.spawn(greenlet)
-        await asyncio.sleep(0.001)
+        while not seen:
+            await asyncio.sleep(0)
         asyncio.get_running_loop()
 
     weald.aio.run(main())
@@ -404,7 +406,7 @@ def test_stall(caplog):
     with asyncio.Runner(loop_factory=factory) as runner, caplog.at_level(logging.WARNING, "asyncio"):
         runner.run(main())
     assert order == ["begin", "end", "other"]
-    assert "blocked for 0." in caplog.text and "block()" in caplog.text
+    assert re.search(r"block\(\).* blocked for \d", caplog.text)
 
 
 def stalling():
@@ -566,19 +568,22 @@ def test_what_the_collector_queues_is_run():
 
 
 def test_debug_mode_warns_of_slow_callbacks_not_of_blocked_ones(caplog):
-    async def main():
-        asyncio.get_running_loop().slow_callback_duration = 0.01
+    async def blocks():
         weald.sleep(0.05)
-        await asyncio.sleep(0)
-        assert not caplog.records
+
+    async def computes():
         end = time.monotonic() + 0.05
         while time.monotonic() < end:
             pass
-        await asyncio.sleep(0)
+
+    async def main():
+        asyncio.get_running_loop().slow_callback_duration = 0.01
+        await asyncio.gather(blocks(), computes())
 
     with caplog.at_level(logging.WARNING, "asyncio"):
         weald.aio.run(main(), debug=True)
-    assert len(caplog.records) == 1 and "took 0." in caplog.text
+    # On a slow machine others take as long.
+    assert re.search(r"computes\(\).* took \d", caplog.text) and "blocks()" not in caplog.text
 
 
 # ------------------------------------------------------------------ hubs and threads
@@ -598,13 +603,13 @@ def test_a_loop_made_in_one_thread_and_run_in_another():
     timer = loop.call_later(0.001, lambda: sending.send(b"x"))
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    thread.join(20)
+    thread.join(PATIENCE)
     assert got == [b"x"] and timer.when() < loop.time()
     # And in a third.
     loop.call_later(0.001, loop.stop)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    thread.join(20)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     loop.close()
     receiving.close()
@@ -628,9 +633,9 @@ def test_run_coroutine_threadsafe():
     loop = weald.aio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    assert asyncio.run_coroutine_threadsafe(echo_once(b"text"), loop).result(20) == b"text"
+    assert asyncio.run_coroutine_threadsafe(echo_once(b"text"), loop).result(PATIENCE) == b"text"
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(20)
+    thread.join(PATIENCE)
     loop.close()
 
 
@@ -737,8 +742,8 @@ def test_no_deadlock_while_a_signal_may_come():
             loop.add_signal_handler(signal.SIGUSR1, came.set)
             child = os.fork()
             if child == 0:
-                import time
-                time.sleep(0.1)
+                while open(f"/proc/{os.getppid()}/stat").read().rpartition(")")[2].split()[0] != "S":
+                    pass  # until the parent waits
                 os.kill(os.getppid(), signal.SIGUSR1)
                 os._exit(0)
             await came.wait()
@@ -753,7 +758,7 @@ def test_ctrl_c_cancels_the_main_task():
     async def main():
         try:
             os.kill(os.getpid(), signal.SIGINT)
-            await asyncio.sleep(20)
+            await asyncio.sleep(1000)
         except asyncio.CancelledError:
             cancelled.append(True)
             raise
@@ -796,7 +801,7 @@ def test_a_thread_ends_while_a_callback_is_blocked():
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join(20)
+    thread.join(PATIENCE)
     assert not thread.is_alive() and ended == [weald.GreenletExit]
 
 

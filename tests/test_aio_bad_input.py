@@ -12,7 +12,7 @@ import threading
 import warnings
 
 import pytest
-from helpers import PATIENCE
+from helpers import PATIENCE, settle
 
 import weald
 import weald.aio
@@ -446,7 +446,7 @@ def test_await_of_a_coroutine_that_runs():
     """Another greenlet awaits it already."""
     coroutine = wait_for_ever()
     first = weald.spawn(await_, coroutine)
-    weald.sleep(0.001)
+    settle()
     assert raised_by(lambda: await_(coroutine)) == "RuntimeError: coroutine is being awaited already"
     first.kill()
 

@@ -5,6 +5,7 @@ import os
 
 import psutil
 import pytest
+from helpers import settle
 
 import weald
 from weald._core import arena
@@ -34,7 +35,7 @@ def descend(depth, event, trail):
 def test_stacks_of_every_depth(depth):
     event, trails = Event(), [[] for _ in range(5)]
     greenlets = [weald.spawn(descend, depth, event, trail) for trail in trails]
-    weald.sleep(0.01)
+    settle()
     event.set()
     assert [g.get() for g in greenlets] == [depth * (depth + 1) // 2] * 5
     assert trails == [list(range(depth, -1, -1))] * 5
@@ -61,9 +62,9 @@ def test_frames_outlive_their_greenlet():
 
 
 def test_a_parked_greenlet_is_small():
-    weald.killall([weald.spawn(weald.sleep, 100) for _ in range(3000)])
+    weald.killall([weald.spawn(weald.sleep, 10_000) for _ in range(3000)])
     before = resident()
-    greenlets = [weald.spawn(weald.sleep, 100) for _ in range(3000)]
+    greenlets = [weald.spawn(weald.sleep, 10_000) for _ in range(3000)]
     weald.sleep(0)
     each = (resident() - before) / len(greenlets)
     weald.killall(greenlets)

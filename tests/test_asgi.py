@@ -9,7 +9,7 @@ from dataclasses import replace
 from socket import SO_RCVBUF, SOL_SOCKET
 
 import pytest
-from helpers import PATIENCE, recorded_errors, run_patched, settle, wait_until
+from helpers import PATIENCE, recorded_errors, run_patched, send_what_fits, settle, wait_until
 from test_http_http2 import Client
 from test_http_protocol import BAD_CHUNKS, BAD_HEADS
 from test_pywsgi import CHUNKED, GET, LAST, QUICK, Response, connect, curl, one, responses, serving, talk, url
@@ -140,21 +140,13 @@ def test_a_body_comes_as_it_is_asked_for():
         await answer(send)
 
     size = 50_000_000
-    sent = 0
     with asgi(app) as server, closing(connect(server)) as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size)
-        sock.settimeout(0.2)
-        piece = bytes(100_000)
-        try:
-            while sent < size:
-                sent += sock.send(piece[: size - sent])
-        except TimeoutError:
-            pass
+        body = bytes(size)
+        sent = send_what_fits(sock, body)
         assert 0 < sent < size
         server.loop_of_applications.call_soon(asked.set)
-        sock.settimeout(PATIENCE)
-        while sent < size:
-            sent += sock.send(piece[: size - sent])
+        sock.sendall(body[sent:])
         assert Response(sock.makefile("rb")).status == 200
     assert sum(sizes) == size
 

@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 from conftest import require_program
-from helpers import python
+from helpers import PATIENCE, python
 
 import weald
 from weald import _core
@@ -146,7 +146,7 @@ def calls_for_rounds(loop, rounds, folder):
         env={**os.environ, "WEALD_LOOP": loop},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
         check=False,
     )
     if "ptrace" in done.stderr:

@@ -26,7 +26,7 @@ def drain(sock, into):
 
 def until(predicate):
     import time
-    for _ in range(10_000):
+    for _ in range(100_000):
         if predicate():
             return
         time.sleep(0.001)
@@ -341,14 +341,14 @@ def test_a_reader_that_is_killed_leaves_the_file_to_others():
         PRELUDE
         + textwrap.dedent(
             """
-            import weald
+            import weald.testing
             a, b = pair()
             file = b.makefile("rb")
             first, second = weald.spawn(file.readline), weald.spawn(file.readline)
-            weald.sleep(0.001)
+            weald.testing.blocked()
             first.kill()
             a.sendall(b"line\\n")
-            print(second.get(timeout=20))
+            print(second.get(timeout=100))
             """
         )
     )

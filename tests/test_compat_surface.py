@@ -108,7 +108,7 @@ def test_send_takes_a_timeout_of_its_own():
         assert sender.get() == 4
         a.close()
         try:
-            a.send(b"x", timeout=1)
+            a.send(b"x", timeout=100)
         except OSError as error:
             assert error.errno == errno.EBADF
     """)
@@ -118,8 +118,8 @@ def test_waits_take_a_descriptor_by_name():
     gevent("""if 1:
         from gevent import socket
         a, b = socket.socketpair()
-        socket.wait_write(fileno=a.fileno(), timeout=1)
-        socket.wait_readwrite(fileno=a.fileno(), timeout=1)
+        socket.wait_write(fileno=a.fileno(), timeout=100)
+        socket.wait_readwrite(fileno=a.fileno(), timeout=100)
         try:
             socket.wait_read(fileno=a.fileno(), timeout=0.001, timeout_exc=ZeroDivisionError)
         except ZeroDivisionError:
@@ -136,7 +136,7 @@ def test_a_socket_without_ref_keeps_nobody_waiting():
         reader = gevent.spawn(a.recv, 1)
         assert gevent.wait() is True and not reader.dead
         b.send(b"x")
-        assert reader.get(timeout=20) == b"x"
+        assert reader.get(timeout=100) == b"x"
         a.ref = True
         reader = gevent.spawn(a.recv, 1)
         assert gevent.wait(timeout=0.01) is False
@@ -213,7 +213,7 @@ def test_ssl_sockets_send_with_a_timeout(certificate):
         a = client.wrap_socket(a)
         b = serving.get()
         assert a.hub is gevent.get_hub() and a.ref is True and not a.closed
-        assert a.send(b"hello", timeout=1) == 5 and b.read(10) == b"hello"
+        assert a.send(b"hello", timeout=100) == 5 and b.read(10) == b"hello"
         try:
             while True:
                 a.send(b"x" * 65536, timeout=0.01)
@@ -295,7 +295,7 @@ def test_a_watched_childs_status_waits_for_waitpid():
             return pid, called
 
         pid, called = child(3)
-        watcher = called.get(timeout=30)
+        watcher = called.get(timeout=100)
         assert (watcher.pid, os.waitstatus_to_exitcode(watcher.rstatus)) == (pid, 3)
         found, status = waitpid(pid, 0)
         assert (found, os.waitstatus_to_exitcode(status)) == (pid, 3)
@@ -319,10 +319,10 @@ def test_a_watched_childs_status_waits_for_waitpid():
         os.write(gone, b"x")
         assert os.waitstatus_to_exitcode(waiting.get()[1]) == 4
         first, called = child(5)
-        called.get(timeout=30)
+        called.get(timeout=100)
         assert waitpid(-1, 0)[0] == first
         pid, called = child(6)
-        called.get(timeout=30)
+        called.get(timeout=100)
         assert gevent.os.wait()[0] == pid
     """)
 
@@ -394,7 +394,8 @@ def test_a_thread_result_that_is_destroyed_calls_nobody():
         results[0].destroy_in_main_thread()
         for result in results:
             result.set(1)
-        gevent.sleep(0.01)
+        while len(calls) < 2:
+            gevent.sleep(0.001)
         assert calls == ["ready", results[1]], calls
     """)
 
@@ -530,7 +531,7 @@ def test_a_lock_can_be_waited_for_like_a_semaphore():
         gevent.sleep(0)
         lock.release()
         killed.kill()
-        assert lock.acquire(timeout=1)
+        assert lock.acquire(timeout=100)
     """)
 
 

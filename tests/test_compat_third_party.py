@@ -173,7 +173,7 @@ def test_a_hub_class_of_ones_own():
         assert errors == [KeyError, ValueError, ("printed", ValueError)]
         watcher = hub.loop.timer(0.001)
         hub.wait(watcher)
-        assert hub.join(timeout=1) and hub.threadpool.apply(sum, ([1],)) == 1
+        assert hub.join(timeout=100) and hub.threadpool.apply(sum, ([1],)) == 1
         assert hub.resolver.getaddrinfo("127.0.0.1", 80)
         hub.destroy(destroy_loop=True)
         assert gevent.get_hub() is not hub

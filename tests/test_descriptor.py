@@ -5,7 +5,7 @@ import socket as stdlib
 import threading
 
 import pytest
-from helpers import PATIENCE
+from helpers import PATIENCE, settle
 
 import weald
 from weald import _core
@@ -72,13 +72,13 @@ def test_a_descriptor_used_from_two_threads():
         d, got = Descriptor(b.fileno()), []
 
         def wait():
-            d.wait_read(20)
+            d.wait_read(PATIENCE)
             got.append(1)
 
         thread = threading.Thread(target=wait)
         thread.start()
         g = weald.spawn(wait)
-        weald.sleep(0.01)
+        settle()
         a.send(b"x")
         g.get()
         thread.join()
@@ -127,7 +127,7 @@ def test_closing_a_descriptor_wakes_who_waits_for_its_number(wait):
             while True:
                 b.send(fill)
         g = weald.spawn(wait, b.fileno())
-        weald.sleep(0.01)
+        settle()
         assert not g.ready()
         d.close()
         b.close()

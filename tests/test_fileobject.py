@@ -16,7 +16,7 @@ import weald
 from weald import Timeout, socket
 from weald._base.pipes import open_shared
 from weald.fileobject import FileObject, FileObjectBlock, FileObjectPosix, FileObjectThread
-from weald.threadpool import ThreadPool
+from weald.threadpool import ThreadPool, default
 
 Ends = tuple[int, int]
 
@@ -460,7 +460,9 @@ def test_one_call_at_a_time_is_made_on_a_file_in_a_thread():
     slow = SlowFile()
     file = FileObjectThread(slow)
     reading = [weald.spawn(file.read, 2) for _ in range(2)]
-    weald.sleep(0.02)
+    wait_until(lambda: slow.entered)
+    settle()
+    default().apply(int)  # what was handed to the pool before has begun
     assert slow.entered == 1
     slow.go.set()
     weald.joinall(reading, timeout=PATIENCE, raise_error=True)

@@ -60,9 +60,9 @@ def test_soft_limit_within_a_tenth_of_a_second(shared, name):
     """In a task that waits, one that computes, a coroutine."""
 
     def late():
-        took = value(shared.send(name, soft_time_limit=0.3))
-        assert took > 0.1  # the limit began before the body did
-        return took - 0.3
+        took = shared.send(name, soft_time_limit=0.3).get(timeout=PATIENCE, propagate=False)
+        # The limit begins before the body does; on a slow machine it may be over by then.
+        return took - 0.3 if isinstance(took, float) and took > 0.1 else 99
 
     within(0.1, late)
 
@@ -120,8 +120,7 @@ def test_hard_limit_ends_a_task_that_computes_while_others_go_on(shared, name):
         gone_on.append(not spinning.ready())
         assert isinstance(failure(spinning), TimeLimitExceeded)
         took = spinning.date_done.timestamp() - float(shared.noted(spinning.id)[0])
-        assert took > 0.8
-        return took - 1.0
+        return took - 1.0 if took > 0.8 else 99
 
     within(0.5, late)
     while not any(gone_on):
@@ -159,7 +158,12 @@ def test_hard_limit_of_a_coroutine(shared):
 
 def test_retries_within_limits(shared):
     """Each attempt has the limit of its own, and a limit that is hit can be retried."""
-    assert value(shared.send("persevere", 3, soft_time_limit=0.3)) == 3
+
+    def persevere(seconds):  # each attempt takes half of its limit, all together twice as much
+        return shared.send("persevere", 3, seconds, soft_time_limit=2 * seconds).get(timeout=PATIENCE, propagate=False)
+
+    # Again if the machine was too slow for that.
+    assert 3 in map(persevere, (0.15, 1.5, 15))
     assert value(shared.send("retry_on_limit", soft_time_limit=0.2)) == 2
 
 
@@ -253,7 +257,7 @@ def test_statistics(shared):
     shared.notes.rpush("statistics", "go")
     for result in running + waiting:
         value(result)
-    value(shared.send("soft", soft_time_limit=0.1))
+    wait_for(shared.send("soft", soft_time_limit=0.1).ready)
     failure(shared.send("nap", 30, time_limit=0.1))
     free(shared)
     after = shared.pool()

@@ -779,7 +779,7 @@ def test_asyncio_loops_in_threads():
             return n
 
         async def inner(n):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(100):
                 await asyncio.sleep(0.001)
             return n
 

@@ -131,7 +131,7 @@ def test_a_class_and_its_methods_that_are_put_back():
         print(true_socket is weald.socket.socket, tls_read is weald.ssl.SSLSocket.read)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             accepting = weald.spawn(listener.accept)
-            with socket.create_connection(listener.getsockname(), timeout=60) as sock:
+            with socket.create_connection(listener.getsockname(), timeout=100) as sock:
                 print(accepting.get()[0].send(b"hello"), sock.recv(5))
         """,
     )

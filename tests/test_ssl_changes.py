@@ -177,16 +177,16 @@ def test_the_timeout_of_a_read_is_for_all_of_it(certificate):
             def __getattr__(self, name):
                 return getattr(real, name)
             def wait_read(self, timeout=None):
-                waits.append((time.monotonic(), timeout))
+                waits.append(timeout)
                 if len(waits) == 2:
                     raise TimeoutError
-                time.sleep(1)
+                time.sleep(0.05)
                 raw.send(b"\\x17")  # a record begins
                 real.wait_read(timeout)
         real, a._descriptor = a._descriptor, Descriptor()
         print(outcome(a.recv, 10))
-        (begin, limit), (again, rest) = waits
-        print(rest < 30 and again + rest < begin + limit + 0.5)  # anew, it would be a second later
+        limit, rest = waits
+        print(rest <= limit - 0.04)  # anew, it would be as much
         a._descriptor = real
         """
     assert run_patched(program(certificate, code)) == "an OSError\nTrue\n"
@@ -241,7 +241,7 @@ def test_a_fast_peer_lets_others_run(certificate, tmp_path, kind):
                 turns += 1
         weald.spawn(others)
         begin = time.monotonic()
-        while turns < 5 and time.monotonic() < begin + 60:
+        while turns < 5 and time.monotonic() < begin + 100:
             read()
         print(turns >= 5)
         child.kill()

@@ -204,7 +204,7 @@ def test_poll_terminate_kill():
 def test_others_run_while_children_do(io_loop, way):
     children = [cat() for _ in range(20)]
     waiters = [spawn(child.wait) for child in children]
-    weald.sleep(0.02)
+    settle()
     assert not any(waiter.ready() for waiter in waiters)
     for child in reversed(children):
         child.stdin.close()
@@ -336,7 +336,7 @@ def test_preexec_fn_may_take_its_time():
     """The parent's loop runs while its child prepares itself."""
     r, w = stdlib_os.pipe()
     starter = spawn(subprocess.call, ["true"], preexec_fn=lambda: stdlib_os.read(r, 1), pass_fds=(r,))
-    weald.sleep(0.01)
+    settle()
     assert not starter.ready()
     stdlib_os.write(w, b"x")
     assert starter.get() == 0

@@ -179,7 +179,7 @@ def test_keyboard_interrupt_reaches_the_main_thread():
         thread = threading.Thread(target=interrupt)
         thread.start()
         try:
-            time.sleep(30)
+            time.sleep(1000)
         except KeyboardInterrupt:
             print("interrupted")
         thread.join()
@@ -248,7 +248,7 @@ def test_synchronisation():
         items = []
         def consume(n):
             with condition:
-                assert condition.wait_for(lambda: items, 10)
+                assert condition.wait_for(lambda: items, 100)
                 items.pop()
         def produce(n):
             if n < 5:
@@ -776,8 +776,10 @@ def test_threads_made_before():
     out = run_patched(
         """
         import time, weald
-        ticks = []
+        from weald.event import Event
+        ticks, ticking = [], Event()
         def tick():
+            ticking.wait()
             for n in range(3):
                 time.sleep(0.01)
                 ticks.append(n)
@@ -785,6 +787,7 @@ def test_threads_made_before():
         weald.spawn(tick)
         native.join(0.001)
         print(native.is_alive(), daemon.is_alive(), ticks)
+        ticking.set()
         later.start()
         later.join()
         native.join()

@@ -496,7 +496,10 @@ def test_workers_stay_native_when_threading_is_patched():
         blocking_sleep = weald.monkey.get_original("time", "sleep")
         ticks = []
         ticker = weald.spawn(lambda: [ticks.append(time.sleep(0.001)) for _ in range(20)])
-        ThreadPool(1).apply(blocking_sleep, (0.5,))
+        def until_they_have_run():
+            while len(ticks) < 20:
+                blocking_sleep(0.001)
+        ThreadPool(1).apply(until_they_have_run)
         print(len(ticks))
         with ThreadPoolExecutor(1) as executor:
             print(executor.submit(int, "7").result())

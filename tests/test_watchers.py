@@ -405,11 +405,11 @@ def test_a_loop_of_ones_own(io_loop, pair):
     own, seen = _core.EventLoop(), []
     own.run()  # nothing to wait for
     timer, watcher = own.timer(0.02), own.io(a.fileno(), 1)
-    timer.start(b.send, b"x")
     watcher.start(lambda: (seen.append(a.recv(5)), watcher.stop()))
     own.run_callback(seen.append, "callback")
     own.run(nowait=True)
     assert seen == ["callback"]
+    timer.start(b.send, b"x")
     own.run()
     assert seen == ["callback", b"x"]
     assert own is not loop() and own.name == io_loop

@@ -394,7 +394,7 @@ def test_gipc(python, tmp_path):
                     beats = []
                     beating = gevent.spawn(lambda: [gevent.sleep(0.001) or beats.append(1) for _ in range(3)])
                     mine.put("begin")
-                    print(mine.get(timeout=gevent.Timeout(30)))
+                    print(mine.get(timeout=gevent.Timeout(100)))
                     process.join()
                     beating.get()
                     print(process.exitcode, len(beats))
