@@ -1,27 +1,55 @@
 """What a service does with its process: the user it becomes, its files of the process id and for standard error, its
-standard streams, the cores it may use.
+standard streams, the cores it may use, the processes it forks.
 
-Called by: config.py, supervisor.py, worker.py.
+Called by: config.py, supervisor.py, upgrade.py, worker.py.
 """
 
 import grp
 import os
 import pwd
+import signal
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 
+from weald._base.originals import get_original
 from weald._core import steady
 from weald.serve.errors import ConfigError
 
 __all__ = [
     "become",
     "find_ids",
+    "fork",
     "open_error_log",
     "remove_pid_file",
     "usable_cores",
     "use_steady_streams",
     "write_pid_file",
 ]
+
+_fork, _signal, _sigmask = (
+    get_original("os", "fork"),
+    get_original("signal", "signal"),
+    get_original("signal", "pthread_sigmask"),
+)
+
+
+def fork(signals: Collection[int], ignored: Collection[int] = ()) -> int:
+    """Fork; return the child's process id, or 0 in the child, where `signals` have their defaults or are `ignored`.
+
+    They are held back until then: the handlers of the parent would take what is sent to the child just after the
+    fork, and it would be lost.  Raises OSError if the system refuses a process.
+    """
+    before = _sigmask(signal.SIG_BLOCK, signals)
+    try:
+        pid: int = _fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for number in signals:
+                _signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+    finally:
+        _sigmask(signal.SIG_SETMASK, before)
+    return pid
 
 
 def use_steady_streams() -> None:

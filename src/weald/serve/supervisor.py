@@ -33,14 +33,14 @@ from weald.serve import errorlog, listeners, systemd, worker
 from weald.serve.config import Config, ConfigError
 from weald.serve.listeners import describe, parse_bind, refuse_newcomers
 from weald.serve.metrics import Metrics
-from weald.serve.process import become, open_error_log, remove_pid_file, use_steady_streams, write_pid_file
+from weald.serve.process import become, fork, open_error_log, remove_pid_file, use_steady_streams, write_pid_file
 from weald.serve.syslog import Syslog
 from weald.serve.tls import tls_context
 from weald.serve.upgrade import Handover, start_program
 
 __all__ = ["run"]
 
-_fork, _waitpid, _signal = get_original("os", "fork"), get_original("os", "waitpid"), get_original("signal", "signal")
+_waitpid, _signal = get_original("os", "waitpid"), get_original("signal", "signal")
 _Selector = get_original("selectors", "DefaultSelector")
 
 _YOUNG = 10.0  # seconds: a worker that dies sooner is replaced after a pause
@@ -54,6 +54,8 @@ _SIGNALS = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD),
     *(signal.SIGTTIN, signal.SIGTTOU, signal.SIGALRM, signal.SIGWINCH),
 )
+# By workers: Ctrl-C reaches the whole group of processes, and the parent tells them what to do about it.
+_IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 
 
 def say(text: str, level: str = "info") -> None:
@@ -151,7 +153,7 @@ class Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         try:
-            pid = _fork()
+            pid = fork(_SIGNALS, _IGNORED)
         except OSError as error:
             ours.close()
             theirs.close()
@@ -182,13 +184,6 @@ class Supervisor:
         """In the child: never returns."""
         status = 1
         try:
-            signal.set_wakeup_fd(-1)
-            for number in _SIGNALS:
-                _signal(number, signal.SIG_DFL)
-            # Ctrl-C reaches the whole group of processes; the parent tells us what to do about it.
-            _signal(signal.SIGINT, signal.SIG_IGN)
-            for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
-                _signal(number, signal.SIG_IGN)
             self.selector.close()
             ours.close()
             for child in self.children.values():

@@ -8,13 +8,12 @@ now.  It gets the listeners as open descriptors, and the environment says which 
 
 import json
 import os
-import signal
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
-from weald._base.originals import get_original
 from weald._core import report
+from weald.serve.process import fork
 
 __all__ = ["Handover", "start_program"]
 
@@ -51,19 +50,16 @@ def _adopted(fd: int) -> socket.socket:
     return socket.socket(fileno=fd)
 
 
-def start_program(sockets: Mapping[str, Iterable[socket.socket]], signals: Iterable[int]) -> int:
+def start_program(sockets: Mapping[str, Iterable[socket.socket]], signals: Collection[int]) -> int:
     """Start this program anew, with listeners by address; its process id.  `signals` get their defaults there.
 
     Raises OSError if the system refuses a process.
     """
     fds = {name: [sock.fileno() for sock in found] for name, found in sockets.items()}
-    pid: int = get_original("os", "fork")()
+    pid = fork(signals)
     if pid:
         return pid
     try:
-        signal.set_wakeup_fd(-1)
-        for number in signals:
-            get_original("signal", "signal")(number, signal.SIG_DFL)
         for numbers in fds.values():
             for fd in numbers:
                 os.set_inheritable(fd, True)
