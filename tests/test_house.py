@@ -352,6 +352,21 @@ def test_no_test_is_annotated():
     assert [found for path in sorted(Path(__file__).parent.rglob("*.py")) for found in annotated(path)] == []
 
 
+# A difference of clocks that is to be small; how much CPU time was used (`thread_time`) is another matter.
+SHORT = re.compile(r"assert .*\b(monotonic|perf_counter|time)\(\) - [^<>]*<")
+
+
+def test_no_test_says_how_long_something_may_take():
+    """A slow machine takes longer; see CONTRIBUTING.md."""
+    example = "assert time.monotonic() - began < 5"
+    assert SHORT.match(example)
+    found = []
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found += [f"{path.name}:{number}" for number, line in enumerate(lines, 1) if SHORT.match(line.strip())]
+    assert found == []
+
+
 # -------------------------------------------------------------------- what was built
 
 

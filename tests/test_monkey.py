@@ -183,7 +183,7 @@ def grow(done):
         exec(check, {})
         print(json.dumps(done), flush=True)
         return 0
-    status = 0
+    status, running = 0, []
     for name in rest:
         pid = os.fork()
         if not pid:
@@ -197,6 +197,10 @@ def grow(done):
             finally:
                 sys.stderr.flush()
                 os._exit(failed)
+        running.append(pid)
+        if len(done) > 1:  # the processes of the first modules run at the same time, each with one of its own
+            status |= os.waitpid(running.pop(), 0)[1]
+    for pid in running:
         status |= os.waitpid(pid, 0)[1]
     return bool(status)
 sys.exit(grow([]))
