@@ -14,7 +14,7 @@ from helpers import PATIENCE, Thread, is_open, python, recorded_errors, run_patc
 
 import weald
 from weald import Timeout, socket
-from weald._base.pipes import open_shared
+from weald._base.pipes import PIPE_BUF, fdopen, open_shared, write_shared
 from weald.fileobject import FileObject, FileObjectBlock, FileObjectPosix, FileObjectThread
 from weald.threadpool import ThreadPool, default
 
@@ -743,3 +743,43 @@ def test_who_writes_text_while_another_waits_for_room_loses_nothing():
         """
     )
     assert out == "6000 True 0\n"
+
+
+def test_a_text_is_closed_when_its_file_is(pipe, tmp_path):
+    read, write = pipe
+    a, b = socket.socketpair()
+    texts = [fdopen(read), FileObject(write, "w")._io, a.makefile("w"), FileObject(tmp_path / "file", "w")._io]
+    for text in texts:
+        assert not text.closed
+        text.buffer.raw.close()
+        assert text.closed
+        with pytest.raises(ValueError, match="closed file"):
+            text.flush()
+        with pytest.raises(AttributeError):
+            text.closed = False
+    a.close()
+    b.close()
+
+
+def test_a_text_without_a_buffer_is_neither_open_nor_closed(tmp_path):
+    text = FileObject(tmp_path / "file", "w")._io
+    text.write("x")
+    with text.detach():
+        with pytest.raises(ValueError, match="detached"):
+            _ = text.closed
+        with pytest.raises(ValueError, match="detached"):
+            text.write("y")
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_write_shared_writes_what_there_is_room_for(pipe):
+    read, write = pipe
+    assert write_shared(write, memoryview(bytes(PIPE_BUF * 4))) == PIPE_BUF * 4
+    total = PIPE_BUF * 4 + fill(write)
+    assert os.get_blocking(write)
+    assert write_shared(write, memoryview(b"x")) == 0
+    os.read(read, total)
+    assert write_shared(write, memoryview(b"x")) == 1
+    os.close(read)
+    with pytest.raises(BrokenPipeError):
+        write_shared(write, memoryview(b"x"))

@@ -526,3 +526,26 @@ def test_communicate_cut_short_loses_nothing(options):
     child.kill()
     assert child.communicate()[0] == ("abc" if "text" in options else b"abc")
     assert child.wait() == -9
+
+
+def test_text_and_bytes_reach_the_child_in_the_order_they_were_written():
+    with Popen(["cat"], stdin=PIPE, stdout=PIPE, text=True) as child:
+        child.stdin.write("1 ")
+        buffer = child.stdin.buffer
+        buffer.write(b"2 ")
+        child.stdin.write("3 ")
+        buffer.write(b"4")
+        child.stdin.close()
+        assert child.stdout.read() == "1 2 3 4"
+
+
+def test_the_buffer_of_a_child_that_has_gone_can_be_asked_for():
+    with Popen(["true"], stdin=PIPE, text=True) as child:
+        child.wait()
+        child.stdin.write("lost")
+        buffer = child.stdin.buffer
+        with pytest.raises(BrokenPipeError):
+            buffer.flush()
+        with pytest.raises(BrokenPipeError):
+            child.stdin.close()
+    assert child.stdin.closed

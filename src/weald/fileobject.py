@@ -2,8 +2,8 @@
 
 Called by: users, weald.subprocess.
 
-For programs that own a descriptor and may make it non-blocking; _base/pipes.py has files for descriptors that must stay
-blocking.
+For programs that own a descriptor and may make it non-blocking.  The raw files of pipes are in _base/pipes.pyx, where
+those for descriptors that must stay blocking are, too.
 
 Invariants:
 - The layers are io's own, in which greenlets take turns (_base/buffered.pyx), over a FileIO that parks instead of
@@ -23,76 +23,17 @@ from weald import threadpool
 from weald._base.buffered import OPERATIONS, Turns, layers
 from weald._base.config import config
 from weald._base.names import more_names
-from weald._base.pipes import PIPE_BUF, is_stream, make_nonblocking
-from weald._base.waiting import POLLIN, POLLOUT, read_at_once, retry, wait_until_ready
-from weald._core import AsyncResult, Descriptor, DummySemaphore, Semaphore, get_hub, get_hub_if_exists
+from weald._base.pipes import LoopIO
+from weald._base.waiting import read_file_at_once
+from weald._core import AsyncResult, DummySemaphore, Semaphore, get_hub, get_hub_if_exists
 from weald.threadpool import ThreadPool
 
 __all__ = ["FileObject", "FileObjectBlock", "FileObjectPosix", "FileObjectThread"]
 
 
-class _LoopIO(io.FileIO):
-    """FileIO on a descriptor that the loop watches.  It is non-blocking until `close` or `share`."""
-
-    def __init__(self, fd: Any, mode: str, closefd: bool) -> None:
-        super().__init__(fd, mode, closefd)
-        self._was_blocking = make_nonblocking(self.fileno())
-        self._descriptor = Descriptor(self.fileno())
-        self._turns = self._write_turns = Turns()
-        self._shared = False
-
-    def share(self) -> None:
-        """Make the descriptor blocking, as another process that is given it expects.
-
-        Each call here then first asks whether it would block.
-        """
-        os.set_blocking(self.fileno(), True)
-        self._shared = True
-
-    # FileIO's calls return None when they would block.
-
-    def _readable(self, call: Callable[..., Any], argument: Any) -> Any:
-        if self._shared:
-            wait_until_ready(self.fileno(), POLLIN, self._descriptor.wait_read)
-        result = call(argument)
-        return retry(self._descriptor.wait_read, None, call, argument) if result is None else result
-
-    def readinto(self, buffer: Any) -> int:
-        return self._turns.call(self._readable, super().readinto, buffer)  # type: ignore[no-any-return]
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or size < 0:
-            return self.readall()
-        return self._turns.call(self._readable, super().read, size)  # type: ignore[no-any-return]
-
-    def readall(self) -> bytes:
-        chunks = []
-        while chunk := self.read(io.DEFAULT_BUFFER_SIZE):
-            chunks.append(chunk)
-        return b"".join(chunks)
-
-    def write(self, data: Any) -> int:
-        return self._write_turns.call(self._write, data)
-
-    def _write(self, data: Any) -> int:
-        if self._shared:
-            wait_until_ready(self.fileno(), POLLOUT, self._descriptor.wait_write)
-            # A pipe that is ready for writing has room for this much (POSIX, "poll" and PIPE_BUF).
-            data = memoryview(data).cast("B")[: PIPE_BUF if is_stream(self.fileno()) else None]
-        count = super().write(data)
-        return retry(self._descriptor.wait_write, None, super().write, data) if count is None else count
-
-    def close(self) -> None:
-        """Close; greenlets that wait get OSError(EBADF).  A descriptor that stays open is as blocking as it was."""
-        if self.closed:
-            return
-        self._descriptor.close()
-        if self._was_blocking:
-            os.set_blocking(self.fileno(), True)
-        super().close()
-
-
-_BUFFER = 65536  # bytes of a regular file's: what is not in memory takes a thread's round trip
+# Bytes of a regular file's buffer: each time it is written, or what it reads is not in memory, takes a thread's round
+# trip.  Reads of 64 KiB, which are usual, had better go past it.
+_READ_BUFFER, _WRITE_BUFFER = 32768, 65536
 
 
 def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
@@ -119,6 +60,7 @@ class _PoolIO(io.FileIO):
         self._at_once = True
         self._dropped = False  # nobody can wait any more
         self._in_pool(super().__init__, file, mode, closefd)
+        self._turns.fd = self.fileno()
 
     def _in_pool(self, function: Callable[..., Any], *args: Any) -> Any:
         self._settle()
@@ -157,28 +99,22 @@ class _PoolIO(io.FileIO):
 
     def readinto(self, buffer: Any) -> int:
         self._settle()
+        data = self._read
+        if not data and self._at_once:
+            try:
+                at_once = read_file_at_once(self._turns.fd, buffer)
+            except OSError:  # the file system cannot tell; or something is wrong, which the read in the thread will say
+                self._at_once = False
+            else:
+                if at_once is not None:
+                    return at_once
         with memoryview(buffer) as view, view.cast("B") as rest:
-            data = self._read
             if not data:
-                if self._at_once and (count := self._read_at_once(rest)) is not None:
-                    return count
                 data = self._in_pool(super().read, len(rest))
             count = min(len(data), len(rest))
             rest[:count] = data[:count]
             self._read = data[count:]
             return count
-
-    def _read_at_once(self, view: memoryview) -> int | None:
-        fd = self.fileno()
-        try:
-            count = read_at_once(fd, view)
-            # Linux 5.9 and 5.10 return 0 also where there is more.
-            if count == 0 and len(view) and os.lseek(fd, 0, os.SEEK_CUR) < os.fstat(fd).st_size:
-                return None
-            return count
-        except OSError:  # the file system cannot tell; or something is wrong, which the read in the thread will say
-            self._at_once = False
-            return None
 
     def read(self, size: int | None = -1) -> bytes:
         return io.RawIOBase.read(self, -1 if size is None else size)
@@ -219,6 +155,7 @@ class _PoolIO(io.FileIO):
 
     def close(self) -> None:
         if not self.closed:
+            self._turns.fd = -1
             self._in_pool(super().close)
 
 
@@ -323,7 +260,7 @@ class FileObjectPosix(FileObject):
         self._source = fobj if hasattr(fobj, "fileno") else None
         self._closefd = closefd
         fd = fobj if self._source is None else fobj.fileno()
-        self.fileio = _LoopIO(fd, mode.replace("t", "").replace("b", ""), closefd and self._source is None)
+        self.fileio = LoopIO(fd, mode.replace("t", "").replace("b", ""), closefd and self._source is None)
         try:
             super().__init__(layers(self.fileio, mode, buffering, encoding, errors, newline))
         except BaseException:
@@ -387,7 +324,8 @@ class FileObjectThread(FileObject):
             super().__init__(self._call(open, fobj, mode, buffering, encoding, errors, newline, closefd))
         else:
             _check_mode(mode, buffering, encoding, errors, newline)
-            size = buffering if buffering > 1 else _BUFFER if buffering else 0
+            default = _READ_BUFFER if "r" in mode else _WRITE_BUFFER
+            size = buffering if buffering > 1 else default if buffering else 0
             raw = _PoolIO(fobj, mode.replace("t", "").replace("b", ""), closefd, threadpool, size)
             try:
                 super().__init__(layers(raw, mode, buffering, encoding, errors, newline, size))

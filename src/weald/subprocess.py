@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, AnyStr
 from weald._base.buffered import TextIOWrapper
 from weald._base.children import await_end
 from weald._base.names import more_names
-from weald._base.pipes import open_shared, read_shared
+from weald._base.pipes import open_shared, read_shared, write_shared
 from weald._base.resident import Resident
 from weald._base.waiting import until
 from weald._core import AsyncResult, asked_in_vain, monotonic
@@ -81,8 +81,9 @@ _globals = _Globals(
     __name__=__name__,
     _PopenSelector=PollSelector,
     _time=monotonic,
+    _PIPE_BUF=65536,  # what is offered at a time, of which `write_shared` takes what there is room for
     io=_Over(_stdlib.io, open=open_shared, TextIOWrapper=TextIOWrapper),  # type: ignore[attr-defined]
-    os=_Over(_os, read=read_shared),
+    os=_Over(_os, read=read_shared, write=write_shared),
 )
 
 

@@ -1,6 +1,7 @@
 # See buffered.pyx.
 
 cdef class Turns:
+    cdef public int fd  # the raw file's, -1 when it is closed
     cdef list inside  # greenlets in a call of the raw file
     cdef Py_ssize_t waiting
     cdef Py_ssize_t busy  # calls under way that consist of several

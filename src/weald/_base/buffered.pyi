@@ -12,6 +12,8 @@ OPERATIONS: frozenset[str]
 class Turns:
     """Who is inside of a raw file, and who waits for that."""
 
+    fd: int
+
     def call(self, function: Callable[..., _T], *args: object) -> _T:
         """`function(*args)`, a call of the raw file, in which greenlets may park."""
 

@@ -11,6 +11,7 @@ Invariants:
 - A raw file makes all calls that may park through its Turns: `_turns`, and `_write_turns` for writes (the same, or
   another if reading and writing need not wait for each other).
 - A greenlet that comes back while others wait lets those go first, but not in the middle of a call (`busy`).
+- A raw file keeps its descriptor in its Turns (`fd`) for as long as it is open.
 - A greenlet that calls in again while it is inside hears of it from io, as in a thread.
 
 Compiled, because a line that lies in the buffer takes io 30 ns, and a frame in Python more than that.
@@ -48,6 +49,9 @@ cdef object text_flush = io.TextIOWrapper.flush
 cdef object text_readline = io.TextIOWrapper.readline
 cdef object text_read = io.TextIOWrapper.read
 cdef object text_write = io.TextIOWrapper.write
+cdef object text_buffer = io.TextIOWrapper.buffer
+cdef object text_closed = io.TextIOWrapper.closed
+cdef object text_detach = io.TextIOWrapper.detach
 cdef object pair_flush = io.BufferedRWPair.flush
 cdef object pair_close = io.BufferedRWPair.close
 
@@ -57,6 +61,7 @@ cdef class Turns:
 
     def __cinit__(self):
         self.inside = []
+        self.fd = -1
 
     cdef Turns below(self):
         """Those for the buffer below a text: as these, but whoever comes lets nobody go first."""
@@ -85,7 +90,10 @@ cdef class Turns:
         return current
 
     cdef int leave(self, object current) except -1:
-        self.inside.remove(current)
+        if self.inside[-1] is current:
+            self.inside.pop()
+        else:
+            self.inside.remove(current)
         if self.left is not None:
             self.left.set()
             self.left = None
@@ -169,6 +177,18 @@ cdef inline object called(object self, Kind kind, object method, object argument
     return method(self) if argument is NOTHING else method(self, argument)
 
 
+cdef class Closed:
+    """`closed` of a text: io asks for it at each call, and would itself ask the buffer, which asks the raw file."""
+
+    def __get__(self, file, cls):
+        if file is None:
+            return self
+        return False if turns_of(file, TEXT).fd >= 0 else text_closed.__get__(file, cls)
+
+    def __set__(self, file, value):
+        raise AttributeError("attribute 'closed' is not writable")
+
+
 def in_turn(method, bint writes=False):
     """`method`, called when nobody else is inside."""
     def call(self, /, *args, **kwargs):
@@ -195,6 +215,12 @@ class SocketFile(SocketIO):
         self._turns = Turns()
         self._write_turns = Turns()
         super().__init__(*args)
+        (<Turns>self._turns).fd = self.fileno()
+
+    def close(self):
+        """Close; the socket itself stays open until nobody uses it."""
+        (<Turns>self._turns).fd = -1
+        super().close()
 
     def readinto(self, buffer, /):
         """Receive into `buffer`: the number of bytes; None if a socket that never waits has none."""
@@ -276,19 +302,43 @@ class BufferedRWPair(io.BufferedRWPair):
 
 
 class TextIOWrapper(io.TextIOWrapper):
-    """io.TextIOWrapper, in turns."""
+    """io.TextIOWrapper, in turns.
 
-    __slots__ = ("_turns",)
+    `write_through`, which subprocess asks for, begins when somebody asks for the buffer: nobody can see the difference
+    before, and a line costs half as much.
+    """
 
-    def __init__(self, buffer, *args, **kwargs):
+    __slots__ = ("_through", "_turns")
+
+    def __init__(self, buffer, *args, write_through=False, **kwargs):
+        super().__init__(buffer, *args, **kwargs)
+        self._through = write_through
         cdef Turns turns = buffer._turns
         self._turns = turns
         if isinstance(buffer, (BufferedReader, BufferedWriter, BufferedRandom)):
             buffer._turns = turns.below()
-        super().__init__(buffer, *args, **kwargs)
+
+    closed = Closed()
+
+    @property
+    def buffer(self):
+        """The buffer below, to which goes first what was written to the text."""
+        if self._through and (<Turns>self._turns).fd >= 0:
+            with suppress(OSError):  # what could not be written is in the buffer, whose next call says why
+                self.reconfigure(write_through=True)
+                self._through = False
+        return text_buffer.__get__(self)
 
     def __iter__(self):
         return lines_of(self, text_readline)
+
+    def detach(self):
+        """Write what is buffered, and give up the buffer, which is returned."""
+        cdef Turns turns = self._turns
+        turns.come()
+        buffer = text_detach(self)
+        self._turns = Turns()
+        return buffer
 
     def readline(self, size=-1, /):
         """Read up to the end of a line, of `size` characters at most."""

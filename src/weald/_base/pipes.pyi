@@ -1,4 +1,4 @@
-"""File objects on descriptors that stay blocking: pipes that another process shares, terminals, sockets."""
+"""File objects on pipes, terminals and sockets: descriptors that stay blocking, and such as are made non-blocking."""
 
 import io
 from typing import Any
@@ -14,10 +14,26 @@ def make_nonblocking(fd: int) -> bool:
 def read_shared(fd: int, size: int) -> bytes:
     """os.read(fd, size) of a descriptor that may be blocking; parks until there is something to read."""
 
+def write_shared(fd: int, data: memoryview) -> int:
+    """os.write(fd, data) of a pipe that is ready for writing and may be blocking: what it has room for."""
+
 class SharedIO(io.FileIO):
     """FileIO on a pipe's end that stays blocking, or a socket: each call first waits until it would not block."""
 
     def __init__(self, fd: int, mode: str, closefd: bool = True) -> None: ...
+
+class LoopIO(io.FileIO):
+    """FileIO on a descriptor that is non-blocking until `close` or `share`; calls park while they would have to wait.
+
+    FileIO's own return None then.
+    """
+
+    def __init__(self, fd: int, mode: str, closefd: bool) -> None: ...
+    def share(self) -> None:
+        """Make the descriptor blocking, as another process that is given it expects.
+
+        Each call here then first asks whether it would block.
+        """
 
 def open_shared(fd: int, mode: str, buffering: int = -1, closefd: bool = True) -> io.IOBase:
     """io.open(fd, "rb" or "wb", buffering, closefd=closefd) for a pipe's end, which stays blocking."""

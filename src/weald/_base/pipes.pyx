@@ -1,4 +1,4 @@
-"""File objects on descriptors that stay blocking: pipes that another process shares, terminals, sockets.
+"""File objects on pipes, terminals and sockets: descriptors that stay blocking, and such as are made non-blocking.
 
 Called by: weald.os, weald.fileobject, weald.subprocess.
 
@@ -6,7 +6,7 @@ Two processes that share a pipe's end share its flags, too.  A child expects blo
 each call asks first whether it would block.
 
 Invariants:
-- Nothing here makes a descriptor non-blocking but `make_nonblocking`.
+- Nothing here makes a descriptor non-blocking but `make_nonblocking`, for LoopIO.
 - The buffers over these files are those of buffered.pyx, in which greenlets take turns.
 
 Compiled, because lines that go out one by one pass through here.
@@ -29,6 +29,7 @@ from weald._base.waiting import POLLIN, POLLOUT, retry, wait_until_ready
 from weald._core import Descriptor, wait_read
 
 __all__ = [
+    "LoopIO",
     "PIPE_BUF",
     "SharedIO",
     "fdopen",
@@ -36,11 +37,16 @@ __all__ = [
     "make_nonblocking",
     "open_shared",
     "read_shared",
+    "write_shared",
 ]
 
 _PIPE_SIZE = 65536  # bytes; what Linux lets a pipe hold
 
 _fdopen = get_original("os", "fdopen")
+
+cdef object file_read = io.FileIO.read
+cdef object file_readinto = io.FileIO.readinto
+cdef object file_write = io.FileIO.write
 
 
 def is_stream(fd):
@@ -69,12 +75,26 @@ def read_shared(fd, size):
     return os.read(fd, size)
 
 
+def write_shared(fd, data):
+    """os.write(fd, data) of a pipe that is ready for writing and may be blocking: what it has room for."""
+    cdef Py_ssize_t sent, size = 0
+    try:
+        sent = at_once(fd, data, False, &size)
+    except BrokenPipeError:
+        raise
+    except OSError:  # the system cannot tell, or something is wrong, which writing will say
+        # A pipe that is ready for writing has room for this much (POSIX, "poll" and PIPE_BUF).
+        return os.write(fd, data[:PIPE_BUF])
+    return sent if sent > 0 else 0  # another process was faster
+
+
 cdef Py_ssize_t write_at_once(object file, object data, Py_ssize_t *size) except -1:
     """Write of `data` what there is room for: bytes; 0 if it takes another way to find out.  `size` gets all bytes."""
     cdef Py_ssize_t sent = -1
-    if file._at_once:
+    cdef int fd = (<Turns>file._turns).fd
+    if fd >= 0 and file._at_once:
         try:
-            sent = at_once(file.fileno(), data, False, size)
+            sent = at_once(fd, data, False, size)
         except BrokenPipeError:
             raise
         except OSError:  # the system cannot tell, or something is wrong, which writing will say
@@ -91,6 +111,7 @@ class SharedIO(io.FileIO):
         super().__init__(fd, mode, closefd)
         self._descriptor = Descriptor(fd)
         self._turns = self._write_turns = Turns()
+        self._turns.fd = fd
         self._at_once = True
         self._socket = stat.S_ISSOCK(os.fstat(fd).st_mode)  # non-blocking for the system, and waits for all that
 
@@ -173,7 +194,89 @@ class SharedIO(io.FileIO):
     def close(self):
         """Close; greenlets that wait get OSError(EBADF)."""
         if not self.closed:
+            self._turns.fd = -1
             self._descriptor.close()
+        super().close()
+
+
+cdef object read_in_turn(object file, object call, object argument):
+    """`call(file, argument)` of a LoopIO, as soon as it need not wait."""
+    cdef Turns turns = file._turns
+    current = turns.enter()
+    try:
+        if file._shared:
+            wait_until_ready(file.fileno(), POLLIN, file._descriptor.wait_read)
+        result = call(file, argument)
+        if result is None:
+            result = retry(file._descriptor.wait_read, None, call, file, argument)
+        return result
+    finally:
+        turns.leave(current)
+
+
+class LoopIO(io.FileIO):
+    """FileIO on a descriptor that is non-blocking until `close` or `share`; calls park while they would have to wait.
+
+    FileIO's own return None then.
+    """
+
+    def __init__(self, fd, mode, closefd):
+        super().__init__(fd, mode, closefd)
+        self._was_blocking = make_nonblocking(self.fileno())
+        self._descriptor = Descriptor(self.fileno())
+        self._turns = self._write_turns = Turns()
+        self._turns.fd = self.fileno()
+        self._shared = False
+
+    def share(self):
+        """Make the descriptor blocking, as another process that is given it expects.
+
+        Each call here then first asks whether it would block.
+        """
+        os.set_blocking(self.fileno(), True)
+        self._shared = True
+
+    def readinto(self, buffer):
+        """Read into `buffer`, parking until there is something.  Return the number of bytes, 0 at the end."""
+        return read_in_turn(self, file_readinto, buffer)
+
+    def read(self, size=-1):
+        """Read up to `size` bytes, parking until there are some; None or -1: up to the end, where it is b""."""
+        if size is None or size < 0:
+            return self.readall()
+        return read_in_turn(self, file_read, size)
+
+    def readall(self):
+        """Read up to the end."""
+        chunks = []
+        while chunk := self.read(_PIPE_SIZE):
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def write(self, data):
+        """Write what there is room for, parking until there is some.  Return the number of bytes."""
+        cdef Turns turns = self._write_turns
+        current = turns.enter()
+        try:
+            if self._shared:
+                wait_until_ready(self.fileno(), POLLOUT, self._descriptor.wait_write)
+                # A pipe that is ready for writing has room for this much (POSIX, "poll" and PIPE_BUF).
+                data = memoryview(data).cast("B")[: PIPE_BUF if is_stream(self.fileno()) else None]
+            count = file_write(self, data)
+            if count is None:
+                count = retry(self._descriptor.wait_write, None, file_write, self, data)
+            return count
+        finally:
+            turns.leave(current)
+
+    def close(self):
+        """Close; greenlets that wait get OSError(EBADF).  A descriptor that stays open is as blocking as it was."""
+        if self.closed:
+            return
+        self._turns.fd = -1
+        self._descriptor.close()
+        if self._was_blocking:
+            os.set_blocking(self.fileno(), True)
         super().close()
 
 

@@ -41,8 +41,8 @@ def wait_until_ready(fd: int, event: int, wait: _Wait) -> None:
     For blocking descriptors.  The system is asked anew after each wait: another greenlet may have been faster.
     """
 
-def read_at_once(fd: int, buffer: Any) -> int | None:
-    """Read into `buffer` what descriptor `fd`, blocking or not, has at once: the number of bytes, 0 at the end.
+def read_file_at_once(fd: int, buffer: Any) -> int | None:
+    """Read into `buffer` what the system has in memory of regular file `fd`: the number of bytes, 0 at the end.
 
-    None if the call would wait, for the disk, too.  Raises OSError(EOPNOTSUPP) where the system cannot tell.
+    None if the call would wait for the disk.  Raises OSError(EOPNOTSUPP) where the system cannot tell.
     """
