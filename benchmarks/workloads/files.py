@@ -21,11 +21,22 @@ LINE = "a line of text, as logs have them\n"
 def load(package: str) -> SimpleNamespace:
     """The names the rows use, taken from `package`."""
     if package == "io":
-        return SimpleNamespace(subprocess=import_module("subprocess"), open=open, local=threading.local, spawn=_thread)
+        return SimpleNamespace(
+            subprocess=import_module("subprocess"),
+            open=open,
+            posix=open,
+            thread=open,
+            fdopen=os.fdopen,
+            local=threading.local,
+            spawn=_thread,
+        )
     part = {name: import_module(f"{package}.{name}") for name in ("subprocess", "fileobject", "local")}
     return SimpleNamespace(
         subprocess=part["subprocess"],
         open=part["fileobject"].FileObject,
+        posix=part["fileobject"].FileObjectPosix,
+        thread=part["fileobject"].FileObjectThread,
+        fdopen=import_module(f"{package}.os").fdopen if package == "weald" else None,  # gevent's blocks the loop
         local=part["local"].local,
         spawn=import_module(package).spawn,
     )
@@ -64,14 +75,38 @@ def _children(api: Any) -> dict[str, Callable[[int], object]]:
         assert size == n * BLOCK
         child.wait()
 
-    def written(n: int, line: Any, **options: Any) -> None:
+    def read_by_calls(n: int) -> None:
+        command = f"yes {LINE.strip() + chr(13)!r} | head -n {n}"
+        child = api.subprocess.Popen(command, shell=True, stdout=api.subprocess.PIPE, text=True)
+        count = 0
+        while child.stdout.readline():
+            count += 1
+        assert count == n, (count, n)
+        child.wait()
+
+    def sink(**options: Any) -> Any:
         pipe, null = api.subprocess.PIPE, api.subprocess.DEVNULL
-        child = api.subprocess.Popen(["cat"], stdin=pipe, stdout=null, **options)
+        return api.subprocess.Popen(["cat"], stdin=pipe, stdout=null, **options)
+
+    def written(n: int, line: Any, **options: Any) -> None:
+        child = sink(**options)
         write = child.stdin.write
         for each in repeat(line, n):
             write(each)
         child.stdin.close()
         child.wait()
+
+    def printed(n: int) -> None:
+        child = sink(text=True)
+        for each in repeat(LINE[:-1], n):
+            print(each, file=child.stdin)
+        child.stdin.close()
+        child.wait()
+
+    def communicated(n: int) -> None:
+        pipe = api.subprocess.PIPE
+        child = api.subprocess.Popen(["cat"], stdin=pipe, stdout=pipe, stderr=pipe)
+        assert len(child.communicate(bytes(n * BLOCK))[0]) == n * BLOCK
 
     return {
         "child_lines": lines,
@@ -79,31 +114,89 @@ def _children(api: Any) -> dict[str, Callable[[int], object]]:
         "child_blocks": blocks,
         "child_written": lambda n: written(n, LINE, text=True),
         "child_written_at_once": lambda n: written(n, LINE, text=True, bufsize=1),
+        "child_readline": read_by_calls,
+        "child_printed": printed,
+        "child_written_bytes": lambda n: written(n, LINE.encode()),
+        "child_byte": lambda n: written(n, b"x", bufsize=0),
+        "child_communicate": communicated,
     }
 
 
 def _pipes(api: Any) -> dict[str, Callable[[int], object]]:
-    def through(n: int, mode: str, line: Any) -> None:
-        read, write = os.pipe()
-        reader, writer = api.open(read, "r" + mode), api.open(write, "w" + mode)
+    def through(
+        n: int,
+        mode: str,
+        write: Callable[[Any, int], object],
+        count: Callable[[Any], int],
+        buffering: int = -1,
+        opened: Callable[..., Any] = api.open,
+    ) -> None:
+        """`write(file, n)` to a pipe, while another greenlet counts what it reads."""
+        read_end, write_end = os.pipe()
+        reader, writer = opened(read_end, "r" + mode), opened(write_end, "w" + mode, buffering)
 
-        def count() -> None:
-            found = 0
-            for _ in reader:
-                found += 1
+        def counting() -> None:
+            found = count(reader)
             assert found == n, (found, n)
 
-        reading = api.spawn(count)
-        for each in repeat(line, n):
-            writer.write(each)
+        reading = api.spawn(counting)
+        write(writer, n)
         writer.close()
         reading.join()
         reader.close()
 
-    return {
-        "pipe_lines": lambda n: through(n, "b", LINE.encode()),
-        "pipe_text": lambda n: through(n, "", LINE),
+    def writing(what: Any) -> Callable[[Any, int], None]:
+        def write(file: Any, n: int) -> None:
+            for each in repeat(what, n):
+                file.write(each)
+
+        return write
+
+    def printing(file: Any, n: int) -> None:
+        for each in repeat(LINE[:-1], n):
+            print(each, file=file)
+
+    def lines(reader: Any) -> int:
+        return sum(1 for _ in reader)
+
+    def by_calls(reader: Any) -> int:
+        found = 0
+        while reader.readline():
+            found += 1
+        return found
+
+    def small(reader: Any) -> int:
+        found = 0
+        while reader.read(len(LINE)):
+            found += 1
+        return found
+
+    def into(reader: Any) -> int:
+        buffer, found = bytearray(BLOCK), 0
+        while count := reader.readinto(buffer):
+            found += count
+        return found // BLOCK
+
+    def everything(reader: Any) -> int:
+        return len(reader.read())
+
+    bytes_line, crlf = LINE.encode(), LINE.replace("\n", "\r\n")
+    found: dict[str, Callable[[int], object]] = {
+        "pipe_lines": lambda n: through(n, "b", writing(bytes_line), lines),
+        "pipe_text": lambda n: through(n, "", writing(LINE), lines),
+        "pipe_readline": lambda n: through(n, "", writing(crlf), by_calls),
+        "pipe_printed": lambda n: through(n, "", printing, lines),
+        "pipe_small": lambda n: through(n, "b", writing(bytes_line), small),
+        "pipe_readinto": lambda n: through(n, "b", writing(bytes(BLOCK)), into),
+        "pipe_byte": lambda n: through(n, "b", writing(b"x"), everything),
+        "pipe_byte_raw": lambda n: through(n, "b", writing(b"x"), everything, 0),
+        "pipe_line_buffered": lambda n: through(n, "", writing(LINE), lines, 1),
+        "pipe_posix": lambda n: through(n, "", writing(LINE), lines, opened=api.posix),
     }
+    if api.fdopen is not None:
+        found["fdopen_lines"] = lambda n: through(n, "b", writing(bytes_line), lines, opened=api.fdopen)
+        found["fdopen_text"] = lambda n: through(n, "", writing(LINE), lines, opened=api.fdopen)
+    return found
 
 
 @contextmanager
@@ -126,32 +219,53 @@ def _regular(api: Any) -> dict[str, Callable[[int], object]]:
             stack[key + " name"] = stack[key].__enter__()
         return stack[key + " name"]
 
-    def read(n: int, mode: str) -> None:
+    def read(n: int, mode: str, opened: Callable[..., Any] = api.open) -> None:
         name, left = large(LINE.encode() * 100), n
         while left > 0:
-            with api.open(name, mode) as file:
+            with opened(name, mode) as file:
                 for _ in file:
                     left -= 1
                     if not left:
                         break
 
-    def blocks(n: int) -> None:
-        name, left = large(bytes(BLOCK)), n
+    def by_calls(n: int, mode: str, call: Callable[[Any], Any], content: bytes = LINE.encode() * 100) -> None:
+        name, left = large(content), n
         while left > 0:
-            with api.open(name, "rb") as file:
-                while left > 0 and file.read(BLOCK):
+            with api.open(name, mode) as file:
+                while left > 0 and call(file):
                     left -= 1
 
-    def written(n: int) -> None:
-        with _file(0) as name, api.open(name, "w") as file:
-            for each in repeat(LINE, n):
+    def blocks(n: int) -> None:
+        by_calls(n, "rb", lambda file: file.read(BLOCK), bytes(BLOCK))
+
+    def into(n: int) -> None:
+        buffer = bytearray(BLOCK)
+        by_calls(n, "rb", lambda file: file.readinto(buffer), bytes(BLOCK))
+
+    def written(n: int, buffering: int = -1, line: Any = LINE, opened: Callable[..., Any] = api.open) -> None:
+        with _file(0) as name, opened(name, "w" if isinstance(line, str) else "wb", buffering) as file:
+            for each in repeat(line, n):
                 file.write(each)
+
+    def printed(n: int) -> None:
+        with _file(0) as name, api.open(name, "w") as file:
+            for each in repeat(LINE[:-1], n):
+                print(each, file=file)
 
     return {
         "file_lines": lambda n: read(n, "rb"),
         "file_text": lambda n: read(n, "r"),
         "file_blocks": blocks,
         "file_written": written,
+        "file_readline": lambda n: by_calls(n, "r", lambda file: file.readline()),
+        "file_small": lambda n: by_calls(n, "rb", lambda file: file.read(len(LINE))),
+        "file_readinto": into,
+        "file_printed": printed,
+        "file_written_bytes": lambda n: written(n, line=LINE.encode()),
+        "posix_text": lambda n: read(n, "r", api.posix),
+        "thread_text": lambda n: read(n, "r", api.thread),
+        "thread_written": lambda n: written(n, opened=api.thread),
+        "thread_byte": lambda n: written(n, 0, b"x", api.thread),
     }
 
 
