@@ -62,7 +62,7 @@ _Key = tuple[Server, float, bool, int]  # server, seconds for an answer, whether
 _MAX_QUERIES = 100  # that a channel waits for at the same time
 _MAX_REPLIES = 2  # after which a PATIENT channel takes no more queries
 _PATIENT_TRIES = 4  # of 5, 5, 10 and 20 s by default; resolv.conf's timeout scales them
-_CHECK_INTERVAL = 1.0  # seconds between two checks for timeouts
+_CHECK_INTERVAL = 0.25  # seconds between two checks for timeouts; the least that c-ares gives a server
 
 _Replies = SimpleQueue[tuple[Server, Any, int | None]]  # server, pycares.DNSResult or None, pycares error or None
 
