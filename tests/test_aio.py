@@ -21,10 +21,12 @@ import warnings
 import weakref
 
 import pytest
+from greenlet import getcurrent, greenlet
 from helpers import PATIENCE, python
 
 import weald
 import weald.aio
+import weald.signal
 from weald import _core, select
 from weald.event import AsyncResult, Event
 from weald.queue import Queue
@@ -536,35 +538,37 @@ def test_debug_mode_where_no_python_code_is():
     assert sorted(called) == ["greenlet", "hub", "thread"]
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="the collector runs between bytecodes only")
-def test_what_the_collector_queues_is_run():
-    """A collection begins wherever an object is made, also where the loop is about to wait."""
-    queued = []
-
-    def make_objects():
-        return [[] for _ in range(100)]
+def test_what_a_dropped_greenlet_queues_is_run():
+    """greenlet ends what other threads have dropped when it is asked next: where the loop begins to wait."""
 
     async def main():
         loop = asyncio.get_running_loop()
         done = loop.create_future()
+        here = getcurrent()
 
-        def collecting(phase, info):
-            if phase == "start" and len(queued) < 1000:
-                queued.append(loop.call_soon(make_objects))  # which begins the next collection
-                if len(queued) == 1000:
-                    loop.call_soon(done.set_result, None)
+        def body():
+            try:
+                here.switch()
+            finally:
+                loop.call_soon(done.set_result, None)
 
-        before = gc.get_threshold()
-        gc.callbacks.append(collecting)
-        gc.set_threshold(1)
-        try:
-            await done
-        finally:
-            gc.set_threshold(*before)
-            gc.callbacks.remove(collecting)
+        dropped = [greenlet(body)]
+        dropped[0].switch()
+
+        def drop():
+            dropped.clear()
+            lock.release()
+
+        def have_it_dropped():
+            _thread.start_new_thread(drop, ())
+            lock.acquire()  # greenlet is not asked meanwhile
+
+        lock = _thread.allocate_lock()
+        lock.acquire()
+        loop.call_soon(have_it_dropped)
+        await done
 
     weald.aio.run(main())
-    assert len(queued) == 1000
 
 
 def test_debug_mode_warns_of_slow_callbacks_not_of_blocked_ones(caplog):
@@ -1265,6 +1269,216 @@ def test_a_reader_that_blocks_is_not_called_again_meanwhile():
         return result
 
     assert weald.aio.run(main()) == [b"a", b"b", b"c"]
+
+
+# ------------------------------------------------------------------ streams, whose readers are fed directly
+
+
+async def stream_pair(**options):
+    """A reader and a writer, of the two ends of a connection; the writer keeps what else there is."""
+    ours, theirs = socket.socketpair()
+    reader, other_writer = await asyncio.open_connection(sock=ours, **options)
+    other_reader, writer = await asyncio.open_connection(sock=theirs)
+    writer.others = other_reader, other_writer
+    return reader, writer
+
+
+def test_a_reader_gets_all_in_order(io_loop):
+    """More than its limit, too: then it has its transport pause."""
+
+    async def main():
+        reader, writer = await stream_pair(limit=1000)
+        data = os.urandom(100_000)
+        writer.write(data)
+        got = await reader.readexactly(10)
+        while not reader._paused:
+            await asyncio.sleep(0)
+        assert 2 * 1000 < len(reader._buffer) < len(data)
+        writer.write_eof()
+        got += await reader.read()
+        assert got == data and reader.at_eof()
+        writer.close()
+
+    weald.aio.run(main())
+
+
+@pytest.mark.parametrize("limit", [2**70, float("inf"), sys.maxsize])
+def test_a_reader_with_an_odd_limit(limit):
+    async def main():
+        reader, writer = await stream_pair(limit=limit)
+        writer.write(b"text")
+        assert await reader.read(10) == b"text"
+        writer.close()
+
+    weald.aio.run(main())
+
+
+class Shouts(asyncio.StreamReader):
+    def feed_data(self, data):
+        super().feed_data(data.upper())
+
+
+class ShoutsToo(asyncio.StreamReaderProtocol):
+    def data_received(self, data):
+        super().data_received(data.upper())
+
+
+@pytest.mark.parametrize("made_of", [(Shouts, asyncio.StreamReaderProtocol), (asyncio.StreamReader, ShoutsToo)])
+def test_readers_of_other_classes_have_their_methods_called(made_of):
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        reader = made_of[0](loop=loop)
+        transport, _ = await loop.create_connection(lambda: made_of[1](reader, loop=loop), sock=ours)
+        theirs.send(b"text")
+        assert await reader.read(10) == b"TEXT"
+        theirs.close()
+        transport.close()
+
+    weald.aio.run(main())
+
+
+@pytest.mark.parametrize("of_class", [True, False])
+@pytest.mark.parametrize("name", ["data_received", "feed_data", "_wakeup_waiter"])
+def test_methods_of_readers_that_are_replaced_are_called(monkeypatch, name, of_class):
+    """At any time, in the class or in the object."""
+    called = []
+
+    async def main():
+        reader, writer = await stream_pair()
+        writer.write(b"one")
+        assert await reader.read(10) == b"one" and not called
+        owner = reader._transport.get_protocol() if name == "data_received" else reader
+        original = getattr(type(owner) if of_class else owner, name)
+
+        def replaced(*args):
+            called.append(name)
+            return original(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(owner) if of_class else owner, name, replaced)
+            writer.write(b"two")
+            assert await reader.read(10) == b"two"
+            assert called == [name]
+        writer.write(b"three")
+        assert await reader.read(10) == b"three" and called == [name]
+        writer.close()
+
+    weald.aio.run(main())
+
+
+def test_another_property_tells_the_reader(monkeypatch):
+    async def main():
+        reader, writer = await stream_pair()
+        other = asyncio.StreamReader()
+        monkeypatch.setattr(asyncio.StreamReaderProtocol, "_stream_reader", other)
+        writer.write(b"text")
+        assert await other.read(10) == b"text" and not reader._buffer
+        monkeypatch.undo()
+        writer.close()
+
+    weald.aio.run(main())
+
+
+def test_errors_of_readers_are_told_and_end_the_connection():
+    told = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        reader, writer = await stream_pair()
+        with memoryview(reader._buffer):  # which can take nothing meanwhile
+            writer.write(b"text")
+            with pytest.raises(BufferError):
+                await reader.read(10)
+        reader, writer = await stream_pair()
+        reader.feed_eof()
+        writer.write(b"text")
+        assert await writer.others[0].read() == b""  # the end that could not take it has closed
+        writer.close()
+
+    weald.aio.run(main())
+    assert [type(context["exception"]) for context in told] == [BufferError, AssertionError]
+    assert all("data_received() call failed" in context["message"] for context in told)
+
+
+def test_a_reader_that_is_cancelled_loses_nothing():
+    async def main():
+        reader, writer = await stream_pair()
+        task = asyncio.create_task(reader.read(10))
+        await asyncio.sleep(0)
+        task.cancel()
+        writer.write(b"text")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await reader.read(10) == b"text"
+        writer.close()
+
+    weald.aio.run(main())
+
+
+def test_a_reader_that_is_dropped_takes_nothing():
+    async def main():
+        reader, writer = await stream_pair()
+        transport = reader._transport
+        gone = weakref.ref(reader)
+        writer.others[1]._reader = reader = None
+        assert gone() is None
+        writer.write(b"text")
+        await asyncio.sleep(0.01)
+        assert not transport.is_closing()
+        writer.close()
+        transport.close()
+
+    weald.aio.run(main())
+
+
+# ------------------------------------------------------------------ turns
+
+
+def test_each_turn_hears_of_descriptors(io_loop):
+    """As asyncio's loop does, and uvloop's: what has come is handled one turn later."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        heard = []
+        loop.add_reader(ours, heard.append, "ready")
+        await asyncio.sleep(0)
+        for turn in range(5):
+            theirs.send(b"x")
+            future = loop.create_future()
+            loop.call_soon(loop.call_soon, future.set_result, None)
+            await future  # three turns: a call, another, the task's
+            assert heard, turn
+            ours.recv(10)
+            await asyncio.sleep(0)
+            heard.clear()
+            theirs.send(b"x")
+            await asyncio.sleep(0)  # it is heard of before this goes on, and handled after
+            await asyncio.sleep(0)
+            assert heard, turn
+            ours.recv(10)
+            await asyncio.sleep(0)
+            heard.clear()
+        loop.remove_reader(ours)
+        ours.close()
+        theirs.close()
+
+    weald.aio.run(main())
+
+
+def test_each_turn_hears_of_timers():
+    async def main():
+        loop = asyncio.get_running_loop()
+        fired = []
+        loop.call_later(1e-9, fired.append, True)
+        time.sleep(1e-3)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert fired
+
+    weald.aio.run(main())
 
 
 # ------------------------------------------------------------------ asyncio's own tools

@@ -64,6 +64,13 @@ INTERNALS = (
         "aio/loop.py",
         "whose state and _read_ready__on_eof, _fatal_error aio/stream.pyx uses",
     ),
+    Internal("_PyType_Lookup, _PyObject_GetMethod", "aio/stream.pyx", "whether a reader's methods are asyncio's own"),
+    Internal(
+        "asyncio.streams:StreamReader._wakeup_waiter",
+        "aio/stream.pyx",
+        "which fills _buffer and wakes _waiter itself while these and feed_data are asyncio's own",
+    ),
+    Internal("asyncio.streams:StreamReaderProtocol._stream_reader", "aio/stream.pyx", "the reader that is fed"),
     Internal(
         "asyncio.unix_events:_UnixDefaultEventLoopPolicy._loop_factory",
         "monkey/__init__.py",

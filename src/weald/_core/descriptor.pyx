@@ -154,7 +154,8 @@ cdef class FdEntry(Target):
         if events & WRITE_EVENT and self.writers.head != NULL:
             wake_all(&self.writers, None)
         if self.listeners:
-            for listener in list(self.listeners):
+            # A copy, for who is told may leave; the only one leaves nobody out.
+            for listener in self.listeners if len(self.listeners) == 1 else list(self.listeners):
                 if listener.events & events:
                     listener.ready(events)
                     unheard &= ~READ_EVENT

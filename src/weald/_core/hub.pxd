@@ -101,6 +101,7 @@ cdef class Hub(greenlet):
     cdef int end_child(self, object exception, object traceback) except -1
     cdef object park(self, Waiter waiter, object what)
     cdef bint round_here(self, Waiter waiter) except -1
+    cdef bint look_here(self) except -1
     cdef Waiter waiter(self)
     cdef int move_ahead(self, Waiter waiter) except -1
     cdef int throw_into(self, greenlet target, object exception, object traceback) except -1

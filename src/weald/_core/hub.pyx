@@ -510,6 +510,20 @@ cdef class Hub(greenlet):
         self.calls_since_switch = 0
         return not handed_over
 
+    cdef bint look_here(self) except -1:
+        """Hear of what has come up, without waiting, in a greenlet that would go on.
+
+        False if it has to give way: others are ready, or the hub greenlet is needed.
+        """
+        cdef bint handed_over
+        if not self.resuming or self.stopping or self.ring.count > 0 or (
+                self.watched is not None and self.watched.busy):
+            return False
+        self.poll(0.0)
+        self.backend.dispatch()
+        handed_over = self.fire_timers(False)
+        return not handed_over and self.ring.count == 0
+
     cdef int throw_into(self, greenlet target, object exception, object traceback) except -1:
         """Have `exception` raised in `target` soon, after what is ready already."""
         cdef Throw throw = Throw.__new__(Throw)

@@ -63,6 +63,7 @@ cdef class Core(Driven):
     cdef bint stalls  # a callback that blocks stalls the loop, as asyncio's do
     cdef bint stalled  # the callback that is running has blocked
     cdef object failure  # SystemExit or KeyboardInterrupt, raised by a callback that the root did not run
+    cdef dict future_arguments  # of a Future of this loop; None before the first
     cdef dict fds  # descriptor number: FdWatcher
     cdef list unbound  # timers that were started before the loop had a hub
     cdef public bint _closed
@@ -81,7 +82,7 @@ cdef class Core(Driven):
     cdef int run_job(self, object job) except -1
     cdef int run_in_debug(self, object job) except -1
     cdef int start_timer(self, TimerHandle timer) except -1
-    cdef int yield_turn(self, bint must_poll) except -1
+    cdef int next_turn(self) except -1
     cdef int check(self, object callback, str method, bint thread) except -1
     cdef FdWatcher watcher(self, object fd)
     cdef FdWatcher watch_job(self, object fd, int event, Job job)

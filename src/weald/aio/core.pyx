@@ -117,7 +117,6 @@ cdef object caller_stack():
     return format_helpers.extract_stack(frame)
 
 
-@cython.freelist(256)
 cdef class Handle(Job):
     """A call that the loop is going to make, as asyncio.Handle."""
 
@@ -164,7 +163,6 @@ cdef Handle new_handle(Core loop, object callback, tuple args, object context):
     return handle
 
 
-@cython.freelist(256)
 cdef class TimerHandle(BaseTimer):
     """A call that the loop is going to make at a given time, as asyncio.TimerHandle."""
 
@@ -430,7 +428,7 @@ cdef class Core(Driven):
         cdef Py_ssize_t left
         if is_root:
             self.driver = me
-            self.yield_turn(True)  # so that what is ready now is heard of, even if the loop is stopped already
+            self.next_turn()  # what is ready now is heard of even if the loop is stopped already
         elif self.driver is not me:
             return 0  # a signal's handler has blocked before this greenlet came here
         while True:
@@ -455,11 +453,11 @@ cdef class Core(Driven):
             if self._stopping:
                 return 0
             if self.ready.count > 0:
-                self.yield_turn(False)
+                self.next_turn()
             else:
                 waiter = hub.waiter()
                 if self.ready.count > 0 or self._stopping:
-                    continue  # making it has run the garbage collector (Python 3.11), and that finalizers or threads
+                    continue  # making it has ended greenlets that other threads had dropped, and those have queued
                 self.idle = waiter
                 try:
                     hub.park(waiter, self)
@@ -469,14 +467,16 @@ cdef class Core(Driven):
             if self.driver is not me:  # the root drives again
                 return 0
 
-    cdef int yield_turn(self, bint must_poll) except -1:
-        """Let greenlets have a turn; if it `must_poll`, what has come up on descriptors and timers, too."""
+    cdef int next_turn(self) except -1:
+        """Hear of what has come up on descriptors and timers, as asyncio's loops do once a turn; others have a turn."""
         cdef Hub hub = self.hub
-        cdef Waiter waiter = hub.waiter()
+        cdef Waiter waiter
+        if hub.look_here():
+            return 0
+        waiter = hub.waiter()
         waiter.state = READY
         hub.push(waiter)
-        if must_poll:
-            hub.batch_left = hub.batch_extra = 0
+        hub.batch_left = hub.batch_extra = 0  # poll first
         hub.park(waiter, self)
         return 0
 
@@ -625,6 +625,7 @@ cdef class Core(Driven):
             watcher.unbind()
         self.fds.clear()
         self._take_timers()
+        self.future_arguments = None
         while self.ready.count > 0:
             ring_pop(&self.ready)
 
@@ -760,7 +761,15 @@ cdef class Core(Driven):
 
     def create_future(self):
         """A Future of this loop."""
-        return FutureClass(loop=self)
+        cdef PyObject *future
+        if self.future_arguments is None:
+            self.future_arguments = {"loop": self}  # made once: as costly as the Future
+        future = PyObject_Call(FutureClass, (), <PyObject *>self.future_arguments)
+        if future == NULL:
+            raise_set()
+        made = <object>future
+        Py_DECREF(made)
+        return made
 
     # -------------------------------------------------------------- descriptors
 

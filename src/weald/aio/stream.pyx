@@ -7,17 +7,26 @@ Invariants:
 - A Stream is in its loop's queue at most once, and not while it runs: a protocol gets what comes in order, even if it
   blocks.  One that is paused or closed by the time it runs does nothing.
 - What cannot be sent at once is given to asyncio's `write`, which tries again, and finds errors again.
+- What comes for a StreamReader goes straight into its buffer if `data_received` would do no more than that: if nobody
+  has replaced one of asyncio's functions in between, in a class or an object (`feed`).
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject, PyTypeObject, Py_TYPE
+from cpython.ref cimport Py_DECREF
 from libc.errno cimport EAGAIN, EINTR, errno
+from libc.string cimport memcpy
 
 from weald._core.loops.contract cimport READ_EVENT
 from weald.aio.core cimport Core, FdWatcher, Job
 
 import os
+from asyncio import InvalidStateError as _InvalidStateError
 from asyncio.selector_events import _SelectorSocketTransport
+from asyncio.streams import StreamReader, StreamReaderProtocol
+from weakref import ReferenceType
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
@@ -30,12 +39,70 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
     int PyContext_Enter(object) except -1
     int PyContext_Exit(object) except -1
+    # Sets its third argument; 1: that is a function of the class, to be called with the object as its first argument.
+    int _PyObject_GetMethod(object, object, PyObject **) except? 0
+    PyObject *_PyType_Lookup(PyTypeObject *, object)  # borrowed; NULL without an exception if there is none
 
 cdef enum:
     LARGEST = 262144  # bytes received in one go, as asyncio has it
 
 cdef char[LARGEST] received  # used only while the GIL is held, and copied from before anything else runs
 cdef object write_slowly = _SelectorSocketTransport.write
+cdef object Reference = ReferenceType
+cdef object InvalidStateError = _InvalidStateError
+
+# What lies between a transport and a StreamReader's buffer.
+cdef object data_received = StreamReaderProtocol.data_received
+cdef object reader_of = StreamReaderProtocol._stream_reader
+cdef object feed_data = StreamReader.feed_data
+cdef object wake_waiter = StreamReader._wakeup_waiter
+
+
+cdef bint has_method(object it, str name, object function) except -1:
+    """Whether a call of `it.name` calls `function`: neither its class nor the object has another."""
+    cdef PyObject *method = NULL
+    cdef bint unbound = _PyObject_GetMethod(it, name, &method)
+    cdef bint same = unbound and method == <PyObject *>function
+    Py_DECREF(<object>method)
+    return same
+
+
+cdef bint feed(object protocol, const char *data, Py_ssize_t size) except -1:
+    """Do what `protocol.data_received` does with `data`, if that is to put it into the buffer of asyncio's reader.
+
+    False, and nothing done, if it is more: the reader or the protocol is another one, or somebody has replaced a method
+    of theirs; the reader has seen the end; its transport may have to pause.
+    """
+    cdef Py_ssize_t before
+    if not has_method(protocol, "data_received", data_received):
+        return False
+    if _PyType_Lookup(Py_TYPE(protocol), "_stream_reader") != <PyObject *>reader_of:
+        return False
+    reference = protocol._stream_reader_wr
+    if type(reference) is not Reference:
+        return False
+    reader = reference()
+    if reader is None or not has_method(reader, "feed_data", feed_data):
+        return False
+    if not has_method(reader, "_wakeup_waiter", wake_waiter) or reader._eof is not False:
+        return False
+    buffer = reader._buffer
+    if type(buffer) is not bytearray:
+        return False
+    before = PyByteArray_GET_SIZE(buffer)
+    if before + size > reader._limit:
+        return False
+    PyByteArray_Resize(buffer, before + size)
+    memcpy(PyByteArray_AS_STRING(buffer) + before, data, size)
+    waiter = reader._waiter
+    if waiter is not None:
+        reader._waiter = None
+        try:
+            waiter.set_result(None)
+        except InvalidStateError:
+            if not waiter.cancelled():
+                raise
+    return True
 
 
 cdef class Stream(Job):
@@ -86,9 +153,9 @@ cdef class Stream(Job):
             return 0
         n = c_recv(self.fd, received, LARGEST, MSG_DONTWAIT)
         if n > 0:
-            data = PyBytes_FromStringAndSize(received, n)
             try:
-                self.protocol.data_received(data)
+                if not feed(self.protocol, received, n):
+                    self.protocol.data_received(PyBytes_FromStringAndSize(received, n))
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as exception:

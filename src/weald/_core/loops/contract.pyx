@@ -151,6 +151,8 @@ cdef class Loop:
         changes right after this, with the GIL still held: nobody can close another number in between.
         """
         cdef FdWatch watch
+        if not self.changed:
+            return 0
         changed, self.changed = self.changed, []
         for watch in changed:
             if watch.events and fcntl(watch.fd, F_GETFD) < 0:
