@@ -773,6 +773,35 @@ def test_ctrl_c_cancels_the_main_task():
     assert cancelled
 
 
+@pytest.mark.parametrize("patched", [True, False])
+def test_the_program_sets_a_handler_of_its_own_beside_the_loops(patched):
+    """Both are called, as with asyncio; servers put theirs in place of the loop's and set that back."""
+    set_handler = weald.signal.signal if patched else signal.signal
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        called = []
+        loop.add_signal_handler(signal.SIGUSR1, called.append, "loop")
+        before = set_handler(signal.SIGUSR1, lambda *args: called.append("own"))
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+            await asyncio.sleep(0.01)
+            assert sorted(called) == ["loop", "own"]
+            set_handler(signal.SIGUSR1, before)
+            signal.raise_signal(signal.SIGUSR1)
+            await asyncio.sleep(0.01)
+            assert sorted(called) == ["loop", "loop", "own"]
+            assert loop.remove_signal_handler(signal.SIGUSR1)
+            set_handler(signal.SIGUSR1, lambda *args: called.append("last"))
+            signal.raise_signal(signal.SIGUSR1)
+            await asyncio.sleep(0.01)
+            assert called[3:] == ["last"]
+        finally:
+            set_handler(signal.SIGUSR1, signal.SIG_DFL)
+
+    weald.aio.run(main())
+
+
 def test_signals_only_in_the_main_thread():
     async def main():
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)

@@ -398,6 +398,15 @@ def run_in_midst(hub: Hub, interrupted: greenlet, runner: greenlet, *args: Any) 
     If it parks, `interrupted` goes on.
     """
 
+def listen_to_signals(listener: Callable[[int], object]) -> None:
+    """Have `listener(number)` called in a greenlet for each signal that the main thread's hub hears of.
+
+    It must neither wait nor raise.  It is called whoever handles the signal, as long as that is a Python function.
+    """
+
+def unlisten_to_signals(listener: Callable[[int], object]) -> None:
+    """End what `listen_to_signals` began."""
+
 def wait_for_handler() -> bool:
     """Park until a signal has arrived that has a Python handler, and that has been called; return True.
 

@@ -32,6 +32,9 @@ cdef extern from "<sys/signalfd.h>" nogil:
         SFD_CLOEXEC
         SFD_NONBLOCK
 
+# Called in a greenlet with the number of each signal that is announced.  Nobody else's bytes: none while another
+# descriptor than ours is set, and we do not wait.
+cdef list listeners = []
 cdef list pausing = []  # waiters of greenlets that wait for any signal's handler
 cdef object original_set_wakeup_fd = signal.set_wakeup_fd
 cdef int foreign_wakeup_fd = -1
@@ -55,7 +58,7 @@ cdef class Announcements(Target):
             return 0
         if foreign_wakeup_fd >= 0:
             write(foreign_wakeup_fd, buffer, n)
-        self.hub.push_first(new_raw(self.hub, check_signals, ()))
+        self.hub.push_first(new_raw(self.hub, take_signals, (buffer[:n],)))
         return n == sizeof(buffer)  # there may be more
 
 
@@ -116,6 +119,27 @@ def set_wakeup_fd(fd, *, warn_on_full_buffer=True):
     if fd < 0 and has_hub() and current_hub().signals is not None:
         original_set_wakeup_fd((<Signals>current_hub().signals).write_fd, warn_on_full_buffer=False)
     return previous
+
+
+def take_signals(bytes announced):
+    """Run the handlers of signals that have arrived, then tell who listens to their announcements."""
+    check_signals()
+    for number in announced if listeners else b"":
+        for listener in list(listeners):
+            listener(number)
+
+
+def listen_to_signals(listener):
+    """Have `listener(number)` called in a greenlet for each signal that the main thread's hub hears of.
+
+    It must neither wait nor raise.  It is called whoever handles the signal, as long as that is a Python function.
+    """
+    listeners.append(listener)
+
+
+def unlisten_to_signals(listener):
+    """End what `listen_to_signals` began."""
+    listeners.remove(listener)
 
 
 def check_signals():

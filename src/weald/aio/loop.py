@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from weald import socket as _socket
 from weald._base.originals import get_original
-from weald._core import get_hub, spawn_raw
+from weald._core import get_hub, listen_to_signals, spawn_raw, unlisten_to_signals
 from weald.aio.core import Core
 from weald.aio.stream import Stream
 from weald.asyncio import _set_running_loop
@@ -245,10 +245,21 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         if before is None:
             hub = get_hub()
             hub.ref()  # a signal may wake somebody
+            if not self._signal_hubs:
+                listen_to_signals(self._hear_signal)
             self._signal_hubs[sig] = hub, hub.generation
 
     def _on_signal(self, sig: int, frame: Any) -> None:
         self._handle_signal(sig)
+
+    def _hear_signal(self, sig: int) -> None:
+        """Signal `sig` was announced.  As with asyncio, the callback is called even if the program has set a handler
+        of its own meanwhile, and ours was not called.
+        """
+        if sig in self._signal_handlers:
+            handler = getsignal(sig)
+            if callable(handler) and handler != self._on_signal:
+                self._handle_signal(sig)
 
     def remove_signal_handler(self, sig: int) -> bool:
         """Set the handling of signal `sig` back to the system's.  False if the loop had no handler of it."""
@@ -256,6 +267,8 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         if self._signal_handlers.pop(sig, None) is None:
             return False
         hub, generation = self._signal_hubs.pop(sig)
+        if not self._signal_hubs:
+            unlisten_to_signals(self._hear_signal)
         if hub.generation == generation:  # else it was counted in a fork's parent
             hub.unref()
         handler: Any = signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
