@@ -964,3 +964,61 @@ def test_sockets_show_themselves_under_the_standard_librarys_name():
     ]  # fmt: skip
     code = "import weald.socket; sock = weald.socket.socket(); print(repr(sock)); sock.close()"
     assert python(code).startswith("<weald.socket.socket fd=")
+
+
+# ---------------------------------------------------------------- builtins stay builtins
+
+BUILTINS = """
+import fcntl, os, select, signal, socket, sys, threading, time, _thread
+from types import BuiltinFunctionType, ModuleType
+before = {
+    (module, name): value
+    for module in (fcntl, os, select, signal, socket, sys, threading, time, _thread)
+    for name, value in vars(module).items()
+    if isinstance(value, BuiltinFunctionType)
+}
+"""
+REPLACED = """
+replaced = [(module, name) for (module, name), value in before.items() if vars(module)[name] is not value]
+assert len(replaced) > 20, replaced
+"""
+
+
+def test_what_replaces_a_builtin_is_no_method_of_a_class():
+    """A class that is made after patching: one made before has been mended."""
+    run_patched(
+        REPLACED + "assert [where for where in replaced if hasattr(vars(where[0])[where[1]], '__get__')] == []\n"
+        "class Lock:\n"
+        "    take, pause, ident, wait = fcntl.flock, time.sleep, threading.get_ident, os.waitpid\n"
+        "Lock().pause(0)\n"
+        "with open('/dev/null') as file:\n"
+        "    Lock().take(file, fcntl.LOCK_UN)\n"
+        "assert Lock().ident() == threading.get_ident() == threading.current_thread().ident\n"
+        "if not (pid := os.fork()):\n"
+        "    os._exit(7)\n"
+        "assert os.waitstatus_to_exitcode(Lock().wait(pid, 0)[1]) == 7\n",
+        before=BUILTINS,
+    )
+
+
+def test_what_replaces_a_builtin_can_be_asked_about_and_pickled():
+    out = run_patched(
+        REPLACED + "import inspect, pickle\n"
+        "for module, name in replaced:\n"
+        "    if isinstance(vars(module)[name], type):\n"
+        "        continue  # poll, locks\n"
+        "    value = vars(module)[name]\n"
+        "    assert isinstance(value, BuiltinFunctionType) and value.__doc__, name\n"
+        "    assert isinstance(value.__self__, ModuleType), name\n"
+        "    assert value is pickle.loads(pickle.dumps(value)), name\n"
+        "    inspect.signature(value)\n"
+        "assert time.sleep is weald.time.sleep and _thread.start_new is _thread.start_new_thread\n"
+        "print(time.sleep, inspect.signature(weald.time.sleep), inspect.signature(os.dup2))\n"
+        "try:\n"
+        "    time.sleep('1')\n"
+        "except TypeError as error:\n"
+        "    print(error)\n",
+        before=BUILTINS,
+    )
+    assert out.splitlines()[0] == "<built-in function sleep> (seconds, /, ref=True) (fd, fd2, inheritable=True)"
+    assert len(out.splitlines()) == 2

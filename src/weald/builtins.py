@@ -18,6 +18,7 @@ from stat import S_ISFIFO
 from termios import TCSADRAIN, tcgetattr, tcsetattr
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from weald._base.builtin import as_builtins
 from weald._base.names import more_names
 from weald._base.originals import get_original
 from weald._base.terminal import reading
@@ -187,6 +188,8 @@ def _reads_do_not_wait(fd: int) -> Iterator[None]:
         os.close(shared)
         os.close(own)
 
+
+as_builtins(globals(), _stdlib)
 
 if not TYPE_CHECKING:
     __getattr__ = more_names(__name__)

@@ -10,6 +10,7 @@ import fcntl as _stdlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from weald._base.builtin import as_builtins
 from weald._core import can_park, sleep
 
 if TYPE_CHECKING:
@@ -64,3 +65,6 @@ def lockf(fd: Any, cmd: int, len: int = 0, start: int = 0, whence: int = 0, /) -
             lambda: _lockf(fd, cmd, len, start, whence),
             lambda: _lockf(fd, cmd | _stdlib.LOCK_NB, len, start, whence),
         )
+
+
+as_builtins(globals(), _stdlib)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weald import fcntl as _fcntl
 from weald import threadpool
 from weald._base import pipes
+from weald._base.builtin import as_builtins
 from weald._base.children import await_change
 from weald._base.pipes import PIPE_BUF, is_stream
 from weald._base.waiting import POLLIN, POLLOUT, is_ready, retry
@@ -396,3 +397,6 @@ def tp_read(fd: int, n: int) -> bytes:
 def tp_write(fd: int, buf: Any) -> int:
     """os.write(fd, buf) in the hub's thread pool."""
     return threadpool.default().apply(_write, (fd, buf))  # type: ignore[no-any-return]
+
+
+as_builtins(globals(), _stdlib)

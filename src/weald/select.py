@@ -28,6 +28,7 @@ from select import (
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from weald._base.builtin import as_builtins
 from weald._base.waiting import until
 from weald._core import READ, WRITE, Descriptor, has_looked, monotonic, poll_fds, sleep, waits_natively
 from weald.time import to_seconds
@@ -368,3 +369,6 @@ class epoll:
             sleep(max(deadline - monotonic(), 0.0))
             return []
         return found
+
+
+as_builtins(globals(), _stdlib)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
+from weald._base.builtin import as_builtins
 from weald._base.originals import get_original
 from weald._base.waiting import retry
 from weald._core import (
@@ -246,3 +247,6 @@ def _take_signal(signals: list[int], timeout: float | None) -> _stdlib.struct_si
 # As the stdlib's own have it, for pydoc, which takes these for the module's once patched.
 for _name in __implements__:
     globals()[_name].__module__ = "signal"
+
+
+as_builtins(globals(), _stdlib)

@@ -61,6 +61,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from weald import _core, resolver
 from weald._base import buffered
+from weald._base.builtin import as_builtins
 from weald._base.config import config
 from weald._base.originals import is_module_patched
 from weald._base.waiting import retry
@@ -736,3 +737,6 @@ def cancel_wait(sock: socket) -> None:
     descriptor = sock._descriptor
     sock._descriptor = Descriptor(sock.fileno(), descriptor.timeout)
     descriptor.close()
+
+
+as_builtins(globals(), _stdlib)

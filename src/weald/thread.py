@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from weald._base.builtin import as_builtin, as_builtins
 from weald._base.names import more_names
 from weald._core import Event, Greenlet, Lock, RLock, get_hub_if_exists, local, monotonic, sleep
 
@@ -427,6 +428,9 @@ def _after_fork_in_child() -> None:
             handle._ended = Event()  # the other's waiters stayed behind
             handle._set_done()
 
+
+as_builtins(globals(), _thread)
+_current_frames, _shutdown = as_builtin(_current_frames), as_builtin(_shutdown)
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 

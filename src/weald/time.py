@@ -10,6 +10,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 from weald import _core
+from weald._base.builtin import as_builtins
 
 if TYPE_CHECKING:
 
@@ -50,3 +51,6 @@ def sleep(seconds: float, /, ref: bool = True) -> None:
     if length < 0.0:
         raise ValueError("sleep length must be non-negative")
     _core.sleep(length, ref)
+
+
+as_builtins(globals(), _stdlib)

@@ -1,0 +1,94 @@
+"""Functions in Python that are builtins to whoever holds them, as what they replace is.
+
+A Python function in a class's body becomes a method, a builtin does not: `class Poller: pause = time.sleep` has to work
+with the replacement, too.
+
+Called by: weald.builtins, weald.fcntl, weald.os, weald.select, weald.signal, weald.socket, weald.thread, weald.time, at
+their ends.
+Invariant: what is made here is never freed; there is one for each function that is replaced.
+"""
+
+from types import FunctionType
+
+__all__ = ["as_builtin", "as_builtins"]
+
+cdef extern from *:
+    """
+    /* The function is kept in a module object of its own: pickle takes by its name a builtin that a module has. */
+    static PyModuleDef weald_holder = {PyModuleDef_HEAD_INIT, "weald", NULL, sizeof(PyObject *), NULL};
+
+    static PyObject *weald_call(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+        return PyObject_Vectorcall(*(PyObject **)PyModule_GetState(self), args, count, keywords);
+    }
+
+    static PyObject *weald_builtin(PyObject *function, const char *name, const char *doc, PyObject *module) {
+        PyObject *holder = PyModule_Create(&weald_holder), *made;
+        PyMethodDef *method = holder ? PyMem_Calloc(1, sizeof(PyMethodDef)) : NULL;
+        if (method == NULL) {
+            Py_XDECREF(holder);
+            return holder ? PyErr_NoMemory() : NULL;
+        }
+        *(PyObject **)PyModule_GetState(holder) = Py_NewRef(function);
+        method->ml_name = name;
+        method->ml_doc = doc;
+        method->ml_flags = METH_FASTCALL | METH_KEYWORDS;
+        method->ml_meth = (PyCFunction)(void (*)(void))weald_call;
+        made = PyCFunction_NewEx(method, holder, module);
+        Py_DECREF(holder);
+        return made;
+    }
+    """
+    object weald_builtin(object function, const char *name, const char *doc, object module)
+
+# The bytes that builtins point into.
+cdef list _texts = []
+
+
+def as_builtins(namespace, originals):
+    """In a module's `namespace`, make each function of `__implements__` a builtin that is not in Python in `originals`.
+
+    `originals` is the module that is replaced, not patched yet but by the core.
+    """
+    made = {}  # by the function: what has two names stays one
+    for name in namespace["__implements__"]:
+        function = namespace.get(name)
+        if type(function) is FunctionType and type(getattr(originals, name, function)) is not FunctionType:
+            if function not in made:
+                made[function] = as_builtin(function)
+            namespace[name] = made[function]
+
+
+def as_builtin(function):
+    """Return a builtin of the function's name, parameters, module and docstring that calls it."""
+    name = function.__name__.encode()
+    doc = f"{function.__name__}({_parameters(function)})\n--\n\n{function.__doc__ or ''}".encode()
+    _texts.extend((name, doc))
+    return weald_builtin(function, name, doc, function.__module__)
+
+
+cdef str _parameters(object function):
+    """As `__text_signature__` has them.  A default that no literal says is said to be None."""
+    code = function.__code__
+    positional, keyword_only = code.co_argcount, code.co_kwonlyargcount
+    names = code.co_varnames
+    defaults = function.__defaults__ or ()
+    keywords = function.__kwdefaults__ or {}
+    found = []
+    for index in range(positional + keyword_only):
+        if index == positional:
+            found.append("*")
+        at = index - positional + len(defaults)
+        text = names[index]
+        if index >= positional:
+            if text in keywords:
+                text += f"={_literal(keywords[text])}"
+        elif at >= 0:
+            text += f"={_literal(defaults[at])}"
+        found.append(text)
+        if index == code.co_posonlyargcount - 1:
+            found.append("/")
+    return ", ".join(found)
+
+
+cdef str _literal(object value):
+    return repr(value) if isinstance(value, bool | int | float | str | bytes | tuple) else "None"
