@@ -78,6 +78,15 @@ SUITES = {
         },
     ),
     "paramiko": Suite(["paramiko==5.1.0", "icecream", "invoke", "pytest-relaxed"], ["tests"]),
+    "pebble": Suite(["pebble==5.2.3"], ["test"]),
+    "pexpect": Suite(["pexpect==4.9.0", "ptyprocess"], ["tests"]),
+    "portalocker": Suite(
+        [
+            *("portalocker==4.4.2", "fakeredis", "pytest-rerunfailures", "pytest-timeout", "redis"),
+            "typing-extensions",
+        ],
+        ["portalocker_tests"],
+    ),
     "pymysql": Suite(
         ["pymysql==1.2.0", "cryptography"],
         ["pymysql/tests"],
@@ -91,6 +100,7 @@ SUITES = {
         },
         server="mariadb",
     ),
+    "pyro5": Suite(["pyro5==5.17", "cloudpickle", "msgpack", "serpent"], ["tests"]),
     "python-engineio": Suite(
         ["python-engineio==4.15.1", "aiohttp", "pytest-asyncio", "requests", "tornado", "websocket-client"],
         ["tests"],
@@ -137,6 +147,7 @@ SUITES = {
         ["test"],
     ),
     "waitress": Suite(["waitress==3.0.2"], ["tests"]),
+    "watchdog": Suite(["watchdog==7.1.0", "PyYAML", "flaky", "pytest-timeout"], ["tests"]),
     "websocket-client": Suite(["websocket-client==1.9.2", "python-socks", "wsaccel"], ["websocket/tests"]),
     "websockets": Suite(
         ["websockets==17.0.1", "cryptography", "python-socks", "werkzeug"],
