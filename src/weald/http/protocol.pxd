@@ -5,7 +5,7 @@ from libc.string cimport memchr
 cdef extern from *:
     """
     /* The number that a str of 1 to 18 ASCII digits is; -1 for anything else. */
-    static Py_ssize_t weald_number(PyObject *text)
+    static inline Py_ssize_t weald_number(PyObject *text)
     {
         Py_ssize_t i, number = 0, length;
         const Py_UCS1 *digits;
