@@ -3,11 +3,15 @@
 import asyncio
 
 import pytest
+from helpers import PATIENCE, wait_until
 from test_asgi import answer, asgi, hello, logged
 from test_asgi_websocket import ACCEPT, CLOSED
 from test_asgi_websocket import talking as patiently_talking
 from test_http_websocket import BINARY, CLOSE, HANDSHAKE, TEXT, frame
 from test_pywsgi import GET, LAST, responses, talk
+
+from weald.event import Event
+from weald.socket import create_connection
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 BODY = {"type": "http.response.body", "body": b"hello"}
@@ -175,6 +179,35 @@ def test_reading_after_the_response_tells_that_it_is_over():
     with asgi(app) as server:
         responses(server, LAST)
     assert events == [{"type": "http.disconnect"}]
+
+
+@pytest.mark.parametrize("request_", [LAST, GET, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_who_reads_while_the_response_ends_is_told_that_it_is_over(request_, first):
+    """Litestar's streams wait for that before they end."""
+    events = []
+    over = Event()
+
+    async def listen(receive):
+        while not events or events[-1]["type"] != "http.disconnect":
+            events.append(await receive())
+        over.set()
+
+    async def app(scope, receive, send):
+        if first:  # the response is sent after a turn of the loop
+            await asyncio.sleep(0)
+        listener = asyncio.ensure_future(listen(receive))
+        await asyncio.sleep(0)
+        await answer(send)
+        await listener
+
+    with asgi(app) as server:
+        kept = create_connection(server.address[:2])
+        kept.sendall(request_)  # the client stays: it is not its end that is heard of
+        assert over.wait(PATIENCE)
+        wait_until(lambda: not server.detached)
+        kept.close()
+    assert [event["type"] for event in events] == ["http.request", "http.disconnect"]
 
 
 # ---------------------------------------------------------------- protocols

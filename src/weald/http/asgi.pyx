@@ -324,8 +324,15 @@ cdef class Call:
             current_hub().handle_error(self.line, type(error), error, error.__traceback__)
 
     def detach(self):
-        """The exchange goes on without the task, which has not ended."""
+        """The exchange goes on without the task, which has not ended.
+
+        Who asks for an event hears that it is over, as who asks later does: some applications end only then.
+        """
         self.exchange = None
+        asking, self.asking = self.asking, None
+        for future in asking or ():
+            if not future.done():
+                future.set_result(self.disconnect())
         self.server.detached.add(self)
         if self.left:
             self.task.get_loop().call_later(self.server.patience, self.complain)
