@@ -1,6 +1,6 @@
 """`ssl` on greenlets: handshakes, reads and writes park the calling greenlet.
 
-Called by: users, weald.monkey, weald.server.
+Called by: users, weald.monkey, weald.server, http/channel.pyx.
 
 Patching sets `ssl.SSLContext.sslsocket_class`, which a context reads whenever it wraps a socket, so that
 contexts made earlier make cooperative sockets as well.  `ssl.SSLContext` itself stays what it is: its
@@ -36,6 +36,7 @@ from ssl import SSLSocket as _BlockingSSLSocket
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from weald import _core
 from weald._base.waiting import retry_as_wanted
 from weald._core import Lock, asked_in_vain, before_io, monotonic
 from weald.socket import create_connection, socket
@@ -106,7 +107,6 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
     suppress_ragged_eofs: bool
 
     _connected: bool
-    _drained = False  # the last read took all that had come: the next waits before it tries
     _half_sent: Lock | None = None  # held while a record is half sent: OpenSSL must get its rest before anything else
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
@@ -164,45 +164,25 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         if self._sslobj is not None:
             self._descriptor.receive_limit = self._descriptor.send_limit = 0.0
 
-    def read(self, len: int = 1024, buffer: Any = None) -> Any:
-        """Return up to `len` bytes, b"" at the end; with a `buffer`, the number of bytes put into it."""
-        timeout = self._descriptor.timeout
-        waits = self._drained and timeout != 0.0
-        if not waits:
-            before_io()
-        # What this call has begun with it goes on with: a `shutdown` meanwhile takes it from the socket.
-        sslobj = self._sslobj
-        if sslobj is None:
-            return _read(self, len, buffer)  # raises
+    read = _core.tls_read
+    sendall = _core.tls_sendall
+
+    def _refuse_read(self, len: int, buffer: Any) -> Any:
+        """Raise what the standard library's `read` raises without TLS."""
+        return _read(self, len, buffer)
+
+    def _read_on(self, sslobj: Any, error: OSError, timeout: float | None, len: int, buffer: Any) -> Any:
+        """Go on with a `read` whose first try, or the wait before it, has raised `error`."""
+        args = (len,) if buffer is None else (len, buffer)
         try:
-            if waits:
-                self._drained = False
-                if timeout is None:
-                    self._descriptor.wait_read()
-                else:
-                    deadline = monotonic() + timeout
-                    self._descriptor.wait_read(timeout)
-                    timeout = max(deadline - monotonic(), 1e-6)  # 0.0 would not wait at all
-            # As the standard library's, without the calls that it takes.
-            wait = None
-            try:
-                result = sslobj.read(len) if buffer is None else sslobj.read(len, buffer)
-            except OSError as error:
-                wait = self._wait_wanted(error, timeout)
-            if wait is not None and buffer is None:
-                result = retry_as_wanted(self._wait_wanted, wait, timeout, sslobj.read, len)
-            elif wait is not None:
-                result = retry_as_wanted(self._wait_wanted, wait, timeout, sslobj.read, len, buffer)
+            wait = self._wait_wanted(error, timeout)
+            return retry_as_wanted(self._wait_wanted, wait, timeout, sslobj.read, *args)
         except SSLError as error:
             if error.args[0] == SSL_ERROR_EOF and self.suppress_ragged_eofs:
                 return b"" if buffer is None else 0
             raise
         except TimeoutError as error:
             raise _late(error, "read") from None
-        got = result.__len__() if buffer is None else result
-        # Nothing is left in OpenSSL, which reads record by record, so whatever comes wakes the loop.
-        self._drained = 0 < got < len and not sslobj.pending()
-        return result
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         if nbytes and not flags and self._sslobj is not None:
@@ -229,8 +209,20 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
                 sent: int = sslobj.write(data)
                 return sent
             except OSError as error:
-                self._wait_wanted(error, timeout)
-            self._half_sent = Lock()
+                return self._write_on(sslobj, data, error, timeout)
+        return self._write_in_turn(sslobj, data, timeout)
+
+    def _write_on(self, sslobj: Any, data: Any, error: OSError, timeout: Any = _OWN) -> int:
+        """Go on with a `_write` whose first try has raised `error`."""
+        if timeout is _OWN:
+            timeout = self._descriptor.timeout
+        self._wait_wanted(error, timeout)
+        self._half_sent = self._half_sent or Lock()
+        return self._write_in_turn(sslobj, data, timeout)
+
+    def _write_in_turn(self, sslobj: Any, data: Any, timeout: float | None) -> int:
+        """Write some of `data` when nobody else's record is half sent."""
+        assert self._half_sent is not None
         begin = monotonic()
         if not self._half_sent.acquire(timeout=-1 if timeout is None else timeout):
             raise TimeoutError("The write operation timed out")
@@ -239,7 +231,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
                 raise OSError(EBADF, strerror(EBADF))  # closed meanwhile
             if timeout is not None:
                 timeout = max(timeout - (monotonic() - begin), 1e-6)  # 0.0 would not wait at all
-            sent = self._cooperate_ssl("write", timeout, sslobj.write, data)
+            sent: int = self._cooperate_ssl("write", timeout, sslobj.write, data)
             return sent
         finally:
             self._half_sent.release()
@@ -252,18 +244,11 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
             raise ValueError(f"non-zero flags not allowed in calls to send() on {type(self)}")
         return self.write(data, timeout)
 
-    def sendall(self, data: Any, flags: int = 0) -> None:
-        sslobj = self._sslobj
+    def _send_on(self, sslobj: Any, data: Any, flags: int, sent: int) -> None:
+        """Go on with a `sendall` of which `sent` bytes have gone."""
         if sslobj is None or flags:
             _sendall(self, data, flags)
             return
-        if type(data) is bytes and data:
-            # As the standard library's, without its views of the data.
-            sent = self._write(sslobj, data)
-            if sent == len(data):
-                return
-        else:
-            sent = 0
         # The standard library's would send the rest in plain text after a `shutdown` for reading.
         with memoryview(data) as view, view.cast("B") as rest:
             while sent < rest.nbytes:
@@ -288,7 +273,6 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
             raise ValueError(f"No SSL wrapper around {self}")
         plain: socket = self._cooperate_ssl("shutdown", self._descriptor.timeout, self._sslobj.shutdown)
         self._sslobj = None
-        self._drained = False
         return plain
 
     def accept(self) -> tuple["SSLSocket", Any]:

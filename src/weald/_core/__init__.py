@@ -76,6 +76,7 @@ from weald._core.threads import (
     waits_natively,
 )
 from weald._core.timeout import Timeout, with_timeout
+from weald._core.tls import tls_read, tls_sendall
 from weald._core.waiters import Linkable
 from weald._core.watchers import EVENTS, EventLoop, Watcher
 from weald._core.yielding import asked_in_vain, before_io, has_looked, idle, sleep

@@ -1082,3 +1082,9 @@ def send(self: Any, data: Any, flags: int = 0, /, timeout: float | None = ...) -
 
 def sendall(self: Any, data: Any, flags: int = 0, /) -> None:
     """Send all of `data`, as socket.sendall does.  TimeoutError if that takes longer than the socket's timeout."""
+
+def tls_read(self: Any, len: int = 1024, buffer: Any = None) -> Any:
+    """Return up to `len` bytes, b"" at the end; with a `buffer`, the number of bytes put into it."""
+
+def tls_sendall(self: Any, data: Any, flags: int = 0) -> None:
+    """Send all of `data`, as ssl.SSLSocket.sendall does; each part of it within the socket's timeout."""

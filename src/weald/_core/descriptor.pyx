@@ -1,6 +1,6 @@
 """Descriptors: waiting for them, and a socket's hot calls straight on them.
 
-Called by: weald.socket (recv, send, …), weald.os, weald.ssl, http/channel.pyx, select.pyx, watchers/io.pyx,
+Called by: weald.socket (recv, send, …), weald.os, weald.ssl, http/channel.pyx, select.pyx, tls.pyx, watchers/io.pyx,
 aio/core.pyx.
 Invariants:
 - `hub.fds[n]` is the one FdEntry for descriptor n in that hub's loop; it holds the native watch

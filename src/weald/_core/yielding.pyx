@@ -1,6 +1,6 @@
 """Letting others run: sleep, and calls that return without waiting but are made again and again.
 
-Called by: users (`sleep`), greenlet.pyx, descriptor.pyx, queue.pyx, event.pyx, lock.pyx, _base/buffered.pyx
+Called by: tls.pyx, users (`sleep`), greenlet.pyx, descriptor.pyx, queue.pyx, event.pyx, lock.pyx, _base/buffered.pyx
 (`give_way`), the package's select and time.
 """
 

@@ -18,6 +18,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.string cimport memcpy
 
 from weald._core.descriptor cimport Descriptor, descriptor_of
+from weald._core.tls cimport receive as receive_tls
+from weald._core.tls cimport transmit_all as transmit_all_tls
 from weald.http.protocol cimport NO_BODY, Request, RequestStream
 from weald.http.state cimport ServerState
 
@@ -33,6 +35,7 @@ from weald.http.fields import field_name, field_value
 from weald.http.protocol import ProtocolError
 from weald.http.wire import end_connection
 from weald.socket import socket as plain_socket
+from weald.ssl import SSLSocket
 
 cdef Py_ssize_t JOIN_BELOW = 65536  # bytes: copying so much into one buffer is cheaper than sending a vector
 cdef Py_ssize_t PART = 1 << 20  # bytes of a large piece that have a time limit of their own
@@ -41,6 +44,7 @@ cdef double SHORTEST_WAIT = 0.001  # seconds
 cdef bytes CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 cdef bytes LAST_CHUNK = b"0\r\n\r\n"
 cdef object PLAIN = plain_socket
+cdef object TLS = SSLSocket
 cdef object SENDMSG = getattr(base_socket, "sendmsg", None)
 
 
@@ -206,6 +210,10 @@ cdef class Http1Channel(Channel):
             descriptor.limit = timeout
             count = descriptor.receive(
                 self.socket, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), 0)
+        elif type(self.socket) is TLS:
+            descriptor = descriptor_of(self.socket)
+            descriptor.limit = timeout
+            count = receive_tls(self.socket, descriptor, PyByteArray_GET_SIZE(buffer), buffer)
         else:
             self.descriptor.timeout = None if timeout < 0.0 else timeout
             count = self.socket.recv_into(buffer, PyByteArray_GET_SIZE(buffer))  # the size spares it a look
@@ -279,6 +287,11 @@ cdef class Http1Channel(Channel):
                 descriptor = descriptor_of(self.socket)
                 descriptor.limit = self.state.write_timeout
                 descriptor.transmit_all(PyBytes_AS_STRING(data), size, flags)
+                return 0
+            if type(self.socket) is TLS:
+                descriptor = descriptor_of(self.socket)
+                descriptor.limit = self.state.write_timeout
+                transmit_all_tls(self.socket, data, flags)
                 return 0
             self.descriptor.timeout = self.state.write_timeout
             if flags:

@@ -1,0 +1,74 @@
+# cython: nonecheck=True
+"""A TLS socket's hot calls, compiled: one call of OpenSSL, with the wait before it.
+
+Called by: weald.ssl, whose `SSLSocket.read` and `sendall` these are, and http/channel.pyx.
+
+What to do with an exception of OpenSSL's (wait, try again, or raise it) is the socket's: `_wait_wanted`, `_write_on`.
+
+Invariants:
+- A socket whose last read took all that had come is drained: the next one parks before it asks OpenSSL, which would
+  raise.  Nothing is left in OpenSSL then, which reads record by record, so whatever comes wakes the loop.
+- What a call has begun with it goes on with: a `shutdown` meanwhile takes `_sslobj` from the socket.
+"""
+
+from weald._core.descriptor cimport Descriptor, descriptor_of
+from weald._core.loops.contract cimport READ_EVENT, monotonic
+from weald._core.yielding cimport give_way
+
+
+cdef object receive(object sock, Descriptor descriptor, object size, object buffer):
+    """`SSLSocket.read`: up to `size` bytes; with a `buffer`, how many have been put into it."""
+    cdef double limit = descriptor.limit
+    cdef bint waits = descriptor.drained and limit != 0.0
+    cdef double end
+    cdef Py_ssize_t got
+    if not waits:
+        give_way(True)
+    sslobj = sock._sslobj
+    if sslobj is None:
+        return sock._refuse_read(size, buffer)
+    try:
+        if waits:
+            descriptor.drained = False
+            if limit < 0.0:
+                descriptor.wait(READ_EVENT, -1.0)
+            else:
+                end = monotonic() + limit
+                descriptor.wait(READ_EVENT, limit)
+                limit = max(end - monotonic(), 1e-6)  # 0.0 would not wait at all
+        result = sslobj.read(size) if buffer is None else sslobj.read(size, buffer)
+    except OSError as error:
+        result = sock._read_on(sslobj, error, None if limit < 0.0 else limit, size, buffer)
+    got = len(result) if buffer is None else result
+    descriptor.drained = 0 < got < size and not sslobj.pending()
+    return result
+
+
+def tls_read(self, len=1024, buffer=None):
+    """Return up to `len` bytes, b"" at the end; with a `buffer`, the number of bytes put into it."""
+    return receive(self, descriptor_of(self), len, buffer)
+
+
+cdef int transmit_all(object sock, object data, int flags) except -1:
+    """`SSLSocket.sendall`."""
+    cdef Py_ssize_t sent = 0
+    sslobj = sock._sslobj
+    # As the standard library's, without its views of the data.
+    if sslobj is None or flags or type(data) is not bytes or not data or sock._half_sent is not None:
+        sock._send_on(sslobj, data, flags, 0)
+        return 0
+    give_way(True)
+    if descriptor_of(sock).number >= 0:
+        try:
+            sent = sslobj.write(data)
+        except OSError as error:
+            sent = sock._write_on(sslobj, data, error)
+        if sent == len(data):
+            return 0
+    sock._send_on(sslobj, data, flags, sent)
+    return 0
+
+
+def tls_sendall(self, data, int flags=0):
+    """Send all of `data`, as ssl.SSLSocket.sendall does; each part of it within the socket's timeout."""
+    transmit_all(self, data, flags)
