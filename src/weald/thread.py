@@ -5,7 +5,9 @@ Called by: weald.monkey, signal.py, threading.py, weald.aio.core; users.
 To start greenlets, `weald.spawn` is the better way.
 
 Invariants:
-- A thread is a Greenlet; its ident is the greenlet's `id`.  Native threads that `threading` knew before
+- A thread is a Greenlet; its ident is the greenlet's `id`.  But what runs in a native thread's main greenlet, as a
+  pool's job does, begins native threads: it may block, or end, and its hub would not run them then.
+- Native threads that `threading` knew before
   patching, the main thread first of all, keep their native ident in their main greenlet, so that
   everything already filed under it stays valid.
 - What waits for a thread's end waits for an Event or for something built on one, never for an OS lock.
@@ -15,6 +17,7 @@ Invariants:
 import _thread
 import os
 import sys
+import traceback
 import weakref
 from collections.abc import Callable
 from contextvars import Context
@@ -25,7 +28,19 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from weald._base.builtin import as_builtin, as_builtins
 from weald._base.names import more_names
-from weald._core import Event, Greenlet, Lock, RLock, get_hub_if_exists, local, monotonic, sleep
+from weald._base.workers import finish_rest
+from weald._core import (
+    Event,
+    Greenlet,
+    Lock,
+    RLock,
+    get_hub_if_exists,
+    is_on_main_thread,
+    local,
+    monotonic,
+    report,
+    sleep,
+)
 
 # What the stdlib's module has from Python 3.12 on.
 _NEW_IN_3_12 = [name for name in ("daemon_threads_allowed",) if hasattr(_thread, name)]
@@ -103,8 +118,8 @@ _alive: weakref.WeakSet[ThreadGreenlet] = weakref.WeakSet()
 
 
 def _count() -> int:
-    """How many threads of this module run.  Native ones, weald's own among them, do not count."""
-    return len(_alive)
+    """How many threads that were started here run.  Other native ones, weald's own among them, do not count."""
+    return len(_alive) + len(_native_ends)
 
 
 _native_frames = sys._current_frames
@@ -155,24 +170,62 @@ def _run_thread(function: Callable[..., object], args: tuple[Any, ...], kwargs: 
         _alive.discard(getcurrent())  # type: ignore[arg-type]
 
 
+# What the ends of the native threads begun here call, by ident.
+_native_ends: dict[int, list[Callable[[], object]]] = {}
+
+
+def _begins_natively() -> bool:
+    """Whether the caller is a native thread's main greenlet, and not the main thread's: what it starts is as native."""
+    return getcurrent().parent is None and not is_on_main_thread()
+
+
+def _run_natively(
+    function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any], handle: "_ThreadHandle | None"
+) -> None:
+    """A native thread's life."""
+    ident = _native_ident()
+    _known_native_idents.add(ident)
+    ends = _native_ends[ident] = []
+    if handle is not None:
+        handle._ident = ident
+        ends.append(handle._set_done)
+    try:
+        _run_thread(function, args, kwargs)
+    except BaseException:
+        report(f"{traceback.format_exc()}{function!r} failed in a thread of its own\n\n")
+    finally:
+        del function, args, kwargs
+        _native_ends.pop(ident, None)
+        for end in ends:
+            end()
+    finish_rest()
+    _known_native_idents.discard(ident)
+
+
 def start_new_thread(function: Callable[..., object], args: tuple[Any, ...] = (), kwargs: Any = None, /) -> int:
-    """Run `function(*args, **kwargs)` in a new greenlet; its ident.
+    """Run `function(*args, **kwargs)` in a new greenlet, or a native thread (see above); its ident.
 
     An uncaught exception goes to the hub's error handler, SystemExit just ends the greenlet.
     """
+    _check_arguments(function, args, kwargs)
+    if _begins_natively():
+        return _native_start(_run_natively, (function, args, kwargs or {}, None))
     return id(_start(function, args, kwargs))
 
 
 start_new = start_new_thread
 
 
-def _start(function: Callable[..., object], args: tuple[Any, ...], kwargs: Any) -> Greenlet:
+def _check_arguments(function: object, args: object, kwargs: object) -> None:
     if not callable(function):
         raise TypeError("first arg must be callable")
     if not isinstance(args, tuple):
         raise TypeError("2nd arg must be a tuple")
     if kwargs is not None and not isinstance(kwargs, dict):
         raise TypeError("optional 3rd arg must be a dictionary")
+
+
+def _start(function: Callable[..., object], args: tuple[Any, ...], kwargs: Any) -> Greenlet:
     greenlet = ThreadGreenlet.spawn(_run_thread, function, args, kwargs or {})
     greenlet.gr_context = Context()  # a thread inherits nothing
     _alive.add(greenlet)  # type: ignore[arg-type]
@@ -241,8 +294,13 @@ def _set_sentinel() -> Any:
     """A lock that the end of the current thread releases."""
     current = getcurrent()
     if not isinstance(current, Greenlet):
-        # The main greenlet of a native thread ends with the thread, which only the interpreter sees.
-        return _native_set_sentinel()
+        ends = _native_ends.get(_native_ident()) if current.parent is None else None
+        if ends is None:
+            # The main greenlet of a native thread ends with the thread, which only the interpreter sees.
+            return _native_set_sentinel()
+        ended = _EndLock()
+        ends.append(ended.release)
+        return ended
     ended = _EndLock()
     current.rawlink(ended.release)
     return ended
@@ -387,7 +445,7 @@ def _make_thread_handle(ident: int) -> _ThreadHandle:
 def start_joinable_thread(
     function: Callable[[], object], handle: _ThreadHandle | None = None, daemon: bool = True
 ) -> _ThreadHandle:
-    """Run `function()` in a new greenlet that `handle` then stands for.
+    """Run `function()` in a new greenlet, or a native thread (see above), that `handle` then stands for.
 
     Unless it is `daemon`, the interpreter's exit waits for it.
     """
@@ -397,11 +455,20 @@ def start_joinable_thread(
         raise TypeError(f"handle must be a _ThreadHandle of weald, not {handle!r}")
     elif handle._ident is not None:
         raise RuntimeError("thread already started")
-    greenlet = _start(function, (), None)
-    handle._ident = id(greenlet)
-    _running.add(handle)
+    _check_arguments(function, (), None)
+    _running.add(handle)  # first: a native thread may have ended before the function that starts it returns
     if not daemon:
         _awaited_at_exit.add(handle)
+    if _begins_natively():
+        try:
+            handle._ident = _native_start(_run_natively, (function, (), {}, handle))
+        except BaseException:  # no more threads
+            _running.discard(handle)
+            _awaited_at_exit.discard(handle)
+            raise
+        return handle
+    greenlet = _start(function, (), None)
+    handle._ident = id(greenlet)
     greenlet.rawlink(handle._set_done)
     return handle
 
@@ -422,6 +489,10 @@ def _after_fork_in_child() -> None:
     """Only the thread that forked lives on."""
     current = get_ident()
     _alive.intersection_update({getcurrent()})
+    for ident in list(_native_ends):
+        if ident != _native_ident():
+            del _native_ends[ident]
+            _known_native_idents.discard(ident)
     _awaited_at_exit.difference_update([handle for handle in _awaited_at_exit if isinstance(handle, _NativeHandle)])
     for handle in list(_running):
         if handle._ident != current:

@@ -20,6 +20,7 @@ from greenlet import getcurrent
 
 from weald import _core
 from weald._base.names import more_names
+from weald._base.workers import is_worker
 from weald._core import Greenlet, Lock, RLock, local
 from weald.thread import allocate_lock, get_ident, start_new_thread
 
@@ -129,7 +130,8 @@ class _DummyThread(threading._DummyThread):
         self.__dict__.update(
             _args=(),
             _context=None,
-            _daemonic=True,
+            # What threads begun in it inherit: to_thread's keep the interpreter from exiting, as the stdlib's do.
+            _daemonic=not (current.parent is None and is_worker()),
             _ident=ident,
             _initialized=True,
             _is_stopped=False,

@@ -1,28 +1,35 @@
 """Native threads that take jobs from one queue.
 
-Called by: weald.threadpool, whose pools and executors run their calls on them.
+Called by: weald.threadpool, whose pools and executors run their calls on them; weald.thread and weald.threading, whose
+threads are native there.
 
 Invariants:
 - The threads are native even when `threading` is patched, and share nothing with greenlets but their queue and what
   `Job.deliver` does with the outcome.
 - They never keep the interpreter from exiting; a fork's child begins with none, and with no jobs.
+- What a job has begun in its thread's hub and left there goes on: while the thread waits for the next job, which it
+  then does in its hub, and after it has left the pool.  The other threads are preferred for new jobs meanwhile.
 """
 
 import _queue
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from weald._base.originals import get_original
-from weald._core import Event, helper_idle
+from weald._core import Event, Hub, Timeout, drop_mains_timeouts, get_hub_with_rest, helper_idle, report
 
-__all__ = ["Job", "Workers", "call_with_hooks", "is_at_shutdown", "run_here"]
+__all__ = ["Job", "Workers", "call_with_hooks", "finish_rest", "is_at_shutdown", "is_worker", "run_here"]
 
 _T = TypeVar("_T")
 
 _start_new_thread = get_original("_thread", "start_new_thread")
 _allocate_lock = get_original("_thread", "allocate_lock")
+_get_ident = get_original("_thread", "get_ident")
+
+_idents: set[int] = set()  # of the threads here
 
 
 class Job:
@@ -43,7 +50,8 @@ class Workers:
     """At most `maxsize` native threads, started when there are more jobs than threads.
 
     `pending` counts jobs that have not ended, `threads` those that live, `stopping` how many of them
-    will find a stop mark (None) in the queue.  `_lock` guards all three.
+    will find a stop mark (None) in the queue, `_lingering` are the hubs in which threads wait for a job, because
+    an earlier one has left something there.  `_lock` guards them all.
     """
 
     def __init__(self, maxsize: int, idle_timeout: float = -1, initializer: Callable[[], bool] | None = None) -> None:
@@ -59,6 +67,7 @@ class Workers:
         self.pending = 0
         self.threads = 0
         self.stopping = 0
+        self._lingering: set[Hub] = set()
         self.all_ended = Event()
         self.all_ended.set()
 
@@ -71,7 +80,7 @@ class Workers:
         """Have a worker run `job`.  Raises RuntimeError, and keeps nothing of it, if there can be no thread."""
         with self._lock:
             self.pending += 1
-            self._queue.put(job)
+            self._put(job)
         try:
             self.adjust()
         except BaseException:
@@ -80,14 +89,19 @@ class Workers:
                 for other in queued:
                     if other is not job:
                         self.pending += 1
-                        self._queue.put(other)
+                        self._put(other)
             if job in queued:
                 raise
+
+    def _put(self, job: Job | None) -> None:
+        self._queue.put(job)
+        for hub in self._lingering:
+            hub.rouse()
 
     def adjust(self, at_least: int = 0) -> None:
         """Start the threads that are missing for the jobs at hand, stop those above `maxsize`."""
         with self._lock:
-            wanted = min(max(self.pending, at_least), self.maxsize)
+            wanted = min(max(self.pending + len(self._lingering), at_least), self.maxsize)
             missing = wanted - self.size
             surplus = self.size - self.maxsize
             self.threads += max(missing, 0)
@@ -110,7 +124,7 @@ class Workers:
         with self._lock:
             for _ in range(min(count, self.size)):
                 self.stopping += 1
-                self._queue.put(None)
+                self._put(None)
 
     def take_queued(self) -> list[Job]:
         """Take the jobs that no worker has begun."""
@@ -127,29 +141,50 @@ class Workers:
                 else:
                     jobs.append(job)
             for _ in range(marks):
-                self._queue.put(None)
+                self._put(None)
             self.pending -= len(jobs)
         return jobs
 
     def next_job(self) -> Job | None:
         """In a worker: the next job; None when the thread shall end, which is then accounted for."""
         while True:
-            helper_idle(1)
+            hub = get_hub_with_rest()
             try:
-                job = self._queue.get(True, self._idle_timeout)
+                job = self._wait_for_job() if hub is None else self._linger_for_job(hub)
             except _queue.Empty:
                 with self._lock:
-                    if self._queue.empty():
+                    if hub is None and self._queue.empty():
                         self._thread_ends()
                         return None
                 continue
-            finally:
-                helper_idle(-1)
             if job is None:
                 with self._lock:
                     self.stopping -= 1
                     self._thread_ends()
             return job
+
+    def _wait_for_job(self) -> Job | None:
+        helper_idle(1)
+        try:
+            return self._queue.get(True, self._idle_timeout)
+        finally:
+            helper_idle(-1)
+
+    def _linger_for_job(self, hub: Hub) -> Job | None:
+        """Let what earlier jobs have left in `hub` go on until there is a job.  Empty: look again."""
+        drop_mains_timeouts(hub)
+        hub.prepare_linger()
+        with self._lock:
+            self._lingering.add(hub)
+        try:
+            try:
+                return self._queue.get_nowait()
+            except _queue.Empty:
+                _linger(hub)
+            return self._queue.get_nowait()
+        finally:
+            with self._lock:
+                self._lingering.discard(hub)
 
     def _thread_ends(self) -> None:
         self.threads -= 1
@@ -175,14 +210,43 @@ class Workers:
 
 def _work(workers: Workers) -> None:
     """A worker thread's life."""
-    if not workers.initialize():
-        workers.worker_failed()
-        return
-    while (job := workers.next_job()) is not None:
-        job.run()
-        workers.job_ended()
-        job.deliver()
-        del job
+    ident = _get_ident()
+    _idents.add(ident)
+    try:
+        if workers.initialize():
+            while (job := workers.next_job()) is not None:
+                job.run()
+                workers.job_ended()
+                job.deliver()
+                del job
+        else:
+            workers.worker_failed()
+        del workers
+        finish_rest()
+    finally:
+        _idents.discard(ident)
+
+
+def is_worker() -> bool:
+    """Whether this is a native thread that takes jobs."""
+    return _get_ident() in _idents
+
+
+def finish_rest() -> None:
+    """At the end of a native thread: return when all that was begun in its hub has ended."""
+    while (hub := get_hub_with_rest()) is not None:
+        drop_mains_timeouts(hub)
+        hub.prepare_linger()
+        _linger(hub)
+
+
+def _linger(hub: Hub) -> None:
+    try:
+        hub.linger()
+    except (Timeout, SystemExit):
+        pass  # a Timeout that expired as its job ended; the way to leave a thread
+    except BaseException:
+        report(f"{traceback.format_exc()}raised in a thread whose job had ended\n\n")
 
 
 def is_at_shutdown(error: RuntimeError) -> bool:

@@ -69,13 +69,15 @@ from weald._core.threads import (
     can_park,
     get_hub,
     get_hub_if_exists,
+    get_hub_with_rest,
+    is_on_main_thread,
     prepare_hub,
     set_default_hub_class,
     set_hub,
     set_hub_class,
     waits_natively,
 )
-from weald._core.timeout import Timeout, with_timeout
+from weald._core.timeout import Timeout, drop_mains_timeouts, with_timeout
 from weald._core.tls import tls_read, tls_sendall
 from weald._core.waiters import Linkable
 from weald._core.watchers import EVENTS, EventLoop, Watcher

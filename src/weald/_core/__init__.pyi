@@ -280,6 +280,17 @@ class Hub(greenlet):
         If that closes descriptors of the hub, they are opened anew.  Greenlets that wait for one of the others get
         OSError(EBADF).
         """
+    def has_rest(self) -> bool:
+        """Whether something that was begun here has not ended: it is ready, is waited for, or is parked."""
+    def prepare_linger(self) -> None:
+        """Have `rouse` end the next `linger`, even if it is called before that has begun."""
+    def linger(self) -> None:
+        """In the main greenlet of a helper's thread: let the rest go on, until it has ended or `rouse` is called.
+
+        `prepare_linger` comes first.  Unlike for `join`, a greenlet that only another thread could wake has not ended.
+        """
+    def rouse(self) -> None:
+        """End a `linger`.  Any thread."""
     def destroy(self, destroy_loop: bool = True) -> None:
         """End the hub: free its loop and let go of its descriptors.  Idempotent.
 
@@ -307,6 +318,15 @@ def get_hub() -> Hub:
 
 def get_hub_if_exists() -> Hub | None:
     """This thread's hub, or None if it has none."""
+
+def get_hub_with_rest() -> Hub | None:
+    """This thread's hub if something that was begun in it has not ended, else None."""
+
+def drop_mains_timeouts(hub: Hub) -> None:
+    """Cancel the Timeouts that were started in the main greenlet of `hub`'s thread: what they were for has ended."""
+
+def is_on_main_thread() -> bool:
+    """Whether the native thread that runs is the main one; in a fork's child, the one that has forked."""
 
 def set_hub(hub: Hub | None) -> None:
     """Make `hub` this thread's hub; None: the next one is made when needed.

@@ -16,6 +16,9 @@ from typing import Any, NoReturn
 __all__ = ["end_process"]
 
 
+_NOT_JOINED = (type(threading.main_thread()), threading._DummyThread)
+
+
 def end_process(error: Any, tb: TracebackType | None) -> NoReturn:
     """End this process as the interpreter does after `error`, an exception or its class, in the main thread.
 
@@ -28,7 +31,7 @@ def end_process(error: Any, tb: TracebackType | None) -> NoReturn:
             error = error()
         status = _status(error, tb)
         for thread in threading.enumerate():
-            if not thread.daemon and thread is not threading.main_thread():
+            if not thread.daemon and not isinstance(thread, _NOT_JOINED):
                 thread.join()
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -71,9 +71,10 @@ cdef class StartTimer(BaseTimer):
         return 0
 
     cdef int abandon(self) except -1:
-        if self.target is not None:
-            self.target.kill(block=False)
-        return 0
+        if self.target is None or self.target.state != SCHEDULED:
+            return 0
+        self.target.kill(block=False)
+        return 1
 
 
 cdef class Kill(Throw):

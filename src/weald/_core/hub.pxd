@@ -74,6 +74,7 @@ cdef class Hub(greenlet):
     cdef void *parked_head  # of the list of parked Waiters: the latest
     cdef list idlers  # Waiters of `join`
     cdef list onlookers  # Waiters of `wait_blocked`; None without any
+    cdef Waiter lingerer  # of `linger`, in a helper's thread
     cdef list fds  # descriptor number to FdEntry or None; descriptor.pyx owns it
     cdef SignalWatch signals  # None but in the main thread
     cdef void *driving  # the Driven whose callback runs just now and has not parked yet; borrowed
@@ -88,12 +89,15 @@ cdef class Hub(greenlet):
     cdef int begin(self, greenlet g) except -1
     cdef int switched(self, PyObject *result, greenlet g) except -1
     cdef int fire_timers(self, bint may_run_python) except -1
+    cdef list unended(self)
     cdef int end_greenlets(self) except -1
     cdef int check_made(self) except -1
     cdef int run_round(self, double deadline) except -1
+    cdef int run_idle_round(self, double deadline) except -1
     cdef int poll(self, double deadline) except -1
     cdef int wake_idlers(self) except -1
     cdef int wake_onlookers(self) except -1
+    cdef bint has_others_parked(self) noexcept
     cdef int watch_signals(self) except -1
     cdef int close_signals(self) except -1
     cdef int report_deadlock(self) except -1

@@ -31,7 +31,7 @@ from weald._core cimport arena, running_loop
 from weald._core.c_greenlet cimport *
 from weald._core.hooks cimport Driven
 from weald._core.loops.contract cimport Loop, end_poll
-from weald._core.reports cimport deadlock_report, handlers_may_wake, other_threads_may_wake, print_error
+from weald._core.reports cimport count_idle, deadlock_report, handlers_may_wake, other_threads_may_wake, print_error
 from weald._core.ring cimport ring_append, ring_free, ring_init, ring_pop, ring_prepend
 from weald._core.timers cimport PENDING, BaseTimer, Timers
 
@@ -549,9 +549,22 @@ cdef class Hub(greenlet):
         self.loop_time = self.backend.time()
         return self.timers.fire(self.loop_time, may_run_python)
 
+    cdef list unended(self):
+        """The greenlets that are parked here, but for the main one, and those that are to begin."""
+        cdef Py_ssize_t i
+        found = [g for g, _, _ in self.parked() if g is not self.main and PyGreenlet_ACTIVE(<void *>g)]
+        for i in range(self.ring.count):
+            item = <object>self.ring.items[(self.ring.head + i) & self.ring.mask]
+            if isinstance(item, greenlet) and not PyGreenlet_STARTED(<void *>item) \
+                    and not (hasattr(item, "ready") and item.ready()):
+                found.append(item)
+        return found
+
     cdef int end_greenlets(self) except -1:
         """The thread ends: have its greenlets end."""
         cdef PyObject *result
+        if self.backend.destroyed:
+            return 0
         self.stopping = True  # the hub greenlet ends at the first switch to it
         for g, _, _ in self.parked():
             if g is not self.main and PyGreenlet_ACTIVE(<void *>g):
@@ -593,10 +606,34 @@ cdef class Hub(greenlet):
                     if self.idlers:
                         self.wake_idlers()
                         continue
+                    if self.lingerer is not None:
+                        self.run_idle_round(deadline)
+                        continue
                     if not other_threads_may_wake() and not (handlers_may_wake() and self.main_goes_on()):
                         self.report_deadlock()
                         continue
             self.run_round(deadline)
+
+    cdef int run_idle_round(self, double deadline) except -1:
+        """A helper's thread lingers, and nothing in it goes on by itself: end that, or wait for other threads."""
+        if not self.has_others_parked():
+            self.lingerer.resume(None)
+            return 0
+        count_idle(1)
+        try:
+            self.run_round(deadline)
+        finally:
+            count_idle(-1)
+        return 0
+
+    cdef bint has_others_parked(self) noexcept:
+        """Whether a greenlet besides the main one is parked here, or was not left behind in a fork's parent."""
+        cdef void *node = self.parked_head
+        while node != NULL:
+            if (<Waiter>node).since >= self.forked_at and (<Waiter>node).parked is not self.main:
+                return True
+            node = (<Waiter>node).hub_next
+        return False
 
     cdef int run_round(self, double deadline) except -1:
         """One round of the loop: wait until `deadline` at the latest, then make ready what has come up."""
@@ -770,6 +807,30 @@ cdef class Hub(greenlet):
                 self.onlookers.remove(waiter)
                 if not self.onlookers:
                     self.onlookers = None
+
+    def has_rest(self):
+        """Whether something that was begun here has not ended: it is ready, is waited for, or is parked."""
+        return not self.backend.destroyed and (
+            self.ring.count > 0 or self.refs + self.timers.refs > 0 or self.has_others_parked())
+
+    def prepare_linger(self):
+        """Have `rouse` end the next `linger`, even if it is called before that has begun."""
+        self.lingerer = self.waiter()
+
+    def linger(self):
+        """In the main greenlet of a helper's thread: let the rest go on, until it has ended or `rouse` is called.
+
+        `prepare_linger` comes first.  Unlike for `join`, a greenlet that only another thread could wake has not ended.
+        """
+        try:
+            self.park(self.lingerer, "what was begun in this thread to end")
+        finally:
+            self.lingerer = None
+
+    def rouse(self):
+        """End a `linger`.  Any thread."""
+        if self.lingerer is not None:
+            self.lingerer.resume(None)
 
     def destroy(self, destroy_loop=True):
         """End the hub: free its loop and let go of its descriptors.  Idempotent.

@@ -1,6 +1,7 @@
 """Logs that decide about nothing: writing to one never waits for its reader and never raises.
 
-Called by: hub.pyx, reports.pyx, compat.hub, weald.server and http.exchange (`report`), http.logs (`steady`),
+Called by: hub.pyx, threads.pyx, reports.pyx, compat.hub, weald.server, weald.thread, _base.workers and http.exchange
+(`report`), http.logs (`steady`),
 weald.serve.
 
 What cannot be written now (a pipe that nobody reads, a full disk, a closed descriptor) is kept, up to a limit, and

@@ -38,13 +38,17 @@ cdef bint other_threads_may_wake() noexcept:
     return other_threads() > idle_helpers
 
 
+cdef void count_idle(int change) noexcept:
+    global idle_helpers
+    idle_helpers += change
+
+
 def helper_idle(int change):
     """Count a helper thread that waits for work and so wakes no greenlet: 1 when its wait begins, -1 when it ends.
 
     A deadlock can be reported while all other threads are idle helpers.
     """
-    global idle_helpers
-    idle_helpers += change
+    count_idle(change)
 
 
 cdef bint handlers_may_wake() noexcept:

@@ -3,7 +3,7 @@
 Called by: every room that waits (`current_hub`), users (`get_hub`, `set_hub`), forks.pyx.
 Invariants:
 - A thread's hub is a C variable of that thread, so that finding it costs next to nothing.  `Keeper`, in the thread's
-  state dict, owns the hub and ends it when the thread ends.
+  state dict, owns the hub and ends it when the thread ends.  Greenlets that end with it are named on stderr.
 - The main thread always has a hub when it waits: deadlocks are found there, and signals arrive there.  Other threads
   get one at the first use of what needs one.
 - What atexit calls may still make a hub and wait in it.  Once the interpreter is taken apart none is made any more; a
@@ -23,6 +23,7 @@ import threading
 from sys import is_finalizing
 
 from weald._core import hub as _hub
+from weald._core.logs import report
 from weald._core.loops.backends import load_loop
 
 cdef extern from * nogil:
@@ -118,6 +119,18 @@ def get_hub_if_exists():
 def can_park():
     """Whether others could run while this greenlet waits: its thread has a hub, and this is not the hub itself."""
     return get_hub_if_exists() is not None and current_greenlet() is not <greenlet>weald_hub
+
+
+def is_on_main_thread():
+    """Whether the native thread that runs is the main one; in a fork's child, the one that has forked."""
+    return in_main_thread()
+
+
+def get_hub_with_rest():
+    """This thread's hub if something that was begun in it has not ended, else None."""
+    if weald_hub != NULL and not exiting and (<Hub>weald_hub).has_rest():
+        return <Hub>weald_hub
+    return None
 
 
 def waits_natively():
@@ -226,10 +239,24 @@ cdef int drop_keeper() except -1:
 cdef int end_of_thread(Hub hub) except -1:
     """End its greenlets, which would otherwise never be freed, then the hub."""
     global weald_hub
+    cdef int later
+    unended = [repr(g) for g in hub.unended()]
     hub.end_greenlets()
-    hub.timers.abandon_all()
+    later = hub.timers.abandon_all()
     weald_hub = NULL  # so that `forget` leaves the state dict alone, which is being cleared
     hub.destroy()
+    if unended or later:
+        report_lost(unended, later)
+    return 0
+
+
+cdef int report_lost(list unended, int later) except -1:
+    """Say which greenlets have ended with their thread.  `later` is how many more were to begin at some time."""
+    if later:
+        unended.append(f"{later} that were to begin later")
+    report("weald: a native thread has ended before the greenlets that it began, so they have ended, too:\n"
+           + "".join(f"  {line}\n" for line in unended)
+           + "Join them, or weald.get_hub(), at the end of the thread's function.\n")
     return 0
 
 

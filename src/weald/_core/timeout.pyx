@@ -207,6 +207,20 @@ def expired(timeout):
     return timeout if exception is None or exception is False or type(exception) is str else exception
 
 
+def drop_mains_timeouts(Hub hub not None):
+    """Cancel the Timeouts that were started in the main greenlet of `hub`'s thread: what they were for has ended."""
+    cdef Py_ssize_t i
+    cdef ThrowTimer timer
+    found = []
+    for i in range(hub.timers.count):
+        item = <object>hub.timers.items[i].timer
+        if isinstance(item, ThrowTimer) and (<ThrowTimer>item).target is hub.main:
+            found.append(item)
+    for timer in found:
+        timer.stop()
+        timer.release()
+
+
 cdef object MISSING = object()
 
 

@@ -63,7 +63,7 @@ cdef class BaseTimer:
         return 0
 
     cdef int abandon(self) except -1:
-        """The thread ends before the time has come."""
+        """The thread ends before the time has come.  1 if something that was to begin then never will."""
         return 0
 
 
@@ -206,14 +206,15 @@ cdef class Timers:
         return 0
 
     cdef int abandon_all(self) except -1:
-        """The thread ends: have every timer do what is left to do then."""
+        """The thread ends: have every timer do what is left to do then.  How many were to begin something."""
         cdef BaseTimer timer
+        cdef int unbegun = 0
         while self.count > 0:
             timer = self.pop()
             if timer.state == PENDING:
                 timer.state = OVER
-                timer.abandon()
-        return 0
+                unbegun += timer.abandon()
+        return unbegun
 
     cdef int clear(self) except -1:
         """In a fork's child: forget every timer."""
