@@ -148,27 +148,28 @@ class Workers:
     def next_job(self) -> Job | None:
         """In a worker: the next job; None when the thread shall end, which is then accounted for."""
         while True:
-            hub = get_hub_with_rest()
-            try:
-                job = self._wait_for_job() if hub is None else self._linger_for_job(hub)
-            except _queue.Empty:
-                with self._lock:
-                    if hub is None and self._queue.empty():
-                        self._thread_ends()
-                        return None
-                continue
+            if (hub := get_hub_with_rest()) is not None:
+                try:
+                    job = self._linger_for_job(hub)
+                except _queue.Empty:
+                    continue
+            else:
+                helper_idle(1)
+                try:
+                    job = self._queue.get(True, self._idle_timeout)
+                except _queue.Empty:
+                    with self._lock:
+                        if self._queue.empty():
+                            self._thread_ends()
+                            return None
+                    continue
+                finally:
+                    helper_idle(-1)
             if job is None:
                 with self._lock:
                     self.stopping -= 1
                     self._thread_ends()
             return job
-
-    def _wait_for_job(self) -> Job | None:
-        helper_idle(1)
-        try:
-            return self._queue.get(True, self._idle_timeout)
-        finally:
-            helper_idle(-1)
 
     def _linger_for_job(self, hub: Hub) -> Job | None:
         """Let what earlier jobs have left in `hub` go on until there is a job.  Empty: look again."""
