@@ -2,11 +2,11 @@
 
 Called by: weald.monkey (`patch_thread`, whenever asyncio is imported), weald.aio, weald.http.asgi.
 
-asyncio keeps "the running loop" per native thread, in C, and from Python 3.14 on its current task, too.  Here Python
-code gets the greenlet's.  What asyncio does in C (steps of tasks, Future() without a loop) goes on reading the
-thread's, so a greenlet that runs a loop puts both aside whenever it parks, and takes them back when it goes on.  So it
-does with what a loop sets with `sys`, per thread, too: the hooks of asynchronous generators, and how deep the origins
-of coroutines are tracked.  The core does that (running_loop.pyx), while there are loops.
+asyncio keeps the running loop per native thread, in C, and from Python 3.14 on its current task as well.  The functions
+here give Python code the greenlet's.  asyncio's C code (steps of tasks, Future() without a loop) still reads the
+thread's.  So a greenlet that runs a loop puts both aside whenever it parks, and puts them back when it goes on.  The
+same is done with what a loop sets by `sys` for the thread: the hooks of asynchronous generators, and the depth to which
+the origins of coroutines are tracked.  The core does this (running_loop.pyx), as long as there are loops.
 """
 
 import _asyncio
@@ -34,7 +34,7 @@ _tasks_aside = use_asyncio(
     _asyncio._current_tasks if _BY_LOOP else None,  # type: ignore[attr-defined]
 )
 
-# asyncio's own in Python: these ask the functions here, and warnings name who called.
+# asyncio's version in Python: it asks the functions here, and its warnings name the right caller.
 get_event_loop = _events._py_get_event_loop  # type: ignore[attr-defined]
 
 
@@ -53,9 +53,10 @@ def _get_running_loop() -> Any:
 
 
 def _of_the_thread() -> Any:
-    """The loop of the native thread: patched while it ran, or one whose coroutine has switched to this greenlet.
+    """The native thread's running loop, or None.
 
-    There is no other: a loop's greenlet puts it aside when it parks.
+    There is one in two cases only: it ran already when weald patched, or its coroutine has switched to this greenlet
+    by itself.  In all others the loop's greenlet puts it aside when it parks.
     """
     loop = _get_slot()
     if loop is not None and getcurrent().parent is None:
@@ -94,7 +95,7 @@ def current_task(loop: Any = None) -> Any:
 
 
 def _after_fork_in_child() -> None:
-    """A loop runs in the process that started it."""
+    """In a fork's child no loop runs: it goes on in the process that started it."""
     running = _running
     running.loop = running.before = None
     put_loop_aside()

@@ -13,11 +13,12 @@ def get_resident_loop() -> EventLoop:
 def await_(awaitable: Awaitable[_T], timeout: float | None = None) -> _T:
     """Wait in a greenlet for a coroutine, a Future or another awaitable; returns its result or raises its exception.
 
-    It runs on the hub's resident loop, made at first use; in a function that `to_greenlet` has called, on the loop of
-    the coroutine that called it.  After `timeout` seconds (None: never) it is cancelled; when it has ended,
-    TimeoutError is raised.  If the greenlet is killed, it is cancelled as well, and has ended when the greenlet goes
-    on.  Context variables that a coroutine sets are set for the caller afterwards, as with `await`.
+    The awaitable runs on the hub's resident loop, which is made at first use.  In a function that a coroutine has
+    called by `to_greenlet`, it runs on that coroutine's loop.  After `timeout` seconds (None: never) the awaitable is
+    cancelled, and TimeoutError is raised as soon as it has ended.  If the greenlet is killed, the awaitable is
+    cancelled and has ended before the greenlet goes on.  Context variables that a coroutine sets are set for the
+    caller afterwards, as with `await`.
 
-    RuntimeError in a coroutine, where `await` does that, BlockingSwitchOutError in the hub; TypeError for what cannot
-    be awaited; ValueError for a Future of another loop.
+    RuntimeError in a coroutine (use `await` there) and for a coroutine that is being awaited already;
+    BlockingSwitchOutError in the hub; TypeError for what cannot be awaited; ValueError for a Future of another loop.
     """

@@ -2,8 +2,8 @@
 
 Called by: users, through weald.aio; weald.http.asgi_server, weald.http.lifespan.
 Invariants:
-- A coroutine that `await_` has begun has ended when `await_` returns or raises: who is killed or times out cancels it
-  and waits for that.
+- When `await_` returns or raises, the coroutine has ended.  A greenlet that is killed or times out cancels it first,
+  and waits for its end.
 - Each hub has at most one resident loop.  It is made at first use, needs no greenlet in `run_forever`, and ends with
   its hub.
 - On Python 3.12 and later a coroutine begins in the greenlet that calls `await_`: one that does not wait costs no
@@ -69,7 +69,7 @@ cdef bint wait_done(Hub hub, object future, double limit) except -1:
 
 
 cdef int end(Hub hub, object future, object loop) except -1:
-    """The caller is killed: cancel and wait for the end.  What comes of it is told to the loop's exception handler."""
+    """For a caller that is killed: cancel `future` and wait for its end.  If it fails, tell the loop's handler."""
     while not future.done():
         future.cancel()
         if hub.stopping:  # the thread ends, and nothing of it runs any more
@@ -77,7 +77,7 @@ cdef int end(Hub hub, object future, object loop) except -1:
         try:
             wait_done(hub, future, -1.0)
         except BaseException:
-            pass  # killed once more: cancel it once more; the first kill is what the caller will see
+            pass  # killed once more: cancel it once more; the caller raises what the first kill raised
     # GreenletExit: killed while it blocked before its first await.
     if not future.cancelled() and not isinstance(future.exception(), (type(None), GreenletExit)):
         loop.call_exception_handler({
@@ -89,7 +89,7 @@ cdef int end(Hub hub, object future, object loop) except -1:
 
 
 cdef int finish(Hub hub, object future, object loop, double limit) except -1:
-    """Wait until it is done; after `limit` seconds cancel it, and wait for its end."""
+    """Wait until `future` is done; after `limit` seconds cancel it, wait for its end, and raise TimeoutError."""
     cdef bint done
     try:
         done = wait_done(hub, future, limit)
@@ -125,12 +125,13 @@ def get_resident_loop():
 def await_(awaitable, timeout=None):
     """Wait in a greenlet for a coroutine, a Future or another awaitable; returns its result or raises its exception.
 
-    It runs on the hub's resident loop, made at first use; in a function that `to_greenlet` has called, on the loop of
-    the coroutine that called it.  After `timeout` seconds (None: never) it is cancelled; when it has ended,
-    TimeoutError is raised.  If the greenlet is killed, it is cancelled as well, and has ended when the greenlet goes
-    on.  Context variables that a coroutine sets are set for the caller afterwards, as with `await`.
+    The awaitable runs on the hub's resident loop, which is made at first use.  In a function that a coroutine has
+    called by `to_greenlet`, it runs on that coroutine's loop.  After `timeout` seconds (None: never) the awaitable is
+    cancelled, and TimeoutError is raised as soon as it has ended.  If the greenlet is killed, the awaitable is
+    cancelled and has ended before the greenlet goes on.  Context variables that a coroutine sets are set for the
+    caller afterwards, as with `await`.
 
-    RuntimeError in a coroutine, where `await` does that, and for a coroutine that is awaited already;
+    RuntimeError in a coroutine (use `await` there) and for a coroutine that is being awaited already;
     BlockingSwitchOutError in the hub; TypeError for what cannot be awaited; ValueError for a Future of another loop.
     """
     cdef Hub hub = current_hub()
@@ -144,9 +145,9 @@ def await_(awaitable, timeout=None):
     context = None
     if type(awaitable) is CoroutineType or iscoroutine(awaitable):
         if type(awaitable) is CoroutineType and awaitable.cr_await is not None:
-            raise RuntimeError("coroutine is being awaited already")  # as `await` has it, which tasks do not ask
+            raise RuntimeError("coroutine is being awaited already")  # `await` checks that, tasks do not
         context = PyContext_CopyCurrent()
-        # In a signal's handler the running loop is the main greenlet's business, which the handler acts for.
+        # A signal handler acts for the main greenlet, and must not set that one's running loop.
         if EAGER and loop._task_factory is None and acting_greenlet() is me:
             _set_running_loop(loop)
             try:

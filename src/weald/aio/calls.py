@@ -1,7 +1,7 @@
 """From a coroutine to a greenlet: `to_greenlet`, and `await` of greenlets and AsyncResults.
 
 Called by: users, through weald.aio; weald.aio.bridge.
-Invariant: a greenlet of `to_greenlet` has ended when that returns or raises: cancelling kills it, and waits.
+Invariant: when `to_greenlet` returns or raises, its greenlet has ended.  Cancelling kills the greenlet, and waits.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Called(Greenlet):
 
 
 class _Call:
-    """What becomes of it: how it has ended, and the Future that is told."""
+    """The result or exception of a call, and the Future that is set when the call has ended."""
 
     __slots__ = ("began", "error", "future", "result")
 
@@ -73,9 +73,9 @@ def copy_back(context: Context) -> None:
 async def to_greenlet(function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
     """Call `function(*args, **kwargs)`, which may block, in a greenlet of its own; returns its result.
 
-    Its exception is raised here.  If the coroutine is cancelled, the greenlet is killed, and has ended when the
-    cancellation goes on.  The function sees the coroutine's context variables, and what it sets is set here afterwards.
-    RuntimeError on a loop that is not weald's.
+    What `function` raises is raised here.  If the coroutine is cancelled, the greenlet is killed and has ended before
+    CancelledError is raised.  The function sees the coroutine's context variables; those that it sets are set here
+    afterwards.  RuntimeError on a loop that is not weald's.
     """
     loop = _checked_loop("to_greenlet()")
     call = _Call(loop.create_future())
@@ -125,7 +125,7 @@ async def _outcome(waited: Any) -> Any:
 
 
 def _awaiting(waited: Any) -> Generator[Any, Any, Any]:
-    """What `await` iterates over.  Cancelling the wait leaves what is waited for alone."""
+    """What `await` iterates over.  Cancelling the wait does not kill the greenlet that is waited for."""
     return _outcome(waited).__await__()
 
 

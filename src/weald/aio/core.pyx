@@ -4,14 +4,14 @@ Called by: loop.py, whose `EventLoop` derives from `Core`; stream.pyx; by the hu
 Invariants:
 - What is to run lies in `ready`, first in, first out.  One greenlet, the driver, empties it: at first the one in
   `run_forever`, the root.  With nothing to run it parks in the hub, so greenlets and coroutines share one poll.
-- A callback may park.  Then nobody drives; if there is something to run, or as soon as there is, a spare greenlet takes
-  over (`parking`, `wake`).  A root whose callback has returned takes the driving back, so that `run_forever` returns
-  when the loop is stopped; a spare that has lost the driving ends.
+- A callback may park.  Then no greenlet drives the loop.  As soon as there is something to run, a spare greenlet takes
+  over (`parking`, `wake`).  When the root's callback has returned, the root drives again, so that `run_forever` returns
+  when the loop is stopped.  A spare that does not drive any more ends.
 - `Hub.driving` is the loop whose callback runs just now and has not parked yet.
 - `parking`, `Listener.ready` and timers' `expire` run no Python code.
 - Any thread that holds the GIL may call `enqueue`.
 
-Long because a loop, its handles and what it watches call each other; apart, their modules would import each other.
+Long because a loop, its handles and its watchers call each other: in files of their own they would import each other.
 """
 
 from cpython.object cimport PyObject
@@ -67,7 +67,7 @@ cdef int raise_set() except -1:
 
 
 cdef int call_in_context(object handle, object callback, tuple args, object context, object loop) except -1:
-    """Call; what is raised goes to the loop's exception handler, but for SystemExit and KeyboardInterrupt."""
+    """Call `callback`.  Exceptions go to the loop's handler, except SystemExit and KeyboardInterrupt."""
     cdef PyObject *result
     PyContext_Enter(context)
     result = PyObject_Call(callback, args, NULL)
@@ -85,7 +85,7 @@ cdef int call_in_context(object handle, object callback, tuple args, object cont
 
 
 def report(handle, callback, args, loop, error):
-    """Tell the loop's exception handler of what a callback has raised."""
+    """Tell the loop's exception handler that a callback has raised `error`."""
     text = format_helpers._format_callback_source(callback, args)
     context = {"message": f"Exception in callback {text}", "exception": error, "handle": handle}
     if handle._source_traceback:
@@ -107,7 +107,7 @@ cdef list described(object handle, str name):
 
 
 cdef object caller_stack():
-    """Where the Python code is that has called the loop; None where none has, as in the hub."""
+    """The stack of the Python code that has called the loop; None if there is no Python code, as in the hub."""
     try:
         frame = sys._getframe()
     except ValueError:
@@ -132,7 +132,7 @@ cdef class Handle(Job):
             return
         self._cancelled = True
         if (<Core>self._loop)._debug:
-            self.text = repr(self)  # what it would have called is worth knowing
+            self.text = repr(self)  # names the callback, which is dropped below
         self._callback = None
         self._args = None
 
@@ -236,11 +236,11 @@ cdef class TimerHandle(BaseTimer):
 
 @cython.final
 cdef class FdWatcher(Listener):
-    """What a loop wants to know of a descriptor.
+    """What a loop runs when a descriptor is ready to read (`reader`) or to write (`writer`).
 
-    A descriptor is reported at each poll while it is ready.  A job that is still in the queue when that happens, or
-    that has begun and is parked, is not queued again, and its interest is dropped until it has run.  So a loop that
-    nobody drives makes no busy hub, and what comes on a connection is handled in order, even if handling it blocks.
+    Each poll reports the descriptor while it is ready.  If its job is still in the queue by then, or has begun and is
+    parked, it is not queued again, and the event is not listened for until the job has run.  So a loop that no greenlet
+    drives does not keep the hub busy, and a connection's data is handled in order, even by a job that blocks.
     """
 
     cdef int ready(self, int events) except -1:
@@ -263,7 +263,7 @@ cdef class FdWatcher(Listener):
         return 0
 
     cdef int want(self) except -1:
-        """See that what `reader` and `writer` wait for is reported."""
+        """Listen for what `reader` and `writer` wait for, and for nothing else."""
         cdef int events = 0
         if self.reader is not None:
             events |= READ_EVENT
@@ -278,7 +278,7 @@ cdef class FdWatcher(Listener):
         return 0
 
     cdef int ran(self, Job job) except -1:
-        """`job` has run: if its interest was dropped meanwhile, take it up again."""
+        """`job` has run: if its event is not listened for any more, listen again."""
         if self.reader is job and not self.events & READ_EVENT or self.writer is job and not self.events & WRITE_EVENT:
             self.want()
         return 0
@@ -304,7 +304,7 @@ cdef class FdWatcher(Listener):
         return 0
 
     cdef int count(self, bint wanted) except -1:
-        """Count among what the hub waits for, or not.  A fork's child counts anew, from nothing."""
+        """Have the hub count this among what it waits for, or no longer.  In a fork's child the count begins anew."""
         if wanted != self.counted:
             self.counted = wanted
             if self.loop.generation == self.loop.hub.generation:
@@ -313,7 +313,7 @@ cdef class FdWatcher(Listener):
 
 
 cdef class FdHandle(Handle):
-    """What is called when a descriptor is ready, until it is removed."""
+    """A callback that is called whenever a descriptor is ready, until it is removed."""
 
     cdef FdWatcher watcher
 
@@ -343,7 +343,7 @@ cdef int number_of(object fd) except -1:
 
 
 cdef bint is_file(int fd) except -1:
-    """Whether it is one that is always ready; OSError if it is not open."""
+    """Whether `fd` is a regular file or a directory, which are always ready.  OSError if it is not open."""
     mode = os.fstat(fd).st_mode
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
@@ -351,9 +351,9 @@ cdef bint is_file(int fd) except -1:
 # ------------------------------------------------------------------ the loop
 
 class Spare(greenlet):
-    """Drives a loop while the greenlet in `run_forever` is blocked; to `threading` it is that one, `main`.
+    """Drives a loop while the greenlet in `run_forever` is blocked.
 
-    Those of a resident loop are the thread's main greenlet.
+    `threading` takes it for the greenlet `main`: the one in `run_forever`, or a resident loop's main greenlet.
     """
 
     main = None
@@ -363,7 +363,7 @@ set_stand_in(Spare)
 
 
 cdef class StartSpare(Runnable):
-    """Has a new greenlet drive a loop whose driver is parked in a callback."""
+    """Starts a greenlet that drives a loop whose driver is parked in a callback."""
 
     cdef int run(self, Hub hub) except -1:
         cdef Core loop = self.loop
@@ -389,12 +389,12 @@ cdef class Core(Driven):
     # -------------------------------------------------------------- the queue
 
     cdef int enqueue(self, object job) except -1:
-        """Have `job` run.  Any thread, with the GIL."""
+        """Put `job` in the queue.  For any thread that holds the GIL."""
         ring_append(&self.ready, job)
         return self.wake()
 
     cdef int wake(self) except -1:
-        """See that somebody empties the queue."""
+        """See that a greenlet empties the queue: wake the driver, or start a spare."""
         cdef Waiter waiter = self.idle
         cdef StartSpare start
         if waiter is not None:
@@ -481,7 +481,7 @@ cdef class Core(Driven):
         return 0
 
     cdef int take_over(self, greenlet me) except -1:
-        """The root's callback has returned: it drives again, and a spare that waits ends."""
+        """Have the root, whose callback has returned, drive again.  A spare that waits ends."""
         cdef Waiter waiter = self.idle
         self.driver = me
         if waiter is not None:
@@ -499,7 +499,7 @@ cdef class Core(Driven):
         return (<Job>job).run(self)
 
     cdef int run_in_debug(self, object job) except -1:
-        """Run it, and warn if it takes long: in debug mode, or if it has stalled the loop."""
+        """Run `job`, and warn if it takes long: in debug mode, or if it has stalled the loop."""
         cdef double began = monotonic()
         cdef double took
         self.stalled = False
@@ -534,7 +534,7 @@ cdef class Core(Driven):
                 waiter.resume(None)  # a spare, which ends
 
     def _drive_as_spare(self):
-        """Run until somebody else does."""
+        """Drive the loop until another greenlet does."""
         cdef greenlet me = current_greenlet()
         _set_running_loop(self)
         self._set_hooks()
@@ -555,7 +555,7 @@ cdef class Core(Driven):
                     self.wake()
 
     def _become_resident(self):
-        """Run whenever there is something to run, with nobody in `run_forever`."""
+        """Run whenever there is something to run, without a greenlet in `run_forever`."""
         self._bind()
         self._thread_id = PyThread_get_thread_ident()
         self.resident = True
@@ -573,7 +573,7 @@ cdef class Core(Driven):
             driver.throw()  # it ends
 
     cdef list waiting(self):
-        """What each task waits for, in lines of a deadlock's report."""
+        """What each task waits for, as lines of the deadlock report."""
         lines = []
         for task in asyncio.all_tasks(self):
             lines.append(f"    task {task.get_name()!r} waits for {task._fut_waiter!r}")
@@ -581,7 +581,7 @@ cdef class Core(Driven):
         return lines
 
     def _bind(self):
-        """Have readiness and timers from this thread's hub."""
+        """Take readiness and timers from this thread's hub."""
         cdef Hub hub = current_hub()
         cdef FdWatcher watcher
         cdef TimerHandle timer
@@ -619,7 +619,7 @@ cdef class Core(Driven):
         return [timer for timer in found if not timer._cancelled]
 
     def _forget(self):
-        """The loop is closed: nothing of it will run."""
+        """Forget all that was to run: the loop is closed."""
         cdef FdWatcher watcher
         for watcher in self.fds.values():
             watcher.unbind()
@@ -632,7 +632,7 @@ cdef class Core(Driven):
     # -------------------------------------------------------------- calls
 
     cdef int check(self, object callback, str method, bint thread) except -1:
-        """In debug mode: is this the loop's thread, and `callback` something to call?"""
+        """For debug mode: raise if this is not the loop's thread (with `thread`), or `callback` cannot be called."""
         if thread:
             self._check_thread()
         self._check_callback(callback, method)
@@ -719,7 +719,7 @@ cdef class Core(Driven):
         return timer
 
     def _stalls(self, bint stalls):
-        """Whether a callback that blocks stalls the loop."""
+        """Set whether a callback that blocks stalls the loop."""
         self.stalls = stalls
 
     def _add_callback_signalsafe(self, Handle handle not None):
@@ -774,7 +774,7 @@ cdef class Core(Driven):
     # -------------------------------------------------------------- descriptors
 
     cdef FdWatcher watcher(self, object fd):
-        """What is known of descriptor `fd`, made if need be."""
+        """The FdWatcher of descriptor `fd`, made if there is none."""
         cdef int number = number_of(fd)
         cdef FdWatcher watcher = self.fds.get(number)
         if watcher is not None:
@@ -793,7 +793,7 @@ cdef class Core(Driven):
         return watcher
 
     cdef FdWatcher watch_job(self, object fd, int event, Job job):
-        """Queue `job` whenever descriptor `fd` is ready for `event`, instead of the job before."""
+        """Queue `job` whenever descriptor `fd` is ready for `event`.  It replaces an earlier job for that event."""
         cdef FdWatcher watcher
         cdef Job before
         if self._closed:
@@ -839,7 +839,7 @@ cdef class Core(Driven):
         return self.remove(fd, WRITE_EVENT)
 
     cdef FdWatcher find(self, object fd):
-        """What is known of descriptor `fd`, or None; also of a file that has been closed and has no number any more."""
+        """The FdWatcher of `fd`, or None.  Also finds that of a closed file, which has no number any more."""
         cdef FdWatcher watcher
         try:
             return self.fds.get(number_of(fd))

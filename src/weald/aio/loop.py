@@ -2,9 +2,10 @@
 
 Called by: users, through weald.aio.
 
-The queue, the greenlet that empties it, timers and watched descriptors are compiled (core.pyx).  What is not hot, and
-what asyncio defines in terms of those, is asyncio's own: servers, datagrams, pipes, TLS, sendfile.
-Invariants: the loop has no selector and no self-pipe; what asks for the selector gets a view of what is watched.
+The queue, the greenlet that empties it, timers and watched descriptors are compiled (core.pyx).  The rest is inherited
+from asyncio: servers, datagrams, pipes, TLS, sendfile.
+Invariant: the loop has no selector and no self-pipe.  asyncio's code that asks for the selector gets a view of what is
+watched.
 """
 
 import asyncio
@@ -40,14 +41,14 @@ _NO_HANDLERS = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None
 
 
 class _Key(NamedTuple):
-    """As selectors.SelectorKey, of what asyncio looks at."""
+    """The part of selectors.SelectorKey that asyncio looks at."""
 
     fd: int
     events: int
 
 
 class _Selector:
-    """What a loop watches, for those in asyncio who ask its selector."""
+    """Stands for the selector where asyncio's code asks for it: a view of what the loop watches."""
 
     def __init__(self, loop: "EventLoop") -> None:
         self._loop = loop
@@ -71,7 +72,7 @@ assert (selectors.EVENT_READ, selectors.EVENT_WRITE) == (1, 2)
 
 
 def _of_stream(name: str) -> Any:
-    """An attribute that a transport's Stream has."""
+    """An attribute of a transport that its Stream keeps."""
 
     def get(self: Any) -> Any:
         return getattr(self._stream, name)
@@ -101,11 +102,11 @@ class SocketTransport(selector_events._SelectorSocketTransport):  # type: ignore
         if context is not None:  # from Python 3.15 on
             kwargs["context"] = context
         super().__init__(loop, sock, protocol, *args, **kwargs)
-        # The stream's own, which nothing in Python comes before.
+        # The stream's methods themselves: no Python frame comes before them.
         self.__dict__.update(write=stream.write, is_closing=stream.is_closing)
 
     def set_protocol(self, protocol: Any) -> None:
-        """Have what comes go to `protocol`."""
+        """Give what is received to `protocol` from now on."""
         self._stream.buffered = isinstance(protocol, asyncio.BufferedProtocol)
         super().set_protocol(protocol)
 
@@ -114,7 +115,7 @@ class SocketTransport(selector_events._SelectorSocketTransport):  # type: ignore
             self._stream.start(self._loop, self._reading_context)
 
     def _call_connection_lost(self, exc: BaseException | None) -> None:
-        # These refer to the transport: without them it is freed at once.
+        # Both refer to the transport.  Without that cycle it is freed at once.
         self.__dict__.pop("write", None)
         self.__dict__.pop("is_closing", None)
         try:
@@ -156,7 +157,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         before = sys.get_asyncgen_hooks()
         self._set_coroutine_origin_tracking(self._debug)
         hub = get_hub()
-        interruptible = getsignal(signal.SIGINT) not in _NO_HANDLERS  # by Runner, who cancels the main task
+        interruptible = getsignal(signal.SIGINT) not in _NO_HANDLERS  # Runner's handler cancels the main task
         if interruptible:
             hub.ref()
         try:
@@ -175,15 +176,15 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
             sys.set_asyncgen_hooks(*before)
 
     def _run_spare(self) -> None:
-        """Run until somebody else does.
+        """Drive the loop until another greenlet does.
 
-        Not compiled, since there has to be a Python frame below what the loop calls: asyncio's debug mode, warnings and
-        tracebacks look for the caller's.
+        Not compiled, because there has to be a Python frame below what the loop calls: asyncio's debug mode, warnings
+        and tracebacks look for the caller's frame.
         """
         self._drive_as_spare()
 
     def _set_hooks(self) -> None:
-        """Have this greenlet tell the loop of asynchronous generators."""
+        """Have the loop keep track of the asynchronous generators that begin in this greenlet."""
         sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
         if self._coroutine_origin_tracking_enabled:
             sys.set_coroutine_origin_tracking_depth(constants.DEBUG_STACK_DEPTH)
@@ -220,10 +221,10 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     def add_signal_handler(  # type: ignore[override]
         self, sig: int, callback: Callable[..., object], *args: Any
     ) -> None:
-        """Have `callback(*args)` called in the loop when signal `sig` arrives; instead of an earlier one.
+        """Have `callback(*args)` called in the loop when signal `sig` arrives.  It replaces an earlier callback.
 
-        ValueError for a signal that does not exist, RuntimeError for one that cannot be caught and outside of the main
-        thread.
+        ValueError for a signal that does not exist; RuntimeError for one that cannot be caught, and in any thread but
+        the main one.
         """
         if coroutines.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
@@ -317,7 +318,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         return await self._in_greenlet(_socket.getnameinfo, sockaddr, flags)
 
     def _in_greenlet(self, function: Callable[..., _T], *args: Any) -> "asyncio.Future[_T]":
-        """Run what blocks in a greenlet of its own; a Future of its result."""
+        """Call `function`, which may block, in a greenlet of its own; returns a Future of its result."""
         future = self.create_future()
 
         def call() -> None:
@@ -397,7 +398,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         return transport
 
     def _watch_child(self, pid: int, transport: Any) -> None:
-        """Have `transport` told when child `pid` ends."""
+        """Tell `transport` when child `pid` ends."""
         try:
             pidfd = os.pidfd_open(pid)
         except (OSError, AttributeError):  # a Linux before 5.3, or a sandbox that forbids it
@@ -417,7 +418,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         try:
             _, status = os.waitpid(pid, 0)
         except ChildProcessError:
-            returncode = 255  # somebody else has reaped it
+            returncode = 255  # other code has reaped the child
             logger.warning("child process pid %d exit status already read: will report returncode 255", pid)
         else:
             returncode = unix_events.waitstatus_to_exitcode(status)  # type: ignore[attr-defined]
@@ -425,7 +426,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
 
 
 def new_event_loop() -> EventLoop:
-    """A new EventLoop: the `loop_factory` of asyncio.Runner, and of what else asks for one."""
+    """A new EventLoop: the `loop_factory` for asyncio.Runner, pytest-asyncio and others."""
     return EventLoop()
 
 

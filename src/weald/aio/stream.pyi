@@ -21,9 +21,9 @@ class Stream:
     eof: bool
     def __init__(self, transport: Any, fd: int) -> None: ...
     def start(self, loop: Core, context: Context | None) -> None:
-        """Receive whatever comes, in a `context` (None: a copy of the current one)."""
+        """Give the protocol what comes, in the contextvars.Context `context` (None: a copy of the current one)."""
     def release(self) -> None:
-        """The connection is over: hold on to nothing."""
+        """Drop all references: the connection is over."""
     def is_closing(self) -> bool:
         """Whether the transport is closed or being closed."""
     def write(self, data: bytes | bytearray | memoryview) -> None:

@@ -44,9 +44,9 @@ cdef extern from "Python.h":
     PyObject *_PyType_Lookup(PyTypeObject *, object)  # borrowed; NULL without an exception if there is none
 
 cdef enum:
-    LARGEST = 262144  # bytes received in one go, as asyncio has it
+    LARGEST = 262144  # bytes received in one call; asyncio's limit
 
-cdef char[LARGEST] received  # used only while the GIL is held, and copied from before anything else runs
+cdef char[LARGEST] received  # used only while the GIL is held, and copied before other code runs
 cdef object write_slowly = _SelectorSocketTransport.write
 cdef object Reference = ReferenceType
 cdef object InvalidStateError = _InvalidStateError
@@ -113,12 +113,12 @@ cdef class Stream(Job):
         self.fd = fd
 
     def start(self, Core loop not None, context):
-        """Receive whatever comes, in a `context` (None: a copy of the current one)."""
+        """Give the protocol what comes, in the contextvars.Context `context` (None: a copy of the current one)."""
         self.context = PyContext_CopyCurrent() if context is None else context
         self.watcher = loop.watch_job(self.fd, READ_EVENT, self)
 
     def release(self):
-        """The connection is over: hold on to nothing."""
+        """Drop all references: the connection is over."""
         self.transport = None
         self.watcher = None
         self.context = None
