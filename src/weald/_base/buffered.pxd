@@ -3,10 +3,10 @@
 cdef class Turns:
     cdef public int fd  # the raw file's, -1 when it is closed
     cdef list inside  # greenlets in a call of the raw file
-    cdef Py_ssize_t waiting
-    cdef Py_ssize_t busy  # calls under way that consist of several
-    cdef object left  # an Event: somebody has left
-    cdef Turns outer  # of the text above the buffer whose these are
+    cdef Py_ssize_t waiting  # how many greenlets wait until nobody else is inside
+    cdef Py_ssize_t busy  # calls of `in_turn` methods under way, each of which may enter several times
+    cdef object left  # an Event, set when a greenlet leaves; None if none waits
+    cdef Turns outer  # for a buffer below a text: the text's Turns
     cdef Turns below(self)
     cdef object enter(self)
     cdef int leave(self, object current) except -1

@@ -10,12 +10,12 @@ _T = TypeVar("_T")
 OPERATIONS: frozenset[str]
 
 class Turns:
-    """Who is inside of a raw file, and who waits for that."""
+    """The greenlets inside a call of a raw file, and those that wait for their turn."""
 
     fd: int
 
     def call(self, function: Callable[..., _T], *args: object) -> _T:
-        """`function(*args)`, a call of the raw file, in which greenlets may park."""
+        """Return `function(*args)`, a call of the raw file in which greenlets may park."""
 
 class SocketFile(SocketIO):
     """socket.SocketIO, the raw file of `makefile`."""
@@ -36,7 +36,7 @@ class TextIOWrapper(io.TextIOWrapper):
     """io.TextIOWrapper, in turns."""
 
 def text_wrapper(buffer: Any, *args: Any, **kwargs: Any) -> io.TextIOWrapper:
-    """io.TextIOWrapper(buffer, …) for several greenlets; a pair's reader does not keep writers waiting."""
+    """Return io.TextIOWrapper(buffer, …) for several greenlets; readers of a pair do not keep its writers waiting."""
 
 def layers(
     raw: io.RawIOBase,
@@ -47,4 +47,4 @@ def layers(
     newline: str | None = None,
     size: int = ...,
 ) -> Any:
-    """What `open` builds over raw file `raw`, for several greenlets; `size`: the buffer's by default."""
+    """Return what `open` builds over raw file `raw`, for several greenlets; `size`: the buffer's bytes by default."""

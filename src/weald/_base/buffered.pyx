@@ -2,10 +2,10 @@
 
 Called by: pipes.py, weald.fileobject, weald.socket (for `makefile`), weald.subprocess.
 
-io's buffers have a lock that is a native thread's: two threads take turns, but two greenlets of one thread are one user
-to it, whose second call is refused ("reentrant call").  io's text has no lock at all.  Only while the raw file below is
-asked may others run.  So the raw file says who is inside (`Turns.call`), and whoever comes meanwhile waits until that
-one has left.  A lock around each call would cost more than reading a line that lies in the buffer.
+io's buffers have a lock per native thread.  Two threads take turns, but two greenlets of one thread are the same owner
+to it, and the second call is refused ("reentrant call").  io's text has no lock at all.  Other greenlets can run only
+during a call of the raw file below.  So the raw file keeps who is inside (`Turns.call`), and a greenlet that comes
+meanwhile waits until that one has left.  A lock around each call would cost more than reading a line from the buffer.
 
 Invariants:
 - A raw file makes all calls that may park through its Turns: `_turns`, and `_write_turns` for writes (the same, or
@@ -14,7 +14,7 @@ Invariants:
 - A raw file keeps its descriptor in its Turns (`fd`) for as long as it is open.
 - A greenlet that calls in again while it is inside hears of it from io, as in a thread.
 
-Compiled, because a line that lies in the buffer takes io 30 ns, and a frame in Python more than that.
+Compiled, because io reads a line from its buffer in 30 ns, and a Python frame takes longer than that.
 """
 
 from cpython.object cimport Py_TYPE, PyObject, PyTypeObject
@@ -34,7 +34,7 @@ from weald._core import Event, sleep
 __all__ = ["OPERATIONS", "BufferedRWPair", "BufferedRandom", "BufferedReader", "BufferedWriter", "SocketFile",
            "TextIOWrapper", "Turns", "layers", "text_wrapper"]
 
-# Methods of io's files that read, write or move: the others neither block nor enter the buffer.
+# Methods of io's files that read, write or seek.  The others neither block nor use the buffer.
 OPERATIONS = frozenset((
     "detach", "flush", "peek", "read", "read1", "readall", "readinto", "readinto1", "readline", "readlines",
     "reconfigure", "seek", "tell", "truncate", "write", "writelines",
@@ -57,21 +57,21 @@ cdef object pair_close = io.BufferedRWPair.close
 
 
 cdef class Turns:
-    """Who is inside of a raw file, and who waits for that."""
+    """The greenlets inside a call of a raw file, and those that wait for their turn."""
 
     def __cinit__(self):
         self.inside = []
         self.fd = -1
 
     cdef Turns below(self):
-        """Those for the buffer below a text: as these, but whoever comes lets nobody go first."""
+        """Turns for the buffer below a text: the same greenlets are inside, but none lets others go first."""
         cdef Turns inner = Turns.__new__(Turns)
         inner.inside = self.inside
         inner.outer = self
         return inner
 
     def call(self, function, *args):
-        """`function(*args)`, a call of the raw file, in which greenlets may park."""
+        """Return `function(*args)`, a call of the raw file in which greenlets may park."""
         current = self.enter()
         try:
             return function(*args)
@@ -79,11 +79,11 @@ cdef class Turns:
             self.leave(current)
 
     cdef object enter(self):
-        """Be inside: the greenlet, to `leave`."""
+        """Go inside.  Returns the greenlet, for `leave`."""
         cdef greenlet current = current_greenlet()
         self.inside.append(current)
         try:
-            give_way(True)  # the other end may be so fast that no call ever parks
+            give_way(True)  # if the other end is fast, no call ever parks
         except BaseException:
             self.leave(current)
             raise
@@ -116,7 +116,7 @@ cdef class Turns:
 
 
 cdef class Kind:
-    """A class here, and where its objects have their Turns."""
+    """One of the classes here, and the offset of `_turns` in its objects."""
 
     cdef object cls
     cdef Py_ssize_t offset
@@ -160,7 +160,7 @@ cdef object NOTHING = object()
 
 
 cdef inline Turns turns_of(object self, Kind kind):
-    """`self._turns`, read at its place in objects of just that class."""
+    """`self._turns`; in objects of exactly that class it is read from its slot."""
     cdef PyObject *turns
     if Py_TYPE(self) == <PyTypeObject *>kind.cls:
         turns = (<PyObject **>(<char *><PyObject *>self + kind.offset))[0]
@@ -290,7 +290,7 @@ class BufferedRWPair(io.BufferedRWPair):
         super().__init__(reader, writer, buffer_size)
 
     def close(self):
-        """Write what is buffered, and close when whoever reads has what it reads."""
+        """Write what is buffered, wait until nobody reads, and close."""
         cdef Turns reading = self._turns, writing = self._write_turns
         writing.come()
         if not self.closed:
@@ -358,7 +358,7 @@ class TextIOWrapper(io.TextIOWrapper):
 
 
 def complete(cls):
-    """Give `cls` the other methods of its base, in turns."""
+    """Give `cls` the methods of its base that it does not define itself, each called in turns."""
     for name in [*OPERATIONS, "close"]:
         if name not in vars(cls) and hasattr(cls, name):
             setattr(cls, name, in_turn(getattr(cls, name), cls is BufferedRWPair and name in WRITING))
@@ -372,12 +372,12 @@ cdef Kind READER = kind_of(BufferedReader), WRITER = kind_of(BufferedWriter), TE
 
 
 def text_wrapper(buffer, *args, **kwargs):
-    """io.TextIOWrapper(buffer, …) for several greenlets; a pair's reader does not keep writers waiting."""
+    """Return io.TextIOWrapper(buffer, …) for several greenlets; readers of a pair do not keep its writers waiting."""
     return (io.TextIOWrapper if isinstance(buffer, io.BufferedRWPair) else TextIOWrapper)(buffer, *args, **kwargs)
 
 
 def layers(raw, mode, buffering=-1, encoding=None, errors=None, newline=None, size=DEFAULT_BUFFER_SIZE):
-    """What `open` builds over raw file `raw`, for several greenlets; `size`: the buffer's by default."""
+    """Return what `open` builds over raw file `raw`, for several greenlets; `size`: the buffer's bytes by default."""
     if buffering == 0:
         return raw
     if buffering > 1:

@@ -2,12 +2,12 @@
 
 Called by: weald.os, weald.subprocess.
 
-A pidfd in the loop says when a child has ended.  For other questions (any child, a process group, stops) and where
-there is no pidfd, a native thread waits in waitid(2) with WNOWAIT.
+A pidfd becomes readable when its child has ended.  For other questions (any child, a process group, stops) and where
+the system has no pidfds, a native thread waits in waitid(2) with WNOWAIT.
 
 Invariants:
 - Nothing here reaps a child or handles SIGCHLD.
-- One thread answers a question, however many greenlets ask it, and lives until it has the answer.
+- However many greenlets ask the same question, one thread waits for the answer.  It ends when it has it.
 """
 
 import os
@@ -22,7 +22,7 @@ _Question = tuple[int, int, int]  # arguments of waitid()
 _waitid = os.waitid
 _start_new_thread = get_original("_thread", "start_new_thread")
 
-_PAUSE = 0.05  # seconds between two looks where no more threads can be had
+_PAUSE = 0.05  # seconds between two looks where no thread can be started
 
 _asked: dict[_Question, Event] = {}  # questions that a thread waits for an answer to
 
@@ -74,11 +74,11 @@ def _await_change_in_thread(question: _Question, timeout: float | None) -> bool:
 def _ask(question: _Question, changed: Event) -> None:
     """What the thread runs."""
     idtype, id, options = question
-    helper_idle(1)  # the greenlet that waits for the answer is counted already: `hub.ref`
+    helper_idle(1)  # `hub.ref` counts the greenlet that waits for the answer; do not count this thread as well
     try:
         _waitid(idtype, id, options | os.WNOWAIT)
     except OSError:
-        pass  # there is no such child any more; the caller's own call will say so
+        pass  # there is no such child any more; the caller's own call raises that
     finally:
         helper_idle(-1)
         if _asked.get(question) is changed:

@@ -4,8 +4,8 @@ Called by: weald (`weald.config`), weald.fileobject, weald.socket, weald.threadp
 adds settings and variables.
 
 Invariants:
-- A setting is read from the environment when it is first looked at, but for those that are `at_once`.
-- Modules look when they need the value, so an assignment counts for whatever is made after it.
+- A setting is read from the environment at its first use; those with `at_once` are read at the start.
+- Modules read a setting when they need it, so an assignment counts for all that is made later.
 """
 
 import os
@@ -40,7 +40,7 @@ def anything(value: Any) -> Any:
 
 
 def as_bool(value: Any) -> bool:
-    """Return True for 1, true, on and yes, False for 0, false, off, no and ""; what is no str as Python has it."""
+    """Return True for "1", "true", "on", "yes", False for "0", "false", "off", "no" and ""; bool() of other objects."""
     if not isinstance(value, str):
         return bool(value)
     text = value.strip().lower()
@@ -85,8 +85,8 @@ def _words(value: Any) -> Any:
 def as_importable(**names: str) -> Callable[[Any], Any]:
     """Return a converter to a callable, from one of `names`, from "package.module.name", or from the callable itself.
 
-    `names` maps short names to "package.module.name".  Of several words, in a list or with commas between, the first
-    that can be imported counts.
+    `names` maps short names to "package.module.name".  Several words may be given, as a list or with commas between
+    them: the first that can be imported counts.
     """
 
     def convert(value: Any) -> Any:
@@ -146,7 +146,7 @@ def _loop(value: Any) -> None:
         if name in present:
             _core.set_loop_factory(name)
             return
-    raise ValueError(f"must be one of {', '.join(present)}, which this build of weald has")
+    raise ValueError(f"must be one of the backends of this build: {', '.join(present)}")
 
 
 def _track(value: Any) -> bool:
@@ -194,7 +194,7 @@ _settings: dict[str, Setting] = {
             block="weald.resolver.blocking.Resolver",
         ),
         "WEALD_RESOLVER",
-        "what looks host names up",
+        "the class that looks up host names",
     ),
     "threadpool": Setting(
         "weald.threadpool.ThreadPool", as_importable(), "WEALD_THREADPOOL", "the class of a hub's thread pool"
@@ -207,7 +207,7 @@ _settings: dict[str, Setting] = {
         None,
         _file_class,
         "WEALD_FILE",
-        "what weald.fileobject.FileObject is; without it, what fits the file",
+        "the class that weald.fileobject.FileObject makes; None: the one that fits the file",
     ),
     "track_greenlet_tree": Setting(
         True, _track, "WEALD_TRACK_GREENLET_TREE", "whether greenlets know who spawned them", at_once=True
@@ -216,9 +216,11 @@ _settings: dict[str, Setting] = {
         None,
         _words,
         "WEALD_RESOLVER_NAMESERVERS",
-        "addresses of name servers, for the resolvers that ask them themselves",
+        "addresses of name servers, for the resolvers dnspython and ares",
     ),
-    "resolver_timeout": Setting(None, as_seconds, "WEALD_RESOLVER_TIMEOUT", "seconds such a look-up may take"),
+    "resolver_timeout": Setting(
+        None, as_seconds, "WEALD_RESOLVER_TIMEOUT", "seconds a look-up by dnspython or ares may take"
+    ),
     "ares_servers": Setting(None, _words, "WEALD_ARES_SERVERS", "c-ares: as resolver_nameservers"),
     "ares_timeout": Setting(None, anything, "WEALD_ARES_TIMEOUT", "c-ares: as resolver_timeout"),
     "ares_tries": Setting(None, anything, "WEALD_ARES_TRIES", "c-ares: how often a server is asked"),
@@ -230,7 +232,7 @@ _settings: dict[str, Setting] = {
         None,
         as_seconds,
         "WEALD_HAPPY_EYEBALLS_DELAY",
-        "seconds after which create_connection tries the next address besides (RFC 8305 wants 0.25); None: it does not",
+        "seconds after which create_connection tries the next address as well (RFC 8305: 0.25); None: never",
     ),
 }
 
@@ -243,12 +245,12 @@ def _variables(name: str) -> Sequence[str]:
 
 
 def add_settings(settings: Mapping[str, Setting]) -> None:
-    """Let `config` have these settings, too."""
+    """Add these settings to `config`."""
     _settings.update(settings)
 
 
 def add_variables(variables: Mapping[str, str]) -> None:
-    """Read settings (keys) from these environment variables, too, where those that they have are not set."""
+    """Let the settings (keys) be read from these environment variables as well, if their own variables are not set."""
     for name, variable in variables.items():
         _more_variables[name] = (*_more_variables.get(name, ()), variable)
     config._read_at_once()
@@ -259,7 +261,7 @@ def _find_loop_class() -> type[_core.EventLoop]:
 
 
 def set_loop_class(find: Callable[[], type[_core.EventLoop]]) -> None:
-    """Have `config.loop` be what `find()` returns."""
+    """Make `config.loop` return what `find()` returns."""
     global _find_loop_class
     _find_loop_class = find
 

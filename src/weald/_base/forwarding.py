@@ -1,11 +1,12 @@
-"""An object that stands for another one and has `_weald_run` do all that is asked of it.
+"""An object that stands for another one: its operations are run by `_weald_run`.
 
-Called by: weald.threadpool, whose Proxy says where that is done.
+Called by: weald.threadpool, whose Proxy runs them in native threads.
 
 Invariants:
 - Calls, items, lengths, iteration, contexts, writing an attribute, and reading one that runs code go through
-  `_weald_run`.  Comparing, hashing and `repr` are done in place, as is reading what merely lies there.
-- What is the object itself comes back as its stand-in: `cursor.execute()` is the cursor that one has.
+  `_weald_run`.  Comparing, hashing and `repr` are done in place, and so is reading a plain attribute.
+- Where an operation returns the object itself, the caller gets the stand-in: `cursor.execute()` returns the cursor
+  that it was called on.
 - Stand-ins among the arguments of a call are replaced with their objects.
 """
 
@@ -20,17 +21,17 @@ _PLAIN_READS: tuple[Any, ...] = (object.__getattribute__, type.__getattribute__,
 
 
 class Forwarding:
-    """Stands for `_weald_object`; derived classes say how a function is called, and what becomes of its result."""
+    """Stands for `_weald_object`.  Derived classes define how a function is called and how its result is wrapped."""
 
     __slots__ = ("__weakref__", "_weald_object")
     _weald_object: Any
 
     def _weald_run(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call `function`, which operation `name` of the object is."""
+        """Call `function`, which is operation `name` of the object."""
         raise NotImplementedError
 
     def _weald_wrap(self, name: str, value: Any) -> Any:
-        """What is handed out for `value`, which operation or attribute `name` gave."""
+        """Return what the caller gets for `value`, the result of operation or attribute `name`."""
         return value
 
     def _weald_do(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -47,7 +48,7 @@ class Forwarding:
             value = self._weald_run(name, getattr, (target, name), {})
         if value is target:
             return self
-        # The name of a method says something of its results, not of the method.
+        # `name` decides how a method's results are wrapped, not how the method is.
         wrapped = self._weald_wrap("" if callable(value) else name, value)
         if wrapped is not value or not callable(value) or isinstance(value, type):
             return wrapped
@@ -97,7 +98,7 @@ class Forwarding:
         return iterator if isinstance(iterator, Forwarding) else self._weald_derive(iterator)
 
     def _weald_derive(self, target: Any) -> Self:
-        """A stand-in for `target`, which has come from this one's object."""
+        """Return a stand-in for `target`, which this one's object has returned."""
         raise NotImplementedError
 
     def __next__(self) -> Any:
@@ -125,7 +126,7 @@ class Forwarding:
         return dir(self._weald_object)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Copies and pickles are those of the object."""
+        """Copy or pickle the object, not the stand-in."""
         return self._weald_run("__reduce_ex__", self._weald_object.__reduce_ex__, (protocol,), {})
 
 
@@ -135,7 +136,7 @@ def behind(value: Any) -> Any:
 
 
 def _lies_there(target: Any, name: str) -> bool:
-    """Whether reading `target.name` runs no code that might wait: it is a method, a slot, or in a dict."""
+    """Whether reading `target.name` runs no code that might block: it is a method, a slot, or in a dict."""
     kind = type(target)
     if kind.__getattribute__ not in _PLAIN_READS:
         return False

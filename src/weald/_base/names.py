@@ -22,7 +22,7 @@ def more_names(module: str) -> Callable[[str], Any]:
     """Return a `__getattr__` for the module of that full name."""
 
     def __getattr__(name: str) -> Any:
-        # Python's own questions (`__path__`, `__all__`, …) have no other answer.
+        # Python asks for `__path__`, `__all__`, …: no other place has those of this module.
         return _nowhere(module, name) if name.startswith("__") else look_up(module, name)
 
     return __getattr__

@@ -1,4 +1,4 @@
-"""What patching has replaced, and the listeners that are told of it.
+"""What patching has replaced, and the listeners that learn of it.
 
 Called by: weald.monkey, which fills it; every module that needs an original whether or not the program is patched.
 
@@ -36,35 +36,35 @@ arguments_key = "arguments of patch_all"
 # Top-level modules whose globals and classes patching does not touch.
 left_alone = {"weald", "greenlet", "importlib", "_thread"}
 
-# Called before weald looks up what it is going to patch with.
+# Functions that are called before patching looks up the replacements.
 before_patching: list[Callable[[], object]] = []
 
 
 class MonkeyPatchWarning(RuntimeWarning):
-    """Something about patching is not as it should be."""
+    """Patching has met something that it cannot put right, such as a module that was patched too late."""
 
 
 def warn(message: str) -> None:
-    """Issue a MonkeyPatchWarning that names the line which called the caller."""
+    """Issue a MonkeyPatchWarning.  It names the line that called the caller of `warn`."""
     warnings.warn(message, MonkeyPatchWarning, stacklevel=3)
 
 
 class Listener:
-    """Is told what is patched: override methods and append an instance to `listeners`.
+    """Learns what is patched.  Override its methods and append an instance to `listeners`.
 
-    The `will_` methods may return False: leave that alone.
+    If a `will_` method returns False, that is not patched.
     """
 
     def will_patch_all(self, arguments: dict[str, Any], extra: dict[str, Any]) -> bool:
-        """`patch_all` was called with `arguments`, and with `extra` ones that it does not know."""
+        """`patch_all` was called with `arguments`; `extra` are those that it does not know."""
         return True
 
     def will_patch_module(self, source: Any, target: ModuleType, items: list[str]) -> bool:
-        """`items`, which may be changed, of module `target` will be replaced with those of `source`."""
+        """The names `items` of module `target` will be replaced with those of `source`.  The list may be changed."""
         return True
 
     def did_patch_module(self, source: Any, target: ModuleType) -> None:
-        """Names of module `target` have been replaced with those of `source`."""
+        """The names of module `target` have been replaced with those of `source`."""
 
     def did_patch_all(self, arguments: dict[str, Any], extra: dict[str, Any]) -> None:
         """`patch_all` is about to return; the arguments are those of `will_patch_all`."""
@@ -76,8 +76,8 @@ listeners: list[Listener] = []
 def get_original(mod_name: str | Iterable[str], item_name: str | Iterable[str]) -> Any:
     """Return the unpatched `item_name` of module `mod_name`; a list of them for an iterable of names.
 
-    Of several module names the first that can be imported counts.  Raises ImportError or AttributeError for what is not
-    there.
+    Of several module names the first that can be imported counts.  Raises ImportError if there is no such module,
+    AttributeError if it has no such name.
     """
     if not isinstance(mod_name, str):
         return get_original(_first_importable(mod_name), item_name)

@@ -48,4 +48,4 @@ def fdopen(
     closefd: bool = True,
     opener: Any = None,
 ) -> Any:
-    """os.fdopen(); a file on a blocking pipe, socket or terminal parks while it has to wait."""
+    """os.fdopen().  The file of a blocking pipe, socket or terminal parks its caller where it would block."""

@@ -2,14 +2,14 @@
 
 Called by: weald.os, weald.fileobject, weald.subprocess.
 
-Two processes that share a pipe's end share its flags, too.  A child expects blocking ones, so these are left alone, and
-each call asks first whether it would block.
+Processes that share a pipe's end share its flags.  A child expects a blocking pipe, so the flag stays as it is, and
+each call checks first whether it would block.
 
 Invariants:
 - Nothing here makes a descriptor non-blocking but `make_nonblocking`, for LoopIO.
 - The buffers over these files are those of buffered.pyx, in which greenlets take turns.
 
-Compiled, because lines that go out one by one pass through here.
+Compiled, because programs that write line by line come here with each line.
 """
 
 from weald._base.buffered cimport Turns
@@ -89,7 +89,10 @@ def write_shared(fd, data):
 
 
 cdef Py_ssize_t write_at_once(object file, object data, Py_ssize_t *size) except -1:
-    """Write of `data` what there is room for: bytes; 0 if it takes another way to find out.  `size` gets all bytes."""
+    """Write as much of `data` as there is room for.  Returns the bytes written; 0 if the system cannot tell.
+
+    `size` is set to the bytes of `data`.
+    """
     cdef Py_ssize_t sent = -1
     cdef int fd = (<Turns>file._turns).fd
     if fd >= 0 and file._at_once:
@@ -97,7 +100,7 @@ cdef Py_ssize_t write_at_once(object file, object data, Py_ssize_t *size) except
             sent = at_once(fd, data, False, size)
         except BrokenPipeError:
             raise
-        except OSError:  # the system cannot tell, or something is wrong, which writing will say
+        except OSError:  # the system cannot tell, or there is an error, which the plain write will raise
             file._at_once = False
     return sent if sent > 0 else 0
 
@@ -113,14 +116,14 @@ class SharedIO(io.FileIO):
         self._turns = self._write_turns = Turns()
         self._turns.fd = fd
         self._at_once = True
-        self._socket = stat.S_ISSOCK(os.fstat(fd).st_mode)  # non-blocking for the system, and waits for all that
+        self._socket = stat.S_ISSOCK(os.fstat(fd).st_mode)  # its descriptor is non-blocking, and calls park
 
     def _is_non_blocking(self):
-        """Whether the program has made it so: then no call waits."""
+        """Whether the program has made the descriptor non-blocking: then no call waits."""
         return not self._socket and not os.get_blocking(self.fileno())
 
     def _readable(self, call, argument):
-        """Wait, then `call(argument)`; again if another thread was faster and the descriptor is non-blocking."""
+        """Wait, then `call(argument)`.  Try again if another thread has taken what there was."""
         wait = self._descriptor.wait_read
         if not is_ready(self.fileno(), POLLIN):
             if self._is_non_blocking():
@@ -136,7 +139,7 @@ class SharedIO(io.FileIO):
         return self._turns.call(self._readable, super().readinto, buffer)
 
     def read(self, size=-1):
-        """Read up to `size` bytes, parking until there are some; None or -1: up to the end, where it is b""."""
+        """Read up to `size` bytes, parking until there are some; None or -1: all up to the end.  b"" at the end."""
         if size is None or size < 0:
             return self.readall()
         if not size:
@@ -153,7 +156,7 @@ class SharedIO(io.FileIO):
         return b"".join(chunks)
 
     def write(self, data):
-        """Write all of it, as a blocking write does.
+        """Write all of `data`, as a blocking write does.
 
         Returns the bytes written: fewer only if there was an error, which the next call will raise.
         """
@@ -304,7 +307,7 @@ def fdopen(
     closefd=True,
     opener=None,
 ):
-    """os.fdopen(); a file on a blocking pipe, socket or terminal parks while it has to wait."""
+    """os.fdopen().  The file of a blocking pipe, socket or terminal parks its caller where it would block."""
     binary = "b" in mode
     plain = partial(_fdopen, fd, mode, buffering, encoding, errors, newline, closefd, opener)
     if mode not in ("r", "rt", "tr", "rb", "br", "w", "wt", "tw", "wb", "bw") or not _may_block(fd):
@@ -331,7 +334,7 @@ def _may_block(fd):
         return False
     try:
         kind = os.fstat(fd).st_mode
-        if stat.S_ISSOCK(kind):  # sockets here are non-blocking for the system, whatever their timeout
+        if stat.S_ISSOCK(kind):  # weald's sockets have non-blocking descriptors, whatever their timeout
             return True
         return (stat.S_ISFIFO(kind) or os.isatty(fd)) and os.get_blocking(fd)
     except (OSError, OverflowError):

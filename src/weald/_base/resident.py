@@ -1,9 +1,9 @@
-"""Greenlets of weald's own, which programs do not know and still may kill.
+"""Greenlets of weald's own, which start again when a program kills them.
 
 Called by: weald.server, weald.subprocess, weald.http.disconnected, weald.serve.
 
-Programs, tests above all, end what they have started by killing every Greenlet that the garbage collector knows.
-Accepting connections, waiting for a child or writing a log is none of that.
+Programs, above all tests, clean up by killing every Greenlet that the garbage collector knows.  That must not end
+weald's accepting of connections, waiting for children or writing of logs.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,10 @@ __all__ = ["Resident"]
 
 
 class Resident:
-    """Runs `function()` in a greenlet until it returns or `stop` is called: if somebody else kills it, it starts again.
+    """Runs `function()` in a greenlet until it returns or `stop` is called.
 
-    `function` must be such that it can.  `greenlet` is the one that runs it now, None after `stop`.
+    If other code kills the greenlet, `function` is called again in a new one.  It must allow for that.  `greenlet` is
+    the one that runs it now, None after `stop`.
     """
 
     def __init__(self, function: Callable[[], object]) -> None:
@@ -27,7 +28,7 @@ class Resident:
         self._begin()
 
     def stop(self) -> None:
-        """Kill it for good.  Does not wait; in the greenlet itself, it goes on and will not begin again."""
+        """Kill the greenlet for good, without waiting.  If that is the caller, it goes on, but will not start again."""
         greenlet, self.greenlet = self.greenlet, None
         if greenlet is not None and greenlet is not getcurrent():
             greenlet.kill(block=False)

@@ -1,4 +1,4 @@
-"""Waiting inside of GNU readline: it asks a function before each key, and that one may park."""
+"""Parking inside of GNU readline, which calls a function of ours before each key."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -6,8 +6,8 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 def reading(read: Callable[[], _T], wait: Callable[[], object], end: Callable[[], object], /) -> _T:
-    """Return `read()`, which reads a line by readline; meanwhile readline calls `wait()` before each key.
+    """Return `read()`, which reads a line by readline.  Readline calls `wait()`, which may park, before each key.
 
-    When `wait` raises something, `end()` is called, which must have readline find the end of its line, and what `wait`
-    has raised is raised here.  One call at a time in a process.
+    If `wait` raises an exception, `end()` is called, which must make readline end its line, and the exception is
+    raised here.  One call at a time in a process.
     """

@@ -1,4 +1,4 @@
-"""Waiting inside of GNU readline: it asks a function before each key, and that one may park.
+"""Parking inside of GNU readline, which calls a function of ours before each key.
 
 Called by: builtins.py.
 
@@ -6,8 +6,8 @@ readline.c waits for keys in select, for a tenth of a second each time while CPy
 calls the hook in between.  The hook here calls a Python function, which returns when there is a key to read.
 
 Invariants:
-- The hook is set only while a `reading` runs, and does nothing in other threads than that one's.
-- A hook that the program has (tkinter's runs its windows) stays; then `wait` is not called.
+- The hook is set only while `reading` runs, and does nothing in other threads.
+- A hook of the program's own (tkinter's runs its windows) stays; then `wait` is not called.
 """
 
 cdef extern from "Python.h":
@@ -15,9 +15,9 @@ cdef extern from "Python.h":
     int (*PyOS_InputHook)() noexcept nogil
 
 cdef object waiting = None  # what the hook calls
-cdef object ending = None  # what it calls once that has raised something
-cdef object raised = None  # which is this
-cdef unsigned long reader = 0  # the thread in which it does
+cdef object ending = None  # what it calls after `waiting` has raised
+cdef object raised = None  # what `waiting` has raised
+cdef unsigned long reader = 0  # the thread that reads
 
 
 cdef int hook() noexcept nogil:
@@ -28,7 +28,7 @@ cdef int hook() noexcept nogil:
 
 
 cdef int wait_here() noexcept:
-    """Call `waiting`, and `ending` if that raises; a signal's handler may raise in both, wherever they are."""
+    """Call `waiting`, and `ending` if that raises.  A signal's handler may raise at any point of both."""
     global raised, ending
     if raised is None:
         try:
@@ -45,10 +45,10 @@ cdef int wait_here() noexcept:
 
 
 def reading(read, wait, end, /):
-    """Return `read()`, which reads a line by readline; meanwhile readline calls `wait()` before each key.
+    """Return `read()`, which reads a line by readline.  Readline calls `wait()`, which may park, before each key.
 
-    When `wait` raises something, `end()` is called, which must have readline find the end of its line, and what `wait`
-    has raised is raised here.  One call at a time in a process.
+    If `wait` raises an exception, `end()` is called, which must make readline end its line, and the exception is
+    raised here.  One call at a time in a process.
     """
     global PyOS_InputHook, waiting, ending, raised, reader
     if PyOS_InputHook != NULL:

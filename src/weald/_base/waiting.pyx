@@ -7,10 +7,10 @@ The hot calls of sockets (recv, send, sendall) have a loop of their own: _core/d
 
 Invariants:
 - The deadline is for the whole call, however often it is tried.
-- Time is the system's monotonic clock, not a name that programs may replace.
+- Time is read from the system's monotonic clock, not by a Python function, which programs may replace.
 
-Compiled, because a Python frame between a call and its wait costs more than the loop: a parked greenlet's first frames
-lie in a small chunk, which one frame more overflows.
+Compiled, because a Python frame between a call and its wait costs more than the loop.  A parked greenlet's first frames
+lie in a small chunk, and one more frame would not fit.
 """
 
 __all__ = ["POLLIN", "POLLOUT", "is_ready", "read_file_at_once", "retry", "retry_as_wanted", "until",
@@ -62,8 +62,8 @@ cdef double now() noexcept:
 cdef object wait_and_try(object choose, object wait, object timeout, object call, tuple args):
     """Wait and `call(*args)` until it has a result; LATE after `timeout` seconds.
 
-    Without `choose`, None, [] and BlockingIOError say that the call would block still.  With it, an exception of which
-    `choose` makes the next wait.
+    Without `choose`, the results None and [] and the exception BlockingIOError mean that the call would still block.
+    With it, an exception does, and `choose(exception)` is the next wait.
     """
     cdef double deadline = 0.0
     cdef bint limited = timeout is not None
@@ -89,7 +89,7 @@ cdef object wait_and_try(object choose, object wait, object timeout, object call
 def until(wait, timeout, call, *args):
     """Wait, then return `call(*args)`; for callers whose own first try would have blocked.
 
-    While the call would block still (it raises BlockingIOError, or returns None or []) it is tried again, each time
+    The call is tried again as long as it would block (it raises BlockingIOError, or returns None or []), each time
     after `wait(seconds)`.  The seconds are what is left of `timeout`; None: no limit.  Returns None when `timeout`
     seconds have passed.  Raises what `wait` and `call` raise.
     """
@@ -106,10 +106,10 @@ def retry(wait, timeout, call, *args):
 
 
 def retry_as_wanted(choose, wait, timeout, call, *args):
-    """As `retry`, for a call that says by its exceptions what it has to wait for.
+    """As `retry`, for a call whose exceptions say what it has to wait for, such as SSLWantReadError.
 
-    `choose(exception)` returns the wait for it, or raises it if it is no such exception.  `wait` is the one for the
-    first try, which has failed.  None is a result like any other.
+    `choose(exception)` returns the function that waits for that, or raises other exceptions.  `wait` is the function
+    to begin with: the caller's first try has failed.  Here None is a result like any other.
     """
     result = wait_and_try(choose, wait, timeout, call, args)
     if result is LATE:
@@ -120,7 +120,7 @@ def retry_as_wanted(choose, wait, timeout, call, *args):
 cpdef bint is_ready(int fd, short event) except -1:
     """Return whether a call on descriptor `fd` would not block; `event` is POLLIN or POLLOUT.
 
-    An error or the other side's end counts as ready, and so does what is no open descriptor: the call will say so.
+    An error or a hang-up counts as ready, and so does a number that is not open: the call itself will raise.
     """
     cdef pollfd asked
     if fd < 0:
@@ -134,17 +134,17 @@ cpdef bint is_ready(int fd, short event) except -1:
 def wait_until_ready(int fd, short event, wait):
     """Call `wait(None)` until descriptor `fd` is ready for `event` (POLLIN or POLLOUT).
 
-    For blocking descriptors.  The system is asked anew after each wait: another greenlet may have been faster.
+    For blocking descriptors.  The system is asked again after each wait, as another greenlet may have been faster.
     """
     while not is_ready(fd, event):
         wait(None)
 
 
 cdef Py_ssize_t at_once(int fd, object data, bint reads, Py_ssize_t *size) except -2:
-    """Read into or write `data`, on descriptor `fd`, blocking or not, what goes at once.
+    """Read into `data` or write it, as much as is possible at once, on descriptor `fd`, blocking or not.
 
-    Returns the number of bytes, -1 if the call would wait; `size` gets that of `data`.  OSError(EOPNOTSUPP) where the
-    system cannot tell.
+    Returns the number of bytes, -1 if the call would wait; `size` is set to the bytes of `data`.  OSError(EOPNOTSUPP)
+    where the system cannot tell.
     """
     cdef Py_buffer view
     cdef iovec part

@@ -33,7 +33,7 @@ _idents: set[int] = set()  # of the threads here
 
 
 class Job:
-    """What a worker does: `run` calls the function there, `deliver` hands the outcome over."""
+    """A worker's task: `run` calls the function in the worker, `deliver` hands the outcome to the caller."""
 
     __slots__ = ()
 
@@ -73,11 +73,11 @@ class Workers:
 
     @property
     def size(self) -> int:
-        """How many threads there are, without those that are to end."""
+        """The number of threads, without those that have been told to end."""
         return self.threads - self.stopping
 
     def submit(self, job: Job) -> None:
-        """Have a worker run `job`.  Raises RuntimeError, and keeps nothing of it, if there can be no thread."""
+        """Have a worker run `job`.  Raises RuntimeError, and does not keep the job, if no thread can be started."""
         with self._lock:
             self.pending += 1
             self._put(job)
@@ -146,7 +146,7 @@ class Workers:
         return jobs
 
     def next_job(self) -> Job | None:
-        """In a worker: the next job; None when the thread shall end, which is then accounted for."""
+        """In a worker: return the next job; None when the thread shall end, which is then no longer counted."""
         while True:
             if (hub := get_hub_with_rest()) is not None:
                 try:
@@ -193,12 +193,12 @@ class Workers:
             self.all_ended.set()
 
     def job_ended(self) -> None:
-        """In a worker: its job has run."""
+        """In a worker: count its job as ended."""
         with self._lock:
             self.pending -= 1
 
     def worker_failed(self) -> None:
-        """A thread ends that was not told to; others take its place while there are jobs."""
+        """Account for a thread that ends by itself.  If there are jobs, others take its place."""
         with self._lock:
             self._thread_ends()
         if self.pending:
@@ -267,7 +267,7 @@ def run_here(job: Job) -> None:
 
 
 def call_with_hooks(function: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _T:
-    """Call under the profile and trace functions that `threading` has for new threads just now."""
+    """Call `function` under the profile and trace functions that `threading` now has for new threads."""
     profile = getattr(threading, "_profile_hook", None)
     trace = getattr(threading, "_trace_hook", None)
     if profile is not None:
