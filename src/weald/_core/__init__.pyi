@@ -59,7 +59,7 @@ class BlockingSwitchOutError(AssertionError):
     """A blocking call was tried in the hub greenlet (in an event loop callback)."""
 
 class InvalidSwitchError(AssertionError):
-    """A parked greenlet was switched to by something that is not its waker."""
+    """A parked greenlet was switched to by other code than what wakes it."""
 
 @disjoint_base
 class Callback:
@@ -353,7 +353,7 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
     """
 
 def name_rlock_as_patched() -> None:
-    """RLock says from now on that it is `_thread.RLock`, which patching has made it: programs assert that (trio)."""
+    """Let RLock name itself `_thread.RLock`, which patching has made it: programs check that name (trio)."""
 
 def prepare_hub() -> None:
     """Import everything a hub needs, so that one can be made anywhere, even in a signal handler."""
@@ -377,16 +377,16 @@ def monotonic() -> float:
     """time.monotonic(), the clock of all of weald's waiting; tests that replace `time.monotonic` do not reach it."""
 
 def before_io() -> None:
-    """Called by calls that may not have to wait: let others run if this greenlet has run for long."""
+    """Let others run if this greenlet has run for long.  For calls that do I/O and may never have to wait."""
 
 def has_looked() -> None:
-    """Called by calls that only look and that others make in loops: let what is ready run once.
+    """Let what is ready run once.  For calls that only look and that programs make in loops.
 
-    In a coroutine on weald's event loop only if it makes very many of them without a turn of the loop.
+    In a coroutine on weald's event loop only if it makes very many such calls without a turn of the loop.
     """
 
 def asked_in_vain() -> None:
-    """Called by checks that found nothing changed: let others run if the caller checks again and again.
+    """Let others run if the caller checks again and again.  For checks that have found nothing changed.
 
     The other greenlets may change what was checked, so check again afterwards.
     """
@@ -413,9 +413,9 @@ def take_loop_back(aside: Any) -> None:
     """Undo `put_loop_aside`, which returned `aside`."""
 
 def run_in_midst(hub: Hub, interrupted: greenlet, runner: greenlet, *args: Any) -> None:
-    """Run `runner(*args)`, a signal handler's greenlet, in the midst of `interrupted`, the current one.
+    """Run `runner(*args)`, a signal handler's greenlet, while `interrupted`, the current one, stands still.
 
-    If it parks, `interrupted` goes on.
+    If the handler parks, `interrupted` goes on.
     """
 
 def listen_to_signals(listener: Callable[[int], object]) -> None:
@@ -428,9 +428,9 @@ def unlisten_to_signals(listener: Callable[[int], object]) -> None:
     """End what `listen_to_signals` began."""
 
 def wait_for_handler() -> bool:
-    """Park until a signal has arrived that has a Python handler, and that has been called; return True.
+    """Park until a Python signal handler has been called; return True.
 
-    False at once in the hub itself, and in threads other than the main one, which gets no signals.
+    False at once in the hub itself, and in all threads but the main one, which alone runs handlers.
     """
 
 def open_signalfd(signals: Iterable[int]) -> int:
@@ -487,7 +487,7 @@ class Linkable:
         """How many callbacks are linked and greenlets or threads wait here."""
     @property
     def hub(self) -> Hub | None:
-        """The hub of the thread that asks, None if it has none: what can be waited for belongs to no hub."""
+        """The hub of the calling thread, None if it has none: waitable objects belong to no hub."""
     def statistics(self) -> dict[str, int]:
         """{"waiting": how many greenlets and threads are parked here, "links": how many callbacks}."""
 
@@ -495,7 +495,7 @@ class Linkable:
 class Event(Linkable):
     """Event(): a flag that can be waited for; threading.Event's contract.
 
-    `set` wakes everybody who waits, even if the flag is cleared before they run.
+    `set` wakes all waiters, even if the flag is cleared before they run.
     """
 
     def __init__(self) -> None: ...
@@ -503,11 +503,15 @@ class Event(Linkable):
         """Whether the flag is set."""
     isSet = is_set
     def set(self) -> None:
-        """Set the flag and wake everybody who waits.  Any thread."""
+        """Set the flag and wake all waiters.  Any thread."""
     def clear(self) -> None:
         """Reset the flag; later `wait`s block."""
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the flag is set, up to `timeout` seconds (None: for ever); returns whether it was set."""
+        """Wait until the flag is set, up to `timeout` seconds (None: for ever); returns whether it was set.
+
+        Waiters that `set` has woken run before a `wait` that comes later returns.  OverflowError for a timeout above
+        threading.TIMEOUT_MAX.
+        """
 
 @disjoint_base
 class AsyncResult(Linkable, Generic[_T]):
@@ -529,9 +533,9 @@ class AsyncResult(Linkable, Generic[_T]):
     def successful(self) -> bool:
         """Whether there is a value."""
     def set(self, value: _T | None = None) -> None:
-        """Store `value` and wake everybody who waits.  A later `set` replaces it.  Any thread."""
+        """Store `value` and wake all waiters.  A later `set` replaces it.  Any thread."""
     def set_exception(self, exception: BaseException, exc_info: _ExcInfo | None = None) -> None:
-        """Store `exception` (an instance or a class), which every `get` raises, and wake everybody who waits.
+        """Store `exception` (an instance or a class), which every `get` raises, and wake all waiters.
 
         `exc_info`, a triple as of sys.exc_info(), replaces it and brings a traceback.  TypeError if it is no exception.
         """
@@ -601,11 +605,11 @@ class BoundedSemaphore(Semaphore):
     """A Semaphore that refuses more releases than acquires: ValueError."""
 
 class DummySemaphore:
-    """DummySemaphore(value=None): a semaphore with permits for everybody.  Nothing is counted, nobody waits."""
+    """DummySemaphore(value=None): a semaphore with any number of permits.  It counts nothing and never waits."""
 
     def __init__(self, value: int | None = None) -> None: ...
     def locked(self) -> bool:
-        """False: nobody ever waits."""
+        """False: `acquire` never waits."""
     def ready(self) -> bool:
         """True: a permit is always free."""
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
@@ -690,7 +694,7 @@ class Condition:
     def notify(self, n: int = 1) -> None:
         """Wake the `n` greenlets or threads that have waited longest.  RuntimeError if the lock is not held."""
     def notify_all(self) -> None:
-        """Wake everybody who waits.  RuntimeError if the lock is not held."""
+        """Wake all waiters.  RuntimeError if the lock is not held."""
     def __enter__(self) -> bool: ...
     def __exit__(self, t: Any, v: Any, tb: Any) -> None: ...
 
@@ -710,12 +714,12 @@ class SimpleQueue(Generic[_T]):
     queue: Any  # the container with the items; another may be assigned
     @property
     def hub(self) -> Hub | None:
-        """The hub of the thread that asks, None if it has none: a queue belongs to no hub."""
+        """The hub of the calling thread, None if it has none: a queue belongs to no hub."""
     def _create_queue(self, items: Iterable[_T] = ()) -> Any:
         """Return the container for the items, which begins with `items`."""
     # Subclasses may override these.
     def _init(self, maxsize: int | None, items: Iterable[_T] = ()) -> None:
-        """Make what the items are kept in."""
+        """Make the container of the items."""
     def _put(self, item: _T) -> None:
         """Keep `item`; there is room."""
     def _get(self) -> _T:
@@ -769,7 +773,7 @@ class Queue(SimpleQueue[_T]):
         self, maxsize: int | None = None, items: Iterable[_T] | None = None, unfinished_tasks: int | None = None
     ) -> None: ...
     def task_done(self) -> None:
-        """An item that was taken is done.  ValueError if that is called more often than items were put."""
+        """Count an item that was taken as done.  ValueError if this is called more often than items were put."""
     def join(self, timeout: float | None = None) -> bool:
         """Wait until every item is done, up to `timeout` seconds (None: for ever); returns whether they are."""
     def shutdown(self, immediate: bool = False) -> None:
@@ -862,8 +866,8 @@ class Greenlet(greenlet):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     value: Any  # what it returned; None before
-    name: str  # for people; "Greenlet-<minimal_ident>" until it is set
-    minimal_ident: int  # a number from 0 on that none other of the hub's living greenlets has
+    name: str  # to show to people; "Greenlet-<minimal_ident>" until it is set
+    minimal_ident: int  # a number, 0 or more, that no other living greenlet of the hub has: the smallest free one
     spawning_greenlet: Any  # a weak reference to the greenlet that spawned it, if it remembers (see `track_spawns`)
     spawn_tree_locals: dict[str, Any]  # shared by all greenlets spawned, directly or not, from the same root
     spawning_stack_limit: int  # how many frames `spawning_stack` has at most
@@ -900,7 +904,7 @@ class Greenlet(greenlet):
         The arguments are an exception, or a class and its value.  Does nothing if it has ended.
         """
     def join(self, timeout: float | None = None) -> None:
-        """Wait for its end, up to `timeout` seconds (None: for ever).  See `ready` for whether it came."""
+        """Wait for its end, up to `timeout` seconds (None: for ever).  `ready()` tells whether it has ended."""
     def __await__(self) -> Generator[Any, Any, Any]:
         """`await` waits for its end; in coroutines on weald's event loop (weald.aio)."""
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
@@ -910,7 +914,7 @@ class Greenlet(greenlet):
         ended by then.
         """
     def ready(self) -> bool:
-        """Whether it has ended, in whatever way."""
+        """Whether it has ended, with a value or an exception."""
     def successful(self) -> bool:
         """Whether it ended with a value, GreenletExit counted as one."""
     @property
@@ -930,7 +934,7 @@ class Greenlet(greenlet):
     def link(self, callback: Callable[[Any], object], SpawnedLink: Any = None) -> None:
         """Have `callback(self)` called in a new greenlet once it has ended.
 
-        `SpawnedLink` is a class that makes a rawlink's callback of it.
+        `SpawnedLink` is a class whose instance, made with `callback`, becomes the callback of `rawlink`.
         """
     def link_value(self, callback: Callable[[Any], object], SpawnedLink: Any = None) -> None:
         """As `link`, only if it ends with a value."""
@@ -987,7 +991,7 @@ def wait(objects: Iterable[Any] | None = None, timeout: float | None = None, cou
     """Wait until `count` (None: all) of `objects` are ready, up to `timeout` seconds (None: for ever).
 
     Returns a list of those that are, in the order in which they became ready.  Without `objects`, wait until the hub
-    has nothing left to do, and return whether it came to that.
+    has nothing left to do, and return whether that happened in time.
     """
 
 class iwait(Iterator[Any]):
@@ -1013,11 +1017,11 @@ class iwait(Iterator[Any]):
 class Descriptor:
     """Descriptor(fd, timeout=None): a file descriptor that greenlets of any thread may wait for.
 
-    It never closes the number itself.  `timeout` (seconds; None: for ever, 0.0: never wait) is what a socket's calls
-    obey.  ValueError if `fd` or `timeout` is negative.
+    It never closes the number itself.  `timeout` is how long a socket's calls wait (seconds; None: for ever, 0.0:
+    never).  ValueError if `fd` or `timeout` is negative.
 
-    `receive_limit` and `send_limit` (seconds; 0.0: none) are what the socket's options SO_RCVTIMEO and SO_SNDTIMEO say:
-    a wait without a timeout ends by them, with OSError(EAGAIN).
+    `receive_limit` and `send_limit` are the socket's options SO_RCVTIMEO and SO_SNDTIMEO (seconds; 0.0: none).  They
+    end a wait that has no timeout, with OSError(EAGAIN).
     """
 
     def __init__(self, fd: int, timeout: float | None = None) -> None: ...
@@ -1027,7 +1031,7 @@ class Descriptor:
     timeout: float | None  # seconds; None waits for ever, 0.0 never waits
     receive_limit: float
     send_limit: float
-    ref: bool  # does a wait for it count as something that may yet wake a greenlet?
+    ref: bool  # whether a wait for it counts as something that may wake a greenlet
     def wait_read(self, timeout: float | None = None) -> None:
         """Park until it is readable.  TimeoutError after `timeout` seconds, OSError(EBADF) if it is closed."""
     def wait_write(self, timeout: float | None = None) -> None:
@@ -1035,33 +1039,33 @@ class Descriptor:
     def close(self) -> None:
         """Have everyone who waits raise OSError(EBADF), and leave the loops.  Call it before close(2).  Idempotent."""
     def detach(self) -> None:
-        """As `close`, for a number that stays open: who merely looks at it (select, a watcher) goes on looking."""
+        """As `close`, for a number that stays open: `select` calls and watchers of it go on."""
     def rouse(self) -> None:
-        """Have everyone who reads or writes try again: a socket was shut down, of which loops do not hear always."""
+        """Have all that read or write try again: a socket was shut down, which the system does not always report."""
 
 def number_ends(fd: int) -> None:
-    """Descriptor `fd` is about to be closed, or to become another file: who waits for it gets OSError(EBADF).
+    """Call this before descriptor `fd` is closed or becomes another file: its waiters get OSError(EBADF).
 
-    For numbers that no Descriptor closes.  Whoever looks at it in `poll_fds` is told that it is ready.
+    For numbers that no Descriptor closes.  To `poll_fds` the number becomes ready.
     """
 
 def number_changes(fd: int, change: Callable[[], _T]) -> _T:
-    """Return `change()`, which makes descriptor `fd` another file; who reads or writes there gets OSError(EBADF).
+    """Return `change()`, which makes descriptor `fd` another file.  Its readers and writers get OSError(EBADF).
 
-    Who merely looks at the number (`poll_fds`, a watcher) looks at the new file from then on.
+    `poll_fds` and watchers of the number look at the new file from then on.
     """
 
 def set_cut_short(make: Callable[[], OSError] | None) -> None:
     """Have a wait that ends because its descriptor is closed raise `make()`, an OSError; None: OSError(EBADF)."""
 
 def waits_in_calls(fd: int) -> bool:
-    """Whether calls on number `fd` wait for ever, as on a blocking descriptor, because a Descriptor says so.
+    """Whether calls on number `fd` wait for ever, because its Descriptor has no timeout.
 
-    Such a socket is non-blocking for the system.
+    The system takes such a socket for non-blocking.
     """
 
 def hung_up(fd: int) -> bool:
-    """Whether nothing more will come from socket `fd`: the other side has ended, or it was shut down for reading."""
+    """Whether nothing more will come from socket `fd`: the peer has ended, or the socket was shut down for reading."""
 
 def wait_read(fileno: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
     """Park until descriptor `fileno` is readable, up to `timeout` seconds (None: for ever).
@@ -1078,8 +1082,8 @@ def wait_readwrite(fileno: int, timeout: float | None = None, timeout_exc: BaseE
 def poll_fds(wanted: dict[int, int], timeout: float | None) -> dict[int, int]:
     """Wait until one of several descriptors is ready, up to `timeout` seconds (None: for ever).
 
-    `wanted` has the events waited for, READ or WRITE or both, by descriptor; what is returned has those that came up,
-    in the same way.  It is empty when the time is over.  OSError(EBADF) if a descriptor is closed.
+    `wanted` maps descriptors to the events to wait for, READ or WRITE or both.  Returns a dict of the same form with
+    the events that have occurred, empty when the time is over.  OSError(EBADF) if a descriptor is closed.
     """
 
 # Methods of weald.socket.socket that go straight to the descriptor: functions whose first
@@ -1087,17 +1091,17 @@ def poll_fds(wanted: dict[int, int], timeout: float | None) -> dict[int, int]:
 def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
     """Receive up to `bufsize` bytes, as socket.recv does; b"" at the end of the stream.
 
-    Parks while there are none, as long as the socket's timeout says: then TimeoutError.
+    Parks while there are none, up to the socket's timeout: then TimeoutError.
     """
 
 def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
     """Receive up to `nbytes` bytes (0: as many as fit) into `buffer`, as `recv`; returns how many."""
 
 def send(self: Any, data: Any, flags: int = 0, /, timeout: float | None = ...) -> int:
-    """Send some of `data`, as socket.send does; returns how many bytes.
+    """Send some of `data`, as socket.send does; without a timeout all of it.  Returns how many bytes.
 
-    Parks while there is no room, for `timeout` seconds (None: for ever; by default as long as the socket's timeout
-    says): then TimeoutError.
+    Parks while there is no room, up to `timeout` seconds (None: for ever; by default the socket's timeout): then
+    TimeoutError.
     """
 
 def sendall(self: Any, data: Any, flags: int = 0, /) -> None:

@@ -6,16 +6,18 @@ rest of a short greenlet's life.  `install()` puts a cache of such chunks in fro
 allocator (`PyObject_SetArenaAllocator`, a public API); every other size goes to the allocator
 that was there before.
 
-Of such a chunk most greenlets touch one page, but that one page is more than all the rest of a parked greenlet.
-`begin_stack()` gives a greenlet that has no chunk yet a first one of 1 KiB, enough for half a dozen frames; when
-they fill it, the interpreter puts a 16 KiB chunk behind it as it always does.
+Most greenlets touch one page of such a chunk, but that page takes more memory than the rest of a parked greenlet.
+`begin_stack()` gives a greenlet that has no chunk yet a first one of 1 KiB, enough for half a dozen frames.  When it is
+full, the interpreter adds a 16 KiB chunk as it always does.
 
 Called by: hub.pyx (`install` at import, `trim` before it blocks), greenlet.pyx and raw.pyx (`begin_stack`).
-Invariants: a small chunk is freed by whoever frees the greenlet's chunks, which goes through the arena allocator
-with the chunk's own size, and so through `cached_free`; no arena has that size.  A cached chunk is linked
-through its own first word.  The list is guarded by a try-lock, because the allocator is the process's and
-interpreters with a GIL of their own share it; whoever finds it locked goes to the previous allocator.  The
-cache is bounded by MAX_CHUNKS and hands back what a burst has left over (see `trim`).
+Invariants:
+- A small chunk is freed together with the greenlet's other chunks: by the arena allocator, hence by `cached_free`,
+  which tells it by its size.  No arena has that size.
+- A cached chunk is linked through its own first word.
+- A try-lock guards the list, because interpreters with a GIL of their own share the process's allocator.  Where the
+  list is locked, the previous allocator is used.
+- The cache holds at most MAX_CHUNKS and gives back what a burst has left over (see `trim`).
 """
 
 from libc.stdlib cimport free
@@ -55,7 +57,7 @@ cdef extern from * nogil:
             return;
         chunk = (_PyStackChunk *)malloc(WEALD_SMALL_CHUNK);
         if (chunk == NULL)
-            return;  /* the interpreter will see to it */
+            return;  /* the interpreter will allocate a chunk of its own */
         chunk->previous = NULL;
         chunk->size = WEALD_SMALL_CHUNK;
         chunk->top = 0;
@@ -117,7 +119,7 @@ cdef void begin_stack() noexcept:
 
 
 cdef bint trim() noexcept nogil:
-    """Give back what lay unused since the last call; True while there is more than the floor."""
+    """Give back the chunks that were not used since the last call; True while more than KEEP_CHUNKS are left."""
     global free_list, n_free, low_water
     cdef Py_ssize_t surplus
     cdef void **chunk

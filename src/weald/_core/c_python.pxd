@@ -2,7 +2,7 @@
 
 cdef extern from * nogil:
     """
-    /* Static types say by this name, "module.Class", where they are to be found. */
+    /* Sets the name of a static type, "module.Class", by which pickles find it. */
     static inline void weald_show_as(PyTypeObject *cls, const char *name) { cls->tp_name = name; }
     """
     void show_as "weald_show_as"(type cls, const char *name)
@@ -10,7 +10,7 @@ cdef extern from * nogil:
 cdef extern from *:
     """
     #include <structmember.h>  /* PyMemberDef, which Python.h has from 3.12 on */
-    /* Where the slot behind a member descriptor lies in an object; -1: it is no such slot. */
+    /* The offset in an object of the slot that a member descriptor stands for; -1 if `member` is no such descriptor. */
     static inline Py_ssize_t weald_slot_offset(PyObject *member)
     {
         if (!Py_IS_TYPE(member, &PyMemberDescr_Type))

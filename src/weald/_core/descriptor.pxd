@@ -44,11 +44,11 @@ cdef enum Kind:
 cdef class Descriptor:
     cdef int number
     cdef Kind kind
-    cdef public bint ref  # a wait for it counts as something that may yet wake a greenlet
+    cdef public bint ref  # a wait for it counts as something that may wake a greenlet
     cdef bint drained  # the last recv returned less than was asked for
     cdef double limit  # the timeout in seconds; -1.0: none
-    cdef public double receive_limit  # what SO_RCVTIMEO and
-    cdef public double send_limit  # SO_SNDTIMEO say, in seconds; 0.0: nothing
+    cdef public double receive_limit  # SO_RCVTIMEO in seconds; 0.0: none
+    cdef public double send_limit  # SO_SNDTIMEO, likewise
     cdef FdEntry entry
     cdef list others  # entries in the loops of other threads
     cdef FdEntry find_entry(self)

@@ -3,17 +3,16 @@
 Called by: weald.socket (recv, send, …), weald.os, weald.ssl, http/channel.pyx, select.pyx, tls.pyx, watchers/io.pyx,
 aio/core.pyx.
 Invariants:
-- `hub.fds[n]` is the one FdEntry for descriptor n in that hub's loop; it holds the native watch
-  and the greenlets parked on it.  It lives as long as somebody uses the number: Descriptor objects
-  and raw waits (`wait_read(fd)`) are its users.
-- Read interest stays after a wake-up and is dropped only when an event arrives for which nobody waits: a connection
-  with requests and responses makes no epoll_ctl calls.  Write interest is dropped after the wake-up.
+- `hub.fds[n]` is the one FdEntry for descriptor n in that hub's loop.  It holds the native watch and the greenlets
+  parked on it, and lives as long as it has users: Descriptor objects and raw waits (`wait_read(fd)`).
+- The descriptor stays watched for reading after a wake-up, until an event arrives for which no greenlet waits.  So a
+  connection with requests and responses makes no epoll_ctl calls.  It is watched for writing only during a wait.
 - A stream that returned less than was asked for is drained: the next recv parks before it asks.  The watch is
   level-triggered, so nothing is missed.
-- `close()` wakes everybody with EBADF and leaves the loops before the number can be used again.
-- Calls pass MSG_DONTWAIT: a description that somebody else made blocking does not block the loop.
+- `close()` wakes all waiters with EBADF and leaves the loops before the number can be used again.
+- Calls pass MSG_DONTWAIT, so a description that another process made blocking does not block the loop.
 
-Long because the hot calls are in the module of the waiting that they are made of: a call into another costs more.
+Long because the hot calls share a module with the waiting that they consist of: calls across modules cost more.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -57,15 +56,15 @@ cdef extern from *:
     #include <sys/socket.h>
     static void weald_set_errno(int value) { errno = value; }
 
-    /* Whether nothing more will come, also where the system tells only who blocks: a datagram socket that is shut down
-     * for reading, a listener that is shut down. */
+    /* Whether nothing more will come.  For a datagram socket that is shut down for reading, and a listener that is shut
+     * down, the system tells this only to a call that blocks; poll(2) shows it. */
     static int weald_hung_up(int fd)
     {
         struct pollfd asked = {fd, POLLRDHUP, 0};
         return poll(&asked, 1, 0) > 0 && asked.revents & (POLLRDHUP | POLLHUP);
     }
 
-    /* Whether no more will come than has. */
+    /* Whether the stream has ended behind the bytes that have arrived. */
     static int weald_end_of_stream(int fd)
     {
         struct pollfd asked = {fd, POLLRDHUP, 0};
@@ -76,7 +75,7 @@ cdef extern from *:
     enum { WEALD_RECEIVE_ON_STACK = 8192 };
 
     /* recv(2) of up to WEALD_RECEIVE_ON_STACK bytes into a new bytes object; None, with `n` below 0, if it fails.
-     * Inlined, its frame would be its callers', who park: greenlet would copy it at each switch. */
+     * Not inlined: its buffer would be part of the frame of callers that park, and greenlet would copy it each time. */
     static __attribute__((noinline)) PyObject *weald_receive_small(int fd, Py_ssize_t size, int flags, ssize_t *n)
     {
         char buffer[WEALD_RECEIVE_ON_STACK];
@@ -125,10 +124,10 @@ cdef class Listener:
 
 
 cdef class FdEntry(Target):
-    """A descriptor in one hub's loop: the native watch, and who waits."""
+    """A descriptor in one hub's loop: the native watch, and the greenlets and listeners that wait."""
 
     cdef int wanted(self) except -1:
-        """The events that somebody waits for."""
+        """The events that greenlets or listeners wait for."""
         cdef int events = self.wanted_by_listeners()
         if self.readers.head != NULL:
             events |= READ_EVENT
@@ -170,13 +169,13 @@ cdef class FdEntry(Target):
         return 0
 
     cdef int arm(self, int events) except -1:
-        """See that `events` are reported."""
+        """Watch for `events` as well."""
         if self.watch is not None and self.watch.events & events != events:
             self.watch.update(self.watch.events | events)
         return 0
 
     cdef int wait(self, int events, double timeout) except -1:
-        """Park until one of `events`; 1 when ready, 0 when timed out.  EBADF when closed meanwhile."""
+        """Park until one of `events` occurs; 1 if so, 0 when timed out.  OSError(EBADF) if closed meanwhile."""
         cdef Waiter waiter
         cdef WaitList *list
         cdef int woken = 1
@@ -219,7 +218,7 @@ cdef class FdEntry(Target):
         return self.release()
 
     cdef int renew(self) except -1:
-        """The number may have been closed without our knowing, and be another file by now: register it anew."""
+        """Register the number anew: it may have been closed behind our back and be another file by now."""
         cdef int events
         if self.watch is not None and self.watch.events:
             events = self.watch.events
@@ -244,14 +243,14 @@ cdef class FdEntry(Target):
         return 0
 
     cdef int leave(self) except -1:
-        """Let go of the watch, whose target is this entry: else both would wait for the collector."""
+        """Drop the watch.  It refers to this entry, and only the garbage collector would free that cycle."""
         watch, self.watch = self.watch, None
         if watch is not None:
             watch.close()
         return 0
 
     def close(self):
-        """The number is about to be closed: wake everybody with an error."""
+        """Wake all with an error: the number is about to be closed."""
         cdef Listener listener
         self.discard()
         wake_all(&self.readers, CLOSED)
@@ -260,19 +259,19 @@ cdef class FdEntry(Target):
             listener.ready(listener.events)
 
     cdef int detach(self) except -1:
-        """The number is given away: wake with an error who reads and writes; who only looks at the number goes on."""
+        """Wake readers and writers with an error, but not listeners: the socket has given its number away."""
         wake_all(&self.readers, CLOSED)
         wake_all(&self.writers, CLOSED)
         return self.release()
 
     cdef int rouse(self) except -1:
-        """Have who reads or writes try again."""
+        """Have readers and writers try again."""
         wake_all(&self.readers, None)
         wake_all(&self.writers, None)
         return 0
 
     cdef int change(self) except -1:
-        """The number has become another file: wake with an error who reads and writes, watch it for who looks on."""
+        """Wake readers and writers with an error: the number is another file now.  Listeners go on, with that file."""
         cdef Listener listener
         wake_all(&self.readers, CLOSED)
         wake_all(&self.writers, CLOSED)
@@ -295,7 +294,7 @@ cdef class FdEntry(Target):
         self.rouse()
 
     def reopen(self):
-        """The loop has lost its descriptors: be watched anew."""
+        """Have the number watched anew: the loop has lost its descriptors."""
         cdef int events
         if self.watch is not None:
             events = self.watch.events
@@ -304,7 +303,7 @@ cdef class FdEntry(Target):
             self.watch.update(events)
 
     def abandon(self):
-        """In a fork's child: leave the loop, wake nobody."""
+        """In a fork's child: leave the loop without waking any greenlet."""
         self.gone = True
         self.leave()
 
@@ -313,7 +312,7 @@ cdef class FdEntry(Target):
 
 
 cdef FdEntry entry_for(Hub hub, int fd):
-    """The entry of `fd` in `hub`, with one user more."""
+    """The entry of `fd` in `hub`, made if there is none; the caller becomes one of its users."""
     cdef FdEntry entry
     if fd < 0:
         raise ValueError(f"a descriptor must be 0 or more, got {fd}")
@@ -333,7 +332,7 @@ cdef FdEntry entry_for(Hub hub, int fd):
     except PermissionError:
         if hub.backend.name == "virtual":
             raise
-        entry.always = True  # epoll refuses what is always ready
+        entry.always = True  # epoll refuses files that are always ready
     hub.fds[fd] = entry
     return entry
 
@@ -361,8 +360,8 @@ cdef object receive_new(int fd, Py_ssize_t size, int flags, ssize_t *n):
     return PyBytes_FromStringAndSize(PyBytes_AS_STRING(made), n[0])
 
 
-cdef PyObject **by_number = NULL  # the youngest Descriptor of each number, borrowed: its end takes it from here
-cdef int numbers = 0  # how many there is room for
+cdef PyObject **by_number = NULL  # the latest Descriptor of each number; borrowed, `__dealloc__` removes it
+cdef int numbers = 0  # the length of `by_number`
 
 
 cdef int enter(Descriptor descriptor) except -1:
@@ -390,9 +389,9 @@ cdef void leave_number(Descriptor descriptor) noexcept:
 
 
 def waits_in_calls(int fd):
-    """Whether calls on number `fd` wait for ever, as on a blocking descriptor, because a Descriptor says so.
+    """Whether calls on number `fd` wait for ever, because its Descriptor has no timeout.
 
-    Such a socket is non-blocking for the system.
+    The system takes such a socket for non-blocking.
     """
     return 0 <= fd < numbers and by_number[fd] != NULL and (<Descriptor>by_number[fd]).limit < 0.0
 
@@ -402,7 +401,7 @@ cdef Py_ssize_t slot = -1
 
 
 cdef Descriptor descriptor_of(object sock):
-    """`sock._descriptor`, without the search along the class's bases that is a tenth of a small recv."""
+    """`sock._descriptor`, read from its slot: looking it up in the bases would be a tenth of a small recv."""
     global slot_owner, slot
     cdef PyObject *found
     if slot_owner != NULL and PyObject_TypeCheck(sock, slot_owner):
@@ -423,11 +422,11 @@ cdef Descriptor descriptor_of(object sock):
 cdef class Descriptor:
     """Descriptor(fd, timeout=None): a file descriptor that greenlets of any thread may wait for.
 
-    It never closes the number itself.  `timeout` (seconds; None: for ever, 0.0: never wait) is what a socket's calls
-    obey.  ValueError if `fd` or `timeout` is negative.
+    It never closes the number itself.  `timeout` is how long a socket's calls wait (seconds; None: for ever, 0.0:
+    never).  ValueError if `fd` or `timeout` is negative.
 
-    `receive_limit` and `send_limit` (seconds; 0.0: none) are what the socket's options SO_RCVTIMEO and SO_SNDTIMEO say:
-    a wait without a timeout ends by them, with OSError(EAGAIN).
+    `receive_limit` and `send_limit` are the socket's options SO_RCVTIMEO and SO_SNDTIMEO (seconds; 0.0: none).  They
+    end a wait that has no timeout, with OSError(EAGAIN).
     """
 
     def __cinit__(self):
@@ -444,7 +443,7 @@ cdef class Descriptor:
         enter(self)
 
     def __dealloc__(self):
-        # The owner closes the number without telling us only at the end of its life.
+        # A socket that is freed closes its number without calling `close` first.
         cdef FdEntry entry = self.entry
         leave_number(self)
         if entry is not None and not entry.gone and entry.hub.thread_ident == PyThread_get_thread_ident():
@@ -502,7 +501,7 @@ cdef class Descriptor:
             if not limited:
                 timeout = -1.0
         if not (entry.wait(events, timeout) if self.ref else self.wait_unnoticed(entry, events, timeout)):
-            if limited:  # as the system says it (socket(7))
+            if limited:  # the system's error in that case: socket(7)
                 raise OSError(EAGAIN, os.strerror(EAGAIN))
             raise TimeoutError("timed out")
         if self.number < 0:  # closed by a greenlet that ran before this one: the number may be another file's by now
@@ -541,18 +540,18 @@ cdef class Descriptor:
         if has_hub():
             hub = current_hub()
             if number < len(hub.fds):
-                entries.append(hub.fds[number])  # `select` waits for the number, without us
+                entries.append(hub.fds[number])  # `select` may wait for the number without this Descriptor
         for entry in entries:
             if entry is None or entry.gone:
                 continue
             if entry.hub.thread_ident == PyThread_get_thread_ident():
                 entry.close()
             else:
-                # The loop is another thread's: only that thread may touch it.
+                # Another thread's loop, which only that thread may use.
                 entry.hub.run_callback_threadsafe(entry.close)
 
     def detach(self):
-        """As `close`, for a number that stays open: who merely looks at it (select, a watcher) goes on looking."""
+        """As `close`, for a number that stays open: `select` calls and watchers of it go on."""
         cdef FdEntry entry
         if self.number < 0:
             return
@@ -569,7 +568,7 @@ cdef class Descriptor:
                 entry.hub.run_callback_threadsafe(entry.detach_later)
 
     def rouse(self):
-        """Have everyone who reads or writes try again: a socket was shut down, of which loops do not hear always."""
+        """Have all that read or write try again: a socket was shut down, which the system does not always report."""
         cdef FdEntry entry
         self.drained = False
         for entry in [self.entry, *(self.others or ())]:
@@ -586,12 +585,12 @@ cdef class Descriptor:
         return self.kind == STREAM
 
     cdef object receive(self, object sock, char *buffer, Py_ssize_t size, int flags):
-        """recv(2), parking as the timeout says: how many bytes came into `buffer`; NULL: the bytes themselves."""
+        """recv(2), parking up to the timeout.  Returns the number of bytes received; without a `buffer`, the bytes."""
         cdef ssize_t n
         cdef int error
         cdef bint waited = False
         cdef double end = -1.0
-        if size == 0:  # nothing is asked of the system, as the standard library has it
+        if size == 0:  # as in the standard library, without a system call
             return b"" if buffer == NULL else 0
         if self.number < 0:
             raise closed_error()
@@ -599,7 +598,7 @@ cdef class Descriptor:
             self.drained = False
             self.wait(READ_EVENT, self.limit)
         else:
-            give_way(True)  # a peer that sends faster than this reads would let nobody else run
+            give_way(True)  # with a peer that sends faster than this reads, no call ever parks
         while True:
             if buffer == NULL:
                 data = receive_new(self.number, size, flags | MSG_DONTWAIT, &n)
@@ -619,7 +618,7 @@ cdef class Descriptor:
             if waited and c_hung_up(self.number):
                 if self.limit < 0.0:
                     return b"" if buffer == NULL else 0
-                # Ready for ever, with nothing to read: as without us, the time must pass.
+                # Always ready, with nothing to read.  A blocking call would wait for its timeout, so this does.
                 if current_hub().backend.time() >= end:
                     raise TimeoutError("timed out")
                 sleep(HUNG_UP_PAUSE)
@@ -635,7 +634,7 @@ cdef class Descriptor:
     cdef object receive_rest(self, bytes begin, char *buffer, Py_ssize_t got, Py_ssize_t size, int flags):
         """With MSG_WAITALL a blocking stream gives all `size` bytes, of which `got` have come; fewer at its end.
 
-        An error ends it, too: the next call has that (recv(2)).  Returns as `receive`.
+        An error ends it as well; the next call raises it (recv(2)).  Returns as `receive`.
         """
         cdef ssize_t n
         cdef double pause = 0.001
@@ -646,7 +645,7 @@ cdef class Descriptor:
         else:
             whole = None
         while got < size:
-            if flags & MSG_PEEK:  # what has come stays: the loop would not wait for more
+            if flags & MSG_PEEK:  # what has come stays in the socket, which the loop would call ready at once
                 if end_of_stream(self.number):
                     break
                 sleep(pause)
@@ -669,7 +668,7 @@ cdef class Descriptor:
         return got if whole is None else whole if got == size else whole[:got]
 
     cdef Py_ssize_t transmit(self, const char *data, Py_ssize_t size, int flags, double *end) except -1:
-        """send(2) once; before, park while there is no room: until `end`, which the first wait sets (before: < 0)."""
+        """Park until there is room, then send(2) once.  `end` is the deadline; below 0, the first wait sets it."""
         cdef ssize_t n
         cdef int error
         while True:
@@ -689,7 +688,7 @@ cdef class Descriptor:
             self.wait(WRITE_EVENT, -1.0 if end[0] < 0.0 else max(end[0] - current_hub().backend.time(), 0.0))
 
     cdef Py_ssize_t transmit_rest(self, const char *data, Py_ssize_t size, Py_ssize_t sent, int flags) except -1:
-        """send(2) until all has gone, as on a blocking stream; how many bytes went: fewer if there was an error."""
+        """send(2) until all is sent, as on a blocking stream; returns how many bytes were: fewer after an error."""
         cdef double end = -1.0
         while sent < size:
             try:
@@ -697,11 +696,11 @@ cdef class Descriptor:
             except OSError:
                 if self.number < 0:
                     raise  # closed meanwhile
-                break  # as the system does: the next call has the error
+                break  # as the system does: the next call raises the error
         return sent
 
     cdef int transmit_all(self, const char *data, Py_ssize_t size, int flags) except -1:
-        """send(2) until all has gone; the timeout is for the whole."""
+        """send(2) until all is sent; the timeout is for the whole."""
         cdef double end = -1.0
         cdef Py_ssize_t sent
         give_way(True)
@@ -722,7 +721,7 @@ cdef class Descriptor:
 def recv(self, Py_ssize_t bufsize, int flags=0, /):
     """Receive up to `bufsize` bytes, as socket.recv does; b"" at the end of the stream.
 
-    Parks while there are none, as long as the socket's timeout says: then TimeoutError.
+    Parks while there are none, up to the socket's timeout: then TimeoutError.
     """
     if bufsize < 0:
         raise ValueError("negative buffersize in recv")
@@ -754,10 +753,10 @@ cdef object OWN = object()  # stands for the socket's own timeout
 
 
 def send(self, data, int flags=0, /, timeout=OWN):
-    """Send some of `data`, without a timeout all of it, as socket.send does; returns how many bytes.
+    """Send some of `data`, as socket.send does; without a timeout all of it.  Returns how many bytes.
 
-    Parks while there is no room, for `timeout` seconds (None: for ever; by default as long as the socket's timeout
-    says): then TimeoutError.
+    Parks while there is no room, up to `timeout` seconds (None: for ever; by default the socket's timeout): then
+    TimeoutError.
     """
     cdef Descriptor d = descriptor_of(self)
     cdef Py_buffer view
@@ -792,9 +791,9 @@ def sendall(self, data, int flags=0, /):
 # ------------------------------------------------------------------ raw descriptors
 
 def number_ends(int fd):
-    """Descriptor `fd` is about to be closed, or to become another file: who waits for it gets OSError(EBADF).
+    """Call this before descriptor `fd` is closed or becomes another file: its waiters get OSError(EBADF).
 
-    For numbers that no Descriptor closes.  Whoever looks at it in `poll_fds` is told that it is ready.
+    For numbers that no Descriptor closes.  To `poll_fds` the number becomes ready.
     """
     cdef Hub hub
     cdef FdEntry entry
@@ -809,9 +808,9 @@ def number_ends(int fd):
 
 
 def number_changes(int fd, change):
-    """Return `change()`, which makes descriptor `fd` another file; who reads or writes there gets OSError(EBADF).
+    """Return `change()`, which makes descriptor `fd` another file.  Its readers and writers get OSError(EBADF).
 
-    Who merely looks at the number (`poll_fds`, a watcher) looks at the new file from then on.
+    `poll_fds` and watchers of the number look at the new file from then on.
     """
     cdef Hub hub
     cdef FdEntry entry, own = None
@@ -833,7 +832,7 @@ def number_changes(int fd, change):
 
 
 def hung_up(int fd):
-    """Whether nothing more will come from socket `fd`: the other side has ended, or it was shut down for reading."""
+    """Whether nothing more will come from socket `fd`: the peer has ended, or the socket was shut down for reading."""
     return c_hung_up(fd)
 
 

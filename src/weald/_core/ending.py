@@ -1,4 +1,4 @@
-"""How the child of a fork ends whose main line was a greenlet.
+"""The end of a fork's child in which the greenlet that has forked was not the main greenlet.
 
 Called by: hub.pyx.
 """
@@ -22,8 +22,8 @@ _NOT_JOINED = (type(threading.main_thread()), threading._DummyThread)
 def end_process(error: Any, tb: TracebackType | None) -> NoReturn:
     """End this process as the interpreter does after `error`, an exception or its class, in the main thread.
 
-    Without an error it ends as a program does in which a thread has forked and its function returns in the child:
-    with status 0 and nothing else done.
+    Without an error it ends as the child does when a thread has forked and its function returns: with status 0, and
+    without calling `atexit` functions.
     """
     status = 0
     if error is not None:
@@ -44,7 +44,7 @@ def end_process(error: Any, tb: TracebackType | None) -> NoReturn:
 
 
 def _status(error: BaseException, tb: TracebackType | None) -> int:
-    """The exit status that `error` stands for; what there is to say of it is printed."""
+    """The exit status for `error`, whose message or traceback is printed."""
     if not isinstance(error, SystemExit):
         traceback.print_exception(type(error), error, tb)
         return 1

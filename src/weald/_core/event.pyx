@@ -1,8 +1,8 @@
 """Event and AsyncResult.
 
 Called by: weald.event, threadpool, everybody.
-Invariants: both work between greenlets of different threads and threads without a hub (see waiters.pyx).  An outcome
-or a flag is stored before anybody is told of it.
+Invariants: both work between greenlets of different threads and threads without a hub (see waiters.pyx).  A flag or an
+outcome is stored before the waiters are woken.
 """
 
 from weald._core.c_python cimport show_as
@@ -23,12 +23,12 @@ from weald._core.timeout import Timeout, expired
 cdef class Event(Linkable):
     """Event(): a flag that can be waited for; threading.Event's contract.
 
-    `set` wakes everybody who waits, even if the flag is cleared before they run.
+    `set` wakes all waiters, even if the flag is cleared before they run.
     """
 
     cdef object __weakref__
     cdef bint flag
-    cdef Py_ssize_t woken  # how many of those whom `set` has woken have not run yet
+    cdef Py_ssize_t woken  # how many waiters that `set` has woken have not run yet
 
     def __init__(self):
         pass
@@ -42,11 +42,11 @@ cdef class Event(Linkable):
     isSet = is_set
 
     def ready(self):
-        """Whether the flag is set, by the name that everything has that can be waited for."""
+        """Whether the flag is set: `is_set` by the name that all waitable objects share."""
         return self.flag
 
     def set(self):
-        """Set the flag and wake everybody who waits.  Any thread."""
+        """Set the flag and wake all waiters.  Any thread."""
         self.flag = True
         if self.waiters.head != NULL:
             self.woken += wake_all(&self.waiters, None)
@@ -60,8 +60,8 @@ cdef class Event(Linkable):
     def wait(self, timeout=None):
         """Wait until the flag is set, up to `timeout` seconds (None: for ever); returns whether it was set.
 
-        Those whom `set` has woken and who have not run yet came first, so they run before a later `wait` returns.
-        OverflowError for a timeout above threading.TIMEOUT_MAX.
+        Waiters that `set` has woken run before a `wait` that comes later returns.  OverflowError for a timeout above
+        threading.TIMEOUT_MAX.
         """
         cdef Waiter waiter
         cdef bint woken
@@ -189,7 +189,7 @@ cdef class AsyncResult(Linkable):
         self.callbacks.append(callback)
 
     def set(self, value=None):
-        """Store `value` and wake everybody who waits.  A later `set` replaces it.  Any thread."""
+        """Store `value` and wake all waiters.  A later `set` replaces it.  Any thread."""
         self.value_ = value
         self.error = self.traceback = None
         self.state = VALUE
@@ -198,7 +198,7 @@ cdef class AsyncResult(Linkable):
     set_result = set
 
     def set_exception(self, exception, exc_info=None):
-        """Store `exception` (an instance or a class), which every `get` raises, and wake everybody who waits.
+        """Store `exception` (an instance or a class), which every `get` raises, and wake all waiters.
 
         `exc_info`, a triple as of sys.exc_info(), replaces it and brings a traceback.  TypeError if it is no exception.
         """
@@ -282,6 +282,6 @@ cdef class AsyncResult(Linkable):
         return f"<{type(self).__name__} at {id(self):#x} {state} waiting={self.waiters.count}>"
 
 
-# Pickles name the module in which they were first.
+# Earlier versions had these classes in this module: pickles name it.
 show_as(Event, "weald._core.sync.Event")
 show_as(AsyncResult, "weald._core.sync.AsyncResult")

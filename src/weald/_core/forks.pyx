@@ -1,8 +1,8 @@
 """Forks: in the child, hubs begin anew.
 
 Called by: the interpreter, in a fork's child; yielding.pyx (`is_fresh_fork`).
-Invariants: the parent's greenlets stay parked in the child for good, but for those that one running there wakes itself.
-Nothing that the parent had scheduled happens in the child.
+Invariants: in the child the parent's greenlets stay parked for good, except those that the forking greenlet wakes.
+Nothing that was scheduled in the parent happens in the child.
 """
 
 from weald._core.c_greenlet cimport *
@@ -25,7 +25,7 @@ cdef void note_fork() noexcept nogil:
 
 
 cdef bint is_fresh_fork() noexcept:
-    """Whether this is a fork's child whose hubs still hold what the parent's held."""
+    """Whether this is a fork's child in which the hubs have not begun anew yet."""
     return fresh_fork
 
 
@@ -45,9 +45,9 @@ def _after_fork_in_child():
 
 
 cdef greenlet main_line(Hub hub):
-    """Whose end is the child's: the greenlet that has forked.
+    """The greenlet whose end is the end of the child: the one that has forked.
 
-    The main greenlet if it is waiting for that one, as greenlets do for their children.
+    If that one was switched to by other greenlets, which wait for it as its parents, the outermost of these.
     """
     cdef greenlet g = current_greenlet()
     if g is hub:
@@ -85,7 +85,7 @@ cdef int forget_parent(Hub hub) except -1:
     return 0
 
 
-# Functions that others have registered, threading's for one, run before ours: the C function tells them.
+# Functions that others have registered, such as threading's, run before ours.  `is_fresh_fork` must be right in them.
 if pthread_atfork(NULL, NULL, note_fork):
     raise MemoryError
 os.register_at_fork(after_in_child=_after_fork_in_child)

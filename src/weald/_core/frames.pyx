@@ -38,7 +38,7 @@ cdef tuple calling_frames(Py_ssize_t limit):
 
 
 class SpawnFrame:
-    """As much of a frame as the module traceback wants, without what the frame kept alive."""
+    """The attributes of a frame that the module traceback reads, without the objects that a frame keeps alive."""
 
     __slots__ = ("f_back", "f_code", "f_lineno")
     f_globals = {}
@@ -58,7 +58,7 @@ class SpawnFrame:
 
 
 cdef object as_frames(tuple stack):
-    """The innermost of `stack`, as `calling_frames` returned it, as a frame that leads to the others; None without."""
+    """`stack`, from `calling_frames`, as its innermost frame, linked to the others by `f_back`; None if it is empty."""
     frame = None
     for code, line in reversed(stack or ()):
         frame = SpawnFrame(code, line, frame)

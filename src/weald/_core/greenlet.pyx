@@ -4,11 +4,11 @@ Called by: weald's users, local.pyx, pool.py, threading.py.
 Invariants:
 - `state` only goes forward: NEW, SCHEDULED, RUNNING, DONE.  A greenlet killed before it ran goes to
   DONE without running, and the hub drops it from the ring.
-- The outcome is stored first.  Then links are called and joiners woken, once each, in this order: links have been
-  called when `join` returns.
-- It runs on its hub's thread; `kill`, `join`, links and `get` work from any thread.
+- The outcome is stored first.  Then each link is called once, and then the joiners are woken: when `join` returns, the
+  links have been called.
+- A Greenlet runs in its hub's thread; `kill`, `join`, links and `get` work from any thread.
 
-Long because it is one public subject: a Greenlet's life, and what one does with several.
+Long because it is one public subject: the life of a Greenlet, and waiting for several of them.
 """
 
 from cpython.object cimport PyObject_TypeCheck, PyTypeObject
@@ -47,7 +47,7 @@ PyGreenlet_Import()
 
 cdef object raw_throw = greenlet.throw
 cdef object find_dead = greenlet.dead.__get__
-# What a new greenlet remembers: who spawned it, and where (see `track_spawns`).
+# Whether a new greenlet remembers which greenlet has spawned it, and where (see `track_spawns`).
 cdef bint track_tree = True
 cdef bint track_stacks = False
 cdef set spawn_callbacks = set()
@@ -78,9 +78,9 @@ cdef class StartTimer(BaseTimer):
 
 
 cdef class Kill(Throw):
-    """Raises an exception in a greenlet, if there is a target, and has who killed it go on in the same turn.
+    """Raises an exception in `target`, if it has one, then has `killer`, which waits for its end, go on at once.
 
-    What is linked to the `killed` is called before.
+    The links of `killed`, the greenlets that have ended by that, are called before.
     """
 
     cdef list killed
@@ -179,7 +179,7 @@ cdef class Greenlet(greenlet):
 
     @property
     def _run(self):
-        """What it calls; subclasses define a method of this name."""
+        """The function to call.  Subclasses may define a method of this name instead."""
         return nothing if self.function is None else self.function
 
     @_run.setter
@@ -280,16 +280,16 @@ cdef class Greenlet(greenlet):
         return 0
 
     cdef int report_and_finish(self) except -1:
-        """It ended with `error`."""
-        # The report first: a SystemExit reaches the main greenlet ahead of the wake-up from its join, and the report
-        # can still say what was called.
+        """Report `error`, with which it has ended, and finish."""
+        # In this order: a SystemExit reaches the main greenlet before a join's wake-up does, and the report can still
+        # name the function and its arguments.
         self.state = DONE
         report_error(self.hub, self, type(self.error), self.error, self.traceback)
         self.finish()
         return 0
 
     cdef int finish(self) except -1:
-        """There is an outcome: call the links, wake those who join."""
+        """There is an outcome: call the links, wake the joiners."""
         self.state = DONE
         self.function = None
         self.args = ()
@@ -310,7 +310,7 @@ cdef class Greenlet(greenlet):
         if isinstance(exception, type):
             try:
                 exception = exception()
-            except BaseException as error:  # it wants arguments, say: what a running greenlet would get
+            except BaseException as error:  # its __init__ needs arguments, say; a running greenlet gets that error, too
                 exception = error
         if isinstance(exception, GreenletExit):
             self.value = exception
@@ -351,7 +351,7 @@ cdef class Greenlet(greenlet):
         self.join_killed(kill, timeout)
 
     cdef int join_killed(self, Kill kill, object timeout) except -1:
-        """As `join`, of a greenlet that `kill` will end; who waits goes on as soon as it has."""
+        """As `join`, for a greenlet that `kill` will end: the caller goes on as soon as it has ended."""
         cdef double limit
         if self.state == DONE or find_dead(self):
             return 0
@@ -380,7 +380,7 @@ cdef class Greenlet(greenlet):
     # -------------------------------------------------------------- state
 
     def ready(self):
-        """Whether it has ended, in whatever way."""
+        """Whether it has ended, with a value or an exception."""
         return self.state == DONE or <bint>find_dead(self)
 
     @property
@@ -420,7 +420,7 @@ cdef class Greenlet(greenlet):
     # -------------------------------------------------------------- waiting
 
     def join(self, timeout=None):
-        """Wait for its end, up to `timeout` seconds (None: for ever).  See `ready` for whether it came."""
+        """Wait for its end, up to `timeout` seconds (None: for ever).  `ready()` tells whether it has ended."""
         cdef double limit
         if self.state == DONE or find_dead(self):
             return
@@ -460,7 +460,7 @@ cdef class Greenlet(greenlet):
     def link(self, callback, SpawnedLink=None):
         """Have `callback(self)` called in a new greenlet once it has ended.
 
-        `SpawnedLink` is a class that makes a rawlink's callback of it.
+        `SpawnedLink` is a class whose instance, made with `callback`, becomes the callback of `rawlink`.
         """
         self.rawlink((SpawnedLink or _SpawnedLink)(callback))
 
@@ -491,7 +491,7 @@ cdef class Greenlet(greenlet):
 
     @property
     def minimal_ident(self):
-        """A number from 0 on that none other of the hub's living greenlets has; the smallest that is free."""
+        """A number, 0 or more, that no other living greenlet of the hub has: the smallest free one."""
         if self.ident == 0:
             self.take_ident()
         return self.ident - 1
@@ -501,7 +501,7 @@ cdef class Greenlet(greenlet):
             raise TypeError(f"Cannot convert the parent, {self.parent!r}, to a Hub: it has the numbers")
         idents = self.parent.__dict__.get("_idents")
         if idents is None:
-            idents = self.parent._idents = [0]  # how many were given out, and those that are free again
+            idents = self.parent._idents = [0]  # minus the greatest number in use, then the numbers that are free again
         if len(idents) > 1:
             self.ident = min(idents[1:])
             idents.remove(self.ident)
@@ -517,7 +517,7 @@ cdef class Greenlet(greenlet):
 
     @property
     def name(self):
-        """A name for people; "Greenlet-<minimal_ident>" until it is set."""
+        """A name to show to people; "Greenlet-<minimal_ident>" until it is set."""
         if self.name_ is None:
             return f"Greenlet-{self.minimal_ident}"
         return self.name_
@@ -551,7 +551,7 @@ cdef class Greenlet(greenlet):
             self.kill()
 
     def _formatinfo(self):
-        """What it calls, with which arguments; "" once it has ended and nobody had asked before."""
+        """The call that it makes, as text; "" once it has ended, unless this was called before."""
         if self.info is None:
             if self.state == DONE and self.keywords is None:
                 return ""
@@ -578,18 +578,18 @@ cdef str called(object function, tuple args, dict kwargs):
 
 
 def nothing(*args, **kwargs):
-    """What a Greenlet without a function runs."""
+    """The body of a Greenlet that was given no function."""
 
 
 cdef object raisable(object exception):
-    """`exception`, or a TypeError if it is none: a kill must end the greenlet."""
+    """`exception`; a TypeError if it is no exception, because a kill must end the greenlet."""
     if isinstance(exception, BaseException) or isinstance(exception, type) and issubclass(exception, BaseException):
         return exception
     return TypeError(f"exceptions must be classes or instances that derive from BaseException, not {exception!r}")
 
 
 cdef tuple to_raise(object exception):
-    """(exception, traceback) for what a kill is given: an exception, or a tuple like sys.exc_info()'s."""
+    """(exception, traceback) for the argument of a kill: an exception, or a tuple like sys.exc_info()'s."""
     traceback = None
     if isinstance(exception, tuple):
         typ, exception, traceback = exception
@@ -619,7 +619,7 @@ def track_spawns(tree=None, stacks=None):
 def living(type cls):
     """A list of all objects of class `cls` that the garbage collector knows.
 
-    Compiled, because no other thread may run meanwhile: it might find references here to tuples that it is just making.
+    Compiled, because no other thread may run meanwhile: the list would hold tuples which that one is just making.
     """
     return [each for each in get_objects() if PyObject_TypeCheck(each, <PyTypeObject *>cls)]
 
@@ -646,11 +646,11 @@ def spawn_later(seconds, *args, **kwargs):
 # ------------------------------------------------------------------ waiting for several
 
 cdef class Arrivals:
-    """What has become ready and has not been asked for yet; one greenlet waits for more."""
+    """Objects that have become ready and have not been asked for yet; one greenlet waits for more."""
 
     cdef object arrived  # a deque
     cdef WaitList waiting
-    cdef Waiter woken  # who was woken last
+    cdef Waiter woken  # the waiter woken last
 
     def __init__(self):
         self.arrived = deque()
@@ -661,8 +661,7 @@ cdef class Arrivals:
         if self.waiting.head != NULL:
             self.woken = <Waiter>self.waiting.head
             wake_one(&self.waiting, None)
-        # Called as a link, in the hub: who waits goes on in this turn, after the last of the links that
-        # come one after the other.
+        # Called as a link, in the hub: the waiter goes on in this turn, after the links that follow in the ring.
         if self.woken is not None:
             hub = self.woken.hub
             if hub is not None and <greenlet>hub is current_greenlet() \
@@ -748,7 +747,7 @@ def wait(objects=None, timeout=None, count=None):
     """Wait until `count` (None: all) of `objects` are ready, up to `timeout` seconds (None: for ever).
 
     Returns a list of those that are, in the order in which they became ready.  Without `objects`, wait until the hub
-    has nothing left to do, and return whether it came to that.
+    has nothing left to do, and return whether that happened in time.
     """
     if objects is None:
         return current_hub().join(timeout)
@@ -792,7 +791,7 @@ def killall(greenlets, exception=GreenletExit, block=True, timeout=None):
     if not block:
         return
     if plain:
-        sleep(0)  # until it has been raised in them: nobody can wait for their end
+        sleep(0)  # until it has been raised in the plain greenlets, which cannot be joined
     for g in reversed(waited):
         if g.ready():
             continue
@@ -800,7 +799,7 @@ def killall(greenlets, exception=GreenletExit, block=True, timeout=None):
         if kill is None:
             kill = Kill.__new__(Kill)
             kill.killed = waited
-            hub.push(kill)  # it comes after all of theirs
+            hub.push(kill)  # behind the kills of all the others
             (<Greenlet>g).join_killed(kill, left)
         else:
             g.join(left)

@@ -1,4 +1,4 @@
-"""What the hub calls of rooms that lie above it: interfaces, which those rooms implement.
+"""Interfaces through which the hub calls the rooms above it, which implement them.
 
 Called by: hub.pyx, running_loop.pyx, reports.pyx, event.pyx, greenlet.pyx; implemented by watchers/base.pyx
 (`Watched`), signals.pyx (`SignalWatch`), aio/core.pyx (`Driven`) and weald.aio.calls (`await_it`).
@@ -9,37 +9,37 @@ cdef class Watched:
     """The watchers of a hub's loop."""
 
     cdef double before_poll(self, double deadline) except -1.0:
-        """The loop is about to poll; returns when to be back at the latest."""
+        """Called before the loop polls; returns the deadline of the poll, `deadline` or earlier."""
         return deadline
 
     cdef int after_poll(self) except -1:
         return 0
 
     cdef int forked(self) except -1:
-        """In a fork's child, after everything else."""
+        """Called in a fork's child, after everything else."""
         return 0
 
     cdef int closed(self) except -1:
-        """The hub ends."""
+        """Called when the hub ends."""
         return 0
 
 
 cdef class SignalWatch:
-    """What makes signals end the hub's wait."""
+    """Makes signals end the hub's wait."""
 
     cdef int before_wait(self) except -1:
-        """The loop is about to poll, and may wait."""
+        """Called before a poll that may wait."""
         return 0
 
     cdef int after_wait(self) except -1:
         return 0
 
     cdef bint owns(self, int fd) noexcept:
-        """Whether descriptor `fd` is one that signals are announced on."""
+        """Whether descriptor `fd` is one on which signals are announced."""
         return False
 
     cdef int close(self) except -1:
-        """Signals shall not end the hub's wait any more."""
+        """Stop: signals do not end the hub's wait any more."""
         return 0
 
 
@@ -61,10 +61,10 @@ cdef object await_it(object waited):
 
 
 cdef class Driven:
-    """A loop of asyncio's kind, whose callbacks a greenlet runs."""
+    """An asyncio loop whose callbacks a greenlet runs."""
 
     cdef int parking(self) except -1:
-        """The callback that is running (`Hub.driving`) parks.  Must not run Python code."""
+        """Called when the callback that is running (see `Hub.driving`) parks.  Must not run Python code."""
         return 0
 
     cdef list waiting(self):

@@ -28,9 +28,9 @@ cdef class Waiter:
     cdef greenlet parked  # the greenlet, while it waits
     cdef WaiterState state
     cdef bint timed_out
-    cdef bint lost  # an exception has ended the wait after the wake-up: its value is to be passed on to others
+    cdef bint lost  # an exception has ended the wait after the wake-up: what it was woken with is passed on
     cdef object value  # what the waker hands over
-    cdef object what  # what it waits for, for reports
+    cdef object what  # what it waits for, shown in reports
     cdef double since  # when it began to wait, on the loop's clock
     cdef void *next  # WaitList links
     cdef void *prev
@@ -50,8 +50,8 @@ cdef class Throw(Runnable):
 
 cdef class Hub(greenlet):
     cdef Loop backend
-    cdef Watched watched  # what users see as `hub.loop`; None until somebody looks
-    cdef readonly greenlet main  # the main line: the thread's main greenlet; in a fork's child who has forked
+    cdef Watched watched  # what users see as `hub.loop`; None until it is first read
+    cdef readonly greenlet main  # the main line: the thread's main greenlet; in a fork's child the one that has forked
     cdef readonly unsigned long thread_ident
     cdef public object threadpool
     cdef public object resolver
@@ -63,9 +63,9 @@ cdef class Hub(greenlet):
     cdef Py_ssize_t batch_left  # items that were ready when the batch began and have not run yet: all of them will
     cdef Py_ssize_t batch_extra  # how many more may run before the next poll
     cdef long batch_tick  # when the batch began, by `tick`
-    cdef bint timeless  # the loop's clock is no real one: nothing may depend on how long something takes
-    cdef Py_ssize_t calls_since_switch  # of give_way
-    cdef Py_ssize_t refs  # how many things can still wake somebody; timers are counted in `timers.refs`
+    cdef bint timeless  # the loop's clock is virtual: nothing may depend on how long something takes
+    cdef Py_ssize_t calls_since_switch  # calls of `give_way` since then
+    cdef Py_ssize_t refs  # how many things can still wake a greenlet; timers are counted in `timers.refs`
     cdef bint is_threads  # `get_hub` in its thread returns it
     cdef bint stopping
     cdef public Py_ssize_t traced  # how many watch switches to the hub greenlet: every wait then goes through it
@@ -76,7 +76,7 @@ cdef class Hub(greenlet):
     cdef list onlookers  # Waiters of `wait_blocked`; None without any
     cdef Waiter lingerer  # of `linger`, in a helper's thread
     cdef list fds  # descriptor number to FdEntry or None; descriptor.pyx owns it
-    cdef SignalWatch signals  # None but in the main thread
+    cdef SignalWatch signals  # of the main thread's hub; None in others
     cdef void *driving  # the Driven whose callback runs just now and has not parked yet; borrowed
     cdef readonly unsigned long generation  # how many forks ago this hub began
     cdef double forked_at

@@ -1,4 +1,4 @@
-"""The hub: what is ready, parking and resuming, and the rounds of the event loop.
+"""The hub: the ring of what is ready, parking and resuming, and the rounds of the event loop.
 
 Only this module switches greenlets.  Everything else parks on a `Waiter` and is resumed.
 
@@ -6,17 +6,17 @@ Called by: every room of _core above it.
 Invariants:
 - One resume per park.  `Waiter.resume` moves a waiter from PARKED to READY and puts it on its hub's ring; whoever
   takes it off moves it to RUNNING and switches to its greenlet.  A waiter in any other state is dropped.
-- Wake-ups are first in, first out: the ring is.
+- Wake-ups are first in, first out, because the ring is.
 - A greenlet that parks switches straight to the next one that is ready ("resume directly"), which halves the number
   of switches.  It switches to the hub greenlet if the next item is no waiter, or the batch is used up.  New greenlets
   begin on the hub greenlet's stack: otherwise each would begin on top of the stack of the one before.
-- If nothing is ready, the greenlet that parks does the loop's next round itself (`round_here`).  Python code is never
-  called there; what does call Python code is left to the hub greenlet.
+- If nothing is ready, the greenlet that parks does the loop's next round itself (`round_here`).  That never calls
+  Python code, which is left to the hub greenlet.
 - A batch is what was ready when it began, and up to BATCH_EXTRA more.  Between two batches the loop is polled.
 - Any thread that holds the GIL may push on any hub's ring.  A hub that waits in its poll is woken once.
 
-Long because Cython inlines nothing across modules: ring, switching and rounds work on the same state in the hottest
-code there is.  Timers, threads, forks and reports, which do not, have rooms of their own.
+Long because Cython does not inline across modules, and ring, switching and rounds work on the same state in the hottest
+code.  Timers, threads, forks and reports are less hot and have rooms of their own.
 """
 
 cimport cython
@@ -85,7 +85,7 @@ class BlockingSwitchOutError(AssertionError):
 
 
 class InvalidSwitchError(AssertionError):
-    """A parked greenlet was switched to by something that is not its waker."""
+    """A parked greenlet was switched to by other code than what wakes it."""
 
 
 # ------------------------------------------------------------------ what the ring holds
@@ -110,7 +110,7 @@ cdef class Waiter:
             PyThread_free_lock(self.lock)
 
     cdef bint resume(self, object value) except -1:
-        """Wake it: `value` becomes what it waited for.  False if it is awake already.  Any thread."""
+        """Wake it; `park` returns `value` to it.  False if it is awake already.  Any thread."""
         if self.state != PARKED:
             return False
         self.state = READY
@@ -191,7 +191,7 @@ cdef class Throw(Runnable):
 
 @cython.no_gc
 cdef class WakeTimer(BaseTimer):
-    """Ends a wait whose time is over."""
+    """Ends a wait at its timeout."""
 
     cdef int expire(self) except -1:
         cdef Waiter waiter = self.waiter
@@ -229,18 +229,18 @@ cdef class Timer(BaseTimer):
 
     @property
     def pending(self):
-        """Whether it is going to call."""
+        """Whether the call is still to be made."""
         return self.state == PENDING
 
     def cancel(self):
-        """Never call.  Idempotent."""
+        """Cancel the call.  Idempotent."""
         self.stop()
         self.callback = None
         self.args = None
 
 
 def set_signal_watch(cls):
-    """Have `cls(hub)`, a SignalWatch, see that signals end the wait of the main thread's hub."""
+    """Have the main thread's hub make `cls(hub)`, a SignalWatch, which lets signals end its wait."""
     global signal_watch_class
     signal_watch_class = cls
 
@@ -258,7 +258,7 @@ def set_forget_hub(function):
 
 
 def report_error(Hub hub, context, type, value, tb):
-    """Call `hub.handle_error`, which users override, so that the hub survives what that raises."""
+    """Call `hub.handle_error`, which users may override.  The hub survives exceptions that it raises."""
     try:
         hub.handle_error(context, type, value, tb)
     except BaseException as error:
@@ -267,7 +267,7 @@ def report_error(Hub hub, context, type, value, tb):
             return
         try:
             report(tracebacks.format_exc(), sys.__stderr__)
-        except BaseException:  # there is no memory to say it with; the hub goes on
+        except BaseException:  # out of memory, say; the hub goes on
             write(2, NO_REPORT, strlen(NO_REPORT))
 
 
@@ -321,9 +321,9 @@ cdef class Hub(greenlet):
         return 0
 
     cdef int move_ahead(self, Waiter waiter) except -1:
-        """Have `waiter`, if it has been woken, go on as soon as what this hub is just calling has returned.
+        """Have `waiter`, if it has been woken, go on as soon as the callback that this hub is calling has returned.
 
-        Where it was in the ring it stays, too: it will have been resumed by then.
+        Its old item stays in the ring.  It will be dropped there, because the waiter is no longer READY by then.
         """
         if waiter.state == READY and waiter.hub is self:
             self.batch_left += 1
@@ -362,7 +362,7 @@ cdef class Hub(greenlet):
             if waiter.state == READY:
                 waiter.state = RUNNING
                 g = waiter.parked
-                # This frame stays until the hub greenlet runs again: it must not keep what the waiter holds.
+                # This frame stays until the hub greenlet runs again, so it must not hold the waiter.
                 item = None
                 waiter = None
                 self.resuming = True
@@ -390,14 +390,17 @@ cdef class Hub(greenlet):
         return 0
 
     cdef int switched(self, PyObject *result, greenlet g) except -1:
-        """Back in the hub greenlet after a switch.  NULL: a greenlet, but no Greenlet, has let an exception escape."""
+        """Called in the hub greenlet after a switch, with what that returned.
+
+        NULL means that a plain greenlet has let an exception escape.
+        """
         if result != NULL:
             Py_DECREF(<object>result)
             return 0
         try:
             raise_current()
         except BaseException:
-            # It need not be `g` that has died, since greenlets resume each other; only the traceback knows.
+            # It need not be `g` that has died, since greenlets resume each other.  The traceback shows which one.
             report_error(self, "a plain greenlet", *sys.exc_info())
         return 0
 
@@ -413,14 +416,14 @@ cdef class Hub(greenlet):
     cdef object park(self, Waiter waiter, object what):
         """Switch away until `waiter` is resumed; returns the value it was resumed with.
 
-        `what` it waits for is shown in reports.  An exception that is thrown in ends the wait.  If it came after the
-        wake-up, `waiter.lost` is true, and the caller passes on to others what it was woken with (see waiters.pyx).
+        `what` says in reports what it waits for.  An exception that is thrown in ends the wait.  If it came after the
+        wake-up, `waiter.lost` is true, and the caller passes on what it was woken with (see waiters.pyx).
         """
         cdef Waiter other
         cdef PyObject *result
         cdef void *target = <void *>self
         cdef WaiterState state
-        cdef object loop = None  # of asyncio, that this greenlet runs, with what belongs to it
+        cdef object loop = None  # the asyncio loop that this greenlet runs, with its current task and hooks
         if <void *>waiter.parked == <void *>self:
             raise BlockingSwitchOutError(
                 f"cannot wait for {what} in an event loop callback: it would stop the loop; "
@@ -482,16 +485,14 @@ cdef class Hub(greenlet):
             running_loop.take_back(loop)
         if state != RUNNING:
             raise InvalidSwitchError(
-                f"Invalid switch into {waiter.parked!r}, which waits for {what}: only its waker may do that; "
-                "use kill() or throw() to end the wait")
+                f"Invalid switch into {waiter.parked!r}, which waits for {what}: use kill() or throw() to end the wait")
         return waiter.value
 
     cdef bint round_here(self, Waiter waiter) except -1:
-        """One round of the loop in the greenlet that is about to park with `waiter`: the hub's would be a detour.
+        """Do one round of the loop in the greenlet that is about to park with `waiter`.
 
-        False if the hub greenlet is needed: to end, to call callbacks, to resume who waits for all to be parked, to
-        report a deadlock.  The ring is empty, or
-        its first item belongs to the next batch.
+        False if the hub greenlet has to do it: to end, to call callbacks, to resume `wait_blocked`, to report a
+        deadlock.  The ring is empty, or its first item belongs to the next batch.
         """
         if self.stopping or self.ring.count == 0 and (
                 self.refs + self.timers.refs <= 0 or self.onlookers is not None):
@@ -543,7 +544,7 @@ cdef class Hub(greenlet):
         return 0
 
     cdef int fire_timers(self, bint may_run_python) except -1:
-        """Expire what is due.  Unless it `may_run_python`, stop at a timer that does; 1 if there is one."""
+        """Expire the timers that are due.  Without `may_run_python`, stop at one that runs Python code; 1 if so."""
         if self.timers.count == 0:
             return 0
         self.loop_time = self.backend.time()
@@ -561,7 +562,7 @@ cdef class Hub(greenlet):
         return found
 
     cdef int end_greenlets(self) except -1:
-        """The thread ends: have its greenlets end."""
+        """End the thread's greenlets: the thread ends."""
         cdef PyObject *result
         if self.backend.destroyed:
             return 0
@@ -571,7 +572,7 @@ cdef class Hub(greenlet):
                 result = PyGreenlet_Throw(<void *>g, <PyObject *>GreenletExit, NULL, NULL)
                 self.switched(result, g)
         g = None
-        # Those that have not begun: somebody in another thread may wait for them.
+        # End those that have not begun, too: another thread may wait for them.
         while self.ring.count > 0:
             item = ring_pop(&self.ring)
             if isinstance(item, greenlet) and not PyGreenlet_STARTED(<void *>item) and hasattr(item, "kill"):
@@ -596,7 +597,7 @@ cdef class Hub(greenlet):
             if self.ring.count > 0:
                 deadline = 0.0
             elif self.onlookers is not None:
-                self.run_round(0.0)  # what has come already may wake somebody
+                self.run_round(0.0)  # events that have arrived may wake a greenlet
                 if self.ring.count == 0:
                     self.wake_onlookers()
                 continue
@@ -636,11 +637,11 @@ cdef class Hub(greenlet):
         return False
 
     cdef int run_round(self, double deadline) except -1:
-        """One round of the loop: wait until `deadline` at the latest, then make ready what has come up."""
+        """One round of the loop: wait until `deadline` at the latest, then wake for the events that have arrived."""
         if self.watched is not None:
             deadline = self.watched.before_poll(deadline)
         self.poll(deadline)
-        # In this order, so that what came in time does not time out because the loop was busy.
+        # In this order, so that a wait whose event has come in time does not time out because the loop was busy.
         self.backend.dispatch()
         self.fire_timers(True)
         if self.watched is not None:
@@ -711,7 +712,7 @@ cdef class Hub(greenlet):
         return 0
 
     cdef int watch_signals(self) except -1:
-        """Have signals end this hub's wait: the main thread's hub only."""
+        """Let signals end this hub's wait; for the main thread's hub only."""
         if self.backend.name != "virtual":
             self.signals = signal_watch_class(self)
         return 0
@@ -728,7 +729,7 @@ cdef class Hub(greenlet):
         return self.watched
 
     def switch(self):
-        """Switch to the hub until somebody switches back; returns the value they switch with.
+        """Switch to the hub until another greenlet switches back; returns the value passed to that switch.
 
         For code that arranges its own waking, by `hub.run_callback(greenlet.switch, value)` for example.
         BlockingSwitchOutError in the hub greenlet itself.
@@ -769,7 +770,7 @@ cdef class Hub(greenlet):
     def join(self, timeout=None):
         """Wait until nothing is left to run or to wait for, up to `timeout` seconds (None: for ever).
 
-        Returns True if it came to that, at once if the hub is destroyed.
+        Returns whether that happened in time; True at once if the hub is destroyed.
         """
         cdef Waiter waiter
         cdef WakeTimer timer = None
@@ -791,9 +792,9 @@ cdef class Hub(greenlet):
                 self.idlers.remove(waiter)
 
     def wait_blocked(self):
-        """Wait until all other greenlets of this hub are parked and nothing that has come already wakes one of them.
+        """Wait until all other greenlets of this hub are parked and no event that has arrived will wake one of them.
 
-        Timers that are not due are not waited for, nor native threads, nor other processes.
+        It does not wait for later timers, for native threads or for other processes.
         """
         self.check_made()
         cdef Waiter waiter = self.waiter()
@@ -867,14 +868,15 @@ cdef class Hub(greenlet):
         forget_hub(self)
 
     def owns(self, int fd):
-        """Whether descriptor `fd` is one of the hub's own: of its loop, or of how signals wake it."""
+        """Whether descriptor `fd` is the hub's own: its loop's, or the one through which signals wake it."""
         self.check_made()
         return self.backend.owns(fd) or self.signals is not None and self.signals.owns(fd)
 
     def close_range(self, close, int first, int end):
-        """Call `close()`, which closes the descriptors from `first` up to, not including, `end`, the hub's own perhaps.
+        """Call `close()`, which closes the descriptors from `first` up to but not including `end`.
 
-        Those are then opened anew.  Who waits for one of the others gets OSError(EBADF).
+        If that closes descriptors of the hub, they are opened anew.  Greenlets that wait for one of the others get
+        OSError(EBADF).
         """
         self.check_made()
         signals = self.signals is not None
@@ -896,29 +898,29 @@ cdef class Hub(greenlet):
                 self.watch_signals()
 
     cdef int close_signals(self) except -1:
-        """Signals end this hub's wait no more."""
+        """Do not let signals end this hub's wait any more."""
         if self.signals is not None:
             self.signals.close()
             self.signals = None
         return 0
 
     cdef bint main_goes_on(self) noexcept:
-        """False if the main line has ended; a thread's main greenlet ends with the thread only."""
+        """False if the main line has ended.  (A thread's main greenlet ends with the thread.)"""
         return PyGreenlet_ACTIVE(<void *>self.main) or not PyGreenlet_STARTED(<void *>self.main)
 
     cdef int end_child(self, object exception, object traceback) except -1:
-        """The main line of a fork's child has ended, with `exception` or, if that is None, because nothing is left.
+        """End a fork's child whose main line has ended, with `exception`; None if nothing is left to run.
 
-        The process ends as if it had been the main greenlet.  That one is the parent's: it must not go on here.
+        The process ends as if the main line had been the main greenlet.  That one is the parent's, and must not go on.
         """
         self.push_first(greenlet(partial(end_process, exception, traceback), self))
         return 0
 
     def handle_error(self, context, type, value, tb):
-        """Handle an exception that nobody caught in `context` (a greenlet, a callback or None).
+        """Handle an uncaught exception of `context` (a greenlet, a callback or None).
 
         It is printed, unless its type is in NOT_ERROR; if its type is in SYSTEM_ERROR, it is raised in the main
-        greenlet.  `type`, `value` and `tb` are as in sys.exc_info().  Users override this to have errors elsewhere.
+        greenlet.  `type`, `value` and `tb` are as in sys.exc_info().  Users override this to send errors elsewhere.
         """
         if not issubclass(type, self.NOT_ERROR):
             self.print_exception(context, type, value, tb)
@@ -934,13 +936,13 @@ cdef class Hub(greenlet):
         print_error(context, type, value, tb)
 
     def parked(self):
-        """Which greenlets wait: a list of (greenlet, what for, since when on the loop's clock), oldest first."""
+        """The waiting greenlets: a list of (greenlet, object waited for, loop time when it began), oldest first."""
         cdef void *node = self.parked_head
         cdef Waiter waiter
         found = []
         while node != NULL:
             waiter = <Waiter>node
-            if waiter.since >= self.forked_at:  # else it stayed behind in the parent
+            if waiter.since >= self.forked_at:  # else it is the parent's, parked here for good
                 found.append((waiter.parked, waiter.what, waiter.since))
             node = waiter.hub_next
         found.reverse()
@@ -966,12 +968,12 @@ cdef int raise_current() except -1:
     return -1
 
 
-cdef greenlet last_greenlet = None  # `keep_last` has noted it
-cdef unsigned long last_thread = 0  # and its thread
+cdef greenlet last_greenlet = None  # noted by `keep_last`
+cdef unsigned long last_thread = 0  # its thread
 
 
 cdef int keep_last() except -1:
-    """The interpreter begins to end: when greenlet no longer says which one runs, it is the one that runs now."""
+    """Note the current greenlet, for `current_greenlet` to return when greenlet no longer tells at the end."""
     global last_greenlet, last_thread
     last_greenlet = current_greenlet()
     last_thread = PyThread_get_thread_ident()
@@ -979,7 +981,7 @@ cdef int keep_last() except -1:
 
 
 cdef greenlet current_greenlet():
-    """The greenlet that runs; while the interpreter ends, when greenlet no longer says, the one that is left."""
+    """The greenlet that runs.  At the end of the interpreter, when greenlet no longer tells, the one noted before."""
     cdef PyObject *current = PyGreenlet_GetCurrent()
     if current == NULL:
         if last_greenlet is not None and PyThread_get_thread_ident() == last_thread:
@@ -995,9 +997,9 @@ cdef object handler_class = None
 
 
 def set_handler_class(cls):
-    """Signals' handlers run in greenlets of class `cls`, on behalf of the greenlet that is their attribute `main`.
+    """Run signal handlers in greenlets of class `cls`.
 
-    What is that one's, its locks and its locals, is theirs, too, as with a handler that the interpreter runs.
+    The greenlet in a handler's attribute `main` is the one it acts for: the two share locals, locks and identity.
     """
     global handler_class
     handler_class = cls

@@ -1,7 +1,7 @@
-"""Links: callbacks for when something is ready, or a greenlet has ended.
+"""Links: callbacks that are called when an object is ready, or a greenlet has ended.
 
 Called by: waiters.pyx, greenlet.pyx.
-Invariants: a link is called once, in the hub of the thread that made it.  Until its turn has come it can be taken back.
+Invariants: a link is called once, in the hub of the thread that made it.  Until it is called it can be taken back.
 """
 
 from weald._core.hub cimport Hub, Runnable
@@ -49,12 +49,12 @@ cdef list add_link(list links, object source, object callback):
 
 
 cdef int drop_link(list links, object callback) except -1:
-    """Take back one link to `callback`; unknown ones are ignored."""
+    """Take back one link to `callback`, if there is one."""
     cdef Link link
     cdef Py_ssize_t i
     if links is None:
         return 0
-    # First whether it is the very object, for comparing costs more, and there may be thousands.
+    # Look for the object itself first: comparing costs more, and there may be thousands of links.
     for i in range(len(links)):
         link = <Link>links[i]
         if link.callback is callback or isinstance(link.callback, SpawnedLink) \
@@ -73,7 +73,7 @@ cdef int take_out(list links, Py_ssize_t i) except -1:
 
 
 cdef int schedule_links(list links) except -1:
-    """Have every link called.  Until its turn has come each can still be taken back."""
+    """Have every link called.  Until it is called, each can still be taken back."""
     cdef Link link
     for link in links:
         if not link.scheduled:

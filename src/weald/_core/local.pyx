@@ -1,11 +1,13 @@
 """local: an object whose attributes each greenlet has for itself.
 
 Called by: weald.local, weald.asyncio, weald.thread, which puts it into `threading`.
-Invariants: `by_id` maps id(greenlet) to (weak reference, dict, link).  The entry goes when the greenlet ends if it is a
-Greenlet, for a link tells, and else with the greenlet: neither values nor a recycled id survive.  Finalizers of values
-run in a greenlet, where they may wait.  A local that dies
-takes its links back.  `last` caches the current greenlet's dict.  `__init__` of a subclass runs once per greenlet, with
-the arguments the object was made with.
+Invariants:
+- `by_id` maps id(greenlet) to (weak reference, dict, link).  A Greenlet's entry is removed when it ends, by the link; a
+  plain greenlet's when it is freed.  So neither values nor a recycled id survive.
+- Finalizers of values run in a greenlet, where they may wait.
+- A local that is freed takes its links back.
+- `last` caches the current greenlet's dict.
+- `__init__` of a subclass runs once per greenlet, with the arguments that the object was made with.
 """
 
 from cpython.dict cimport PyDict_GetItemWithError
@@ -24,7 +26,7 @@ cdef extern from "Python.h":
     int PyObject_GenericSetAttr(object, object, PyObject *) except -1  # NULL: delete
     PyObject *_PyType_Lookup(PyTypeObject *, object)  # borrowed; NULL without an exception if there is none
 
-# Kept in C, for locals die, too, when an interpreter that ends has cleared its modules.
+# Kept in C, because locals may still be freed when the interpreter has cleared its modules at exit.
 cdef object ref = weakref.ref
 cdef object Greenlet = _greenlet.Greenlet
 cdef frozenset PLAIN = frozenset((type(None), bool, int, float, str, bytes))
@@ -45,7 +47,7 @@ cdef class Spaces:
         if <void *>current == self.last:
             return self.last_dict
         acting = acting_greenlet()
-        if acting is not None:  # else the interpreter ends, and greenlet no longer says who runs
+        if acting is not None:  # else the interpreter ends, and greenlet no longer tells which one runs
             current = acting
         entry = self.by_id.get(id(current))
         if entry is None:
@@ -89,7 +91,7 @@ cdef class Spaces:
 
 
 cdef int drop(Spaces spaces, object key) except -1:
-    """A greenlet is gone: its values go too."""
+    """Drop the values of a greenlet that has ended."""
     cdef Hub hub
     if spaces is None:
         return 0
@@ -103,13 +105,13 @@ cdef int drop(Spaces spaces, object key) except -1:
         # Finalizers run in a greenlet: they may have to wait, which the hub must not.
         spaces_left = [entry]
         entry = None
-        # Ahead of whoever is told now that the greenlet has ended.
+        # Before the greenlet's other links are called and its joiners go on.
         hub.push_first(new_raw(hub, let_go, (spaces_left,)))
     return 0
 
 
 cdef bint may_finalize(dict space) noexcept:
-    """Whether code may run when the values of `space` go."""
+    """Whether code may run when the values of `space` are freed."""
     for value in space.values():
         if type(value) not in PLAIN:
             return True
@@ -117,7 +119,7 @@ cdef bint may_finalize(dict space) noexcept:
 
 
 cdef bint is_set_by_type(object owner, object name):
-    """Whether the type has a descriptor of that name (a property, a slot) that says what setting and deleting do."""
+    """Whether the type has a data descriptor of that name (a property, a slot), which handles setting and deleting."""
     cdef PyObject *found = _PyType_Lookup(Py_TYPE(owner), name)
     return found != NULL and Py_TYPE(<object>found).tp_descr_set != NULL
 

@@ -152,7 +152,7 @@ cdef class BoundedSemaphore(Semaphore):
 
 
 cdef class DummySemaphore:
-    """DummySemaphore(value=None): a semaphore with permits for everybody.  Nothing is counted, nobody waits."""
+    """DummySemaphore(value=None): a semaphore with any number of permits.  It counts nothing and never waits."""
 
     cdef object __weakref__
 
@@ -194,7 +194,7 @@ cdef class DummySemaphore:
 # ------------------------------------------------------------------ locks
 
 cdef double lock_timeout(bint blocking, object timeout) except? -2.0:
-    """`acquire`'s `timeout` as seconds, -1.0 for ever, by threading's rules; None is for ever, too."""
+    """The `timeout` of `acquire` as seconds, by threading's rules; -1.0, also for None: for ever."""
     cdef double value
     if timeout is None:
         return -1.0
@@ -239,14 +239,14 @@ cdef class Lock(Linkable):
         return self.acquire_slowly(limit)
 
     cdef bint is_free(self) except -1:
-        """Whether it can be taken at once.  Lets others run if locks are taken again and again."""
+        """Whether it can be taken at once.  Lets others run if the caller takes locks again and again."""
         if self.held:
             return False
         give_way(False)
         return not self.held
 
     def _is_owned(self):
-        """Whether it is held, for threading.Condition, which would otherwise find out by trying to acquire it."""
+        """Whether it is held.  threading.Condition calls this; else it would try to acquire the lock."""
         return self.held
 
     cdef bint acquire_slowly(self, double timeout) except -1:
@@ -330,10 +330,10 @@ cdef class Lock(Linkable):
 
 
 cdef object holder():
-    """Whose an RLock is that is taken now: the current greenlet.
+    """The owner of an RLock that is taken now: the current greenlet.
 
-    While the interpreter ends, callbacks of weak references (logging's) take locks when there is no current greenlet
-    any more.  Nothing else runs then, so they share one owner.
+    At the end of the interpreter, when there is no current greenlet any more, callbacks of weak references (logging's)
+    still take locks.  Nothing else runs then, so they share one owner.
     """
     try:
         return current_greenlet()
@@ -342,7 +342,7 @@ cdef object holder():
 
 
 cdef object LAST_HOLDER = object()
-# threading.RLock has taken and ignored them before.
+# Earlier Pythons' threading.RLock ignores arguments.
 cdef bint REFUSES_ARGUMENTS = sys.version_info >= (3, 15)
 
 
@@ -369,7 +369,7 @@ cdef class RLock(Linkable):
         if self.is_held_by(me):
             self.count += 1
             return True
-        give_way(self.owner is not None)  # if locks are taken, or asked for, again and again
+        give_way(self.owner is not None)  # in case the caller takes locks, or tries to, again and again
         if self.owner is None:
             self.owner = me
             self.count = 1
@@ -508,7 +508,7 @@ cdef class Condition:
         lock = self._lock
         save = getattr(lock, "_release_save", None)
         waiter = new_waiter(None)
-        # On the list before the lock is free, so that no notification falls between the two.
+        # Before the lock is released, so that no notification is missed.
         append(&self.waiters, waiter)
         state = save() if save is not None else lock.release()
         try:
@@ -540,10 +540,10 @@ cdef class Condition:
                 acquire(*args)
                 break
             except (BlockingSwitchOutError, LoopExit):
-                raise  # here nobody can wait for it, now or later
+                raise  # it is impossible to wait here, now or later
             except BaseException as error:
                 if not isinstance(self._lock, Linkable):
-                    raise  # perhaps the foreign lock's own failure, which would come again
+                    raise  # perhaps an error of another library's lock, which would be raised again
                 killed = error
         if killed is not None:
             raise killed
@@ -574,7 +574,7 @@ cdef class Condition:
                 break
 
     def notify_all(self):
-        """Wake everybody who waits.  RuntimeError if the lock is not held."""
+        """Wake all waiters.  RuntimeError if the lock is not held."""
         if not self.is_owned():
             raise RuntimeError("cannot notify on un-acquired lock")
         wake_all(&self.waiters, None)
@@ -593,7 +593,7 @@ cdef class Condition:
         return f"<Condition({self._lock!r}) waiting={self.waiters.count}>"
 
 
-# Pickles name the module in which they were first.
+# Earlier versions had these classes in this module: pickles name it.
 show_as(Semaphore, "weald._core.sync.Semaphore")
 show_as(BoundedSemaphore, "weald._core.sync.BoundedSemaphore")
 show_as(DummySemaphore, "weald._core.sync.DummySemaphore")
@@ -604,5 +604,5 @@ show_as(Condition, "weald._core.sync.Condition")
 
 
 def name_rlock_as_patched():
-    """RLock says from now on that it is `_thread.RLock`, which patching has made it: programs assert that (trio)."""
+    """Let RLock name itself `_thread.RLock`, which patching has made it: programs check that name (trio)."""
     show_as(RLock, "_thread.RLock")

@@ -1,19 +1,18 @@
-"""Logs that decide about nothing: writing to one never waits for its reader and never raises.
+"""Logs that cannot stop a program: writing to one never waits for its reader and never raises.
 
 Called by: hub.pyx, threads.pyx, reports.pyx, compat.hub, weald.server, weald.thread, _base.workers and http.exchange
 (`report`), http.logs (`steady`),
 weald.serve.
 
-What cannot be written now (a pipe that nobody reads, a full disk, a closed descriptor) is kept, up to a limit, and
-tried again with the next write or `retry`.  What comes beyond the limit is dropped; how many lines that was is told
-in their place.
+What cannot be written now (to a pipe without a reader, a full disk, a closed descriptor) is kept, up to a limit, and
+tried again with the next write or `retry`.  What exceeds the limit is dropped; a line says how many lines were lost.
 
 Invariants:
-- No call of the system here can block: pipes and terminals are opened once more, with O_NONBLOCK, because that flag
-  belongs to what is open and not to the descriptor, and other programs share it; sockets have MSG_DONTWAIT.  A file on
-  a network's disk may still hold a write up, as it holds up everything else.
-- A descriptor of our own is used only while it is the same file as the one it stands for: somebody may have put another
-  there, or have closed ours behind our back.
+- No system call here can block.  Pipes and terminals are opened once more, with O_NONBLOCK, because that flag belongs
+  to the open file description, which other programs share.  Sockets have MSG_DONTWAIT.  A write to a file on a network
+  file system may still block.
+- A descriptor opened here is used only while it is the same file as the one it stands for.  The program may have put
+  another file there, or have closed ours.
 """
 
 import io
@@ -37,7 +36,7 @@ _poll: Any = select.poll  # the system's: patching replaces the name in the modu
 
 
 class Steady(io.RawIOBase):
-    """The raw end of a log on descriptor `fd`, which stays its owner's."""
+    """The raw file under a log on descriptor `fd`, which it never closes."""
 
     def __init__(self, fd: int, limit: int = _LIMIT) -> None:
         self._fd = fd
@@ -48,7 +47,7 @@ class Steady(io.RawIOBase):
         self._pending: deque[bytes] = deque()
         self._size = 0
         self._lost = 0  # lines
-        self.error: OSError | None = None  # why the last write failed, unless it was merely too early
+        self.error: OSError | None = None  # why the last write failed, unless it would have blocked
         self._pid = os.getpid()
         self._busy = allocate_lock()
         _all.add(self)
@@ -57,7 +56,7 @@ class Steady(io.RawIOBase):
         return f"<Steady log on descriptor {self._fd}>"
 
     def fileno(self) -> int:
-        """The descriptor that is written to, its owner's."""
+        """The descriptor of the log."""
         return self._fd
 
     def writable(self) -> bool:
@@ -65,13 +64,13 @@ class Steady(io.RawIOBase):
         return True
 
     def isatty(self) -> bool:
-        """Is it a terminal?"""
+        """Whether it is a terminal."""
         return os.isatty(self._fd)
 
     def write(self, data: Any) -> int:
-        """Write `data`, bytes, now or later; how many these are."""
+        """Write `data` (bytes) now, or keep it for later; returns its length."""
         data = bytes(data)
-        if self._pid != os.getpid():  # what was kept is the parent's to write
+        if self._pid != os.getpid():  # a fork's child: the parent writes what was kept
             self._pid = os.getpid()
             self._pending.clear()
             self._size = self._lost = 0
@@ -85,12 +84,12 @@ class Steady(io.RawIOBase):
         return len(data)
 
     def pending(self) -> int:
-        """Bytes kept."""
+        """How many bytes are kept."""
         return self._size
 
     def retry(self) -> bool:
-        """Write what is kept, if that is possible now.  Is nothing left?"""
-        # Whoever finds another thread at it leaves its data to that one, which looks again after it has let go.
+        """Write what is kept, if that is possible now; returns whether nothing is left."""
+        # If another thread is writing, that one writes this data as well: it looks again after the release.
         while self._pending and self._busy.acquire(False):
             try:
                 self.error = None
@@ -123,7 +122,7 @@ class Steady(io.RawIOBase):
         return True
 
     def _write(self, data: bytes) -> int:
-        """How much of `data` has been written."""
+        """Write some of `data`, without waiting; returns how many bytes."""
         now = os.fstat(self._fd)
         file = (now.st_dev, now.st_ino)
         if file != self._file or (self._own is not None and not self._still_ours()):
@@ -146,7 +145,7 @@ class Steady(io.RawIOBase):
             return 0
 
     def _open(self, mode: int) -> None:
-        """Find out how to write there without waiting."""
+        """Find a way to write there without waiting: open it again, or poll before each write."""
         self.release()
         self._poll = False
         try:
@@ -157,8 +156,8 @@ class Steady(io.RawIOBase):
                     f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
                 )
         except OSError:
-            # Another user's terminal, say, or no descriptor is left: ask before each write.  With several writers
-            # another may come between.
+            # Another user's terminal, say, or no descriptor is left: poll before each write.  If several programs write
+            # there, one may fill it after the poll.
             self._poll = True
 
     def release(self) -> None:
@@ -173,9 +172,9 @@ class Steady(io.RawIOBase):
                 own.close()
 
     def _still_ours(self) -> bool:
-        """Whether what was opened here is that file still; if not, it is let go of.
+        """Whether the descriptor opened here still is that file; if not, forget it.
 
-        Somebody may have closed it, and the number may be another file's by now.
+        The program may have closed it, and the number may be another file by now.
         """
         own = self._own
         with suppress(OSError):
@@ -188,7 +187,7 @@ class Steady(io.RawIOBase):
         return False
 
     def close(self) -> None:
-        """Give up what is kept.  The descriptor stays open."""
+        """Drop what is kept.  The descriptor stays open."""
         if not self.closed:
             self.release()
         super().close()
@@ -199,7 +198,7 @@ _reports: dict[int, Steady] = {}
 
 
 def _descriptor(stream: Any) -> int | None:
-    """The descriptor of a text file as Python makes them for standard output and error; None for any other."""
+    """The descriptor of a text file such as Python's standard output and error; None for any other object."""
     if type(stream) is not io.TextIOWrapper:
         return None
     try:
@@ -210,9 +209,9 @@ def _descriptor(stream: Any) -> int | None:
 
 
 def steady(stream: Any) -> Any:
-    """A steady text file for `stream`; `stream` itself if it is not Python's own file on a descriptor.
+    """Return a text file for `stream` that never waits or raises; `stream` itself, if it is no text file of Python's.
 
-    None, which is what Python has for a standard error that was closed at the start, gives one that keeps nothing.
+    For None, which sys.stderr is if it was closed at the start, a file that drops all that is written.
     """
     if stream is None:
         return io.TextIOWrapper(_Nowhere(), encoding="utf-8", errors="backslashreplace", write_through=True)
@@ -234,7 +233,7 @@ class _Nowhere(io.BufferedIOBase):
 
 
 def report(text: str, stream: Any = None) -> None:
-    """Write `text` to sys.stderr, or to `stream`: an error report must not fail or hold up what it is about."""
+    """Write `text` to sys.stderr, or to `stream`, without waiting and without raising."""
     try:
         if stream is None:
             stream = sys.stderr
@@ -248,9 +247,9 @@ def report(text: str, stream: Any = None) -> None:
             _reports[fd] = Steady(fd)
         _reports[fd].write(text.encode(stream.encoding, "backslashreplace"))
     except Exception:
-        pass  # somebody's own stream, and it is broken: there is nobody left to tell
+        pass  # a program's own stream, which is broken: there is nowhere else to report that
 
 
 def retry_logs() -> bool:
-    """Write what logs have kept, as far as that is possible now.  Is nothing left?"""
+    """Write what the logs have kept, as far as that is possible now; returns whether nothing is left."""
     return all([log.retry() for log in list(_all)])

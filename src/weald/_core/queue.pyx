@@ -4,13 +4,13 @@ Called by: weald.queue, everybody.
 Invariants:
 - Items are handed over: `put` gives the next item to the getter that has waited longest, `get` moves the item of the
   putter that has waited longest into the queue.  So getters and putters are served in the order in which they came, and
-  no getter finds that a newcomer has emptied the queue.
-- A getter that is killed after it was given an item puts it back in its place, or gives it to the next getter.
+  no later caller empties the queue before a getter that was woken.
+- A getter that is killed after it was given an item gives it to the next getter, or puts it back in its place.
 - Getters wait only while there is nothing to get, putters only while there is no room.
 - Subclasses may keep the items as they like: `_init`, `_put`, `_get`, `_peek`, `_qsize` and `qsize`, which are called
   only for classes that override one of them.  If one raises, so does the `put` or `get`, and the queue is unchanged.
 
-Long because six kinds of queue, each short, share the handing over.
+Long because five kinds of queue, each short, share the handing over.
 """
 
 cimport cython
@@ -32,14 +32,14 @@ try:
     ShutDown = _stdlib.ShutDown
 except AttributeError:
     class ShutDown(Exception):
-        """Raised when put/get with shut-down queue (queue.ShutDown, which is there since Python 3.13)."""
+        """A queue was shut down (queue.ShutDown from Python 3.13 on)."""
 
 from weald._core.timeout import Timeout, expired
 
 from _thread import TIMEOUT_MAX
 
 cdef object CLOSED = object()  # what getters and putters are woken with by shutdown
-cdef object PEEKED = object()  # what a peeking waiter is told
+cdef object PEEKED = object()  # what peeking waiters are woken with
 
 
 cdef tuple HOOKS = ("_init", "_put", "_get", "_peek", "_qsize", "qsize")
@@ -55,7 +55,7 @@ cdef bint is_custom(type cls) except -1:
 
 
 cdef class Failure:
-    """What a getter or putter that waited is woken with if `_get` or `_put` has raised."""
+    """What a waiting getter or putter is woken with if `_get` or `_put` has raised."""
 
     cdef object error
 
@@ -77,7 +77,7 @@ cdef list waiting_in(WaitList *waiters):
 
 
 cdef object timeout_error(object timeout, object otherwise):
-    """What to raise after a wait of `timeout`: `otherwise`, or what the caller's own Timeout raises if it is one."""
+    """What to raise after a wait of `timeout`: `otherwise`; if `timeout` is a Timeout, what that raises."""
     return expired(timeout) if isinstance(timeout, Timeout) else otherwise
 
 
@@ -100,10 +100,10 @@ cdef class SimpleQueue:
     cdef object items  # the container: deque, or list for the other orders
     cdef object add_item  # its bound methods, looked up once
     cdef object take_item
-    cdef bint custom  # a subclass says how items are kept
+    cdef bint custom  # a subclass decides how items are kept: see `is_custom`
     cdef Py_ssize_t limit  # -1: none; 0: a Channel
-    cdef Py_ssize_t handed  # how many items were given to getters that waited; each has its number
-    cdef list returned  # the numbers of the items at the head of the queue that came back; None without any
+    cdef Py_ssize_t handed  # how many items were given to waiting getters: the number of the last one
+    cdef list returned  # the numbers of the items at the head of the queue that were put back; None without any
     cdef WaitList getting
     cdef WaitList putting  # waiter.value is the item
     cdef WaitList peeking
@@ -141,7 +141,7 @@ cdef class SimpleQueue:
 
     @property
     def hub(self):
-        """The hub of the thread that asks, None if it has none: a queue belongs to no hub."""
+        """The hub of the calling thread, None if it has none: a queue belongs to no hub."""
         return current_hub() if has_hub() else None
 
     # -- how items are kept; subclasses may override these
@@ -151,7 +151,7 @@ cdef class SimpleQueue:
         return deque(items)
 
     def _init(self, maxsize, items=()):
-        """Make what the items are kept in."""
+        """Make the container of the items."""
         self.keep_in(self._create_queue(items))
 
     def _put(self, item):
@@ -193,7 +193,7 @@ cdef class SimpleQueue:
         return self.take_item()
 
     cdef int put_back(self, object item, Py_ssize_t number) except -1:
-        """Put back an item that was handed over, before everything that came after it: getters may die in any order."""
+        """Put back item `number` that was handed over, in its order: getters may be killed in any order."""
         cdef Py_ssize_t place = 0
         if self.custom:
             self._put(item)
@@ -302,11 +302,11 @@ cdef class SimpleQueue:
         self.put(item, False)
 
     cdef int handed_over(self) except -1:
-        """A getter that waited has been given the item of a queue that holds none."""
+        """Called by a Channel's `put` after it has given its item to a waiting getter."""
         return 0
 
     cdef int offer(self) except -1:
-        """An item has come: give the next one to a waiting getter."""
+        """Give the next item to a waiting getter: an item has been put."""
         cdef Waiter waiter
         if self.peeking.head != NULL:
             wake_all(&self.peeking, PEEKED)
@@ -330,7 +330,7 @@ cdef class SimpleQueue:
         return 0
 
     cdef int admit_putters(self) except -1:
-        """Let waiting putters in as far as there is room."""
+        """Take the items of waiting putters, as far as there is room."""
         cdef Waiter waiter
         while self.putting.head != NULL and (self.limit < 0 or self.held() < self.limit):
             waiter = first(&self.putting)
@@ -398,7 +398,7 @@ cdef class SimpleQueue:
         return self.get(False)
 
     cdef int restore(self, tuple handed) except -1:
-        """A getter was killed after `hand` gave it `handed`: give that to the next getter, or put it back."""
+        """Give `handed`, whose getter was killed after `hand`, to the next getter, or put it back."""
         cdef Waiter waiter
         if self.getting.head != NULL:
             waiter = first(&self.getting)
@@ -493,7 +493,7 @@ cdef class Queue(SimpleQueue):
         return 0
 
     def task_done(self):
-        """An item that was taken is done.  ValueError if that is called more often than items were put."""
+        """Count an item that was taken as done.  ValueError if this is called more often than items were put."""
         if self.unfinished_tasks <= 0:
             raise ValueError("task_done() called too many times")
         self.unfinished_tasks -= 1
@@ -594,7 +594,7 @@ cdef class Channel(SimpleQueue):
         return 0
 
     cdef int handed_over(self) except -1:
-        # A meeting of two: the getter goes on first.
+        # The getter goes on before the putter does.
         return let_others_run()
 
     @property

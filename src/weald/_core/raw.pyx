@@ -1,7 +1,7 @@
 """Plain greenlets: no result, no links, no join.
 
 Called by: local.pyx, users (`spawn_raw`), signals.pyx, links.pyx, greenlet.pyx.
-Invariants: they start from the hub's ring, as all greenlets do.  What one lets escape goes to the hub's error handler.
+Invariants: they start from the hub's ring, as all greenlets do.  Uncaught exceptions go to the hub's error handler.
 """
 
 from weald._core cimport arena
@@ -19,7 +19,7 @@ PyGreenlet_Import()
 
 
 cdef class RawGreenlet(greenlet):
-    """The lightest greenlet: no result, no links.  Its errors go to the hub's error handler."""
+    """The lightest greenlet: no result, no links."""
 
     cdef object function
     cdef tuple args
@@ -105,6 +105,6 @@ cdef bint track_tree = True
 
 
 def track_spawns(bint tree):
-    """Whether greenlets of `spawn_raw` remember who spawned them."""
+    """Set whether greenlets of `spawn_raw` remember which greenlet has spawned them."""
     global track_tree
     track_tree = tree

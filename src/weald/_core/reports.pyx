@@ -1,8 +1,8 @@
-"""Deadlocks and uncaught exceptions: when to report them, and what to say.
+"""Reports of deadlocks and of uncaught exceptions: when they are due, and their text.
 
-Called by: hub.pyx, forks.pyx, aio/core.pyx; those who have threads that wake nobody (`helper_idle`).
+Called by: hub.pyx, forks.pyx, aio/core.pyx; modules with helper threads (`helper_idle`).
 Invariants: a deadlock is reported only while no other thread could wake a greenlet.  Helper threads of weald's own
-that wait for work cannot; they say so by `helper_idle`.
+cannot while they wait for work; `helper_idle` counts those.
 """
 
 from weald._core.hooks cimport Driven
@@ -57,19 +57,19 @@ cdef bint handlers_may_wake() noexcept:
 
 
 def signals_may_wake(bint handled):
-    """Whether the program has handlers of signals: no deadlock is reported then, for one may wake a greenlet."""
+    """Set whether the program has signal handlers.  While it has, no deadlock is reported: one may wake a greenlet."""
     global signals_handled
     signals_handled = handled
 
 
 cdef void forget_helpers() noexcept:
-    """In a fork's child: the parent's helper threads are not here."""
+    """In a fork's child: count no helper threads; the parent's are not here."""
     global idle_helpers
     idle_helpers = 0
 
 
 def lines_of_task(task):
-    """Where in its coroutines an asyncio task waits, in lines of a report: the innermost last."""
+    """Where in its coroutines an asyncio task waits, as lines of a report, the innermost last."""
     lines = []
     coroutine = task.get_coro()
     while coroutine is not None:

@@ -1,7 +1,7 @@
 # The ready ring: a queue of objects that grows, in an array.
 #
-# Used by: hub.pyx, forks.pyx, aio/core.pyx.  Here and not in a module of its own because each function is a few
-# instructions on the hottest path: only what is in a .pxd is inlined elsewhere.
+# Used by: hub.pyx, forks.pyx, aio/core.pyx.  In a .pxd because each function is a few instructions on the hottest path,
+# and Cython inlines into other modules only what is in a .pxd.
 # Invariants: `mask + 1` is the array's size, a power of 2; the items, `count` of them, begin at `head` and are owned.
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport calloc, free

@@ -1,16 +1,17 @@
-"""What is kept for a native thread of asyncio's loop: the loop itself and its current task, by asyncio; the hooks of
-asynchronous generators and how deep the origins of coroutines are tracked, by the interpreter.
+"""The state that belongs to a running asyncio loop and is kept per native thread, made each greenlet's own.
 
-Here each greenlet has its own.  They are put aside when it parks and taken back when it goes on, wherever in a callback
-or coroutine that is: without that, the next greenlet to run a loop would be told that a task of another loop is being
-run.  Before Python 3.14 asyncio keeps the current task by loop, so that it need not be put aside, unless several
-greenlets run the same loop (`Driven`).
+asyncio keeps the running loop and its current task.  The interpreter keeps the hooks of asynchronous generators and the
+depth to which the origins of coroutines are tracked.  All of it is put aside when a greenlet parks and taken back when
+it goes on.  Otherwise the next greenlet to run a loop would find that a task of another loop is running.  Before Python
+3.14 asyncio keeps the current task by loop, so it is put aside only if several greenlets run the same loop (`Driven`).
 
 Called by: hub.pyx (around each park), weald.asyncio (whenever a loop begins or ends), signals.pyx, weald.http.asgi
 (around the first step of an application).
-Invariants: nothing here runs Python code, for `Hub.park` allows none: asyncio's functions are builtins, and what `sys`
-has functions for, which announce themselves to audit hooks, is swapped where it lies.  While no greenlet runs a loop
-(`loops` is 0) nobody asks.  A loop that parks because it has nothing to run waits for itself, and is in no task.
+Invariants:
+- Nothing here runs Python code, because `Hub.park` allows none.  asyncio's functions are builtins.  What `sys` has
+  functions for is swapped in the thread state, because those functions call audit hooks.
+- While no greenlet runs a loop (`loops` is 0), none of this is called.
+- A loop that parks because it has nothing to run waits for itself, and is in no task.
 """
 
 from cpython.object cimport PyObject
@@ -26,17 +27,17 @@ cdef extern from "Python.h":
     PyThreadState *PyThreadState_Get()
 
 cdef Py_ssize_t loops = 0
-cdef object get_loop = None  # asyncio's, of the native thread
+cdef object get_loop = None  # asyncio's functions, which read and set the native thread's loop
 cdef object set_loop = None
 cdef object swap_task = None  # swap_task(loop, task); from Python 3.14 on
-cdef dict current_tasks = None  # by loop; before
-cdef dict tasks = {}  # by loop: the task that its greenlet has parked in
+cdef dict current_tasks = None  # the current tasks by loop; before Python 3.14
+cdef dict tasks = {}  # the current tasks of the loops that are put aside, by loop
 
 
 def use_asyncio(get_running_loop, set_running_loop, swap_current_task, dict tasks_of_loops):
-    """Have asyncio's C functions.
+    """Give this module asyncio's C functions.
 
-    Where asyncio keeps the current tasks by loop, in `tasks_of_loops`, `swap_current_task` is None.  Returns the
+    `swap_current_task` is None where asyncio keeps the current tasks in a dict by loop, `tasks_of_loops`.  Returns the
     current tasks of the loops that are put aside, by loop.
     """
     global get_loop, set_loop, swap_task, current_tasks
@@ -45,7 +46,7 @@ def use_asyncio(get_running_loop, set_running_loop, swap_current_task, dict task
 
 
 def count_loops(Py_ssize_t change):
-    """So many loops more (or fewer) are run by greenlets; 0: none is, as in a fork's child."""
+    """Add `change` to the number of asyncio loops that run in greenlets; 0 resets it, as in a fork's child."""
     global loops
     loops = loops + change if change else 0
 
@@ -85,7 +86,7 @@ cdef object put_aside(object what):
 
 
 cdef object taken(PyObject **place):
-    """What is in `place`, None if nothing is; it is empty then."""
+    """Take the object out of `place`; None if it is empty."""
     if place[0] == NULL:
         return None
     found = <object>place[0]
@@ -99,7 +100,7 @@ cdef int take_back(tuple aside) except -1:
     cdef PyThreadState *state = PyThreadState_Get()
     loop, task, first, final, depth = aside
     set_loop(loop)
-    # Usually nothing: others may have left theirs.  They are freed once all is in its place.
+    # Hooks that other greenlets have left there, usually none.  They are freed after ours are in place.
     _others = taken(&state.async_gen_firstiter), taken(&state.async_gen_finalizer)
     if first is not None:
         Py_INCREF(first)

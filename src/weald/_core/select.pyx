@@ -17,7 +17,7 @@ def wait_readwrite(int fileno, timeout=None, timeout_exc=None):
 
 
 cdef class Descriptors:
-    """What a greenlet waits for in `poll_fds`, as reports show it: made into text only there, for there may be many."""
+    """What a greenlet waits for in `poll_fds`; made into text only for reports, because there may be many."""
 
     cdef dict wanted
 
@@ -31,8 +31,8 @@ cdef class Descriptors:
 def poll_fds(dict wanted, timeout):
     """Wait until one of several descriptors is ready, up to `timeout` seconds (None: for ever).
 
-    `wanted` has the events waited for, READ or WRITE or both, by descriptor; what is returned has those that came up,
-    in the same way.  It is empty when the time is over.  OSError(EBADF) if a descriptor is closed.
+    `wanted` maps descriptors to the events to wait for, READ or WRITE or both.  Returns a dict of the same form with
+    the events that have occurred, empty when the time is over.  OSError(EBADF) if a descriptor is closed.
     """
     cdef Hub hub = current_hub()
     cdef Waiter waiter = hub.waiter()

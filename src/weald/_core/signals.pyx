@@ -1,9 +1,9 @@
 """Signals end the main hub's wait, and their Python handlers run in a greenlet.
 
-A signal must end the main hub's blocking poll, which CPython offers one process-wide descriptor for.  Ours is set
-while nobody else wants one.  Setting it costs two system calls, too much for each poll, so `signal.set_wakeup_fd`
-is replaced by a function that tells us who else does; then (asyncio runs beside us, say) ours is set just while
-the hub blocks, and the bytes are passed on.
+A signal must end the main hub's blocking poll.  For that CPython has one descriptor per process, to which it writes
+(`signal.set_wakeup_fd`).  Ours is set as long as no other code sets one.  Setting it costs two system calls, too much
+for each poll, so `signal.set_wakeup_fd` is replaced by a function that notes other descriptors.  If there is one
+(asyncio's, say), ours is set only while the hub blocks, and the bytes are passed on.
 
 Called by: the hub, through an interface (`SignalWatch`); weald.signal (`run_in_midst`).
 Invariants: main thread only.  Handlers may block, so they run in a greenlet, which comes before everything else.
@@ -38,11 +38,11 @@ cdef list listeners = []
 cdef list pausing = []  # waiters of greenlets that wait for any signal's handler
 cdef object original_set_wakeup_fd = signal.set_wakeup_fd
 cdef int foreign_wakeup_fd = -1
-cdef bint foreign_warns = True  # if its buffer is full
+cdef bint foreign_warns = True  # whether CPython warns when that descriptor's buffer is full
 
 
 cdef class Announcements(Target):
-    """Reads the bytes that CPython's C handler writes, passes them on, has the handlers run."""
+    """Reads the bytes that CPython's C handler writes, passes them on, and has the Python handlers run."""
 
     cdef Hub hub
     cdef int fd
@@ -63,7 +63,7 @@ cdef class Announcements(Target):
 
 
 cdef class Signals(SignalWatch):
-    """What ends the main hub's wait: a pipe that signals are announced on, watched by the hub's loop."""
+    """Ends the main hub's wait: a pipe on which signals are announced, watched by the hub's loop."""
 
     cdef int read_fd
     cdef int write_fd
@@ -101,18 +101,18 @@ cdef class Signals(SignalWatch):
         self.watch.close()
         if foreign_wakeup_fd < 0 and in_main_thread():
             original_set_wakeup_fd(-1)
-        # Not by os.close, which programs replace, and weald, too.
+        # Not by os.close, which programs replace, as weald does.
         close_fd(self.read_fd)
         close_fd(self.write_fd)
         return 0
 
 
 def set_wakeup_fd(fd, *, warn_on_full_buffer=True):
-    """signal.set_wakeup_fd(): set the descriptor signals are announced on, return the one before."""
+    """signal.set_wakeup_fd(): set the descriptor on which signals are announced, return the one before."""
     global foreign_wakeup_fd, foreign_warns
     original_set_wakeup_fd(fd, warn_on_full_buffer=warn_on_full_buffer)
     if has_hub() and current_hub().signals is not None:
-        # Signals that have been announced already are not the new descriptor's.
+        # Signals that were announced before are not for the new descriptor.
         while (<Signals>current_hub().signals).announcements.take():
             pass
     previous, foreign_wakeup_fd, foreign_warns = foreign_wakeup_fd, fd, warn_on_full_buffer
@@ -143,7 +143,7 @@ def unlisten_to_signals(listener):
 
 
 def check_signals():
-    """Run the Python handlers of signals that have arrived.  What they raise comes up in the main greenlet."""
+    """Run the Python handlers of signals that have arrived.  What they raise is raised in the main greenlet."""
     cdef Waiter waiter
     try:
         PyErr_CheckSignals()
@@ -155,9 +155,9 @@ def check_signals():
 
 
 def wait_for_handler():
-    """Park until a signal has arrived that has a Python handler, and that has been called; return True.
+    """Park until a Python signal handler has been called; return True.
 
-    False at once in the hub itself, and in threads other than the main one, which gets no signals.
+    False at once in the hub itself, and in all threads but the main one, which alone runs handlers.
     """
     cdef Hub hub
     cdef Waiter waiter
@@ -165,7 +165,7 @@ def wait_for_handler():
         return False
     hub = current_hub()
     if hub.signals is None:
-        return False  # a virtual clock's, which does not wait for signals
+        return False  # a loop with a virtual clock, which does not wait for signals
     # Signals that have been announced already do not count.
     while (<Signals>hub.signals).announcements.take():
         pass
@@ -197,10 +197,10 @@ def open_signalfd(signals):
 
 
 def run_in_midst(Hub hub not None, greenlet interrupted not None, greenlet runner not None, *args):
-    """Run `runner(*args)`, a handler's greenlet, in the midst of `interrupted`, the current one.
+    """Run `runner(*args)`, a signal handler's greenlet, while `interrupted`, the current one, stands still.
 
-    If it parks, `interrupted` goes on.  In C, so that no other signal's handler comes in between: what that raised
-    would leave the call that has `interrupted` go on behind, for a time when it waits for something else.
+    If the handler parks, `interrupted` goes on.  In C, so that no other signal's handler runs in between.  If one did
+    and raised, the callback that switches to `interrupted` would stay in the ring, and run during a later wait.
     """
     cdef Callback resume = None
     loop = running_loop.put_aside(None) if running_loop.loops > 0 else None

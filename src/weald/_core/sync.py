@@ -1,4 +1,4 @@
-"""The module by which pickles know the classes of `event` and `lock`, which were one.
+"""The module that pickles name for the classes of `event` and `lock`, which were once one module.
 
 Called by: pickle; `__module__` of these classes names it.
 """

@@ -5,9 +5,9 @@ Invariants:
 - A thread's hub is a C variable of that thread, so that finding it costs next to nothing.  `Keeper`, in the thread's
   state dict, owns the hub and ends it when the thread ends.  Greenlets that end with it are named on stderr.
 - The main thread always has a hub when it waits: deadlocks are found there, and signals arrive there.  Other threads
-  get one at the first use of what needs one.
-- What atexit calls may still make a hub and wait in it.  Once the interpreter is taken apart none is made any more; a
-  call that must wait then blocks its thread.
+  get one when they first need one.
+- Functions that atexit calls may still make a hub and wait in it.  After that no hub is made any more; a call that must
+  wait then blocks its thread.
 """
 
 from cpython.exc cimport PyErr_Clear
@@ -58,8 +58,8 @@ cdef Hub current_hub():
 cdef Hub current_hub_or_none():
     """This thread's hub; None in a thread that has none and need not have one.
 
-    Once the interpreter is being taken apart the main thread makes none any more, and the one it has is of no use once
-    greenlets do not switch: finalizers then wait as threads do.
+    Late in the interpreter's end the main thread makes no hub any more.  When greenlets do not switch any more, the hub
+    that it has is of no use, either: finalizers then wait as threads do.
     """
     if weald_hub != NULL:
         return None if exiting and not greenlets_switch() else <Hub>weald_hub
@@ -69,12 +69,12 @@ cdef Hub current_hub_or_none():
 
 
 cdef bint hubs_begin():
-    """Whether a hub can be made still: functions that atexit calls may need the first one."""
+    """Whether a hub can still be made: functions that atexit calls may need the first one."""
     return not exiting or (not is_finalizing() and greenlets_switch())
 
 
 cdef bint greenlets_switch() noexcept:
-    """False when the interpreter is too far gone."""
+    """Whether greenlets can still switch; False late in the interpreter's end."""
     cdef PyObject *current = PyGreenlet_GetCurrent()
     if current == NULL:
         PyErr_Clear()
@@ -144,7 +144,7 @@ cdef Hub make_hub():
     if not hubs_begin():
         raise RuntimeError("the interpreter is shutting down: no event loop can be started any more")
     cdef Hub hub = (default_hub_class() if hub_class is None else hub_class)()
-    if weald_hub != NULL:  # made meanwhile, by a signal handler: what it has spawned is there
+    if weald_hub != NULL:  # a signal handler has made one meanwhile, and spawned greenlets on it
         hub.destroy()
         return <Hub>weald_hub
     keep(hub)
@@ -158,7 +158,7 @@ cdef Hub make_hub():
 
 
 cdef int keep(Hub hub) except -1:
-    """Make `hub` this thread's."""
+    """Make `hub` this thread's hub, owned by a Keeper."""
     global weald_hub
     (<dict>PyThreadState_GetDict())[KEEPER] = Keeper(hub)
     weald_hub = <PyObject *>hub
@@ -168,7 +168,7 @@ cdef int keep(Hub hub) except -1:
 
 
 def prepare_hub():
-    """Import what hubs are made of, so that one can be made wherever it is needed: in a signal's handler, say."""
+    """Import everything a hub needs, so that one can be made anywhere, even in a signal handler."""
     load_loop()
     if hub_class is None:
         default_hub_class()
@@ -215,7 +215,7 @@ def set_default_hub_class(find):
 # ------------------------------------------------------------------ ending it
 
 class Keeper:
-    """Lies in a thread's state dict and dies with it when the thread ends: then the hub ends, too."""
+    """Is in a thread's state dict, and so freed when the thread ends: then it ends the hub."""
 
     __slots__ = ("hub",)
 
@@ -224,7 +224,7 @@ class Keeper:
 
     def __del__(self):
         hub, self.hub = self.hub, None
-        # A fork's child drops the states of the parent's other threads: their greenlets are not its to end.
+        # A fork's child frees the states of the parent's other threads, and must not end their greenlets.
         if hub is not None and not exiting and hub.thread_ident == PyThread_get_thread_ident():
             end_of_thread(hub)
 
@@ -237,7 +237,7 @@ cdef int drop_keeper() except -1:
 
 
 cdef int end_of_thread(Hub hub) except -1:
-    """End its greenlets, which would otherwise never be freed, then the hub."""
+    """End the greenlets of `hub`, which would never be freed otherwise, then the hub."""
     global weald_hub
     cdef int later
     unended = [repr(g) for g in hub.unended()]
@@ -261,7 +261,7 @@ cdef int report_lost(list unended, int later) except -1:
 
 
 def forget(Hub hub):
-    """`hub` is destroyed.  If it was this thread's, the thread may make a new one."""
+    """Forget `hub`, which is destroyed.  If it was this thread's, the thread may make a new one."""
     global weald_hub
     hubs.discard(hub)
     hub.is_threads = False
@@ -271,7 +271,7 @@ def forget(Hub hub):
 
 
 cdef list adopt_process():
-    """In a fork's child: this thread is the main one, and its hub, if it has one, the only one that lives.
+    """In a fork's child: make this thread the main one, and its hub, if it has one, the only living one.
 
     Returns the parent's hubs, this thread's included.
     """
@@ -283,7 +283,7 @@ cdef list adopt_process():
 
 
 def _at_exit():
-    """Nothing of weald runs in a half-dead interpreter."""
+    """Note that the interpreter begins to end."""
     global exiting
     keep_last()
     exiting = True

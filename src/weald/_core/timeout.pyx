@@ -1,8 +1,8 @@
 """Timeout: an exception raised in a greenlet after some time.
 
 Called by: everybody; `with Timeout(10)` around a request is the common use, and most never fire.
-Invariants: a Timeout is raised nowhere but in the block that owns it.  Between its expiry and the moment in which it
-is raised its `Delivery` waits in the ready ring; `cancel` still takes it back then.
+Invariants: a Timeout is raised only in the block that owns it.  After its expiry its `Delivery` waits in the ready
+ring; until it is raised, `cancel` takes it back.
 """
 
 from cpython.object cimport Py_LT
@@ -60,7 +60,7 @@ cdef class ThrowTimer(BaseTimer):
         return 0
 
     cdef void release(self) noexcept:
-        """Hold on to nothing, and raise nothing if it has just expired."""
+        """Drop all references; raise nothing if it has just expired."""
         self.due = False
         self.target = None
         self.exception = None
@@ -98,7 +98,7 @@ cdef class Timeout(BaseException):
         self.exception = exception
         self.ref_ = ref
         if seconds is not None:
-            to_seconds(seconds)  # refuse what is not a number now, not when it is started
+            to_seconds(seconds)  # raises here, rather than in `start`, if it is no number
 
     def start(self):
         """Begin to count, in the current greenlet.  AssertionError if it is pending already."""
@@ -126,7 +126,7 @@ cdef class Timeout(BaseException):
         return 0
 
     def _on_expiration(self, prev_greenlet, ex):
-        """Called in the hub when the time is over; subclasses may override it."""
+        """Called in the hub when the time is over.  Subclasses may override it."""
         prev_greenlet.throw(ex)
 
     @classmethod
@@ -187,7 +187,7 @@ cdef class Timeout(BaseException):
         return f"{text} (silent)" if self.exception is False else f"{text}: {self.exception}"
 
     def __richcmp__(self, other, int op):
-        # Timeouts are less than one another, and than numbers, by their seconds; nothing more.
+        # Only `<` compares the seconds, of Timeouts and of numbers.
         if op != Py_LT:
             return NotImplemented  # equality falls back to identity
         try:
@@ -200,7 +200,7 @@ cdef class Timeout(BaseException):
 
 
 def expired(timeout):
-    """What to raise after a wait of `timeout`: a Timeout of so many seconds, or what a Timeout itself would raise."""
+    """What to raise after a wait of `timeout`: a Timeout of that many seconds; for a Timeout, what it would raise."""
     if not isinstance(timeout, Timeout):
         return Timeout(timeout)
     exception = timeout.exception

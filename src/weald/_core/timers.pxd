@@ -9,7 +9,7 @@ cdef enum TimerState:
     OVER
 
 
-@cython.no_gc  # here, too, for the classes that derive from it elsewhere
+@cython.no_gc  # repeated here for derived classes in other modules
 cdef class BaseTimer:
     cdef Timers timers  # of the hub it was started in
     cdef double when
@@ -33,7 +33,7 @@ cdef class Timers:
     cdef HeapItem *items
     cdef Py_ssize_t count
     cdef Py_ssize_t size
-    cdef Py_ssize_t stopped  # how many of `count` will not fire
+    cdef Py_ssize_t stopped  # how many of the `count` entries are stopped and will not fire
     cdef unsigned long long started
     cdef int push(self, BaseTimer timer) except -1
     cdef void sift_down(self, Py_ssize_t i) noexcept

@@ -2,11 +2,11 @@
 
 Called by: hub.pyx (`fire`, `next_deadline`), everybody who waits with a timeout (`BaseTimer.start`, `stop`).
 Invariants:
-- Most timers never fire, so stopping one is cheap: its entry stays in the heap until it surfaces, or until half of the
-  heap are such entries.  A native timer for each would cost more than all the rest of a timeout; one native timer
-  stands for the heap's head.
-- Timers of the same time fire in the order in which they were started.  One that is started by another that fires
-  waits for the next round.
+- Most timers never fire, so stopping one is cheap: its entry stays in the heap until it reaches the head, or until half
+  of the heap are such entries.  A native timer for each would cost more than the rest of a timeout, so there is one
+  native timer, for the heap's head.
+- Timers for the same time fire in the order in which they were started.  One that is started while others fire waits
+  for the next round.
 - Any thread may start and stop timers, with the GIL; they fire in their hub's thread.
 """
 
@@ -20,21 +20,21 @@ from weald._core.loops.contract cimport Loop, end_poll
 cdef enum:
     CHILDREN = 4  # of a heap's node
     FIRST_SIZE = 64  # entries there is room for at first
-    FEW = 64  # stopped timers that are not worth rebuilding the heap for
+    FEW = 64  # the heap is not rebuilt for fewer stopped timers
 
 cdef double INFINITY = float("inf")
 
 
 @cython.no_gc
 cdef class BaseTimer:
-    """Something that happens later: `expire` is called once the time has come; it must not block.
+    """A timer: `expire` is called once its time has come.  It must not block.
 
-    With `runs_python` it runs Python code, and so in the hub greenlet.  Others only make something ready, and may
-    expire in a greenlet that is about to park (see `Hub.round_here`).
+    If it runs Python code (`runs_python`), it is called in the hub greenlet.  If it only makes something ready, it may
+    be called in a greenlet that is about to park (see `Hub.round_here`).
     """
 
     cdef int start(self, Timers timers, double seconds) except -1:
-        """Expire after `seconds`; soon, if they are negative."""
+        """Expire after `seconds`; negative ones count as 0."""
         if isnan(seconds):
             raise ValueError("a timeout must be a number of seconds, not nan")
         return self.start_at(timers, timers.loop.time() + (seconds if seconds > 0.0 else 0.0))
@@ -138,7 +138,7 @@ cdef class Timers:
         self.items[i] = item
 
     cdef int drop(self, BaseTimer timer) except -1:
-        """`timer` will not fire: forget it now if that is free, else when it surfaces."""
+        """Remove `timer`, which is stopped: at once if it is the last entry, else when it reaches the head."""
         cdef Py_ssize_t i, kept
         if self.items[self.count - 1].timer == <void *>timer:
             self.count -= 1
@@ -184,7 +184,7 @@ cdef class Timers:
         return INFINITY
 
     cdef int fire(self, double now, bint may_run_python) except -1:
-        """Expire what is due at `now`.  Unless it `may_run_python`, stop at a timer that does; 1 if there is one."""
+        """Expire the timers due at `now`.  Without `may_run_python`, stop at one that runs Python code; 1 if so."""
         cdef BaseTimer timer
         cdef Py_ssize_t budget = self.count  # a timer started by an expiring one waits for the next round
         while budget > 0 and self.count > 0:

@@ -1,13 +1,13 @@
 """The queue in which greenlets and threads wait for a primitive; first come, first woken.
 
-Greenlets of this thread, greenlets of other threads and threads without a hub wait in it alike: each waiter knows how
-it is woken (see `Waiter.resume`).
+Greenlets of any thread and threads without a hub wait in it alike: each waiter knows how it is woken (see
+`Waiter.resume`).
 
 Called by: every room that waits: primitives, descriptors, timeouts.
 Invariants:
 - Wake-ups are FIFO and each wakes exactly one waiter that still waits.
-- No other code runs between finding that one has to wait and being on the list.  Making the hub runs Python code, so
-  whoever waits calls `made_hub` first, and looks again if that made one.
+- No other code runs between a primitive's check that it has to wait and `append`.  Making the hub runs Python code, so
+  a primitive calls `made_hub` before it waits, and checks again if that made one.
 - `park` always leaves the list without its waiter.  If an exception (a kill, a Timeout) ends the wait after the waiter
   was woken, `waiter.lost` is true, and the primitive passes on what the waiter was woken with.
 - The GIL guards every list; nothing in here runs Python code.
@@ -31,7 +31,7 @@ cdef extern from "Python.h":
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) nogil
 
 
-cdef double LONGEST_WAIT = 3600.0  # seconds in one go: longer ones overflow on some systems
+cdef double LONGEST_WAIT = 3600.0  # seconds per call: longer ones overflow on some systems
 cdef int INTERRUPTIBLE = 1
 
 
@@ -49,7 +49,7 @@ cdef void append(WaitList *list, Waiter waiter) noexcept:
 
 
 cdef void remove(WaitList *list, Waiter waiter) noexcept:
-    """Take `waiter` out, if it is in."""
+    """Remove `waiter`, if it is in `list`."""
     if waiter.list != list:
         return
     waiter.list = NULL
@@ -67,7 +67,7 @@ cdef void remove(WaitList *list, Waiter waiter) noexcept:
 
 
 cdef Waiter first(WaitList *list):
-    """The first that still waits, taken off the list; None without one."""
+    """Take the first that still waits off the list; None without one."""
     cdef Waiter waiter
     while list.head != NULL:
         waiter = <Waiter>list.head
@@ -114,7 +114,7 @@ cdef int park(WaitList *list, Waiter waiter, object what, double timeout) except
 cdef bint park_for(Waiter waiter, object what, double limit, bint ref) except -1:
     """Park a waiter of a hub, `limit` seconds at most.  Return False when that time is over.
 
-    With `ref` false the hub does not wait for that if nothing else is left to wait for.
+    With `ref` false the hub does not wait for the timeout if nothing else is left to wait for.
     """
     cdef WakeTimer timer = WakeTimer.__new__(WakeTimer)
     timer.waiter = waiter
@@ -152,7 +152,7 @@ cdef bint wake_one(WaitList *list, object value) except -1:
 
 
 cdef Py_ssize_t wake_all(WaitList *list, object value) except -1:
-    """Wake everybody, first come first; returns how many."""
+    """Wake all waiters, first come, first woken; returns how many."""
     cdef Py_ssize_t n = 0
     while wake_one(list, value):
         n += 1
@@ -243,7 +243,7 @@ cdef class Linkable:
 
     @property
     def hub(self):
-        """The hub of the thread that asks, None if it has none: what can be waited for belongs to no hub."""
+        """The hub of the calling thread, None if it has none: waitable objects belong to no hub."""
         return current_hub_or_none() if has_hub() else None
 
     def statistics(self):

@@ -1,4 +1,4 @@
-"""Letting others run: sleep, and calls that return without waiting but are made again and again.
+"""Letting other greenlets run: `sleep`, and what is called by functions that need not wait but may be called in loops.
 
 Called by: tls.pyx, users (`sleep`), greenlet.pyx, descriptor.pyx, queue.pyx, event.pyx, lock.pyx, _base/buffered.pyx
 (`give_way`), the package's select and time.
@@ -13,7 +13,7 @@ from weald._core.waiters cimport park_thread
 
 cdef enum:
     MANY_CALLS = 1024  # since the last switch, after which `give_way` lets others run
-    CLOCK_CALLS = 8  # `give_way` looks at the clock at every so many of them; a power of 2
+    CLOCK_CALLS = 8  # `give_way` looks at the clock at every eighth call; a power of 2
     LONG_BATCH = 5  # milliseconds
     MANY_IN_CALLBACK = 16384  # as MANY_CALLS, since a callback or a step of a coroutine has begun
 
@@ -65,14 +65,14 @@ def idle(priority=0):
 # ------------------------------------------------------------------ busy waits
 
 cdef int give_way(bint in_vain) except -1:
-    """For calls that return without waiting: let others run if the caller makes such calls again and again.
+    """For functions that return without waiting: let others run if the caller calls such functions again and again.
 
-    They run once it has made MANY_CALLS of them since the last switch.  If the call is `in_vain`, that is, it found
-    unchanged what only others can change, they run as soon as the batch takes LONG_BATCH.  Call this before you look up
-    what the call returns, because those who run may change it.
+    They run after MANY_CALLS such calls since the last switch.  If the call is `in_vain`, that is, it found unchanged
+    what only others can change, they run as soon as the batch has taken LONG_BATCH.  Call this before you look up what
+    the function returns, because the others may change it.
 
-    Coroutines rely on it that nothing else runs between two of their awaits unless they block, so there only a caller
-    that never comes to an end lets others run (MANY_IN_CALLBACK).
+    Coroutines rely on nothing else running between two awaits unless they block.  So there others run only after very
+    many such calls (MANY_IN_CALLBACK).
     """
     cdef Hub hub
     if not has_hub():
@@ -111,9 +111,9 @@ cdef int let_others_run() except -1:
 
 
 def has_looked():
-    """For calls that only look, and are made in loops by who waits: let what is ready run once.
+    """Let what is ready run once.  For calls that only look and that programs make in loops.
 
-    In a coroutine only if it makes very many of them.
+    In a coroutine on weald's event loop only if it makes very many such calls without a turn of the loop.
     """
     cdef Hub hub = current_hub_or_none()
     if hub is not None and hub.driving != NULL:
@@ -123,17 +123,16 @@ def has_looked():
 
 
 def before_io():
-    """For calls that read or write, and may not have to wait: let others run if this greenlet has gone on for long.
+    """Let others run if this greenlet has run for long.  For calls that do I/O and may never have to wait.
 
-    The other end may be so fast that none of the calls waits.  Call this first: what has been read would be lost if the
-    greenlet were killed here.
+    Call this before the I/O: what has been read would be lost if the greenlet were killed here.
     """
     give_way(True)
 
 
 def asked_in_vain():
-    """For calls that found nothing changed: let others run if the caller asks again and again.
+    """Let others run if the caller checks again and again.  For checks that have found nothing changed.
 
-    Others may change what was asked for, so look again afterwards.
+    The other greenlets may change what was checked, so check again afterwards.
     """
     give_way(True)

@@ -2,7 +2,7 @@
 
 Called by: hub.pyx (`make_loop`), threads.pyx (`load_loop`), the package's settings.
 
-Other backends than the default are imported when asked for: each links a library.
+Each backend links a library, so all but the one in use are imported only when they are asked for.
 """
 
 import os
@@ -22,7 +22,7 @@ _chosen: str | None = None
 
 
 def loop_names() -> list[str]:
-    """The backends built into this installation."""
+    """The names of the backends that this installation has."""
     found = []
     for name, (module, _) in BACKENDS.items():
         try:
@@ -36,7 +36,7 @@ def loop_names() -> list[str]:
 def set_loop_factory(name: str | None) -> str | None:
     """Make the loops of new hubs with backend `name`; None goes back to WEALD_LOOP or libuv.
 
-    Returns what it was before.  ValueError, which says what there is, for one that is not known or not built.
+    Returns the name set before.  ValueError, which lists the backends, for a name that is not known or not built.
     """
     global _chosen
     if name is not None:
@@ -57,8 +57,8 @@ def _name() -> str:
 def load_loop() -> None:
     """Import the backend that new hubs get, if it exists.
 
-    Else the first wait would, in which a signal's handler may wait in turn: an import that interrupts itself fails.
-    Nor can anything be imported when there are no descriptors left.
+    Otherwise the first wait would import it.  A signal handler that runs meanwhile and waits would interrupt the import
+    with the same import, which fails.  It would fail, too, if no descriptors are left by then.
     """
     with suppress(ValueError):
         _loop_class(_name())

@@ -32,7 +32,7 @@ cdef class Loop:
     cdef list changed
     cdef readonly bint destroyed
     cdef bint polling  # the hub is in a `poll` that may wait, and no other thread has ended it yet
-    cdef readonly double shortest_wait  # seconds; below, a poll that does not wait is cheaper
+    cdef readonly double shortest_wait  # seconds: instead of a shorter wait, polling without waiting is cheaper
     cdef double time(self) noexcept
     cdef FdWatch watch(self, int fd, Target target)
     cdef int poll(self, double deadline) except -1

@@ -1,4 +1,4 @@
-"""What the hub wants of an event loop: the contract of the backends.
+"""What the hub requires of an event loop: the contract of the backends.
 
 A backend (`uv`, `ev`, `virtual`) subclasses `Loop` and `FdWatch`.  It watches
 descriptors and waits; timers, callbacks and everything that runs Python belong to the hub.
@@ -6,7 +6,7 @@ descriptors and waits; timers, callbacks and everything that runs Python belong 
 - `poll(deadline)` waits for events until `deadline` on the clock of `time()` (seconds; 0.0: do not
   wait, inf: until something happens).  It releases the GIL only when it may wait.  Native
   callbacks run in there without the GIL and only `report` what fired.
-- `dispatch()` walks what was reported, with the GIL held, and calls each watch's target.
+- `dispatch()` goes through the reports, with the GIL held, and calls each watch's target.
 - `wake()` ends a poll that is under way, from any thread.  A wake-up that comes just before the
   poll starts ends that poll.
 - `watch(fd, target)` makes a level-triggered watch, of nothing at first; `update(events)` sets the events to watch for
@@ -44,7 +44,7 @@ cpdef double monotonic() noexcept nogil:
 
 
 cdef int check_room(int count) except -1:
-    """Raise OSError unless `count` more descriptors, at most 16, can be had, as a loop that is made needs."""
+    """Raise OSError unless `count` descriptors (16 at most), which a new loop needs, can be opened."""
     cdef int[16] fds
     cdef int i, opened = 0, error = 0
     while opened < count:
@@ -111,7 +111,7 @@ cdef class Loop:
         return monotonic()
 
     def fileno(self):
-        """The descriptor to wait on from outside, -1 if there is none."""
+        """The epoll descriptor, for embedding; -1 if there is none."""
         return -1
 
     cdef FdWatch watch(self, int fd, Target target):
@@ -138,7 +138,7 @@ cdef class Loop:
         return 0
 
     cdef void forget(self, FdWatch watch) noexcept:
-        """`watch` is closed: drop what it has reported and its target has not been told yet."""
+        """Drop the reports of `watch`, which is closed, that have not been dispatched yet."""
         cdef int i
         for i in range(self.fired.count):
             if self.fired.items[i].watch == <void *>watch:
@@ -175,7 +175,7 @@ cdef class Loop:
         return self.forked()
 
     cdef bint owns(self, int fd) noexcept:
-        """Whether descriptor `fd` is one of the loop's own, as far as its library tells (libev does not)."""
+        """Whether descriptor `fd` is the loop's own, as far as the library tells (libev does not)."""
         return False
 
     def __repr__(self):

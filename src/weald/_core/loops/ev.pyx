@@ -28,7 +28,7 @@ cdef struct State:
 cdef void on_io(ev_loop *loop, ev_io *watcher, int events) noexcept nogil:
     cdef int found = 0
     if events & EV_ERROR:
-        # libev has stopped the watcher; the waiter's system call will tell what is wrong.
+        # libev has stopped the watcher.  The waiter's system call will raise the error.
         found = READ_EVENT | WRITE_EVENT | DISARMED_EVENT
     else:
         if events & EV_READ:
@@ -171,7 +171,7 @@ cdef class EvLoop(Loop):
     cdef int reopened(self) except -1:
         self.forked()
         if self.loop != NULL:
-            ev_run(self.loop, EVRUN_NOWAIT)  # now: it closes the old numbers, which others may have next
+            ev_run(self.loop, EVRUN_NOWAIT)  # closes the old numbers now, before the program opens files with them
         return 0
 
     def __dealloc__(self):

@@ -4,12 +4,12 @@ Called by: backends.py, when "libuv" is asked for.
 Invariants:
 - Native handles are malloc'ed and freed by libuv's close callback, so that they live as long as libuv needs them.
   `handle.data` of a poll handle is its UvWatch, borrowed: `close` cuts it first.
-- The async handle stays referenced, which is what makes uv_run wait at all when no descriptor is watched.
-- No native loop has more descriptors than GROUP_SIZE: there are groups of them, each a native loop of its own.  For
-  uv_run reads 1,024 events at a time, and while it gets as many it reads on, up to 48 times, and is told of the same
-  descriptors again, since nobody has read from them meanwhile.  The first group is the one that waits.  It watches the
-  epoll descriptors of the others, which are run when they have something to tell; with 128 of them, at 115,000
-  descriptors, it has 1,024 itself.
+- The async handle stays referenced.  Without it uv_run would not wait when no descriptor is watched.
+- No native loop has more than GROUP_SIZE descriptors: there are groups, each with a native loop of its own.  For uv_run
+  reads 1,024 events at a time.  As long as it gets as many it reads again, up to 48 times, and gets the same
+  descriptors, from which nothing has been read meanwhile.
+- The first group waits.  It watches the epoll descriptors of the others, which run when they have events.  It has 1,024
+  descriptors itself when there are 128 other groups, with 115,000 descriptors.
 """
 
 cimport cython
@@ -34,7 +34,7 @@ cdef struct State:
     FiredList *fired
     double armed  # the deadline the native timer is set to; 0.0: not set
     bint woken  # by `wake`, since the last poll began to wait
-    bint pending  # there are groups to be run
+    bint pending  # at least one group must run
 
 
 cdef struct Group:
@@ -65,7 +65,7 @@ cdef void on_poll(uv_poll_t *handle, int status, int events) noexcept nogil:
     if handle.data == NULL:
         return
     if status < 0:
-        # libuv has stopped the handle (EPOLLERR); the waiter's system call will tell what is wrong.
+        # libuv has stopped the handle (EPOLLERR).  The waiter's system call will raise the error.
         events = READ_EVENT | WRITE_EVENT | DISARMED_EVENT
     report((<State *>loop.data).fired, handle.data, events)
 
@@ -80,7 +80,7 @@ cdef void note_pending(Group *group) noexcept nogil:
 
 
 cdef void run_pending(Group **groups, int count, State *state) noexcept nogil:
-    """Run all groups but the first that are to be run."""
+    """Run the pending groups, except the first."""
     cdef int i
     state.pending = False
     for i in range(1, count):
@@ -127,7 +127,7 @@ cdef class UvWatch(FdWatch):
         return 0
 
     cdef bint leave(self) noexcept:
-        """Close the native handle; whether there was one."""
+        """Close the native handle; returns whether there was one."""
         cdef uv_poll_t *handle = self.handle
         self.handle = NULL
         if handle == NULL or self.loop.destroyed:
@@ -195,7 +195,7 @@ cdef class UvLoop(Loop):
         return group
 
     cdef int watch_group(self, Group *group) noexcept:
-        """Have the first group tell when `group` has something to tell; a negative error number if that fails."""
+        """Have the first group watch the epoll descriptor of `group`; a negative error number if that fails."""
         cdef int error
         cdef uv_poll_t *outer = <uv_poll_t *>calloc(1, sizeof(uv_poll_t))
         if outer == NULL:
@@ -288,8 +288,7 @@ cdef class UvLoop(Loop):
         self.groups = NULL
 
     cdef int forked(self) except -1:
-        # New epoll descriptors first, so that the owners, who close their watches next, do not
-        # take the parent's registrations away.
+        # The epoll descriptors first: the watches are closed next, and that must not remove the parent's registrations.
         cdef int i, error
         self.fired.count = 0
         for i in range(self.count):

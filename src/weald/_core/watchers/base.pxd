@@ -4,9 +4,9 @@ from weald._core.hub cimport Hub
 from weald._core.timers cimport BaseTimer
 
 cdef enum BeforePoll:
-    MAY_WAIT  # as far as this watcher is concerned
-    IF_IDLE  # this watcher fires if the poll would wait, which then does not
-    MUST_NOT_WAIT  # something is ready
+    MAY_WAIT  # the poll may wait
+    IF_IDLE  # if the poll would wait, this watcher fires, and the poll does not wait
+    MUST_NOT_WAIT  # the watcher has fired
 
 cdef class WatcherLoop(Watched):
     cdef readonly Hub hub  # whose loop it is
@@ -25,7 +25,7 @@ cdef class Watcher:
     cdef bint is_ref
     cdef bint is_closed
     cdef int level  # the priority
-    cdef int fired  # events that the callback has not been told of
+    cdef int fired  # events for which the callback has not been called yet
     cdef int arm(self) except -1
     cdef int disarm(self) except -1
     cdef BeforePoll before_poll(self) except? MAY_WAIT

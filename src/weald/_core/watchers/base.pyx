@@ -1,14 +1,14 @@
 # cython: nonecheck=True
-"""What all watchers have in common, and what they know of their loop.
+"""The base class of all watchers, and that of the loop that they belong to.
 
 For users and libraries that drive the event loop themselves (`get_hub().loop.io(fd, READ)` and so on); weald's own
 rooms do not use them.
 
 Called by: every other module of this package; each has one kind of watcher.
 Invariants:
-- A callback runs in the hub, after the poll in which its event came up, so it must not block.  Callbacks that are due
-  at the same time run by priority, then in the order of their events.
-- An active watcher is kept alive by its loop; the hub waits for one with `ref`.
+- A callback runs in the hub, after the poll that reported its event, so it must not block.  Callbacks that are due at
+  the same time run by priority, then in the order of their events.
+- The loop keeps an active watcher alive; the hub waits for it if its `ref` is true.
 - A watcher belongs to its loop's thread; only `async_().send()` may be called from others.
 - In a fork's child no watcher of the parent is active; fork watchers are called once.
 """
@@ -20,7 +20,7 @@ from weald._core.timers cimport BaseTimer
 
 import sys
 
-EVENTS = object()  # as a callback's first argument: stands for the events that came up
+EVENTS = object()  # as the first argument after a callback: replaced by the events that occurred
 
 MINPRI = -2
 MAXPRI = 2
@@ -45,15 +45,15 @@ cdef class Watcher:
         return 0
 
     cdef BeforePoll before_poll(self) except? MAY_WAIT:
-        """The loop is about to poll.  Asked of watchers in `loop.in_rounds` only."""
+        """Called before the loop polls, for watchers in `loop.in_rounds`."""
         return MAY_WAIT
 
     cdef int after_poll(self) except -1:
-        """The loop has polled.  Told to watchers in `loop.in_rounds` only."""
+        """Called after the loop has polled, for watchers in `loop.in_rounds`."""
         return 0
 
     cdef bint fires_after_fork(self) noexcept:
-        """In a fork's child: does it stay active, and is its callback due?"""
+        """Whether it stays active in a fork's child, and its callback is due there."""
         return False
 
     def start(self, callback, *args):
@@ -111,7 +111,7 @@ cdef class Watcher:
             self.loop.hub.push(Callback(self.loop._deliver_fed, (self,)))
 
     def stop(self):
-        """Watch no more, and do not call for what has come up already.  `start` begins anew."""
+        """Stop watching, and drop events that have already occurred.  `start` begins again."""
         self.is_pending = False
         self.function = None
         self.arguments = None
@@ -129,7 +129,7 @@ cdef class Watcher:
         self.close()
 
     cdef int fire(self, int events) except -1:
-        """An event came up: the callback is due."""
+        """Have the callback called: an event has occurred."""
         self.fired |= events
         if self.is_active and not self.is_pending:
             self.is_pending = True
@@ -137,7 +137,7 @@ cdef class Watcher:
         return 0
 
     cdef int before_call(self) except -1:
-        """The callback is about to be called."""
+        """Called before the callback."""
         return 0
 
     cdef int call(self) except -1:
@@ -154,7 +154,7 @@ cdef class Watcher:
             function(*args)
         except BaseException:
             self.loop.handle_error(self, *sys.exc_info())
-        if not self.is_active:  # it was the last call: hold on to nothing
+        if not self.is_active:  # that was the last call: drop the references
             self.function = self.arguments = None
         return 0
 
@@ -197,7 +197,7 @@ cdef class Watcher:
 
     @property
     def callback(self):
-        """What is called at each event; None while stopped."""
+        """The function called at each event; None while stopped."""
         return self.function
 
     @callback.setter
@@ -208,7 +208,7 @@ cdef class Watcher:
 
     @property
     def args(self):
-        """What it is called with, a tuple; None while stopped."""
+        """The arguments of the callback, a tuple; None while stopped."""
         return self.arguments
 
     @args.setter
@@ -218,7 +218,7 @@ cdef class Watcher:
         self.arguments = value
 
     def _format(self):
-        """What `repr` shows besides; subclasses override it."""
+        """More text for `repr`; subclasses override it."""
         return ""
 
     def __repr__(self):
@@ -233,7 +233,7 @@ show_as(Watcher, "weald._core.watchers.Watcher")
 
 
 cdef int post(Watcher watcher) except -1:
-    """Have `watcher` fire soon: for events that come up outside the loop's rounds."""
+    """Have `watcher` fire soon: for events that occur outside the loop's rounds."""
     watcher.loop.hub.push(Callback(watcher.loop._deliver, (watcher,)))
     return 0
 
@@ -248,7 +248,7 @@ cdef int discard(list items, object item) except -1:
 # ------------------------------------------------------------------ watchers that need a timer
 
 cdef class WatcherTimer(BaseTimer):
-    """A watcher's timer.  Its `ref` is false: the watcher counts as what the hub waits for, if anything does."""
+    """A watcher's timer.  Its `ref` is false: whether the hub waits is decided by the watcher's `ref`."""
 
     cdef int expire(self) except -1:
         if self.watcher is not None:
@@ -260,7 +260,7 @@ cdef class TimedWatcher(Watcher):
     """Base of watchers that need a timer."""
 
     cdef int schedule(self, double seconds) except -1:
-        """Have `expired` called after `seconds`, and no more after those of an earlier call."""
+        """Have `expired` called after `seconds`, instead of after those of an earlier call."""
         self.unschedule()
         self.timer = WatcherTimer.__new__(WatcherTimer)
         self.timer.watcher = self
@@ -280,14 +280,14 @@ cdef class TimedWatcher(Watcher):
         return 0
 
     cdef int expired(self, WatcherTimer timer) except -1:
-        """The time has come."""
+        """Called when the time is over."""
         return 0
 
 
-# ------------------------------------------------------------------ the loop, as its watchers know it
+# ------------------------------------------------------------------ the loop
 
 cdef class WatcherLoop(Watched):
-    """Base of EventLoop: which watchers are active, and which callbacks are due."""
+    """Base of EventLoop: the active watchers, and the callbacks that are due."""
 
     cdef int alive(self) except -1:
         """ValueError if the loop is destroyed."""
@@ -308,7 +308,7 @@ cdef class WatcherLoop(Watched):
         return 0
 
     def _deliver(self, Watcher watcher):
-        """An event that came up outside the loop's rounds."""
+        """Have `watcher` fire now, for an event that occurred outside the loop's rounds."""
         watcher.fire(0)
         self.call_due()
 

@@ -16,11 +16,10 @@ cdef int UNKNOWN_STATUS = 255 << 8  # as waitpid(2) encodes exit status 255
 
 
 cdef class child(TimedWatcher):
-    """A child process that ends; it is reaped then, and `rpid` and `rstatus` are set.
+    """Fires when child `pid` ends: reaps it and sets `rpid` and `rstatus`.
 
-    Only this child is waited for, never one that is somebody else's.  If somebody else has reaped it,
-    `rstatus` is that of exit status 255.  Without pidfds (Linux before 5.3) the child is asked after
-    50 times a second.
+    It waits for this child only.  If other code has reaped the child, `rstatus` is that of exit status 255.  Without
+    pidfds (Linux before 5.3) it looks at the child 50 times a second.
     """
 
     cdef readonly int pid
@@ -40,7 +39,7 @@ cdef class child(TimedWatcher):
         try:
             self.pidfd = os.pidfd_open(self.pid)
         except ProcessLookupError:
-            self.schedule(0.0)  # gone already: `expired` finds out how
+            self.schedule(0.0)  # it has ended already: `expired` gets its status
             return 0
         except (OSError, AttributeError):
             self.schedule(INTERVAL)

@@ -13,7 +13,7 @@ from weald._core.watchers.base import EVENTS
 
 
 cdef class IoListener(Listener):
-    """An io watcher's place among those who listen to a descriptor."""
+    """Passes a descriptor's events on to an io watcher."""
 
     cdef int ready(self, int events) except -1:
         if self.watcher is None:

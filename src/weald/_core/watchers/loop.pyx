@@ -59,7 +59,7 @@ cdef class EventLoop(WatcherLoop):
         self.call_due()
         if self.hub.ring.count > 0:
             return 0.0
-        # What the callbacks have started counts, too.
+        # The callbacks may have started timers.
         return min(deadline, self.hub.timers.next_deadline())
 
     cdef int after_poll(self) except -1:
@@ -84,7 +84,7 @@ cdef class EventLoop(WatcherLoop):
                 post(watcher)
             else:
                 watcher.is_active = watcher.is_pending = False
-        # Behind that, for some have others, which then are not disarmed twice.
+        # In a loop of its own: a child watcher has an io watcher, which must be inactive by then.
         for watcher in actives:
             if not watcher.is_active:
                 watcher.disarm()
@@ -101,7 +101,7 @@ cdef class EventLoop(WatcherLoop):
 
     @property
     def name(self):
-        """The backend's: "libuv", "libev", "virtual"."""
+        """The backend's name: "libuv", "libev" or "virtual"."""
         return self.hub.backend.name
 
     @property
@@ -123,12 +123,12 @@ cdef class EventLoop(WatcherLoop):
         return self.hub.backend.time()
 
     def update_now(self):
-        """Nothing: the clock is never stale."""
+        """Does nothing: the clock is never stale."""
 
     update = update_now
 
     def fileno(self):
-        """The epoll descriptor, for embedding; -1 where there is none."""
+        """The epoll descriptor, for embedding; -1 if there is none."""
         return self.hub.backend.fileno()
 
     def run_callback(self, func, *args):
@@ -145,14 +145,18 @@ cdef class EventLoop(WatcherLoop):
         return self.hub.run_callback(func, *args)
 
     def ref(self):
-        """Count one more thing to wait for."""
+        """Count one more thing that the hub waits for."""
         self.hub.ref()
 
     def unref(self):
+        """Take back one `ref`."""
         self.hub.unref()
 
     def handle_error(self, context, type, value, tb):
-        """An exception that a callback let escape: to `error_handler` if there is one, else to the hub."""
+        """Handle an uncaught exception of a callback: by `error_handler` if there is one, else by the hub.
+
+        `error_handler` is a callable with these arguments, or an object with such a method `handle_error`.
+        """
         handler = self.error_handler
         if handler is None:
             handler = self.hub.handle_error
@@ -161,16 +165,23 @@ cdef class EventLoop(WatcherLoop):
         handler(context, type, value, tb)
 
     def run(self, nowait=False, once=False):
-        """Drive a loop of one's own until nothing is left to wait for; `nowait`, `once`: one round."""
+        """Run a loop that belongs to no thread's hub until nothing is left to wait for.
+
+        With `nowait` do one round without waiting, with `once` one round.  ValueError if it is destroyed, RuntimeError
+        for the loop of this thread's hub, which runs by itself.
+        """
         self.alive()
         self.hub.run_loop(nowait, once)
 
     def break_(self, how=None):
-        """End `run` after this round."""
+        """Have `run` return after this round.  `how` is ignored."""
         self.hub.break_loop()
 
     def destroy(self):
-        """Free a loop of one's own.  (A hub's ends with `hub.destroy()`.)"""
+        """Free a loop that belongs to no thread's hub; returns True, or None if it was destroyed already.
+
+        (A hub's loop ends with `hub.destroy()`.)
+        """
         if not self.hub.backend.destroyed:
             self.hub.destroy()
             return True
@@ -184,23 +195,23 @@ cdef class EventLoop(WatcherLoop):
         return True
 
     def io(self, fd, events, ref=True, priority=None):
-        """A watcher of descriptor `fd`: `events` 1 readable, 2 writable, 3 either."""
+        """A watcher of descriptor `fd`: `events` is READ, WRITE or both.  ValueError for other events and numbers."""
         return io(self, fd, events, ref, priority)
 
     def timer(self, after, repeat=0.0, ref=True, priority=None):
-        """A watcher that fires after `after` seconds, then every `repeat` seconds unless 0."""
+        """A watcher that fires after `after` seconds, then every `repeat` seconds unless that is 0."""
         return timer(self, after, repeat, ref, priority)
 
     def signal(self, signum, ref=True, priority=None):
-        """A watcher of signal `signum`."""
+        """A watcher of signal `signum`; the main thread's only.  ValueError if there is no such signal."""
         return signal(self, signum, ref, priority)
 
     def child(self, pid, trace=0, ref=True):
-        """A watcher of the end of child process `pid`."""
+        """A watcher of the end of child process `pid`, which it reaps.  `trace` is ignored."""
         return child(self, pid, trace, ref)
 
     def stat(self, path, interval=0.0, ref=True, priority=None):
-        """A watcher of changes to the file `path`, looked at every `interval` seconds."""
+        """A watcher of changes to the file `path`, looked at every `interval` seconds (0: every half second)."""
         return stat(self, path, interval, ref, priority)
 
     def idle(self, ref=True, priority=None):
@@ -216,11 +227,11 @@ cdef class EventLoop(WatcherLoop):
         return check(self, ref, priority)
 
     def fork(self, ref=True, priority=None):
-        """A watcher that fires in a fork's child."""
+        """A watcher that fires once in a fork's child."""
         return fork(self, ref, priority)
 
     def async_(self, ref=True, priority=None):
-        """A watcher that fires after `send()` from any thread."""
+        """A watcher that fires after its `send()`, which any thread may call."""
         return async_(self, ref, priority)
 
     def __repr__(self):

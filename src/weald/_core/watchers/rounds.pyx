@@ -9,7 +9,7 @@ from weald._core.watchers.base cimport IF_IDLE, MAY_WAIT, BeforePoll, Watcher, d
 
 
 cdef class RoundWatcher(Watcher):
-    """Base of those that take part in each of the loop's rounds."""
+    """Base of the watchers that take part in each of the loop's rounds."""
 
     cdef int arm(self) except -1:
         self.loop.in_rounds.append(self)

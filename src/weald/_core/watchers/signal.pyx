@@ -2,8 +2,8 @@
 """signal: a signal that arrives.
 
 Called by: loop.pyx (`EventLoop.signal`).
-Invariants: the handler that was set before is back once nobody watches a signal any more, unless somebody has set
-another one meanwhile.
+Invariants: when the last watcher of a signal stops, the handler that was set before is set again, unless the program
+has set another one meanwhile.
 """
 
 from weald._core.c_python cimport show_as
@@ -14,13 +14,13 @@ import signal as _signal
 # Kept from before `signal.signal` is patched.
 cdef object original_signal = _signal.signal
 cdef object original_getsignal = _signal.getsignal
-# By signal number: who watches it, and the handler that was there before.  The main thread's alone.
+# By signal number: its watchers, and the handler that was set before.  Used by the main thread only.
 cdef dict signal_watchers = {}
 cdef dict signal_handlers = {}
 
 
 cdef class signal(Watcher):
-    """A signal that arrives.  The handler set with signal.signal() is not called meanwhile.
+    """Fires when a signal arrives.  While it is active, the handler set by signal.signal() is not called.
 
     Only the main thread may start and stop it.
     """
@@ -54,7 +54,7 @@ cdef class signal(Watcher):
 
 
 def on_signal(signum, frame):
-    """What the interpreter calls for watched signals, in the midst of whatever runs."""
+    """The handler of watched signals, which the interpreter calls between any two bytecodes."""
     cdef signal watcher
     for watcher in signal_watchers.get(signum, ()):
         post(watcher)

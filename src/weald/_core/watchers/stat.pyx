@@ -49,7 +49,7 @@ cdef class stat(TimedWatcher):
 
 
 cdef object stat_key(found):
-    """What counts as a change; not the time of the last access."""
+    """The fields whose change counts; the time of the last access does not."""
     return found and (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev, found.st_mode)
 
 

@@ -1,5 +1,5 @@
 # cython: nonecheck=True
-"""timer: a point in time, or one every so many seconds.
+"""timer: a call after some time, once or repeatedly.
 
 Called by: loop.pyx (`EventLoop.timer`).
 """
@@ -9,7 +9,7 @@ from weald._core.watchers.base cimport TimedWatcher, Watcher, WatcherLoop, Watch
 
 
 cdef class timer(TimedWatcher):
-    """Once after `after` seconds, then every `repeat` seconds unless that is 0."""
+    """Fires after `after` seconds, then every `repeat` seconds unless that is 0."""
 
     cdef double after
     cdef double every
@@ -20,7 +20,7 @@ cdef class timer(TimedWatcher):
         self.after = after
 
     def start(self, callback, *args, update=None):
-        """Have `callback(*args)` called when the time has come.  (The clock is never stale: `update` does nothing.)"""
+        """Have `callback(*args)` called when the time is over.  `update` is ignored: the clock is never stale."""
         self.begin(callback, args)
 
     def again(self, callback, *args, update=None):
@@ -59,7 +59,7 @@ cdef class timer(TimedWatcher):
 
     @property
     def repeat(self):
-        """Seconds between calls after the first; 0: there is but one."""
+        """Seconds between the calls after the first; 0: there is only one call."""
         return self.every
 
     @repeat.setter
