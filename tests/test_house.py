@@ -1,4 +1,4 @@
-"""The shape of `src/weald`: who imports whom, who may speak of gevent, whether each header names its callers.
+"""The shape of `src/weald`: who imports whom, who may speak of gevent, whether headers and docs name what is there.
 
 Everything is read from the source; nothing of weald is imported.
 
