@@ -71,7 +71,7 @@ cdef extern from * nogil:
     size_t SMALL_CHUNK "WEALD_SMALL_CHUNK"
 
 cdef enum:
-    CHUNK = 16 * 1024  # DATA_STACK_CHUNK_SIZE of CPython 3.11 to 3.14
+    CHUNK = 16 * 1024  # CPython's DATA_STACK_CHUNK_SIZE
     MAX_CHUNKS = 2048  # 32 MiB at most
     KEEP_CHUNKS = 64  # `trim` never goes below this
 

@@ -14,20 +14,20 @@ cdef enum Stage:  # of a response
 
 
 cdef class Call:
-    cdef ASGIExchange exchange  # None once it serves somebody else
+    cdef ASGIExchange exchange  # None once it serves another request
     cdef Stage stage
     cdef readonly object task
     cdef object server
     cdef readonly str line  # of the request, for reports
-    cdef readonly bint left  # has the client left?
-    cdef bint body_given  # has the application got all of the body?
-    cdef list asking  # Futures of `receive`, while there is nothing to give
-    cdef object kept  # what came for a `receive` that was cancelled meanwhile
+    cdef readonly bint left  # whether the client has left
+    cdef bint body_given  # whether the application has received the whole body
+    cdef list asking  # Futures of `receive` calls that wait for an event
+    cdef object kept  # an event for the next `receive`: the one that waited for it was cancelled
     cdef greenlet home  # the exchange's greenlet
-    cdef Waiter waiter  # its, while it waits for the application
-    cdef bint fetching  # it waits for the client on the application's behalf
+    cdef Waiter waiter  # of `home`, while it waits for the application
+    cdef bint fetching  # whether `home` waits for the client on the application's behalf
     cdef bint sending
-    cdef list turns  # Waiters of those that want to send meanwhile
+    cdef list turns  # Waiters of greenlets that want to send meanwhile
 
     cdef int prepare(self, dict scope) except -1
     cdef dict disconnect(self)
@@ -48,12 +48,12 @@ cdef class ASGIExchange(Exchange):
     cdef dict handlers  # of this connection: WSGI handlers by the server that each belongs to
     cdef object loop
     cdef tuple loop_state  # what the loop keeps for the native thread while an application is stepped
-    cdef readonly Call call  # the request's that is being served
+    cdef readonly Call call  # the call of the request that is being served
     cdef object remote  # scope["client"]
     cdef object local  # scope["server"]
     cdef str scheme
-    cdef Py_ssize_t whole  # bytes of the body, if it is known to be whole; else -1
-    cdef bint wants_trailers  # has the application said that it sends trailers?
+    cdef Py_ssize_t whole  # the body's length in bytes, if all of it is known; else -1
+    cdef bint wants_trailers  # whether the application has said that it will send trailers
 
     cdef object hand_over(self, object server, line)
     cdef bint asks_for_websocket(self) except -1

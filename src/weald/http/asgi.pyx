@@ -5,18 +5,18 @@ Called by: asgi_websocket.pyx; asgi_server.py, whose connections are served by a
 
 The application's coroutine is an asyncio task on the loop of the server.  It begins in the connection's greenlet (an
 eager task, Python 3.12 and later): one that never waits costs no switch and no turn of the loop.  If it waits, the loop
-goes on with it, and the connection's greenlet waits for the end of the response, meanwhile doing for the application
-what waits for the client: reading the body, looking whether the client has left.
+goes on with it.  The connection's greenlet then waits for the end of the response.  Meanwhile it does what needs to
+wait for the client: it reads the body, and checks whether the client has left.
 
 What the application sends is sent at once, by the greenlet that it runs in.  If the client does not take it, that
-greenlet parks, and others run the loop: so an application is as slow as its client.
+greenlet parks, and another one runs the loop.  So a slow client slows its application down, and nothing is buffered.
 
 Invariants:
-- A `Call` is one request.  Once its response is complete, or its client has left, it lets go of the exchange: what an
-  application does later reaches no other request.  Its task goes on; what it raises is logged.
-- A client that has left is noticed when the application sends or asks, and within `LOOK` seconds while it waits.
+- A `Call` is one request.  When its response is complete, or its client has left, it drops its exchange: what the
+  application does later cannot reach another request.  The task goes on; what it raises is logged.
+- A client that has left is noticed when the application sends or receives, and within `LOOK` seconds while it waits.
 
-Long because a call and its exchange call each other; apart, their modules would import each other.
+Long because a call and its exchange call each other: in files of their own they would import each other.
 """
 
 from cpython.buffer cimport PyObject_CheckBuffer
@@ -47,7 +47,7 @@ cdef object Task = asyncio.Task
 cdef object Future = asyncio.Future
 cdef object RUNNING = _running
 cdef bint EAGER = sys.version_info >= (3, 12)
-LOOK = 5.0  # seconds between two looks whether the client is there, while the application waits
+LOOK = 5.0  # seconds between two checks whether the client has left, while the application waits
 cdef Py_ssize_t FILE_PIECE = 1 << 18  # bytes of a file that is read to be sent
 
 
@@ -55,7 +55,7 @@ cdef Py_ssize_t FILE_PIECE = 1 << 18  # bytes of a file that is read to be sent
 
 
 class Interrupted(BaseException):
-    """Ends a wait for the client, as the application has ended."""
+    """Ends a wait for the client: the application has ended."""
 
 
 cdef class Interrupt(Runnable):
@@ -137,7 +137,7 @@ cdef class Call:
             hub.park(waiter, self)
 
     def next_turn(self):
-        """Let who waits for that send."""
+        """Let the next waiting sender send."""
         cdef Waiter waiter
         while self.turns:
             waiter = self.turns.pop(0)
@@ -183,7 +183,7 @@ cdef class Call:
         return 0
 
     def complete(self):
-        """The response has been sent."""
+        """Note that the response has been sent."""
         self.stage = COMPLETE
         if current_greenlet() is not self.home:
             self.wake()
@@ -220,7 +220,7 @@ cdef class Call:
         return 0
 
     cdef int wake(self) except -1:
-        """Have the exchange's greenlet look."""
+        """Wake the exchange's greenlet, to check what has changed."""
         cdef Waiter waiter = self.waiter
         cdef Interrupt interrupt
         if waiter is not None:
@@ -274,7 +274,7 @@ cdef class Call:
         return 0
 
     cdef int conclude(self) except -1:
-        """See what has come of the task, which has ended, or whose response is complete, or whose client has left."""
+        """Finish the request: the task has ended, its response is complete, or its client has left."""
         cdef ASGIExchange exchange = self.exchange
         task = self.task
         if not task.done():
@@ -311,7 +311,7 @@ cdef class Call:
             self.wake()
             return
         server, self.server = self.server, None
-        if server is not None:  # else the exchange has seen to it
+        if server is not None:  # else the exchange has done this
             server.detached.discard(self)
             self.report(task)
 
@@ -430,7 +430,7 @@ cdef class ASGIExchange(Exchange):
     # ---------------------------------------------------------------- the application
 
     cdef bint asks_for_websocket(self) except -1:
-        """Return whether the request opens a WebSocket, or means to."""
+        """Return whether the request is the opening handshake of a WebSocket, valid or not."""
         cdef dict fields = self.request.fields
         return (
             not self.request.length and isinstance(self.channel, Http1Channel)

@@ -1,10 +1,10 @@
 # cython: nonecheck=True
-"""What asgi.pyx is made of, compiled: awaitables that need no coroutine, fields as scopes and events have them.
+"""Helpers of asgi.pyx, compiled: awaitables that are no coroutines, and fields in the form of scopes and events.
 
 Called by: asgi.pyx, asgi_websocket.pyx.
 
 Invariants:
-- What goes into a response's head is checked: it has no control characters, so that it is one field.
+- All that goes into a response's head is checked for control characters, so that it cannot be more than one field.
 - Names that were checked are remembered, in tables of limited size.
 """
 
@@ -21,7 +21,7 @@ from weald.http.protocol import TOKEN
 
 cdef Py_ssize_t MOST_CACHED = 1024
 cdef object is_name = re.compile(TOKEN + rb"+").fullmatch
-cdef dict CAME_NAMES = {}  # of fields that come: in lower case; None for one that is not shown
+cdef dict CAME_NAMES = {}  # names of requests' fields: in lower case; None for one that is not shown
 STATUSES = {}
 SENT_NAMES = {}
 
@@ -30,7 +30,7 @@ SENT_NAMES = {}
 
 
 cdef class Result:
-    """An awaitable that is done.  It has what a coroutine has, so that it may be made a task."""
+    """An awaitable that is done.  It has a coroutine's methods, so that it may be made a task."""
 
     def __await__(self):
         return self
@@ -56,7 +56,7 @@ cdef class Result:
 
 
 cdef class Waiting:
-    """An awaitable that waits for a Future, with what a coroutine has."""
+    """An awaitable that waits for a Future, with a coroutine's methods."""
 
     def __await__(self):
         return self.future.__await__()
@@ -145,7 +145,7 @@ cdef bytes checked(bytes name, value):
 
 
 cdef object lowered(bytes name):
-    """Return the name of a field that came in lower case, None if it is not shown, as none of an environ is."""
+    """Return a request field's name in lower case; None for one that is not shown, as in a WSGI environment."""
     found = None if b"_" in name or name.lower() == b"proxy" else name.lower()
     if len(CAME_NAMES) < MOST_CACHED:
         CAME_NAMES[name] = found

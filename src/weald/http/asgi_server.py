@@ -28,7 +28,7 @@ __all__ = ["ASGIServer"]
 
 
 class Mount(NamedTuple):
-    """An application, and the prefix of the paths that it answers; `wsgi` has its environments if it is a WSGI one."""
+    """An application, and the prefix of the paths that it answers; `wsgi` is the server that a WSGI one runs in."""
 
     prefix: str
     application: Any
@@ -44,7 +44,7 @@ class ASGIServer(HTTPServer):
     `root_path` is where the application is: `scope["root_path"]`.
     `mounts`: further applications by the prefixes of the paths that they answer, such as {"/old": app}; the longest
     prefix counts.  Each of them, and `application` as well, may be a WSGI application; `interface_of` tells.
-    `websockets`, a weald.http.websocket.Options, says what one of a WebSocket may, and whether to compress.
+    `websockets`, a weald.http.websocket.Options, has the limits of WebSockets, and whether to compress.
     """
 
     handler_class: Any = ASGIExchange
@@ -102,7 +102,7 @@ class ASGIServer(HTTPServer):
         return Lifespans(applications if self.mounts else {"": self.application}, mode, self.error_log)
 
     def find_mount(self, target: str) -> Mount:
-        """Return which application answers a request for `target`."""
+        """Return the mount whose application answers a request for `target`."""
         path = _without(target.partition("?")[0], self.root_path)
         for mount in self.mounts:
             prefix = mount.prefix

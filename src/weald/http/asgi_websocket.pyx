@@ -34,8 +34,8 @@ cdef class WebSocketCall(Call):
     cdef object handshake
     cdef object websocket  # None before it is accepted
     cdef Phase phase
-    cdef bint connected  # has the application been told of the client?
-    cdef object code  # of the end
+    cdef bint connected  # whether the application has received websocket.connect
+    cdef object code  # the close code
     cdef object reason
 
     def __init__(self, options):
@@ -54,7 +54,7 @@ cdef class WebSocketCall(Call):
             "weald.upgrade": exchange.take_over,
         }
         try:
-            # From whose pages browsers may connect is the application's to say.
+            # The application itself checks from whose pages browsers may connect.
             self.handshake = Handshake(environ, "*")
         except HandshakeError as error:
             self.refuse(error.status, str(error), error.headers)
@@ -68,7 +68,7 @@ cdef class WebSocketCall(Call):
         return 0
 
     def refuse(self, str status, str text, headers):
-        """Answer that there will be no WebSocket."""
+        """Answer with an error instead of opening a WebSocket."""
         cdef ASGIExchange exchange = self.exchange
         body = text.encode()
         exchange.begin_response(status, [("Content-Type", "text/plain"), *headers])
@@ -82,7 +82,7 @@ cdef class WebSocketCall(Call):
     # ---------------------------------------------------------------- from the client
 
     def receive(self):
-        """Return an awaitable of the next event: of the client, a message, or the end."""
+        """Return an awaitable of the next event: websocket.connect, a message, or the end."""
         if not self.connected:
             self.connected = True
             return result_of({"type": "websocket.connect"})

@@ -1,4 +1,4 @@
-"""What a WSGI application reads a request's body from, and what it hands a file to the server in.
+"""`wsgi.input`, from which a WSGI application reads a request's body, and `wsgi.file_wrapper`, to return a file in.
 
 Called by: wsgi.pyx, which puts `Input` into `wsgi.input`; server.py, which puts `FileWrapper` into
 `wsgi.file_wrapper`; weald.serve; channel.pyx, exchange.pyx and http2_stream.py for the exception; weald.compat.
@@ -11,7 +11,7 @@ __all__ = ["FileWrapper", "Input", "InvalidClientInput"]
 
 
 class InvalidClientInput(OSError):
-    """What reading `wsgi.input` raises if the client breaks the protocol or stalls; it is answered `status`, an int."""
+    """Raised by reading `wsgi.input` if the client breaks the protocol or stalls; it gets the `status`, an int."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -25,30 +25,30 @@ def _ended() -> bytes:
 class Input:
     """Input(more, data=b""): `wsgi.input`, a request's body.
 
-    It ends where the body ends, also a chunked one (`wsgi.input_terminated`).  Reading raises InvalidClientInput if the
-    client breaks the protocol or stalls, another OSError if it goes away, and ValueError once the request has ended.
-    What has come when a read raises is there for the next.
+    It ends where the body ends, even a chunked one (`wsgi.input_terminated`).  Reading raises InvalidClientInput if the
+    client breaks the protocol or stalls, another OSError if it leaves, and ValueError once the request has ended.  When
+    a read raises, the bytes that have come are kept for the next read.
     """
 
     __slots__ = ("_at", "_buffer", "_more", "trailers")
 
     def __init__(self, more: Callable[[], bytes] | None, data: bytes = b"") -> None:
-        """`data` is what has come of the body; `more()` returns the next piece, b"" at its end; None: no more comes."""
+        """`data`: the part that has come; `more()` returns the next piece, b"" at the end; None: nothing more comes."""
         self._more = more
-        # What has come and is not read yet begins at `_at`: a line costs no copy of what is behind it, and a further
-        # piece none of what is in front of it.
+        # The unread part of the buffer begins at `_at`: so reading a line does not copy what follows it, and adding a
+        # piece does not copy what was read.
         self._buffer: bytes | bytearray = data
         self._at = 0
         self.trailers: list[tuple[bytes, bytes]] = []  # of a chunked body, once it was read to its end
 
     def read_through(self, call: Callable[[Callable[[], bytes]], bytes]) -> None:
-        """Have `call` get what is still to come, by calling the function that it gets: for readers in other threads."""
+        """Read what is still to come by `call(more)`, which calls `more()`, in another thread, say."""
         more = self._more
         if more is not None:
             self._more = lambda: call(more)
 
     def seal(self) -> None:
-        """The request has ended: what is still to come of the connection is not its body."""
+        """Let reads raise ValueError from now on: the request has ended."""
         if self._more is not None:
             self._more = _ended
 

@@ -22,9 +22,9 @@ cdef class Channel:
     cdef public object socket  # None once the connection has ended
     cdef public Py_ssize_t sent  # bytes of the response, with its head
     cdef public object broken  # the OSError that sending failed with
-    cdef public bint linger  # may the client still be sending when the connection is closed?
-    cdef public bint awaits_continue  # does the client wait for "100 Continue" before it sends the body?
-    cdef public bint framed  # does the protocol itself mark where a response ends?
+    cdef public bint linger  # whether the client may still be sending when the connection is closed
+    cdef public bint awaits_continue  # whether the client waits for "100 Continue" before it sends the body
+    cdef public bint framed  # whether the protocol itself marks where a response ends, as HTTP/2 does
     cdef double body_waited  # seconds spent waiting for the request's body
     cdef readonly Py_ssize_t body_received  # bytes of it
 

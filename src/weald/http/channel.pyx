@@ -4,12 +4,12 @@
 Called by: connection.pyx, exchange.pyx, wsgi.pyx, asgi.pyx and steps.pyx; http2_stream.py derives the channel of an
 HTTP/2 stream from `Channel`.
 
-`Channel` says what there is to do, `Http1Channel` does it for HTTP/1.1 over a socket.  A channel knows what bytes stand
-for a head, a piece of a body and its end; what they say is the exchange's business.
+`Channel` is the interface; `Http1Channel` implements it for HTTP/1.1 over a socket.  A channel knows how heads, pieces
+of bodies and their ends are written as bytes.  Their content is up to the exchange.
 
 Invariants:
-- Every wait for the client has a limit; a client that sends its body, or takes the response, too slowly is given up.
-- A response whose head and body are known together leaves in one system call.
+- Every wait for the client has a limit.  A client that sends its body, or takes the response, too slowly is cut off.
+- A response whose head and body are known together is sent by one system call.
 """
 
 from cpython.buffer cimport PyObject_CheckBuffer
@@ -37,7 +37,7 @@ from weald.http.wire import end_connection
 from weald.socket import socket as plain_socket
 from weald.ssl import SSLSocket
 
-cdef Py_ssize_t JOIN_BELOW = 65536  # bytes: copying so much into one buffer is cheaper than sending a vector
+cdef Py_ssize_t JOIN_BELOW = 65536  # bytes: up to this size copying into one buffer is cheaper than sending a vector
 cdef Py_ssize_t PART = 1 << 20  # bytes of a large piece that have a time limit of their own
 cdef Py_ssize_t FILE_PART = 1 << 24  # bytes that one sendfile(2) is asked for
 cdef double SHORTEST_WAIT = 0.001  # seconds
@@ -216,7 +216,7 @@ cdef class Http1Channel(Channel):
             count = receive_tls(self.socket, descriptor, PyByteArray_GET_SIZE(buffer), buffer)
         else:
             self.descriptor.timeout = None if timeout < 0.0 else timeout
-            count = self.socket.recv_into(buffer, PyByteArray_GET_SIZE(buffer))  # the size spares it a look
+            count = self.socket.recv_into(buffer, PyByteArray_GET_SIZE(buffer))  # given the size, it is quicker
         if not count:
             # A server that stops ends the reading of idle connections: then the client's own end is yet to come.
             self.linger = self.state.draining

@@ -1,10 +1,10 @@
 # cython: nonecheck=True
 """An HTTP/1.1 connection, compiled: waits for its requests, has each served, and ends in order.
 
-Called by: steps.pyx and asgi.pyx, whose handlers have one; the server keeps account of it.
+Called by: steps.pyx and asgi.pyx, whose handlers have one; the server keeps it in its list.
 
-A connection owns its channel to the client and one exchange, which serves its requests one after the other.  What a
-request is, protocol.pyx decides.
+A connection owns its channel to the client and one exchange, which serves its requests one after the other.
+protocol.pyx reads the requests.
 
 Invariants:
 - Every wait for a request has a limit.
@@ -70,7 +70,7 @@ cdef class Connection:
             if error.errno not in exchange.ignored_socket_errors and not isinstance(error, TimeoutError):
                 raise
         finally:
-            self.exchange = None  # which may hold this connection
+            self.exchange = None  # it may refer to this connection
             exchange.end()
             if self.http2_start is None:
                 self.channel.close()
@@ -134,7 +134,7 @@ cdef class Connection:
         return request
 
     cdef Request wait_for_rest(self):
-        """Return the request whose head comes in pieces, maybe a byte each, so one timer limits the wait for all."""
+        """Return the request whose head comes in pieces.  One timer limits the wait: a piece may be one byte."""
         cdef RequestStream stream = self.channel.stream
         cdef Request request
         timer = Timeout.start_new(self.channel.state.head_timeout)

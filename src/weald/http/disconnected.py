@@ -2,9 +2,9 @@
 
 Called by: channel.pyx and http2_stream.py, which make one for each connection or stream; applications.
 
-A connection is not watched until the application asks, so a request that does not ask pays nothing for it.  A client
-counts as gone when its side of the connection has ended, also in an orderly way: HTTP clients close both directions at
-once.  A write after that still reaches a client that has not; it fails as soon as the client's system refuses it.
+A connection is not watched until the application asks, so a request that does not ask costs nothing more.  A client
+counts as gone when its side of the connection has ended, even in an orderly way, because HTTP clients close both
+directions at once.  A client that has closed only its own direction can still be sent a response.
 """
 
 import errno
@@ -21,7 +21,7 @@ __all__ = ["Disconnected"]
 
 _POLLRDHUP = 0x2000  # Linux: the peer has ended its direction, whatever of its bytes is still unread
 _GONE = POLLERR | POLLHUP | POLLNVAL | _POLLRDHUP
-_PATIENCE = 1.0  # seconds at most between two looks, where no event tells
+_PATIENCE = 1.0  # seconds at most between two checks, where no event reports the end
 
 
 class Disconnected:
@@ -45,7 +45,7 @@ class Disconnected:
             if left is not None and left <= 0:
                 return False
             if state & POLLIN:
-                # Unread bytes, such as a further request: events cannot tell them from the end.
+                # Unread bytes, such as another request, make the socket readable, just as its end does.
                 sleep(pause if left is None else min(pause, left))
                 pause = min(pause * 2, _PATIENCE)
             else:
@@ -58,10 +58,9 @@ class Disconnected:
         return True
 
     def interrupt(self) -> "_Interrupt":
-        """Return a context manager, in whose block ConnectionResetError is raised once the client has left.
+        """Return a context manager in whose block ConnectionResetError is raised once the client has left.
 
-        It is raised while the block waits for something.  If nobody catches it, the request ends, and nothing is logged
-        as an error.
+        It is raised while the block waits for something.  Uncaught, it ends the request, and no error is logged.
         """
         return _Interrupt(self)
 

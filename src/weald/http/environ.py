@@ -20,7 +20,7 @@ class Environ(dict[str, Any]):
         return type(self)(self)
 
     def iteritems(self) -> Iterable[tuple[str, Any]]:
-        """Return the items; for programs that have outlived Python 2."""
+        """Return the items, by the name of Python 2."""
         return self.items()
 
     def __reduce_ex__(self, proto: Any) -> Any:
@@ -30,7 +30,7 @@ class Environ(dict[str, Any]):
 class SecureEnviron(Environ):
     """An environment whose repr hides values, so that no log shows passwords and cookies.
 
-    Attributes of the object say what its repr shows; where the object has none, the class's `default_…` do:
+    Attributes of the object choose what its repr shows; the class's `default_…` hold for those that it lacks:
     - `secure_repr` false: everything.
     - `whitelist_keys`: the keys whose values are shown.  Empty: only the number of keys is.
     - `print_masked_keys` true: the other keys are shown, with `<MASKED>` for their values.
@@ -77,7 +77,7 @@ class Headers(HTTPMessage):
     status = ""
 
     def getheader(self, name: str, default: Any = None) -> Any:
-        """Return the field `name`, or `default`; for programs that have outlived Python 2, as what follows."""
+        """Return the field `name`, or `default`, by the name of Python 2, as the two below."""
         return self.get(name, default)
 
     @property

@@ -12,8 +12,8 @@ cdef class Exchange:
     cdef Channel channel
     cdef public object server  # whose settings are read
     cdef public object client_address
-    cdef public object close_connection  # must the connection end after this exchange?
-    cdef bint is_last  # may the connection serve no further request by the server's limits?
+    cdef public object close_connection  # whether the connection must end after this exchange
+    cdef bint is_last  # whether the server's limits allow no further request on the connection
     # The request
     cdef Request request
     cdef public object requestline
@@ -31,8 +31,8 @@ cdef class Exchange:
     cdef public object headers_sent
     cdef public object response_use_chunked
     cdef Py_ssize_t left  # bytes of the body that the Content-Length still promises; -1: no length is known
-    cdef list trailers  # (name, value) that the application sends behind the body; None: the client wants none
-    cdef bint given_away  # has the application taken the connection over?
+    cdef list trailers  # (name, value) that the application sends after the body; None: the client wants none
+    cdef bint given_away  # whether the application has taken the connection over
     cdef object go_away  # called when the server ends, for an application that has taken the connection over
 
     # Steps that a derived class may do otherwise

@@ -1,15 +1,15 @@
 # cython: nonecheck=True
-"""One request and its response, compiled, whatever protocol carries them and whatever kind of application answers.
+"""One request and its response, compiled; for any protocol and any kind of application.
 
 Called by: connection.pyx, which has one exchange and serves each request with it; wsgi.pyx and asgi.pyx derive
 the exchanges with a WSGI and an ASGI application from it; steps.pyx.
 
-An exchange reads the request's body from its channel and sends the response through it.  What an application is, and
-how it is called, a derived class says: `prepare`, `run` and `body_size`.
+An exchange reads the request's body from its channel and sends the response through it.  Derived classes know how to
+call an application: `prepare`, `run` and `body_size`.
 
 Invariants:
-- Never more of a body is sent than its Content-Length promised; if it was less, the connection ends.
-- A response of unknown length goes out in chunks, or for HTTP/1.0 ends with the connection; HTTP/2 needs neither.
+- No more of a body is sent than its Content-Length promised.  If it is less, the connection ends.
+- A response of unknown length is sent in chunks, or for HTTP/1.0 ends with the connection; HTTP/2 needs neither.
 - No Exception of an application leaves `respond`: it is reported, and the client is answered if nothing was sent yet.
 """
 
@@ -207,7 +207,7 @@ cdef class Exchange:
         """Call the application and send what it answers."""
 
     cdef int seal(self) except -1:
-        """The application has ended: what it has left behind must reach neither the next request nor its response."""
+        """Cut the application, which has ended, off from the connection: it must not reach the next request."""
         return 0
 
     cdef int finish(self) except -1:
@@ -223,7 +223,7 @@ cdef class Exchange:
         if type(log) is not NO_LOG:
             try:
                 log.write(self.format_request() + "\n")
-            except Exception:  # the response has gone; a log that fails is no reason to give up the connection
+            except Exception:  # the response is sent; a log that fails must not end the connection
                 self._print_unexpected_exc()
         return 0
 
@@ -233,7 +233,7 @@ cdef class Exchange:
         return 0
 
     cdef int end(self) except -1:
-        """Let go of what belongs to the connection, which has ended: no cycle is left for the collector."""
+        """Drop what belongs to the connection, which has ended, so that no cycle is left for the garbage collector."""
         self.clear()
         self.go_away = None
         return 0
@@ -246,7 +246,7 @@ cdef class Exchange:
     # ---------------------------------------------------------------- the response's head
 
     cdef int begin_response(self, status, headers) except -1:
-        """Take status and fields of the response, which are checked, and sent with the first piece of the body.
+        """Check and keep the status and fields of the response.  They are sent with the first piece of the body.
 
         `status` is a str like "200 OK", `headers` yields pairs of strs.  Raises UnicodeError, TypeError or ValueError
         for a bad status or field.
@@ -308,7 +308,8 @@ cdef class Exchange:
     cdef int check_informational(self, status, long code) except -1:
         """Raise ValueError unless `status` is 101 and the client has asked for another protocol.
 
-        A response is still to follow all others (RFC 9110 section 15.2); the server itself sends "100 Continue".
+        The other informational statuses are not the final response (RFC 9110 section 15.2); the server itself sends
+        "100 Continue".
         """
         cdef Request request = self.request
         if code == 101 and not self.channel.framed:
@@ -316,7 +317,7 @@ cdef class Exchange:
                 return 0
             if "upgrade" in tokens(request.fields.get("HTTP_CONNECTION", "")):
                 return 0
-        raise ValueError("an informational status is not the response's", status)
+        raise ValueError("a response needs a final status, not an informational one", status)
 
     cdef int check_no_length(self, long code, length) except -1:
         """Raise ApplicationError if the Content-Length of a response that has no body is not 0."""
@@ -387,7 +388,7 @@ cdef class Exchange:
             if not data:
                 data = b""  # some programs send the head alone by write("")
             elif not self.is_bodiless():
-                # While the client can still be told that something went wrong.
+                # Raised here, while the client can still be sent an error.
                 raise TypeError(f"a response's body must be bytes, not {type(data).__name__}")
         elif type(data) is not bytes:
             data = octets(data)
@@ -464,10 +465,10 @@ cdef class Exchange:
     # ---------------------------------------------------------------- other protocols on the connection
 
     def take_over(self, go_away=None):
-        """Return the socket, and the bytes that were read from it already: another protocol answers the request.
+        """Return the socket, and the bytes already read from it, for another protocol.
 
-        From here on the application writes the response; what else it answers is dropped.
-        `go_away` is called, in a greenlet of its own, if the server ends before the application does.
+        From now on the application writes to the socket itself; what it returns is dropped.  `go_away` is called, in a
+        greenlet of its own, if the server ends before the application does.
         """
         cdef Http1Channel channel = self.channel
         self.go_away = go_away
@@ -519,7 +520,7 @@ cdef class Exchange:
             self._print_unexpected_exc()
 
     def _error_context(self):
-        """Return what names the request in the report of an error."""
+        """Return the context of an error report: the request's first line."""
         return self.requestline
 
     def _log_error(self, t, v, tb):

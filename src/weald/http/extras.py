@@ -1,4 +1,4 @@
-"""What is said when a package that HTTP needs is not installed.
+"""The error message for a package that HTTP needs and that is not installed.
 
 Called by: protocol.pyx, http2.py, http2_stream.py, websocket.py.
 """
@@ -11,14 +11,14 @@ __all__ = ["required"]
 
 @contextmanager
 def required(purpose: str, package: str, *modules: str) -> Iterator[None]:
-    """In the block, the import of `package` for `purpose` says how to install it if it is missing.
+    """If `package`, which the block imports for `purpose`, is missing, raise ModuleNotFoundError with advice.
 
-    `modules` are those that the package brings or needs besides.  Raises ModuleNotFoundError.
+    `modules` are the other modules that the package brings or needs.
     """
     try:
         yield
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in (package, *modules):
             raise
-        text = f"weald's {purpose} needs {package}: pip install 'weald[http]'"
+        text = f"weald's {purpose} needs {package}, which comes with weald and is missing here: pip install {package}"
         raise ModuleNotFoundError(text, name=package) from None

@@ -1,10 +1,10 @@
-"""The parts of a response's head: status lines and fields, checked and encoded; the Date; reason phrases.
+"""The parts of a response's head: status lines and fields, checked and encoded; the Date field; reason phrases.
 
 Called by: asgi_parts.pyx, channel.pyx, exchange.pyx, http2_stream.py, weald.serve.config.
 
 Invariants:
-- Nothing that is returned could be read as more than one field or line: it has no CR, LF or other control character.
-- What applications send over and over is checked once and remembered, in tables of limited size.
+- No value returned here can be read as more than one field or line: it has no CR, LF or other control character.
+- What applications send repeatedly is checked once and remembered, in tables of limited size.
 """
 
 import re
@@ -47,7 +47,7 @@ _is_token = re.compile(TOKEN.decode() + "+").fullmatch
 _has_control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
 _has_newline = re.compile(r"[\r\n]").search
 
-# Fields that the server acts on have a number; others have 0.
+# Numbers of the fields that the server acts on; all others have 0.
 CONTENT_LENGTH, DATE, CONNECTION, TRANSFER_ENCODING = 1, 2, 3, 4
 _NUMBERS = {
     "content-length": CONTENT_LENGTH,

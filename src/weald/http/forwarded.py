@@ -1,14 +1,14 @@
-"""What a proxy in front says of a request: Forwarded (RFC 7239) and X-Forwarded-For, -Proto, -Host.
+"""The fields in which a proxy describes its client: Forwarded (RFC 7239) and X-Forwarded-For, -Proto, -Host.
 
 Called by: weald.serve.
 
-Middleware, of WSGI and of ASGI, that believes the fields of proxies it knows and removes those of all others, so that
-applications see one truth: REMOTE_ADDR, wsgi.url_scheme and HTTP_HOST (ASGI: client, scheme and host) are the client's.
+Middleware for WSGI and ASGI.  It uses these fields if they come from a trusted proxy, and removes them otherwise.  So
+applications see the client in REMOTE_ADDR, wsgi.url_scheme and HTTP_HOST (ASGI: client, scheme and the field host).
 
 Invariants:
-- Each proxy appends to the list of those before it.  So the list is read from its end, and the client is the first
-  address that is no trusted proxy: what stands before it is the client's own invention.
-- Fields that contradict each other or cannot be read are an error of the proxy's configuration: 400, not a guess.
+- Each proxy appends to the list.  So the list is read from its end, and the client is the first address that is no
+  trusted proxy.  The client itself may have invented what stands before that.
+- Fields that contradict each other or cannot be read are an error in the proxy's configuration: answered with 400.
 """
 
 import ipaddress
@@ -25,9 +25,10 @@ _HOST = re.compile(r"[A-Za-z0-9._~-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
 
 class Trusted:
-    """Who is believed: addresses and networks, "unix" for Unix sockets, "*" for everybody, with commas between.
+    """Trusted(names): the trusted addresses.
 
-    Raises ValueError for what is neither.
+    `names`, separated by commas, are addresses and networks, "unix" for Unix sockets, or "*" for all.  ValueError for
+    other names.
     """
 
     def __init__(self, names: str) -> None:
@@ -37,7 +38,7 @@ class Trusted:
         self.networks = [ipaddress.ip_network(name, strict=False) for name in found if name not in ("*", "unix")]
 
     def __contains__(self, address: Any) -> bool:
-        """Is `address` ("" for a Unix socket's client) believed?"""
+        """Whether `address` ("" for a Unix socket's client) is trusted."""
         if self.everybody:
             return True
         if not address:
@@ -51,7 +52,7 @@ class Trusted:
 
 
 class _Bad(Exception):
-    """The fields make no sense."""
+    """The fields cannot be read."""
 
 
 def _address(text: str) -> str:

@@ -1,9 +1,8 @@
 def next_frame(data: bytes, at: int, alone: bool, longest: int) -> tuple[int, str | bytes | None]:
-    """Look at the frame of a client that begins at `at`.
+    """Parse the client's frame that begins at `at`; returns its end and its message, a str or bytes.
 
-    Returns where it ends and its message, a str or bytes, if it is a whole one that has come as a whole: not compressed
-    and of `longest` bytes at most.  The message is None for other frames, and if `alone` is false; their end may lie
-    behind that of `data`.  The end is 0 if not even the frame's head is there.
+    The message is None if the frame is no whole message, or is compressed, longer than `longest` bytes or incomplete,
+    and if `alone` is false.  The end may then lie beyond that of `data`; it is 0 if the frame's head is incomplete.
     Raises UnicodeDecodeError for a text that is not UTF-8.
     """
 

@@ -1,7 +1,7 @@
-"""Plain frames of WebSockets (RFC 6455 section 5.2), compiled: most of what comes and goes.
+"""Plain frames of WebSockets (RFC 6455 section 5.2), compiled: those with a whole message, not compressed.
 
 Called by: websocket.py, which leaves all other frames to wsproto: parts of messages, compressed and control frames,
-what has not come as a whole, and what breaks the rules.
+incomplete frames, and those that break the rules.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -35,11 +35,10 @@ cdef void unmask(
 
 
 def next_frame(bytes data, Py_ssize_t at, bint alone, Py_ssize_t longest):
-    """Look at the frame of a client that begins at `at`.
+    """Parse the client's frame that begins at `at`; returns its end and its message, a str or bytes.
 
-    Returns where it ends and its message, a str or bytes, if it is a whole one that has come as a whole: not compressed
-    and of `longest` bytes at most.  The message is None for other frames, and if `alone` is false; their end may lie
-    behind that of `data`.  The end is 0 if not even the frame's head is there.
+    The message is None if the frame is no whole message, or is compressed, longer than `longest` bytes or incomplete,
+    and if `alone` is false.  The end may then lie beyond that of `data`; it is 0 if the frame's head is incomplete.
     Raises UnicodeDecodeError for a text that is not UTF-8.
     """
     cdef const unsigned char *text = <const unsigned char *>PyBytes_AS_STRING(data)

@@ -1,9 +1,10 @@
-"""WSGIHandler: one connection of a WSGIServer, from its first byte to its last, and the steps one may replace.
+"""WSGIHandler: one connection of a WSGIServer, and the steps of serving it that subclasses may replace.
 
-Called by: server.py, which makes a handler for each connection and each stream of HTTP/2; weald.pywsgi, where those
-who derive handlers find it.
+Called by: server.py, which makes a handler for each connection and each stream of HTTP/2; weald.pywsgi, where users
+find it.
 
-Invariants: the work is done by the rooms below (steps.pyx lists which does what); here is what is only looked at.
+Invariants: the work is done by the modules below (steps.pyx lists them by step).  Here are attributes that are only
+read.
 """
 
 from typing import Any

@@ -2,16 +2,16 @@
 
 Called by: server.py, when a client has chosen h2 by ALPN or begins with HTTP/2's preface.
 
-h2 knows the protocol.  This module reads what comes, hands it to the streams (http2_stream.py), and limits what a
-client may cost; the server's handler serves a stream as it serves a request of HTTP/1.1.  A malformed request ends its
-stream and nothing else (RFC 9113 section 8.1.1): behind a proxy, the other streams are other people's.
+h2 implements the protocol.  This module reads, hands what it has read to the streams (http2_stream.py), and limits what
+a client may cost.  The server's handler serves a stream as it serves a request of HTTP/1.1.  A malformed request ends
+only its own stream (RFC 9113 section 8.1.1): behind a proxy, the other streams belong to other clients.
 
 Invariants:
 - One greenlet reads.
 - No more than `limits.http2_streams` applications run for a connection, those of streams that the client has reset
   included.
-- What costs the client nothing (resets, pings, settings, empty frames) is on a budget.  A client that exceeds it is
-  told to calm down (RFC 9113 section 10.5) and disconnected.
+- Frames that cost the client nothing (resets, pings, settings, empty frames) have a budget.  A client that exceeds it
+  is sent ENHANCE_YOUR_CALM (RFC 9113 section 10.5) and disconnected.
 - Every wait for the client has a limit.
 """
 
@@ -49,8 +49,8 @@ with required("HTTP/2", "h2", "hyperframe", "hpack"):
 
 __all__ = ["Http2Connection"]
 
-_UNIT = 64  # so many bytes that bring neither requests nor bodies count as one such frame
-_RESET_COST = 3  # a reset counts as so many of them: it costs the server more work
+_UNIT = 64  # bytes that bring neither requests nor bodies: so many count as one such frame
+_RESET_COST = 3  # what a reset counts: it costs the server more work than other frames
 _LEAVING = b"leaving."  # in the ping that goes with the first GOAWAY
 _ENDED = b"answered"  # in the ping that answers the end of a request that was refused meanwhile
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -83,12 +83,12 @@ class Http2Connection:
         self._writer = FrameWriter(self._h2, sock, server.limits)
         self._begun: bytes | None = b""  # the preface and the first frame's head, while they are not complete
         self._budget = float(server.limits.http2_control)
-        self._owed = 0.0  # units of bytes that have brought nothing yet
+        self._owed = 0.0  # units of bytes for which no event has been reported yet
         self._counted = self._quiet = monotonic()  # `_quiet`: since when no application runs
         self._requests = 0
         self._last = 0  # the newest stream that was served
-        self._last_call = 0  # how many requests are served once the client has been told to send no more; 0: it was not
-        self._leaving = False  # has the GOAWAY been sent that names the last stream?
+        self._last_call = 0  # after the first GOAWAY: how many requests are still served altogether; 0: not sent yet
+        self._leaving = False  # whether the GOAWAY has been sent that names the last stream
 
     def run(self, first: bytes = b"") -> None:
         """Serve until the connection ends; `first` has been read from it already."""
@@ -141,7 +141,7 @@ class Http2Connection:
             events = self._h2.receive_data(data)
         except H2ProtocolError:
             return False  # h2 has made the GOAWAY
-        # Bytes count until what they belong to is complete; those for which h2 reports no event count for ever.
+        # Bytes count until h2 reports an event for them; those for which it reports none count for ever.
         forgiven = min(self._writer.forgiven, len(data))
         self._writer.forgiven -= forgiven
         self._owed = max(self._owed + (len(data) - forgiven) / _UNIT - sum(map(_worth, events)), 0.0)
@@ -169,7 +169,7 @@ class Http2Connection:
                 raise ProtocolError(400, "no SETTINGS in front")
 
     def _announce(self) -> None:
-        """Tell the client to begin no further stream; those that it has begun before it hears of it are served.
+        """Tell the client to begin no further stream.  Those that it begins before it has read that are served.
 
         That is section 6.8's graceful end: a first GOAWAY with the largest number a stream can have, which refuses
         none, and a ping; the answer to the ping tells that the client has read both, and `_leave` sends the second

@@ -1,12 +1,12 @@
-"""The head and the trailers of a request of HTTP/2 (RFC 9113 section 8): what that adds to the rules of HTTP/1.
+"""The head and the trailers of a request of HTTP/2 (RFC 9113 section 8): its rules beyond those of HTTP/1.
 
 Called by: http2.py, http2_stream.py.
 
-A message that has passed what is asked here is put down as HTTP/1 would send it and judged by protocol.pyx: so no
-field, method or target is good in one protocol and bad in the other.
+A head that passes the checks here is written in the form of HTTP/1 and checked by protocol.pyx.  So the same fields,
+methods and targets are valid in both protocols.
 
 Invariants:
-- Nothing is put down that could be read as more than one line, field or part of a line.
+- Nothing is written that could be read as more than one line, field or part of a line.
 """
 
 import re

@@ -4,11 +4,11 @@ Called by: http2.py, whose connection makes them and hands them what comes.
 
 `Stream` is the channel of the exchange that answers the request; `FrameWriter` writes the connection's frames.
 
-h2 takes a malformed request for an error of the connection, which is that of a stream (RFC 9113 section 8.1.1): so h2
-is shown no fields, and http2_head.py judges them.
+h2 ends the connection for a malformed request, where RFC 9113 section 8.1.1 wants only the stream ended.  So h2 gets no
+fields to see, and http2_head.py checks them.
 
 Invariants:
-- Whoever has made h2 produce bytes flushes them; a lock keeps their order.
+- Code that makes h2 produce bytes flushes them; a lock keeps their order.
 - Every wait for the client has a limit: for the body as in HTTP/1.1, for room in its windows `Limits.write_timeout`.
 """
 
@@ -54,7 +54,7 @@ class _CompressionError(H2ProtocolError):
 
 
 class _Decoder(Decoder):
-    """HPACK's, which reports to h2 the error that RFC 9113 section 4.3 asks for, and shows it no fields.
+    """HPACK's decoder, which gives h2 no fields, and for errors the one that RFC 9113 section 4.3 asks for.
 
     `fields` are those of the last block.
     """
@@ -72,19 +72,19 @@ class _Decoder(Decoder):
 
 
 class _Settings(Settings):
-    """Ours.  h2 would end the connection over a stream too many; http2.py refuses that stream (section 5.1.2)."""
+    """Settings without a limit of streams: h2 would end the connection; http2.py refuses the stream (section 5.1.2)."""
 
     max_concurrent_streams = 1 << 31
 
 
 class _H2(H2Connection):
-    """h2's, which by itself ends the connection or drops responses under way where nothing asks for that."""
+    """h2's connection, changed where it ends the connection or drops responses without need."""
 
     decoder: _Decoder
     most_streams = 100
 
     def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Any], list[Any]]:
-        """The event's `headers` are not judged yet; None: a stream too many, or fields in the middle of a body."""
+        """The event's `headers` are not checked yet; None: one stream too many, or fields in the middle of a body."""
         frame.flags.discard("PRIORITY")  # section 5.3.2: that means nothing any more
         unending = frame.stream_id in self.streams and "END_STREAM" not in frame.flags
         if unending:
@@ -98,7 +98,7 @@ class _H2(H2Connection):
         return frames, events
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Any], list[Any]]:
-        """Section 6.8: no stream is begun any more, those that run go on."""
+        """Begin no more streams; those that run go on (section 6.8)."""
         return [], [ConnectionTerminated()]
 
 
@@ -271,7 +271,7 @@ class Stream(Channel):
         self._writer = writer
 
     def fail(self, text: str) -> None:
-        """Nothing can be read or sent any more, because of what `text` says."""
+        """Let reading and sending raise from now on; `text` gives the reason."""
         self.lost = ConnectionResetError(errno.ECONNRESET, text)
         self.news.set()
 
@@ -289,7 +289,7 @@ class Stream(Channel):
             self.fail("the request has ended")  # a reader may still wait for its body
 
     def _wait(self, timeout: float) -> bool:
-        """Park until there are news.  Return False after `timeout` seconds."""
+        """Park until `news` is set.  Return False after `timeout` seconds."""
         self.news.clear()
         return self.news.wait(timeout)
 

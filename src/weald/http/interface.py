@@ -2,7 +2,7 @@
 
 Called by: asgi_server.py, weald.asgi, weald.serve.
 
-A module of its own, since it needs nothing of what serves either.
+A module of its own, because it needs neither server.
 """
 
 import inspect

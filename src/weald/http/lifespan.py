@@ -1,4 +1,4 @@
-"""An ASGI application's lifespan (ASGI 3, lifespan spec 2.0): the server tells it when it starts and ends.
+"""An ASGI application's lifespan (ASGI 3, lifespan spec 2.0): its startup and its shutdown.
 
 Called by: asgi_server.py; weald.asgi, which exports StartupError.
 
@@ -21,15 +21,15 @@ MODES = ("auto", "on", "off")
 
 
 class StartupError(Exception):
-    """An application has failed in its startup, or the server wants a lifespan of one that takes none."""
+    """An application's startup has failed, or `lifespan` is "on" and the application does not support it."""
 
 
 class Lifespans:
-    """Lifespans(applications, mode, error_log): those of `applications`, which are ASGI applications by name.
+    """Lifespans(applications, mode, error_log): the lifespans of `applications`, ASGI applications by name.
 
-    For what several servers serve: each is given the same `Lifespans`, which the program starts before and stops after
-    them.  `mode`: "on"; "off": the applications get no events; "auto": one that does not take it (Django's, say)
-    goes without.  `states` is what each has put there for its requests, None if it goes without.
+    Several servers may share one: the program starts it before them and stops it after them.  `mode` is "on"; "off":
+    the applications get no events; "auto": one that does not support it (Django's, say) runs without.  `states` has the
+    dict that each has filled for its requests, None if it runs without a lifespan.
     """
 
     def __init__(self, applications: Mapping[str, Any], mode: str, error_log: Any) -> None:

@@ -1,4 +1,4 @@
-"""What an HTTP server logs to, and the line that its access log has for a request.
+"""The logs of an HTTP server, and the access log's line for a request.
 
 Called by: exchange.pyx; server.py, which makes the logs of a server; weald.pywsgi, which exports LoggingLogAdapter;
 weald.serve.
@@ -18,7 +18,7 @@ _unsafe = re.compile(r'["\\\x00-\x1f\x7f-\x9f]')
 
 
 def quoted(text: str) -> str:
-    """Return `text` of a client's so that it can end neither a line nor a quoted part of one."""
+    """Return `text`, which a client has sent, escaped: it can end neither a line nor a quoted part of one."""
     return _unsafe.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 

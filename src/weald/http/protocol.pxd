@@ -50,14 +50,14 @@ cdef class Request:
     cdef public str method
     cdef public str target  # origin form, or "*"
     cdef public str version  # "HTTP/1.1", "HTTP/1.0" or "HTTP/2"
-    cdef bytes head  # of which `raw` is made when somebody asks
+    cdef bytes head  # `raw` is made of it at the first use
     cdef Py_ssize_t first  # where in it the fields begin
     cdef list given  # `raw`
     cdef public dict fields  # the fields by their CGI names (RFC 3875 section 4.1.18), repeated ones joined
-    cdef public bint special  # may the client want trailers, another protocol, or a 100 Continue?
+    cdef public bint special  # whether the client may want trailers, another protocol, or a 100 Continue
     cdef public Py_ssize_t length  # bytes of body, or CHUNKED
-    cdef public bint keep_alive  # may another request follow?
-    cdef public bint expect_continue  # does the client wait for 100 Continue?
+    cdef public bint keep_alive  # whether another request may follow
+    cdef public bint expect_continue  # whether the client waits for 100 Continue
 
 
 cdef class HeadParser:

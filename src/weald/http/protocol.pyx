@@ -13,11 +13,11 @@ Invariants:
   lines and bare LF in front of a request line, further spaces in it, other protocols and versions, unknown transfer
   codings, any number of Host fields, bodies of any length.
 - The fields are cut out here, where the grammar has found them: through httptools each would cost a call into Python.
-- Nothing is repaired.  What two implementations could read in two ways is an error, and after an error
-  a stream gives nothing more: bytes behind a bad message are never read as a request.
-- Chunks are taken apart here, as httptools does not tell where in its input a message ended.
+- Nothing is repaired.  What two implementations could read in two ways is an error.  After an error a stream gives
+  nothing more: bytes that follow a bad message are never read as a request.
+- Chunks are parsed here, because httptools does not report where in its input a message ends.
 
-Long because heads and bodies are read out of one buffer, with one set of rules for what is refused.
+Long because heads and bodies are read from one buffer, with one set of rules for what is refused.
 """
 
 cimport cython
@@ -61,7 +61,7 @@ _NOT_IN_TRAILERS = frozenset(
     b"host if-match if-modified-since if-none-match if-range if-unmodified-since keep-alive max-forwards pragma "
     b"proxy-authorization proxy-connection range set-cookie te trailer transfer-encoding upgrade".split()
 )
-# These decide about framing and routing: twice, they could be read in two ways.
+# These decide about framing and routing.  If one came twice, it could be read in two ways.
 _ONCE = frozenset(("CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT"))
 
 # These may change how the connection goes on.
@@ -179,9 +179,9 @@ cdef Py_ssize_t well_formed(bytes head, Py_ssize_t *method, Py_ssize_t *target) 
 
 
 cdef bint hopeless(bytes buffer, Py_ssize_t start, Py_ssize_t at) noexcept:
-    """Is there, from `at` on, what makes an incomplete head hopeless: a bare LF or CR, NUL, other control bytes?
+    """Whether the incomplete head has, from `at` on, a byte that no head may have: a bare LF or CR, NUL, a control.
 
-    What is before `at` has been looked at; the buffer's unread part begins at `start`.
+    The bytes before `at` have been checked; the buffer's unread part begins at `start`.
     """
     cdef const unsigned char *text = <const unsigned char *>PyBytes_AS_STRING(buffer)
     cdef Py_ssize_t size = len(buffer)
@@ -372,9 +372,9 @@ cdef class HeadParser:
         return http
 
     cdef int judge_anew(self, bytes head) except -1:
-        """llhttp did not just take `head`: does it, if nothing came before?  Raises ProtocolError.
+        """Ask a new parser of llhttp's about `head`, which the old one has refused.  Raises ProtocolError.
 
-        A parser may think that the connection it last served has ended, which says nothing about this one.
+        The old one may have refused it because the connection that it served before has ended.
         """
         try:
             self.new().feed_data(head)
@@ -435,7 +435,7 @@ cdef class HeadParser:
             body_length(length, coding, head.partition(b"\r\n")[0].endswith(b"1.1"))
 
     cdef object refusal(self, bytes head):
-        """Why `head` is no head."""
+        """The ProtocolError that says what is wrong with `head`."""
         line = head.partition(b"\r\n")[0]
         if head == b"PRI * HTTP/2.0\r\n\r\n":  # RFC 9113 section 3.4
             error = ProtocolError(505, "HTTP/2 is not spoken here")

@@ -1,4 +1,4 @@
-"""HAProxy's PROXY protocol, versions 1 and 2: what a load balancer says of a connection before its first byte.
+"""HAProxy's PROXY protocol, versions 1 and 2: the header in which a load balancer names the client of a connection.
 
 Called by: weald.serve.fair.
 
@@ -18,9 +18,9 @@ _LENGTHS = {0x11: 4, 0x21: 16}  # TCP over IPv4 and IPv6: bytes of an address
 
 
 def read_address(sock: Any) -> tuple[str, int] | None:
-    """Read the header off `sock`: the client's (address, port), None if it says nothing of one.
+    """Read the header, and not a byte more, from `sock`; returns the client's (address, port), None if it names none.
 
-    Takes not a byte more.  Raises ValueError for what is no header, OSError if reading fails.
+    Raises ValueError for what is no header, OSError if reading fails.
     """
     start = _exactly(sock, len(_SIGNATURE))
     if start == _SIGNATURE:

@@ -1,10 +1,10 @@
-"""HTTPServer: HTTP/1.1 and HTTP/2, one greenlet a connection, fit to face the internet; WSGIServer: WSGI applications.
+"""HTTPServer: HTTP/1.1 and HTTP/2 for the open internet, one greenlet per connection; WSGIServer: WSGI applications.
 
 Called by: weald.pywsgi, which exports WSGIServer; asgi_server.py and weald.serve, whose servers are HTTPServers,
 too.
 
-The server listens, keeps account of its connections, and ends them in order; a connection is served by the handler that
-it makes (handler.py), or by http2.py.
+The server listens, keeps a list of its connections, and ends them in order.  A connection is served by a handler
+(handler.py), or by http2.py.
 
 Invariants:
 - `_connections` holds each connection from its TLS handshake to its end.  Each has `socket` (None once it has ended),
@@ -34,14 +34,14 @@ _INFO, _ERROR = 20, 40  # levels of the logging module
 
 
 class HTTPServer(StreamServer):
-    """HTTPServer(listener): serve HTTP/1.1 and, if asked to, HTTP/2; a derived class says what answers the requests.
+    """HTTPServer(listener): serve HTTP/1.1 and, if asked to, HTTP/2.  Derived classes answer the requests.
 
     `listener`, `backlog`, `spawn` and the arguments for TLS are StreamServer's.
     `log` is where requests are logged: an object with `write`, a logging.Logger, or None for nowhere (default:
     sys.stderr); `error_log` the same for errors.
     `handler_class(sock, address, server)` makes what serves a connection: it has `handle`, and the connection is its
     `http_connection`.
-    `limits`, a weald.http.limits.Limits, says what a client may cost.
+    `limits`, a weald.http.limits.Limits, bounds what a client may cost.
     `http2`: also serve HTTP/2, to clients that choose it in the TLS handshake (ALPN; this needs an `ssl_context`) or
     begin with it.
     """
@@ -174,7 +174,7 @@ class HTTPServer(StreamServer):
 
     @contextmanager
     def beginning(self, sock: Any) -> Iterator["_Beginning"]:
-        """Keep account of a connection whose TLS handshake or PROXY header is under way; its `socket` may change."""
+        """Keep a connection in the list during its TLS handshake or PROXY header; its `socket` may change."""
         beginning = _Beginning(sock)
         self._connections.add(beginning)
         try:
@@ -309,7 +309,7 @@ class WSGIServer(HTTPServer):
 
 
 class _Beginning:
-    """A connection on which no request can have come yet, as the server keeps account of it."""
+    """The entry in the server's list of a connection on which no request can have come yet."""
 
     __slots__ = ("socket",)
     idle = True

@@ -21,7 +21,7 @@ cdef Py_ssize_t BUFFER_SIZE = 65536  # bytes that one call receives at most
 cdef class ServerState:
     """ServerState(limits): what the connections of a server share.
 
-    `draining` is true while the server stops: responses say `Connection: close`.  `served` is the number of responses
+    `draining` is true while the server stops: clients are told to connect anew.  `served` is the number of responses
     that were counted.
     """
 

@@ -3,9 +3,9 @@
 
 Called by: handler.py, whose WSGIHandler is derived from `Steps`; http2.py.
 
-A step is done by the class that it belongs to (`Connection`, `Exchange`, `WSGIExchange`, `Http1Channel`), in C, as the
-table below says.  Here each has a Python method of the name that subclasses know, which does what that class does, and
-a C method, which the others call: it calls the Python method if that was replaced, else the class's own.
+A step is done in C by the class that it belongs to (`Connection`, `Exchange`, `WSGIExchange`, `Http1Channel`): see the
+table below.  Here each has two methods.  The Python method has the name that subclasses know, and does what that class
+does.  The C method, which the others call, calls the Python method if that was replaced, else the class's own.
 
     step                  done by                        called from
     handle_one_request    Connection.serve_one           Connection.run

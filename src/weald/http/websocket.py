@@ -4,8 +4,8 @@ Called by: asgi_websocket.pyx and asgi_server.py, for those of ASGI applications
 weald.serve.wsgi, whose settings change its Options; users: `accept(environ)` in any WSGI application, Flask's views
 included, or `application(handler)` as the whole of one.
 
-wsproto knows the protocol; this module reads, writes, waits, and limits.  Frames of whole messages that are
-not compressed and have come as a whole, as most do, need no wsproto (frames.pyx).
+wsproto implements the protocol; this module reads, writes, waits and limits.  Complete frames with a whole message that
+is not compressed, which most are, are read and written without wsproto (frames.pyx).
 
     @websocket.application
     def echo(ws):
@@ -16,9 +16,9 @@ not compressed and have come as a whole, as most do, need no wsproto (frames.pyx
 
 Invariants:
 - One greenlet at a time receives; any number may send, frame by frame.
-- What comes is taken apart in small pieces, and no further than to the next message: a connection holds one message,
-  what one piece can unpack to, and what one `recv` brings.  While this side closes, messages are dropped as they come.
-- Every wait is bounded: a client that answers no ping is dropped, as is one that takes no bytes.
+- What has come is parsed in small pieces, up to the next message.  So a connection holds one message, what one piece
+  can be decompressed to, and what one `recv` returns.  While this side closes, messages are dropped as they come.
+- Every wait has a limit: a client that does not answer a ping, or takes no bytes, is dropped.
 """
 
 import base64
@@ -89,11 +89,11 @@ _parameter = re.compile(
 
 
 class _Deflate(PerMessageDeflate):
-    """wsproto's, which forgets within a compressed message of several frames that it is one when a ping comes, and
-    takes offers it does not understand.
+    """wsproto's extension, with three changes.
 
-    It refuses a message that begins in the middle of another as soon as its head has come: else it would depend on how
-    the bytes were cut whether that was told, or what is wrong with its content.
+    A ping between the frames of a compressed message does not make it forget that the message is compressed.  Offers
+    that it does not understand are declined.  A message that begins in the middle of another is refused as soon as its
+    head has come; otherwise the error would depend on how the bytes were cut.
     """
 
     _inside = False  # a message, between two of its frames
@@ -244,7 +244,7 @@ class WebSocket:
     # ---------------------------------------------------------------- inside
 
     def _go_away(self) -> None:
-        """The server ends: tell the client (1001).  The application gets Closed once the client agrees, or in time."""
+        """Tell the client that the server ends (1001).  The application gets Closed when it agrees, or in time."""
         try:
             self._send_event(CloseConnection(code=1001))
         except Closed:
@@ -365,7 +365,7 @@ class WebSocket:
             pass  # after our own close there is nothing to answer
 
     def _refuse(self, code: int, reason: str) -> None:
-        """The client broke a rule: tell it, and end the connection."""
+        """End the connection with `code` and `reason`: the client broke a rule."""
         self._answer(CloseConnection(code=code, reason=reason[:120]))
         self._end(Closed(code, reason))
 

@@ -11,12 +11,12 @@ cdef class WSGIExchange(Exchange):
     cdef object no_body  # wsgi.input of requests without a body
     cdef object disconnected  # weald.disconnected
     cdef tuple remote  # the client's address and port, if it has any
-    cdef bint copies_environ  # is a copy of server.environ what server.get_environ() returns?
+    cdef bint copies_environ  # whether server.get_environ() just returns a copy of server.environ
     cdef object reader  # the connection as a file
     cdef object raw  # what `reader` reads from
-    cdef unsigned long number  # counts requests: who belongs to another than the current one is late
+    cdef unsigned long number  # counts requests, to tell late calls of an earlier one
     cdef object streamed  # wsgi.input of a body that had not come with its head
-    cdef bint lent  # is `reader` wsgi.input?
+    cdef bint lent  # whether `reader` is wsgi.input
     cdef int reading  # how many greenlets are reading the body
 
     # Steps that a derived class may do otherwise

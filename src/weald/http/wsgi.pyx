@@ -32,7 +32,7 @@ cdef bint is_whole(object result):
 
 
 cdef class Response:
-    """What an application answers one request with; late calls, which could meet the next one, are refused."""
+    """`start_response` and `write` for one request.  They refuse calls after its end, which could hit the next one."""
 
     cdef WSGIExchange exchange
     cdef unsigned long number
@@ -335,7 +335,7 @@ class _ConnectionFile(io.RawIOBase):
         self._dry = False
 
     def seal(self):
-        """The request has ended without a change of protocol: there is nothing to read for who keeps this."""
+        """Read nothing from now on: the request has ended without a change of protocol."""
         self._dry = True
 
     def readable(self):
