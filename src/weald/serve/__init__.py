@@ -1,9 +1,11 @@
 """`weald serve MODULE:APP`: a WSGI or ASGI application on several processes, for production.
 
-`config` is what was asked for; `supervisor` the parent process, which binds, forks, reloads and stops; `worker` a
-child, which loads the application and serves, with servers that `wsgi` or `asgi` make; `listeners`, `fair` and `tls`
-how it is reached; `process` whose it is; `changes` what `--reload` looks at; `accesslog` and `metrics` are what
-operators look at; `systemd` its part of socket activation and notification.  `command` is the command line.
+`command` is the command line, `config` the options.  `supervisor` is the parent process, which binds, forks, reloads
+and stops; `upgrade` starts another program in its place.  `worker` is a child, which loads the application and serves,
+with servers that `wsgi` or `asgi` make; `threads` runs WSGI applications in native threads, `static` serves files.
+`listeners`, `fair` and `tls` are for connections, `process` for user, cores and standard streams, `changes` for
+`--reload`, `systemd` for socket activation and notification.  `errorlog`, `accesslog`, `syslog` and `metrics` are for
+operators.
 
 Called by: command.py, users.
 """

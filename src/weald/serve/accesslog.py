@@ -1,4 +1,4 @@
-"""Access logs: what a line looks like, and a file that never blocks the loop.
+"""Access logs: the formats of a line, and a file that never blocks the loop.
 
 Called by: worker.py, wsgi.py, asgi.py; supervisor.py, which checks that the file can be opened.
 """
@@ -89,7 +89,7 @@ def _response_field(handler: Any, name: str) -> str:
     return next((bytes(value).decode("latin-1") for key, value in fields if bytes(key).lower() == wanted), "-")
 
 
-# What may stand in a format of one's own, as %(name)s: what Apache's letters mean, as far as there is such a thing.
+# The names in a custom format, used as %(name)s; with the meaning of Apache's letters, as far as they apply.
 _PARTS: dict[str, Callable[[Any], Any]] = {
     "h": _address,
     "l": lambda handler: "-",
@@ -115,10 +115,10 @@ _part = re.compile(r"%\(([^)]*)\)s|%%")
 
 
 def line_maker(form: str) -> Callable[[Any], str]:
-    """What makes lines of the format `form`: one of FORMATS, or text in which %(h)s, %({name}i)s (a field of the
-    request), %({name}o)s (of the response) and %({name}e)s (of the WSGI environment) are replaced.
+    """Return a function that makes lines of the format `form` for exchanges.
 
-    Raises ConfigError for a name that means nothing.
+    `form` is one of FORMATS, or text in which %(h)s and the like, %({name}i)s (a field of the request), %({name}o)s (of
+    the response) and %({name}e)s (of the WSGI environment) are replaced.  Raises ConfigError for an unknown name.
     """
     if form in FORMATS:
         return FORMATS[form]
@@ -136,12 +136,12 @@ def line_maker(form: str) -> Callable[[Any], str]:
 
 
 def _maker(name: str) -> Callable[[Any], Any]:
-    """What makes the part `name` of a line."""
+    """Return a function that makes the part `name` of a line."""
     if name in _PARTS:
         return _PARTS[name]
     inner = re.fullmatch(r"\{([^{}\s]+)\}([ioe])", name)
     if inner is None:
-        raise ConfigError(f"--access-log: %({name})s means nothing; there are {', '.join(_PARTS)} and {{name}}i, o, e")
+        raise ConfigError(f"--access-log: %({name})s is unknown; there are {', '.join(_PARTS)} and {{name}}i, o, e")
     key, kind = inner[1], inner[2]
     if kind == "o":
         return lambda handler: quoted(_response_field(handler, key))
@@ -151,15 +151,15 @@ def _maker(name: str) -> Callable[[Any], Any]:
     return lambda handler: quoted(_field(handler, key)) or "-"
 
 
-# What makes a line of an Exchange whose response has been sent.
+# Functions that make a line for an Exchange whose response has been sent.
 FORMATS: dict[str, Callable[[Any], str]] = {"common": _common, "combined": _combined, "json": _json}
 
 
 class LogFile:
-    """Lines go into memory, and a few times a second to the file, by a thread: a slow disk holds up no request.
+    """Collects lines; a thread writes them to the file five times a second.  So a slow disk delays no request.
 
-    What cannot be written is kept, up to `limit` bytes, and tried again; what comes beyond that is dropped and counted.
-    Raises ConfigError if the file cannot be opened.
+    What cannot be written is kept, up to `limit` bytes, and tried again; further lines are dropped and counted.  Raises
+    ConfigError if the file cannot be opened.
     """
 
     limit = 4 << 20
@@ -178,7 +178,7 @@ class LogFile:
         Resident(self._flush_forever)
 
     def reopen(self) -> None:
-        """After the file was renamed: go on in a new one of the name."""
+        """Go on in a new file of the same name: the old one was renamed."""
         if self.path == "-":
             self._fd = 1
             return
@@ -194,7 +194,7 @@ class LogFile:
         self._lines.append(line)
 
     def pending(self) -> bool:
-        """Is there something that has not been written?"""
+        """Whether there is something that has not been written."""
         return bool(self._lines or self._out.pending())
 
     def _flush_forever(self) -> None:
@@ -204,7 +204,7 @@ class LogFile:
                 self.flush()
 
     def flush(self) -> None:
-        """Write what there is, as far as that is possible now."""
+        """Write the collected lines, as far as that is possible now."""
         with self._writing:
             lines, self._lines = self._lines, []
             threadpool.default().apply(self._write, (lines,))
@@ -222,7 +222,7 @@ class LogFile:
 
 
 class SyslogLines:
-    """A LogFile's stand-in whose lines go to syslog."""
+    """Takes the place of a LogFile and sends its lines to syslog."""
 
     def __init__(self, syslog: Syslog) -> None:
         self._syslog = syslog
@@ -232,7 +232,7 @@ class SyslogLines:
         self._syslog.send("info", line)
 
     def pending(self) -> bool:
-        """Is there something that has not been sent?"""
+        """Whether there is something that has not been sent."""
         return self._syslog.pending()
 
     def reopen(self) -> None:

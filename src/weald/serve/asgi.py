@@ -1,4 +1,4 @@
-"""The servers of a worker that has an ASGI application, and what `weald serve` puts around those.
+"""The servers of a worker that has an ASGI application, and the middleware that `weald serve` puts around it.
 
 Called by: worker.py, by name.
 
@@ -39,7 +39,7 @@ class _Lines:
 
 
 class WorkerLifespans(Lifespans):
-    """Those of a worker; a startup that fails is what the worker says instead of serving."""
+    """The lifespans of a worker.  If a startup fails, it is a ConfigError: the worker reports it and ends."""
 
     def start(self) -> None:
         """Run the applications' startup.  Raises ConfigError."""
@@ -50,7 +50,7 @@ class WorkerLifespans(Lifespans):
 
 
 def lifespans(applications: dict[str, tuple[Any, str]], config: Config) -> WorkerLifespans:
-    """Those of the ASGI applications."""
+    """Return the lifespans of the ASGI applications."""
     found = {prefix: application for prefix, (application, interface) in applications.items() if interface == "asgi"}
     return WorkerLifespans(found, config.lifespan, make_log("default", 40))
 
@@ -64,7 +64,7 @@ def servers(
     fair: tuple[Any, Any],
     **options: Any,
 ) -> list[FairASGIServer]:
-    """The servers of `listeners`; `fair` is what `Fair` wants."""
+    """Return the servers of `listeners`; `fair` are the first arguments of `Fair`."""
     pool = ThreadPool(config.threads) if config.threads else None
     mounts = {
         prefix: _dressed(application, config) if interface == "asgi" else _as_wsgi(threaded(application, pool), config)
@@ -107,7 +107,7 @@ def servers(
 
 
 def _as_wsgi(application: Any, config: Config) -> Any:
-    """A WSGI application with what `config` puts around it; the server takes prefixes off."""
+    """Return a WSGI application with the middleware that `config` asks for; the server takes prefixes off."""
     dressed = wsgi.dressed(application, config, "")
     if interface_of(dressed) == "wsgi":
         return dressed
@@ -115,7 +115,7 @@ def _as_wsgi(application: Any, config: Config) -> Any:
 
 
 def _dressed(application: Any, config: Config) -> Any:
-    """An ASGI application with what `config` puts around it."""
+    """Return an ASGI application with the middleware that `config` asks for."""
     methods = config.allowed_methods()
     if methods:
         allowed, (names, body) = application, config.refusal()

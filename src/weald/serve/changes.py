@@ -1,7 +1,7 @@
 """`--reload`: which of the files of an application have changed.  Called by: worker.py.
 
-Looks at the times of the files a few times a second: that works on every file system, containers' mounts included, and
-costs a developer's machine nothing that one would notice.
+Looks at the times of the files a few times a second.  That works on every file system, mounts of containers included,
+and costs little on a developer's machine.
 """
 
 import os
@@ -37,7 +37,7 @@ class Watch:
                 continue
             with suppress(OSError):  # an editor may be replacing it
                 changed_at = os.stat(path).st_mtime_ns
-                # A time to come is another host's clock, whose files would seem changed at each start.
+                # A time in the future comes from another host's clock; else such a file would count at each start.
                 since_begin = bool(begin) and begin < changed_at <= time.time_ns()
                 if self._times.setdefault(path, changed_at) != changed_at or since_begin:
                     self._times[path] = changed_at

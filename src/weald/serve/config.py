@@ -1,4 +1,4 @@
-"""What `weald serve` was asked to do, and how an application is loaded.
+"""The options of `weald serve`, and loading an application.
 
 Called by: command.py, supervisor.py, tls.py, worker.py, wsgi.py, asgi.py.
 """
@@ -41,7 +41,7 @@ LOG_FORMATS = ("common", "combined", "json", "off")
 
 @dataclass(frozen=True)
 class Config:
-    """Times in seconds, memory in bytes."""
+    """The options of `weald serve`; times in seconds, memory in bytes."""
 
     application: str
     interface: str = "auto"  # or "wsgi", "asgi"
@@ -203,7 +203,7 @@ class Config:
         return names, f"There are: {names}\n".encode()
 
     def settled(self) -> "Config":
-        """With paths that do not change when a worker goes to the application's folder."""
+        """Return the same options with absolute paths: a worker changes to the application's folder."""
         names = [
             name
             for name in ("directory", "certfile", "keyfile", "key_password_file", "client_ca", "pid_file")
@@ -220,7 +220,7 @@ class Config:
 
 
 def parse_limits(settings: Iterable[str]) -> Limits:
-    """Limits changed by "name=number" settings; those of WebSockets are passed over.  Raises ConfigError."""
+    """Return Limits, changed by the "name=number" settings, except those of WebSockets.  Raises ConfigError."""
     kinds: dict[str, Any] = {item.name: type(item.default) for item in fields(Limits)}
     kinds |= dict.fromkeys(_websocket_kinds())
     changes = _changes((setting for setting in settings if not _is_websockets(setting)), kinds)
@@ -228,7 +228,7 @@ def parse_limits(settings: Iterable[str]) -> Limits:
 
 
 def parse_websocket_limits(settings: Iterable[str]) -> dict[str, Any]:
-    """Changes to weald.http.websocket.Options by those of the settings whose names begin with `websocket_`.
+    """Return the changes to weald.http.websocket.Options: settings whose names begin with `websocket_`.
 
     Raises ConfigError.
     """
@@ -247,7 +247,7 @@ def _websocket_kinds() -> dict[str, Any]:
 
 
 def _changes(settings: Iterable[str], kinds: dict[str, Any]) -> dict[str, Any]:
-    """What "name=number" settings say; `kinds` has the types of numbers by name."""
+    """Return the values of "name=number" settings by name; `kinds` has their types.  Raises ConfigError."""
     changes: dict[str, Any] = {}
     for setting in settings:
         name, _, value = setting.partition("=")
@@ -266,7 +266,7 @@ def _changes(settings: Iterable[str], kinds: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_module(name: str) -> Any:
-    """The module of that name.  Raises ConfigError if there is none, and what it raises itself."""
+    """Return the module of that name.  Raises ConfigError if there is none, and what the module itself raises."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -276,7 +276,7 @@ def load_module(name: str) -> Any:
 
 
 def load_application(name: str) -> Any:
-    """The application "MODULE:OBJECT"; "MODULE:FUNCTION()" is called for one.  Raises ConfigError."""
+    """Return the application "MODULE:OBJECT", or what "MODULE:FUNCTION()" returns.  Raises ConfigError."""
     module_name, colon, path = name.partition(":")
     path = path if colon else "application"
     call = path.endswith("()")

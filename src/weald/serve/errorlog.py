@@ -1,10 +1,10 @@
-"""What `weald serve` says on standard error: how important a line must be, lines of JSON, and syslog instead.
+"""The error log of `weald serve`: levels, lines of JSON, and syslog in place of standard error.
 
-Called by: supervisor.py, which also says its own lines here; worker.py; config.py; wsgi.py and asgi.py, whose servers
-complain here.
+Called by: supervisor.py, which logs its own lines here; worker.py; config.py; wsgi.py and asgi.py, whose servers log
+here.
 
-Invariant: with JSON, what one `write` ends with a newline is one line of JSON, a traceback that weald reports included.
-What C code writes to the descriptor itself stays as it is.
+Invariant: with JSON, all text up to a `write` that ends with a newline is one line of JSON; so is a traceback that
+weald reports.  What C code writes to the descriptor itself stays as it is.
 """
 
 import io
@@ -24,7 +24,7 @@ _chosen = 0  # index of the least important level that is written
 
 
 def choose(level: str, as_json: bool) -> None:
-    """Write what is at least as important as `level`, and all of standard error in lines of JSON if asked to."""
+    """Log what is at least as important as `level`; with `as_json`, write standard error in lines of JSON."""
     global _chosen
     _chosen = LEVELS.index(level)
     if as_json and not isinstance(sys.stderr, Records):
@@ -32,14 +32,14 @@ def choose(level: str, as_json: bool) -> None:
 
 
 def use_syslog(syslog: Syslog) -> None:
-    """Send to `syslog` what was for standard error."""
+    """Send to `syslog` what is written to standard error from now on."""
     if not isinstance(sys.stderr, Records):
         sys.stderr = Records(sys.stderr, False)
     sys.stderr.syslog = syslog
 
 
 def retry() -> bool:
-    """Write what could not be written before, as far as that is possible now.  Is nothing left?"""
+    """Write what could not be written before, as far as that is possible now; returns whether nothing is left."""
     written = retry_logs()
     syslog = sys.stderr.syslog if isinstance(sys.stderr, Records) else None
     return (syslog is None or syslog.retry()) and written
@@ -56,7 +56,7 @@ def log(level: str, text: str) -> None:
 
 
 class Records(io.TextIOBase):
-    """A standard error in whole lines, of JSON or not, which go to `stream`, or to `syslog` once that is set."""
+    """A standard error that writes whole lines, of JSON or not, to `stream`, or to `syslog` once that is set."""
 
     def __init__(self, stream: Any, as_json: bool) -> None:
         self._stream = stream

@@ -1,7 +1,7 @@
-"""What `weald serve` says when it cannot do what it was asked to.  Called by: every room of weald.serve."""
+"""The exception for options that cannot be carried out.  Called by: every module of weald.serve."""
 
 __all__ = ["ConfigError"]
 
 
 class ConfigError(Exception):
-    """What was asked for cannot be done; the text says why."""
+    """An option is wrong or cannot be carried out; the text says why."""

@@ -2,9 +2,9 @@
 
 Called by: worker.py, wsgi.py, asgi.py.
 
-The kernel wakes a worker that waits for a listener; one that is busy, hangs or loads does not wait, so it delays no
-connection.  But the first to wake could take all connections of a burst, and keep them.  So each worker tells the
-others how many it has, and one that has more than the others leaves the next to them for a moment.
+The kernel wakes a worker that waits for a listener.  One that is busy, hangs or loads does not wait, so it delays no
+connection.  But the first to wake could take all connections of a burst, and keep them.  So each worker publishes how
+many it has, and one that has more than the others waits for a moment before it accepts.
 """
 
 from typing import Any
@@ -18,30 +18,30 @@ from weald.serve.metrics import BEAT, CONNECTIONS, Metrics
 
 __all__ = ["Fair", "FairServer", "Share"]
 
-_PAUSE = 0.002  # seconds that a worker leaves to the others
-_AT_ONCE = 16  # how many to take without a further pause, once the others have not taken them
-_RECENT = 2.5  # seconds: who has not turned for longer is counted out
-_LOOK = 0.005  # seconds between looks at the others' numbers
+_PAUSE = 0.002  # seconds that a worker waits for the others to accept
+_AT_ONCE = 16  # after a pause: how many to accept without another one
+_RECENT = 2.5  # seconds: a worker whose loop has not turned for longer does not count
+_LOOK = 0.005  # seconds between two looks at the others' numbers
 
 
 class Share:
-    """What a worker's servers have of all connections."""
+    """How many of all workers' connections one worker's servers have."""
 
     def __init__(self, metrics: Metrics, slot: int) -> None:
         self._row = metrics.row(slot)
         self._others = [metrics.row(i) for i in range(metrics.workers) if i != slot]
         self._count = 0
-        self._most = 0.0  # with more than so many, leave the next to others
+        self._most = 0.0  # with more connections than this, wait for the others
         self._looked = 0.0
-        self._free = 0  # how many to take without asking
+        self._free = 0  # how many to accept without a look
 
     def add(self, change: int) -> None:
-        """So many connections more."""
+        """Add `change` to the number of connections."""
         self._count += change
         self._row[CONNECTIONS] = self._count
 
     def nothing_left(self) -> None:
-        """The listener has no more connections."""
+        """Note that the listener has no more connections."""
         self._free = 0
 
     def wait_for_others(self) -> None:
@@ -70,7 +70,7 @@ class Fair(HTTPServer):
         super().__init__(*args, **options)
 
     def do_read(self) -> tuple[Any, Any] | None:
-        """Accept a connection, if there is one and others do not want it."""
+        """Accept a connection, if there is one, after the pause that leaves it to others."""
         if not self.http_state.draining:
             self._share.wait_for_others()
         accepted = super().do_read()
@@ -81,7 +81,7 @@ class Fair(HTTPServer):
         return accepted
 
     def init_socket(self) -> None:
-        """Begin with the PROXY header, where there is to be one."""
+        """Bind, and have connections of load balancers begin with the PROXY header."""
         super().init_socket()
         balancers = self._balancers
         if balancers is None:
@@ -103,13 +103,13 @@ class Fair(HTTPServer):
         self._handle = handle
 
     def do_close(self, sock: Any, *args: Any) -> None:
-        """The connection has ended."""
+        """Count the connection, which has ended, no longer."""
         self._share.add(-1)
         super().do_close(sock, *args)
 
 
 class FairServer(Fair, WSGIServer):
-    """A WSGIServer of that kind."""
+    """A WSGIServer that accepts its share of a listener's connections."""
 
     def set_max_accept(self) -> None:
-        """Leave `max_accept`: the share says what to leave to other processes."""
+        """Do nothing: the share decides how many connections are left to other processes."""

@@ -1,4 +1,4 @@
-"""The sockets that `weald serve` listens on: parsing addresses, binding, describing, giving up.
+"""The sockets that `weald serve` listens on: parsing addresses, binding, describing and closing them.
 
 Called by: supervisor.py, config.py.
 
@@ -25,11 +25,10 @@ Address = str | int | tuple[str, int]
 
 
 def parse_bind(bind: str) -> Address:
-    """What `bind` names: a Unix socket's path ("unix:PATH"; abstract: "unix:@NAME", which begins with NUL here), a
-    descriptor that is open ("fd://N"), or (host, port) of "HOST:PORT", "[::1]:PORT", ":PORT" and "*:PORT" (every
-    interface).
+    """Return the address that `bind` names.
 
-    Raises ConfigError.
+    For "unix:PATH" the path (for an abstract "unix:@NAME" it begins with NUL), for "fd://N" the descriptor, for
+    "HOST:PORT", "[::1]:PORT", ":PORT" and "*:PORT" (the last two: every interface) (host, port).  Raises ConfigError.
     """
     if bind.startswith("unix:") and bind not in ("unix:", "unix:@"):
         path = bind.removeprefix("unix:")
@@ -44,7 +43,7 @@ def parse_bind(bind: str) -> Address:
 
 
 def bind_address(bind: str, backlog: int, mode: int = 0o666) -> list[socket.socket]:
-    """Listeners for `bind`; two, for IPv4 and IPv6, where it is a port of every interface.
+    """Return listeners for `bind`: two, for IPv4 and IPv6, if it is a port of every interface.
 
     `mode` is a Unix socket's.  Raises ConfigError.
     """
@@ -109,9 +108,9 @@ def _unix(path: str, backlog: int, mode: int) -> socket.socket:
 
 
 def check_addresses(binds: tuple[str, ...], backlog: int) -> list[str]:
-    """Bind to each of `binds` and let go of it; those that are in use, by the running service perhaps.
+    """Bind to each of `binds` and close it again.  Return those in use, perhaps by the running service.
 
-    Raises ConfigError for what cannot be bound.
+    Raises ConfigError if one cannot be bound for another reason.
     """
     busy = []
     for bind in binds:
@@ -133,7 +132,8 @@ def check_addresses(binds: tuple[str, ...], backlog: int) -> list[str]:
 def refuse_newcomers(sock: socket.socket) -> None:
     """Have the kernel drop each SYN, so that no connection is made between the last accept and the listener's end.
 
-    It would be reset.  Whose SYN is dropped tries again after a second, and then is refused, or finds our successor.
+    It would be reset.  A client whose SYN is dropped sends it again after a second.  Then it is refused, or reaches our
+    successor.
     """
     # Offset 13 of a TCP header has the flags; 2 is SYN: then take 0 bytes of the packet, else all.
     program = ((_LOAD_BYTE, 0, 0, 13), (_TEST_BITS, 0, 1, 2), (_RETURN, 0, 0, 0), (_RETURN, 0, 0, 0xFFFFFFFF))
@@ -141,7 +141,7 @@ def refuse_newcomers(sock: socket.socket) -> None:
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(code)))
     except OSError:
-        pass  # a kernel without: some may be reset
+        pass  # a kernel without socket filters: some connections may be reset
 
 
 def _is_socket(path: str) -> bool:
@@ -162,7 +162,7 @@ def _answers(path: str) -> bool:
 
 
 def describe(sock: socket.socket, scheme: str) -> str:
-    """Where `sock` listens, as its users write it."""
+    """Return the address at which `sock` listens, in the form that users write."""
     name = sock.getsockname()
     if isinstance(name, bytes):
         return f"unix:@{name[1:].decode(errors='replace')}"

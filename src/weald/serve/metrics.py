@@ -3,8 +3,8 @@
 Called by: supervisor (makes the memory), worker (its servers count in it: `ServerState.count_in`), fair (whose
 shares they tell), the process that serves /metrics.
 
-Each worker slot has a row of doubles that only its worker of the moment writes.  A row outlives its worker, so that
-counters never fall; while a worker is replaced two write to it, and then a count may get lost, never more.
+Each worker slot has a row of doubles, which only its current worker writes.  A row outlives its worker, so counters
+never fall.  While a worker is replaced, two write to it, and single counts may get lost.
 """
 
 import mmap
@@ -19,7 +19,7 @@ _SECONDS = _CLASSES
 _BUCKET = _CLASSES + 1
 _GAUGES = _BUCKET + len(BUCKETS) + 1
 CONNECTIONS, LAG, LAG_MAX, MEMORY, STARTS = range(_GAUGES, _GAUGES + 5)
-BEAT = STARTS + 1  # when its worker last turned, on the system's monotonic clock
+BEAT = STARTS + 1  # when its worker's loop last turned, on the system's monotonic clock
 _WIDTH = BEAT + 1
 
 

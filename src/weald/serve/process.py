@@ -53,10 +53,10 @@ def fork(signals: Collection[int], ignored: Collection[int] = ()) -> int:
 
 
 def use_steady_streams() -> None:
-    """Have standard output and error take whatever is written, at once: neither may decide about service.
+    """Make writes to standard output and error never wait and never raise, so that neither can stop the service.
 
-    Where the two, or standard input, are closed, /dev/null takes their places: a connection of that number would get
-    what C code writes there.
+    Where the two, or standard input, are closed, /dev/null takes their places.  Otherwise a connection could get that
+    number, and what C code writes there.
     """
     for fd in range(3):
         try:
@@ -68,7 +68,7 @@ def use_steady_streams() -> None:
 
 
 def open_error_log(path: str) -> None:
-    """Have standard error go to the file `path`: this process's and that of whatever it starts; "-": as it is.
+    """Send standard error, of this process and its children, to the file `path`; "-": leave it as it is.
 
     Raises ConfigError.
     """

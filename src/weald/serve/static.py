@@ -2,13 +2,13 @@
 
 Called by: wsgi.py; config.py (`parse_static`).
 
-Conditional requests and ranges are RFC 9110's (sections 13 and 14).  The server sends the files: by sendfile(2), where
+Conditional requests and ranges follow RFC 9110 (sections 13 and 14).  The server sends the files: by sendfile(2), where
 there is no TLS and no HTTP/2.
 
 Invariants:
-- Nothing outside of the folder is sent: a path has no empty, "." or ".." segment, and where a symbolic link leads is
-  looked at on the file that was opened, so it cannot be exchanged in between.
-- Nothing hidden is sent (names that begin with a dot, but for ".well-known"), nor what is no regular file.
+- Nothing outside of the folder is sent.  A path has no empty, "." or ".." segment.  The target of a symbolic link is
+  checked on the opened file, so it cannot be exchanged in between.
+- Only regular files are sent, and no hidden ones (names that begin with a dot, except ".well-known").
 """
 
 import email.utils
@@ -53,7 +53,7 @@ def parse_static(setting: str) -> tuple[str, str]:
 
 
 class _File(NamedTuple):
-    """An open file: its descriptor, what is known of it, and its content coding ("" for none)."""
+    """An open file: its descriptor, its status, and its content coding ("" for none)."""
 
     fd: int
     stat: os.stat_result
@@ -66,7 +66,7 @@ class _File(NamedTuple):
 
 
 class _Part(FileWrapper):
-    """The next `left` bytes of a file: the server's sendfile(2) goes by Content-Length, reading by this."""
+    """The next `left` bytes of a file, for servers that read it; sendfile(2) goes by Content-Length."""
 
     def __init__(self, filelike: Any, left: int) -> None:
         super().__init__(filelike, _PIECE)
@@ -83,9 +83,9 @@ class _Part(FileWrapper):
 class Static:
     """Static(folder, max_age): a WSGI application that answers PATH_INFO with the file below `folder`.
 
-    `max_age`: seconds for which a client may use what it has without asking again.
+    `max_age`: seconds for which a client may use its copy without asking again.
     A path that ends with a slash is the folder's index.html.  `file.br` and `file.gz`, if no older than `file`, are
-    sent in its place to who accepts that.  Raises ConfigError if there is no such folder.
+    sent in its place to clients that accept them.  Raises ConfigError if there is no such folder.
     """
 
     def __init__(self, folder: str, max_age: int = 60) -> None:
@@ -223,7 +223,7 @@ def _quoted(path: bytes) -> str:
 
 
 def _codings(field: str) -> dict[str, float]:
-    """What Accept-Encoding says of each coding; what cannot be read counts for nothing (section 12.5.3)."""
+    """The quality of each coding in Accept-Encoding; unreadable items are ignored (section 12.5.3)."""
     found = {}
     for item in field.lower().split(","):
         matched = _accepted(item)
@@ -240,7 +240,7 @@ def _time(field: str) -> float | None:
 
 
 def _among(tag: str, field: str, weakly: bool) -> bool:
-    """Is `tag` one of those in the field (sections 8.8.3.2, 13.1.1, 13.1.2)?"""
+    """Whether `tag` is one of those in the field (sections 8.8.3.2, 13.1.1, 13.1.2)."""
     tags = _tag.findall(field)
     if weakly:
         tags = [found.removeprefix("W/") for found in tags]
@@ -248,7 +248,7 @@ def _among(tag: str, field: str, weakly: bool) -> bool:
 
 
 def _precondition(environ: dict[str, Any], file: _File) -> str | None:
-    """The status of a request whose preconditions say that no file is to be sent (section 13.2.2)."""
+    """The status to answer if the request's preconditions forbid sending the file; else None (section 13.2.2)."""
     modified = int(file.stat.st_mtime)
     match, since = environ.get("HTTP_IF_MATCH"), environ.get("HTTP_IF_UNMODIFIED_SINCE")
     if match is not None:
@@ -266,9 +266,9 @@ def _precondition(environ: dict[str, Any], file: _File) -> str | None:
 
 
 def _asked_range(environ: dict[str, Any], file: _File) -> tuple[int, int] | None:
-    """First byte and the one after the last that are asked for; None for all; an empty range cannot be had.
+    """The requested range: its first byte and the one after its last; None for the whole file.
 
-    One range is served; several are answered with everything, as section 14.2 allows.
+    An empty range means that it cannot be satisfied.  Several ranges get the whole file, as section 14.2 allows.
     """
     field = environ.get("HTTP_RANGE")
     if field is None or environ["REQUEST_METHOD"] != "GET":

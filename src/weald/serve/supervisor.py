@@ -1,15 +1,15 @@
 """The parent process of `weald serve`: binds, forks the workers, and keeps them: restarts, reloads, stops.
 
-Called by: command.py.  It does not load the application, so each worker it forks begins with the code of the moment,
-unless it is told to (`preload`).  It runs no event loop of weald's: it waits in a selector.
+Called by: command.py.  It does not load the application, unless it is told to (`preload`), so each worker that it forks
+loads the current code.  It runs no event loop of weald's, but waits in a selector.
 
 Invariants:
-- The listeners live here and are shared by all workers, so nothing that the kernel has accepted is ever reset, and
-  a worker that does not accept leaves connections to the others.
+- The parent holds the listeners, which all workers share.  So no connection that the kernel has accepted is reset, and
+  the others take the connections that a busy worker does not.
 - A worker is told to stop only when its successor is ready.  A successor that cannot start changes nothing.
-- A child that is told to stop is gone after `graceful_timeout` and three seconds.
-- Nothing that the system refuses (a fork, a descriptor, a line in a log) ends the service: it is tried again.
-- What waits or yields to greenlets once it is patched is called by its original: a preloaded application is patched.
+- A child that is told to stop has ended after `graceful_timeout` and three seconds.
+- If the system refuses something (a fork, a descriptor, a line in a log), the service goes on and tries again.
+- Functions that patching makes wait or yield are called by their originals, because preloading patches this process.
 """
 
 import atexit
@@ -70,9 +70,9 @@ class Child:
     slot: int  # -1: the one that serves the metrics
     pid: int
     control: socket.socket
-    generation: int  # the reload it has followed, or tried to
+    generation: int  # the number of the last reload for which it has started, or was given a successor
     begun: float
-    deadline: float  # when to kill it: not ready, no beat, or not gone by then
+    deadline: float  # when to kill it, if it is not ready, shows no sign of life or has not ended by then
     replaces: "Child | None" = None
     ready: bool = False
     stopping: bool = False
@@ -115,7 +115,7 @@ class Supervisor:
             self.metrics_listeners = self.named[name] = found
         self.handover.close_rest()
         self.next_program = 0  # the process that is to take our place
-        self.resting = False  # have the workers been stopped, while the next program serves?
+        self.resting = False  # whether the workers have been stopped, while the next program serves
         self.children: dict[int, Child] = {}
         self.selector: selectors.BaseSelector  # made late: patching reaches those that are there
         self.restarts: list[tuple[float, int]] = []  # when to start a slot's worker again
@@ -129,7 +129,7 @@ class Supervisor:
         self.watchdog_at = 0.0
         self.reload_began = 0.0  # 0: none is under way
         self.kept = 0  # workers that go on because their successors did not start
-        self.logs_wait = False  # is there something that could not be written yet?
+        self.logs_wait = False  # whether there is something that could not be written yet
         self.applications: worker.Applications | None = None  # preloaded ones
 
     def preload(self) -> None:
@@ -171,7 +171,7 @@ class Supervisor:
         self.selector.register(ours, selectors.EVENT_READ, child)
 
     def cannot_start(self, slot: int, replaces: Child | None, error: OSError) -> None:
-        """The system refuses a process, or what it needs: try again in a while."""
+        """Try again in a while: the system refuses a process, or what it needs."""
         say(f"cannot start a worker, and will try again: {error.strerror or error}", "error")
         when = monotonic() + _PAUSE
         if replaces is None:
@@ -362,7 +362,7 @@ class Supervisor:
                 self.start(child.slot, child)
 
     def reopen_error_log(self) -> None:
-        """Open it anew, after it was renamed.  What cannot be opened changes nothing."""
+        """Open it anew, after it was renamed.  If that fails, the old one stays."""
         try:
             open_error_log(self.config.error_log)
         except ConfigError as error:
@@ -385,7 +385,7 @@ class Supervisor:
                 self.stop(child)
 
     def start_next_program(self) -> None:
-        """Start the program that is to take our place, with our listeners.  It fails alone: we go on."""
+        """Start the program that is to take our place, with our listeners.  If it fails, this one goes on."""
         if self.next_program or self.handover.parent_is_there():
             other = self.next_program or self.handover.parent
             say(f"no further program is started while {other} is there, too")
@@ -464,7 +464,7 @@ class Supervisor:
             self.start(slot)
 
     def run(self) -> int:
-        """Until all is over; the exit status."""
+        """Run until all children have ended; returns the exit status."""
         self.selector, (woken, waker) = _Selector(), socket.socketpair()
         for sock in (woken, waker):
             sock.setblocking(False)
@@ -545,7 +545,7 @@ class Supervisor:
 
 
 def run(config: Config) -> int:
-    """Serve as `config` says until a signal ends it; the exit status.  Raises ConfigError."""
+    """Serve by `config` until a signal ends it; returns the exit status.  Raises ConfigError."""
     config.check()
     use_steady_streams()
     errorlog.choose(config.log_level, config.error_log_format == "json")

@@ -1,13 +1,13 @@
-"""Logs that go to syslog, by datagrams: on a Unix socket as syslog(3) sends them, on UDP as RFC 5424 has them.
+"""Logs to syslog by datagrams: in the format of syslog(3) on a Unix socket, in that of RFC 5424 by UDP.
 
 Called by: errorlog.py, accesslog.py, config.py; supervisor.py and worker.py by way of these.
 
-logging.handlers.SysLogHandler waits for a daemon that takes nothing, and loses what it cannot send.
+logging.handlers.SysLogHandler waits for a daemon whose queue is full, and loses what it cannot send.
 
 Invariants:
-- Sending never waits and never raises.  What the system does not take now (no daemon is there, its queue is full) is
-  kept, up to a limit, and tried again with the next line or `retry`; a line says how many were lost beyond it.
-- A datagram is one line: daemons show what is behind a newline in many ways.
+- Sending never waits and never raises.  What cannot be sent now (no daemon runs, its queue is full) is kept, up to a
+  limit, and tried again with the next line or `retry`.  A line says how many lines were lost.
+- A datagram is one line, because daemons differ in how they show a newline.
 """
 
 import errno
@@ -44,7 +44,7 @@ def parse_syslog(target: str) -> Address:
 
 
 class Syslog:
-    """Syslog(target, facility, tag): sends lines to a daemon; `limit` bytes are kept while that takes none.
+    """Syslog(target, facility, tag): sends lines to a daemon; up to `limit` bytes are kept while it takes none.
 
     Raises ConfigError if the target's host has no address.
     """
@@ -71,7 +71,7 @@ class Syslog:
 
     def send(self, level: str, text: str) -> None:
         """Send the lines of `text`, now or later."""
-        if self._pid != os.getpid():  # what was kept is the parent's to send
+        if self._pid != os.getpid():  # a fork's child: the parent sends what was kept
             self._pid = os.getpid()
             self._kept.clear()
             self._size = self._lost = 0
@@ -86,12 +86,12 @@ class Syslog:
         self.retry()
 
     def pending(self) -> bool:
-        """Is there something that was not sent?"""
+        """Whether there is something that was not sent."""
         return bool(self._kept)
 
     def retry(self) -> bool:
-        """Send what is kept, as far as that is possible now.  Is nothing left?"""
-        # Whoever finds another thread at it leaves its lines to that one, which looks again after it has let go.
+        """Send what is kept, as far as that is possible now; returns whether nothing is left."""
+        # If another thread is sending, that one sends these lines as well: it looks again after the release.
         while self._kept and self._busy.acquire(False):
             try:
                 # A daemon that was started anew takes a new socket.

@@ -1,4 +1,4 @@
-"""systemd's protocols: sockets it has opened for us, and telling it what we are doing.  Called by: supervisor."""
+"""systemd's protocols: sockets that it has opened, and notifications of the service's state.  Called by: supervisor."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ _FIRST = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
 
 def inherited_sockets() -> list[socket.socket]:
-    """The listeners passed to this process; none if there are none, or they are another process's.
+    """The listeners passed to this process; an empty list if there are none, or they are for another process.
 
     Raises OSError or ValueError if they are no listeners.
     """

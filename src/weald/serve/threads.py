@@ -4,11 +4,11 @@ Called by: wsgi.py, asgi.py.
 
 A request is one job of a thread: the call of the application, each step of what it returns, and its close().  The
 connection's greenlet waits for the thread and does for it what only the loop's thread may do: it reads the body and
-sends the response.  The thread waits meanwhile, so an application is as slow as its client.
+sends the response.  The thread waits meanwhile, so a slow client slows its application down.
 
 Invariants:
-- All that touches the connection happens in its greenlet.  `start_response` alone is called in the thread: it only sets
-  what the greenlet looks at later, and the greenlet waits.
+- The connection is used only in its greenlet.  `start_response` alone is called in the thread: it only sets what the
+  greenlet reads later, and the greenlet waits meanwhile.
 - A thread never waits for a greenlet that has left: it gets ConnectionResetError instead.
 - What the application raises reaches the greenlet, or is reported if that has left.
 """
@@ -31,10 +31,10 @@ __all__ = ["threaded"]
 
 _allocate_lock = get_original("_thread", "allocate_lock")
 
-# What a thread says to its greenlet, with a value.
+# What a thread sends to its greenlet, with a value.
 _DO, _RESULT, _PIECE, _END, _FAILED = "do", "result", "piece", "end", "failed"
 
-# What works in the loop's thread only.
+# Keys of the environment whose values work in the loop's thread only.
 _OF_THE_LOOP = ("weald.disconnected", "weald.upgrade", "werkzeug.socket")
 
 
@@ -68,7 +68,7 @@ class _Call:
         self._said: Queue[tuple[str, Any]] = Queue()
         self._answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
         self._asking = _allocate_lock()
-        self._over = False  # has the application ended, or the greenlet left?
+        self._over = False  # whether the application has ended, or the greenlet has left
 
     # ---------------------------------------------------------------- in the thread
 
@@ -151,7 +151,7 @@ class _Call:
         self._answers.put((answer, error))
 
     def leave(self) -> None:
-        """Nobody listens to the thread from now on."""
+        """Stop serving the thread: the greenlet leaves."""
         self._over = True
         # For a thread that waits for an answer; one that does not finds that all is over.
         self._answers.put((None, ConnectionResetError(errno.ECONNRESET, "the client has left")))
@@ -169,7 +169,7 @@ class _Call:
 
 
 class _Pieces:
-    """What a WSGI application returns whose pieces come from a thread; `first` is there."""
+    """What a WSGI application returns, with pieces from a thread; `first` is the first of them."""
 
     def __init__(self, call: _Call, first: Any) -> None:
         self._call = call

@@ -1,8 +1,8 @@
-"""The TLS of `weald serve`: certificates, by name too, of clients, versions, ciphers.
+"""The TLS of `weald serve`: certificates by name, clients' certificates, versions, ciphers.
 
 Called by: supervisor.py, worker.py.
 
-Files are read when a worker starts, so a renewed certificate counts from the next reload on.
+Files are read when a worker starts, so a renewed certificate is used from the next reload on.
 """
 
 import ssl
@@ -17,7 +17,7 @@ _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 def tls_context(config: Config, http2: bool = False) -> ssl.SSLContext | None:
-    """The context that `config` asks for, None if it asks for no TLS; `http2` offers that.  Raises ConfigError."""
+    """The context for `config`, None if that asks for no TLS; with `http2` it offers HTTP/2.  Raises ConfigError."""
     if not config.certfile:
         return None
     context = _context(config, config.certfile, config.keyfile, http2)

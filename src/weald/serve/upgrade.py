@@ -2,8 +2,8 @@
 
 Called by: supervisor.py.
 
-The program that runs is started again, as it was by the command line: with the Python, the weald and the options of
-now.  It gets the listeners as open descriptors, and the environment says which is which.
+The running program is started again by its command line, with the Python, the weald and the options that are installed
+now.  It gets the listeners as open descriptors; a variable of the environment names them.
 """
 
 import json
@@ -21,7 +21,7 @@ _VARIABLE = "WEALD_HANDOVER"
 
 
 class Handover:
-    """What the process before this one has left to it; nothing, if there is none."""
+    """The listeners that the process before this one has passed on; none if there was no such process."""
 
     def __init__(self) -> None:
         told = os.environ.pop(_VARIABLE, "")
@@ -34,11 +34,11 @@ class Handover:
         return self.parent != 0 and os.getppid() == self.parent
 
     def take(self, name: str) -> list[socket.socket]:
-        """The listeners for the address `name`; none if that process had none there."""
+        """The listeners for the address `name`; an empty list if that process had none there."""
         return self._sockets.pop(name, [])
 
     def close_rest(self) -> None:
-        """Let go of the listeners that were not taken: the options have changed."""
+        """Close the listeners that were not taken: the options have changed."""
         for found in self._sockets.values():
             for sock in found:
                 sock.close()

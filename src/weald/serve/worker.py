@@ -1,8 +1,8 @@
 """A worker of `weald serve`: loads the application, serves, and stops in order.
 
 Called by: supervisor, in a forked child, with the listeners and a socket to the parent; `prepare` and `preload` in the
-parent.  On that socket it says, a byte each: `r` ready, `.` still turning, `x` replace me, `c` files have changed.  Its
-end means that the parent is gone: the worker stops, too.
+parent.  On that socket it sends single bytes: `r` it is ready, `.` its loop turns, `x` it asks for a successor, `c`
+files have changed.  If the socket ends, so has the parent, and the worker stops.
 """
 
 import faulthandler
@@ -37,7 +37,7 @@ __all__ = ["Hooks", "prepare", "preload", "run", "serve_metrics"]
 Applications = dict[str, tuple[Any, str]]  # and their interfaces, by prefix
 
 _PAGE = resource.getpagesize()
-_SERVERS = ("weald.serve.wsgi", "weald.serve.asgi")  # loaded by name, once the process is patched
+_SERVERS = ("weald.serve.wsgi", "weald.serve.asgi")  # imported by name, after the process is patched
 
 # From Python 3.15 on traceback imports what it prints with when it first prints; that needs a descriptor to spare.
 try:
@@ -55,10 +55,10 @@ def run(
     stack: int,
     applications: Applications | None = None,
 ) -> int:
-    """Serve until told to stop; the process's exit status.
+    """Serve until told to stop; returns the process's exit status.
 
-    `stack` is the descriptor of a file that gets the process's stacks if it takes too long, which ends it.
-    `applications` are those that the parent process has loaded.
+    `stack` is the descriptor of a file for the process's stacks, written if a timeout ends it.  `applications` are
+    those that the parent process has loaded.
     """
     if config.boot_timeout:
         faulthandler.dump_traceback_later(config.boot_timeout, exit=True, file=stack)
@@ -86,7 +86,7 @@ def run(
 
 
 def prepare(config: Config) -> None:
-    """Make this process one that an application can be loaded in."""
+    """Prepare this process for loading an application: patch, change to its folder, extend sys.path."""
     if config.patch:
         from weald import monkey
 
@@ -96,9 +96,10 @@ def prepare(config: Config) -> None:
 
 
 def preload(config: Config) -> Applications:
-    """Load the applications, in the parent process, and keep the garbage collector of its children off their pages.
+    """Load the applications in the parent process, and keep its children's garbage collectors from their objects.
 
-    It marks each object that it looks at, which would copy the page.  Raises ConfigError, or what they raise.
+    A collector marks each object that it visits, which would copy the memory page.  Raises ConfigError, or what the
+    applications raise.
     """
     gc.disable()  # what is freed now would leave room, which children would write to
     try:
@@ -205,7 +206,7 @@ class Worker:
 
     def reopen(self) -> None:
         """Open the logs' files anew, after they were renamed."""
-        # What cannot be opened stays as it is.
+        # If one cannot be opened, the old file stays.
         try:
             open_error_log(self.config.error_log)
         except ConfigError as error:
@@ -271,7 +272,7 @@ class Worker:
                 self.stopping.set()
 
     def wait(self) -> int:
-        """Until told to stop; then let what is under way end, for `graceful_timeout` seconds at most."""
+        """Wait until told to stop; then give requests under way up to `graceful_timeout` seconds to end."""
         from weald._core import spawn
 
         self.stopping.wait()
@@ -286,7 +287,7 @@ class Worker:
 
 
 def access_log(config: Config) -> "AccessLog | None":
-    """Where the access log's lines go; None: there is none.  Raises ConfigError."""
+    """Return the access log; None if there is none.  Raises ConfigError."""
     from weald.serve.accesslog import LogFile, SyslogLines
     from weald.serve.syslog import Syslog
 

@@ -1,4 +1,4 @@
-"""The servers of a worker whose application is a WSGI one, and what `weald serve` puts around WSGI applications.
+"""The servers of a worker with a WSGI application, and the middleware that `weald serve` puts around it.
 
 Called by: worker.py, by name; asgi.py, which serves WSGI applications below a prefix.
 """
@@ -21,7 +21,7 @@ __all__ = ["added_environ", "completed", "dressed", "handler_class", "lifespans"
 
 
 def lifespans(applications: dict[str, tuple[Any, str]], config: Config) -> None:
-    """WSGI applications have none."""
+    """Return None: WSGI applications have no lifespan."""
 
 
 def servers(
@@ -33,7 +33,7 @@ def servers(
     fair: tuple[Any, Any],
     **options: Any,
 ) -> list[FairServer]:
-    """The servers of `listeners`; `fair` is what a FairServer wants."""
+    """Return the servers of `listeners`; `fair` are the first arguments of FairServer."""
     pool = ThreadPool(config.threads) if config.threads else None
     application = dressed(with_static(threaded(applications[""][0], pool), config), config)
     environ = {**added_environ(config), "SCRIPT_NAME": config.root_path}
