@@ -87,7 +87,7 @@ def test_report(tmp_path):
     } <= set(report[mended])
     assert sorted(report[rest]) == [
         "__main__.held is a native lock (held): waiting for it blocks all greenlets",
-        "a queue.SimpleQueue made before blocks everybody while it waits",
+        "a queue.SimpleQueue made before blocks all greenlets while it waits",
         "an object of class __main__.Holder holds the original time.sleep",
         "class __main__.Derived (program.py:5) is derived from the original queue.SimpleQueue",
         "the closure of __main__.enclosing.<locals>.<lambda>() (program.py:14) holds the original time.sleep",

@@ -1,17 +1,18 @@
 """Monkey patching: make the standard library, and what is built on it, cooperative.
 
-Called by: users, as early as they can, though the order does not matter: what already holds an original
-(`from time import sleep`, a module-level lock) is found and mended; weald.monkey.__main__ (`python -m weald.monkey`
-patches first); weald.serve, weald.integrations, weald.compat.
+Called by: users; weald.monkey.__main__ (`python -m weald.monkey` patches first); weald.serve, weald.integrations,
+weald.compat.
 
-What was replaced, and who listens, is kept in _base/originals.py, so that every module may ask for originals.
+Programs may patch at any time: names and objects that already hold an original (`from time import sleep`, a lock in a
+module) are found and replaced.  The originals and the listeners are in _base/originals.py, so that every module may ask
+for originals.
 
 Invariants:
-- `saved[module][name]` is the original of everything that was replaced, kept once and for all.
-- The classes `socket.socket` and `ssl.SSLContext` are not left behind half-patched: the original
-  `socket.socket` makes ours, and every SSLContext, whenever it was made, wraps with our SSLSocket.
-- Only exact matches are replaced in other modules' globals; weald's own modules are left alone.
-- `listeners` are asked before and told after; they know nothing of each other.
+- `saved[module][name]` is the original of each name that was replaced.  It is saved once and stays.
+- No class is half patched: the original `socket.socket` makes ours, and every SSLContext, also one made before, wraps
+  sockets with our SSLSocket.
+- In other modules' globals only the originals themselves are replaced; weald's own modules are left alone.
+- Each of the `listeners` is asked before, and called after; they are independent of each other.
 """
 
 import gc
@@ -71,7 +72,7 @@ __all__ = [
 ]
 
 _MISSING = object()
-_mended: list[tuple[str, Any]] = []  # besides the globals in `saved`: where an original was, and which
+_mended: list[tuple[str, Any]] = []  # replaced outside of modules' globals: the place, and the original
 _to_mend: list[tuple[Any, Any]] | None = None  # gathered while patch_all runs: one search instead of many
 
 
@@ -101,7 +102,7 @@ def patch_module(target_module: ModuleType, source_module: Any, items: Iterable[
     if items is None:
         items = getattr(source_module, "__implements__", None)
         if items is None:
-            raise AttributeError(f"{source_module!r} does not say in __implements__ what it has for others")
+            raise AttributeError(f"{source_module!r} has no list __implements__ of the names to replace")
     names = list(items)
     if not all([listener.will_patch_module(source_module, target_module, names) for listener in listeners]):
         return False
@@ -119,7 +120,7 @@ def patch_module(target_module: ModuleType, source_module: Any, items: Iterable[
 
 
 def _begin() -> None:
-    """Before anything of weald's that may be put in place is looked up."""
+    """Call what has to run before the replacements are looked up."""
     for prepare in originals.before_patching:
         prepare()
 
@@ -148,7 +149,7 @@ def _patch_module(name: str, items: Iterable[str] | None = None) -> bool:
 
 
 def _mend(replaced: list[tuple[Any, Any]]) -> None:
-    """Replace originals that others hold by names of their own."""
+    """Replace originals that other modules, classes and functions hold."""
     _names.mend_modules([*replaced, *_names.methods(replaced)], patch_item)
     if _to_mend is None:
         _mend_others(replaced)
@@ -191,7 +192,7 @@ def patch_queue() -> None:
 
 def patch_select(aggressive: bool = True) -> None:
     """select and selectors.  `aggressive` is taken for compatibility: nothing is removed here."""
-    import_module("selectors")  # first, for its classes to be tried out with the originals
+    import_module("selectors")  # first: as it is imported it tries its functions, which must be the originals
     _patch_module("select")
     _locks.replace_epolls()
     patch_selectors(aggressive)
@@ -315,9 +316,9 @@ def patch_thread(
 
 
 def _mend_executors() -> None:
-    """A ThreadPoolExecutor made before has a native queue, on which a greenlet would block the loop.
+    """Mend ThreadPoolExecutors made before: each has a native queue, on which a greenlet would block the loop.
 
-    One with native threads goes on with just these; one that has none yet gets a queue of weald's.
+    One with native threads goes on with these and starts no more; one without threads gets a queue of weald's.
     """
     from weald.threadpool import ThreadPoolExecutor as ours
 
@@ -333,7 +334,7 @@ def _mend_executors() -> None:
 
 
 def _separate_loops(asyncio: Any) -> None:
-    """Each greenlet that plays a thread has its own running loop and current task."""
+    """Give each greenlet that stands for a thread its own running loop and current task."""
     from weald import asyncio as ours
 
     patch_module(asyncio.events, ours)

@@ -1,10 +1,10 @@
-"""`python -m weald.monkey --doctor SCRIPT`: what a program imports too early, by which line, and what came of it.
+"""`python -m weald.monkey --doctor SCRIPT`: what a program imports before it patches, where, and with what effect.
 
 Called by: weald.monkey.__main__.
 
-The script runs as it is and patches when it does.  Imports are recorded until then; right after, or at the
-end if it patches piece by piece, one look through the interpreter's objects shows what still holds originals.
-What was there before the script began is none of its doing and is left out.
+The script runs unchanged and patches when it does.  Imports are recorded until then.  Right after `patch_all`, or at
+the end if the script patches piece by piece, a search through the interpreter's objects finds those that still hold
+originals.  Objects that existed before the script began are left out.
 """
 
 import _thread
@@ -28,14 +28,14 @@ _LOCKS = (type(_thread.allocate_lock()), type(threading.RLock()))
 
 # Objects of these original classes cannot be mended where a function's variable or a tuple holds them.
 _STAY = {
-    "queue.SimpleQueue": "blocks everybody while it waits",
-    "select.epoll": "blocks everybody while it waits",
+    "queue.SimpleQueue": "blocks all greenlets while it waits",
+    "select.epoll": "blocks all greenlets while it waits",
     "_thread._local": "is one for all greenlets of a thread",
 }
 
 
 class Doctor(MetaPathFinder, monkey.Listener):
-    """Watches one program; `report` tells."""
+    """Watches one program; `report` prints what it has found."""
 
     def __init__(self) -> None:
         self.imports: dict[str, str] = {}  # module: the lines that imported it, while nothing was patched
@@ -52,7 +52,7 @@ class Doctor(MetaPathFinder, monkey.Listener):
     # -- while the program runs
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Record who imports `name`; find nothing."""
+        """Record the lines that import `name`; find nothing."""
         if not monkey.is_anything_patched():
             self.imports.setdefault(name, _lines())
         return None
@@ -67,7 +67,7 @@ class Doctor(MetaPathFinder, monkey.Listener):
         return True
 
     def did_patch_all(self, arguments: dict[str, Any], extra: dict[str, Any]) -> None:
-        """Look at what came of it."""
+        """Search for what was mended and what was not."""
         self.examine()
 
     # -- what came of it
@@ -98,7 +98,7 @@ class Doctor(MetaPathFinder, monkey.Listener):
         return ", ".join(part for part in (line, f"imported by {by}" if by else "") if part)
 
     def derived_classes(self, originals: dict[int, tuple[str, Any]]) -> Iterator[tuple[str, str]]:
-        """Classes made from an original class in C keep it as their base; others have been mended themselves."""
+        """Classes derived from an original class in C, which keep it as their base.  Others have been mended."""
         for name, value in originals.values():
             written_in_c = value in _LOCKS or (name in _STAY and name != "_thread._local")
             subclasses: list[type] = value.__subclasses__() if written_in_c else []
@@ -146,7 +146,7 @@ class Doctor(MetaPathFinder, monkey.Listener):
         return _names.is_foreign(found.__module__) and found.__module__ not in self.targets
 
     def left_behind(self, originals: dict[int, tuple[str, Any]]) -> Iterator[tuple[str, str]]:
-        """Objects of the program's that stay native: sockets, locks, threads, per-thread data."""
+        """The program's objects that stay native: locks, queues, epolls, threads, data of threads."""
         classes = {id(value): name for name, value in originals.values() if name in _STAY}
         for found in gc.get_objects():
             if id(found) not in self.objects:

@@ -1,4 +1,4 @@
-"""Drivers in C that wait by themselves, and can be told to wait otherwise: PostgreSQL's psycopg2 and psycopg, gRPC.
+"""Drivers in C that wait by themselves, and can be made to wait by weald: PostgreSQL's psycopg2 and psycopg, gRPC.
 
 Called by: weald.monkey.
 
@@ -23,7 +23,7 @@ __all__ = ["mend"]
 
 
 def mend() -> None:
-    """Have them wait so that greenlets go on, whether they are imported already or later."""
+    """Make these drivers wait so that other greenlets run, whether they are imported already or later."""
     _mend_psycopg()
     whenever_imported("grpc._cython.cygrpc", _use_native_threads)
     whenever_imported("psycopg2.extensions", _set_wait_callback)
@@ -52,7 +52,7 @@ def _set_wait_callback(extensions: Any) -> None:
 
 
 def wait(connection: Any) -> None:
-    """Park until what `connection`, of psycopg2, has begun is done."""
+    """Park until the operation that `connection`, of psycopg2, has begun is done."""
     while (state := connection.poll()) != _OK:
         if state not in (_READ, _WRITE):
             raise sys.modules["psycopg2"].OperationalError(f"unexpected state of the connection: {state!r}")
@@ -88,9 +88,9 @@ def _natively(extensions: Any) -> Iterator[None]:
 
 
 def _allow_copy(psycopg2: Any) -> None:
-    """psycopg2 refuses COPY while there is a wait callback: the cursors that it makes by itself do without one then.
+    """Allow COPY, which psycopg2 refuses while there is a wait callback, in the cursors that it makes by itself.
 
-    So COPY stalls the loop, as it does in libpq anyway.  Cursors of a program's own class are refused still.
+    They remove the callback meanwhile, so COPY stalls the loop.  Cursors of a program's own class still refuse it.
     """
     extensions, connect = psycopg2.extensions, psycopg2._connect
 
@@ -172,5 +172,5 @@ class _Threading(ModuleType):
 
 
 def _use_native_threads(cygrpc: Any) -> None:
-    """gRPC's C core waits in threads of its own, for news that it passes on: as greenlets they would stop the hub."""
+    """Let gRPC start native threads: its C core waits in them for events, and as greenlets they would stop the hub."""
     cygrpc.threading = _Threading("threading")

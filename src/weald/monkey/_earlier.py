@@ -2,10 +2,10 @@
 
 Called by: weald.monkey.  Locks, and what else only another object can stand for, are in _locks.py.
 
-The standard library's classes that are written in Python can be changed themselves: their methods become weald's, so
-whatever holds such an object, a function's variable too, holds one that lets others run.
+The standard library's classes that are written in Python are changed themselves: their methods become weald's.  So
+objects made before cooperate wherever they are held, even in a function's variable.
 
-Invariant: a socket that nobody uses any more is left as it is (blocking, say): other processes may share it.
+Invariant: a socket is changed (made non-blocking) only when it is used again, because other processes may share it.
 """
 
 import gc
@@ -23,7 +23,7 @@ __all__ = ["mend_children", "mend_locals", "mend_process_locks", "mend_selectors
 
 
 def _objects_of(cls: type) -> list[Any]:
-    # No issubclass(): an abstract class would ask, and remember, for the class of every object there is.
+    # No issubclass(): an abstract class would compute and cache the answer for the class of every object.
     return [found for found in gc.get_objects() if cls in type(found).__mro__]
 
 
@@ -31,7 +31,7 @@ def _objects_of(cls: type) -> list[Any]:
 
 
 class _Adopted:
-    """The attribute `_descriptor` of sockets that began as the standard library's: made when it is first asked for."""
+    """The attribute `_descriptor` of sockets that the standard library has made; it is made at its first use."""
 
     def __init__(self, base: Any) -> None:
         self._base = base
@@ -66,7 +66,7 @@ class _Adopted:
         self._found[id(sock)] = weakref.ref(sock), descriptor
 
 
-# Methods of weald.socket.socket that concern only how it is made.
+# Attributes of weald.socket.socket that concern only how it is made and ended.
 _OF_MAKING = {"__init__", "__del__", "_real_close", "detach", "_descriptor"}
 
 
@@ -106,7 +106,7 @@ def mend_ssl() -> None:
 
     original: Any = get_original("ssl", "SSLSocket")
     create: Any = vars(original)["_create"].__func__
-    # It looks for the class by its name, which is another's by now.
+    # It looks the class up by its name, which by now is that of weald's class.
     names = {**vars(stdlib), "SSLSocket": original}
     over_original = FunctionType(create.__code__, names, "_create", create.__defaults__, create.__closure__)
     over_original.__kwdefaults__ = create.__kwdefaults__
@@ -129,10 +129,10 @@ def mend_locals() -> None:
 
 
 class _Values:
-    """Where objects of one class find the values of their attributes: the C code knows native threads only.
+    """The values that objects of one class have in each greenlet; the C code has them for native threads only.
 
-    Before each access the object's dictionary becomes that of the greenlet.  Main greenlets, native threads too, keep
-    what the standard library has for the thread.
+    Before each access the object's dictionary is replaced by the greenlet's.  Main greenlets keep the one that the
+    standard library has for the native thread.
     """
 
     def __init__(self, cls: Any, slot: Any) -> None:
@@ -178,7 +178,7 @@ class _Values:
         return values
 
     def _arguments(self, found: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Those that `found` was made with: its C part keeps them, and no other tuple and no other names."""
+        """The arguments that `found` was made with: the only tuple, and the only dict of names, that its C part has."""
         held = gc.get_referents(found)
         attributes = self._slot.__get__(found)
         dicts = [one for one in held if type(one) is dict and one is not attributes]
@@ -187,7 +187,7 @@ class _Values:
 
 
 def _data_descriptor(cls: type, name: str) -> Any:
-    """Whatever handles setting the attribute `name`: a property, a slot."""
+    """The data descriptor of attribute `name`, such as a property or a slot; None if there is none."""
     found = next((vars(owner)[name] for owner in cls.__mro__ if name in vars(owner)), None)
     return found if hasattr(type(found), "__set__") else None
 

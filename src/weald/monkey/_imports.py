@@ -1,4 +1,4 @@
-"""What is to happen whenever a certain module has been imported: at once if it has, and after each import or reload.
+"""Actions that follow the import of a certain module: now, if it is imported already, and after each import or reload.
 
 Called by: weald.monkey and _drivers.py, to patch modules that are not imported yet, and copies that a program imports
 afresh (`importlib.reload`, a test that takes a module out of `sys.modules`); weald.compat.
@@ -38,7 +38,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """Loads with another loader, which the module then gets to see, and acts."""
+    """Loads with another loader, which it sets as the module's loader, then calls the actions."""
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader

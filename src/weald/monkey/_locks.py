@@ -2,13 +2,15 @@
 
 Called by: weald.monkey (`patch_thread`, `patch_queue`, `patch_select`).
 
-So it is with other objects of classes in C: `threading.local`, `queue.SimpleQueue` with what is in it, `select.epoll`.
+The same is done with other objects of classes in C: `threading.local`, `queue.SimpleQueue` with its items,
+`select.epoll`.
 
-A native lock blocks the loop when a greenlet waits for it, and a native RLock does not even exclude greenlets
-of one thread from each other.  So every lock that is free is replaced wherever it is held.
+A native lock blocks the loop when a greenlet waits for it, and a native RLock does not even exclude greenlets of one
+thread from each other.  So every free lock is replaced wherever it is held.
 
-Invariant: a lock of which one reference cannot be replaced (a local variable's, a tuple's other than a function's
-defaults, C code's, weald's own) stays what it is everywhere: two locks in place of one would exclude no one.
+Invariant: if one reference to a lock cannot be replaced (in a local variable, in a tuple other than a function's
+defaults, in C code, in weald itself), the lock stays everywhere: with two locks in place of one, neither would exclude
+the users of the other.
 """
 
 import _queue
@@ -73,7 +75,7 @@ def _replace(kinds: dict[type, Callable[[Any], Any]]) -> None:
     found = {id(made): made for made in gc.get_objects() if type(made) in kinds and _free(made)}
     if not found:
         return
-    probe = _allocate_lock()  # a lock in no place at all: how many references the ones here make
+    probe = _allocate_lock()  # a lock held nowhere else: its references are those that this function makes
     found[id(probe)] = probe
     del probe
     places = _places(found)
@@ -87,7 +89,7 @@ def _replace(kinds: dict[type, Callable[[Any], Any]]) -> None:
 
 
 def _free(lock: Any) -> bool:
-    """Return whether nobody has this native lock; of what is none, whether it is not closed."""
+    """Return whether this native lock is not held; for an object that is no lock, whether it is not closed."""
     if type(lock) not in _LOCKS:
         return not getattr(lock, "closed", False)
     owned = getattr(lock, "_is_owned", None)
@@ -165,7 +167,7 @@ def _put_default(functions: list[FunctionType], index: int, lock: Any) -> None:
 
 
 def _put_method(lists: list[list[Any]], method: Any, lock: Any) -> None:
-    """As what modules register with os.register_at_fork is kept."""
+    """Replace the bound `method` of an old lock in `lists`, such as those of os.register_at_fork."""
     for items in lists:
         for index, item in enumerate(items):
             if item is method:
@@ -173,7 +175,7 @@ def _put_method(lists: list[list[Any]], method: Any, lock: Any) -> None:
 
 
 def _is_ours(holder: Any) -> bool:
-    """Is it a module, class or object of weald?"""
+    """Whether it is the dict of a module, class or object of weald, or an object of weald's."""
     name = holder.get("__name__" if "__spec__" in holder else "__module__") if type(holder) is dict else None
     name = name or getattr(type(holder), "__module__", None)
     return isinstance(name, str) and (name == "weald" or name.startswith("weald."))

@@ -1,4 +1,4 @@
-"""What holds an original by another name: module globals, attributes of classes, defaults of functions.
+"""Replaces originals that are held by other names: in modules' globals, classes' attributes, functions' defaults.
 
 Called by: weald.monkey, after it has replaced something.
 
@@ -16,7 +16,7 @@ from weald._base.originals import left_alone
 
 
 def is_foreign(module: object) -> bool:
-    """Return whether what the module of this name defines may be mended."""
+    """Return whether objects that the module of this name defines may be changed."""
     top = module.partition(".")[0] if isinstance(module, str) else ""
     return bool(top) and top not in left_alone and not top.startswith("_frozen")
 
@@ -36,10 +36,10 @@ def mend_modules(
 
 
 def methods(replaced: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-    """The methods of each class that has been replaced by one derived from it, and what these are in the new class.
+    """Yield the methods of each replaced class, paired with those of the derived class that has replaced it.
 
-    A program that saves `socket.socket` beside `socket.socket.connect`, to put both back later, has to find that they
-    belong together.
+    So a program that has saved `socket.socket` and `socket.socket.connect`, to put both back later, has both of the
+    same class.
     """
     for old, new in replaced:
         if not (isinstance(old, type) and isinstance(new, type) and issubclass(new, old)):
@@ -56,7 +56,7 @@ def methods(replaced: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
 
 
 def mend_classes_and_defaults(replaced: Iterable[tuple[Any, Any]]) -> list[tuple[str, Any]]:
-    """Replace the first of each pair in classes' attributes and functions' defaults; what was, and the original."""
+    """Replace the first of each pair in classes' attributes and functions' defaults; returns (place, original)s."""
     pairs = {id(old): (old, new) for old, new in replaced if callable(old)}
     originals = [old for old, _ in pairs.values()]
     holders = [holder for holder in gc.get_referrers(*originals) if type(holder) in (dict, tuple)]
@@ -64,7 +64,7 @@ def mend_classes_and_defaults(replaced: Iterable[tuple[Any, Any]]) -> list[tuple
     tuples = {id(holder) for holder in holders if type(holder) is tuple}
     done: list[tuple[str, Any]] = []
     for owner in gc.get_referrers(*holders) if holders else ():
-        # `functools.wraps` copies a function's `__module__`: where it was defined its globals tell.
+        # `functools.wraps` copies `__module__`, so a function's globals tell where it was defined.
         function = type(owner) is FunctionType
         defined = owner.__globals__.get("__name__") if function else getattr(owner, "__module__", None)
         if not is_foreign(defined):
@@ -74,7 +74,7 @@ def mend_classes_and_defaults(replaced: Iterable[tuple[Any, Any]]) -> list[tuple
                 for name, value in list(vars(owner).items()):
                     old, new = pairs.get(id(value), (None, None))
                     if old is not None:
-                        # A builtin is no method of the class, nor is what replaces it to become one.
+                        # A builtin in a class is no method; the function that replaces it must not become one.
                         builtin = isinstance(old, BuiltinFunctionType) and isinstance(new, FunctionType)
                         setattr(owner, name, staticmethod(new) if builtin else new)
                         done.append((f"{owner.__module__}.{owner.__qualname__}.{name}", old))
