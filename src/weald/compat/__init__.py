@@ -1,4 +1,4 @@
-"""The gevent room: all that exists for gevent's names alone.
+"""All that exists only so that gevent's names keep working.
 
 Called by: weald/__init__.py, for `install_as_gevent`; weald/__main__.py, for its commands.
 

@@ -74,7 +74,7 @@ def reraise(t: type[BaseException], value: BaseException, tb: Any = None) -> Non
 
 
 def exc_clear() -> None:
-    """Nothing, on Python 3."""
+    """Does nothing on Python 3."""
 
 
 def get_this_psutil_process() -> Any:

@@ -65,8 +65,8 @@ BROUGHT = frozenset(
     }
 )
 
-# Modules of others that are made for gevent, and the module of weald's that is imported when they have been: it mends
-# what would lose something here.
+# Other projects' modules for gevent, and for each the module of weald's that is imported after it, to change what would
+# lose something here.
 MENDED = {"celery.concurrency.gevent": "weald.integrations.celery.alias_pool"}
 
 # -------------------------------------------------------------------- hooks
@@ -178,7 +178,7 @@ class _GeventLoader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         _drop_in()
-        # Programs in C (uWSGI) do not ask the module, but look into its dict.
+        # Programs in C (uWSGI) read the module's dict, not its attributes.
         found = [*sys.modules["weald"].__all__, *TOP_LEVEL]
         vars(module).update({name: getattr(module, name) for name in [*found, "__version__", "version_info"]})
 

@@ -1,4 +1,4 @@
-"""What makes other projects' programs run on weald: a module for each.
+"""Modules by which programs of other projects run on weald, one for each.
 
 Called by: no module; users import those in it.
 """

@@ -404,7 +404,7 @@ def _unchanging(host: Host) -> str | bytes:
 
 
 def _needs_no_server(host: Host) -> bool:
-    """Can the C library handle `host` without a name server: is it an IPv4 address, or an invalid argument?"""
+    """Whether the C library handles `host` without a name server: an IPv4 address, or an invalid argument."""
     if not isinstance(host, str | bytes | bytearray) or host in ("", b"", "<broadcast>", b"<broadcast>"):
         return True
     refuse_cut_name(host)

@@ -75,7 +75,7 @@ def _shared(connection_class: Any) -> Any:
             super().__init__(*args, **kwargs)
             self._was_read = Event()
             self._writing = RLock()
-            make = getattr(self, "frame_writer_cls")  # noqa: B009  its type is py-amqp's affair
+            make = getattr(self, "frame_writer_cls")  # noqa: B009  py-amqp declares another type
             self.frame_writer_cls = lambda connection, transport: partial(
                 self._write_frame, make(connection, transport), transport
             )

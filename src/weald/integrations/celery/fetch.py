@@ -1,4 +1,4 @@
-"""Takes many messages off a Redis queue in one round trip, and loses none on the way.
+"""Takes many messages off a Redis queue in one round trip, and loses none of them.
 
 Called by: consumer.py: `fetcher` after each message that kombu has taken and whenever the prefetch limit allows more
 again, `note_for_certain` when it has connected.

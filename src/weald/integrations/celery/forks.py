@@ -34,7 +34,7 @@ logger = get_logger("celery.pool")
 _thread_ident = get_original("_thread", "get_ident")
 
 PATIENCE = 2.0  # seconds from SIGTERM to SIGKILL
-_OWN = ("celery", "weald")  # whose handlers are the worker's
+_OWN = ("celery", "weald")  # handlers from these packages are the worker's
 _OBEYED = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 _worker = 0  # the worker's process id
@@ -56,8 +56,10 @@ def mark_worker(recording: Callable[[], AbstractContextManager[None]]) -> None:
 
 
 def _whole(start: Callable[..., None], recording: Callable[[], AbstractContextManager[None]]) -> Callable[..., None]:
-    """`start`, during which the task is not ended: a half-started child would be known to nobody, and the threads of a
-    half-made pool fail (billiard's then end the process).
+    """`start`, during which the task is not ended.
+
+    Otherwise a half-started child would be in no list, and the threads of a half-made pool would fail, which for
+    billiard ends the process.
     """
 
     @wraps(start)

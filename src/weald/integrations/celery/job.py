@@ -69,7 +69,7 @@ class _Rearm(weakref.ref[Any]):
 
 
 class JobPid(int):
-    """The process id, which Celery is told as the process of a job; it also knows the job."""
+    """The process id, which Celery gets as the process of a job; it also has the job."""
 
     job: "Job"
 
