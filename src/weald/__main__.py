@@ -30,7 +30,7 @@ def _show_version(context: click.Context, option: click.Parameter, wanted: bool)
 
 
 class _Commands(click.Group):
-    """Imports `serve` when it is asked for: it needs more than the others."""
+    """Imports `serve` only when it is called, because it needs more modules than the others."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all commands."""

@@ -1,7 +1,7 @@
 """What weald relies on in CPython besides its documented interface, and the versions on which that was checked.
 
-Called by: weald/__init__.py, before anything compiled is loaded: importing this raises ImportError on an interpreter
-that weald does not know.  A newer one may lay the same things out differently, and what would follow is a crash.
+Called by: weald/__init__.py, before anything compiled is loaded.  Importing this raises ImportError on an interpreter
+that weald does not know: a newer one may have other structures in memory, and weald would crash.
 To admit a new version: go through INTERNALS with its source, run all tests there, then raise NEWEST.
 Invariants: a name of Python's in INTERNALS exists in the versions its row gives (tests/test_cpython.py).
 """

@@ -31,7 +31,7 @@ __imports__: list[str] = []
 __all__: list[Any] = ["input"]
 
 _input = _stdlib.input
-_dup2 = get_original("os", "dup2")  # the patched one would end others' waits
+_dup2 = get_original("os", "dup2")  # the patched one would end other greenlets' waits
 _turn = Semaphore()
 _Line = TypeVar("_Line", str, bytes)
 
@@ -45,7 +45,7 @@ def input(prompt: object = "", /) -> str:  # type: ignore[no-redef]
     try:
         fd = sys.stdin.fileno()
         terminal = os.isatty(fd) and os.isatty(sys.stdout.fileno())
-    except (AttributeError, OSError, ValueError):  # no file at all, or none of the system's
+    except (AttributeError, OSError, ValueError):  # None, or a file without a descriptor
         return _input(prompt)
     with _turn:
         if not terminal:
@@ -61,8 +61,8 @@ def input(prompt: object = "", /) -> str:  # type: ignore[no-redef]
 def _edited_line(prompt: object) -> str:
     """Return the next line of the terminal, which GNU readline edits; others run while there is no key to read.
 
-    readline cannot be left but by a line's end.  So when the wait is ended it is given another terminal, on which lines
-    lie ready, and one on which it can set the modes that it always sets at the end.
+    readline returns only at the end of a line.  So when the wait is ended, readline gets another terminal, with lines
+    to read, on which it can set the modes that it always sets at the end.
     """
     readline: Any = sys.modules["readline"]
     before = readline.get_current_history_length()
@@ -111,7 +111,7 @@ def _line(fd: int, prompt: object) -> str:
             if not _ends_within_character(stdin.buffer.peek(1), stdin.encoding):
                 line = stdin.readline()
         if not line.endswith("\n"):
-            # By bytes: the text's layer takes "nothing yet" for the end, and what there is of a character for an error.
+            # By bytes: the text layer would take "nothing yet" for the end, and part of a character for an error.
             rest = _by_lines(fd, stdin.buffer.readline, b"")
             line += rest.decode(stdin.encoding, stdin.errors or "strict").replace("\r\n", "\n")
     sys.audit("builtins.input/result", line)
@@ -142,7 +142,7 @@ def _ends_within_character(data: bytes, encoding: str) -> bool:
 
 @contextmanager
 def _nothing_to_read(fd: int) -> Iterator[None]:
-    """For a block that does not park: `fd` is a pipe in which there is nothing yet."""
+    """Make `fd` an empty pipe, for a block that does not park."""
     empty, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     inheritable = os.get_inheritable(fd)
     shared = os.dup(fd)
@@ -161,8 +161,8 @@ def _nothing_to_read(fd: int) -> Iterator[None]:
 def _reads_do_not_wait(fd: int) -> Iterator[None]:
     """Make reads of `fd` return at once, for a block that does not park.
 
-    Other processes may have the same pipe as standard input, and a flag of the description they share would reach them.
-    So `fd` stands for another description of the pipe meanwhile.
+    Other processes may have the same pipe as standard input, and a flag on the description that they share would affect
+    them.  So meanwhile `fd` is another description of the pipe.
     """
     own = -1
     if S_ISFIFO(os.fstat(fd).st_mode):

@@ -1,8 +1,8 @@
-"""The exceptions that weald raises on its own account; all others are the standard library's.
+"""weald's own exceptions; all others that it raises are the standard library's.
 
 Called by: users, weald.threadpool, weald.compat.
 
-`_core` defines BlockingSwitchOutError, InvalidSwitchError and LoopExit, which it raises; they are here, too, for users.
+`_core` defines and raises BlockingSwitchOutError, InvalidSwitchError and LoopExit; users find them here.
 """
 
 from typing import TYPE_CHECKING

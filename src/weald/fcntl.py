@@ -1,9 +1,9 @@
-"""`fcntl` on greenlets: who waits for a file's lock parks.
+"""`fcntl` on greenlets: waiting for a file's lock parks the greenlet.
 
 Called by: users, weald.os (`lock_when_free`), weald.monkey.
 
-The kernel tells nobody when a file's lock is free, so it is asked again, each time after a longer pause.  A greenlet
-that is killed meanwhile has no lock.  `fcntl(F_SETLKW)` stays as it is: it stops the thread.
+The kernel does not report when a file's lock is free, so it is asked again, each time after a longer pause.  A greenlet
+that is killed meanwhile does not get the lock.  `fcntl(F_SETLKW)` is not replaced: it blocks the native thread.
 """
 
 import fcntl as _stdlib
@@ -24,7 +24,7 @@ __implements__ = ["flock", "lockf"]
 __imports__ = [name for name in vars(_stdlib) if not name.startswith("_") and name not in __implements__]
 __all__ = sorted([*__implements__, *__imports__])
 
-FIRST_PAUSE = 0.0005  # seconds between two questions; twice as long each time, up to the last
+FIRST_PAUSE = 0.0005  # seconds between two tries; doubled each time, up to LAST_PAUSE
 LAST_PAUSE = 0.02
 
 _flock, _lockf = _stdlib.flock, _stdlib.lockf
@@ -33,7 +33,7 @@ _flock, _lockf = _stdlib.flock, _stdlib.lockf
 def lock_when_free(lock: Callable[[], object], try_to_lock: Callable[[], object]) -> None:
     """Call `lock`, which blocks.  If other greenlets could run meanwhile, try without blocking until it succeeds.
 
-    `try_to_lock` raises BlockingIOError or PermissionError while somebody else has the lock, as fcntl(2) says.
+    `try_to_lock` raises BlockingIOError or PermissionError while the lock is held elsewhere (fcntl(2)).
     """
     if not can_park():
         lock()
@@ -49,7 +49,7 @@ def lock_when_free(lock: Callable[[], object], try_to_lock: Callable[[], object]
 
 
 def flock(fd: Any, operation: int, /) -> None:
-    """fcntl.flock(); while somebody else has the lock, others run."""
+    """fcntl.flock(); while the lock is held elsewhere, other greenlets run."""
     if not isinstance(operation, int) or operation & (_stdlib.LOCK_NB | _stdlib.LOCK_UN):
         _flock(fd, operation)
     else:

@@ -8,8 +8,8 @@ those for descriptors that must stay blocking are, too.
 Invariants:
 - The layers are io's own, in which greenlets take turns (_base/buffered.pyx), over a FileIO that parks instead of
   blocking.  What the buffer can answer wakes neither the loop nor a thread.
-- A file object of somebody else's is used under a lock, each call in a pool thread.
-- Ending a greenlet that waits for a file neither loses what is read meanwhile nor has it write anything twice.
+- A file object that the program passes in is used under a lock, each call in a pool thread.
+- If a greenlet that waits for a file is killed, nothing that is read meanwhile is lost, and nothing is written twice.
 """
 
 import io
@@ -44,21 +44,21 @@ def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, 
 
 
 class _PoolIO(io.FileIO):
-    """FileIO that reads and writes in a thread pool; what the system has in memory it reads at once.
+    """FileIO that reads and writes in a thread pool; what the page cache has it reads at once.
 
-    A caller that is killed, or times out, leaves its call to end in the thread, and the next one waits for that.  What
-    the call has read then, the next one returns.  What it has written, a buffer of `buffered` bytes above offers again;
-    it is not written twice.
+    If a caller is killed or times out, its call goes on in the thread, and the next call waits for its end.  What the
+    first has read, the next returns.  What it has written, the buffer above (of `buffered` bytes) offers again, and it
+    is not written twice.
     """
 
     def __init__(self, file: Any, mode: str, closefd: bool, pool: ThreadPool | None, buffered: int) -> None:
         self._pool, self._buffered = pool, buffered
         self._turns = self._write_turns = Turns()
         self._pending: AsyncResult[Any] | None = None  # the call that is in the thread
-        self._read = b""  # by a call whose caller had gone
-        self._data, self._written = b"", 0  # what the last call was to write; bytes that it wrote in vain
+        self._read = b""  # read by a call whose caller had left
+        self._data, self._written = b"", 0  # what the last call was to write; how much it wrote after its caller left
         self._at_once = True
-        self._dropped = False  # nobody can wait any more
+        self._dropped = False  # whether the file is being freed, so that no greenlet can wait any more
         self._in_pool(super().__init__, file, mode, closefd)
         self._turns.fd = self.fileno()
 
@@ -69,7 +69,7 @@ class _PoolIO(io.FileIO):
             return function(*args)
         try:
             self._pending = self._turns.call(pool.spawn, _outcome, function, args)
-        except RuntimeError:  # no thread is to be had: it takes as long as for a program without greenlets
+        except RuntimeError:  # no thread can be started: call it here, which blocks the loop
             return function(*args)
         return self._result()
 
@@ -82,7 +82,7 @@ class _PoolIO(io.FileIO):
         return value
 
     def _settle(self) -> None:
-        """Wait for a call whose caller has gone."""
+        """Wait for the end of a call whose caller has left."""
         if self._pending is not None and not self._dropped:
             value = self._result()
             if isinstance(value, bytes):
@@ -91,7 +91,7 @@ class _PoolIO(io.FileIO):
                 self._written = value
 
     def _rewind(self) -> None:
-        """Be where the caller thinks that the file is."""
+        """Set the file's position to where the caller expects it."""
         self._settle()
         if self._read:
             super().seek(-len(self._read), os.SEEK_CUR)
@@ -195,7 +195,7 @@ class FileObject(metaclass=_Kind):
         self._io = file
 
     def _operation(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """What stands for `method` of `_io`, which reads, writes or moves."""
+        """Return what is called in place of `method` of `_io`, one of OPERATIONS."""
         return method
 
     def __getattr__(self, name: str) -> Any:
@@ -253,9 +253,9 @@ class FileObjectPosix(FileObject):
         errors: str | None = None,
         newline: str | None = None,
     ) -> None:
-        _check_mode(mode, buffering, encoding, errors, newline)  # while nothing is to be closed yet
-        # Makes the hub now: made later, its own descriptors could get the number of one that is closed here, and a
-        # program that closes that number twice would close the hub's.
+        _check_mode(mode, buffering, encoding, errors, newline)  # before there is anything to close
+        # Make the hub now.  Made later, it could get the number of a descriptor that is closed here, and a program that
+        # closes that number twice would close the hub's descriptor.
         get_hub()
         self._source = fobj if hasattr(fobj, "fileno") else None
         self._closefd = closefd

@@ -1,10 +1,10 @@
 """`_interpreters` on greenlets: while another interpreter runs, the calling greenlet parks and other greenlets run.
 
-Called by: weald.monkey (`patch_thread`).  What users see of the module is `concurrent.interpreters` and
+Called by: weald.monkey (`patch_thread`).  Users call it through `concurrent.interpreters` and
 `concurrent.futures.InterpreterPoolExecutor`, both from Python 3.14 on.
 
-Each interpreter has a GIL of its own, so it works in a native thread beside the loop's: one for each call that is under
-way, kept for a while for the next.  weald itself cannot be imported there, for greenlet cannot.
+Each interpreter has a GIL of its own, so it can run in a native thread beside the loop's.  There is a thread for each
+call under way, kept for a while for the next.  weald cannot be imported there, because greenlet cannot.
 """
 
 from collections.abc import Callable

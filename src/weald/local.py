@@ -1,4 +1,4 @@
-"""local: attributes that each greenlet sees its own values of.
+"""local: an object whose attributes have their own values in each greenlet.
 
 Called by: users; weald.compat, for what is in the locals of a greenlet.
 """
@@ -12,7 +12,7 @@ __all__ = ["local"]
 
 
 def all_local_dicts_for_greenlet(greenlet: Any) -> list[tuple[tuple[type, int], dict[str, Any]]]:
-    """What `greenlet` has in every local: ((the local's class, its id), the attributes).  For debuggers."""
+    """The attributes of `greenlet` in every local: ((the local's class, its id), attributes).  For debuggers."""
     found = []
     for each in living(local):
         space = local._peek(each, greenlet)  # not each._peek, which would make a space for the caller

@@ -24,9 +24,9 @@ _LONGEST_PAUSE = 0.01  # seconds between two looks
 
 
 class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
-    """What multiprocessing's Lock, Semaphore, Condition, Event, Queue and Pool are made of."""
+    """The semaphore on which multiprocessing's Lock, Semaphore, Condition, Event, Queue and Pool are built."""
 
-    _owner: greenlet | None = None  # of a recursive one, which to C is its native thread's
+    _owner: greenlet | None = None  # of a recursive one; for C the owner is the native thread
     _adopted: Any = None  # the standard library's object that closes the semaphore when it dies
 
     @classmethod
@@ -37,7 +37,7 @@ class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
         return self
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
-        """Take it; others run meanwhile.  False if it could not be had (in `timeout` seconds)."""
+        """Take it; other greenlets run meanwhile.  False if it was not free (within `timeout` seconds)."""
         hub = get_hub_if_exists()
         if not block:
             return self._try()
@@ -104,8 +104,8 @@ def _write(fd: int, data: Any) -> int:
 def connections_wait(connection: Any) -> None:
     """Have the Connections of the module `multiprocessing.connection` wait on non-blocking descriptors, too.
 
-    A patched socket's is one, whatever its timeout: what starts a process by the fork server (from 3.14 on) puts a
-    Connection on a socket's descriptor.
+    A patched socket's descriptor is non-blocking, whatever its timeout, and the fork server (from 3.14 on) puts a
+    Connection on the descriptor of a socket.
     """
     connection.Connection._recv.__defaults__ = (_read,)
     connection.Connection._send.__defaults__ = (_write,)

@@ -155,8 +155,8 @@ def popen(cmd: str, mode: str = "r", buffering: int = -1) -> Any:
 def system(command: Any) -> int:
     """os.system(); while the command runs, so do others.
 
-    It is called in a native thread of its own, for it may take any time.  A greenlet that is killed meanwhile leaves
-    the command running, as os.system knows no way to end it.
+    It is called in a native thread of its own, because it may take any time.  If the greenlet is killed meanwhile, the
+    command goes on: os.system has no way to end it.
     """
     if not can_park():
         return _system(command)

@@ -41,7 +41,7 @@ class GroupMappingMixin:
         raise NotImplementedError
 
     def _apply_immediately(self) -> bool:
-        """Must `apply` call the function itself, because waiting for a slot could deadlock?"""
+        """Whether `apply` must call the function itself, because waiting for a slot could deadlock."""
         raise NotImplementedError
 
     def _spawn_would_block(self) -> bool:
@@ -294,7 +294,7 @@ class Group(GroupMappingMixin):
                 if self.greenlets:
                     sleep(0)  # links of those that had ended before, which take them out of the group, come next
                 if awaited:
-                    sleep(0)  # whom they have let in spawns next
+                    sleep(0)  # the greenlets that have waited for room spawn next
 
     def _kill(self, member: Any, exception: _Exception) -> None:
         self.dying.add(member)
@@ -318,11 +318,11 @@ class Group(GroupMappingMixin):
                 joinall([greenlet], timeout)
 
     def full(self) -> bool:
-        """Would `spawn` block?"""
+        """Whether `spawn` would block."""
         return False
 
     def wait_available(self, timeout: float | None = None) -> int:
-        """Wait up to `timeout` seconds for room; how many greenlets could be spawned at once."""
+        """Wait up to `timeout` seconds for room; returns how many greenlets could be spawned at once."""
         return 1
 
     def map(self, func: Callable[[Any], Any], iterable: Iterable[Any]) -> list[Any]:
@@ -340,7 +340,7 @@ class Group(GroupMappingMixin):
         return self.full()
 
     def _awaited(self) -> bool:
-        """Does somebody wait for room?"""
+        """Whether a greenlet waits for room."""
         return False
 
 

@@ -2,9 +2,9 @@
 
 Called by: users, weald.monkey, selectors.py, weald.http.disconnected.
 
-What is ready is always asked of the operating system, with the stdlib's own poll and epoll objects and
-no timeout; the loop only says when it is worth asking again.  So results, errors and every kind of
-event are the stdlib's.  A call that need not wait still lets other greenlets run: programs poll in loops.
+The operating system is always asked what is ready, by the stdlib's own poll and epoll objects without a timeout; the
+loop only tells when to ask again.  So results, errors and every kind of event are the stdlib's.  A call that need not
+wait still lets other greenlets run, because programs poll in loops.
 """
 
 import errno
@@ -104,7 +104,7 @@ def _epoll_or_pause(seconds: float | None) -> Any:
 
 
 def _wait_for_change(masks: dict[int, int], seconds: float | None) -> dict[int, int]:
-    """As `_wait`, where something is reported on and on that the caller does not look for: wait for news."""
+    """As `_wait`, but wait for a change: an event that the caller does not look for is reported again and again."""
     if waits_natively():
         return _wait(masks, _PAUSE if seconds is None else min(seconds, _PAUSE))
     made = _epoll_or_pause(seconds)
@@ -150,7 +150,7 @@ def _wait_until_ready(
 ) -> list[tuple[int, int]]:
     """As `_ready`, where nothing is ready yet.
 
-    What the loop has reported, and somebody else has taken before this greenlet ran, counts as found: it was there.
+    An event that the loop has reported counts as found, even if another greenlet has taken the data before this one.
     """
     wanted = None if counts is None or waits_natively() else _loop_events(masks)
     reported: dict[int, int] = {}

@@ -59,9 +59,9 @@ class BaseServer:
 
     `handle` is called for each connection or datagram; a subclass may define it as a method instead.
 
-    `spawn` says what runs it: "default" a Greenlet each, "raw" a plain greenlet, a Pool or the number of
-    handlers to run at a time, any callable that is given the function and its arguments, or None: the
-    accepting greenlet itself, one after the other.
+    `spawn` chooses what runs it: "default" a Greenlet each; "raw" a plain greenlet each; a Pool, or the number of
+    handlers to run at a time; any callable that takes the function and its arguments; None: the accepting greenlet
+    itself, one after the other.
     """
 
     min_delay = 0.01  # seconds to pause after the first failed accept
@@ -70,7 +70,7 @@ class BaseServer:
     stop_timeout = 1.0  # seconds `stop` gives the handlers in the pool
     fatal_errors: ClassVar[tuple[int, ...]] = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
     reuse_addr: int | None = 1
-    reuse_port = False  # may other sockets of this user listen there as well?  The system spreads the clients
+    reuse_port = False  # whether other sockets of this user may listen there as well; the system spreads the clients
 
     socket: Any  # absent while the server is closed
     handle: Callable[..., Any]
@@ -100,7 +100,7 @@ class BaseServer:
         handle = self.__dict__.get("handle")
         shown = ""
         if handle is not None:
-            # A method of ours would show us, and so on.
+            # The repr of this object's own method would contain this object's repr, without end.
             own = getattr(handle, "__self__", None) is self
             text = f"<bound method {type(self).__name__}.{handle.__name__} of self>" if own else repr(handle)
             shown = f" handle={text}"
@@ -286,7 +286,7 @@ class BaseServer:
         return isinstance(ex, OSError) and ex.errno in self.fatal_errors
 
     def full(self) -> bool:
-        """Is there no room for another handler?"""
+        """Whether there is no room for another handler."""
         return self.pool is not None and self.pool.full()
 
     def _wait_for_room(self) -> None:
@@ -320,7 +320,7 @@ class BaseServer:
             self.do_close(*args)
 
     def do_close(self, *args: Any) -> None:
-        """The handler that was called with `args` has ended."""
+        """Called when the handler that was called with `args` has ended."""
 
 
 class StreamServer(BaseServer):
@@ -332,7 +332,7 @@ class StreamServer(BaseServer):
     """
 
     backlog = 128
-    ssl_enabled = False  # does it speak TLS?
+    ssl_enabled = False  # whether it speaks TLS
 
     def __init__(
         self,

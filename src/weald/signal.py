@@ -2,9 +2,8 @@
 
 Called by: users, weald.monkey, weald.compat, weald.aio.
 
-A handler starts at once, in the midst of the greenlet that the signal interrupted, as the stdlib's do.  If it
-parks, that greenlet goes on.  What it raises reaches the main greenlet: the program's main line, whichever
-greenlet the signal came upon.
+A handler starts at once, while the greenlet that the signal has interrupted stands still, as the stdlib's do.  If it
+parks, that greenlet goes on.  What it raises is raised in the main greenlet, whichever greenlet was interrupted.
 
 Invariant: no deadlock is reported while there are handlers: a signal may wake a greenlet.
 """
@@ -85,7 +84,7 @@ _native_frames = get_original("sys", "_current_frames")
 
 
 class _Handler(greenlet):
-    """A handler's greenlet: to `threading` it is the main thread, `main`."""
+    """The greenlet of a handler.  `threading` takes it for the main thread, whose greenlet is `main`."""
 
     main: greenlet
 
@@ -95,7 +94,7 @@ set_stand_in(_Handler)
 
 
 class _InGreenlet:
-    """What the interpreter calls for a user's handler."""
+    """The handler that the interpreter gets in place of a user's; it calls that in a greenlet."""
 
     __slots__ = ("function",)
 
@@ -128,7 +127,7 @@ class _InGreenlet:
 
 
 def _check_main_thread(what: str) -> None:
-    """As the interpreter refuses other threads, refuse those that are greenlets.  Others of a program's may do it."""
+    """Raise ValueError in threads that are greenlets, as the interpreter does in native ones."""
     if isinstance(getcurrent(), ThreadGreenlet) and threading.current_thread() is not threading.main_thread():
         raise ValueError(what)
 
@@ -172,8 +171,8 @@ def pthread_kill(thread_id: int, signalnum: int, /) -> None:
 def pthread_sigmask(how: int, mask: Iterable[int], /) -> set[Any]:
     """signal.pthread_sigmask(); of a thread that is a greenlet it is only remembered, and returned.
 
-    Handlers run as the main thread whatever other threads block.  If a greenlet blocked signals for its native thread,
-    the main thread would get none, which is the opposite of what a thread that blocks them wants.
+    Handlers run as the main thread, whichever signals other threads block.  If a greenlet blocked signals for its
+    native thread, the main thread would get none, while a thread that blocks signals wants the main thread to get them.
     """
     thread = getcurrent()
     if not isinstance(thread, ThreadGreenlet):
@@ -232,7 +231,7 @@ def sigtimedwait(sigset: Iterable[int], timeout: float, /) -> _stdlib.struct_sig
 
 
 def _take_signal(signals: list[int], timeout: float | None) -> _stdlib.struct_siginfo | None:
-    found = _sigtimedwait(signals, 0)  # which says what is wrong with them
+    found = _sigtimedwait(signals, 0)  # raises if the signals are wrong
     if found is not None:
         return found
     fd = open_signalfd(signals)

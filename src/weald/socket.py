@@ -1,4 +1,4 @@
-"""`socket` on greenlets: what blocks there parks the calling greenlet here.
+"""`socket` on greenlets: calls that would block the thread park the calling greenlet.
 
 Called by: users, weald.monkey (which puts `__implements__` into the stdlib's module), weald.ssl, weald.server,
 weald.http, weald.serve, weald.resolver.dnspython, weald.aio, weald.compat.
@@ -11,7 +11,7 @@ Invariants:
   stdlib's, parks while that would block, and tries again, all within the timeout (_base/waiting.py).
 - `_descriptor` leaves the loop before the number is closed or given away, so greenlets that
   wait on it get OSError(EBADF).
-- No name is looked up in C: the hub's resolver does it first.
+- C code looks up no names: the hub's resolver has done it before.
 
 Long because it has every method and function of the stdlib's module that may wait, each short.
 """
@@ -107,7 +107,7 @@ _Address = Any  # as the address family has it: (host, port), a path, …
 # With these flags a call on a blocking socket returns at once, whatever the timeout.
 _NEVER_WAITS = MSG_DONTWAIT | MSG_ERRQUEUE
 
-_HUNG_UP_PAUSE = 0.01  # seconds between two tries of a call that the loop takes to be ready for ever
+_HUNG_UP_PAUSE = 0.01  # seconds between two tries of a call whose descriptor is always reported ready
 
 _NAMES = {"weald.socket", "weald.ssl"}  # where the classes are whose objects say `<socket.socket …>` once patched
 
@@ -141,8 +141,8 @@ class socket(_stdlib.socket):
         self._descriptor = Descriptor(self.fileno(), timeout)
 
     def __del__(self, _finalize: Callable[[_Base], None] = _Base.__del__) -> None:  # type: ignore[attr-defined]
-        # The base class closes the number here; the loop must have left it by then, or it could go on
-        # hearing from a description that lives on in another process.
+        # The base class closes the number here.  The loop must have left it before: it could go on getting events if
+        # another process has the same description open.
         descriptor = getattr(self, "_descriptor", None)
         if descriptor is not None:
             descriptor.close()
@@ -196,7 +196,7 @@ class socket(_stdlib.socket):
         self.settimeout(None if flag else 0.0)
 
     def setsockopt(self, level: int, optname: int, *value: Any) -> None:
-        """setsockopt(2); SO_RCVTIMEO and SO_SNDTIMEO count as they do for who blocks (socket(7))."""
+        """setsockopt(2); SO_RCVTIMEO and SO_SNDTIMEO limit waits as on a blocking socket (socket(7))."""
         _Base.setsockopt(self, level, optname, *value)
         if level == SOL_SOCKET and optname in (SO_RCVTIMEO, SO_SNDTIMEO):
             seconds, microseconds = unpack("@ll", _Base.getsockopt(self, level, optname, calcsize("@ll")))
@@ -240,8 +240,8 @@ class socket(_stdlib.socket):
     def _read_again(self, call: Callable[..., _T], *args: Any) -> _T:
         """`call(self, *args)` after a wait.
 
-        Where a socket was shut down for reading and the system tells that only who blocks (datagrams, listeners), it
-        is asked as it is by who blocks; with a timeout the time has to pass, as it has to on an unpatched socket.
+        For datagram sockets and listeners that were shut down for reading, the system reports that only to blocking
+        calls, so a blocking call is made.  With a timeout the time has to pass, as on an unpatched socket.
         """
         try:
             return call(self, *args)
@@ -260,7 +260,7 @@ class socket(_stdlib.socket):
                 os.set_blocking(fd, False)
 
     def shutdown(self, how: int, /) -> None:
-        """End one direction or both; greenlets that wait in the other calls hear of it at once."""
+        """End one direction or both; greenlets that wait in other calls go on at once."""
         _Base.shutdown(self, how)
         self._descriptor.rouse()
 
@@ -404,7 +404,7 @@ class socket(_stdlib.socket):
         try:
             error = self._connect(target)
         except (TypeError, OverflowError):
-            _Base.connect(self, target)  # in its own words
+            _Base.connect(self, target)  # raises the usual error
             raise
         if error:
             raise OSError(error, os.strerror(error))
@@ -434,7 +434,7 @@ class socket(_stdlib.socket):
             try:
                 self._descriptor.wait_write(None if deadline is None else max(deadline - monotonic(), 0.0))
             except TimeoutError as timed_out:
-                late = timed_out  # perhaps just because others had kept the loop busy
+                late = timed_out  # perhaps only because other greenlets kept the loop busy
             except BlockingIOError:  # SO_SNDTIMEO has passed
                 return errno.EINPROGRESS
             outcome = self.getsockopt(SOL_SOCKET, SO_ERROR)
@@ -450,7 +450,7 @@ class socket(_stdlib.socket):
         return 0 if error == errno.EISCONN else error
 
     def _connect_when_room(self, address: Any) -> int:
-        """For a Unix listener with a full backlog, which no descriptor announces the end of."""
+        """`_connect` to a Unix listener with a full backlog: no descriptor becomes ready when there is room."""
         timeout = self._descriptor.timeout
         deadline = None if timeout is None else monotonic() + timeout
         pause = 0.001
@@ -484,8 +484,8 @@ class socket(_stdlib.socket):
             name = bytes(host) if isinstance(host, bytearray) else host
             found = resolver.current().getaddrinfo(name, None, family)[0][4]
         except UnicodeError:
-            return address  # no name: C refuses it in its own words, without asking anybody
-        # What the caller says of flow and scope counts; else a scope in the name ("fe80::1%eth0") does.
+            return address  # no valid name: C raises the usual error, without a look-up
+        # The caller's flow and scope count; without them a scope in the name ("fe80::1%eth0").
         return (found[0], *address[1:], *found[len(address) :])
 
     def _sendfile_use_sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
@@ -570,7 +570,7 @@ def create_connection(
     Raises the last attempt's OSError, or all of them as an ExceptionGroup with `all_errors`.
     """
     host, port = address
-    # Once patched, what a program has put in place of these counts: a proxy's socket class, a test's look-up.
+    # Once patched, names that a program has replaced count: a proxy's socket class, a test's look-up.
     where = _stdlib if _stdlib.create_connection is create_connection else sys.modules[__name__]
 
     def connect(family: int, kind: int, proto: int, _: str, target: _Address) -> socket:

@@ -2,15 +2,16 @@
 
 Called by: users, weald.monkey, weald.server, http/channel.pyx.
 
-Patching sets `ssl.SSLContext.sslsocket_class`, which a context reads whenever it wraps a socket, so that
-contexts made earlier make cooperative sockets as well.  `ssl.SSLContext` itself stays what it is: its
-setters find their base class through the module's global of that name, and would recurse for ever
-if that were a subclass.  The subclass here is for programs that are not patched.
+Patching sets `ssl.SSLContext.sslsocket_class`, which a context reads whenever it wraps a socket, so that contexts made
+earlier make cooperative sockets as well.  `ssl.SSLContext` itself is not replaced: its setters find their base class by
+the module's global of that name, and would recurse without end if that were a subclass.  The subclass here is for
+programs that are not patched.
 
-Invariant: to C the socket is non-blocking (see socket.py), so OpenSSL reports what it waits for as
-SSLWantReadError or SSLWantWriteError; `_wait_wanted` makes a wait of that.
-Invariant: whatever else a call of OpenSSL raises goes through `_wait_wanted`, which leaves nothing of it in the native
-thread's list of errors: the next call would take it for its own, and that is another connection's.
+Invariants:
+- The descriptor is non-blocking (see socket.py), so OpenSSL reports what it waits for as SSLWantReadError or
+  SSLWantWriteError; `_wait_wanted` returns the function that waits for that.
+- All other errors of OpenSSL's calls go through `_wait_wanted`, too.  It removes them from the native thread's list of
+  errors, where the next call, for another connection, would take them for its own.
 """
 
 import ssl as _stdlib
@@ -77,7 +78,7 @@ _write, _sendall = _BlockingSSLSocket.write, _BlockingSSLSocket.sendall
 
 
 def _late(error: TimeoutError, doing: str) -> TimeoutError:
-    """Return what to raise for `error`: in ssl's words if a wait has ended it, and not the connection."""
+    """Return the exception for `error`: with ssl's text if a wait has timed out, else (from the system) as it is."""
     return TimeoutError(f"The {doing} operation timed out") if error.errno is None else error
 
 
@@ -92,8 +93,8 @@ def _scratch() -> _stdlib.SSLContext:
 def _forget_errors() -> None:
     """Empty OpenSSL's list of this native thread's errors.
 
-    An operation that would block is judged by what it finds there (SSL_get_error(3): the list must be empty before).
-    From Python 3.14 on the system's errors (EPIPE, ECONNRESET) stay in it.  What begins a connection empties it.
+    An operation that would block looks there (SSL_get_error(3): the list must be empty before).  From Python 3.14 on
+    the system's errors (EPIPE, ECONNRESET) stay in it.  The beginning of a connection empties it.
     """
     _scratch().wrap_bio(MemoryBIO(), MemoryBIO())
 
@@ -159,7 +160,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         raise error
 
     def setsockopt(self, level: int, optname: int, *value: Any) -> None:
-        """setsockopt(2); TLS goes on beyond SO_RCVTIMEO and SO_SNDTIMEO, as the standard library's."""
+        """setsockopt(2); TLS ignores SO_RCVTIMEO and SO_SNDTIMEO, as the standard library's does."""
         socket.setsockopt(self, level, optname, *value)
         if self._sslobj is not None:
             self._descriptor.receive_limit = self._descriptor.send_limit = 0.0
@@ -198,7 +199,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         return self._write(sslobj, data, timeout)
 
     def _write(self, sslobj: Any, data: Any, timeout: Any = _OWN) -> int:
-        """As `write`, with what the call has begun with: a `shutdown` may take that from the socket."""
+        """As `write`, with `sslobj`, which a `shutdown` may have removed from the socket."""
         if timeout is _OWN:
             timeout = self._descriptor.timeout
         before_io()

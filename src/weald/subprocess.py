@@ -2,12 +2,12 @@
 
 Called by: users, weald.monkey, weald.os (`popen`).
 
-Popen is the stdlib's class; only what blocks is replaced.  Where the stdlib's text is right and merely calls
-what blocks (`run`, `Popen.__init__`, `_communicate`, …), its functions run here over other globals: `_Globals`.
+Popen derives from the stdlib's class; only what blocks is replaced.  Where the stdlib's code is right and only calls
+functions that block (`run`, `Popen.__init__`, `_communicate`, …), it runs here with other globals: `_Globals`.
 
 Invariants:
-- A child is reaped only by a call that waits for that child, by its process id, and never while a greenlet parks: no
-  signal handler reaps, and nothing waits for any child there is.
+- A child is reaped only by a call that waits for that child, by its process id, and never while a greenlet parks.  No
+  signal handler reaps, and no call waits for just any child.
 - Pipes stay blocking descriptors (see _base/pipes.py), so that a pipe may be given to another child.
 """
 
@@ -67,9 +67,9 @@ class _Over:
 
 
 class _Globals(dict[str, Any]):
-    """What the stdlib's functions see here as global names: ours, else the stdlib's as it is at that moment.
+    """The globals of the stdlib's functions here: our names, else those that the stdlib's module has at that moment.
 
-    Its functions that they call, such as `_communicate_io_posix` from 3.15 on, see these names, too.
+    Functions of the module that they call, such as `_communicate_io_posix` from 3.15 on, get the same globals.
     """
 
     def __missing__(self, name: str) -> Any:
@@ -98,8 +98,8 @@ def _over_ours(function: Any) -> Any:
 class Popen(_stdlib.Popen[AnyStr]):
     """subprocess.Popen; its methods and the pipes' park the greenlet.  Pipes may be used by many greenlets.
 
-    What it is given for a child's standard streams is made blocking, which the child expects and which both
-    processes share: of weald's sockets, close yours.
+    Files given as a child's standard streams are made blocking, as the child expects.  Both processes share that flag,
+    so close your end of a socket of weald's.
     """
 
     def _get_handles(self, stdin: Any, stdout: Any, stderr: Any) -> tuple[Any, ...]:
@@ -120,11 +120,11 @@ class Popen(_stdlib.Popen[AnyStr]):
         _check_timeout = _over_ours(_stdlib.Popen._check_timeout)
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
-        """subprocess.Popen.communicate(); cut short, by a kill say, it keeps what it has read for the next call."""
+        """subprocess.Popen.communicate(); if it is cut short, the next call returns what it has read."""
         started: bool = self._communication_started  # type: ignore[has-type]
         if timeout is not None or started or not (self.stdout or self.stderr):
             return self._stdlibs_communicate(input, timeout)  # type: ignore[attr-defined, no-any-return]
-        # With one pipe the stdlib's would read that to its end, and keep nothing of it until then.
+        # With one pipe the stdlib's would read to the end without storing anything, and lose it if it is cut short.
         try:
             found: tuple[Any, Any] = self._communicate(input, None, None)  # type: ignore[attr-defined]
         finally:
@@ -149,7 +149,7 @@ class Popen(_stdlib.Popen[AnyStr]):
         return code
 
     def _reap(self) -> int | None:
-        """Return the return code, of a child that ends just now, too; None if it has not ended."""
+        """Reap the child if it has ended; return its return code, None if it has not."""
         lock: Any = self._waitpid_lock  # type: ignore[attr-defined]
         # Another thread that holds the lock reaps without waiting, too.
         if lock.acquire(False):
@@ -166,7 +166,7 @@ class Popen(_stdlib.Popen[AnyStr]):
 
     @property
     def result(self) -> AsyncResult[int]:
-        """Gets the return code when the child has ended."""
+        """An AsyncResult that gets the return code when the child has ended."""
         found: AsyncResult[int] | None = self.__dict__.get("_result")
         if found is None:
             found = self.__dict__["_result"] = AsyncResult()
@@ -197,7 +197,7 @@ def _make_blocking(stream: Any) -> None:
     if isinstance(stream, FileObjectPosix):
         stream.share()
     elif stream is not None and stream not in (_stdlib.PIPE, _stdlib.STDOUT, _stdlib.DEVNULL):
-        with suppress(OSError):  # of which the stdlib has more to say
+        with suppress(OSError):  # the stdlib raises it later
             fd = stream if isinstance(stream, int) else stream.fileno()
             if not _os.get_blocking(fd):
                 _os.set_blocking(fd, True)

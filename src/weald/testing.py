@@ -1,4 +1,4 @@
-"""For tests of programs that use weald: a clock that jumps, and waiting until nothing moves any more.
+"""For tests of programs that use weald: a clock that jumps, and waiting until all other greenlets are parked.
 
 Called by: tests, users' and weald's own.
 """
@@ -16,10 +16,10 @@ __all__ = ["blocked", "virtual_clock"]
 def blocked() -> None:
     """Wait until all other greenlets of this thread are parked and every event that has arrived has had its effect.
 
-    What a test has set going has then gone as far as it can by itself: data that has been sent has been read, whoever
-    wants a lock waits for it.  It takes the place of a `sleep` that hopes to be long enough.  Timers that are not due
-    are not waited for, and neither are native threads and other processes.  A greenlet that goes on for ever without
-    parking (`while True: sleep(0)`) keeps this from returning.
+    By then all that a test has started has gone as far as it can: sent data has been read, greenlets that want a lock
+    wait for it.  Use it instead of a `sleep` of a guessed length.  It does not wait for timers that are not due, for
+    native threads or for other processes.  A greenlet that never parks for long (`while True: sleep(0)`) keeps this
+    from returning.
 
         reader = weald.spawn(sock.recv, 100)
         blocked()
@@ -35,9 +35,9 @@ def blocked() -> None:
 def virtual_clock() -> Iterator[_core.Hub]:
     """In the block, time jumps: `sleep(1000)` takes no time, and exactly 1000 seconds by `hub.loop.now()`.
 
-    When all greenlets are parked the clock advances to the next timer at once: programs with long waits are tested in
-    no time, and take the same course each time.  Descriptors cannot be waited for (OSError): sockets, pipes and
-    children need a real loop.  The clocks of module time stay as they are.
+    When all greenlets are parked, the clock advances to the next timer at once.  So programs with long waits are tested
+    in no time, and run the same way each time.  Descriptors cannot be waited for (OSError): sockets, pipes and children
+    need a real loop.  The clocks of module time do not change.
 
     Yields the thread's hub in the block, a new one.  The hub that was there before is destroyed, and so is this one in
     the end: greenlets that are parked then never go on.  Hubs of other threads that begin in the block have such a

@@ -90,7 +90,7 @@ _stand_ins: set[type] = set()
 
 
 def set_stand_in(cls: type[greenlet]) -> None:
-    """Greenlets of class `cls` act for the greenlet that is their attribute `main`, as handlers of signals do."""
+    """Let greenlets of class `cls` act for the greenlet in their attribute `main`, as signal handlers do."""
     _stand_ins.add(cls)
 
 
@@ -99,7 +99,7 @@ def get_ident(gr: greenlet | None = None, *, _native_ident: Callable[[], int] = 
     if gr is None:
         try:
             gr = getcurrent()
-        except (RuntimeError, TypeError):  # the interpreter is too far gone; this module's names may be gone, too
+        except (RuntimeError, TypeError):  # late in the interpreter's end; this module's names may be None
             return _native_ident()
         if type(gr) in _stand_ins:
             gr = gr.main  # type: ignore[attr-defined]
@@ -109,9 +109,9 @@ def get_ident(gr: greenlet | None = None, *, _native_ident: Callable[[], int] = 
 
 
 class ThreadGreenlet(Greenlet):
-    """A greenlet that plays a thread."""
+    """A greenlet that stands for a thread."""
 
-    blocked_signals: set[int] | None = None  # what the thread takes for its mask; None: the native thread's
+    blocked_signals: set[int] | None = None  # the mask that the thread has set; None: the native thread's
 
 
 _alive: weakref.WeakSet[ThreadGreenlet] = weakref.WeakSet()
@@ -486,7 +486,7 @@ def _shutdown() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Only the thread that forked lives on."""
+    """In a fork's child: mark all threads but the one that has forked as ended."""
     current = get_ident()
     _alive.intersection_update({getcurrent()})
     for ident in list(_native_ends):
@@ -496,7 +496,7 @@ def _after_fork_in_child() -> None:
     _awaited_at_exit.difference_update([handle for handle in _awaited_at_exit if isinstance(handle, _NativeHandle)])
     for handle in list(_running):
         if handle._ident != current:
-            handle._ended = Event()  # the other's waiters stayed behind
+            handle._ended = Event()  # the old one has the parent's waiters
             handle._set_done()
 
 

@@ -2,8 +2,8 @@
 
 Called by: weald.monkey; users.
 
-Patching changes what `threading.Thread`, Condition, Semaphore, Barrier and Timer are built on, not these
-classes themselves, so that they are here as they are there.  Unpatched, they start native threads.
+Patching changes what `threading.Thread`, Condition, Semaphore, Barrier and Timer are built on, not these classes
+themselves.  So these names here are the standard library's classes; unpatched, they start native threads.
 
 Invariant: a greenlet that asks for its thread gets a `_DummyThread`, filed under the greenlet's ident
 until the greenlet ends.
@@ -72,7 +72,7 @@ _started.set()
 
 
 def adopt_threads() -> None:
-    """Give the threads that there are, the main thread first of all, ends that greenlets can wait for."""
+    """Give the existing threads, the main thread included, ends that greenlets can wait for."""
     for thread in list(threading._dangling):  # type: ignore[attr-defined]
         if sys.version_info >= (3, 13):
             _adopt_handle(thread)

@@ -6,12 +6,12 @@ weald.aio.
 
 Invariants:
 - Calls run in native threads (_base/workers.py), which reach greenlets by `Hub.run_callback_threadsafe` alone.
-- A result travels to the thread that asked for it: its hub delivers it, counts the job as a thing that
-  can still wake somebody (`ref`), and frees the pool's slot.
+- A result is delivered by the hub of the caller's thread.  That hub counts the job as something that can wake a
+  greenlet (`ref`), and frees the pool's slot.
 - A fork's child begins with no workers and no jobs.
-- A call that nobody waits for any more does not begin.
+- A call does not begin if its caller has stopped waiting.
 
-Long because pool, proxies and executor are one public module; what they run on is in _base/workers.py.
+Long because pool, proxies and executor are one public module; their threads are in _base/workers.py.
 """
 
 import concurrent.futures
@@ -72,14 +72,14 @@ class _PoolJob(Job):
         return self._result
 
     def get(self) -> Any:
-        """What the function returns or raises.  It does not begin any more once the caller has left."""
+        """Wait for the outcome: return or raise it.  If the caller leaves first, the call does not begin any more."""
         try:
             return self._result.get()
         finally:
             self.abandon()
 
     def abandon(self) -> None:
-        """Nobody waits for the job any more: it does not run, unless it has begun."""
+        """Do not run the job, unless it has begun: its caller has stopped waiting."""
         if self._lock.acquire(False):
             self._func, self._args, self._kwargs, self._context = None, (), {}, None
 
@@ -168,7 +168,7 @@ class ThreadPool(GroupMappingMixin):
 
     @property
     def size(self) -> int:
-        """How many threads there are, but for those that end after their present job; may be set, up to `maxsize`."""
+        """The number of threads, without those that end after their current job; may be set, up to `maxsize`."""
         return self._workers.size
 
     @size.setter
@@ -287,7 +287,7 @@ def default() -> ThreadPool:
 
 
 class _Settings:
-    """What a Proxy has in common with those of the objects that its own hands out."""
+    """What a Proxy shares with the proxies of the objects that its own object returns."""
 
     def __init__(
         self,
@@ -299,13 +299,13 @@ class _Settings:
         self.autowrap, self.autowrap_names, self.pool, self.at_once = autowrap, autowrap_names, pool, at_once
 
     def for_results(self, target: object) -> "_Settings":
-        """Those for what `target` hands out: a module's or a class's results have nothing to do with each other."""
+        """The settings for what `target` returns: a copy for a module or a class, whose results are independent."""
         if isinstance(target, ModuleType | type):
             return _Settings(self.autowrap, self.autowrap_names, self.pool, self.at_once)
         return self
 
 
-# Calls that go on though their callers were killed or timed out, by what their objects have in common.
+# Calls that go on although their callers were killed or timed out, by the settings that their objects share.
 _abandoned: "weakref.WeakKeyDictionary[_Settings, set[AsyncResult[Any]]]" = weakref.WeakKeyDictionary()
 
 
@@ -381,7 +381,7 @@ class Proxy(Forwarding):
 
 
 def _abandon(settings: _Settings, result: AsyncResult[Any]) -> None:
-    """The caller of `result` has left; only later calls through a proxy with these `settings` wait for it."""
+    """Let later calls through proxies with these `settings` wait for `result`, whose caller has left."""
     unended = _abandoned.setdefault(settings, set())
     unended.add(result)
     result.rawlink(unended.discard)
@@ -430,7 +430,7 @@ class _Future(concurrent.futures.Future[_T]):
 
 
 class _Waiters(list[Any]):
-    """What waits for a future by `concurrent.futures.wait` or `as_completed`."""
+    """The list of waiters of a future, which `concurrent.futures.wait` and `as_completed` append to."""
 
     def append(self, waiter: Any) -> None:
         if not isinstance(waiter.event, Event):
@@ -554,7 +554,7 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
     kill = shutdown
 
     def _break(self, message: str) -> None:
-        """No worker can be initialized: fail what waits and what comes."""
+        """Fail all jobs, waiting and later ones: a worker's initializer has failed."""
         with self._lock:
             self._error = message
             queued = self._workers.take_queued()
