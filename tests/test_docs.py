@@ -1,0 +1,44 @@
+"""Every example in the docs that says it is Python runs as it stands, in a program of its own.
+
+Servers are stopped as soon as they have started, and listen on a port that the system chooses.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = [
+    pytest.param(text, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, text in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S))
+]
+SERVERS_STOP = """
+from weald.server import BaseServer
+
+
+def start_and_stop(self):
+    self.start()
+    self.stop()
+
+
+BaseServer.serve_forever = start_and_stop
+"""
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_examples_run(text, tmp_path):
+    for package in ("sqlalchemy", "django"):
+        if f"from {package}" in text:
+            pytest.importorskip(package)
+    program = SERVERS_STOP + text.replace('":8000"', '"127.0.0.1:0"')
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) > 8
