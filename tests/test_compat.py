@@ -112,7 +112,7 @@ def test_a_wrong_setting_of_gevents_says_what_would_be_right(code, says):
 def test_the_settings_are_listed(module):
     run = f"runpy.run_module({module!r}, run_name='__main__')"
     out = python(f"import runpy, weald; weald.install_as_gevent(); {run}", stderr=None)
-    for line in ("resolver: what looks", "WEALD_RESOLVER, GEVENT_RESOLVER; now <class", "monitor_thread: whether"):
+    for line in ("resolver: the class", "WEALD_RESOLVER, GEVENT_RESOLVER; now <class", "monitor_thread: whether"):
         assert line in out
 
 
