@@ -367,6 +367,105 @@ def test_no_test_says_how_long_something_may_take():
     assert found == []
 
 
+# -------------------------------------------------------------------- docs
+
+TOP = ROOT.parent
+PAGES = [*sorted((TOP / "docs").glob("*.md")), TOP / "README.md", TOP / "CONTRIBUTING.md", TOP / "benchmarks/README.md"]
+FOLDERS = [  # where the pages' paths begin
+    TOP / name
+    for name in (".", "src", "src/weald", "src/weald/_core", "src/weald/integrations", "docs", "tests", "benchmarks")
+]
+OTHERS = {"build", "dist", "weald.toml", "weald.x", "PyThreadState_SetAsyncExc"}  # what no checkout has
+FENCED = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
+OURS = ("src", "tests", "scripts", "benchmarks", "docs", "examples")
+ENDINGS = ("py", "pyx", "pxd", "md", "svg", "expected", "constraints")
+
+
+@cache
+def files_of(folder):
+    """The names of all files below `folder`, and the words in those that are source."""
+    paths = [path for path in (TOP / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    texts = [path.read_text(encoding="utf-8") for path in paths if path.suffix in (*SUFFIXES, ".pyi")]
+    return {path.name for path in paths}, {word for text in texts for word in re.findall(r"\w+", text)}
+
+
+def has(path, names):
+    """Is there a file or folder `path`, with one of our suffixes or none, and do all of `names` occur in it?"""
+    found = [path] if path.exists() else [path.with_name(path.name + end) for end in (*SUFFIXES, ".pyi")]
+    found = [one for one in found if one.exists()] or list(path.parent.glob(path.name.replace("NAME", "*")))
+    texts = [one.read_text(encoding="utf-8") for one in found if names and one.is_file()]
+    return bool(found) and all(any(re.search(rf"\b{name}\b", text) for text in texts) for name in names)
+
+
+def is_there(name):
+    """Is there what a page names: a path, maybe with names in that file behind it (`_core/select.poll_fds`)?"""
+    parts = name.rstrip("/").split("/")
+    for folder in FOLDERS:
+        last = parts[-1].split(".")
+        for count in range(len(last), 0, -1):
+            if has(folder.joinpath(*parts[:-1], ".".join(last[:count])), last[count:]):
+                return True
+    return False
+
+
+def is_known(name):
+    """Is there a module, or a key of a request's environment, or a name in a module, of this dotted name?"""
+    module = name
+    while module not in sources():
+        module = module.rpartition(".")[0]
+    names = name[len(module) + 1 :].split(".")[:1] if name != module else []
+    files = [path for one in sources()[module] for path in (one, one.with_suffix(".pyi")) if path.exists()]
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    return all(any(re.search(rf"\b{one}\b", text) for text in texts) for one in names) or any(
+        f'"{name}"' in path.read_text(encoding="utf-8") for paths in sources().values() for path in paths
+    )
+
+
+def missing_names(page, text):
+    """What stands between backticks in `text` and looks like a file of this project or a name of weald, but is none."""
+    words = {word for folder in OURS for word in files_of(folder)[1]} if page == "design.md" else set()
+    for span in re.findall(r"`([^`\n]+)`", FENCED.sub("", text)):
+        name = re.split(r"[ (=]", span)[0]
+        if name in OTHERS or name.partition("/")[0] in OTHERS:
+            continue
+        if re.fullmatch(r"weald(\.\w+)+", name):
+            there = is_known(name)
+        elif re.fullmatch(r"[\w.*-]+(/[\w.*-]+)+/?", name):
+            begins = name.partition("/")[0]
+            there = is_there(name) if any((folder / begins).is_dir() for folder in FOLDERS) else True
+        elif re.fullmatch(rf"[\w*]+\.({'|'.join(ENDINGS)})", name):
+            there = "*" in name or any(name in files_of(folder)[0] for folder in OURS)
+        else:
+            there = not words or not re.fullmatch(r"[A-Za-z_][\w.]*", name) or name.rpartition(".")[2] in words
+        if not there:
+            yield span
+
+
+def test_docs_name_what_is_there():
+    found = [(page.name, name) for page in PAGES for name in missing_names(page.name, page.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def test_the_list_of_rooms_names_what_is_there():
+    """In a row of the list, names without a folder are in that of the row's first."""
+    rows = re.findall(r"^\| (`.*?) \|", (TOP / "docs/design.md").read_text(encoding="utf-8"), re.MULTILINE)
+    listed = []
+    for row in rows:
+        names = re.findall(r"`([^`]+)`", row)
+        folder = names[0].rpartition("/")[0]
+        listed += [name if "/" in name or not folder else f"{folder}/{name}" for name in names]
+    assert len(listed) > 100
+    assert [name for name in listed if not is_there(name)] == []
+
+
+def test_what_docs_name_and_is_not_there_is_found():
+    wrong = ["weald.nothing", "_core/nothing", "_core/select.nothing", "nothing.pyx", "tests/test_no_*.py"]
+    wrong.append("un" + "said")  # in two parts, so that this file does not say it
+    right = ["weald.spawn(f)", "_core/select.poll_fds", "hub.pyx", "tests/test_NAME.py", "application/json", "x.y/z"]
+    text = " ".join(f"`{name}`" for name in wrong + right)
+    assert list(missing_names("design.md", text)) == wrong
+
+
 # -------------------------------------------------------------------- what was built
 
 
