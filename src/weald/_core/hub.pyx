@@ -811,11 +811,13 @@ cdef class Hub(greenlet):
 
     def has_rest(self):
         """Whether something that was begun here has not ended: it is ready, is waited for, or is parked."""
+        self.check_made()
         return not self.backend.destroyed and (
             self.ring.count > 0 or self.refs + self.timers.refs > 0 or self.has_others_parked())
 
     def prepare_linger(self):
         """Have `rouse` end the next `linger`, even if it is called before that has begun."""
+        self.check_made()
         self.lingerer = self.waiter()
 
     def linger(self):
@@ -823,6 +825,8 @@ cdef class Hub(greenlet):
 
         `prepare_linger` comes first.  Unlike for `join`, a greenlet that only another thread could wake has not ended.
         """
+        if self.lingerer is None or current_greenlet() is not self.main:
+            raise RuntimeError("linger is called in the hub's main greenlet, after prepare_linger")
         try:
             self.park(self.lingerer, "what was begun in this thread to end")
         finally:
