@@ -25,7 +25,7 @@ import hashlib
 import json
 from functools import partial
 from queue import Empty
-from time import monotonic, time
+from time import time
 from typing import Any
 
 from celery.utils.log import get_logger
@@ -124,6 +124,7 @@ class Fetcher:
 
     def __init__(self, consumer: Any) -> None:
         import redis
+        from kombu.transport import redis as transport
         from kombu.transport.virtual import QoS
 
         self.consumer = consumer
@@ -137,6 +138,7 @@ class Fetcher:
         self._settled = Event()
         self._quick_ack = self.qos._quick_ack
         self.qos._quick_ack = self._settle
+        self._clock = getattr(transport, "monotonic", time)  # kombu 5.7 finds broken connections by it
         self._can_wait = True  # without taking
         self._unreadable = False  # the next message is one that only kombu can take
         self._brpop_start, self._brpop_read = self.channel._brpop_start, self.channel._brpop_read
@@ -200,7 +202,7 @@ class Fetcher:
         self._read = self._end_wait
         key = channel.global_keyprefix + lists[0]
         channel._in_poll = channel.client.connection
-        channel._brpop_sent_at = monotonic()
+        channel._brpop_sent_at = self._clock()
         seconds = min(timeout or channel.brpop_timeout or MAX_WAIT, MAX_WAIT)
         channel.client.connection.send_command("BLMOVE", key, key, "RIGHT", "RIGHT", seconds)
 
