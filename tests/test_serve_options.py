@@ -1010,6 +1010,19 @@ def test_syslog_by_udp_with_a_daemon_that_comes_later():
         assert re.fullmatch(rf"<11>1 {when} {socket.gethostname()} weald {os.getpid()} - - {text}", line), line
 
 
+def test_syslog_lines_have_hours_of_two_digits(monkeypatch):
+    """RFC 3164 section 4.1.2: of days below ten the first digit is a space, of hours it is none."""
+    hour = time.gmtime().tm_hour - 4
+    monkeypatch.setenv("TZ", f"XXX{hour:+d}")
+    time.tzset()
+    try:
+        line = Syslog("unix:/nowhere", "daemon", "weald")._datagram("info", "text").decode()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert re.fullmatch(r"<30>\w{3} [ \d]\d 0[45]:\d\d:\d\d weald\[\d+\]: text", line), line
+
+
 def test_a_syslog_daemon_that_is_away_or_takes_nothing(tmp_path):
     path = str(tmp_path / "log")
     syslog = Syslog(f"unix:{path}", "daemon", "weald", limit=1000)

@@ -270,6 +270,25 @@ def test_a_handler_that_parks_while_the_hub_is_made():
     assert out == "handled\nTrue\n"
 
 
+def test_a_signal_just_before_the_hub_hears_of_signals_is_not_lost():
+    """Tried at many moments, since no Python code runs at the one that matters."""
+    out = case(
+        """
+        import weald.monkey; weald.monkey.patch_all()
+        import threading
+        told = threading.Event()
+        signal.signal(signal.SIGALRM, lambda *args: told.set())
+        for number in range(600):
+            told.clear()
+            weald.get_hub().destroy()
+            signal.setitimer(signal.ITIMER_REAL, 0.00001 + number % 200 * 0.000002)
+            assert told.wait(100), number
+        print("all")
+        """
+    )
+    assert out == "all\n"
+
+
 def test_whether_a_full_wakeup_descriptor_is_reported_stays_as_said():
     out = case(
         """

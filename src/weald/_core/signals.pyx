@@ -83,6 +83,8 @@ cdef class Signals(SignalWatch):
         if previous >= 0:
             foreign_wakeup_fd = previous  # set before weald was imported
             original_set_wakeup_fd(previous)
+        # One that came just before was announced nowhere: it would wait until the hub's first wait is over.
+        hub.push_first(new_raw(hub, take_signals, (b"",)))
 
     cdef int before_wait(self) except -1:
         if foreign_wakeup_fd >= 0:

@@ -137,7 +137,7 @@ class Syslog:
     def _datagram(self, level: str, line: str) -> bytes:
         priority = self._facility | _LEVELS[level]
         if self._family == socket.AF_UNIX:
-            when = time.strftime("%b %d %H:%M:%S").replace(" 0", "  ", 1)
+            when = time.strftime("%b %e %H:%M:%S")
             head = f"<{priority}>{when} {self._tag}[{self._pid}]: "
         else:
             when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
