@@ -1,7 +1,7 @@
 """weald's Celery pool under older releases of Celery: limits, shutdowns, results.  All other tests run the newest.
 
 Each release needs an environment of its own, so this runs if `WEALD_CELERY_VERSIONS` names some ("5.5.3 5.6.3"), or is
-"all"; `WEALD_CELERY_VERSIONS=all scripts/test tests/test_integrations_celery_versions.py`.
+"all"; `WEALD_CELERY_VERSIONS=all scripts/test tests/test_integrations_celery_versions.py`.  `.ci/run` names the oldest.
 """
 
 import os

@@ -37,7 +37,7 @@ __all__ = ["fetcher", "note_for_certain"]
 logger = get_logger("celery.pool")
 
 MAX_MESSAGES = 100  # messages in one go; Redis serves nobody else meanwhile (about 1 ms)
-MAX_WAIT = 1.0  # seconds of a wait without taking, in which the lists for other priorities are not looked into
+WAIT = 1.0  # seconds of a wait without taking, in which the lists for other priorities are not looked into
 
 # ARGV: how many messages at most, now.  KEYS: the hash and the index of unacknowledged messages, then the lists, of
 # which the first that is not empty is taken from, as BRPOP would; but never more than a quarter of it (rounded up), so
@@ -190,21 +190,20 @@ class Fetcher:
                 self.qos.reject(tag, requeue=True)
         return True
 
-    def _begin_wait(self, timeout: float | None = None) -> None:
+    def _begin_wait(self, *args: Any) -> None:
         """Replaces `Channel._brpop_start`: send the command that waits for a message."""
         channel = self.channel
         lists = self._lists() if self._can_wait and not self._unreadable and self._room() > 0 else []
         self._unreadable = False
         if len(channel.active_queues) != 1 or not lists:
             self._read = self._brpop_read
-            self._brpop_start(timeout)
+            self._brpop_start(*args)
             return
         self._read = self._end_wait
         key = channel.global_keyprefix + lists[0]
         channel._in_poll = channel.client.connection
         channel._brpop_sent_at = self._clock()
-        seconds = min(timeout or channel.brpop_timeout or MAX_WAIT, MAX_WAIT)
-        channel.client.connection.send_command("BLMOVE", key, key, "RIGHT", "RIGHT", seconds)
+        channel.client.connection.send_command("BLMOVE", key, key, "RIGHT", "RIGHT", WAIT)
 
     def _read_wait(self, **options: Any) -> Any:
         """Replaces `Channel._brpop_read`: read the answer to the command that `_begin_wait` has sent."""
