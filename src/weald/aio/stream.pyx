@@ -39,9 +39,15 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
     int PyContext_Enter(object) except -1
     int PyContext_Exit(object) except -1
+    PyObject *_PyType_Lookup(PyTypeObject *, object)  # borrowed; NULL without an exception if there is none
+
+cdef extern from *:
+    """
+    /* Exported, but from CPython 3.13 on no public header declares it. */
+    PyAPI_FUNC(int) _PyObject_GetMethod(PyObject *, PyObject *, PyObject **);
+    """
     # Sets its third argument; 1: that is a function of the class, to be called with the object as its first argument.
     int _PyObject_GetMethod(object, object, PyObject **) except? 0
-    PyObject *_PyType_Lookup(PyTypeObject *, object)  # borrowed; NULL without an exception if there is none
 
 cdef enum:
     LARGEST = 262144  # bytes received in one call; asyncio's limit
