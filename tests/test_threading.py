@@ -447,15 +447,18 @@ def test_native_threads_still_work():
         import threading, weald
         from weald.threadpool import ThreadPool
         lock, event, queue = threading.Lock(), threading.Event(), __import__("queue").Queue()
+        begun = threading.Barrier(4)  # each job has a thread of its own before one ends
         def work():
             ident = threading.get_ident()
             assert ident == threading.current_thread().ident
+            begun.wait()
             event.wait(100)
             with lock:
                 queue.put(1)
             return ident
         pool = ThreadPool(3)
         jobs = [pool.spawn(work) for _ in range(3)]
+        begun.wait()
         with lock:
             event.set()
             weald.sleep(0.01)
