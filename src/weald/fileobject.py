@@ -2,14 +2,14 @@
 
 Called by: users, weald.subprocess.
 
-For programs that own a descriptor and may make it non-blocking.  The raw files of pipes are in _base/pipes.pyx, where
-those for descriptors that must stay blocking are, too.
+For programs that own a descriptor and may make it non-blocking.  The raw files of pipes are in _base/pipes.pyx,
+together with those for descriptors that must stay blocking.
 
 Invariants:
 - The layers are io's own, in which greenlets take turns (_base/buffered.pyx), over a FileIO that parks instead of
-  blocking.  What the buffer can answer wakes neither the loop nor a thread.
+  blocking.  A call that the buffer can answer uses neither the loop nor a thread.
 - A file object that the program passes in is used under a lock, each call in a pool thread.
-- If a greenlet that waits for a file is killed, nothing that is read meanwhile is lost, and nothing is written twice.
+- If a greenlet that waits for a file is killed, no data that is read meanwhile is lost, and none is written twice.
 """
 
 import io
@@ -31,8 +31,8 @@ from weald.threadpool import ThreadPool
 __all__ = ["FileObject", "FileObjectBlock", "FileObjectPosix", "FileObjectThread"]
 
 
-# Bytes of a regular file's buffer: each time it is written, or what it reads is not in memory, takes a thread's round
-# trip.  Reads of 64 KiB, which are usual, had better go past it.
+# Bytes of a regular file's buffer.  Writing it, and filling it with data that is not in the page cache, takes a round
+# trip to a thread.  Reads of 64 KiB, which are usual, should bypass it.
 _READ_BUFFER, _WRITE_BUFFER = 32768, 65536
 
 
@@ -44,21 +44,21 @@ def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, 
 
 
 class _PoolIO(io.FileIO):
-    """FileIO that reads and writes in a thread pool; what the page cache has it reads at once.
+    """FileIO that reads and writes in a thread pool, and reads data from the page cache at once.
 
-    If a caller is killed or times out, its call goes on in the thread, and the next call waits for its end.  What the
-    first has read, the next returns.  What it has written, the buffer above (of `buffered` bytes) offers again, and it
-    is not written twice.
+    If a caller is killed or times out, its call goes on in the thread, and the next call waits for its end.  The next
+    call returns the data that the first has read.  Data that the first has written is offered again by the buffer
+    above (of `buffered` bytes), and is not written twice.
     """
 
     def __init__(self, file: Any, mode: str, closefd: bool, pool: ThreadPool | None, buffered: int) -> None:
         self._pool, self._buffered = pool, buffered
         self._turns = self._write_turns = Turns()
         self._pending: AsyncResult[Any] | None = None  # the call that is in the thread
-        self._read = b""  # read by a call whose caller had left
-        self._data, self._written = b"", 0  # what the last call was to write; how much it wrote after its caller left
+        self._read = b""  # read by a call whose caller was gone
+        self._data, self._written = b"", 0  # the last call's data, and how much of it was written after its caller left
         self._at_once = True
-        self._dropped = False  # whether the file is being freed, so that no greenlet can wait any more
+        self._dropped = False  # whether the file is being freed, so that greenlets cannot wait any more
         self._in_pool(super().__init__, file, mode, closefd)
         self._turns.fd = self.fileno()
 
@@ -103,7 +103,7 @@ class _PoolIO(io.FileIO):
         if not data and self._at_once:
             try:
                 at_once = read_file_at_once(self._turns.fd, buffer)
-            except OSError:  # the file system cannot tell; or something is wrong, which the read in the thread will say
+            except OSError:  # the file system cannot tell, or the read fails: then the read in the thread raises
                 self._at_once = False
             else:
                 if at_once is not None:
@@ -149,7 +149,7 @@ class _PoolIO(io.FileIO):
         return self._in_pool(super().truncate, size)  # type: ignore[no-any-return]
 
     def _dealloc_warn(self, source: Any) -> None:
-        """The buffer above calls this before it writes the rest, when it is dropped."""
+        """Called by the buffer above when it is dropped, before it writes its rest."""
         self._dropped = True
         super()._dealloc_warn(source)  # type: ignore[misc]
 
@@ -184,10 +184,10 @@ class _Kind(type):
 class FileObject(metaclass=_Kind):
     """A file object, for a path, a descriptor or an object with `fileno`; arguments are those of `open`.
 
-    It is a FileObjectPosix for pipes, sockets and terminals, a FileObjectThread for all else.
+    It is a FileObjectPosix for pipes, sockets and terminals, and a FileObjectThread for all other files.
     """
 
-    # What all kinds share: an io object whose methods are this one's; whether it is of _base/buffered.pyx.
+    # All kinds have an io object, whose methods they take over.  Its class may be one of _base/buffered.pyx.
     _io: Any
     _takes_turns = True
 
@@ -195,7 +195,7 @@ class FileObject(metaclass=_Kind):
         self._io = file
 
     def _operation(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what is called in place of `method` of `_io`, one of OPERATIONS."""
+        """Return the function to call in place of `method` of `_io`, one of OPERATIONS."""
         return method
 
     def __getattr__(self, name: str) -> Any:
@@ -208,7 +208,7 @@ class FileObject(metaclass=_Kind):
 
     def __iter__(self) -> Iterator[Any]:
         mine = type(self)
-        own = mine.__next__ is not FileObject.__next__ or hasattr(mine, "readline")  # of a derived class
+        own = mine.__next__ is not FileObject.__next__ or hasattr(mine, "readline")  # defined by a derived class
         return self if own or not self._takes_turns else iter(self._io)
 
     def __next__(self) -> Any:
@@ -239,8 +239,8 @@ class FileObject(metaclass=_Kind):
 class FileObjectPosix(FileObject):
     """A file object for a pipe, socket or terminal; arguments are those of `open`.
 
-    `fobj` is a descriptor, a path, or an object with `fileno`, which is closed in its place.  The descriptor is
-    made non-blocking for as long as this is open.
+    `fobj` is a descriptor, a path, or an object with `fileno`; `close` closes that object instead of the descriptor.
+    The descriptor is non-blocking for as long as this file is open.
     """
 
     def __init__(
@@ -269,13 +269,13 @@ class FileObjectPosix(FileObject):
 
     def __getattr__(self, name: str) -> Any:
         if name == "name" and self._source is not None:
-            return self._source.name  # AttributeError if it has none: no number of a descriptor stands for it
+            return self._source.name  # AttributeError if it has none: the descriptor's number is no substitute
         return super().__getattr__(name)
 
     def share(self) -> None:
-        """Make the descriptor blocking, for a process that is given it; this file goes on parking instead of blocking.
+        """Make the descriptor blocking, for a child process that gets it; this file still parks instead of blocking.
 
-        subprocess.Popen does so with the files it is given for a child's standard streams.
+        subprocess.Popen calls it for the files that become a child's standard streams.
         """
         self.fileio.share()
 
@@ -295,8 +295,8 @@ class FileObjectPosix(FileObject):
 class FileObjectThread(FileObject):
     """A file object that reads and writes in a thread pool; arguments are those of `open`.
 
-    `fobj` is a path, a descriptor, or a file object to wrap, for which `mode` and what follows is not used.  Each call
-    of such an object is made in a thread, one at a time, unless `lock` is false: it then has to bear several threads.
+    `fobj` is a path, a descriptor, or a file object to wrap; then `mode` to `newline` are not used, and the object's
+    methods are called in threads, one at a time.  With a false `lock` calls may overlap: it must be thread-safe.
     """
 
     def __init__(
@@ -352,7 +352,7 @@ class FileObjectThread(FileObject):
 class FileObjectBlock(FileObject):
     """A file object whose operations block the loop; arguments are those of `FileObjectThread`.
 
-    For files that are known to be quick, when a thread's round trip would cost more than they do.
+    For files that are known to be quick, where a thread's round trip would cost more than the operation.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""io's buffers and text for several greenlets: one waits for its turn where io's own would raise or mix lines up."""
+"""io's buffers and text files for several greenlets: they take turns where io's own would raise or mix lines up."""
 
 import io
 from collections.abc import Callable
@@ -21,22 +21,22 @@ class SocketFile(SocketIO):
     """socket.SocketIO, the raw file of `makefile`."""
 
 class BufferedReader(io.BufferedReader):
-    """io.BufferedReader, in turns."""
+    """io.BufferedReader whose callers take turns."""
 
 class BufferedWriter(io.BufferedWriter):
-    """io.BufferedWriter, in turns."""
+    """io.BufferedWriter whose callers take turns."""
 
 class BufferedRandom(io.BufferedRandom):
-    """io.BufferedRandom, in turns."""
+    """io.BufferedRandom whose callers take turns."""
 
 class BufferedRWPair(io.BufferedRWPair):
-    """io.BufferedRWPair; readers and writers take turns each."""
+    """io.BufferedRWPair; its readers take turns, and so do its writers."""
 
 class TextIOWrapper(io.TextIOWrapper):
-    """io.TextIOWrapper, in turns."""
+    """io.TextIOWrapper whose callers take turns."""
 
 def text_wrapper(buffer: Any, *args: Any, **kwargs: Any) -> io.TextIOWrapper:
-    """Return io.TextIOWrapper(buffer, …) for several greenlets; readers of a pair do not keep its writers waiting."""
+    """Return io.TextIOWrapper(buffer, …) for several greenlets; writers of a pair do not wait for its readers."""
 
 def layers(
     raw: io.RawIOBase,
@@ -47,4 +47,4 @@ def layers(
     newline: str | None = None,
     size: int = ...,
 ) -> Any:
-    """Return what `open` builds over raw file `raw`, for several greenlets; `size`: the buffer's bytes by default."""
+    """Return what `open` builds over raw file `raw`, for several greenlets; `size`: default size of the buffer."""

@@ -1,18 +1,18 @@
-"""io's buffers and text for several greenlets: one waits for its turn where io's own would raise or mix lines up.
+"""io's buffers and text files for several greenlets: they take turns where io's own would raise or mix lines up.
 
 Called by: pipes.py, weald.fileobject, weald.socket (for `makefile`), weald.subprocess.
 
-io's buffers have a lock per native thread.  Two threads take turns, but two greenlets of one thread are the same owner
-to it, and the second call is refused ("reentrant call").  io's text has no lock at all.  Other greenlets can run only
-during a call of the raw file below.  So the raw file keeps who is inside (`Turns.call`), and a greenlet that comes
-meanwhile waits until that one has left.  A lock around each call would cost more than reading a line from the buffer.
+io's buffers have a lock that a native thread owns.  Two threads take turns, but two greenlets of one thread count as
+the same owner, and the second call is refused ("reentrant call").  io's text files have no lock.  Other greenlets can
+run only during a call of the raw file below.  So the raw file records which greenlets are inside (`Turns.call`), and
+others wait until those have left.  A lock around each call would cost more than reading a line from the buffer.
 
 Invariants:
-- A raw file makes all calls that may park through its Turns: `_turns`, and `_write_turns` for writes (the same, or
-  another if reading and writing need not wait for each other).
-- A greenlet that comes back while others wait lets those go first, but not in the middle of a call (`busy`).
+- A raw file makes all calls that may park through its Turns: `_turns`, and `_write_turns` for writes (the same object,
+  or another one if reading and writing need not wait for each other).
+- A greenlet that calls again while others wait lets them go first, but not in the middle of a call (`busy`).
 - A raw file keeps its descriptor in its Turns (`fd`) for as long as it is open.
-- A greenlet that calls in again while it is inside hears of it from io, as in a thread.
+- For a greenlet that calls again while it is inside, io raises its own error, as for a thread.
 
 Compiled, because io reads a line from its buffer in 30 ns, and a Python frame takes longer than that.
 """
@@ -64,7 +64,7 @@ cdef class Turns:
         self.fd = -1
 
     cdef Turns below(self):
-        """Turns for the buffer below a text: the same greenlets are inside, but none lets others go first."""
+        """Turns for the buffer below a text file: the same greenlets are inside, but none lets others go first."""
         cdef Turns inner = Turns.__new__(Turns)
         inner.inside = self.inside
         inner.outer = self
@@ -100,7 +100,7 @@ cdef class Turns:
         return 0
 
     cdef int come(self) except -1:
-        """Wait until nobody else is inside."""
+        """Wait until no other greenlet is inside."""
         cdef Turns turns = self if self.outer is None else self.outer
         if self.waiting and not self.inside and not self.busy:
             sleep(0)
@@ -129,7 +129,7 @@ cdef Kind kind_of(object cls):
 
 
 cdef class Lines:
-    """Iterates over the lines of a file; `readline` is its base's."""
+    """Iterates over the lines of a file; `readline` is that of io's class."""
 
     cdef object file
     cdef object readline
@@ -160,7 +160,7 @@ cdef object NOTHING = object()
 
 
 cdef inline Turns turns_of(object self, Kind kind):
-    """`self._turns`; in objects of exactly that class it is read from its slot."""
+    """`self._turns`; for objects of exactly `kind.cls` it is read from its slot."""
     cdef PyObject *turns
     if Py_TYPE(self) == <PyTypeObject *>kind.cls:
         turns = (<PyObject **>(<char *><PyObject *>self + kind.offset))[0]
@@ -170,7 +170,7 @@ cdef inline Turns turns_of(object self, Kind kind):
 
 
 cdef inline object called(object self, Kind kind, object method, object argument):
-    """`method(self, argument)`, when nobody else is inside."""
+    """Return `method(self, argument)`, called when no other greenlet is inside."""
     cdef Turns turns = turns_of(self, kind)
     if turns.inside or turns.waiting:
         turns.come()
@@ -178,7 +178,7 @@ cdef inline object called(object self, Kind kind, object method, object argument
 
 
 cdef class Closed:
-    """`closed` of a text: io asks for it at each call, and would itself ask the buffer, which asks the raw file."""
+    """`closed` of a text file.  io reads it at each call; its own looks at the buffer, and that at the raw file."""
 
     def __get__(self, file, cls):
         if file is None:
@@ -190,7 +190,7 @@ cdef class Closed:
 
 
 def in_turn(method, bint writes=False):
-    """`method`, called when nobody else is inside."""
+    """Return a function that calls `method` when no other greenlet is inside."""
     def call(self, /, *args, **kwargs):
         cdef Turns turns = self._write_turns if writes else self._turns
         turns.come()
@@ -218,21 +218,21 @@ class SocketFile(SocketIO):
         (<Turns>self._turns).fd = self.fileno()
 
     def close(self):
-        """Close; the socket itself stays open until nobody uses it."""
+        """Close this file; the socket stays open while other files use it."""
         (<Turns>self._turns).fd = -1
         super().close()
 
     def readinto(self, buffer, /):
-        """Receive into `buffer`: the number of bytes; None if a socket that never waits has none."""
+        """Receive into `buffer`.  Return the number of bytes; None if a non-blocking socket has received nothing."""
         return (<Turns>self._turns).call(socket_readinto, self, buffer)
 
     def write(self, data, /):
-        """Send some of `data`: the number of bytes; None if a socket that never waits has no room."""
+        """Send some of `data`.  Return the number of bytes; None if a non-blocking socket has no room."""
         return (<Turns>self._write_turns).call(socket_write, self, data)
 
 
 class BufferedReader(io.BufferedReader):
-    """io.BufferedReader, in turns."""
+    """io.BufferedReader whose callers take turns."""
 
     __slots__ = ("_turns",)
 
@@ -253,7 +253,7 @@ class BufferedReader(io.BufferedReader):
 
 
 class BufferedWriter(io.BufferedWriter):
-    """io.BufferedWriter, in turns."""
+    """io.BufferedWriter whose callers take turns."""
 
     __slots__ = ("_turns",)
 
@@ -271,7 +271,7 @@ class BufferedWriter(io.BufferedWriter):
 
 
 class BufferedRandom(io.BufferedRandom):
-    """io.BufferedRandom, in turns."""
+    """io.BufferedRandom whose callers take turns."""
 
     __slots__ = ("_turns",)
 
@@ -281,7 +281,7 @@ class BufferedRandom(io.BufferedRandom):
 
 
 class BufferedRWPair(io.BufferedRWPair):
-    """io.BufferedRWPair; readers and writers take turns each."""
+    """io.BufferedRWPair; its readers take turns, and so do its writers."""
 
     __slots__ = ("_turns", "_write_turns")
 
@@ -290,11 +290,11 @@ class BufferedRWPair(io.BufferedRWPair):
         super().__init__(reader, writer, buffer_size)
 
     def close(self):
-        """Write what is buffered, wait until nobody reads, and close."""
+        """Write what is buffered, wait until no greenlet reads, and close."""
         cdef Turns reading = self._turns, writing = self._write_turns
         writing.come()
         if not self.closed:
-            with suppress(Exception):  # close will raise it
+            with suppress(Exception):  # `pair_close` will raise it
                 pair_flush(self)
         writing.come()
         reading.come()
@@ -302,10 +302,10 @@ class BufferedRWPair(io.BufferedRWPair):
 
 
 class TextIOWrapper(io.TextIOWrapper):
-    """io.TextIOWrapper, in turns.
+    """io.TextIOWrapper whose callers take turns.
 
-    `write_through`, which subprocess asks for, begins when somebody asks for the buffer: nobody can see the difference
-    before, and a line costs half as much.
+    `write_through`, which subprocess sets, takes effect when `buffer` is first used.  Before that it makes no visible
+    difference, and without it a line costs half as much.
     """
 
     __slots__ = ("_through", "_turns")
@@ -322,9 +322,9 @@ class TextIOWrapper(io.TextIOWrapper):
 
     @property
     def buffer(self):
-        """The buffer below, to which goes first what was written to the text."""
+        """The buffer below.  Text that was written before is passed to it first."""
         if self._through and (<Turns>self._turns).fd >= 0:
-            with suppress(OSError):  # what could not be written is in the buffer, whose next call says why
+            with suppress(OSError):  # the buffer keeps what it could not write; its next call raises the error
                 self.reconfigure(write_through=True)
                 self._through = False
         return text_buffer.__get__(self)
@@ -333,7 +333,7 @@ class TextIOWrapper(io.TextIOWrapper):
         return lines_of(self, text_readline)
 
     def detach(self):
-        """Write what is buffered, and give up the buffer, which is returned."""
+        """Write what is buffered, separate the buffer from this file, and return it."""
         cdef Turns turns = self._turns
         turns.come()
         buffer = text_detach(self)
@@ -358,7 +358,7 @@ class TextIOWrapper(io.TextIOWrapper):
 
 
 def complete(cls):
-    """Give `cls` the methods of its base that it does not define itself, each called in turns."""
+    """Add to `cls` the methods of its base that it does not define itself, with callers that take turns."""
     for name in [*OPERATIONS, "close"]:
         if name not in vars(cls) and hasattr(cls, name):
             setattr(cls, name, in_turn(getattr(cls, name), cls is BufferedRWPair and name in WRITING))
@@ -372,12 +372,12 @@ cdef Kind READER = kind_of(BufferedReader), WRITER = kind_of(BufferedWriter), TE
 
 
 def text_wrapper(buffer, *args, **kwargs):
-    """Return io.TextIOWrapper(buffer, …) for several greenlets; readers of a pair do not keep its writers waiting."""
+    """Return io.TextIOWrapper(buffer, …) for several greenlets; writers of a pair do not wait for its readers."""
     return (io.TextIOWrapper if isinstance(buffer, io.BufferedRWPair) else TextIOWrapper)(buffer, *args, **kwargs)
 
 
 def layers(raw, mode, buffering=-1, encoding=None, errors=None, newline=None, size=DEFAULT_BUFFER_SIZE):
-    """Return what `open` builds over raw file `raw`, for several greenlets; `size`: the buffer's bytes by default."""
+    """Return what `open` builds over raw file `raw`, for several greenlets; `size`: default size of the buffer."""
     if buffering == 0:
         return raw
     if buffering > 1:

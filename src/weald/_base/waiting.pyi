@@ -23,26 +23,26 @@ def retry(wait: _Wait, timeout: float | None, call: Callable[..., _T | None], *a
 def retry_as_wanted(
     choose: Callable[[Exception], _Wait], wait: _Wait, timeout: float | None, call: Callable[..., _T], *args: object
 ) -> _T:
-    """As `retry`, for a call whose exceptions say what it has to wait for, such as SSLWantReadError.
+    """As `retry`, for a call whose exceptions say what to wait for, such as SSLWantReadError.
 
-    `choose(exception)` returns the function that waits for that, or raises other exceptions.  `wait` is the function
-    to begin with: the caller's first try has failed.  Here None is a result like any other.
+    `choose(exception)` returns the function that waits for it, or raises the exception if it means something else.
+    `wait` is the function for the first wait: the caller has tried once already.  None is a result like any other here.
     """
 
 def is_ready(fd: int, event: int) -> bool:
     """Return whether a call on descriptor `fd` would not block; `event` is POLLIN or POLLOUT.
 
-    An error or a hang-up counts as ready, and so does a number that is not open: the call itself will raise.
+    An error or a hang-up counts as ready, and so does a descriptor that is not open: the call itself will raise.
     """
 
 def wait_until_ready(fd: int, event: int, wait: _Wait) -> None:
     """Call `wait(None)` until descriptor `fd` is ready for `event` (POLLIN or POLLOUT).
 
-    For blocking descriptors.  The system is asked again after each wait, as another greenlet may have been faster.
+    For blocking descriptors.  It checks again after each wait, because another greenlet may have been faster.
     """
 
 def read_file_at_once(fd: int, buffer: Any) -> int | None:
-    """Read into `buffer` what the system has in memory of regular file `fd`: the number of bytes, 0 at the end.
+    """Read into `buffer` what the page cache has of regular file `fd`.  Return the number of bytes, 0 at the end.
 
-    None if the call would wait for the disk.  Raises OSError(EOPNOTSUPP) where the system cannot tell.
+    Returns None if the call would wait for the disk.  OSError(EOPNOTSUPP) where the system cannot tell.
     """

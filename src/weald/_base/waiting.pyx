@@ -9,8 +9,8 @@ Invariants:
 - The deadline is for the whole call, however often it is tried.
 - Time is read from the system's monotonic clock, not by a Python function, which programs may replace.
 
-Compiled, because a Python frame between a call and its wait costs more than the loop.  A parked greenlet's first frames
-lie in a small chunk, and one more frame would not fit.
+Compiled, because a Python frame between a call and its wait costs more than the loop.  The first frames of a parked
+greenlet lie in a small chunk of memory, and one more frame would not fit.
 """
 
 __all__ = ["POLLIN", "POLLOUT", "is_ready", "read_file_at_once", "retry", "retry_as_wanted", "until",
@@ -60,10 +60,10 @@ cdef double now() noexcept:
 
 
 cdef object wait_and_try(object choose, object wait, object timeout, object call, tuple args):
-    """Wait and `call(*args)` until it has a result; LATE after `timeout` seconds.
+    """Wait and `call(*args)`, again and again until the call has a result; LATE after `timeout` seconds.
 
     Without `choose`, the results None and [] and the exception BlockingIOError mean that the call would still block.
-    With it, an exception does, and `choose(exception)` is the next wait.
+    With `choose`, any exception means that, and `choose(exception)` is the function for the next wait.
     """
     cdef double deadline = 0.0
     cdef bint limited = timeout is not None
@@ -106,10 +106,10 @@ def retry(wait, timeout, call, *args):
 
 
 def retry_as_wanted(choose, wait, timeout, call, *args):
-    """As `retry`, for a call whose exceptions say what it has to wait for, such as SSLWantReadError.
+    """As `retry`, for a call whose exceptions say what to wait for, such as SSLWantReadError.
 
-    `choose(exception)` returns the function that waits for that, or raises other exceptions.  `wait` is the function
-    to begin with: the caller's first try has failed.  Here None is a result like any other.
+    `choose(exception)` returns the function that waits for it, or raises the exception if it means something else.
+    `wait` is the function for the first wait: the caller has tried once already.  None is a result like any other here.
     """
     result = wait_and_try(choose, wait, timeout, call, args)
     if result is LATE:
@@ -120,7 +120,7 @@ def retry_as_wanted(choose, wait, timeout, call, *args):
 cpdef bint is_ready(int fd, short event) except -1:
     """Return whether a call on descriptor `fd` would not block; `event` is POLLIN or POLLOUT.
 
-    An error or a hang-up counts as ready, and so does a number that is not open: the call itself will raise.
+    An error or a hang-up counts as ready, and so does a descriptor that is not open: the call itself will raise.
     """
     cdef pollfd asked
     if fd < 0:
@@ -134,17 +134,17 @@ cpdef bint is_ready(int fd, short event) except -1:
 def wait_until_ready(int fd, short event, wait):
     """Call `wait(None)` until descriptor `fd` is ready for `event` (POLLIN or POLLOUT).
 
-    For blocking descriptors.  The system is asked again after each wait, as another greenlet may have been faster.
+    For blocking descriptors.  It checks again after each wait, because another greenlet may have been faster.
     """
     while not is_ready(fd, event):
         wait(None)
 
 
 cdef Py_ssize_t at_once(int fd, object data, bint reads, Py_ssize_t *size) except -2:
-    """Read into `data` or write it, as much as is possible at once, on descriptor `fd`, blocking or not.
+    """Read into `data`, or write it, as far as possible without waiting; `fd` may be a blocking descriptor.
 
-    Returns the number of bytes, -1 if the call would wait; `size` is set to the bytes of `data`.  OSError(EOPNOTSUPP)
-    where the system cannot tell.
+    Returns the number of bytes, or -1 if the call would wait; `size` is set to the size of `data` in bytes.
+    OSError(EOPNOTSUPP) where the system cannot tell.
     """
     cdef Py_buffer view
     cdef iovec part
@@ -154,7 +154,7 @@ cdef Py_ssize_t at_once(int fd, object data, bint reads, Py_ssize_t *size) excep
     size[0] = view.len
     part.iov_base = view.buf
     part.iov_len = view.len
-    # Offset -1: where the file stands.
+    # Offset -1: at the file's position.
     if view.len <= MOMENT:
         count = preadv2(fd, &part, 1, -1, RWF_NOWAIT) if reads else pwritev2(fd, &part, 1, -1, RWF_NOWAIT)
         error = errno
@@ -169,13 +169,13 @@ cdef Py_ssize_t at_once(int fd, object data, bint reads, Py_ssize_t *size) excep
 
 
 def read_file_at_once(int fd, buffer):
-    """Read into `buffer` what the system has in memory of regular file `fd`: the number of bytes, 0 at the end.
+    """Read into `buffer` what the page cache has of regular file `fd`.  Return the number of bytes, 0 at the end.
 
-    None if the call would wait for the disk.  Raises OSError(EOPNOTSUPP) where the system cannot tell.
+    Returns None if the call would wait for the disk.  OSError(EOPNOTSUPP) where the system cannot tell.
     """
     cdef Py_ssize_t size
     cdef Py_ssize_t count = at_once(fd, buffer, True, &size)
-    # Linux 5.9 and 5.10 return 0 also where there is more.
+    # Linux 5.9 and 5.10 may return 0 although there is more.
     if count == 0 and size and lseek(fd, 0, SEEK_CUR) < fstat(fd).st_size:
         return None
     return None if count < 0 else count

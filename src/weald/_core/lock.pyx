@@ -1,9 +1,9 @@
 """Semaphores, locks and Condition.  Called by: weald.lock, weald.thread, weald.threading, threadpool, everybody.
 
 Invariants:
-- Permits are handed over, straight to the first waiter: nobody who comes later overtakes it, no wake-up is for nothing.
-- A waiter that is killed after it was woken passes on what it was given.
-- All of it works between greenlets of different threads and threads without a hub, which is waiters.pyx's doing.
+- Permits are handed over to the first waiter.  No later caller overtakes it, and no waiter wakes up in vain.
+- A waiter that is killed after it was woken passes its permit on.
+- All of it works between greenlets of different threads and threads without a hub; waiters.pyx sees to that.
 
 Long because five locks and Condition, each short, share the handing over.
 """
@@ -160,11 +160,11 @@ cdef class DummySemaphore:
         pass
 
     def locked(self):
-        """False: nobody ever waits."""
+        """Returns False: no greenlet ever waits."""
         return False
 
     def ready(self):
-        """True: a permit is always free."""
+        """Returns True: a permit is always free."""
         return True
 
     def release(self, n=1):
@@ -270,7 +270,7 @@ cdef class Lock(Linkable):
         return 0
 
     def release(self):
-        """Give the lock to the one that has waited longest, or free it.  RuntimeError if it is not held."""
+        """Give the lock to the waiter that has waited longest, or free it.  RuntimeError if it is not held."""
         if not self.held:
             raise RuntimeError("release unlocked lock")
         self.pass_on()
@@ -407,7 +407,7 @@ cdef class RLock(Linkable):
         return 0
 
     def release(self):
-        """Undo one `acquire`; the last one gives the lock to the one that has waited longest, or frees it.
+        """Undo one `acquire`.  The last `release` gives the lock to the waiter that has waited longest, or frees it.
 
         RuntimeError if this greenlet does not hold it.
         """
@@ -508,7 +508,7 @@ cdef class Condition:
         lock = self._lock
         save = getattr(lock, "_release_save", None)
         waiter = new_waiter(None)
-        # Before the lock is released, so that no notification is missed.
+        # This happens before the lock is released, so that no notification is missed.
         append(&self.waiters, waiter)
         state = save() if save is not None else lock.release()
         try:

@@ -6,7 +6,7 @@ Invariants:
   putter that has waited longest into the queue.  So getters and putters are served in the order in which they came, and
   no later caller empties the queue before a getter that was woken.
 - A getter that is killed after it was given an item gives it to the next getter, or puts it back in its place.
-- Getters wait only while there is nothing to get, putters only while there is no room.
+- Getters wait only while the queue is empty, putters only while it is full.
 - Subclasses may keep the items as they like: `_init`, `_put`, `_get`, `_peek`, `_qsize` and `qsize`, which are called
   only for classes that override one of them.  If one raises, so does the `put` or `get`, and the queue is unchanged.
 
@@ -38,12 +38,12 @@ from weald._core.timeout import Timeout, expired
 
 from _thread import TIMEOUT_MAX
 
-cdef object CLOSED = object()  # what getters and putters are woken with by shutdown
-cdef object PEEKED = object()  # what peeking waiters are woken with
+cdef object CLOSED = object()  # the value with which `shutdown` wakes getters and putters
+cdef object PEEKED = object()  # the value with which peeking waiters are woken
 
 
 cdef tuple HOOKS = ("_init", "_put", "_get", "_peek", "_qsize", "qsize")
-cdef dict customs = {}  # by class of queue: does a class that is none of ours override one of the HOOKS?
+cdef dict customs = {}  # class of a queue: whether a class outside this module overrides one of the HOOKS
 
 
 cdef bint is_custom(type cls) except -1:
@@ -55,7 +55,7 @@ cdef bint is_custom(type cls) except -1:
 
 
 cdef class Failure:
-    """What a waiting getter or putter is woken with if `_get` or `_put` has raised."""
+    """The value with which a getter or putter is woken if `_get` or `_put` has raised."""
 
     cdef object error
 
@@ -77,7 +77,7 @@ cdef list waiting_in(WaitList *waiters):
 
 
 cdef object timeout_error(object timeout, object otherwise):
-    """What to raise after a wait of `timeout`: `otherwise`; if `timeout` is a Timeout, what that raises."""
+    """The exception to raise after a wait of `timeout`: `otherwise`, or for a Timeout the one that it raises."""
     return expired(timeout) if isinstance(timeout, Timeout) else otherwise
 
 
@@ -131,7 +131,7 @@ cdef class SimpleQueue:
 
     @property
     def queue(self):
-        """The container of the items.  Another one may be assigned; its items then are the queue's."""
+        """The container of the items.  Another one may be assigned; the queue then has its items."""
         return self.items
 
     @queue.setter

@@ -3,7 +3,7 @@
 `run(main())` and `new_event_loop()` are asyncio's, on weald's event loop.  A greenlet waits for
 a coroutine with `await_`, a coroutine for blocking code with `await to_greenlet(...)`.  See docs/aio.md.
 
-Called by: users; weald.monkey, for asyncio to take its loop; weald.integrations.celery, for `async def` tasks.
+Called by: users; weald.monkey, to make it asyncio's loop; weald.integrations.celery, for `async def` tasks.
 """
 
 from weald.aio.bridge import await_

@@ -8,7 +8,7 @@ from weald.aio.loop import EventLoop
 _T = TypeVar("_T")
 
 def get_resident_loop() -> EventLoop:
-    """The loop on which `await_` runs coroutines of this thread's greenlets, made if need be."""
+    """The loop on which `await_` runs coroutines for this thread's greenlets; made at the first call."""
 
 def await_(awaitable: Awaitable[_T], timeout: float | None = None) -> _T:
     """Wait in a greenlet for a coroutine, a Future or another awaitable; returns its result or raises its exception.

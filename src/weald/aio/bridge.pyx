@@ -6,8 +6,8 @@ Invariants:
   and waits for its end.
 - Each hub has at most one resident loop.  It is made at first use, needs no greenlet in `run_forever`, and ends with
   its hub.
-- On Python 3.12 and later a coroutine begins in the greenlet that calls `await_`: one that does not wait costs no
-  switch.
+- On Python 3.12 and later a coroutine begins in the greenlet that calls `await_`, so a coroutine that does not wait
+  costs no switch.
 """
 
 from weald._core.c_greenlet cimport greenlet
@@ -52,7 +52,7 @@ cdef class Waker:
 
 
 cdef bint wait_done(Hub hub, object future, double limit) except -1:
-    """Park until `future` is done, `limit` seconds at most (negative: for ever).  False when the time is over."""
+    """Park until `future` is done, `limit` seconds at most (negative: for ever).  Returns False after a timeout."""
     cdef Waiter waiter = hub.waiter()
     cdef Waker waker = Waker.__new__(Waker)
     waker.waiter = waiter
@@ -69,15 +69,15 @@ cdef bint wait_done(Hub hub, object future, double limit) except -1:
 
 
 cdef int end(Hub hub, object future, object loop) except -1:
-    """For a caller that is killed: cancel `future` and wait for its end.  If it fails, tell the loop's handler."""
+    """For a caller that is killed: cancel `future` and wait for its end.  Failures go to the loop's handler."""
     while not future.done():
         future.cancel()
-        if hub.stopping:  # the thread ends, and nothing of it runs any more
+        if hub.stopping:  # the thread ends, and none of its greenlets runs any more
             return 0
         try:
             wait_done(hub, future, -1.0)
         except BaseException:
-            pass  # killed once more: cancel it once more; the caller raises what the first kill raised
+            pass  # killed again: cancel again; the caller raises the exception of the first kill
     # GreenletExit: killed while it blocked before its first await.
     if not future.cancelled() and not isinstance(future.exception(), (type(None), GreenletExit)):
         loop.call_exception_handler({
@@ -118,7 +118,7 @@ cdef object resident_loop(Hub hub):
 
 
 def get_resident_loop():
-    """The loop on which `await_` runs coroutines of this thread's greenlets, made if need be."""
+    """The loop on which `await_` runs coroutines for this thread's greenlets; made at the first call."""
     return resident_loop(current_hub())
 
 
@@ -145,9 +145,9 @@ def await_(awaitable, timeout=None):
     context = None
     if type(awaitable) is CoroutineType or iscoroutine(awaitable):
         if type(awaitable) is CoroutineType and awaitable.cr_await is not None:
-            raise RuntimeError("coroutine is being awaited already")  # `await` checks that, tasks do not
+            raise RuntimeError("coroutine is being awaited already")  # `await` checks that; tasks do not
         context = PyContext_CopyCurrent()
-        # A signal handler acts for the main greenlet, and must not set that one's running loop.
+        # A signal handler acts for the main greenlet, whose running loop it must not change.
         if EAGER and loop._task_factory is None and acting_greenlet() is me:
             _set_running_loop(loop)
             try:

@@ -1,7 +1,7 @@
 """From a coroutine to a greenlet: `to_greenlet`, and `await` of greenlets and AsyncResults.
 
 Called by: users, through weald.aio; weald.aio.bridge.
-Invariant: when `to_greenlet` returns or raises, its greenlet has ended.  Cancelling kills the greenlet, and waits.
+Invariant: when `to_greenlet` returns or raises, its greenlet has ended.  Cancelling kills it and waits for its end.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ def _checked_loop(what: str) -> EventLoop:
 
 
 def copy_back(context: Context) -> None:
-    """Set in the current context what was set in `context`, which began as a copy of it."""
+    """Set the variables in the current context that were set in `context`, which began as a copy of it."""
     for variable, value in context.items():
         if variable.get(_MISSING) is not value:
             variable.set(value)
@@ -73,8 +73,8 @@ def copy_back(context: Context) -> None:
 async def to_greenlet(function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
     """Call `function(*args, **kwargs)`, which may block, in a greenlet of its own; returns its result.
 
-    What `function` raises is raised here.  If the coroutine is cancelled, the greenlet is killed and has ended before
-    CancelledError is raised.  The function sees the coroutine's context variables; those that it sets are set here
+    Exceptions of `function` are raised here.  If the coroutine is cancelled, the greenlet is killed, and CancelledError
+    is raised after it has ended.  The function sees the coroutine's context variables; those that it sets are set here
     afterwards.  RuntimeError on a loop that is not weald's.
     """
     loop = _checked_loop("to_greenlet()")

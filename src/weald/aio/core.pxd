@@ -38,7 +38,7 @@ cdef class FdWatcher(Listener):
     cdef Core loop
     cdef FdEntry entry  # None while the loop has no hub
     cdef readonly int fd
-    cdef object file  # what `fd` is the number of, if that was said
+    cdef object file  # the object that `fd` came from; None if the caller gave the number
     cdef Job reader
     cdef Job writer
     cdef bint counted  # among what the hub waits for
@@ -53,10 +53,10 @@ cdef class StartSpare(Runnable):
 
 cdef class Core(Driven):
     cdef Ring ready
-    cdef Hub hub  # whose readiness and timers it has; None before it runs
-    cdef unsigned long generation  # the hub's then: another one is a fork's child's
+    cdef Hub hub  # the hub it is attached to; None before it runs
+    cdef unsigned long generation  # the hub's at that time; it changes in a fork's child
     cdef greenlet root  # the greenlet in `run_forever`
-    cdef greenlet driver  # the one that runs what is ready; None: it is parked in a callback, and nobody has taken over
+    cdef greenlet driver  # the greenlet that runs the jobs; None: parked in a callback, and no other has taken over
     cdef Waiter idle  # the driver's, while there is nothing to run
     cdef bint starting  # a StartSpare is under way
     cdef bint resident  # it runs without a root

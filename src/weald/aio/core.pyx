@@ -2,12 +2,13 @@
 
 Called by: loop.py, whose `EventLoop` derives from `Core`; stream.pyx; by the hub, for which it is a `Driven`.
 Invariants:
-- What is to run lies in `ready`, first in, first out.  One greenlet, the driver, empties it: at first the one in
-  `run_forever`, the root.  With nothing to run it parks in the hub, so greenlets and coroutines share one poll.
-- A callback may park.  Then no greenlet drives the loop.  As soon as there is something to run, a spare greenlet takes
-  over (`parking`, `wake`).  When the root's callback has returned, the root drives again, so that `run_forever` returns
-  when the loop is stopped.  A spare that does not drive any more ends.
-- `Hub.driving` is the loop whose callback runs just now and has not parked yet.
+- `ready` is the queue of jobs, first in, first out.  One greenlet, the driver, empties it: at first the one in
+  `run_forever`, called the root.  When the queue is empty the driver parks in the hub, so greenlets and coroutines
+  share one poll.
+- A callback may park.  Then the loop has no driver, and as soon as a job is queued, a spare greenlet takes over
+  (`parking`, `wake`).  When the root's callback has returned, the root drives again, so that `run_forever` returns
+  when the loop is stopped.  A spare ends when it is no longer the driver.
+- `Hub.driving` is the loop whose callback is running and has not parked.
 - `parking`, `Listener.ready` and timers' `expire` run no Python code.
 - Any thread that holds the GIL may call `enqueue`.
 
@@ -112,7 +113,7 @@ cdef object caller_stack():
         frame = sys._getframe()
     except ValueError:
         return None
-    if frame.f_code is None:  # Python 3.15's, in a thread that begins in C
+    if frame.f_code is None:  # as on Python 3.15 in a thread that begins in C
         return None
     return format_helpers.extract_stack(frame)
 
@@ -238,9 +239,9 @@ cdef class TimerHandle(BaseTimer):
 cdef class FdWatcher(Listener):
     """What a loop runs when a descriptor is ready to read (`reader`) or to write (`writer`).
 
-    Each poll reports the descriptor while it is ready.  If its job is still in the queue by then, or has begun and is
-    parked, it is not queued again, and the event is not listened for until the job has run.  So a loop that no greenlet
-    drives does not keep the hub busy, and a connection's data is handled in order, even by a job that blocks.
+    Each poll reports the descriptor while it is ready.  If its job is still queued then, or has begun and is parked, it
+    is not queued again, and the event is not watched until the job has run.  So a loop without a driver does not keep
+    the hub busy, and a connection's data is handled in order, even by a job that blocks.
     """
 
     cdef int ready(self, int events) except -1:
@@ -304,7 +305,7 @@ cdef class FdWatcher(Listener):
         return 0
 
     cdef int count(self, bint wanted) except -1:
-        """Have the hub count this among what it waits for, or no longer.  In a fork's child the count begins anew."""
+        """Add this watcher to the hub's count of what it waits for, or remove it.  A fork's child counts from zero."""
         if wanted != self.counted:
             self.counted = wanted
             if self.loop.generation == self.loop.hub.generation:
@@ -353,7 +354,7 @@ cdef bint is_file(int fd) except -1:
 class Spare(greenlet):
     """Drives a loop while the greenlet in `run_forever` is blocked.
 
-    `threading` takes it for the greenlet `main`: the one in `run_forever`, or a resident loop's main greenlet.
+    To `threading` it is the greenlet `main`: the one in `run_forever`, or for a resident loop the main greenlet.
     """
 
     main = None
@@ -428,9 +429,9 @@ cdef class Core(Driven):
         cdef Py_ssize_t left
         if is_root:
             self.driver = me
-            self.next_turn()  # what is ready now is heard of even if the loop is stopped already
+            self.next_turn()  # poll once even if the loop is stopped already
         elif self.driver is not me:
-            return 0  # a signal's handler has blocked before this greenlet came here
+            return 0  # a signal handler blocked before this greenlet got here
         while True:
             left = self.ready.count
             while left > 0 and self.ready.count > 0:
@@ -457,7 +458,7 @@ cdef class Core(Driven):
             else:
                 waiter = hub.waiter()
                 if self.ready.count > 0 or self._stopping:
-                    continue  # making it has ended greenlets that other threads had dropped, and those have queued
+                    continue  # `hub.waiter` ended greenlets that other threads had dropped, and they queued jobs
                 self.idle = waiter
                 try:
                     hub.park(waiter, self)
@@ -468,7 +469,7 @@ cdef class Core(Driven):
                 return 0
 
     cdef int next_turn(self) except -1:
-        """Hear of what has come up on descriptors and timers, as asyncio's loops do once a turn; others have a turn."""
+        """Poll descriptors and timers, as asyncio's loops do once a turn, and let other greenlets run."""
         cdef Hub hub = self.hub
         cdef Waiter waiter
         if hub.look_here():
@@ -481,7 +482,7 @@ cdef class Core(Driven):
         return 0
 
     cdef int take_over(self, greenlet me) except -1:
-        """Have the root, whose callback has returned, drive again.  A spare that waits ends."""
+        """Make the root, whose callback has returned, the driver again.  A spare that is idle ends."""
         cdef Waiter waiter = self.idle
         self.driver = me
         if waiter is not None:
@@ -581,7 +582,7 @@ cdef class Core(Driven):
         return lines
 
     def _bind(self):
-        """Take readiness and timers from this thread's hub."""
+        """Attach the loop to this thread's hub, which watches its descriptors and keeps its timers."""
         cdef Hub hub = current_hub()
         cdef FdWatcher watcher
         cdef TimerHandle timer
@@ -619,7 +620,7 @@ cdef class Core(Driven):
         return [timer for timer in found if not timer._cancelled]
 
     def _forget(self):
-        """Forget all that was to run: the loop is closed."""
+        """Drop all jobs, timers and watchers: the loop is closed."""
         cdef FdWatcher watcher
         for watcher in self.fds.values():
             watcher.unbind()
@@ -639,7 +640,7 @@ cdef class Core(Driven):
         return 0
 
     def call_soon(self, callback, *args, context=None):
-        """Have `callback(*args)` called in the loop, after what is to be called already; returns its Handle.
+        """Have `callback(*args)` called in the loop, after the calls that are queued already; returns its Handle.
 
         `context` is the contextvars.Context to call it in, by default a copy of the caller's.  RuntimeError if the loop
         is closed.
@@ -723,7 +724,7 @@ cdef class Core(Driven):
         self.stalls = stalls
 
     def _add_callback_signalsafe(self, Handle handle not None):
-        """Have a Handle called, from a signal's handler."""
+        """Have a Handle called; for signal handlers."""
         if handle._callback is not None:
             self.enqueue(handle)
 
@@ -731,7 +732,7 @@ cdef class Core(Driven):
         """A Handle that is not in the queue."""
         return new_handle(self, callback, args, None)
 
-    # -------------------------------------------------------------- what is asked often
+    # -------------------------------------------------------------- state
 
     def time(self):
         """Seconds on the loop's clock: that of time.monotonic(), or the virtual one."""
@@ -752,7 +753,7 @@ cdef class Core(Driven):
         return self._thread_id is not None
 
     def stop(self):
-        """Have `run_forever` return once what is ready now has run."""
+        """Make `run_forever` return once the calls that are ready now have been made."""
         if self.resident:
             raise RuntimeError("this loop is the hub's own: it runs as long as the hub does")
         self._stopping = True
@@ -839,7 +840,7 @@ cdef class Core(Driven):
         return self.remove(fd, WRITE_EVENT)
 
     cdef FdWatcher find(self, object fd):
-        """The FdWatcher of `fd`, or None.  Also finds that of a closed file, which has no number any more."""
+        """The FdWatcher of `fd`, or None.  It finds a closed file, too, which has no descriptor any more."""
         cdef FdWatcher watcher
         try:
             return self.fds.get(number_of(fd))
@@ -873,7 +874,7 @@ cdef class Core(Driven):
         return True
 
     def _fd_events(self, int fd):
-        """The events that are waited for on descriptor `fd`: 1 to read, 2 to write; 0: none."""
+        """The events that descriptor `fd` is watched for: 1 to read, 2 to write; 0: none."""
         cdef FdWatcher watcher = self.fds.get(fd)
         if watcher is None:
             return 0

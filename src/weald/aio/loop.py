@@ -4,8 +4,8 @@ Called by: users, through weald.aio.
 
 The queue, the greenlet that empties it, timers and watched descriptors are compiled (core.pyx).  The rest is inherited
 from asyncio: servers, datagrams, pipes, TLS, sendfile.
-Invariant: the loop has no selector and no self-pipe.  asyncio's code that asks for the selector gets a view of what is
-watched.
+Invariant: the loop has no selector and no self-pipe.  asyncio's code that uses the selector gets a view of the watched
+descriptors.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class _Selector:
         self._loop = loop
 
     def get_key(self, fileobj: Any) -> _Key:
-        """The events that are watched for; KeyError if there are none."""
+        """The events that `fileobj` is watched for; KeyError if there are none."""
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         events = self._loop._fd_events(fd)
         if not events:
@@ -62,7 +62,7 @@ class _Selector:
         return _Key(fd, events)  # EVENT_READ and EVENT_WRITE are 1 and 2, as the core has them
 
     def get_map(self) -> None:
-        """None, as of a selector that is closed."""
+        """Returns None, as a closed selector does."""
 
     def close(self) -> None:
         pass
@@ -106,7 +106,7 @@ class SocketTransport(selector_events._SelectorSocketTransport):  # type: ignore
         self.__dict__.update(write=stream.write, is_closing=stream.is_closing)
 
     def set_protocol(self, protocol: Any) -> None:
-        """Give what is received to `protocol` from now on."""
+        """Pass received data to `protocol` from now on."""
         self._stream.buffered = isinstance(protocol, asyncio.BufferedProtocol)
         super().set_protocol(protocol)
 
@@ -133,7 +133,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     logged if that took longer than `slow_callback_duration` seconds.
     """
 
-    if TYPE_CHECKING:  # what the base classes have besides what is public
+    if TYPE_CHECKING:  # attributes of the base classes that are not public
         _default_executor: Any
 
         def __getattr__(self, name: str) -> Any: ...
@@ -149,7 +149,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     # ---------------------------------------------------------------- running
 
     def run_forever(self) -> None:
-        """Run until `stop` is called.  RuntimeError if this loop is running or closed, or another runs here."""
+        """Run until `stop` is called.  RuntimeError if this loop is running or closed, or another one runs here."""
         self._check_closed()
         self._check_running()
         self._bind()
@@ -162,7 +162,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
             hub.ref()
         try:
             _set_running_loop(self)
-            asyncio.events._set_running_loop(self)  # unpatched, that is another function
+            asyncio.events._set_running_loop(self)  # in an unpatched program a different function
             self._set_hooks()
             self._drive()
         finally:
@@ -178,13 +178,13 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     def _run_spare(self) -> None:
         """Drive the loop until another greenlet does.
 
-        Not compiled, because there has to be a Python frame below what the loop calls: asyncio's debug mode, warnings
-        and tracebacks look for the caller's frame.
+        Not compiled, because callbacks need a Python frame below them: asyncio's debug mode, warnings and tracebacks
+        look for the caller's frame.
         """
         self._drive_as_spare()
 
     def _set_hooks(self) -> None:
-        """Have the loop keep track of the asynchronous generators that begin in this greenlet."""
+        """Make the loop track the asynchronous generators that begin in this greenlet."""
         sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
         if self._coroutine_origin_tracking_enabled:
             sys.set_coroutine_origin_tracking_depth(constants.DEBUG_STACK_DEPTH)
@@ -194,7 +194,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         sys.set_coroutine_origin_tracking_depth(0)
 
     def close(self) -> None:
-        """End the loop: nothing that is left in it will run.  RuntimeError if it is running.  Idempotent."""
+        """Close the loop: what is still queued will not run.  RuntimeError if the loop is running.  Idempotent."""
         if self.is_closed():
             if not self.is_running():
                 return
@@ -245,7 +245,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
             raise RuntimeError(str(error)) from None
         if before is None:
             hub = get_hub()
-            hub.ref()  # a signal may wake somebody
+            hub.ref()  # no deadlock is reported while a signal may wake a greenlet
             if not self._signal_hubs:
                 listen_to_signals(self._hear_signal)
             self._signal_hubs[sig] = hub, hub.generation
@@ -254,8 +254,8 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         self._handle_signal(sig)
 
     def _hear_signal(self, sig: int) -> None:
-        """Signal `sig` was announced.  As with asyncio, the callback is called even if the program has set a handler
-        of its own meanwhile, and ours was not called.
+        """Called when signal `sig` has arrived.  As with asyncio, the callback runs even if the program has replaced
+        the loop's handler by its own.
         """
         if sig in self._signal_handlers:
             handler = getsignal(sig)
@@ -270,7 +270,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         hub, generation = self._signal_hubs.pop(sig)
         if not self._signal_hubs:
             unlisten_to_signals(self._hear_signal)
-        if hub.generation == generation:  # else it was counted in a fork's parent
+        if hub.generation == generation:  # otherwise a fork's parent has counted it
             hub.unref()
         handler: Any = signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
         try:
@@ -398,7 +398,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         return transport
 
     def _watch_child(self, pid: int, transport: Any) -> None:
-        """Tell `transport` when child `pid` ends."""
+        """Call `transport._process_exited` when child `pid` has ended."""
         try:
             pidfd = os.pidfd_open(pid)
         except (OSError, AttributeError):  # a Linux before 5.3, or a sandbox that forbids it

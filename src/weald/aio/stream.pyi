@@ -21,7 +21,7 @@ class Stream:
     eof: bool
     def __init__(self, transport: Any, fd: int) -> None: ...
     def start(self, loop: Core, context: Context | None) -> None:
-        """Give the protocol what comes, in the contextvars.Context `context` (None: a copy of the current one)."""
+        """Pass received data to the protocol, in the contextvars.Context `context` (None: a copy of the current)."""
     def release(self) -> None:
         """Drop all references: the connection is over."""
     def is_closing(self) -> bool:

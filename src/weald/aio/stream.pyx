@@ -1,14 +1,14 @@
-"""The hot part of stream transports: what is received goes to the protocol, what is written goes out, straight in C.
+"""The hot part of stream transports: receives for the protocol and sends what is written, in C.
 
 Called by: weald.aio.loop, each of whose `SocketTransport`s has a `Stream`.
 Invariants:
-- The transport derives from asyncio's, which does all that is rare: buffers, flow control, ends, errors, sendfile.  The
-  state that both look at lies here.
-- A Stream is in its loop's queue at most once, and not while it runs: a protocol gets what comes in order, even if it
-  blocks.  One that is paused or closed by the time it runs does nothing.
-- What cannot be sent at once is given to asyncio's `write`, which tries again, and finds errors again.
-- What comes for a StreamReader goes straight into its buffer if `data_received` would do no more than that: if nobody
-  has replaced one of asyncio's functions in between, in a class or an object (`feed`).
+- The transport derives from asyncio's, which handles the rare cases: buffers, flow control, ends, errors, sendfile.
+  The state that both use lies here.
+- A Stream is in its loop's queue at most once, and not while it runs.  So a protocol gets data in order, even if it
+  blocks.  A Stream that has been paused or closed before it runs does nothing.
+- Data that cannot be sent at once is passed to asyncio's `write`, which tries again, and meets the same errors.
+- Data for a StreamReader goes straight into its buffer if `data_received` would do no more than that: if none of
+  asyncio's functions in between has been replaced, in a class or in an object (`feed`).
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -57,7 +57,7 @@ cdef object write_slowly = _SelectorSocketTransport.write
 cdef object Reference = ReferenceType
 cdef object InvalidStateError = _InvalidStateError
 
-# What lies between a transport and a StreamReader's buffer.
+# asyncio's functions between a transport and a StreamReader's buffer.
 cdef object data_received = StreamReaderProtocol.data_received
 cdef object reader_of = StreamReaderProtocol._stream_reader
 cdef object feed_data = StreamReader.feed_data
@@ -65,7 +65,7 @@ cdef object wake_waiter = StreamReader._wakeup_waiter
 
 
 cdef bint has_method(object it, str name, object function) except -1:
-    """Whether a call of `it.name` calls `function`: neither its class nor the object has another."""
+    """Whether a call of `it.name` calls `function`: neither a subclass nor the object overrides it."""
     cdef PyObject *method = NULL
     cdef bint unbound = _PyObject_GetMethod(it, name, &method)
     cdef bint same = unbound and method == <PyObject *>function
@@ -74,10 +74,10 @@ cdef bint has_method(object it, str name, object function) except -1:
 
 
 cdef bint feed(object protocol, const char *data, Py_ssize_t size) except -1:
-    """Do what `protocol.data_received` does with `data`, if that is to put it into the buffer of asyncio's reader.
+    """Put `data` into the buffer of asyncio's reader, if `protocol.data_received` would do no more than that.
 
-    False, and nothing done, if it is more: the reader or the protocol is another one, or somebody has replaced a method
-    of theirs; the reader has seen the end; its transport may have to pause.
+    Otherwise returns False and does nothing: if the reader or the protocol is of another class, or has a replaced
+    method, if the reader has seen the end, or if its transport may have to pause.
     """
     cdef Py_ssize_t before
     if not has_method(protocol, "data_received", data_received):
@@ -119,7 +119,7 @@ cdef class Stream(Job):
         self.fd = fd
 
     def start(self, Core loop not None, context):
-        """Give the protocol what comes, in the contextvars.Context `context` (None: a copy of the current one)."""
+        """Pass received data to the protocol, in the contextvars.Context `context` (None: a copy of the current)."""
         self.context = PyContext_CopyCurrent() if context is None else context
         self.watcher = loop.watch_job(self.fd, READ_EVENT, self)
 
