@@ -1,4 +1,4 @@
-"""What weald relies on in CPython besides its documented interface, and the versions on which that was checked.
+"""The undocumented parts of CPython that weald relies on, and the versions on which they were checked.
 
 Called by: weald/__init__.py, before anything compiled is loaded.  Importing this raises ImportError on an interpreter
 that weald does not know: a newer one may have other structures in memory, and weald would crash.
@@ -18,7 +18,7 @@ NEWEST = (3, 15)
 class Internal(NamedTuple):
     """One thing that CPython does not promise.  `first` and `last` are the versions in which weald uses it."""
 
-    name: str  # a name of Python's with its module before a colon, or another thing in words
+    name: str  # a Python name with its module before a colon, or a description in words
     used_by: str  # file below src/weald
     why: str
     first: tuple[int, int] = OLDEST

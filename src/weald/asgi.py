@@ -1,4 +1,4 @@
-"""The ASGI server by the names that its users know; weald.http holds what they stand for.
+"""The ASGI server's public names; the code is in weald.http.
 
     ASGIServer(":8000", app).serve_forever()
 

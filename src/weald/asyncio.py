@@ -4,9 +4,9 @@ Called by: weald.monkey (`patch_thread`, whenever asyncio is imported), weald.ai
 
 asyncio keeps the running loop per native thread, in C, and from Python 3.14 on its current task as well.  The functions
 here give Python code the greenlet's.  asyncio's C code (steps of tasks, Future() without a loop) still reads the
-thread's.  So a greenlet that runs a loop puts both aside whenever it parks, and puts them back when it goes on.  The
-same is done with what a loop sets by `sys` for the thread: the hooks of asynchronous generators, and the depth to which
-the origins of coroutines are tracked.  The core does this (running_loop.pyx), as long as there are loops.
+thread's.  So both are saved when a greenlet that runs a loop parks, and restored when it goes on.  The same is done
+with the settings that a loop makes in `sys` for the thread: the hooks of asynchronous generators, and the depth to
+which the origins of coroutines are tracked.  The core does this (running_loop.pyx), as long as there are loops.
 """
 
 import _asyncio
@@ -34,7 +34,7 @@ _tasks_aside = use_asyncio(
     _asyncio._current_tasks if _BY_LOOP else None,  # type: ignore[attr-defined]
 )
 
-# asyncio's version in Python: it asks the functions here, and its warnings name the right caller.
+# asyncio's version in Python: it calls the functions here, and its warnings name the right caller.
 get_event_loop = _events._py_get_event_loop  # type: ignore[attr-defined]
 
 
@@ -56,7 +56,7 @@ def _of_the_thread() -> Any:
     """The native thread's running loop, or None.
 
     There is one in two cases only: it ran already when weald patched, or its coroutine has switched to this greenlet
-    by itself.  In all others the loop's greenlet puts it aside when it parks.
+    by itself.  In all other cases it is saved when the loop's greenlet parks.
     """
     loop = _get_slot()
     if loop is not None and getcurrent().parent is None:
@@ -95,7 +95,7 @@ def current_task(loop: Any = None) -> Any:
 
 
 def _after_fork_in_child() -> None:
-    """In a fork's child no loop runs: it goes on in the process that started it."""
+    """In a fork's child no loop runs; it goes on in the parent."""
     running = _running
     running.loop = running.before = None
     put_loop_aside()

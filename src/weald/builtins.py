@@ -39,8 +39,8 @@ _Line = TypeVar("_Line", str, bytes)
 def input(prompt: object = "", /) -> str:  # type: ignore[no-redef]
     """builtins.input(); others run until there is a line to read.
 
-    With `readline` loaded the line is edited by GNU readline, as usual.  What ends the wait (KeyboardInterrupt, a
-    Timeout, a kill) is raised here, and the line begun is lost.
+    With `readline` loaded the line is edited by GNU readline, as usual.  An exception that ends the wait
+    (KeyboardInterrupt, a Timeout, a kill) is raised here, and the unfinished line is lost.
     """
     try:
         fd = sys.stdin.fileno()
@@ -61,8 +61,8 @@ def input(prompt: object = "", /) -> str:  # type: ignore[no-redef]
 def _edited_line(prompt: object) -> str:
     """Return the next line of the terminal, which GNU readline edits; others run while there is no key to read.
 
-    readline returns only at the end of a line.  So when the wait is ended, readline gets another terminal, with lines
-    to read, on which it can set the modes that it always sets at the end.
+    readline returns only at the end of a line.  So if an exception ends the wait, readline gets another terminal, with
+    lines to read, on which it can set the modes that it always sets at the end.
     """
     readline: Any = sys.modules["readline"]
     before = readline.get_current_history_length()
@@ -111,7 +111,7 @@ def _line(fd: int, prompt: object) -> str:
             if not _ends_within_character(stdin.buffer.peek(1), stdin.encoding):
                 line = stdin.readline()
         if not line.endswith("\n"):
-            # By bytes: the text layer would take "nothing yet" for the end, and part of a character for an error.
+            # By bytes: to the text layer "nothing yet" would be the end of the file, and part of a character an error.
             rest = _by_lines(fd, stdin.buffer.readline, b"")
             line += rest.decode(stdin.encoding, stdin.errors or "strict").replace("\r\n", "\n")
     sys.audit("builtins.input/result", line)

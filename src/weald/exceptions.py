@@ -20,7 +20,7 @@ __all__ = [
 
 
 class ConcurrentObjectUseError(AssertionError):
-    """Two greenlets waited on an object that only one at a time may wait on."""
+    """Two greenlets waited on an object for which only one at a time may wait."""
 
 
 class InvalidThreadUseError(RuntimeError):

@@ -2,8 +2,8 @@
 
 Called by: users, weald.os (`lock_when_free`), weald.monkey.
 
-The kernel does not report when a file's lock is free, so it is asked again, each time after a longer pause.  A greenlet
-that is killed meanwhile does not get the lock.  `fcntl(F_SETLKW)` is not replaced: it blocks the native thread.
+The kernel does not report when a file's lock is free, so each call tries again after growing pauses.  A greenlet that
+is killed meanwhile does not get the lock.  `fcntl(F_SETLKW)` is not replaced: it blocks the native thread.
 """
 
 import fcntl as _stdlib

@@ -1,6 +1,6 @@
 """local: an object whose attributes have their own values in each greenlet.
 
-Called by: users; weald.compat, for what is in the locals of a greenlet.
+Called by: users; weald.compat, to show a greenlet's locals.
 """
 
 from typing import TYPE_CHECKING, Any

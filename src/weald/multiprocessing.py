@@ -1,10 +1,10 @@
-"""`multiprocessing` on greenlets: its semaphores, on which everything in it waits, let others run.
+"""`multiprocessing` on greenlets: waiting for its semaphores, on which everything in it is built, lets others run.
 
 Called by: weald.monkey: `patch_thread` puts SemLock into the module `_multiprocessing`, `patch_socket` has
 `connections_wait` called.
 
-A semaphore that processes share cannot be waited for through a descriptor, so it is looked at again and
-again, at least 100 times a second.
+A semaphore that processes share cannot be waited for through a descriptor, so it is polled, at least 100 times a
+second.
 """
 
 import _multiprocessing  # type: ignore[import-not-found]
@@ -20,13 +20,13 @@ from weald._core import get_hub_if_exists, monotonic, sleep, wait_read, wait_wri
 __implements__ = ["SemLock"]
 
 _RECURSIVE = 0  # the kind of multiprocessing's RLock
-_LONGEST_PAUSE = 0.01  # seconds between two looks
+_LONGEST_PAUSE = 0.01  # seconds between two polls
 
 
 class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
     """The semaphore on which multiprocessing's Lock, Semaphore, Condition, Event, Queue and Pool are built."""
 
-    _owner: greenlet | None = None  # of a recursive one; for C the owner is the native thread
+    _owner: greenlet | None = None  # of a recursive one; to C code the owner is the native thread
     _adopted: Any = None  # the standard library's object that closes the semaphore when it dies
 
     @classmethod
@@ -37,7 +37,7 @@ class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
         return self
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
-        """Take it; other greenlets run meanwhile.  False if it was not free (within `timeout` seconds)."""
+        """Acquire it; other greenlets run meanwhile.  False if it was not free (within `timeout` seconds)."""
         hub = get_hub_if_exists()
         if not block:
             return self._try()
@@ -67,7 +67,7 @@ class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
         return True
 
     def release(self) -> None:
-        """Give it back.  Raises AssertionError if another greenlet or thread has this RLock."""
+        """Release it.  Raises AssertionError if another greenlet or thread has this RLock."""
         if self.kind == _RECURSIVE:
             if not self._is_mine():
                 raise AssertionError("attempt to release recursive lock not owned by thread")
@@ -102,7 +102,7 @@ def _write(fd: int, data: Any) -> int:
 
 
 def connections_wait(connection: Any) -> None:
-    """Have the Connections of the module `multiprocessing.connection` wait on non-blocking descriptors, too.
+    """Make the Connections of the module `multiprocessing.connection` wait on non-blocking descriptors, too.
 
     A patched socket's descriptor is non-blocking, whatever its timeout, and the fork server (from 3.14 on) puts a
     Connection on the descriptor of a socket.

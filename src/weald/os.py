@@ -4,7 +4,7 @@ Called by: users, weald.monkey, multiprocessing.py, weald.compat.
 
 `fork` and `posix_spawn` are the stdlib's: the core gives every fork's child a fresh loop.
 
-Invariant: a child is reaped only by the call that asked for it, with WNOHANG; see _base/children.py.
+Invariant: a child is reaped only by the call that waits for it, with WNOHANG; see _base/children.py.
 """
 
 import os as _stdlib
@@ -127,7 +127,7 @@ def waitid(idtype: int, id: int, options: int, /) -> "_stdlib.waitid_result | No
 
 
 def _as_waitid(pid: int, options: int) -> tuple[int, int, int]:
-    """What waitid() takes for waitpid(pid, options)."""
+    """The arguments of waitid() for waitpid(pid, options)."""
     events = _stdlib.WEXITED | options & (_stdlib.WUNTRACED | _stdlib.WCONTINUED)
     if pid > 0:
         return _stdlib.P_PID, pid, events
@@ -180,7 +180,7 @@ def sched_yield() -> None:
 def close(fd: int) -> None:
     """os.close(); greenlets that wait for `fd` get OSError(EBADF).
 
-    If it is one of libuv's own descriptors, the loop opens another.  (libev does not tell which are its own.)
+    If it is one of libuv's own descriptors, the loop opens another.  (libev's own descriptors are not known.)
     """
     hub = get_hub_if_exists()
     if hub is not None and type(fd) is int and 0 <= fd < 2**31 and hub.owns(fd):
@@ -192,18 +192,18 @@ def close(fd: int) -> None:
 
 
 def dup2(fd: int, fd2: int, inheritable: bool = True) -> int:
-    """os.dup2(); greenlets that wait for what `fd2` was get OSError(EBADF)."""
+    """os.dup2(); greenlets that wait for the old file of `fd2` get OSError(EBADF)."""
     change = partial(_dup2, fd, fd2, inheritable)
     try:
         old, new = index(fd), index(fd2)
         _stdlib.fstat(old)  # if that is not open, `fd2` stays as it is
     except (TypeError, OverflowError, OSError):
-        return change()  # says what is wrong
+        return change()  # raises the right error
     return change() if old == new or not 0 <= new < 2**31 else number_changes(new, change)
 
 
 def closerange(fd_low: int, fd_high: int, /) -> None:
-    """os.closerange(), which daemons call; the loop opens its own descriptors anew, those in the range are closed."""
+    """os.closerange(), which daemons call; if it closes the loop's own descriptors, the loop opens them again."""
     hub = get_hub_if_exists()
     first, end = (min(max(index(fd), 0), 2**31 - 1) for fd in (fd_low, fd_high))
     if first >= end:
@@ -216,7 +216,7 @@ def closerange(fd_low: int, fd_high: int, /) -> None:
 
 def read(fd: int, length: int, /) -> bytes:
     """os.read(); while a blocking pipe, terminal or socket has nothing to read, others run."""
-    if isinstance(length, int) and 0 < length <= sys.maxsize:  # else the system's call will say what is wrong
+    if isinstance(length, int) and 0 < length <= sys.maxsize:  # otherwise the system's call raises the right error
         _wait_until_ready(fd, POLLIN, O_WRONLY, wait_read)
     return _read(fd, length)
 
@@ -243,7 +243,7 @@ def writev(fd: int, buffers: Any, /) -> int:
 
 
 def _size(buffers: Any) -> int:
-    """The bytes in all of `buffers`; -1 if the system's call has to say what is wrong with them."""
+    """The number of bytes in all of `buffers`; -1 if they are invalid: the system's call then raises."""
     size = 0
     try:
         for buffer in buffers:
@@ -258,7 +258,7 @@ def sendfile(out_fd: int, in_fd: int, offset: int | None, count: int) -> int:
     """os.sendfile(); while a blocking pipe or socket has no room, others run."""
     if isinstance(count, int) and count > 0:
         _wait_until_ready(out_fd, POLLOUT, O_RDONLY, wait_write)
-        # A blocking pipe would wait for its reader until all is in it.
+        # A blocking pipe would wait for its reader until all data is in it.
         if count > PIPE_BUF and S_ISFIFO(_stdlib.fstat(out_fd).st_mode) and _stdlib.get_blocking(out_fd):
             count = PIPE_BUF
     return _sendfile(out_fd, in_fd, offset, count)
@@ -310,7 +310,7 @@ if sys.version_info >= (3, 14):
 
     def readinto(fd: int, buffer: Any, /) -> int:
         """os.readinto(); while a blocking pipe, terminal or socket has nothing to read, others run."""
-        with suppress(TypeError), memoryview(buffer) as view:  # the system's call will say what is wrong
+        with suppress(TypeError), memoryview(buffer) as view:  # the system's call raises the right error
             if view.nbytes and not view.readonly:
                 _wait_until_ready(fd, POLLIN, O_WRONLY, wait_read)
         return _readinto(fd, buffer)
@@ -321,7 +321,7 @@ def write(fd: int, data: Any, /) -> int:
     try:
         view = memoryview(data)
     except TypeError:
-        return _write(fd, data)  # says what is wrong
+        return _write(fd, data)  # raises the right error
     with view:
         if not view.nbytes and is_stream(fd):  # which never waits
             return _write(fd, data)
@@ -345,9 +345,9 @@ def write(fd: int, data: Any, /) -> int:
 
 
 def _wait_until_ready(fd: int, event: int, unfit: int, wait: Callable[[int, float | None], None]) -> bool:
-    """Park until a blocking `fd` is ready for `event`; not if its access mode is `unfit` for the call.
+    """Park until a blocking `fd` is ready for `event`, unless its access mode is `unfit` for the call.
 
-    Return False where no other greenlet could run meanwhile, or the call is going to fail.
+    Return False if no other greenlet could run meanwhile, or if the call is going to fail.
     """
     if not can_park() or not isinstance(fd, int) or not 0 <= fd < 2**31:
         return False
@@ -358,7 +358,7 @@ def _wait_until_ready(fd: int, event: int, unfit: int, wait: Callable[[int, floa
 
 
 def _returns_at_once(fd: int, event: int, unfit: int) -> bool | None:
-    """Return True if a call on `fd` would not wait, which a regular file's never does; else None."""
+    """Return True if a call on `fd` would not wait (it never does for a regular file), else None."""
     if is_ready(fd, event):
         return True
     flags = fcntl(fd, F_GETFL)

@@ -6,7 +6,7 @@ A greenlet leaves its group through a link when it ends.  `threadpool` shares th
 
 Invariants:
 - `Group.greenlets` holds exactly the greenlets added and neither ended nor discarded.
-- A Pool's `_semaphore` holds `size` minus the number of its greenlets, plus what others add: Celery's
+- A Pool's `_semaphore` holds `size` minus the number of its greenlets, plus the permits that other code adds: Celery's
   autoscaler and gunicorn release it and change its counter to grow and shrink the pool.
 """
 
@@ -30,7 +30,7 @@ class PoolFull(Full):
 
 
 class GroupMappingMixin:
-    """map, imap, apply and their variants, for whatever has `spawn`.
+    """map, imap, apply and their variants, for any class with a `spawn`.
 
     `spawn(function, *args, **kwargs)` returns something with `get`, `rawlink`, `successful` and `value`;
     it blocks while there is no room.
@@ -48,7 +48,7 @@ class GroupMappingMixin:
         raise NotImplementedError
 
     def apply(self, func: Callable[..., Any], args: Any = None, kwds: Any = None) -> Any:
-        """Run `func(*args, **kwds)` here, wait for it and return what it returns or raise what it raises.
+        """Run `func(*args, **kwds)` in this pool and wait for it; returns its result or raises its exception.
 
         Called from a member of this pool it runs in the caller: waiting for a free slot could last for ever.
         """
@@ -107,7 +107,7 @@ class GroupMappingMixin:
     def imap_unordered(
         self, func: Callable[..., Any], *iterables: Iterable[Any], maxsize: int | None = None
     ) -> "IMapUnordered":
-        """As `imap`, results first that are ready first."""
+        """As `imap`, with results in the order in which they become ready."""
         return IMapUnordered.spawn(func, zip(*iterables, strict=False), self.spawn, maxsize)  # type: ignore[return-value]
 
 
@@ -129,7 +129,7 @@ class IMapUnordered(Greenlet):
         self._slots = Semaphore(maxsize) if maxsize else None
         self._fed = 0  # tasks started
         self._running = 0
-        self._error: BaseException | None = None  # what the reader gets after the last result
+        self._error: BaseException | None = None  # raised in the reader after the last result
         self._ended = False
         self.rawlink(self._feeding_ended)
 
@@ -278,7 +278,7 @@ class Group(GroupMappingMixin):
         return empty
 
     def kill(self, exception: _Exception = GreenletExit, block: bool = True, timeout: float | None = None) -> None:
-        """Raise `exception` in every member, also in those that come while this waits.
+        """Raise `exception` in every member, also in those that join while this waits.
 
         With `block`, wait up to `timeout` seconds until the group is empty.
         """

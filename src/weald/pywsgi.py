@@ -1,4 +1,4 @@
-"""The WSGI server by the names that its users know; weald.http holds what they stand for.
+"""The WSGI server's public names; the code is in weald.http.
 
 Called by: users, weald.serve, weald.integrations.gunicorn.
 """

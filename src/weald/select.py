@@ -2,9 +2,9 @@
 
 Called by: users, weald.monkey, selectors.py, weald.http.disconnected.
 
-The operating system is always asked what is ready, by the stdlib's own poll and epoll objects without a timeout; the
-loop only tells when to ask again.  So results, errors and every kind of event are the stdlib's.  A call that need not
-wait still lets other greenlets run, because programs poll in loops.
+The stdlib's own poll and epoll objects find out what is ready, without a timeout; the loop only says when to call them
+again.  So results, errors and every kind of event are the stdlib's.  A call that does not wait still lets other
+greenlets run, because programs poll in loops.
 """
 
 import errno
@@ -52,7 +52,7 @@ _poll = _stdlib.poll
 _epoll = _stdlib.epoll
 
 _LONGEST_POLL = 2**31 - 1  # milliseconds: poll(2) takes an int
-_PAUSE = 0.01  # seconds between two looks, where there is no descriptor to wait with
+_PAUSE = 0.01  # seconds between two checks if there is no descriptor to wait with
 _DEFAULT_MASK = POLLIN | POLLPRI | POLLOUT
 _READABLE = POLLIN | POLLHUP | POLLERR | POLLNVAL
 _WRITABLE = POLLOUT | POLLERR | POLLNVAL
@@ -61,7 +61,7 @@ _LOOP_EVENTS = {POLLIN: READ, POLLOUT: WRITE, POLLIN | POLLOUT: READ | WRITE}
 
 
 def _loop_events(masks: dict[int, int]) -> dict[int, int] | None:
-    """Return what the loop calls these events (POLLIN…) of descriptors; None if it does not know them all."""
+    """Return the loop's names for these events (POLLIN…) of descriptors; None if it does not know them all."""
     try:
         return {fd: _LOOP_EVENTS[mask] for fd, mask in masks.items()}
     except KeyError:
@@ -93,7 +93,7 @@ def _wait(masks: dict[int, int], seconds: float | None) -> dict[int, int]:
 
 
 def _epoll_or_pause(seconds: float | None) -> Any:
-    """Return a new epoll object; where no descriptor is left for it, None after a pause of `seconds` at most."""
+    """Return a new epoll object; if no descriptor is left for it, None after a pause of `seconds` at most."""
     try:
         return _epoll()
     except OSError as error:
@@ -104,7 +104,7 @@ def _epoll_or_pause(seconds: float | None) -> Any:
 
 
 def _wait_for_change(masks: dict[int, int], seconds: float | None) -> dict[int, int]:
-    """As `_wait`, but wait for a change: an event that the caller does not look for is reported again and again."""
+    """As `_wait`, but wait for a change, because an event that does not count is reported again and again."""
     if waits_natively():
         return _wait(masks, _PAUSE if seconds is None else min(seconds, _PAUSE))
     made = _epoll_or_pause(seconds)
@@ -123,10 +123,10 @@ def _wait_for_change(masks: dict[int, int], seconds: float | None) -> dict[int, 
 def _ready(
     poller: "_stdlib.poll", masks: dict[int, int], seconds: float | None, counts: dict[int, int] | None = None
 ) -> list[tuple[int, int]]:
-    """Return what `poller` finds, as soon as it finds anything, or after `seconds`.
+    """Return the events that `poller` finds, as soon as there are any, or after `seconds`.
 
-    `masks` is what it looks for, which others may change meanwhile if there are no `counts`: which events of a
-    descriptor count (None: all).  With them, raises OSError(EBADF) for what is not open at the beginning.
+    `masks` are the descriptors and events it looks for.  `counts` says which events of a descriptor count (None: all).
+    Without `counts` other greenlets may change `masks` meanwhile; with it, OSError(EBADF) if a descriptor is not open.
     """
     found = poller.poll(0)
     if counts is not None and found:
@@ -146,9 +146,9 @@ def _wait_until_ready(
     masks: dict[int, int],
     seconds: float | None,
     counts: dict[int, int] | None,
-    idle: bool,  # whether something has come up that does not count, and would do so at once again
+    idle: bool,  # whether there was an event that does not count, which would be reported again at once
 ) -> list[tuple[int, int]]:
-    """As `_ready`, where nothing is ready yet.
+    """As `_ready`, called when nothing is ready yet.
 
     An event that the loop has reported counts as found, even if another greenlet has taken the data before this one.
     """
@@ -186,7 +186,7 @@ def _wait_until_ready(
 
 
 def _fileno(file: Any) -> int:
-    """The descriptor of an integer or an object with `fileno`, as C's PyObject_AsFileDescriptor has it."""
+    """The descriptor of an integer or an object with `fileno`, by the rules of PyObject_AsFileDescriptor."""
     if isinstance(file, int):
         fd = file
     else:
@@ -214,7 +214,7 @@ def select(
 ) -> tuple[list[Any], list[Any], list[Any]]:
     """select.select(); waits up to `timeout` seconds, None for ever.  Any descriptor will do, above 1023 too.
 
-    Raises OSError(EBADF) if one is not open.  What is closed meanwhile is ready, as the system has it.
+    Raises OSError(EBADF) if one is not open.  A descriptor that is closed meanwhile is ready, as with the system's.
     """
     if timeout is not None:
         timeout = _to_seconds(timeout)
@@ -310,7 +310,7 @@ class epoll:
             self.close()
 
     def close(self) -> None:
-        """Close.  Greenlets that wait in `poll` find nothing when their time is up; without limit they get OSError."""
+        """Close.  Greenlets that wait in `poll` find nothing after their timeout; without one they get OSError."""
         self._descriptor.close()
         self._epoll.close()
 
@@ -346,7 +346,7 @@ class epoll:
         self._epoll.modify(fd, eventmask)
 
     def unregister(self, fd: Any) -> None:
-        """Look at `fd` no more.  Raises FileNotFoundError if it is not registered."""
+        """Remove `fd`.  Raises FileNotFoundError if it is not registered."""
         self._epoll.unregister(fd)
 
     def poll(self, timeout: float | None = None, maxevents: int = -1) -> list[tuple[int, int]]:

@@ -3,10 +3,10 @@
 Called by: users, weald.http.server, weald.compat.
 
 Invariants:
-- One greenlet per server accepts, `max_accept` connections at a time.  It survives being killed, and every error of
-  accept but those that mean the listener is gone, after a pause that doubles from `min_delay` to `max_delay`.
+- One greenlet per server accepts, `max_accept` connections at a time.  It survives kills, and goes on after every error
+  of accept except those that mean that the listener is gone; the pause doubles from `min_delay` to `max_delay`.
 - A connection's socket is closed when its handler ends, however it ends.
-- While the pool is full nothing is accepted, so that other processes on the same listener get it.
+- While the pool is full the server accepts nothing, so that other processes on the same listener can.
 """
 
 import errno
@@ -52,21 +52,21 @@ _bind = _Base.bind
 
 
 class BaseServer:
-    """What both servers share.
+    """Base of both servers.
 
     `listener` is a bound socket, or the address to bind at `start`: ("host", port), "host:port", ":port",
     or a port.  An empty host means every interface, of IPv6 and IPv4.
 
     `handle` is called for each connection or datagram; a subclass may define it as a method instead.
 
-    `spawn` chooses what runs it: "default" a Greenlet each; "raw" a plain greenlet each; a Pool, or the number of
-    handlers to run at a time; any callable that takes the function and its arguments; None: the accepting greenlet
-    itself, one after the other.
+    `spawn` chooses how it runs.  "default": each in a Greenlet; "raw": each in a plain greenlet; a Pool: in that; a
+    number: at most so many at a time; a callable: called with the function and its arguments; None: in the accepting
+    greenlet itself, one after the other.
     """
 
     min_delay = 0.01  # seconds to pause after the first failed accept
     max_delay = 1.0
-    max_accept = 100  # how many to accept before others get their turn
+    max_accept = 100  # how many to accept before other greenlets run
     stop_timeout = 1.0  # seconds `stop` gives the handlers in the pool
     fatal_errors: ClassVar[tuple[int, ...]] = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
     reuse_addr: int | None = 1
@@ -100,7 +100,7 @@ class BaseServer:
         handle = self.__dict__.get("handle")
         shown = ""
         if handle is not None:
-            # The repr of this object's own method would contain this object's repr, without end.
+            # The repr of this object's own method would contain this object's repr, endlessly.
             own = getattr(handle, "__self__", None) is self
             text = f"<bound method {type(self).__name__}.{handle.__name__} of self>" if own else repr(handle)
             shown = f" handle={text}"
@@ -231,7 +231,7 @@ class BaseServer:
             if not isinstance(listener, socket):
                 listener = fromfd(listener.fileno(), listener.family, listener.type, listener.proto)
             self._acceptor = listener
-            # What the accepted sockets are, which saves system calls.
+            # The kind of the accepted sockets, known in advance to save system calls.
             self._kind = (int(listener.family), int(listener.type), listener.proto)
             self._accepting = Resident(self._accept_forever)
 
@@ -270,7 +270,7 @@ class BaseServer:
                 sleep(0)
 
     def _failed(self, error: Exception) -> None:
-        """Accepting, or starting a handler, failed."""
+        """Called when accepting, or starting a handler, has failed."""
         if isinstance(error, OSError) and error.errno in _TRANSIENT:
             return
         get_hub().handle_error(self, *sys.exc_info())
@@ -282,7 +282,7 @@ class BaseServer:
             self.delay = min(self.max_delay, self.delay * 2)
 
     def is_fatal_error(self, ex: BaseException) -> bool:
-        """Return whether `ex`, what accepting raised, means that the listener is of no use any more."""
+        """Return whether `ex`, raised while accepting, means that the listener is unusable."""
         return isinstance(ex, OSError) and ex.errno in self.fatal_errors
 
     def full(self) -> bool:
@@ -327,7 +327,7 @@ class StreamServer(BaseServer):
     """A TCP or TLS server: `handle(socket, address)` in a greenlet for each connection.
 
     Any keyword argument besides those of BaseServer and `backlog` makes it a TLS server: `ssl_context` and
-    what `SSLContext.wrap_socket` takes, or what `weald.ssl.wrap_socket` takes (`certfile`, `keyfile`, …).
+    the arguments of `SSLContext.wrap_socket`, or those of `weald.ssl.wrap_socket` (`certfile`, `keyfile`, …).
     The handshake is part of the handler's greenlet.
     """
 
@@ -413,7 +413,7 @@ class DatagramServer(BaseServer):
 
     def sendto(self, data: Any, *args: Any) -> int:
         """sendto(data, [flags,] address), from the server's socket."""
-        # A listener from the standard library is not cooperative, and no longer blocks either.
+        # A listener from the standard library is not cooperative, and it is non-blocking by now.
         sock = self.socket if self._acceptor is None else self._acceptor
         sent: int = sock.sendto(data, *args)
         return sent

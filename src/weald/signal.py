@@ -2,10 +2,10 @@
 
 Called by: users, weald.monkey, weald.compat, weald.aio.
 
-A handler starts at once, while the greenlet that the signal has interrupted stands still, as the stdlib's do.  If it
-parks, that greenlet goes on.  What it raises is raised in the main greenlet, whichever greenlet was interrupted.
+A handler starts at once, while the greenlet that the signal has interrupted stands still, as in the stdlib.  If it
+parks, that greenlet goes on.  A handler's exception is raised in the main greenlet, whichever greenlet was interrupted.
 
-Invariant: no deadlock is reported while there are handlers: a signal may wake a greenlet.
+Invariant: no deadlock is reported while signal handlers exist: a signal may wake a greenlet.
 """
 
 import signal as _stdlib
@@ -66,7 +66,8 @@ __all__ = sorted([*__implements__, *__imports__])
 
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
-# By signal: called with `(hub, handler, exc_info)` when its handler raises; else the main greenlet gets the exception.
+# Signal: a function that is called with `(hub, handler, exc_info)` when the handler raises.  For other signals the main
+# greenlet gets the exception.
 reporters: dict[int, Callable[..., object]] = {}
 
 _handled: set[int] = set()  # signals with a user's handler
@@ -84,7 +85,7 @@ _native_frames = get_original("sys", "_current_frames")
 
 
 class _Handler(greenlet):
-    """The greenlet of a handler.  `threading` takes it for the main thread, whose greenlet is `main`."""
+    """The greenlet of a handler.  To `threading` it is the main thread, whose greenlet is `main`."""
 
     main: greenlet
 
@@ -94,7 +95,7 @@ set_stand_in(_Handler)
 
 
 class _InGreenlet:
-    """The handler that the interpreter gets in place of a user's; it calls that in a greenlet."""
+    """The handler that the interpreter gets in place of a user's; it calls the user's in a greenlet."""
 
     __slots__ = ("function",)
 
@@ -106,7 +107,7 @@ class _InGreenlet:
         interrupted = getcurrent()
         runner = _Handler(self._run, interrupted)
         main = runner.main = hub.main
-        # Not a copy: what the handler sets is set for the main thread.
+        # Not a copy: variables that the handler sets are set for the main thread.
         if main.gr_context is None:
             main.gr_context = Context()
         runner.gr_context = main.gr_context
@@ -171,8 +172,8 @@ def pthread_kill(thread_id: int, signalnum: int, /) -> None:
 def pthread_sigmask(how: int, mask: Iterable[int], /) -> set[Any]:
     """signal.pthread_sigmask(); of a thread that is a greenlet it is only remembered, and returned.
 
-    Handlers run as the main thread, whichever signals other threads block.  If a greenlet blocked signals for its
-    native thread, the main thread would get none, while a thread that blocks signals wants the main thread to get them.
+    Handlers run as the main thread, whichever signals other threads block.  A thread blocks signals so that the main
+    thread gets them; if a greenlet blocked them for its native thread, the main thread would get none.
     """
     thread = getcurrent()
     if not isinstance(thread, ThreadGreenlet):
@@ -219,7 +220,7 @@ def sigwait(sigset: Iterable[int], /) -> _stdlib.Signals:
 
 
 def sigwaitinfo(sigset: Iterable[int], /) -> _stdlib.struct_siginfo:
-    """As `sigwait`; returns what is known of the signal."""
+    """As `sigwait`; returns a struct_siginfo."""
     return _sigwaitinfo(sigset) if not can_park() else _take_signal(list(sigset), None)  # type: ignore[return-value]
 
 

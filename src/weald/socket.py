@@ -11,7 +11,7 @@ Invariants:
   stdlib's, parks while that would block, and tries again, all within the timeout (_base/waiting.py).
 - `_descriptor` leaves the loop before the number is closed or given away, so greenlets that
   wait on it get OSError(EBADF).
-- C code looks up no names: the hub's resolver has done it before.
+- C code never looks names up: the hub's resolver does it before.
 
 Long because it has every method and function of the stdlib's module that may wait, each short.
 """
@@ -107,7 +107,7 @@ _Address = Any  # as the address family has it: (host, port), a path, …
 # With these flags a call on a blocking socket returns at once, whatever the timeout.
 _NEVER_WAITS = MSG_DONTWAIT | MSG_ERRQUEUE
 
-_HUNG_UP_PAUSE = 0.01  # seconds between two tries of a call whose descriptor is always reported ready
+_HUNG_UP_PAUSE = 0.01  # seconds between two tries of a call whose descriptor always counts as ready
 
 _NAMES = {"weald.socket", "weald.ssl"}  # where the classes are whose objects say `<socket.socket …>` once patched
 
@@ -265,7 +265,7 @@ class socket(_stdlib.socket):
         self._descriptor.rouse()
 
     def _unfinished(self, flags: int) -> bool:
-        """Return whether a call that has moved some bytes has to go on, as it does on a blocking stream."""
+        """Return whether a call that has transferred some bytes must continue, as on a blocking stream."""
         return self._descriptor.timeout is None and not flags & _NEVER_WAITS and _type(self) == SOCK_STREAM
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
@@ -464,7 +464,7 @@ class socket(_stdlib.socket):
             pause = min(pause * 2, 0.1)
 
     def _resolved(self, address: Any) -> Any:
-        """`address` with a numeric host, for the Internet families; as it is for others and what C shall refuse."""
+        """`address` with a numeric host, for the Internet families; others, and those that C refuses, unchanged."""
         family = _family(self)
         if family not in (AF_INET, AF_INET6) or not isinstance(address, tuple) or len(address) < 2:
             return address
@@ -531,7 +531,7 @@ def _repeatable(items: Iterable[_T]) -> Iterable[_T]:
 
 
 def _after(buffers: Iterable[_Buffer], count: int) -> list[memoryview]:
-    """What of `buffers` lies behind the first `count` bytes."""
+    """The parts of `buffers` behind the first `count` bytes."""
     found = []
     for buffer in buffers:
         view = memoryview(buffer).cast("B")
@@ -564,8 +564,8 @@ def create_connection(
 ) -> socket:
     """Connect to `address`, trying what its host resolves to in turn; `timeout` seconds for each try.
 
-    With `weald.config.happy_eyeballs_delay`, which RFC 8305 section 5 wants to be 0.25, a try that has taken that many
-    seconds does not hold up the next: the first to succeed counts, and the families of addresses take turns.
+    With `weald.config.happy_eyeballs_delay` (RFC 8305 section 5 recommends 0.25) the next address is tried when the one
+    before has taken that many seconds.  The first connection wins; the families of addresses alternate.
 
     Raises the last attempt's OSError, or all of them as an ExceptionGroup with `all_errors`.
     """
@@ -606,7 +606,7 @@ def create_connection(
 
 
 def _first_of(tries: list[partial[socket]]) -> socket | list[OSError]:
-    """The result of the first that succeeds, or the errors of all."""
+    """The result of the first attempt that succeeds, or the errors of all."""
     errors: list[OSError] = []
     for attempt in tries:
         try:
@@ -617,7 +617,7 @@ def _first_of(tries: list[partial[socket]]) -> socket | list[OSError]:
 
 
 def _race(tries: list[partial[socket]], delay: float) -> socket | list[OSError]:
-    """As `_first_of`, but each is begun `delay` seconds after the one before, or as soon as that has failed."""
+    """As `_first_of`, but each attempt begins `delay` seconds after the one before, or as soon as that has failed."""
     outcomes: _core.SimpleQueue[socket | BaseException] = _core.SimpleQueue()
     errors: list[OSError] = []
     running = []

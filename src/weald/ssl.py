@@ -11,7 +11,7 @@ Invariants:
 - The descriptor is non-blocking (see socket.py), so OpenSSL reports what it waits for as SSLWantReadError or
   SSLWantWriteError; `_wait_wanted` returns the function that waits for that.
 - All other errors of OpenSSL's calls go through `_wait_wanted`, too.  It removes them from the native thread's list of
-  errors, where the next call, for another connection, would take them for its own.
+  errors.  Otherwise the next call, for another connection, would report them as its own.
 """
 
 import ssl as _stdlib
@@ -72,7 +72,7 @@ else:
 _T = TypeVar("_T")
 _OWN: Any = object()  # stands for the socket's own timeout
 
-# The standard library's, which patching replaces even there, for sockets that are older.
+# The standard library's method; patching replaces it for older sockets even in the standard library's class.
 _read, _recv_into = _BlockingSSLSocket.read, _BlockingSSLSocket.recv_into
 _write, _sendall = _BlockingSSLSocket.write, _BlockingSSLSocket.sendall
 
@@ -100,7 +100,7 @@ def _forget_errors() -> None:
 
 
 class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
-    """What the stdlib's SSLSocket does, parking instead of blocking."""
+    """The stdlib's SSLSocket, with calls that park instead of blocking."""
 
     _check_connected: Callable[[], None]
     _sslobj: Any
@@ -173,7 +173,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         return _read(self, len, buffer)
 
     def _read_on(self, sslobj: Any, error: OSError, timeout: float | None, len: int, buffer: Any) -> Any:
-        """Go on with a `read` whose first try, or the wait before it, has raised `error`."""
+        """Continue a `read` whose first try, or the wait before it, has raised `error`."""
         args = (len,) if buffer is None else (len, buffer)
         try:
             wait = self._wait_wanted(error, timeout)
@@ -214,7 +214,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         return self._write_in_turn(sslobj, data, timeout)
 
     def _write_on(self, sslobj: Any, data: Any, error: OSError, timeout: Any = _OWN) -> int:
-        """Go on with a `_write` whose first try has raised `error`."""
+        """Continue a `_write` whose first try has raised `error`."""
         if timeout is _OWN:
             timeout = self._descriptor.timeout
         self._wait_wanted(error, timeout)
@@ -222,7 +222,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         return self._write_in_turn(sslobj, data, timeout)
 
     def _write_in_turn(self, sslobj: Any, data: Any, timeout: float | None) -> int:
-        """Write some of `data` when nobody else's record is half sent."""
+        """Write some of `data` when no other greenlet's record is half sent."""
         assert self._half_sent is not None
         begin = monotonic()
         if not self._half_sent.acquire(timeout=-1 if timeout is None else timeout):
@@ -246,7 +246,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         return self.write(data, timeout)
 
     def _send_on(self, sslobj: Any, data: Any, flags: int, sent: int) -> None:
-        """Go on with a `sendall` of which `sent` bytes have gone."""
+        """Continue a `sendall` of which `sent` bytes are sent."""
         if sslobj is None or flags:
             _sendall(self, data, flags)
             return
@@ -313,7 +313,7 @@ def _create_unverified_context(*args: Any, **kwargs: Any) -> _stdlib.SSLContext:
 
 
 def cooperative(context: _stdlib.SSLContext) -> _stdlib.SSLContext:
-    """Have `context` make cooperative sockets, unless a program has given it a class of its own for them."""
+    """Make `context` create cooperative sockets, unless the program has set a socket class of its own."""
     if context.sslsocket_class is _BlockingSSLSocket:
         context.sslsocket_class = SSLSocket
     return context
@@ -328,7 +328,7 @@ def _context_for(
     ca_certs: str | None,
     ciphers: str | None,
 ) -> SSLContext:
-    """A context made on the spot, for `wrap_socket`."""
+    """A new context, for `wrap_socket`."""
     if certfile is None and (server_side or keyfile):
         raise ValueError("certfile must be specified")
     if ssl_version is None:
@@ -357,9 +357,9 @@ def wrap_socket(
     suppress_ragged_eofs: bool = True,
     ciphers: str | None = None,
 ) -> Any:
-    """ssl.wrap_socket() of Python 3.11: a TLS connection on `sock` from a context made on the spot.
+    """ssl.wrap_socket() of Python 3.11: a TLS connection on `sock`, with a context made from the arguments.
 
-    Does not check host names, and certificates only as `cert_reqs` says: prefer SSLContext.wrap_socket.
+    It does not check host names, and certificates only if `cert_reqs` says so: prefer SSLContext.wrap_socket.
     """
     context = _context_for(server_side, keyfile, certfile, cert_reqs, ssl_version, ca_certs, ciphers)
     return context.wrap_socket(

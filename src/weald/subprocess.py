@@ -2,8 +2,8 @@
 
 Called by: users, weald.monkey, weald.os (`popen`).
 
-Popen derives from the stdlib's class; only what blocks is replaced.  Where the stdlib's code is right and only calls
-functions that block (`run`, `Popen.__init__`, `_communicate`, …), it runs here with other globals: `_Globals`.
+Popen derives from the stdlib's class; only the parts that block are replaced.  Where the stdlib's code only calls
+functions that block (`run`, `Popen.__init__`, `_communicate`, …), it runs with other globals: `_Globals`.
 
 Invariants:
 - A child is reaped only by a call that waits for that child, by its process id, and never while a greenlet parks.  No
@@ -67,7 +67,7 @@ class _Over:
 
 
 class _Globals(dict[str, Any]):
-    """The globals of the stdlib's functions here: our names, else those that the stdlib's module has at that moment.
+    """The globals of the stdlib's functions here: this module's names, then those of the stdlib's module at the moment.
 
     Functions of the module that they call, such as `_communicate_io_posix` from 3.15 on, get the same globals.
     """
@@ -81,14 +81,14 @@ _globals = _Globals(
     __name__=__name__,
     _PopenSelector=PollSelector,
     _time=monotonic,
-    _PIPE_BUF=65536,  # what is offered at a time, of which `write_shared` takes what there is room for
+    _PIPE_BUF=65536,  # bytes offered at a time; `write_shared` writes as much of them as there is room for
     io=_Over(_stdlib.io, open=open_shared, TextIOWrapper=TextIOWrapper),  # type: ignore[attr-defined]
     os=_Over(_os, read=read_shared, write=write_shared),
 )
 
 
 def _over_ours(function: Any) -> Any:
-    """The stdlib's function with our globals."""
+    """The stdlib's function with this module's globals."""
     ours = FunctionType(function.__code__, _globals, function.__name__, function.__defaults__)
     ours.__kwdefaults__ = function.__kwdefaults__
     ours.__qualname__ = function.__qualname__
@@ -98,8 +98,8 @@ def _over_ours(function: Any) -> Any:
 class Popen(_stdlib.Popen[AnyStr]):
     """subprocess.Popen; its methods and the pipes' park the greenlet.  Pipes may be used by many greenlets.
 
-    Files given as a child's standard streams are made blocking, as the child expects.  Both processes share that flag,
-    so close your end of a socket of weald's.
+    Files that become a child's standard streams are made blocking, as the child expects.  Both processes share that
+    flag, so close your end of a socket of weald's.
     """
 
     def _get_handles(self, stdin: Any, stdout: Any, stderr: Any) -> tuple[Any, ...]:
@@ -133,7 +133,7 @@ class Popen(_stdlib.Popen[AnyStr]):
         return found
 
     def poll(self) -> int | None:
-        """Return the return code, None if the child has not ended; asking again and again lets others run."""
+        """Return the return code, None if the child has not ended.  Calling it in a loop lets others run."""
         if self.returncode is None:
             asked_in_vain()
         return super().poll()

@@ -16,10 +16,10 @@ __all__ = ["blocked", "virtual_clock"]
 def blocked() -> None:
     """Wait until all other greenlets of this thread are parked and every event that has arrived has had its effect.
 
-    By then all that a test has started has gone as far as it can: sent data has been read, greenlets that want a lock
-    wait for it.  Use it instead of a `sleep` of a guessed length.  It does not wait for timers that are not due, for
-    native threads or for other processes.  A greenlet that never parks for long (`while True: sleep(0)`) keeps this
-    from returning.
+    By then everything that a test has started has gone as far as it can: sent data has been read, greenlets that want
+    a lock wait for it.  Use it instead of a `sleep` of a guessed length.  It does not wait for timers that are not due,
+    for native threads or for other processes.  A greenlet that never parks for long (`while True: sleep(0)`) keeps
+    this from returning.
 
         reader = weald.spawn(sock.recv, 100)
         blocked()
@@ -39,8 +39,8 @@ def virtual_clock() -> Iterator[_core.Hub]:
     in no time, and run the same way each time.  Descriptors cannot be waited for (OSError): sockets, pipes and children
     need a real loop.  The clocks of module time do not change.
 
-    Yields the thread's hub in the block, a new one.  The hub that was there before is destroyed, and so is this one in
-    the end: greenlets that are parked then never go on.  Hubs of other threads that begin in the block have such a
+    Yields the thread's hub in the block, a new one.  The previous hub is destroyed, and so is the new one at the end of
+    the block: greenlets that are parked then never go on.  Other threads that make their hub in the block get such a
     clock, too, each its own.
 
         with virtual_clock() as hub:

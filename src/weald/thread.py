@@ -1,17 +1,17 @@
-"""`_thread` on greenlets: what `weald.monkey.patch_thread` puts into the modules `_thread` and `threading`.
+"""`_thread` on greenlets: the names that `weald.monkey.patch_thread` puts into the modules `_thread` and `threading`.
 
 Called by: weald.monkey, signal.py, threading.py, weald.aio.core; users.
 
 To start greenlets, `weald.spawn` is the better way.
 
 Invariants:
-- A thread is a Greenlet; its ident is the greenlet's `id`.  But what runs in a native thread's main greenlet, as a
-  pool's job does, begins native threads: it may block, or end, and its hub would not run them then.
+- A thread is a Greenlet; its ident is the greenlet's `id`.  Exception: code in a native thread's main greenlet, such as
+  a pool's job, starts native threads, because it may block or end, and its hub would not run greenlets then.
 - Native threads that `threading` knew before
   patching, the main thread first of all, keep their native ident in their main greenlet, so that
   everything already filed under it stays valid.
-- What waits for a thread's end waits for an Event or for something built on one, never for an OS lock.
-- The ends of threads that began natively, the main one's too, become ours when `threading` is patched.
+- To wait for a thread's end is to wait for an Event or for something built on one, never for an OS lock.
+- When `threading` is patched, greenlets can wait for the end of native threads, too, the main one included.
 """
 
 import _thread
@@ -42,7 +42,7 @@ from weald._core import (
     sleep,
 )
 
-# What the stdlib's module has from Python 3.12 on.
+# Names that the stdlib's module has from Python 3.12 on.
 _NEW_IN_3_12 = [name for name in ("daemon_threads_allowed",) if hasattr(_thread, name)]
 
 __implements__ = [
@@ -118,7 +118,7 @@ _alive: weakref.WeakSet[ThreadGreenlet] = weakref.WeakSet()
 
 
 def _count() -> int:
-    """How many threads that were started here run.  Other native ones, weald's own among them, do not count."""
+    """The number of running threads that were started here.  Other native ones, such as weald's own, do not count."""
     return len(_alive) + len(_native_ends)
 
 
@@ -128,7 +128,7 @@ _native_frames = sys._current_frames
 def _current_frames() -> dict[int, FrameType]:
     """sys._current_frames(), with threads that are greenlets: each one's frame by its ident.
 
-    Of greenlets that are no threads only the one that calls is there, as all of them are one native thread.
+    Of greenlets that are not threads only the calling one is included, because all of them are one native thread.
     """
     frames = _native_frames()
     main = getcurrent()
@@ -145,7 +145,7 @@ def _current_frames() -> dict[int, FrameType]:
     return frames
 
 
-# From 3.13 on the message names the function, which comes apart before.
+# From 3.13 on the message names the function, which before came separately.
 _NAMED = " %r" if sys.version_info >= (3, 13) else ""
 
 
@@ -157,7 +157,7 @@ def _run_thread(function: Callable[..., object], args: tuple[Any, ...], kwargs: 
     except BaseException as error:
         if sys.unraisablehook is sys.__unraisablehook__ or _thread.start_new_thread is not start_new_thread:
             raise
-        # A patched program with a handler of its own for what threads raise.
+        # A patched program with a handler of its own for exceptions of threads.
         report = SimpleNamespace(
             exc_type=type(error),
             exc_value=error,
@@ -170,19 +170,19 @@ def _run_thread(function: Callable[..., object], args: tuple[Any, ...], kwargs: 
         _alive.discard(getcurrent())  # type: ignore[arg-type]
 
 
-# What the ends of the native threads begun here call, by ident.
+# Ident of a native thread started here: the functions to call at its end.
 _native_ends: dict[int, list[Callable[[], object]]] = {}
 
 
 def _begins_natively() -> bool:
-    """Whether the caller is a native thread's main greenlet, and not the main thread's: what it starts is as native."""
+    """Whether the caller is a native thread's main greenlet (not the main thread's), and so starts native threads."""
     return getcurrent().parent is None and not is_on_main_thread()
 
 
 def _run_natively(
     function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any], handle: "_ThreadHandle | None"
 ) -> None:
-    """A native thread's life."""
+    """The function of a native thread."""
     ident = _native_ident()
     _known_native_idents.add(ident)
     ends = _native_ends[ident] = []
@@ -233,9 +233,9 @@ def _start(function: Callable[..., object], args: tuple[Any, ...], kwargs: Any) 
 
 
 def exit() -> None:
-    """End the current thread by SystemExit; a greenlet that is no thread by GreenletExit.
+    """End the current thread by SystemExit; a greenlet that is not a thread by GreenletExit.
 
-    There a SystemExit would end the process.
+    In the latter a SystemExit would end the process.
     """
     current = getcurrent()
     if isinstance(current, Greenlet) and not isinstance(current, ThreadGreenlet):
@@ -250,9 +250,9 @@ _native_set_name: Callable[[str], None] = getattr(_thread, "set_name", lambda na
 
 
 def set_name(name: str) -> None:
-    """Name the native thread, if the caller is its main greenlet.  The system knows no names of other greenlets.
+    """Name the native thread, if the caller is its main greenlet.  To the system other greenlets have no names.
 
-    `threading` calls it in each thread that it starts: without this, the process would be called like the last one.
+    `threading` calls it in each thread that it starts.  Without this check the process would get the last one's name.
     """
     if getcurrent().parent is None:
         _native_set_name(name)
@@ -296,7 +296,7 @@ def _set_sentinel() -> Any:
     if not isinstance(current, Greenlet):
         ends = _native_ends.get(_native_ident()) if current.parent is None else None
         if ends is None:
-            # The main greenlet of a native thread ends with the thread, which only the interpreter sees.
+            # The main greenlet of a native thread ends with the thread; only the interpreter notices that.
             return _native_set_sentinel()
         ended = _EndLock()
         ends.append(ended.release)
@@ -310,9 +310,9 @@ _native_set_sentinel: Callable[[], Any] = getattr(_thread, "_set_sentinel", lamb
 
 
 class _NativeEnd:
-    """The end of a thread that began natively before patching: greenlets wait for it, too.
+    """The end of a native thread that was started before patching, for greenlets to wait for.
 
-    `finished(timeout)`, in seconds or -1 for no limit, waits for the end natively and tells whether it has come.
+    `finished(timeout)`, in seconds or -1 for no limit, waits for the end natively and returns whether it has come.
     """
 
     def __init__(self, finished: Callable[[float], bool]) -> None:
@@ -320,7 +320,7 @@ class _NativeEnd:
         self._ended: Event | None = None  # set by the native thread that waits; None until the first wait
 
     def wait(self, timeout: float = -1) -> bool:
-        """Wait up to `timeout` seconds, below 0: without limit.  Whether the thread has ended."""
+        """Wait up to `timeout` seconds (below 0: without limit).  Return whether the thread has ended."""
         if self._finished(0):
             return True
         if timeout == 0:
@@ -350,7 +350,7 @@ class _NativeEnd:
 
 
 class _NativeEndLock(_NativeEnd):
-    """`_NativeEnd` as a lock: what `threading` (before 3.13) knows a thread by."""
+    """`_NativeEnd` as a lock, the form in which `threading` (before 3.13) keeps a thread's end."""
 
     def __init__(self, lock: Any) -> None:
         super().__init__(self._has_ended)
@@ -368,12 +368,12 @@ class _NativeEndLock(_NativeEnd):
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if not self.wait(timeout if blocking else 0):
             return False
-        self._lock.acquire()  # held at most by another look, so this does not wait long
+        self._lock.acquire()  # held at most by another check, so this does not wait long
         return True
 
 
 class _NativeHandle(_NativeEnd):
-    """`_NativeEnd` as a handle: what `threading` (from 3.13) knows a thread by."""
+    """`_NativeEnd` as a handle, the form in which `threading` (from 3.13) keeps a thread."""
 
     def __init__(self, handle: Any) -> None:
         super().__init__(self._has_ended)
@@ -399,7 +399,7 @@ class _NativeHandle(_NativeEnd):
 
 
 class _ThreadHandle:
-    """What `threading` (from 3.13) knows a thread by."""
+    """A thread's handle, as `threading` (from 3.13) keeps it."""
 
     def __init__(self, *args: object) -> None:
         self._ident: int | None = None
@@ -445,7 +445,7 @@ def _make_thread_handle(ident: int) -> _ThreadHandle:
 def start_joinable_thread(
     function: Callable[[], object], handle: _ThreadHandle | None = None, daemon: bool = True
 ) -> _ThreadHandle:
-    """Run `function()` in a new greenlet, or a native thread (see above), that `handle` then stands for.
+    """Run `function()` in a new greenlet, or a native thread (see above), whose handle is `handle`.
 
     Unless it is `daemon`, the interpreter's exit waits for it.
     """

@@ -1,12 +1,12 @@
-"""`threading` on greenlets: what `weald.monkey.patch_thread` puts into the module `threading`.
+"""`threading` on greenlets: the names that `weald.monkey.patch_thread` puts into the module `threading`.
 
 Called by: weald.monkey; users.
 
-Patching changes what `threading.Thread`, Condition, Semaphore, Barrier and Timer are built on, not these classes
-themselves.  So these names here are the standard library's classes; unpatched, they start native threads.
+Patching changes the parts that `threading.Thread`, Condition, Semaphore, Barrier and Timer are built on, not these
+classes themselves.  So these names here are the standard library's classes; unpatched, they start native threads.
 
-Invariant: a greenlet that asks for its thread gets a `_DummyThread`, filed under the greenlet's ident
-until the greenlet ends.
+Invariant: in a greenlet that is not a thread `current_thread` returns a `_DummyThread`, filed under the greenlet's
+ident until the greenlet ends.
 """
 
 import sys
@@ -121,7 +121,7 @@ class Event(_core.Event):
 class _DummyThread(threading._DummyThread):
     """The thread object of a greenlet that `threading` did not start.
 
-    Much cheaper to make than its base, whose `__init__` allocates locks: every greenlet that logs gets one.
+    Much cheaper to make than its base, whose `__init__` allocates locks; every greenlet that logs gets one.
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class _DummyThread(threading._DummyThread):
         self.__dict__.update(
             _args=(),
             _context=None,
-            # What threads begun in it inherit: to_thread's keep the interpreter from exiting, as the stdlib's do.
+            # Threads started in it inherit this: those of to_thread keep the interpreter running, as in the stdlib.
             _daemonic=not (current.parent is None and is_worker()),
             _ident=ident,
             _initialized=True,
@@ -152,7 +152,7 @@ class _DummyThread(threading._DummyThread):
         threading._active[ident] = self  # type: ignore[attr-defined]
 
     def _become_main(self) -> None:
-        """In a child that this thread has forked."""
+        """Called in a child that this thread has forked."""
         self.__class__ = threading._MainThread  # type: ignore[attr-defined]
         self.__dict__.update(_name="MainThread", _daemonic=False)
 

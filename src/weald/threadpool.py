@@ -72,7 +72,7 @@ class _PoolJob(Job):
         return self._result
 
     def get(self) -> Any:
-        """Wait for the outcome: return or raise it.  If the caller leaves first, the call does not begin any more."""
+        """Wait for the outcome and return or raise it.  If the caller leaves first, the call never begins."""
         try:
             return self._result.get()
         finally:
@@ -114,10 +114,10 @@ class _PoolJob(Job):
 class ThreadPool(GroupMappingMixin):
     """At most `maxsize` native threads that run functions for the greenlets of one hub.
 
-    For functions that block without weald knowing: C libraries, regular files, heavy computing that
+    For functions that block in a way that weald cannot replace: C libraries, regular files, heavy computing that
     releases the GIL.  `len` counts the jobs that have not ended.  A worker that had nothing to do for
-    `idle_task_timeout` seconds ends (-1: never).  A function that is waited for by `apply` or `map` only raises there;
-    one started by `spawn` reports its exception to the hub's `handle_error` as well, as a greenlet does.
+    `idle_task_timeout` seconds ends (-1: never).  Exceptions of functions called by `apply` or `map` are raised there
+    only; those of `spawn` are also passed to the hub's `handle_error`, as a greenlet's are.
     """
 
     def __init__(self, maxsize: int, hub: Hub | None = None, idle_task_timeout: float = -1) -> None:
@@ -185,7 +185,7 @@ class ThreadPool(GroupMappingMixin):
         self._workers.adjust()
 
     def spawn(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> AsyncResult[Any]:
-        """Run `func(*args, **kwargs)` in a worker, after waiting for a slot; the result to wait for.
+        """Run `func(*args, **kwargs)` in a worker, after waiting for a slot.  Returns an AsyncResult.
 
         Raises InvalidThreadUseError in a thread other than that of `hub`.
         """
@@ -219,7 +219,7 @@ class ThreadPool(GroupMappingMixin):
             self._idle.set()
 
     def apply(self, func: Callable[..., Any], args: Any = None, kwds: Any = None) -> Any:
-        """Run `func(*args, **kwds)` in a worker and wait for what it returns or raises.
+        """Run `func(*args, **kwds)` in a worker; returns its result or raises its exception.
 
         If the caller is killed, or a Timeout ends its waiting, before a worker has begun the call, it never begins.
         Called in another thread than that of `hub`, say by a job of this pool, it simply calls `func`.
@@ -229,9 +229,9 @@ class ThreadPool(GroupMappingMixin):
         return self._spawn(func, tuple(args or ()), dict(kwds or {}), report=False).get()
 
     def map(self, func: Callable[[Any], Any], iterable: Any) -> list[Any]:
-        """Return `[func(item) for item in iterable]`, called in workers.  Raises what the first that failed raised.
+        """Return `[func(item) for item in iterable]`, called in workers.  Raises the first failed call's exception.
 
-        As with `apply`, no call begins any more when the caller has left.
+        As with `apply`, no call begins after the caller has left.
         """
         jobs: list[_PoolJob] = []
         try:
@@ -249,7 +249,7 @@ class ThreadPool(GroupMappingMixin):
             self._idle.wait()
 
     def kill(self) -> None:
-        """Have every thread end after the jobs that are queued now; does not wait for that."""
+        """Make every thread end after the jobs that are queued now.  Does not wait for that."""
         self.size = 0
 
     def _apply_immediately(self) -> bool:
@@ -287,7 +287,7 @@ def default() -> ThreadPool:
 
 
 class _Settings:
-    """What a Proxy shares with the proxies of the objects that its own object returns."""
+    """The settings that a Proxy shares with the proxies of the objects that its own object returns."""
 
     def __init__(
         self,
@@ -299,7 +299,7 @@ class _Settings:
         self.autowrap, self.autowrap_names, self.pool, self.at_once = autowrap, autowrap_names, pool, at_once
 
     def for_results(self, target: object) -> "_Settings":
-        """The settings for what `target` returns: a copy for a module or a class, whose results are independent."""
+        """The settings for results of `target`: a copy for a module or a class, whose results are independent."""
         if isinstance(target, ModuleType | type):
             return _Settings(self.autowrap, self.autowrap_names, self.pool, self.at_once)
         return self
@@ -310,25 +310,25 @@ _abandoned: "weakref.WeakKeyDictionary[_Settings, set[AsyncResult[Any]]]" = weak
 
 
 class Proxy(Forwarding):
-    """Stands for `obj`, whose calls run in native threads while the greenlet that makes them waits.
+    """A stand-in for `obj`, whose calls run in native threads while the calling greenlet waits.
 
     For objects of C libraries that wait by themselves, a database's connection say, and would stall every
     greenlet.  `Proxy(sqlite3.connect(path, check_same_thread=False), autowrap=[sqlite3.Cursor])` is a connection
     whose queries, and those of its cursors, let others run.
 
-    `autowrap` lists types, `autowrap_names` names of methods and attributes: what the object hands out of those
-    is a Proxy, too.  Attributes that are data are read in place, those that run code (properties) in a thread.
-    Classes are handed out as they are, so that `except module.Error` works.  `isinstance(proxy, type(obj))` holds;
-    C functions that want the object itself need `unproxied(proxy)`.
+    `autowrap` lists types, `autowrap_names` names of methods and attributes: objects of these types, and results of
+    these names, are wrapped in a Proxy, too.  Attributes that are data are read in place, those that run code
+    (properties) in a thread.  Classes are returned as they are, so that `except module.Error` works.
+    `isinstance(proxy, type(obj))` holds; for C functions that need the object itself, use `unproxied(proxy)`.
 
     The threads are those of `pool`, by default of the calling hub's `default()` pool.  An object that may only be
     used in one thread needs a `ThreadPool(1)`, in which it has to be made as well: `pool.apply(make)`.  A thread
     without a hub, or another than that of `pool`, simply makes the call itself, and so does a job of the pool.
 
     As with threads, nothing keeps two greenlets from making calls at the same time.  If a caller is killed or
-    times out, its call goes on if it has begun, and later calls of the object, and of what it has handed out,
-    wait until that one ends, so none finds it half-way.  Methods named in `at_once` do not wait and are called in
-    place: they are there to end others.
+    times out, its call goes on if it has begun.  Later calls of the object, and of objects that it has returned,
+    wait until that call has ended, so none meets a half-finished one.  Methods named in `at_once` do not wait and are
+    called in place: they are meant to end other calls.
     """
 
     __slots__ = ("_weald_settings",)
@@ -392,14 +392,14 @@ class _Future(concurrent.futures.Future[_T]):
 
     def __init__(self) -> None:
         super().__init__()
-        # What `threading` has for these would, unpatched, block the loop.
+        # Those of `threading` would block the loop in an unpatched program.
         self._condition = Condition()  # type: ignore[assignment]
         self._waiters = _Waiters()
         self._links: Event | None = None
         self._hub: Any = None  # callbacks run in this hub's thread; None: in the thread that ends the future
 
     def _invoke_callbacks(self) -> None:
-        """Call what `add_done_callback` was given: in a greenlet of the caller's hub, where it may spawn and wait."""
+        """Call the done callbacks: in a greenlet of the submitter's hub, where they may spawn and wait."""
         hub = self._hub
         if hub is None or hub is get_hub_if_exists() or hub.loop.destroyed:
             super()._invoke_callbacks()  # type: ignore[misc]
@@ -497,8 +497,8 @@ class _ExecutorJob(Job):
 class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
     """concurrent.futures.ThreadPoolExecutor on native threads, patched or not, for greenlets to wait on.
 
-    Its futures work with `concurrent.futures.wait` and `as_completed` and with `weald.wait`.  Other than
-    the standard library's, its threads do not keep the interpreter from exiting.
+    Its futures work with `concurrent.futures.wait` and `as_completed` and with `weald.wait`.  Unlike the
+    standard library's, its threads do not keep the interpreter from exiting.
     """
 
     def __init__(
@@ -536,7 +536,7 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more jobs; with `wait`, return when those taken have ended."""
+        """Accept no more jobs; with `wait`, return when the accepted ones have ended."""
         with self._lock:
             self._shutdown = True
             queued = self._workers.take_queued() if cancel_futures else []
@@ -554,7 +554,7 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
     kill = shutdown
 
     def _break(self, message: str) -> None:
-        """Fail all jobs, waiting and later ones: a worker's initializer has failed."""
+        """Fail all jobs, waiting and later ones, because a worker's initializer has failed."""
         with self._lock:
             self._error = message
             queued = self._workers.take_queued()

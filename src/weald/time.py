@@ -28,12 +28,12 @@ __imports__ = [name for name in vars(_stdlib) if not name.startswith("_") and na
 __all__ = sorted([*__implements__, *__imports__])
 
 
-# From 3.15 on any real number (a Decimal, a Fraction) is a duration: what C takes for a float.
+# From 3.15 on any real number that C converts to a float (a Decimal, a Fraction) is a duration.
 _ANY_REAL = sys.version_info >= (3, 15)
 
 
 def to_seconds(value: float) -> float:
-    """A number as C code takes a duration, with its errors; it may be negative."""
+    """A duration converted as C code does it, with the same errors; it may be negative."""
     seconds = value if isinstance(value, float) else ldexp(value, 0) if _ANY_REAL else float(index(value))
     if seconds != seconds:
         raise ValueError("Invalid value NaN (not a number)")

@@ -12,7 +12,7 @@ def as_builtin(function: _Function) -> _Function:
     """Return a builtin of the function's name, parameters, module and docstring that calls it."""
 
 def as_builtins(namespace: dict[str, Any], originals: ModuleType) -> None:
-    """In a module's `namespace`, make each function of `__implements__` a builtin that is not in Python in `originals`.
+    """Wrap the functions of `__implements__` in a module's `namespace` whose originals are builtins.
 
-    `originals` is the module that is replaced, not patched yet but by the core.
+    `originals` is the module that they replace.  Only the core has patched it so far.
     """

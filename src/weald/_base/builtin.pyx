@@ -1,11 +1,11 @@
-"""Functions in Python that are builtins to whoever holds them, as what they replace is.
+"""Wraps Python functions in builtins, for functions that replace builtins.
 
 A Python function in a class's body becomes a method, a builtin does not: `class Poller: pause = time.sleep` has to work
 with the replacement, too.
 
 Called by: weald.builtins, weald.fcntl, weald.os, weald.select, weald.signal, weald.socket, weald.thread, weald.time, at
 their ends.
-Invariant: what is made here is never freed; there is one for each function that is replaced.
+Invariant: the builtins made here are never freed; there is one for each function that is replaced.
 """
 
 from types import FunctionType
@@ -14,7 +14,7 @@ __all__ = ["as_builtin", "as_builtins"]
 
 cdef extern from *:
     """
-    /* The function is kept in a module object of its own: pickle takes by its name a builtin that a module has. */
+    /* The function is kept in a module object of its own, because pickle finds a builtin of a module by its name. */
     static PyModuleDef weald_holder = {PyModuleDef_HEAD_INIT, "weald", NULL, sizeof(PyObject *), NULL};
 
     static PyObject *weald_call(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
@@ -45,11 +45,11 @@ cdef list _texts = []
 
 
 def as_builtins(namespace, originals):
-    """In a module's `namespace`, make each function of `__implements__` a builtin that is not in Python in `originals`.
+    """Wrap the functions of `__implements__` in a module's `namespace` whose originals are builtins.
 
-    `originals` is the module that is replaced, not patched yet but by the core.
+    `originals` is the module that they replace.  Only the core has patched it so far.
     """
-    made = {}  # by the function: what has two names stays one
+    made = {}  # function to builtin: one with two names is wrapped once
     for name in namespace["__implements__"]:
         function = namespace.get(name)
         if type(function) is FunctionType and type(getattr(originals, name, function)) is not FunctionType:
@@ -67,7 +67,7 @@ def as_builtin(function):
 
 
 cdef str _parameters(object function):
-    """As `__text_signature__` has them.  A default that no literal says is said to be None."""
+    """The parameters in the form of `__text_signature__`.  A default that is not a literal is shown as None."""
     code = function.__code__
     positional, keyword_only = code.co_argcount, code.co_kwonlyargcount
     names = code.co_varnames

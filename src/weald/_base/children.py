@@ -2,12 +2,12 @@
 
 Called by: weald.os, weald.subprocess.
 
-A pidfd becomes readable when its child has ended.  For other questions (any child, a process group, stops) and where
+A pidfd becomes readable when its child has ended.  For other queries (any child, a process group, stops) and where
 the system has no pidfds, a native thread waits in waitid(2) with WNOWAIT.
 
 Invariants:
 - Nothing here reaps a child or handles SIGCHLD.
-- However many greenlets ask the same question, one thread waits for the answer.  It ends when it has it.
+- However many greenlets make the same query, one thread waits for the answer.  It ends when it has the answer.
 """
 
 import os
@@ -22,7 +22,7 @@ _Question = tuple[int, int, int]  # arguments of waitid()
 _waitid = os.waitid
 _start_new_thread = get_original("_thread", "start_new_thread")
 
-_PAUSE = 0.05  # seconds between two looks where no thread can be started
+_PAUSE = 0.05  # seconds between two checks if no thread can be started
 
 _asked: dict[_Question, Event] = {}  # questions that a thread waits for an answer to
 
@@ -72,7 +72,7 @@ def _await_change_in_thread(question: _Question, timeout: float | None) -> bool:
 
 
 def _ask(question: _Question, changed: Event) -> None:
-    """What the thread runs."""
+    """The thread's function."""
     idtype, id, options = question
     helper_idle(1)  # `hub.ref` counts the greenlet that waits for the answer; do not count this thread as well
     try:

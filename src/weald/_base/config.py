@@ -5,7 +5,7 @@ adds settings and variables.
 
 Invariants:
 - A setting is read from the environment at its first use; those with `at_once` are read at the start.
-- Modules read a setting when they need it, so an assignment counts for all that is made later.
+- Modules read a setting when they need it, so an assignment affects all objects that are made later.
 """
 
 import os
@@ -155,7 +155,7 @@ def _track(value: Any) -> bool:
 
 
 def _file_class(value: Any) -> Any:
-    """Return the class that files are of; `weald.fileobject`, which may be there already, takes it on."""
+    """Return the class of file objects; if `weald.fileobject` is imported already, it uses it from now on."""
     found = _to_file_class(value)
     module: Any = sys.modules.get("weald.fileobject")
     if found is not None and module is not None:
@@ -180,7 +180,7 @@ class Setting(NamedTuple):
     convert: Callable[[Any], Any]
     variable: str
     meaning: str
-    at_once: bool = False  # the converter has an effect, which must not wait for the first look
+    at_once: bool = False  # the converter has an effect, which must not wait for the first use
 
 
 _settings: dict[str, Setting] = {

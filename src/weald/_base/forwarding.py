@@ -1,4 +1,4 @@
-"""An object that stands for another one: its operations are run by `_weald_run`.
+"""A stand-in for another object: `_weald_run` runs its operations.
 
 Called by: weald.threadpool, whose Proxy runs them in native threads.
 
@@ -48,7 +48,7 @@ class Forwarding:
             value = self._weald_run(name, getattr, (target, name), {})
         if value is target:
             return self
-        # `name` decides how a method's results are wrapped, not how the method is.
+        # `name` decides how a method's results are wrapped, not how the method itself is wrapped.
         wrapped = self._weald_wrap("" if callable(value) else name, value)
         if wrapped is not value or not callable(value) or isinstance(value, type):
             return wrapped

@@ -1,4 +1,4 @@
-"""Names that a public module does not have itself: where else to look for them.
+"""Where to look up names that a public module does not have itself.
 
 Called by: every public module, whose module-level `__getattr__` is what `more_names` makes; weald.compat, which sets
 `look_up`.
@@ -22,7 +22,7 @@ def more_names(module: str) -> Callable[[str], Any]:
     """Return a `__getattr__` for the module of that full name."""
 
     def __getattr__(name: str) -> Any:
-        # Python asks for `__path__`, `__all__`, …: no other place has those of this module.
+        # Python looks up `__path__`, `__all__`, …; no other place has those of this module.
         return _nowhere(module, name) if name.startswith("__") else look_up(module, name)
 
     return __getattr__

@@ -1,10 +1,10 @@
-"""What patching has replaced, and the listeners that learn of it.
+"""The objects that patching has replaced, and listeners that are called when it does.
 
 Called by: weald.monkey, which fills it; every module that needs an original whether or not the program is patched.
 
 It imports nothing of weald.
 
-Invariant: `saved[module][name]` is what was there before the first replacement, and stays.
+Invariant: `saved[module][name]` is the object from before the first replacement, and never changes.
 """
 
 import warnings
@@ -41,7 +41,7 @@ before_patching: list[Callable[[], object]] = []
 
 
 class MonkeyPatchWarning(RuntimeWarning):
-    """Patching has met something that it cannot put right, such as a module that was patched too late."""
+    """Patching has met something that it cannot repair, such as a module that was patched too late."""
 
 
 def warn(message: str) -> None:
@@ -50,9 +50,9 @@ def warn(message: str) -> None:
 
 
 class Listener:
-    """Learns what is patched.  Override its methods and append an instance to `listeners`.
+    """Its methods are called while patching.  Override them and append an instance to `listeners`.
 
-    If a `will_` method returns False, that is not patched.
+    If a `will_` method returns False, the module or the name is not patched.
     """
 
     def will_patch_all(self, arguments: dict[str, Any], extra: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""File objects on pipes, terminals and sockets: descriptors that stay blocking, and such as are made non-blocking."""
+"""File objects on pipes, terminals and sockets, for descriptors that stay blocking and for non-blocking ones."""
 
 import io
 from typing import Any
@@ -9,13 +9,13 @@ def is_stream(fd: int) -> bool:
     """Return whether `fd` is a pipe, a terminal or a stream socket, to which bytes may be written in parts."""
 
 def make_nonblocking(fd: int) -> bool:
-    """Make `fd` non-blocking, for all that share its description.  Return True if it was not before."""
+    """Make `fd` non-blocking, for all that share its description.  Return True if it was blocking before."""
 
 def read_shared(fd: int, size: int) -> bytes:
     """os.read(fd, size) of a descriptor that may be blocking; parks until there is something to read."""
 
 def write_shared(fd: int, data: memoryview) -> int:
-    """os.write(fd, data) of a pipe that is ready for writing and may be blocking: what it has room for."""
+    """os.write(fd, data) of as much as there is room for, to a pipe that is ready for writing and may be blocking."""
 
 class SharedIO(io.FileIO):
     """FileIO on a pipe's end that stays blocking, or a socket: each call first waits until it would not block."""
@@ -23,16 +23,13 @@ class SharedIO(io.FileIO):
     def __init__(self, fd: int, mode: str, closefd: bool = True) -> None: ...
 
 class LoopIO(io.FileIO):
-    """FileIO on a descriptor that is non-blocking until `close` or `share`; calls park while they would have to wait.
-
-    FileIO's own return None then.
-    """
+    """FileIO on a descriptor that is non-blocking until `close` or `share`.  Calls park where FileIO's return None."""
 
     def __init__(self, fd: int, mode: str, closefd: bool) -> None: ...
     def share(self) -> None:
-        """Make the descriptor blocking, as another process that is given it expects.
+        """Make the descriptor blocking, for another process that gets it.
 
-        Each call here then first asks whether it would block.
+        Each call here then first checks whether it would block.
         """
 
 def open_shared(fd: int, mode: str, buffering: int = -1, closefd: bool = True) -> io.IOBase:

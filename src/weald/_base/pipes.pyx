@@ -1,4 +1,4 @@
-"""File objects on pipes, terminals and sockets: descriptors that stay blocking, and such as are made non-blocking.
+"""File objects on pipes, terminals and sockets, for descriptors that stay blocking and for non-blocking ones.
 
 Called by: weald.os, weald.fileobject, weald.subprocess.
 
@@ -6,10 +6,10 @@ Processes that share a pipe's end share its flags.  A child expects a blocking p
 each call checks first whether it would block.
 
 Invariants:
-- Nothing here makes a descriptor non-blocking but `make_nonblocking`, for LoopIO.
+- Only `make_nonblocking`, for LoopIO, makes a descriptor non-blocking.
 - The buffers over these files are those of buffered.pyx, in which greenlets take turns.
 
-Compiled, because programs that write line by line come here with each line.
+Compiled, because programs that write line by line call this for each line.
 """
 
 from weald._base.buffered cimport Turns
@@ -62,7 +62,7 @@ def is_stream(fd):
 
 
 def make_nonblocking(fd):
-    """Make `fd` non-blocking, for all that share its description.  Return True if it was not before."""
+    """Make `fd` non-blocking, for all that share its description.  Return True if it was blocking before."""
     was_blocking = os.get_blocking(fd)
     if was_blocking:
         os.set_blocking(fd, False)
@@ -76,13 +76,13 @@ def read_shared(fd, size):
 
 
 def write_shared(fd, data):
-    """os.write(fd, data) of a pipe that is ready for writing and may be blocking: what it has room for."""
+    """os.write(fd, data) of as much as there is room for, to a pipe that is ready for writing and may be blocking."""
     cdef Py_ssize_t sent, size = 0
     try:
         sent = at_once(fd, data, False, &size)
     except BrokenPipeError:
         raise
-    except OSError:  # the system cannot tell, or something is wrong, which writing will say
+    except OSError:  # the system cannot tell, or there is an error, which writing will raise
         # A pipe that is ready for writing has room for this much (POSIX, "poll" and PIPE_BUF).
         return os.write(fd, data[:PIPE_BUF])
     return sent if sent > 0 else 0  # another process was faster
@@ -123,7 +123,7 @@ class SharedIO(io.FileIO):
         return not self._socket and not os.get_blocking(self.fileno())
 
     def _readable(self, call, argument):
-        """Wait, then `call(argument)`.  Try again if another thread has taken what there was."""
+        """Wait, then `call(argument)`.  Try again if another thread was faster."""
         wait = self._descriptor.wait_read
         if not is_ready(self.fileno(), POLLIN):
             if self._is_non_blocking():
@@ -170,7 +170,7 @@ class SharedIO(io.FileIO):
             turns.leave(current)
 
     def _write(self, data, Py_ssize_t sent):
-        """`write`, after `sent` bytes."""
+        """The rest of `write`, after `sent` bytes."""
         cdef Py_ssize_t size = 0
         fd = self.fileno()
         stream = is_stream(fd)
@@ -203,7 +203,7 @@ class SharedIO(io.FileIO):
 
 
 cdef object read_in_turn(object file, object call, object argument):
-    """`call(file, argument)` of a LoopIO, as soon as it need not wait."""
+    """Return `call(file, argument)` for a LoopIO, once the call does not block."""
     cdef Turns turns = file._turns
     current = turns.enter()
     try:
@@ -218,10 +218,7 @@ cdef object read_in_turn(object file, object call, object argument):
 
 
 class LoopIO(io.FileIO):
-    """FileIO on a descriptor that is non-blocking until `close` or `share`; calls park while they would have to wait.
-
-    FileIO's own return None then.
-    """
+    """FileIO on a descriptor that is non-blocking until `close` or `share`.  Calls park where FileIO's return None."""
 
     def __init__(self, fd, mode, closefd):
         super().__init__(fd, mode, closefd)
@@ -232,9 +229,9 @@ class LoopIO(io.FileIO):
         self._shared = False
 
     def share(self):
-        """Make the descriptor blocking, as another process that is given it expects.
+        """Make the descriptor blocking, for another process that gets it.
 
-        Each call here then first asks whether it would block.
+        Each call here then first checks whether it would block.
         """
         os.set_blocking(self.fileno(), True)
         self._shared = True
@@ -257,7 +254,7 @@ class LoopIO(io.FileIO):
         return b"".join(chunks)
 
     def write(self, data):
-        """Write what there is room for, parking until there is some.  Return the number of bytes."""
+        """Write as much as there is room for, parking until there is some.  Return the number of bytes."""
         cdef Turns turns = self._write_turns
         current = turns.enter()
         try:
@@ -273,7 +270,7 @@ class LoopIO(io.FileIO):
             turns.leave(current)
 
     def close(self):
-        """Close; greenlets that wait get OSError(EBADF).  A descriptor that stays open is as blocking as it was."""
+        """Close; greenlets that wait get OSError(EBADF).  A descriptor that stays open is as blocking as before."""
         if self.closed:
             return
         self._turns.fd = -1
@@ -316,7 +313,7 @@ def fdopen(
     if binary and not encoding and not errors and newline is None:
         return open_shared(fd, letter + "b", buffering, closefd)
     if binary or buffering == 0:
-        return plain()  # which says what is wrong
+        return plain()  # which raises the right error
     encoding = io.text_encoding(encoding, 1)
     buffer = open_shared(fd, letter + "b", buffering if buffering > 1 else -1, closefd)
     try:

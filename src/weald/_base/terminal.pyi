@@ -1,4 +1,4 @@
-"""Parking inside of GNU readline, which calls a function of ours before each key."""
+"""Parking inside GNU readline, which calls a hook before each key."""
 
 from collections.abc import Callable
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""Parking inside of GNU readline, which calls a function of ours before each key.
+"""Parking inside GNU readline, which calls a hook before each key.
 
 Called by: builtins.py.
 
@@ -14,9 +14,9 @@ cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept nogil
     int (*PyOS_InputHook)() noexcept nogil
 
-cdef object waiting = None  # what the hook calls
-cdef object ending = None  # what it calls after `waiting` has raised
-cdef object raised = None  # what `waiting` has raised
+cdef object waiting = None  # the function that the hook calls
+cdef object ending = None  # the function that it calls after `waiting` has raised
+cdef object raised = None  # the exception that `waiting` has raised
 cdef unsigned long reader = 0  # the thread that reads
 
 

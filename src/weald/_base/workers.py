@@ -7,8 +7,8 @@ Invariants:
 - The threads are native even when `threading` is patched, and share nothing with greenlets but their queue and what
   `Job.deliver` does with the outcome.
 - They never keep the interpreter from exiting; a fork's child begins with none, and with no jobs.
-- What a job has begun in its thread's hub and left there goes on: while the thread waits for the next job, which it
-  then does in its hub, and after it has left the pool.  The other threads are preferred for new jobs meanwhile.
+- Greenlets that a job has started in its thread's hub go on after the job: while the thread waits for the next job,
+  which it then does in its hub, and after it has left the pool.  New jobs go to other threads first meanwhile.
 """
 
 import _queue
@@ -51,7 +51,7 @@ class Workers:
 
     `pending` counts jobs that have not ended, `threads` those that live, `stopping` how many of them
     will find a stop mark (None) in the queue, `_lingering` are the hubs in which threads wait for a job, because
-    an earlier one has left something there.  `_lock` guards them all.
+    an earlier job has left greenlets there.  `_lock` guards them all.
     """
 
     def __init__(self, maxsize: int, idle_timeout: float = -1, initializer: Callable[[], bool] | None = None) -> None:
@@ -146,7 +146,7 @@ class Workers:
         return jobs
 
     def next_job(self) -> Job | None:
-        """In a worker: return the next job; None when the thread shall end, which is then no longer counted."""
+        """In a worker: return the next job; None if the thread must end, which is then no longer counted."""
         while True:
             if (hub := get_hub_with_rest()) is not None:
                 try:
@@ -172,7 +172,7 @@ class Workers:
             return job
 
     def _linger_for_job(self, hub: Hub) -> Job | None:
-        """Let what earlier jobs have left in `hub` go on until there is a job.  Empty: look again."""
+        """Run the greenlets that earlier jobs have left in `hub` until there is a job.  Empty: try again."""
         drop_mains_timeouts(hub)
         hub.prepare_linger()
         with self._lock:
@@ -205,12 +205,12 @@ class Workers:
             self.adjust()
 
     def initialize(self) -> bool:
-        """Run the initializer in a new thread.  False if it failed and the thread shall end."""
+        """Run the initializer in a new thread.  False if it failed and the thread must end."""
         return self._initializer is None or self._initializer()
 
 
 def _work(workers: Workers) -> None:
-    """A worker thread's life."""
+    """The function of a worker thread."""
     ident = _get_ident()
     _idents.add(ident)
     try:
@@ -234,7 +234,7 @@ def is_worker() -> bool:
 
 
 def finish_rest() -> None:
-    """At the end of a native thread: return when all that was begun in its hub has ended."""
+    """At the end of a native thread: return when everything that was started in its hub has ended."""
     while (hub := get_hub_with_rest()) is not None:
         drop_mains_timeouts(hub)
         hub.prepare_linger()
@@ -245,7 +245,7 @@ def _linger(hub: Hub) -> None:
     try:
         hub.linger()
     except (Timeout, SystemExit):
-        pass  # a Timeout that expired as its job ended; the way to leave a thread
+        pass  # a Timeout that expired as its job ended; SystemExit, which ends a thread quietly
     except BaseException:
         report(f"{traceback.format_exc()}raised in a thread whose job had ended\n\n")
 

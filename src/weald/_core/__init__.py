@@ -7,7 +7,7 @@ import sys as _sys
 
 from greenlet import GreenletExit, getcurrent
 
-from weald._core import forks as _forks  # for its effect: hubs begin anew in a fork's child
+from weald._core import forks as _forks  # for its effect: hubs start afresh in a fork's child
 from weald._core.descriptor import (
     Descriptor,
     hung_up,

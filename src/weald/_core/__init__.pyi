@@ -59,7 +59,7 @@ class BlockingSwitchOutError(AssertionError):
     """A blocking call was tried in the hub greenlet (in an event loop callback)."""
 
 class InvalidSwitchError(AssertionError):
-    """A parked greenlet was switched to by other code than what wakes it."""
+    """A parked greenlet was switched to by code that must not wake it."""
 
 @disjoint_base
 class Callback:
@@ -238,7 +238,7 @@ class Hub(greenlet):
     resolver: Any
     resident: Any  # the loop of weald.aio.await_
     def run_callback(self, callback: Callable[..., object], *args: Any) -> Callback:
-        """Have `callback(*args)` called in the hub greenlet soon, after what is ready already.  Any thread.
+        """Have `callback(*args)` called in the hub greenlet soon, after everything that is ready.  Any thread.
 
         It must not block.  Returns the Callback, whose `stop()` cancels the call.  TypeError if it is not callable.
         """
@@ -277,22 +277,22 @@ class Hub(greenlet):
     def close_range(self, close: Callable[[], object], first: int, end: int) -> None:
         """Call `close()`, which closes the descriptors from `first` up to but not including `end`.
 
-        If that closes descriptors of the hub, they are opened anew.  Greenlets that wait for one of the others get
+        If that closes descriptors of the hub, they are opened again.  Greenlets that wait for one of the others get
         OSError(EBADF).
         """
     def has_rest(self) -> bool:
-        """Whether something that was begun here has not ended: it is ready, is waited for, or is parked."""
+        """Whether something that was started here has not ended: something is ready, waited for, or parked."""
     def prepare_linger(self) -> None:
         """Have `rouse` end the next `linger`, even if it is called before that has begun."""
     def linger(self) -> None:
-        """In the main greenlet of a helper's thread: let the rest go on, until it has ended or `rouse` is called.
+        """In a helper thread's main greenlet: run the thread's greenlets until they have ended or `rouse` is called.
 
-        `prepare_linger` comes first.  Unlike for `join`, a greenlet that only another thread could wake has not ended.
+        Call `prepare_linger` before.  Unlike `join`, it also waits for greenlets that only another thread can wake.
         """
     def rouse(self) -> None:
         """End a `linger`.  Any thread."""
     def destroy(self, destroy_loop: bool = True) -> None:
-        """End the hub: free its loop and let go of its descriptors.  Idempotent.
+        """End the hub: free its loop and its descriptors.  Idempotent.
 
         The thread may make a new one afterwards.  Greenlets that are parked on this one stay parked for good.
         `destroy_loop` is ignored.
@@ -320,13 +320,13 @@ def get_hub_if_exists() -> Hub | None:
     """This thread's hub, or None if it has none."""
 
 def get_hub_with_rest() -> Hub | None:
-    """This thread's hub if something that was begun in it has not ended, else None."""
+    """This thread's hub if something that was started in it has not ended, else None."""
 
 def drop_mains_timeouts(hub: Hub) -> None:
-    """Cancel the Timeouts that were started in the main greenlet of `hub`'s thread: what they were for has ended."""
+    """Cancel the Timeouts that were started in the main greenlet of `hub`'s thread: the job they limited has ended."""
 
 def is_on_main_thread() -> bool:
-    """Whether the native thread that runs is the main one; in a fork's child, the one that has forked."""
+    """Whether this is the main native thread; in a fork's child, the one that has forked."""
 
 def set_hub(hub: Hub | None) -> None:
     """Make `hub` this thread's hub; None: the next one is made when needed.
@@ -346,7 +346,7 @@ def loop_names() -> list[str]:
     """The names of the backends that this installation has."""
 
 def sleep(seconds: float = 0, ref: bool = True) -> None:
-    """Let others run for `seconds`; 0 or less lets what is ready run once.
+    """Let others run for `seconds`; 0 or less lets everything that is ready run once.
 
     With `ref` false the hub does not wait for the sleep's end if nothing else is left to wait for.  In a thread without
     a hub the thread itself sleeps.  ValueError if `seconds` is nan.
@@ -364,11 +364,11 @@ def begin_raw(function: Callable[[Any], object], argument: Any) -> None:
 def set_handler_class(cls: type[greenlet]) -> None:
     """Run signal handlers in greenlets of class `cls`.
 
-    The greenlet in a handler's attribute `main` is the one it acts for: the two share locals, locks and identity.
+    A handler's greenlet acts for the one in its attribute `main`: the two share locals, locks and identity.
     """
 
 def can_park() -> bool:
-    """Whether others could run while this greenlet waits: its thread has a hub, and this is not the hub itself."""
+    """Whether other greenlets could run while this one waits: its thread has a hub, and this is not the hub itself."""
 
 def waits_natively() -> bool:
     """Whether the interpreter is ending and this thread can have no hub any more."""
@@ -380,13 +380,13 @@ def before_io() -> None:
     """Let others run if this greenlet has run for long.  For calls that do I/O and may never have to wait."""
 
 def has_looked() -> None:
-    """Let what is ready run once.  For calls that only look and that programs make in loops.
+    """Let everything that is ready run once.  For calls that only look at state, which programs make in loops.
 
     In a coroutine on weald's event loop only if it makes very many such calls without a turn of the loop.
     """
 
 def asked_in_vain() -> None:
-    """Let others run if the caller checks again and again.  For checks that have found nothing changed.
+    """Let others run if the caller checks again and again.  For checks that have found no change.
 
     The other greenlets may change what was checked, so check again afterwards.
     """
@@ -419,13 +419,13 @@ def run_in_midst(hub: Hub, interrupted: greenlet, runner: greenlet, *args: Any) 
     """
 
 def listen_to_signals(listener: Callable[[int], object]) -> None:
-    """Have `listener(number)` called in a greenlet for each signal that the main thread's hub hears of.
+    """Have `listener(number)` called in a greenlet for each signal that is announced to the main thread's hub.
 
-    It must neither wait nor raise.  It is called whoever handles the signal, as long as that is a Python function.
+    It must neither wait nor raise.  It is called for every signal that has a Python handler, whichever that is.
     """
 
 def unlisten_to_signals(listener: Callable[[int], object]) -> None:
-    """End what `listen_to_signals` began."""
+    """Undo `listen_to_signals`."""
 
 def wait_for_handler() -> bool:
     """Park until a Python signal handler has been called; return True.
@@ -559,7 +559,7 @@ class AsyncResult(Linkable, Generic[_T]):
     def done(self) -> bool:
         """Whether there is an outcome."""
     def running(self) -> bool:
-        """False: an AsyncResult does not know who is working on its outcome."""
+        """Returns False: an AsyncResult does not know whether its outcome is being computed."""
     def cancel(self) -> bool:
         """Store concurrent.futures.CancelledError if there is no outcome yet; returns whether it was stored."""
     def cancelled(self) -> bool:
@@ -567,7 +567,7 @@ class AsyncResult(Linkable, Generic[_T]):
     def add_done_callback(self, callback: Callable[[AsyncResult[_T]], object]) -> None:
         """Have `callback(self)` called when there is an outcome, by the greenlet that sets it; at once if it is there.
 
-        Unlike with `rawlink`, no hub is needed.  It must not block; what it raises is reported and goes no further.
+        Unlike with `rawlink`, no hub is needed.  It must not block; its exceptions are reported and go no further.
         TypeError if it is not callable.
         """
 
@@ -611,7 +611,7 @@ class DummySemaphore:
     def locked(self) -> bool:
         """False: `acquire` never waits."""
     def ready(self) -> bool:
-        """True: a permit is always free."""
+        """Returns True: a permit is always free."""
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """Returns True at once."""
     def release(self, n: int = 1) -> None:
@@ -637,7 +637,7 @@ class Lock(Linkable):
         above threading.TIMEOUT_MAX.
         """
     def release(self) -> None:
-        """Give the lock to the one that has waited longest, or free it.  RuntimeError if it is not held."""
+        """Give the lock to the waiter that has waited longest, or free it.  RuntimeError if it is not held."""
     @property
     def counter(self) -> int:
         """1 if it can be taken at once, else 0, as of a semaphore."""
@@ -659,7 +659,7 @@ class RLock(Linkable):
         Returns whether it was taken; without `blocking` it does not wait.  Errors as with Lock.
         """
     def release(self) -> None:
-        """Undo one `acquire`; the last one gives the lock to the one that has waited longest, or frees it.
+        """Undo one `acquire`.  The last `release` gives the lock to the waiter that has waited longest, or frees it.
 
         RuntimeError if this greenlet does not hold it.
         """
@@ -833,7 +833,7 @@ class Timeout(BaseException):
     def pending(self) -> bool:
         """Whether it is going to be raised."""
     def cancel(self) -> None:
-        """Take it back, if it is pending.  It can be started again.  Idempotent."""
+        """Cancel it, if it is pending.  It can be started again.  Idempotent."""
     def close(self) -> None:
         """`cancel`, by the name that goes with `start`."""
     def __enter__(self) -> Timeout: ...
@@ -847,7 +847,7 @@ def with_timeout(seconds: float | None, function: Callable[..., _T], /, *args: A
 
 @disjoint_base
 class local:
-    """local(): an object whose attributes each greenlet has for itself; threading.local's contract.
+    """local(): an object with separate attributes for each greenlet; threading.local's contract.
 
     A subclass's `__init__` runs once in each greenlet that uses the object; `__slots__` are shared.
     """
@@ -1037,11 +1037,11 @@ class Descriptor:
     def wait_write(self, timeout: float | None = None) -> None:
         """Park until it is writable.  TimeoutError after `timeout` seconds, OSError(EBADF) if it is closed."""
     def close(self) -> None:
-        """Have everyone who waits raise OSError(EBADF), and leave the loops.  Call it before close(2).  Idempotent."""
+        """Make every wait raise OSError(EBADF), and leave the loops.  Call it before close(2).  Idempotent."""
     def detach(self) -> None:
         """As `close`, for a number that stays open: `select` calls and watchers of it go on."""
     def rouse(self) -> None:
-        """Have all that read or write try again: a socket was shut down, which the system does not always report."""
+        """Make all readers and writers try again: the socket was shut down, which the system does not always report."""
 
 def number_ends(fd: int) -> None:
     """Call this before descriptor `fd` is closed or becomes another file: its waiters get OSError(EBADF).
@@ -1056,16 +1056,16 @@ def number_changes(fd: int, change: Callable[[], _T]) -> _T:
     """
 
 def set_cut_short(make: Callable[[], OSError] | None) -> None:
-    """Have a wait that ends because its descriptor is closed raise `make()`, an OSError; None: OSError(EBADF)."""
+    """Make waits that end because their descriptor is closed raise `make()`, an OSError; None: OSError(EBADF)."""
 
 def waits_in_calls(fd: int) -> bool:
     """Whether calls on number `fd` wait for ever, because its Descriptor has no timeout.
 
-    The system takes such a socket for non-blocking.
+    To the system such a socket is non-blocking.
     """
 
 def hung_up(fd: int) -> bool:
-    """Whether nothing more will come from socket `fd`: the peer has ended, or the socket was shut down for reading."""
+    """Whether no more data will come from socket `fd`: the peer has ended, or the socket was shut down for reading."""
 
 def wait_read(fileno: int, timeout: float | None = None, timeout_exc: BaseException | None = None) -> None:
     """Park until descriptor `fileno` is readable, up to `timeout` seconds (None: for ever).
@@ -1091,7 +1091,7 @@ def poll_fds(wanted: dict[int, int], timeout: float | None) -> dict[int, int]:
 def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
     """Receive up to `bufsize` bytes, as socket.recv does; b"" at the end of the stream.
 
-    Parks while there are none, up to the socket's timeout: then TimeoutError.
+    Parks until there are some.  TimeoutError after the socket's timeout.
     """
 
 def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:

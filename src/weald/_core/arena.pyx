@@ -17,7 +17,7 @@ Invariants:
 - A cached chunk is linked through its own first word.
 - A try-lock guards the list, because interpreters with a GIL of their own share the process's allocator.  Where the
   list is locked, the previous allocator is used.
-- The cache holds at most MAX_CHUNKS and gives back what a burst has left over (see `trim`).
+- The cache holds at most MAX_CHUNKS and gives back the surplus of a burst (see `trim`).
 """
 
 from libc.stdlib cimport free

@@ -7,12 +7,12 @@ Invariants:
   parked on it, and lives as long as it has users: Descriptor objects and raw waits (`wait_read(fd)`).
 - The descriptor stays watched for reading after a wake-up, until an event arrives for which no greenlet waits.  So a
   connection with requests and responses makes no epoll_ctl calls.  It is watched for writing only during a wait.
-- A stream that returned less than was asked for is drained: the next recv parks before it asks.  The watch is
-  level-triggered, so nothing is missed.
+- A stream that returned less than was requested is drained: the next recv parks before it calls recv(2).  The watch is
+  level-triggered, so no data is missed.
 - `close()` wakes all waiters with EBADF and leaves the loops before the number can be used again.
 - Calls pass MSG_DONTWAIT, so a description that another process made blocking does not block the loop.
 
-Long because the hot calls share a module with the waiting that they consist of: calls across modules cost more.
+Long because the hot calls share a module with the code that waits: calls across modules cost more.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -56,8 +56,8 @@ cdef extern from *:
     #include <sys/socket.h>
     static void weald_set_errno(int value) { errno = value; }
 
-    /* Whether nothing more will come.  For a datagram socket that is shut down for reading, and a listener that is shut
-     * down, the system tells this only to a call that blocks; poll(2) shows it. */
+    /* Whether no more data will come.  If a datagram socket is shut down for reading, or a listener is shut down, the
+     * system reports it only to a call that blocks; poll(2) shows it. */
     static int weald_hung_up(int fd)
     {
         struct pollfd asked = {fd, POLLRDHUP, 0};
@@ -97,7 +97,7 @@ cdef int SOCK_STREAM = int(_socket.SOCK_STREAM)
 cdef enum:
     TYPE_MASK = 0xF  # a socket's type without flags such as SOCK_NONBLOCK: include/linux/net.h
 cdef double HUNG_UP_PAUSE = 0.01  # seconds
-cdef object CLOSED = object()  # what waiters of a closed descriptor are woken with
+cdef object CLOSED = object()  # the value with which waiters of a closed descriptor are woken
 
 
 cdef object closed_error():
@@ -108,7 +108,7 @@ cdef object make_cut_short = None
 
 
 def set_cut_short(make):
-    """Have a wait that ends because its descriptor is closed raise `make()`, an OSError; None: OSError(EBADF)."""
+    """Make waits that end because their descriptor is closed raise `make()`, an OSError; None: OSError(EBADF)."""
     global make_cut_short
     make_cut_short = make
 
@@ -153,7 +153,7 @@ cdef class FdEntry(Target):
         if events & WRITE_EVENT and self.writers.head != NULL:
             wake_all(&self.writers, None)
         if self.listeners:
-            # A copy, for who is told may leave; the only one leaves nobody out.
+            # A copy, because a listener that is called may leave; a single one needs no copy.
             for listener in self.listeners if len(self.listeners) == 1 else list(self.listeners):
                 if listener.events & events:
                     listener.ready(events)
@@ -175,7 +175,7 @@ cdef class FdEntry(Target):
         return 0
 
     cdef int wait(self, int events, double timeout) except -1:
-        """Park until one of `events` occurs; 1 if so, 0 when timed out.  OSError(EBADF) if closed meanwhile."""
+        """Park until one of `events` occurs.  Returns 1, or 0 after a timeout.  OSError(EBADF) if closed meanwhile."""
         cdef Waiter waiter
         cdef WaitList *list
         cdef int woken = 1
@@ -203,7 +203,7 @@ cdef class FdEntry(Target):
         return woken
 
     cdef int listen(self, Listener listener) except -1:
-        """Tell `listener` of its events from now on."""
+        """Report events to `listener` from now on."""
         if self.listeners is None:
             self.listeners = []
         self.listeners.append(listener)
@@ -212,13 +212,13 @@ cdef class FdEntry(Target):
         return 0
 
     cdef int unlisten(self, Listener listener) except -1:
-        """Undo `listen`, and be one user less."""
+        """Undo `listen`; the entry has one user less."""
         if self.listeners is not None and listener in self.listeners:
             self.listeners.remove(listener)
         return self.release()
 
     cdef int renew(self) except -1:
-        """Register the number anew: it may have been closed behind our back and be another file by now."""
+        """Register the descriptor again: other code may have closed it, so that the number is another file now."""
         cdef int events
         if self.watch is not None and self.watch.events:
             events = self.watch.events
@@ -250,7 +250,7 @@ cdef class FdEntry(Target):
         return 0
 
     def close(self):
-        """Wake all with an error: the number is about to be closed."""
+        """Wake all waiters with an error: the descriptor is about to be closed."""
         cdef Listener listener
         self.discard()
         wake_all(&self.readers, CLOSED)
@@ -259,19 +259,19 @@ cdef class FdEntry(Target):
             listener.ready(listener.events)
 
     cdef int detach(self) except -1:
-        """Wake readers and writers with an error, but not listeners: the socket has given its number away."""
+        """Wake readers and writers with an error, but not listeners: the socket has detached its descriptor."""
         wake_all(&self.readers, CLOSED)
         wake_all(&self.writers, CLOSED)
         return self.release()
 
     cdef int rouse(self) except -1:
-        """Have readers and writers try again."""
+        """Make readers and writers try again."""
         wake_all(&self.readers, None)
         wake_all(&self.writers, None)
         return 0
 
     cdef int change(self) except -1:
-        """Wake readers and writers with an error: the number is another file now.  Listeners go on, with that file."""
+        """Wake readers and writers with an error: the number is another file now.  Listeners get that file's events."""
         cdef Listener listener
         wake_all(&self.readers, CLOSED)
         wake_all(&self.writers, CLOSED)
@@ -294,7 +294,7 @@ cdef class FdEntry(Target):
         self.rouse()
 
     def reopen(self):
-        """Have the number watched anew: the loop has lost its descriptors."""
+        """Watch the descriptor again: the loop has lost its own descriptors."""
         cdef int events
         if self.watch is not None:
             events = self.watch.events
@@ -340,7 +340,7 @@ cdef FdEntry entry_for(Hub hub, int fd):
 cdef object receive_new(int fd, Py_ssize_t size, int flags, ssize_t *n):
     """recv(2) of up to `size` bytes into a new bytes object; None, with `n` below 0 and errno set, if it fails.
 
-    With MSG_TRUNC the system may return the length of a datagram that is longer: zeros stand for what was cut.
+    With MSG_TRUNC the system may return the length of a datagram that is longer; then zeros replace the bytes cut off.
     """
     cdef int error
     if size <= RECEIVE_ON_STACK:
@@ -391,7 +391,7 @@ cdef void leave_number(Descriptor descriptor) noexcept:
 def waits_in_calls(int fd):
     """Whether calls on number `fd` wait for ever, because its Descriptor has no timeout.
 
-    The system takes such a socket for non-blocking.
+    To the system such a socket is non-blocking.
     """
     return 0 <= fd < numbers and by_number[fd] != NULL and (<Descriptor>by_number[fd]).limit < 0.0
 
@@ -527,7 +527,7 @@ cdef class Descriptor:
         self.wait(WRITE_EVENT, seconds(timeout))
 
     def close(self):
-        """Have everyone who waits raise OSError(EBADF), and leave the loops.  Call it before close(2).  Idempotent."""
+        """Make every wait raise OSError(EBADF), and leave the loops.  Call it before close(2).  Idempotent."""
         cdef FdEntry entry
         cdef Hub hub
         cdef int number = self.number
@@ -568,7 +568,7 @@ cdef class Descriptor:
                 entry.hub.run_callback_threadsafe(entry.detach_later)
 
     def rouse(self):
-        """Have all that read or write try again: a socket was shut down, which the system does not always report."""
+        """Make all readers and writers try again: the socket was shut down, which the system does not always report."""
         cdef FdEntry entry
         self.drained = False
         for entry in [self.entry, *(self.others or ())]:
@@ -624,7 +624,7 @@ cdef class Descriptor:
                 sleep(HUNG_UP_PAUSE)
             waited = True
             if self.limit > 0.0:
-                # Only a spurious wake-up comes here twice.
+                # Only after a spurious wake-up does this run twice.
                 if end < 0.0:
                     end = current_hub().backend.time() + self.limit
                 self.wait(READ_EVENT, max(end - current_hub().backend.time(), 0.0))
@@ -632,9 +632,9 @@ cdef class Descriptor:
                 self.wait(READ_EVENT, -1.0)
 
     cdef object receive_rest(self, bytes begin, char *buffer, Py_ssize_t got, Py_ssize_t size, int flags):
-        """With MSG_WAITALL a blocking stream gives all `size` bytes, of which `got` have come; fewer at its end.
+        """Receive the rest of `size` bytes, of which `got` are there, as a blocking stream does with MSG_WAITALL.
 
-        An error ends it as well; the next call raises it (recv(2)).  Returns as `receive`.
+        Fewer at the stream's end, or after an error, which the next call raises (recv(2)).  Returns as `receive`.
         """
         cdef ssize_t n
         cdef double pause = 0.001
@@ -688,7 +688,7 @@ cdef class Descriptor:
             self.wait(WRITE_EVENT, -1.0 if end[0] < 0.0 else max(end[0] - current_hub().backend.time(), 0.0))
 
     cdef Py_ssize_t transmit_rest(self, const char *data, Py_ssize_t size, Py_ssize_t sent, int flags) except -1:
-        """send(2) until all is sent, as on a blocking stream; returns how many bytes were: fewer after an error."""
+        """send(2) until all is sent, as on a blocking stream.  Returns the number of bytes; fewer after an error."""
         cdef double end = -1.0
         while sent < size:
             try:
@@ -700,7 +700,7 @@ cdef class Descriptor:
         return sent
 
     cdef int transmit_all(self, const char *data, Py_ssize_t size, int flags) except -1:
-        """send(2) until all is sent; the timeout is for the whole."""
+        """send(2) until all is sent; the timeout is for the whole call."""
         cdef double end = -1.0
         cdef Py_ssize_t sent
         give_way(True)
@@ -721,7 +721,7 @@ cdef class Descriptor:
 def recv(self, Py_ssize_t bufsize, int flags=0, /):
     """Receive up to `bufsize` bytes, as socket.recv does; b"" at the end of the stream.
 
-    Parks while there are none, up to the socket's timeout: then TimeoutError.
+    Parks until there are some.  TimeoutError after the socket's timeout.
     """
     if bufsize < 0:
         raise ValueError("negative buffersize in recv")
@@ -832,7 +832,7 @@ def number_changes(int fd, change):
 
 
 def hung_up(int fd):
-    """Whether nothing more will come from socket `fd`: the peer has ended, or the socket was shut down for reading."""
+    """Whether no more data will come from socket `fd`: the peer has ended, or the socket was shut down for reading."""
     return c_hung_up(fd)
 
 

@@ -130,7 +130,7 @@ cdef class AsyncResult(Linkable):
         return self.state == VALUE
 
     def running(self):
-        """False: an AsyncResult does not know who is working on its outcome."""
+        """Returns False: an AsyncResult does not know whether its outcome is being computed."""
         return False
 
     def cancelled(self):
@@ -166,7 +166,7 @@ cdef class AsyncResult(Linkable):
         return 0
 
     cdef int call_done(self, object callback) except -1:
-        """Call a done callback; what it raises is reported, and not raised in the greenlet that sets the outcome."""
+        """Call a done callback; its exceptions are reported, and not raised in the greenlet that sets the outcome."""
         try:
             callback(self)
         except BaseException:
@@ -176,7 +176,7 @@ cdef class AsyncResult(Linkable):
     def add_done_callback(self, callback):
         """Have `callback(self)` called when there is an outcome, by the greenlet that sets it; at once if it is there.
 
-        Unlike with `rawlink`, no hub is needed.  It must not block; what it raises is reported and goes no further.
+        Unlike with `rawlink`, no hub is needed.  It must not block; its exceptions are reported and go no further.
         TypeError if it is not callable.
         """
         if not callable(callback):

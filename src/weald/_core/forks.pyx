@@ -1,4 +1,4 @@
-"""Forks: in the child, hubs begin anew.
+"""Forks: in the child, hubs start afresh.
 
 Called by: the interpreter, in a fork's child; yielding.pyx (`is_fresh_fork`).
 Invariants: in the child the parent's greenlets stay parked for good, except those that the forking greenlet wakes.
@@ -25,7 +25,7 @@ cdef void note_fork() noexcept nogil:
 
 
 cdef bint is_fresh_fork() noexcept:
-    """Whether this is a fork's child in which the hubs have not begun anew yet."""
+    """Whether this is a fork's child whose hubs have not started afresh yet."""
     return fresh_fork
 
 
@@ -47,7 +47,7 @@ def _after_fork_in_child():
 cdef greenlet main_line(Hub hub):
     """The greenlet whose end is the end of the child: the one that has forked.
 
-    If that one was switched to by other greenlets, which wait for it as its parents, the outermost of these.
+    If other greenlets have switched to it and wait for it as its parents, it is the outermost of these.
     """
     cdef greenlet g = current_greenlet()
     if g is hub:
@@ -58,7 +58,7 @@ cdef greenlet main_line(Hub hub):
 
 
 cdef int forget_parent(Hub hub) except -1:
-    """Keep nothing of what the parent had scheduled."""
+    """Drop everything that the parent had scheduled."""
     hub.generation += 1
     dropped = []
     while hub.ring.count > 0:
@@ -85,7 +85,7 @@ cdef int forget_parent(Hub hub) except -1:
     return 0
 
 
-# Functions that others have registered, such as threading's, run before ours.  `is_fresh_fork` must be right in them.
+# Functions that other modules have registered, such as threading's, run before this.  They call `is_fresh_fork`.
 if pthread_atfork(NULL, NULL, note_fork):
     raise MemoryError
 os.register_at_fork(after_in_child=_after_fork_in_child)

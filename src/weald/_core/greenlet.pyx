@@ -78,9 +78,9 @@ cdef class StartTimer(BaseTimer):
 
 
 cdef class Kill(Throw):
-    """Raises an exception in `target`, if it has one, then has `killer`, which waits for its end, go on at once.
+    """Raises an exception in `target`, if it has one, then resumes `killer`, which waits for its end, at once.
 
-    The links of `killed`, the greenlets that have ended by that, are called before.
+    Before that it calls the links of `killed`, the greenlets that ended thereby.
     """
 
     cdef list killed
@@ -289,7 +289,7 @@ cdef class Greenlet(greenlet):
         return 0
 
     cdef int finish(self) except -1:
-        """There is an outcome: call the links, wake the joiners."""
+        """Called when there is an outcome: call the links, wake the joiners."""
         self.state = DONE
         self.function = None
         self.args = ()
@@ -619,7 +619,7 @@ def track_spawns(tree=None, stacks=None):
 def living(type cls):
     """A list of all objects of class `cls` that the garbage collector knows.
 
-    Compiled, because no other thread may run meanwhile: the list would hold tuples which that one is just making.
+    Compiled, because no other thread may run meanwhile: the list would contain tuples that such a thread is making.
     """
     return [each for each in get_objects() if PyObject_TypeCheck(each, <PyTypeObject *>cls)]
 

@@ -43,17 +43,17 @@ cdef class SignalWatch:
         return 0
 
 
-cdef object awaiting = None  # awaiting(object): what `await` of a greenlet or an AsyncResult iterates over
+cdef object awaiting = None  # awaiting(object) returns the iterator for `await` of a greenlet or an AsyncResult
 
 
 def set_awaiting(function):
-    """Have `await` of greenlets and AsyncResults iterate over `function(object)`."""
+    """Make `await` of greenlets and AsyncResults iterate over `function(object)`."""
     global awaiting
     awaiting = function
 
 
 cdef object await_it(object waited):
-    """Iterate over what `await waited` stands for."""
+    """The iterator for `await waited`."""
     if awaiting is None:
         raise RuntimeError(
             "await of a greenlet or an AsyncResult needs weald's event loop: run the coroutine by weald.aio.run")

@@ -28,7 +28,7 @@ cdef class Waiter:
     cdef greenlet parked  # the greenlet, while it waits
     cdef WaiterState state
     cdef bint timed_out
-    cdef bint lost  # an exception has ended the wait after the wake-up: what it was woken with is passed on
+    cdef bint lost  # an exception has ended the wait after the wake-up: the primitive passes `value` on
     cdef object value  # what the waker hands over
     cdef object what  # what it waits for, shown in reports
     cdef double since  # when it began to wait, on the loop's clock
@@ -51,7 +51,7 @@ cdef class Throw(Runnable):
 cdef class Hub(greenlet):
     cdef Loop backend
     cdef Watched watched  # what users see as `hub.loop`; None until it is first read
-    cdef readonly greenlet main  # the main line: the thread's main greenlet; in a fork's child the one that has forked
+    cdef readonly greenlet main  # the thread's main greenlet; in a fork's child the one that has forked
     cdef readonly unsigned long thread_ident
     cdef public object threadpool
     cdef public object resolver
@@ -68,8 +68,8 @@ cdef class Hub(greenlet):
     cdef Py_ssize_t refs  # how many things can still wake a greenlet; timers are counted in `timers.refs`
     cdef bint is_threads  # `get_hub` in its thread returns it
     cdef bint stopping
-    cdef public Py_ssize_t traced  # how many watch switches to the hub greenlet: every wait then goes through it
-    cdef bint resuming  # the hub greenlet waits in `run_next`: who parks meanwhile may do a round of the loop itself
+    cdef public Py_ssize_t traced  # how many watch switches to the hub greenlet; unless 0, every wait goes through it
+    cdef bint resuming  # the hub greenlet waits in `run_next`: a greenlet that parks may do a round of the loop itself
     cdef double loop_time  # when the last poll or the last look at the timers was
     cdef void *parked_head  # of the list of parked Waiters: the latest
     cdef list idlers  # Waiters of `join`

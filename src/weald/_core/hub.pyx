@@ -1,18 +1,18 @@
-"""The hub: the ring of what is ready, parking and resuming, and the rounds of the event loop.
+"""The hub: the ready ring, parking and resuming, and the rounds of the event loop.
 
 Only this module switches greenlets.  Everything else parks on a `Waiter` and is resumed.
 
 Called by: every room of _core above it.
 Invariants:
-- One resume per park.  `Waiter.resume` moves a waiter from PARKED to READY and puts it on its hub's ring; whoever
-  takes it off moves it to RUNNING and switches to its greenlet.  A waiter in any other state is dropped.
+- One resume per park.  `Waiter.resume` moves a waiter from PARKED to READY and puts it on its hub's ring.  The code
+  that takes it off moves it to RUNNING and switches to its greenlet.  A waiter in any other state is dropped.
 - Wake-ups are first in, first out, because the ring is.
 - A greenlet that parks switches straight to the next one that is ready ("resume directly"), which halves the number
   of switches.  It switches to the hub greenlet if the next item is no waiter, or the batch is used up.  New greenlets
   begin on the hub greenlet's stack: otherwise each would begin on top of the stack of the one before.
-- If nothing is ready, the greenlet that parks does the loop's next round itself (`round_here`).  That never calls
-  Python code, which is left to the hub greenlet.
-- A batch is what was ready when it began, and up to BATCH_EXTRA more.  Between two batches the loop is polled.
+- If nothing is ready, the greenlet that parks does the loop's next round itself (`round_here`).  That round never calls
+  Python code; only the hub greenlet does.
+- A batch is the items that were ready when it began, and up to BATCH_EXTRA more.  The loop is polled between batches.
 - Any thread that holds the GIL may push on any hub's ring.  A hub that waits in its poll is woken once.
 
 Long because Cython does not inline across modules, and ring, switching and rounds work on the same state in the hottest
@@ -85,7 +85,7 @@ class BlockingSwitchOutError(AssertionError):
 
 
 class InvalidSwitchError(AssertionError):
-    """A parked greenlet was switched to by other code than what wakes it."""
+    """A parked greenlet was switched to by code that must not wake it."""
 
 
 # ------------------------------------------------------------------ what the ring holds
@@ -321,7 +321,7 @@ cdef class Hub(greenlet):
         return 0
 
     cdef int move_ahead(self, Waiter waiter) except -1:
-        """Have `waiter`, if it has been woken, go on as soon as the callback that this hub is calling has returned.
+        """Resume `waiter`, if it has been woken, as soon as the callback that this hub is calling has returned.
 
         Its old item stays in the ring.  It will be dropped there, because the waiter is no longer READY by then.
         """
@@ -390,9 +390,9 @@ cdef class Hub(greenlet):
         return 0
 
     cdef int switched(self, PyObject *result, greenlet g) except -1:
-        """Called in the hub greenlet after a switch, with what that returned.
+        """Called in the hub greenlet after a switch, with the switch's result.
 
-        NULL means that a plain greenlet has let an exception escape.
+        NULL means that an exception escaped from a plain greenlet.
         """
         if result != NULL:
             Py_DECREF(<object>result)
@@ -416,8 +416,8 @@ cdef class Hub(greenlet):
     cdef object park(self, Waiter waiter, object what):
         """Switch away until `waiter` is resumed; returns the value it was resumed with.
 
-        `what` says in reports what it waits for.  An exception that is thrown in ends the wait.  If it came after the
-        wake-up, `waiter.lost` is true, and the caller passes on what it was woken with (see waiters.pyx).
+        Reports name `what` as the object waited for.  An exception that is thrown in ends the wait.  If it came after
+        the wake-up, `waiter.lost` is true, and the caller passes the value on that it was woken with (see waiters.pyx).
         """
         cdef Waiter other
         cdef PyObject *result
@@ -512,9 +512,9 @@ cdef class Hub(greenlet):
         return not handed_over
 
     cdef bint look_here(self) except -1:
-        """Hear of what has come up, without waiting, in a greenlet that would go on.
+        """Poll the loop without waiting, in a greenlet that would then go on.
 
-        False if it has to give way: others are ready, or the hub greenlet is needed.
+        Returns False if the greenlet has to park: others are ready, or the hub greenlet is needed.
         """
         cdef bint handed_over
         if not self.resuming or self.stopping or self.ring.count > 0 or (
@@ -526,7 +526,7 @@ cdef class Hub(greenlet):
         return not handed_over and self.ring.count == 0
 
     cdef int throw_into(self, greenlet target, object exception, object traceback) except -1:
-        """Have `exception` raised in `target` soon, after what is ready already."""
+        """Have `exception` raised in `target` soon, after everything that is ready already."""
         cdef Throw throw = Throw.__new__(Throw)
         throw.target = target
         throw.exception = exception
@@ -551,7 +551,7 @@ cdef class Hub(greenlet):
         return self.timers.fire(self.loop_time, may_run_python)
 
     cdef list unended(self):
-        """The greenlets that are parked here, but for the main one, and those that are to begin."""
+        """The greenlets that are parked here, except the main one, and those that have not begun."""
         cdef Py_ssize_t i
         found = [g for g, _, _ in self.parked() if g is not self.main and PyGreenlet_ACTIVE(<void *>g)]
         for i in range(self.ring.count):
@@ -562,7 +562,7 @@ cdef class Hub(greenlet):
         return found
 
     cdef int end_greenlets(self) except -1:
-        """End the thread's greenlets: the thread ends."""
+        """End the thread's greenlets, because the thread ends."""
         cdef PyObject *result
         if self.backend.destroyed:
             return 0
@@ -616,7 +616,7 @@ cdef class Hub(greenlet):
             self.run_round(deadline)
 
     cdef int run_idle_round(self, double deadline) except -1:
-        """A helper's thread lingers, and nothing in it goes on by itself: end that, or wait for other threads."""
+        """Called when a helper's thread lingers and nothing in it can go on by itself: end it, or wait for others."""
         if not self.has_others_parked():
             self.lingerer.resume(None)
             return 0
@@ -745,7 +745,7 @@ cdef class Hub(greenlet):
         return value
 
     def run_callback(self, callback, *args):
-        """Have `callback(*args)` called in the hub greenlet soon, after what is ready already.  Any thread.
+        """Have `callback(*args)` called in the hub greenlet soon, after everything that is ready.  Any thread.
 
         It must not block.  Returns the Callback, whose `stop()` cancels the call.  TypeError if it is not callable.
         """
@@ -810,7 +810,7 @@ cdef class Hub(greenlet):
                     self.onlookers = None
 
     def has_rest(self):
-        """Whether something that was begun here has not ended: it is ready, is waited for, or is parked."""
+        """Whether something that was started here has not ended: something is ready, waited for, or parked."""
         self.check_made()
         return not self.backend.destroyed and (
             self.ring.count > 0 or self.refs + self.timers.refs > 0 or self.has_others_parked())
@@ -821,9 +821,9 @@ cdef class Hub(greenlet):
         self.lingerer = self.waiter()
 
     def linger(self):
-        """In the main greenlet of a helper's thread: let the rest go on, until it has ended or `rouse` is called.
+        """In a helper thread's main greenlet: run the thread's greenlets until they have ended or `rouse` is called.
 
-        `prepare_linger` comes first.  Unlike for `join`, a greenlet that only another thread could wake has not ended.
+        Call `prepare_linger` before.  Unlike `join`, it also waits for greenlets that only another thread can wake.
         """
         if self.lingerer is None or current_greenlet() is not self.main:
             raise RuntimeError("linger is called in the hub's main greenlet, after prepare_linger")
@@ -838,7 +838,7 @@ cdef class Hub(greenlet):
             self.lingerer.resume(None)
 
     def destroy(self, destroy_loop=True):
-        """End the hub: free its loop and let go of its descriptors.  Idempotent.
+        """End the hub: free its loop and its descriptors.  Idempotent.
 
         The thread may make a new one afterwards.  Greenlets that are parked on this one stay parked for good.
         `destroy_loop` is ignored.
@@ -879,7 +879,7 @@ cdef class Hub(greenlet):
     def close_range(self, close, int first, int end):
         """Call `close()`, which closes the descriptors from `first` up to but not including `end`.
 
-        If that closes descriptors of the hub, they are opened anew.  Greenlets that wait for one of the others get
+        If that closes descriptors of the hub, they are opened again.  Greenlets that wait for one of the others get
         OSError(EBADF).
         """
         self.check_made()
@@ -909,13 +909,13 @@ cdef class Hub(greenlet):
         return 0
 
     cdef bint main_goes_on(self) noexcept:
-        """False if the main line has ended.  (A thread's main greenlet ends with the thread.)"""
+        """False if the main greenlet has ended, as it may in a fork's child; else it ends with the thread."""
         return PyGreenlet_ACTIVE(<void *>self.main) or not PyGreenlet_STARTED(<void *>self.main)
 
     cdef int end_child(self, object exception, object traceback) except -1:
-        """End a fork's child whose main line has ended, with `exception`; None if nothing is left to run.
+        """End a fork's child whose main greenlet has ended, with `exception`; None if nothing is left to run.
 
-        The process ends as if the main line had been the main greenlet.  That one is the parent's, and must not go on.
+        The process ends as if that greenlet had been the thread's main one, which is the parent's and must not go on.
         """
         self.push_first(greenlet(partial(end_process, exception, traceback), self))
         return 0
@@ -953,7 +953,7 @@ cdef class Hub(greenlet):
         return found
 
     cdef int report_deadlock(self) except -1:
-        """Raise LoopExit in the main greenlet: nothing can ever wake a greenlet."""
+        """Raise LoopExit in the main greenlet, because nothing can ever wake a greenlet."""
         cdef PyObject *result
         if not self.main_goes_on():
             return self.end_child(None, None)
@@ -977,7 +977,7 @@ cdef unsigned long last_thread = 0  # its thread
 
 
 cdef int keep_last() except -1:
-    """Note the current greenlet, for `current_greenlet` to return when greenlet no longer tells at the end."""
+    """Remember the current greenlet for `current_greenlet`, as greenlet's function fails at the interpreter's end."""
     global last_greenlet, last_thread
     last_greenlet = current_greenlet()
     last_thread = PyThread_get_thread_ident()
@@ -985,7 +985,7 @@ cdef int keep_last() except -1:
 
 
 cdef greenlet current_greenlet():
-    """The greenlet that runs.  At the end of the interpreter, when greenlet no longer tells, the one noted before."""
+    """The running greenlet.  At the interpreter's end, when greenlet's function fails, the one remembered before."""
     cdef PyObject *current = PyGreenlet_GetCurrent()
     if current == NULL:
         if last_greenlet is not None and PyThread_get_thread_ident() == last_thread:
@@ -1003,7 +1003,7 @@ cdef object handler_class = None
 def set_handler_class(cls):
     """Run signal handlers in greenlets of class `cls`.
 
-    The greenlet in a handler's attribute `main` is the one it acts for: the two share locals, locks and identity.
+    A handler's greenlet acts for the one in its attribute `main`: the two share locals, locks and identity.
     """
     global handler_class
     handler_class = cls

@@ -1,4 +1,4 @@
-"""local: an object whose attributes each greenlet has for itself.
+"""local: an object with separate attributes for each greenlet.
 
 Called by: weald.local, weald.asyncio, weald.thread, which puts it into `threading`.
 Invariants:
@@ -47,7 +47,7 @@ cdef class Spaces:
         if <void *>current == self.last:
             return self.last_dict
         acting = acting_greenlet()
-        if acting is not None:  # else the interpreter ends, and greenlet no longer tells which one runs
+        if acting is not None:  # None at the interpreter's end, when greenlet cannot say which greenlet runs
             current = acting
         entry = self.by_id.get(id(current))
         if entry is None:
@@ -125,12 +125,12 @@ cdef bint is_set_by_type(object owner, object name):
 
 
 def let_go(list entries):
-    """Drop what is in `entries`, in the greenlet that calls."""
+    """Drop the values in `entries`, in the calling greenlet."""
     entries.clear()
 
 
 cdef class local:
-    """local(): an object whose attributes each greenlet has for itself; threading.local's contract.
+    """local(): an object with separate attributes for each greenlet; threading.local's contract.
 
     A subclass's `__init__` runs once in each greenlet that uses the object; `__slots__` are shared.
     """

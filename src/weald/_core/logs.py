@@ -4,15 +4,15 @@ Called by: hub.pyx, threads.pyx, reports.pyx, compat.hub, weald.server, weald.th
 (`report`), http.logs (`steady`),
 weald.serve.
 
-What cannot be written now (to a pipe without a reader, a full disk, a closed descriptor) is kept, up to a limit, and
-tried again with the next write or `retry`.  What exceeds the limit is dropped; a line says how many lines were lost.
+Text that cannot be written now (to a pipe without a reader, a full disk, a closed descriptor) is kept, up to a limit,
+and tried again with the next write or `retry`.  Beyond the limit it is dropped; a line says how many lines were lost.
 
 Invariants:
 - No system call here can block.  Pipes and terminals are opened once more, with O_NONBLOCK, because that flag belongs
   to the open file description, which other programs share.  Sockets have MSG_DONTWAIT.  A write to a file on a network
   file system may still block.
-- A descriptor opened here is used only while it is the same file as the one it stands for.  The program may have put
-  another file there, or have closed ours.
+- A descriptor opened here is used only while it is the same file as the original one.  The program may have put
+  another file there, or may have closed the descriptor opened here.
 """
 
 import io
@@ -30,7 +30,7 @@ from weakref import WeakSet
 
 __all__ = ["Steady", "report", "retry_logs", "steady"]
 
-_PART = 4096  # bytes: a pipe takes so many at once, or none (PIPE_BUF)
+_PART = 4096  # bytes: a pipe takes all of them at once, or none (PIPE_BUF)
 _LIMIT = 1 << 20  # bytes kept
 _poll: Any = select.poll  # the system's: patching replaces the name in the module
 
@@ -89,7 +89,7 @@ class Steady(io.RawIOBase):
 
     def retry(self) -> bool:
         """Write what is kept, if that is possible now; returns whether nothing is left."""
-        # If another thread is writing, that one writes this data as well: it looks again after the release.
+        # If another thread is writing, it writes this data as well: it checks again after it has released the lock.
         while self._pending and self._busy.acquire(False):
             try:
                 self.error = None
@@ -145,7 +145,7 @@ class Steady(io.RawIOBase):
             return 0
 
     def _open(self, mode: int) -> None:
-        """Find a way to write there without waiting: open it again, or poll before each write."""
+        """Choose how to write to the file without waiting: open it again, or poll before each write."""
         self.release()
         self._poll = False
         try:

@@ -62,7 +62,7 @@ cdef class RawGreenlet(greenlet):
 
 
 cdef greenlet new_raw(Hub hub, object function, tuple args):
-    """A plain greenlet of `hub` that will call `function(*args)`; not on the ring yet."""
+    """A plain greenlet of `hub` that will call `function(*args)`.  It is not on the ring yet."""
     cdef RawGreenlet g = RawGreenlet.__new__(RawGreenlet)
     g.function = function
     g.args = args

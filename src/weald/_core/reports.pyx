@@ -57,13 +57,13 @@ cdef bint handlers_may_wake() noexcept:
 
 
 def signals_may_wake(bint handled):
-    """Set whether the program has signal handlers.  While it has, no deadlock is reported: one may wake a greenlet."""
+    """Set whether the program has signal handlers.  While it has, no deadlock is reported: they may wake a greenlet."""
     global signals_handled
     signals_handled = handled
 
 
 cdef void forget_helpers() noexcept:
-    """In a fork's child: count no helper threads; the parent's are not here."""
+    """In a fork's child: set the count of helper threads to 0, because the parent's do not exist here."""
     global idle_helpers
     idle_helpers = 0
 

@@ -1,17 +1,17 @@
 """The state that belongs to a running asyncio loop and is kept per native thread, made each greenlet's own.
 
 asyncio keeps the running loop and its current task.  The interpreter keeps the hooks of asynchronous generators and the
-depth to which the origins of coroutines are tracked.  All of it is put aside when a greenlet parks and taken back when
-it goes on.  Otherwise the next greenlet to run a loop would find that a task of another loop is running.  Before Python
-3.14 asyncio keeps the current task by loop, so it is put aside only if several greenlets run the same loop (`Driven`).
+depth to which the origins of coroutines are tracked.  All of it is saved when a greenlet parks and restored when it
+goes on.  Otherwise the next greenlet to run a loop would find that a task of another loop is running.  Before Python
+3.14 asyncio keeps the current task by loop, so it is saved only if several greenlets run the same loop (`Driven`).
 
 Called by: hub.pyx (around each park), weald.asyncio (whenever a loop begins or ends), signals.pyx, weald.http.asgi
 (around the first step of an application).
 Invariants:
-- Nothing here runs Python code, because `Hub.park` allows none.  asyncio's functions are builtins.  What `sys` has
-  functions for is swapped in the thread state, because those functions call audit hooks.
+- Nothing here runs Python code, because `Hub.park` allows none.  asyncio's functions are builtins.  The interpreter's
+  state is swapped in the thread state, because the functions of `sys` call audit hooks.
 - While no greenlet runs a loop (`loops` is 0), none of this is called.
-- A loop that parks because it has nothing to run waits for itself, and is in no task.
+- A loop that parks because its queue is empty waits for itself, and is in no task.
 """
 
 from cpython.object cimport PyObject
@@ -62,9 +62,9 @@ cdef object swap(object loop, object task):
 
 
 cdef object put_aside(object what):
-    """Put the running loop aside, with its current task and what it has set in the interpreter; None if there is none.
+    """Save the running loop, its current task and its settings in the interpreter; None if there is no loop.
 
-    `what` is what the greenlet is going to wait for.
+    `what` is the object that the greenlet is going to wait for.
     """
     cdef PyThreadState *state
     loop = get_loop()
@@ -100,7 +100,7 @@ cdef int take_back(tuple aside) except -1:
     cdef PyThreadState *state = PyThreadState_Get()
     loop, task, first, final, depth = aside
     set_loop(loop)
-    # Hooks that other greenlets have left there, usually none.  They are freed after ours are in place.
+    # Hooks that other greenlets have left there, usually none.  They are freed when the restored ones are in place.
     _others = taken(&state.async_gen_firstiter), taken(&state.async_gen_finalizer)
     if first is not None:
         Py_INCREF(first)

@@ -17,7 +17,7 @@ def wait_readwrite(int fileno, timeout=None, timeout_exc=None):
 
 
 cdef class Descriptors:
-    """What a greenlet waits for in `poll_fds`; made into text only for reports, because there may be many."""
+    """The descriptors that a greenlet waits for in `poll_fds`; their text is made only for reports: it may be long."""
 
     cdef dict wanted
 

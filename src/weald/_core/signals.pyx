@@ -1,12 +1,12 @@
 """Signals end the main hub's wait, and their Python handlers run in a greenlet.
 
 A signal must end the main hub's blocking poll.  For that CPython has one descriptor per process, to which it writes
-(`signal.set_wakeup_fd`).  Ours is set as long as no other code sets one.  Setting it costs two system calls, too much
-for each poll, so `signal.set_wakeup_fd` is replaced by a function that notes other descriptors.  If there is one
-(asyncio's, say), ours is set only while the hub blocks, and the bytes are passed on.
+(`signal.set_wakeup_fd`).  weald sets its own as long as no other code sets one.  Setting it costs two system calls, too
+much for each poll, so `signal.set_wakeup_fd` is replaced by a function that records other descriptors.  If there is one
+(asyncio's, say), weald's is set only while the hub blocks, and the bytes are passed on.
 
 Called by: the hub, through an interface (`SignalWatch`); weald.signal (`run_in_midst`).
-Invariants: main thread only.  Handlers may block, so they run in a greenlet, which comes before everything else.
+Invariants: main thread only.  Handlers may block, so they run in a greenlet, which runs before everything else.
 """
 
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
@@ -32,8 +32,8 @@ cdef extern from "<sys/signalfd.h>" nogil:
         SFD_CLOEXEC
         SFD_NONBLOCK
 
-# Called in a greenlet with the number of each signal that is announced.  Nobody else's bytes: none while another
-# descriptor than ours is set, and we do not wait.
+# Called in a greenlet with the number of each signal that is announced on weald's own descriptor.  No signal is
+# announced there while another descriptor is set, except while the hub waits.
 cdef list listeners = []
 cdef list pausing = []  # waiters of greenlets that wait for any signal's handler
 cdef object original_set_wakeup_fd = signal.set_wakeup_fd
@@ -42,7 +42,7 @@ cdef bint foreign_warns = True  # whether CPython warns when that descriptor's b
 
 
 cdef class Announcements(Target):
-    """Reads the bytes that CPython's C handler writes, passes them on, and has the Python handlers run."""
+    """Reads the bytes that CPython's C handler writes, passes them on, and makes the Python handlers run."""
 
     cdef Hub hub
     cdef int fd
@@ -83,7 +83,7 @@ cdef class Signals(SignalWatch):
         if previous >= 0:
             foreign_wakeup_fd = previous  # set before weald was imported
             original_set_wakeup_fd(previous)
-        # One that came just before was announced nowhere: it would wait until the hub's first wait is over.
+        # A signal that came just before was not announced: its handler would run only after the hub's first wait.
         hub.push_first(new_raw(hub, take_signals, (b"",)))
 
     cdef int before_wait(self) except -1:
@@ -124,7 +124,7 @@ def set_wakeup_fd(fd, *, warn_on_full_buffer=True):
 
 
 def take_signals(bytes announced):
-    """Run the handlers of signals that have arrived, then tell who listens to their announcements."""
+    """Run the handlers of signals that have arrived, then call the listeners."""
     check_signals()
     for number in announced if listeners else b"":
         for listener in list(listeners):
@@ -132,20 +132,20 @@ def take_signals(bytes announced):
 
 
 def listen_to_signals(listener):
-    """Have `listener(number)` called in a greenlet for each signal that the main thread's hub hears of.
+    """Have `listener(number)` called in a greenlet for each signal that is announced to the main thread's hub.
 
-    It must neither wait nor raise.  It is called whoever handles the signal, as long as that is a Python function.
+    It must neither wait nor raise.  It is called for every signal that has a Python handler, whichever that is.
     """
     listeners.append(listener)
 
 
 def unlisten_to_signals(listener):
-    """End what `listen_to_signals` began."""
+    """Undo `listen_to_signals`."""
     listeners.remove(listener)
 
 
 def check_signals():
-    """Run the Python handlers of signals that have arrived.  What they raise is raised in the main greenlet."""
+    """Run the Python handlers of signals that have arrived.  Their exceptions are raised in the main greenlet."""
     cdef Waiter waiter
     try:
         PyErr_CheckSignals()

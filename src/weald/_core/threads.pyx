@@ -58,8 +58,8 @@ cdef Hub current_hub():
 cdef Hub current_hub_or_none():
     """This thread's hub; None in a thread that has none and need not have one.
 
-    Late in the interpreter's end the main thread makes no hub any more.  When greenlets do not switch any more, the hub
-    that it has is of no use, either: finalizers then wait as threads do.
+    Late in the interpreter's shutdown the main thread makes no hub any more.  Once greenlets cannot switch any more,
+    an existing hub is of no use, either: finalizers then wait as threads do.
     """
     if weald_hub != NULL:
         return None if exiting and not greenlets_switch() else <Hub>weald_hub
@@ -74,7 +74,7 @@ cdef bint hubs_begin():
 
 
 cdef bint greenlets_switch() noexcept:
-    """Whether greenlets can still switch; False late in the interpreter's end."""
+    """Whether greenlets can still switch; False late in the interpreter's shutdown."""
     cdef PyObject *current = PyGreenlet_GetCurrent()
     if current == NULL:
         PyErr_Clear()
@@ -117,17 +117,17 @@ def get_hub_if_exists():
 
 
 def can_park():
-    """Whether others could run while this greenlet waits: its thread has a hub, and this is not the hub itself."""
+    """Whether other greenlets could run while this one waits: its thread has a hub, and this is not the hub itself."""
     return get_hub_if_exists() is not None and current_greenlet() is not <greenlet>weald_hub
 
 
 def is_on_main_thread():
-    """Whether the native thread that runs is the main one; in a fork's child, the one that has forked."""
+    """Whether this is the main native thread; in a fork's child, the one that has forked."""
     return in_main_thread()
 
 
 def get_hub_with_rest():
-    """This thread's hub if something that was begun in it has not ended, else None."""
+    """This thread's hub if something that was started in it has not ended, else None."""
     if weald_hub != NULL and not exiting and (<Hub>weald_hub).has_rest():
         return <Hub>weald_hub
     return None
@@ -215,7 +215,7 @@ def set_default_hub_class(find):
 # ------------------------------------------------------------------ ending it
 
 class Keeper:
-    """Is in a thread's state dict, and so freed when the thread ends: then it ends the hub."""
+    """Lies in a thread's state dict, and is freed when the thread ends: then it ends the hub."""
 
     __slots__ = ("hub",)
 
@@ -251,7 +251,7 @@ cdef int end_of_thread(Hub hub) except -1:
 
 
 cdef int report_lost(list unended, int later) except -1:
-    """Say which greenlets have ended with their thread.  `later` is how many more were to begin at some time."""
+    """Report the greenlets that have ended with their thread.  `later` more were scheduled to begin."""
     if later:
         unended.append(f"{later} that were to begin later")
     report("weald: a native thread has ended before the greenlets that it began, so they have ended, too:\n"
@@ -283,7 +283,7 @@ cdef list adopt_process():
 
 
 def _at_exit():
-    """Note that the interpreter begins to end."""
+    """Remember that the interpreter has begun to shut down."""
     global exiting
     keep_last()
     exiting = True

@@ -149,7 +149,7 @@ cdef class Timeout(BaseException):
         return self.is_pending()
 
     def cancel(self):
-        """Take it back, if it is pending.  It can be started again.  Idempotent."""
+        """Cancel it, if it is pending.  It can be started again.  Idempotent."""
         self.finish()
 
     cdef int finish(self) except -1:
@@ -200,7 +200,7 @@ cdef class Timeout(BaseException):
 
 
 def expired(timeout):
-    """What to raise after a wait of `timeout`: a Timeout of that many seconds; for a Timeout, what it would raise."""
+    """The exception to raise after a wait of `timeout`: a Timeout of so many seconds; for a Timeout, its exception."""
     if not isinstance(timeout, Timeout):
         return Timeout(timeout)
     exception = timeout.exception
@@ -208,7 +208,7 @@ def expired(timeout):
 
 
 def drop_mains_timeouts(Hub hub not None):
-    """Cancel the Timeouts that were started in the main greenlet of `hub`'s thread: what they were for has ended."""
+    """Cancel the Timeouts that were started in the main greenlet of `hub`'s thread: the job they limited has ended."""
     cdef Py_ssize_t i
     cdef ThrowTimer timer
     found = []

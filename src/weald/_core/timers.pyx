@@ -63,7 +63,7 @@ cdef class BaseTimer:
         return 0
 
     cdef int abandon(self) except -1:
-        """The thread ends before the time has come.  1 if something that was to begin then never will."""
+        """Called when the thread ends before the timer expires.  Returns 1 if a greenlet would have begun then."""
         return 0
 
 
@@ -206,7 +206,7 @@ cdef class Timers:
         return 0
 
     cdef int abandon_all(self) except -1:
-        """The thread ends: have every timer do what is left to do then.  How many were to begin something."""
+        """Called when the thread ends: tell each timer.  Returns how many greenlets would have begun."""
         cdef BaseTimer timer
         cdef int unbegun = 0
         while self.count > 0:

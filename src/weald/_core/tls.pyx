@@ -3,12 +3,12 @@
 
 Called by: weald.ssl, whose `SSLSocket.read` and `sendall` these are, and http/channel.pyx.
 
-What to do with an exception of OpenSSL's (wait, try again, or raise it) is the socket's: `_wait_wanted`, `_write_on`.
+The socket decides what to do about OpenSSL's exceptions (wait, try again, or raise them): `_wait_wanted`, `_write_on`.
 
 Invariants:
-- A socket whose last read took all that had come is drained: the next one parks before it asks OpenSSL, which would
-  raise.  Nothing is left in OpenSSL then, which reads record by record, so whatever comes wakes the loop.
-- What a call has begun with it goes on with: a `shutdown` meanwhile takes `_sslobj` from the socket.
+- A socket whose last read took all data is drained: the next read parks before it calls OpenSSL, which would
+  raise.  OpenSSL reads record by record, so it holds no data then, and new data wakes the loop.
+- A call keeps the `_sslobj` that it began with: a `shutdown` meanwhile takes it from the socket.
 """
 
 from weald._core.descriptor cimport Descriptor, descriptor_of

@@ -8,9 +8,9 @@ Invariants:
 - Wake-ups are FIFO and each wakes exactly one waiter that still waits.
 - No other code runs between a primitive's check that it has to wait and `append`.  Making the hub runs Python code, so
   a primitive calls `made_hub` before it waits, and checks again if that made one.
-- `park` always leaves the list without its waiter.  If an exception (a kill, a Timeout) ends the wait after the waiter
-  was woken, `waiter.lost` is true, and the primitive passes on what the waiter was woken with.
-- The GIL guards every list; nothing in here runs Python code.
+- After `park` the waiter is not in the list.  If an exception (a kill, a Timeout) ends the wait after the waiter
+  was woken, `waiter.lost` is true, and the primitive passes the waiter's value on.
+- The GIL guards every list; no function here runs Python code.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -67,7 +67,7 @@ cdef void remove(WaitList *list, Waiter waiter) noexcept:
 
 
 cdef Waiter first(WaitList *list):
-    """Take the first that still waits off the list; None without one."""
+    """Take the first waiter that still waits off the list; None if there is none."""
     cdef Waiter waiter
     while list.head != NULL:
         waiter = <Waiter>list.head
@@ -85,7 +85,7 @@ cdef void clear(WaitList *list) noexcept:
 cdef bint made_hub() except -1:
     """Make this thread's hub if it needs one and has none.  True if one was made.
 
-    Other threads run meanwhile, so what the caller is about to wait for may have happened.
+    Other threads run meanwhile, so the event that the caller is about to wait for may have happened.
     """
     return not has_hub() and current_hub_or_none() is not None
 
@@ -105,7 +105,7 @@ cdef Waiter new_waiter(object value):
 cdef int park(WaitList *list, Waiter waiter, object what, double timeout) except -1:
     """Wait in `list` until woken, or for `timeout` seconds (negative: for ever).
 
-    Returns 1 when woken (`waiter.value` is the waker's), 0 when timed out.
+    Returns 1 when woken (`waiter.value` is the value given by the waker), 0 when timed out.
     """
     append(list, waiter)
     return park_listed(list, waiter, what, timeout)

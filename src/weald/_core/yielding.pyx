@@ -1,4 +1,4 @@
-"""Letting other greenlets run: `sleep`, and what is called by functions that need not wait but may be called in loops.
+"""Letting other greenlets run: `sleep`, and `give_way` for functions that do not wait but may be called in loops.
 
 Called by: tls.pyx, users (`sleep`), greenlet.pyx, descriptor.pyx, queue.pyx, event.pyx, lock.pyx, _base/buffered.pyx
 (`give_way`), the package's select and time.
@@ -46,7 +46,7 @@ cdef int sleep_for(double seconds, bint ref) except -1:
 
 
 def sleep(seconds=0, ref=True):
-    """Let others run for `seconds` (a float); 0 or less lets what is ready run once.
+    """Let others run for `seconds` (a float); 0 or less lets everything that is ready run once.
 
     With `ref` false the hub does not wait for the sleep's end if nothing else is left to wait for.  In a thread without
     a hub the thread itself sleeps.  ValueError if `seconds` is nan.
@@ -67,12 +67,12 @@ def idle(priority=0):
 cdef int give_way(bint in_vain) except -1:
     """For functions that return without waiting: let others run if the caller calls such functions again and again.
 
-    They run after MANY_CALLS such calls since the last switch.  If the call is `in_vain`, that is, it found unchanged
-    what only others can change, they run as soon as the batch has taken LONG_BATCH.  Call this before you look up what
-    the function returns, because the others may change it.
+    They run after MANY_CALLS such calls since the last switch.  If the call is `in_vain`, that is, it found a state
+    unchanged that only others can change, they run as soon as the batch has taken LONG_BATCH.  Call this before you
+    compute the function's result, because the others may change it.
 
-    Coroutines rely on nothing else running between two awaits unless they block.  So there others run only after very
-    many such calls (MANY_IN_CALLBACK).
+    Coroutines rely on it that no other code runs between two awaits unless they block.  So there others run only after
+    very many such calls (MANY_IN_CALLBACK).
     """
     cdef Hub hub
     if not has_hub():
@@ -92,9 +92,9 @@ cdef int give_way(bint in_vain) except -1:
 
 
 cdef int let_others_run() except -1:
-    """Let what is ready run once; in a coroutine only at every MANY_IN_CALLBACK calls.
+    """Let everything that is ready run once; in a coroutine only at every MANY_IN_CALLBACK calls.
 
-    At once if nothing can run: without a hub, in the hub, at exit, in a fresh fork.
+    Returns at once if nothing can run: without a hub, in the hub, at exit, in a fresh fork.
     """
     cdef Hub hub
     if not has_hub() or is_exiting() or is_fresh_fork():
@@ -111,7 +111,7 @@ cdef int let_others_run() except -1:
 
 
 def has_looked():
-    """Let what is ready run once.  For calls that only look and that programs make in loops.
+    """Let everything that is ready run once.  For calls that only look at state, which programs make in loops.
 
     In a coroutine on weald's event loop only if it makes very many such calls without a turn of the loop.
     """
@@ -125,13 +125,13 @@ def has_looked():
 def before_io():
     """Let others run if this greenlet has run for long.  For calls that do I/O and may never have to wait.
 
-    Call this before the I/O: what has been read would be lost if the greenlet were killed here.
+    Call this before the I/O: data that was read would be lost if the greenlet were killed here.
     """
     give_way(True)
 
 
 def asked_in_vain():
-    """Let others run if the caller checks again and again.  For checks that have found nothing changed.
+    """Let others run if the caller checks again and again.  For checks that have found no change.
 
     The other greenlets may change what was checked, so check again afterwards.
     """

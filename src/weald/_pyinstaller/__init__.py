@@ -1,4 +1,4 @@
-"""Where PyInstaller finds the hook that says what a frozen program needs of weald.
+"""The folder with PyInstaller's hook, which lists the modules of weald that a frozen program needs.
 
 Called by: PyInstaller, by the entry point `pyinstaller40` of the distribution.
 """

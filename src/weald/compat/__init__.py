@@ -1,4 +1,4 @@
-"""All that exists only so that gevent's names keep working.
+"""Everything that exists only for gevent's names.
 
 Called by: weald/__init__.py, for `install_as_gevent`; weald/__main__.py, for its commands.
 

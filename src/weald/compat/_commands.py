@@ -10,9 +10,9 @@ __all__ = ["ALL"]
 
 @click.command()
 def install_gevent() -> None:
-    """Have `import gevent`, pip and dependants find weald in this environment.
+    """Make `import gevent`, pip and dependants find weald in this environment.
 
-    Programs that ask for gevent, such as `celery -A proj worker -P gevent`, then run on weald without a change.
+    Programs that use gevent, such as `celery -A proj worker -P gevent`, then run on weald without a change.
     """
     from weald.compat._distribution import VERSION, DistributionError, install
 

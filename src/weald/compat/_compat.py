@@ -1,4 +1,4 @@
-"""gevent._compat: which Python this is, and names for what differed between Pythons once.
+"""gevent._compat: the version of Python, and names for things that once differed between versions.
 
 Called by: users, as gevent._compat; _monitor.py.
 """

@@ -3,8 +3,8 @@
 Called by: _commands.py; tests/third_party/environment.py.
 
 Invariants:
-- It is a package of one module, with the metadata that pip writes for any other: pip lists it, counts it as what
-  `gevent>=...` asks for, and removes it.
+- It is a package of one module, with the metadata that pip writes for any other: pip lists it, accepts it where
+  `gevent>=...` is required, and can remove it.
 - A gevent that is not weald's is neither replaced nor shadowed nor removed.
 """
 
@@ -20,7 +20,7 @@ from weald.compat._door import GEVENT_VERSION
 
 __all__ = ["DistributionError", "VERSION", "install", "uninstall", "write"]
 
-MARK = "+weald"  # the version's local part tells this distribution from gevent's own
+MARK = "+weald"  # the version's local part distinguishes this distribution from gevent's own
 VERSION = GEVENT_VERSION + MARK
 # What gevent's own distribution offers, so that `gevent[recommended]` is satisfied without a warning.
 EXTRAS = ("dnspython", "docs", "events", "monitor", "recommended", "test")

@@ -6,10 +6,10 @@ Importing it fills the hooks that weald's other modules offer: names they lack (
 of hubs and loops, what patching asks before it begins.
 
 Invariants:
-- `gevent.x` is the very module `weald.x`.  `gevent` itself is a thin module that falls through to weald and carries
+- `gevent.x` and `weald.x` are the same module.  `gevent` itself is a thin module that falls back on weald and has
   gevent's version, for programs that compare it.  A real gevent is never shadowed.
-- Of weald.compat only what this file imports is imported before a program imports gevent, or asks weald for a module or
-  a name that only gevent has.  From then on weald behaves as _drop_in.py says, and so do hubs and loops made before.
+- Until a program imports gevent, or uses a module or a name of weald that only gevent has, only this file's imports of
+  weald.compat are imported.  From then on weald behaves as _drop_in.py says, and so do hubs and loops made before.
 """
 
 import sys
@@ -40,7 +40,7 @@ TOP_LEVEL = {
     "signal_handler": "hub:signal",
 }
 
-# Modules that gevent imports itself, as it is imported or patches: its users take them for attributes of it.
+# Modules that gevent imports itself when it is imported or patches: programs use them as its attributes.
 BROUGHT = frozenset(
     {
         "event",
@@ -92,7 +92,7 @@ def _gevent_leads_here() -> bool:
 
 
 def _drop_in() -> None:
-    """Behave as gevent from now on, if that is what weald is imported as."""
+    """Behave as gevent from now on, if weald is imported by that name."""
     if _gevent_leads_here():
         import_module("weald.compat._drop_in")
 

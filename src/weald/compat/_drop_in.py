@@ -1,8 +1,8 @@
-"""What weald does differently once gevent's name leads to it.
+"""Changes weald's behaviour once gevent's name leads to it.
 
 Called by: _door.py, once gevent has been imported.  Importing this changes weald's hooks, once in a process.
 
-`docs/migrating.md` tells what stays as weald has it.
+`docs/migrating.md` lists the differences from gevent that remain.
 """
 
 import os as stdlib_os
@@ -40,9 +40,9 @@ for _name in ("fork", "forkpty"):
 
 
 class _ThreadName(originals.Listener):
-    """Has the patched `threading.Thread` say that it is `gevent.threading`'s, as gevent's does.
+    """Gives the patched `threading.Thread` the module name `gevent.threading`, as gevent does.
 
-    Programs look at that to know whether threads are greenlets.  pyzmq does: otherwise the thread that frees what was
+    Programs use it to find out whether threads are greenlets.  pyzmq does: otherwise the thread that frees messages
     sent without copying waits in libzmq, and stops all others.
     """
 

@@ -2,7 +2,7 @@
 
 Called by: _drop_in.py; _names.py, for names of gevent.os.
 
-They return at once in parent and child, as os.fork does: a child's hub begins afresh by itself.
+They return at once in parent and child, as os.fork does: a child's hub starts afresh by itself.
 
 Invariant: a child that is watched is reaped by its watcher.  `waitpid`, which takes the place of weald.os's, then has
 its status, once, for KEPT seconds; of other children it asks the system.

@@ -101,7 +101,7 @@ class PeriodicMonitoringThread:
             self._monitoring_functions = [*entries, _Entry(function, period)]
 
     def calculate_sleep_time(self) -> float:
-        """Return the seconds to sleep before the next look: the shortest period."""
+        """Return the seconds to sleep before the next check: the shortest period."""
         shortest = min((entry.period for entry in self._monitoring_functions if entry.period), default=0)
         return max(shortest, self.min_sleep_time) if shortest > 0 else self.inactive_sleep_time
 
@@ -144,7 +144,7 @@ class PeriodicMonitoringThread:
                 entry.function(hub)
 
     def monitor_blocking(self, hub: Any) -> Any:
-        """Report the greenlet that has not switched since the last look, if one has not."""
+        """Report the greenlet that has not switched since the last check, if there is one."""
         blocked = self._greenlet_tracer.did_block_hub(hub)
         if not blocked:
             return None

@@ -1,6 +1,6 @@
 """Names that gevent has in a module where weald has none: where weald keeps them, or what to use instead.
 
-Called by: _door.py, when a module of weald is asked for a name that it does not have.
+Called by: _door.py, when a program uses a name that a module of weald does not have.
 """
 
 import sys
@@ -136,7 +136,7 @@ MODULES: dict[str, str] = {
 
 
 def find(module: str, name: str) -> Any:
-    """Return what gevent has as `name` in its module of the same name as `module` ("weald.x").
+    """Return the object that gevent has as `name` in its module of the same name as `module` ("weald.x").
 
     Raises AttributeError, with a hint where there is one.
     """

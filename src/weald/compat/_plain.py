@@ -19,7 +19,7 @@ load_hub_class: Callable[[], type[_core.Hub]] = _unset
 
 
 class Hub(_core.Hub):
-    """A hub; asked for what only gevent's hubs have, it becomes one of them."""
+    """A hub.  When a program reads an attribute that only gevent's hubs have, it becomes one of them."""
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("__") and hasattr(load_hub_class(), name):

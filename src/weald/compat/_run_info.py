@@ -1,4 +1,4 @@
-"""What gevent.util tells people of a process: its threads and greenlets, with their stacks.
+"""gevent.util's report of a process: its threads and greenlets, with their stacks.
 
 Called by: util.py, _tracer.py.
 
@@ -75,7 +75,7 @@ def _thread_lines(stacks: bool, limit: int | None, current: int) -> Iterator[str
 
 
 class GreenletTree:
-    """A greenlet and those it spawned.  `str()` is short, `format()` tells more.
+    """A greenlet and those it spawned.  `str()` is short, `format()` has the details.
 
     Attributes are those of the greenlet.
     """

@@ -1,4 +1,4 @@
-"""gevent._socketcommon: what gevent's socket modules shared; here it is all in weald.socket.
+"""gevent._socketcommon: the names that gevent's socket modules shared; here they are all in weald.socket.
 
 Called by: users, as gevent._socketcommon; _names.py, for names of gevent.socket; _surface.py.
 """
@@ -19,7 +19,7 @@ timeout_default: Any = object()
 
 
 class cancel_wait_ex(OSError):  # noqa: N801, N818 - gevent's name
-    """What `cancel_wait` raises, by default, in the greenlet that waits for a watcher: EBADF."""
+    """The exception that `cancel_wait` raises by default in the greenlet that waits for a watcher: EBADF."""
 
     def __init__(self) -> None:
         super().__init__(EBADF, "File descriptor was closed in another greenlet")

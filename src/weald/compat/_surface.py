@@ -1,9 +1,9 @@
-"""What gevent's classes have besides, put on weald's own once gevent is imported: attributes, arguments.
+"""Attributes and arguments that only gevent's classes have, added to weald's classes once gevent is imported.
 
 Called by: _drop_in.py.
 
 Invariants:
-- Each module of weald gets its part when it is imported, at once if it is: nothing is imported for its sake.
+- Each module of weald gets its part when it is imported, or at once if it is already; nothing is imported for this.
 - Nothing here is on a path that programs without gevent's name take, and nothing replaces a compiled method.
 """
 
@@ -23,7 +23,7 @@ __all__: list[str] = []
 
 
 def _hub(self: object) -> Any:
-    """The hub of the thread that asks: nothing of weald's belongs to one hub."""
+    """The hub of the calling thread: weald's objects do not belong to one hub."""
     return get_hub()
 
 

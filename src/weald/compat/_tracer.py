@@ -3,8 +3,8 @@
 Called by: util.py, _monitor.py; users, as gevent._tracer.
 
 A tracer works in the thread that made it; it calls the trace function that was set before it.  While there is one,
-that thread's waits go through the hub greenlet, where they are seen: a greenlet that waits alone switches to nobody
-else.
+that thread's waits go through the hub greenlet, where the tracer sees them: otherwise a greenlet that waits alone does
+not switch at all.
 """
 
 import sys

@@ -119,7 +119,7 @@ _sessions = 0
 
 
 class BackdoorServer(StreamServer):
-    """A prompt for everyone who connects; `locals` are the names there from the start, `banner` greets.
+    """A prompt for each client that connects; `locals` are the names defined at its start, `banner` is its greeting.
 
     `stop` ends the sessions.
     """

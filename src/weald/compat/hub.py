@@ -1,10 +1,9 @@
-"""gevent.hub: the Hub with all that gevent's has, and what else is in that module.
+"""gevent.hub: the Hub with all of gevent's attributes, and the other names of that module.
 
 Called by: users (gevent.hub, weald.hub); _door.py, when a hub is asked for what only gevent's have; _drop_in.py,
 _hub_local.py, _hub_primitives.py.
 
-Once this is imported, hubs are of this class unless `set_default_hub_class` chooses another, and those that there
-are become so.
+Once this is imported, new and existing hubs are of this class, unless `set_default_hub_class` chooses another.
 """
 
 import sys
@@ -82,7 +81,7 @@ class Hub(_core.Hub):
 
     @property
     def loop(self) -> Any:
-        """The event loop as users see it, or what was assigned.  What hubs do themselves goes by their own."""
+        """The event loop as users see it, or the object that was assigned.  The hub itself uses its own loop."""
         assigned = self.__dict__.get("_loop")
         return _core.Hub.loop.__get__(self) if assigned is None else assigned
 
@@ -125,7 +124,7 @@ class Hub(_core.Hub):
 
     @property
     def resolver(self) -> Any:
-        """Who looks names up for this hub, made when it is asked for."""
+        """The resolver of this hub, made at its first use."""
         if self._resolver is None:
             self._resolver = self.resolver_class(hub=self)
         return self._resolver
@@ -148,7 +147,7 @@ class Hub(_core.Hub):
 
     @property
     def threadpool(self) -> Any:
-        """This hub's pool of native threads, made when it is asked for."""
+        """This hub's pool of native threads, made at its first use."""
         if self._threadpool is None:
             self._threadpool = self.threadpool_class(
                 self.threadpool_size, hub=self, idle_task_timeout=config.threadpool_idle_task_timeout
@@ -181,7 +180,7 @@ class Hub(_core.Hub):
             watcher.stop()
 
     def cancel_wait(self, watcher: Any, error: Any, close_watcher: bool = False) -> None:
-        """Have `error` raised, soon, in the greenlet that waits for `watcher`; None: there is nothing to do."""
+        """Have `error` raised soon in the greenlet that waits for `watcher`.  Does nothing if `watcher` is None."""
         if watcher is None:
             return
         if watcher.callback is not None or close_watcher:
@@ -235,8 +234,8 @@ class Hub(_core.Hub):
     def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None:
         """Called with an exception that was not caught: NOT_ERROR goes nowhere, SYSTEM_ERROR to the main greenlet.
 
-        So does an exception without a `context`.  The rest is printed, and so is SYSTEM_ERROR but for
-        KeyboardInterrupt and SystemExit, of which the main greenlet tells if it does not catch them.  Three times None
+        An exception without a `context` goes there, too.  All others are printed, and so is SYSTEM_ERROR except
+        KeyboardInterrupt and SystemExit, which the main greenlet reports if it does not catch them.  Three times None
         stands for the exception that is being handled.
         """
         type, value, tb = self._normalize_exception(type, value, tb)
@@ -335,7 +334,7 @@ class signal:
 
 
 def reinit(hub: Any = None) -> None:
-    """Nothing is left to do in a fork's child: its hub has begun afresh by itself."""
+    """Does nothing: in a fork's child the hub has started afresh by itself."""
 
 
 _hub_class: type[_core.Hub] = Hub  # of hubs made from now on

@@ -16,9 +16,9 @@ Each module calls those below it.  Those that every request goes through are com
 - `asgi`, `asgi_websocket`, `asgi_parts` (compiled): how an ASGI application answers a request.
 - `exchange` (compiled): one request and its response, by any protocol.
 - `channel` (compiled): how an exchange reaches its client over HTTP/1.1; `http2_stream`: over a stream of HTTP/2.
-- `state` (compiled): what the connections of a server share.
+- `state` (compiled): state that the connections of a server share.
 - `protocol` (compiled): requests of HTTP/1.1, without I/O; `fields`: heads of responses.
-- `body`, `disconnected`, `environ`, `logs`, `limits`, `wire`, `extras`, `interface`: what the others use.
+- `body`, `disconnected`, `environ`, `logs`, `limits`, `wire`, `extras`, `interface`: parts that the others use.
 - `forwarded`, `proxy_protocol`: the client's address as a trusted proxy states it.
 - `websocket`: WebSockets inside of applications; `frames` (compiled): their plain frames.
 """

@@ -22,8 +22,8 @@ class Call:
 class ASGIExchange(Exchange):
     """Exchanges that the ASGI application `server.application` answers.
 
-    `server` is asked for `loop_of_applications`, `lifespans`, `mounts`, `patience`, `root_path`, `local_of(sock)` and
-    `detached`, too; see asgi_server.py.
+    `server` also has `loop_of_applications`, `lifespans`, `mounts`, `patience`, `root_path`, `local_of(sock)` and
+    `detached`; see asgi_server.py.
     """
 
     call: Call | None

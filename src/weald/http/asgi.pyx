@@ -5,15 +5,15 @@ Called by: asgi_websocket.pyx; asgi_server.py, whose connections are served by a
 
 The application's coroutine is an asyncio task on the loop of the server.  It begins in the connection's greenlet (an
 eager task, Python 3.12 and later): one that never waits costs no switch and no turn of the loop.  If it waits, the loop
-goes on with it.  The connection's greenlet then waits for the end of the response.  Meanwhile it does what needs to
-wait for the client: it reads the body, and checks whether the client has left.
+goes on with it.  The connection's greenlet then waits for the end of the response.  Meanwhile it does the work that
+must wait for the client: it reads the body, and checks whether the client has left.
 
-What the application sends is sent at once, by the greenlet that it runs in.  If the client does not take it, that
-greenlet parks, and another one runs the loop.  So a slow client slows its application down, and nothing is buffered.
+`send` sends at once, in the greenlet that the application runs in.  If the client does not read, that greenlet parks,
+and another one runs the loop.  So a slow client slows its application down, and nothing is buffered.
 
 Invariants:
-- A `Call` is one request.  When its response is complete, or its client has left, it drops its exchange: what the
-  application does later cannot reach another request.  The task goes on; what it raises is logged.
+- A `Call` is one request.  When its response is complete, or its client has left, it drops its exchange, so that the
+  application cannot affect other requests later.  The task goes on; its exceptions are logged.
 - A client that has left is noticed when the application sends or receives, and within `LOOK` seconds while it waits.
 
 Long because a call and its exchange call each other: in files of their own they would import each other.
@@ -145,7 +145,7 @@ cdef class Call:
                 return
 
     cdef int take(self, message) except -1:
-        """Do what `message` says."""
+        """Carry out `message`."""
         cdef ASGIExchange exchange = self.exchange
         cdef bint more
         kind = message["type"]
@@ -237,7 +237,7 @@ cdef class Call:
         return 0
 
     cdef dict disconnect(self):
-        """Return the event that tells that the client has left."""
+        """Return the event that reports that the client has left."""
         return {"type": "http.disconnect"}
 
     cdef bint wants(self) except -1:
@@ -324,9 +324,9 @@ cdef class Call:
             current_hub().handle_error(self.line, type(error), error, error.__traceback__)
 
     def detach(self):
-        """The exchange goes on without the task, which has not ended.
+        """Detach the task, which has not ended, from its exchange.
 
-        Who asks for an event hears that it is over, as who asks later does: some applications end only then.
+        Pending and later calls of `receive` get the event that the client has left: some applications end only then.
         """
         self.exchange = None
         asking, self.asking = self.asking, None
@@ -350,8 +350,8 @@ cdef class Call:
 cdef class ASGIExchange(Exchange):
     """ASGIExchange(sock, address, server): exchanges that the ASGI application `server.application` answers.
 
-    `server` is asked for `loop_of_applications`, `lifespans`, `mounts`, `patience`, `root_path`, `local_of(sock)` and
-    `detached`, too; see asgi_server.py.
+    `server` also has `loop_of_applications`, `lifespans`, `mounts`, `patience`, `root_path`, `local_of(sock)` and
+    `detached`; see asgi_server.py.
     """
 
     def __init__(self, sock, address, server):

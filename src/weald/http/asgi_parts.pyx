@@ -1,10 +1,10 @@
 # cython: nonecheck=True
-"""Helpers of asgi.pyx, compiled: awaitables that are no coroutines, and fields in the form of scopes and events.
+"""Helpers of asgi.pyx, compiled: awaitables that are not coroutines, and fields in the form of scopes and events.
 
 Called by: asgi.pyx, asgi_websocket.pyx.
 
 Invariants:
-- All that goes into a response's head is checked for control characters, so that it cannot be more than one field.
+- Everything that goes into a response's head is checked for control characters, so that it cannot form a second field.
 - Names that were checked are remembered, in tables of limited size.
 """
 
@@ -95,7 +95,7 @@ async def _awaited(awaitable):
 
 
 cdef object awaited(awaitable):
-    """Return a coroutine of what is only awaitable."""
+    """Return a coroutine that awaits an awaitable."""
     return _awaited(awaitable)
 
 

@@ -2,12 +2,12 @@
 
 Called by: weald.asgi, which exports it; weald.serve.
 
-Connections are an HTTPServer's; requests are answered as asgi.pyx says, on the hub's resident loop, so that an
-application shares it with what its greenlets await.
+Connections are those of HTTPServer; asgi.pyx answers requests, on the hub's resident loop, so that an application and
+the coroutines that its greenlets await share a loop.
 
 Invariants:
-- The application's startup is complete before a connection is accepted; its shutdown begins when all have ended, or
-  the time for that is over.
+- The application's startup is complete before a connection is accepted.  Its shutdown begins when all connections have
+  ended, or their time is over.
 - `detached` holds the requests whose applications go on after their responses; a server that stops waits for them, too.
 """
 

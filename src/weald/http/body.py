@@ -73,7 +73,7 @@ class Input:
         return True
 
     def _take(self, end: int) -> bytes:
-        """Return what has come up to `end`, a place in the buffer."""
+        """Return the unread bytes up to `end`, a position in the buffer."""
         buffer, start = self._buffer, self._at
         if end >= len(buffer):
             self._buffer, self._at = b"", 0

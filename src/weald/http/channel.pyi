@@ -7,7 +7,7 @@ from weald.http.state import ServerState
 _Fields = list[tuple[bytes, bytes]]
 
 class Channel:
-    """What an exchange does with its client.  The methods that return at once here are abstract."""
+    """How an exchange reaches its client.  The methods that return at once here are abstract."""
 
     state: ServerState
     socket: Any
@@ -28,8 +28,8 @@ class Channel:
     def read_body(self, invite: bool) -> bytes:
         """Return the next piece of the body, b"" at its end.
 
-        `invite`: if the client waits for it, send "100 Continue" first.  Raises InvalidClientInput if what comes is no
-        body, or comes too slowly, and ConnectionResetError if the client leaves.
+        `invite`: if the client waits for it, send "100 Continue" first.  Raises InvalidClientInput if the bytes are not
+        a body, or come too slowly, and ConnectionResetError if the client leaves.
         """
     def discard_body(self, length: int) -> bool:
         """Read what is left of the body, of `length` bytes.  Return False if the client may not be read from after it.

@@ -97,7 +97,7 @@ cdef bytes last_chunk(trailers):
 
 
 cdef class Channel:
-    """Channel(state): what an exchange does with its client.  The methods that return at once here are abstract."""
+    """Channel(state): how an exchange reaches its client.  The methods that return at once here are abstract."""
 
     def __init__(self, ServerState state):
         self.state = state
@@ -131,8 +131,8 @@ cdef class Channel:
     cpdef bytes read_body(self, bint invite):
         """Return the next piece of the body, b"" at its end.
 
-        `invite`: if the client waits for it, send "100 Continue" first.  Raises InvalidClientInput if what comes is no
-        body, or comes too slowly, and ConnectionResetError if the client leaves.
+        `invite`: if the client waits for it, send "100 Continue" first.  Raises InvalidClientInput if the bytes are not
+        a body, or come too slowly, and ConnectionResetError if the client leaves.
         """
 
     cpdef bint discard_body(self, Py_ssize_t length) except -1:
@@ -205,7 +205,7 @@ cdef class Http1Channel(Channel):
         cdef Py_ssize_t count
         cdef Descriptor descriptor
         if type(self.socket) is PLAIN:
-            # recv_into() without what Python's calling convention costs.
+            # recv_into() without the cost of Python's calling convention.
             descriptor = descriptor_of(self.socket)
             descriptor.limit = timeout
             count = descriptor.receive(

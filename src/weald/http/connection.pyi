@@ -7,8 +7,8 @@ from weald.http.exchange import Exchange
 class Connection:
     """Serves the requests that come through `channel` with `exchange`.
 
-    `idle` is true while nothing of the next request has come.  `http2_start` is None, or what `run` has ended for: the
-    client has begun to speak HTTP/2; the socket, which is still open, and the bytes read so far.
+    `idle` is true while no byte of the next request has come.  `http2_start` is None, or, if `run` has ended because
+    the client has begun to speak HTTP/2, the socket, which is still open, and the bytes read so far.
     """
 
     channel: Http1Channel

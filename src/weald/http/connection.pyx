@@ -24,8 +24,8 @@ from weald.http.protocol import ProtocolError
 cdef class Connection:
     """Connection(channel, exchange): serves the requests that come through `channel` with `exchange`.
 
-    `idle` is true while nothing of the next request has come.  `http2_start` is None, or what `run` has ended for: the
-    client has begun to speak HTTP/2; the socket, which is still open, and the bytes read so far.
+    `idle` is true while no byte of the next request has come.  `http2_start` is None, or, if `run` has ended because
+    the client has begun to speak HTTP/2, the socket, which is still open, and the bytes read so far.
     """
 
     def __init__(self, Http1Channel channel, Exchange exchange):
@@ -99,7 +99,7 @@ cdef class Connection:
     cdef object read_head(self):
         """Wait for the next request and give it to the exchange.  Return its first line, "" if there is none.
 
-        Raises ProtocolError for what is no request.
+        Raises ProtocolError for bytes that are not a request.
         """
         cdef Request request = self.next_request()
         self.exchange.request = request

@@ -67,7 +67,7 @@ cdef class Exchange:
     """
 
     ApplicationError = AssertionError  # raised when an application breaks the rules
-    ignored_socket_errors = (errno.EPIPE, errno.ECONNRESET)  # the client has left, which is not an error of ours
+    ignored_socket_errors = (errno.EPIPE, errno.ECONNRESET)  # the client has left, which is not the server's error
 
     def __cinit__(self):
         self.close_connection = self.headers_sent = self.response_use_chunked = False
@@ -132,7 +132,7 @@ cdef class Exchange:
         return True
 
     cdef int prepare(self) except -1:
-        """Make what the application needs."""
+        """Prepare the call of the application."""
 
     cdef bytes read_body(self):
         """Return the next piece of the request's body, b"" at its end; raises as `Channel.read_body` does."""
@@ -204,10 +204,10 @@ cdef class Exchange:
         return 0
 
     cdef int run(self) except -1:
-        """Call the application and send what it answers."""
+        """Call the application and send its response."""
 
     cdef int seal(self) except -1:
-        """Cut the application, which has ended, off from the connection: it must not reach the next request."""
+        """Detach the application, which has ended, from the connection: it must not affect the next request."""
         return 0
 
     cdef int finish(self) except -1:
@@ -239,7 +239,7 @@ cdef class Exchange:
         return 0
 
     cdef int move_to(self, Channel channel) except -1:
-        """Serve what comes through `channel` from now on, a stream of HTTP/2, say."""
+        """Serve the requests of another `channel` from now on, such as a stream of HTTP/2."""
         self.channel = channel
         return 0
 
@@ -445,7 +445,7 @@ cdef class Exchange:
         return self.code == 204 or self.code == 205 or self.code == 304
 
     cdef bint is_over(self) except -1:
-        """Return whether nothing can follow what has been admitted."""
+        """Return whether nothing can follow the pieces that have been admitted."""
         if self.command == "HEAD" or self.is_bodiless():
             return True
         return self.left == 0 and self.trailers is None
@@ -484,7 +484,7 @@ cdef class Exchange:
     # ---------------------------------------------------------------- errors and logs
 
     cdef int log_refusal(self, status) except -1:
-        """Note that what the client sent was answered `status` without an application, and log it."""
+        """Log a request that was answered with `status` without calling an application."""
         self.status = status
         self.code = int(status[:3])
         if self.request is None:  # what was read is no request; the attributes are those of the one before

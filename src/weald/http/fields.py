@@ -4,7 +4,7 @@ Called by: asgi_parts.pyx, channel.pyx, exchange.pyx, http2_stream.py, weald.ser
 
 Invariants:
 - No value returned here can be read as more than one field or line: it has no CR, LF or other control character.
-- What applications send repeatedly is checked once and remembered, in tables of limited size.
+- Values that applications send repeatedly are checked once and remembered, in tables of limited size.
 """
 
 import re

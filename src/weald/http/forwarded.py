@@ -6,9 +6,9 @@ Middleware for WSGI and ASGI.  It uses these fields if they come from a trusted 
 applications see the client in REMOTE_ADDR, wsgi.url_scheme and HTTP_HOST (ASGI: client, scheme and the field host).
 
 Invariants:
-- Each proxy appends to the list.  So the list is read from its end, and the client is the first address that is no
-  trusted proxy.  The client itself may have invented what stands before that.
-- Fields that contradict each other or cannot be read are an error in the proxy's configuration: answered with 400.
+- Each proxy appends to the list.  So the list is read from its end, and the client is the first address that is not a
+  trusted proxy.  The client itself may have invented the entries before that.
+- Fields that contradict each other or cannot be read are an error in the proxy's configuration, answered with 400.
 """
 
 import ipaddress
@@ -135,7 +135,7 @@ class ForwardedASGI:
         await self.application(scope, receive, send)
 
     def _believe(self, scope: dict[str, Any]) -> None:
-        """Put what the fields say into `scope`."""
+        """Put the values of the fields into `scope`."""
         scheme = scope["scheme"]
         client = scope["client"]
         environ = {"wsgi.url_scheme": {"ws": "http", "wss": "https"}.get(scheme, scheme)}
@@ -170,7 +170,7 @@ async def _refuse(scope: dict[str, Any], send: Any, text: str) -> None:
 
 
 def _believe(environ: dict[str, Any], trusted: Trusted) -> None:
-    """Put what the fields say into `environ`."""
+    """Put the values of the fields into `environ`."""
     proto = host = ""
     if "HTTP_FORWARDED" in environ:
         elements = _forwarded(environ["HTTP_FORWARDED"])
@@ -200,7 +200,7 @@ def _believe(environ: dict[str, Any], trusted: Trusted) -> None:
 
 
 def _client(environ: dict[str, Any], chain: list[str], trusted: Trusted) -> int:
-    """Make the client REMOTE_ADDR; where it is in `chain`."""
+    """Set REMOTE_ADDR to the client's address; return its position in `chain`."""
     for index in range(len(chain) - 1, -1, -1):
         address = _address(chain[index])
         if index == 0 or not address or address not in trusted:

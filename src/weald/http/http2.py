@@ -2,8 +2,8 @@
 
 Called by: server.py, when a client has chosen h2 by ALPN or begins with HTTP/2's preface.
 
-h2 implements the protocol.  This module reads, hands what it has read to the streams (http2_stream.py), and limits what
-a client may cost.  The server's handler serves a stream as it serves a request of HTTP/1.1.  A malformed request ends
+h2 implements the protocol.  This module reads, passes data on to the streams (http2_stream.py), and limits the cost of
+a client.  The server's handler serves a stream as it serves a request of HTTP/1.1.  A malformed request ends
 only its own stream (RFC 9113 section 8.1.1): behind a proxy, the other streams belong to other clients.
 
 Invariants:
@@ -50,7 +50,7 @@ with required("HTTP/2", "h2", "hyperframe", "hpack"):
 __all__ = ["Http2Connection"]
 
 _UNIT = 64  # bytes that bring neither requests nor bodies: so many count as one such frame
-_RESET_COST = 3  # what a reset counts: it costs the server more work than other frames
+_RESET_COST = 3  # a reset counts as so many frames: it costs the server more work than others
 _LEAVING = b"leaving."  # in the ping that goes with the first GOAWAY
 _ENDED = b"answered"  # in the ping that answers the end of a request that was refused meanwhile
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -117,7 +117,7 @@ class Http2Connection:
         return not self.streams
 
     def _receive(self) -> bytes:
-        """Return what comes next; b"" at the end, or if there was no request for `keep_alive_timeout` seconds."""
+        """Return the next bytes; b"" at the end, or if there was no request for `keep_alive_timeout` seconds."""
         patience = self.limits.keep_alive_timeout
         while True:
             # While applications run, their own waits are limited.
@@ -130,7 +130,7 @@ class Http2Connection:
                 continue
 
     def _step(self, data: bytes) -> bool:
-        """Handle `data`, or what comes next if that is empty.  Return False at the end."""
+        """Handle `data`, or if that is empty the next bytes.  Return False at the end."""
         data = data or self._receive()
         if not data:
             self._leave()
@@ -171,9 +171,9 @@ class Http2Connection:
     def _announce(self) -> None:
         """Tell the client to begin no further stream.  Those that it begins before it has read that are served.
 
-        That is section 6.8's graceful end: a first GOAWAY with the largest number a stream can have, which refuses
-        none, and a ping; the answer to the ping tells that the client has read both, and `_leave` sends the second
-        GOAWAY.  The ping goes in front, because h2, in a client, takes nothing but streams after a GOAWAY.
+        That is the graceful end of section 6.8.  First a GOAWAY with the largest possible stream number, which refuses
+        none, and a ping.  The answer to the ping shows that the client has read both, and `_leave` sends the second
+        GOAWAY.  The ping goes first, because h2, in a client, accepts only streams after a GOAWAY.
         """
         self._last_call = self._requests + self.limits.http2_streams
         ping = PingFrame(0, opaque_data=_LEAVING).serialize()

@@ -1,11 +1,11 @@
 """A stream of HTTP/2 (RFC 9113): a request on its way in, and its response on its way out.
 
-Called by: http2.py, whose connection makes them and hands them what comes.
+Called by: http2.py, whose connection makes them and passes their frames on to them.
 
 `Stream` is the channel of the exchange that answers the request; `FrameWriter` writes the connection's frames.
 
-h2 ends the connection for a malformed request, where RFC 9113 section 8.1.1 wants only the stream ended.  So h2 gets no
-fields to see, and http2_head.py checks them.
+h2 ends the connection for a malformed request, where RFC 9113 section 8.1.1 requires to end the stream only.  So h2
+does not see the fields, and http2_head.py checks them.
 
 Invariants:
 - Code that makes h2 produce bytes flushes them; a lock keeps their order.
@@ -42,7 +42,7 @@ with required("HTTP/2", "h2", "hyperframe", "hpack"):
 __all__ = ["FrameWriter", "Stream", "new_h2"]
 
 _PIECE = 1 << 16  # bytes of a body that are handed on at once
-# Windows at most of what may come for streams that were reset without counting against the client.
+# How many windows of data may come for streams that were reset, without counting against the client.
 _MAX_FORGIVEN = 16
 
 
@@ -158,7 +158,7 @@ class FrameWriter:
                 raise
 
     def send_headers(self, stream_id: int, fields: list[tuple[bytes, bytes]], end: bool) -> None:
-        """Make a HEADERS frame of `fields`; `end`: it is the stream's last.  Somebody has to `flush` it.
+        """Make a HEADERS frame of `fields`; `end`: it is the stream's last.  The caller must `flush` it.
 
         Raises ConnectionResetError if the stream has ended.
         """
@@ -202,7 +202,7 @@ class FrameWriter:
             self._h2.increment_flow_control_window(size)
 
     def reject(self, stream_id: int, code: int) -> None:
-        """Make a RST_STREAM frame with the error `code`.  Somebody has to `flush` it."""
+        """Make a RST_STREAM frame with the error `code`.  The caller must `flush` it."""
         try:
             most = _MAX_FORGIVEN * self.limits.http2_window
             self.forgiven = min(self.forgiven + self._h2.remote_flow_control_window(stream_id), most)
@@ -280,7 +280,7 @@ class Stream(Channel):
         return self.length == CHUNKED or (self.received == self.length if ended else self.received <= self.length)
 
     def close(self) -> None:
-        """The exchange has ended: end the stream as well, if its response is not complete with an error."""
+        """Called when the exchange has ended: end the stream, with an error if its response is not complete."""
         if not self.finished:
             self._writer.reset(self._id, ErrorCodes.INTERNAL_ERROR)
         elif self.body or not self.ended:

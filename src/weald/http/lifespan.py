@@ -61,7 +61,7 @@ class Lifespans:
 
 
 class Lifespan:
-    """One application's: `start` and `stop` tell it, by a task of `loop`."""
+    """The lifespan of one application: `start` and `stop` send it events, through a task of `loop`."""
 
     def __init__(self, application: Any, mode: str, loop: asyncio.AbstractEventLoop, error_log: Any) -> None:
         self.state: dict[str, Any] | None = {}
@@ -79,7 +79,7 @@ class Lifespan:
         self._error: BaseException | None = None  # what it has raised
 
     def start(self) -> None:
-        """Tell the application, and wait until it is ready.  Raises StartupError."""
+        """Send the startup event, and wait until the application is ready.  Raises StartupError."""
         self._task = self._loop.create_task(self._run())
         self._started.wait()
         if self._complete:
@@ -96,7 +96,7 @@ class Lifespan:
         self._error_log.write(f"the application takes no lifespan ({what}); it is served without\n")
 
     def stop(self, timeout: float | None = None) -> None:
-        """Tell the application, and wait until it is done; after `timeout` seconds (None: never) it is cancelled."""
+        """Send the shutdown event and wait for the end; after `timeout` seconds (None: never) it is cancelled."""
         task, self._task = self._task, None
         if task is None:
             return

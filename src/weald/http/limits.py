@@ -1,4 +1,4 @@
-"""Limits and timeouts of an HTTP server: what one client may cost.  All are on by default.
+"""Limits and timeouts of an HTTP server: how much one client may cost.  All are on by default.
 
 Called by: server.py, http2.py, http2_stream.py, weald.http, weald.compat, weald.integrations.gunicorn, weald.serve.
 """

@@ -39,7 +39,7 @@ def access_line(exchange: Any) -> str:
 
 
 def make_log(log: Any, level: int) -> Any:
-    """Return the log that `log` stands for, an object with `write`.
+    """Return an object with `write` for the setting `log`.
 
     "default" is sys.stderr, None a log that keeps nothing; a logging.Logger is written to with the level `level`.
     """
@@ -68,7 +68,7 @@ class NoopLog:
 class LoggingLogAdapter:
     """LoggingLogAdapter(logger, level=20): a logging.Logger that can be written to like a file.
 
-    What is written is logged with the level `level` (20: INFO).  Other attributes are the logger's.
+    Each write is logged with the level `level` (20: INFO).  Other attributes are the logger's.
     """
 
     __slots__ = ("_level", "_logger")

@@ -9,7 +9,7 @@ SPECIAL: Final[frozenset[str]]
 TOKEN: Final[bytes]
 
 class ProtocolError(ValueError):
-    """The client broke the protocol or a limit: it is to be answered `status`, and the connection to be closed.
+    """The client broke the protocol or a limit: answer with `status`, and close the connection.
 
     `preface`: the client has begun to speak HTTP/2.
     """
@@ -50,7 +50,7 @@ class HeadParser:
         """Return the request of `head`, which ends with its empty line.  Raises ProtocolError."""
 
 class RequestStream:
-    """The requests of one connection: `feed` what came, take the `next_request`, then its `body` until that is None.
+    """The requests of one connection: `feed` received bytes, call `next_request`, then `body` until that is None.
 
     After a ProtocolError, or a change of the protocol, only `rest` may be called.
     """
@@ -61,19 +61,19 @@ class RequestStream:
     trailers: list[_Field]
     def __init__(self, parser: HeadParser) -> None: ...
     def feed(self, data: bytes) -> Any:
-        """Take `data`, which has come."""
+        """Add received `data`."""
     @property
     def pending(self) -> int:
         """How many bytes are unread."""
     def rest(self, limit: int | None = None) -> bytes:
-        """Return what is unread, `limit` bytes at most: another protocol reads the connection from now on."""
+        """Return the unread bytes, `limit` at most: another protocol reads the connection from now on."""
     def next_request(self) -> Request | None:
         """Return the next request, None if more bytes are needed.  Raises ProtocolError."""
     def expect(self, length: int) -> Any:
-        """What follows is a body of `length` bytes, or CHUNKED."""
+        """Declare that a body of `length` bytes, or CHUNKED, follows."""
     @property
     def wanted(self) -> int:
-        """How many bytes of content are to come for certain; 0 where a line is next."""
+        """How many bytes of content are certain to come; 0 if a line is next."""
     def body(self) -> bytes | None:
         """Return the next piece of the body; b"" if more bytes are needed, None at its end.  Raises ProtocolError."""
 

@@ -3,18 +3,18 @@
 
 Called by: every module of weald.http that handles a request, weald.compat.
 
-`HeadParser` turns one complete head into a `Request`; it keeps nothing between two heads, so one serves all
-connections of a server.  `RequestStream` is one connection's side: `feed` it what came, ask it for the `next_request`,
-then for that one's `body` until that ends.
+`HeadParser` turns one complete head into a `Request`; it keeps nothing between two heads, so one parser serves all
+connections of a server.  `RequestStream` is one connection's side: `feed` it received bytes, call `next_request`,
+then `body` until the body ends.
 
 Invariants:
-- A head has two judges: it is handed to llhttp (through httptools) only when it is complete and `well_formed` by the
-  grammar of RFC 9112 as a whole, and what llhttp then rejects is refused as well.  llhttp by itself lets pass: empty
-  lines and bare LF in front of a request line, further spaces in it, other protocols and versions, unknown transfer
-  codings, any number of Host fields, bodies of any length.
-- The fields are cut out here, where the grammar has found them: through httptools each would cost a call into Python.
-- Nothing is repaired.  What two implementations could read in two ways is an error.  After an error a stream gives
-  nothing more: bytes that follow a bad message are never read as a request.
+- A head is checked twice.  When it is complete and `well_formed` by the grammar of RFC 9112 as a whole, llhttp (through
+  httptools) checks it again, and may refuse it, too.  llhttp by itself accepts: empty lines and bare LF in front of a
+  request line, further spaces in it, other protocols and versions, unknown transfer codings, any number of Host fields,
+  bodies of any length.
+- The fields are extracted here, where the grammar has found them: through httptools each would cost a call into Python.
+- Nothing is repaired.  Input that two implementations could read in two ways is an error.  After an error a stream
+  returns nothing more: bytes that follow a bad message are never read as a request.
 - Chunks are parsed here, because httptools does not report where in its input a message ends.
 
 Long because heads and bodies are read from one buffer, with one set of rules for what is refused.
@@ -230,8 +230,8 @@ cdef Py_ssize_t plain_chunk_line(bytes buffer, Py_ssize_t start, Py_ssize_t *num
 def cgi_name(bytes name):
     """`X-Real-IP` to `HTTP_X_REAL_IP`; None for a field that an application must not see.
 
-    Those are names with an underscore, which could pass for the one with a dash that a proxy vouches for, and
-    Proxy, which would become what many programs take for the address of their proxy.
+    Those are names with an underscore, which could be mistaken for the name with a dash that a proxy vouches for, and
+    Proxy, because HTTP_PROXY is where many programs look for the address of their proxy.
     """
     if b"_" in name:
         return None
@@ -421,7 +421,7 @@ cdef class HeadParser:
             self.http = None  # it waits for the body, or for nothing any more
 
     cdef int judge_framing(self, bytes head) except -1:
-        """For a head that llhttp refused: raise what our rules say of its framing fields, if they mind them."""
+        """For a head that llhttp refused: raise the error that the rules here have for its framing fields, if any."""
         length = coding = None
         for line in head.split(b"\r\n")[1:-2]:
             name, _, value = line.partition(b":")
@@ -550,7 +550,7 @@ cdef class RequestStream:
         return self.unread()
 
     def rest(self, limit=None):
-        """Take what is unread (`limit` bytes at most), for other code that reads the connection from now on."""
+        """Take the unread bytes (`limit` at most), for other code that reads the connection from now on."""
         return self.take(self.pending if limit is None else limit)
 
     cpdef Request next_request(self):
@@ -582,7 +582,7 @@ cdef class RequestStream:
         return request
 
     cpdef int expect(self, length) except -1:
-        """What follows is a body of `length` bytes, or CHUNKED."""
+        """Declare that a body of `length` bytes, or CHUNKED, follows."""
         self.seen = self.excess = 0
         self.trailers = []
         self.left = max(length, 0)
@@ -594,7 +594,7 @@ cdef class RequestStream:
         return self.next_request()
 
     cdef int check_incomplete(self) except -1:
-        """Refuse what cannot become a head, instead of waiting for its end."""
+        """Refuse bytes that cannot become a head, instead of waiting for their end."""
         cdef bytes buffer = self.buffer
         cdef Py_ssize_t size = len(buffer)
         cdef Py_ssize_t start = self.start
@@ -627,7 +627,7 @@ cdef class RequestStream:
 
     @property
     def wanted(self):
-        """How many bytes of content are to come for certain; 0 where a line is next."""
+        """How many bytes of content are certain to come; 0 if a line is next."""
         return self.left if self.state == KNOWN or self.state == CHUNK_DATA else 0
 
     def body(self):
@@ -644,7 +644,7 @@ cdef class RequestStream:
         return None
 
     cdef bytes with_further_chunks(self, bytes first):
-        """Return `first` and what has come of the chunks behind it: tiny chunks cost about what others do."""
+        """Return `first` joined with the chunks that have come behind it: so tiny chunks cost about what others do."""
         cdef bytearray joined = bytearray(first)
         try:
             while self.state != NO_BODY:
@@ -658,7 +658,7 @@ cdef class RequestStream:
         return bytes(joined)
 
     cdef object piece(self):
-        """One step: bytes, or None if the next step has to tell."""
+        """One step of parsing; returns bytes, or None if a further step is needed."""
         if self.state == KNOWN:
             return self.content(NO_BODY)
         if self.state == CHUNK_SIZE:
@@ -670,7 +670,7 @@ cdef class RequestStream:
         return self.trailer_section()
 
     cdef bytes content(self, State then):
-        """What has come of it; `then` is what follows the last."""
+        """Return the part that has come; `then` is the state after its end."""
         cdef bytes piece = self.take(self.left)
         self.left -= len(piece)
         if not self.left:
@@ -719,7 +719,7 @@ cdef class RequestStream:
         if matched is None:
             raise ProtocolError(400, "malformed chunk")
         self.left = size = int(matched[1], 16)
-        # Lines of many times the size of their chunks are there to keep us busy.
+        # Lines of many times the size of their chunks only keep the server busy.
         self.excess = max(self.excess + len(line) - 16 - 2 * size, 0)
         if self.excess > 16384:
             raise ProtocolError(400, "chunk extensions without end")

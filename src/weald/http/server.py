@@ -39,9 +39,9 @@ class HTTPServer(StreamServer):
     `listener`, `backlog`, `spawn` and the arguments for TLS are StreamServer's.
     `log` is where requests are logged: an object with `write`, a logging.Logger, or None for nowhere (default:
     sys.stderr); `error_log` the same for errors.
-    `handler_class(sock, address, server)` makes what serves a connection: it has `handle`, and the connection is its
-    `http_connection`.
-    `limits`, a weald.http.limits.Limits, bounds what a client may cost.
+    `handler_class(sock, address, server)` makes the object that serves a connection: it has `handle`, and the
+    connection is its `http_connection`.
+    `limits`, a weald.http.limits.Limits, bounds the cost of a client.
     `http2`: also serve HTTP/2, to clients that choose it in the TLS handshake (ALPN; this needs an `ssl_context`) or
     begin with it.
     """
@@ -88,7 +88,7 @@ class HTTPServer(StreamServer):
         super().start()
 
     def close(self) -> None:
-        """Stop accepting and close the listener.  Connections go on, and end after the request they are at."""
+        """Stop accepting and close the listener.  Connections end after their current request."""
         self.http_state.draining = True
         super().close()
 
@@ -260,7 +260,7 @@ class WSGIServer(HTTPServer):
     # ---------------------------------------------------------------- the environment
 
     def set_environ(self, environ: Any = None) -> None:
-        """Make `environ`, which each request's environment is a copy of, from `base_env` and `environ`."""
+        """Make `environ`, the original of each request's environment, from `base_env` and `environ`."""
         if environ is not None:
             self.environ = environ
         given = getattr(self, "environ", None)

@@ -5,9 +5,9 @@ from weald.http.limits import Limits
 from weald.http.protocol import HeadParser
 
 class ServerState:
-    """What the connections of a server share.
+    """State that the connections of a server share.
 
-    `draining` is true while the server stops: clients are told to connect anew.  `served` is the number of responses
+    `draining` is true while the server stops: clients are told to connect again.  `served` is the number of responses
     that were counted.
     """
 

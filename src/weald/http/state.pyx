@@ -1,4 +1,4 @@
-"""What all connections of one HTTP server share: its limits, one parser, one receive buffer, its counters.
+"""State that all connections of one HTTP server share: its limits, one parser, one receive buffer, its counters.
 
 Called by: channel.pyx, connection.pyx and http2_stream.py, which read it; server.py, which
 makes one for each server.
@@ -19,9 +19,9 @@ cdef Py_ssize_t BUFFER_SIZE = 65536  # bytes that one call receives at most
 
 
 cdef class ServerState:
-    """ServerState(limits): what the connections of a server share.
+    """ServerState(limits): state that the connections of a server share.
 
-    `draining` is true while the server stops: clients are told to connect anew.  `served` is the number of responses
+    `draining` is true while the server stops: clients are told to connect again.  `served` is the number of responses
     that were counted.
     """
 

@@ -41,7 +41,7 @@ from weald.http.wsgi cimport WSGIExchange
 
 cdef extern from *:
     """
-    /* Changes whenever the type or a base of it does (PEP 659's caches live by it); 0: nothing can be told. */
+    /* Changes whenever the type or a base of it does (PEP 659's caches rely on it); 0: unknown. */
     static unsigned int weald_version(PyObject *object) { return Py_TYPE(object)->tp_version_tag; }
     """
     unsigned int version_of "weald_version"(PyObject *)
@@ -135,7 +135,7 @@ cdef class Steps(WSGIExchange):
         self.reader = value
 
     cdef int look_up_steps(self) except -1:
-        """Find out which steps have been replaced, unless the class is as it was."""
+        """Find out which steps have been replaced, unless the class is unchanged."""
         if self.version == version_of(<PyObject *>self) and self.version:
             return 0
         own = getattr(self, "__dict__", ())

@@ -4,8 +4,8 @@ Called by: asgi_websocket.pyx and asgi_server.py, for those of ASGI applications
 weald.serve.wsgi, whose settings change its Options; users: `accept(environ)` in any WSGI application, Flask's views
 included, or `application(handler)` as the whole of one.
 
-wsproto implements the protocol; this module reads, writes, waits and limits.  Complete frames with a whole message that
-is not compressed, which most are, are read and written without wsproto (frames.pyx).
+wsproto implements the protocol; this module reads, writes, waits and limits.  Most frames are complete and contain a
+whole message that is not compressed; these are read and written without wsproto (frames.pyx).
 
     @websocket.application
     def echo(ws):
@@ -16,8 +16,8 @@ is not compressed, which most are, are read and written without wsproto (frames.
 
 Invariants:
 - One greenlet at a time receives; any number may send, frame by frame.
-- What has come is parsed in small pieces, up to the next message.  So a connection holds one message, what one piece
-  can be decompressed to, and what one `recv` returns.  While this side closes, messages are dropped as they come.
+- Received data is parsed in small pieces, up to the next message.  So a connection holds at most one message, the
+  decompressed content of one piece, and the data of one `recv`.  While this side closes, messages are dropped.
 - Every wait has a limit: a client that does not answer a ping, or takes no bytes, is dropped.
 """
 
@@ -74,7 +74,7 @@ class Closed(Exception):
 
 
 class HandshakeError(ValueError):
-    """The request does not open a WebSocket: it is to be answered with `status` and `headers`."""
+    """The request does not open a WebSocket: answer with `status` and `headers`."""
 
     def __init__(self, status: str, text: str, headers: Iterable[tuple[str, str]] = ()) -> None:
         super().__init__(text)
@@ -213,7 +213,7 @@ class WebSocket:
             self._send_event(BytesMessage(data=bytes(message)))
 
     def ping(self, payload: bytes = b"") -> None:
-        """Send a ping with `payload`, of at most 125 bytes.  The pong is dealt with by itself.
+        """Send a ping with `payload`, of at most 125 bytes.  The pong is handled automatically.
 
         Raises Closed if the connection has ended.
         """
@@ -258,7 +258,7 @@ class WebSocket:
                 pass
 
     def _read(self, timeout: float) -> bytes:
-        """Return what comes next, b"" at the end.  Raises TimeoutError after `timeout` seconds."""
+        """Return the next bytes, b"" at the end.  Raises TimeoutError after `timeout` seconds."""
         try:
             return receive(self._sock, timeout)
         except TimeoutError:
@@ -291,7 +291,7 @@ class WebSocket:
             self.closed = closed
 
     def _take(self, data: bytes) -> None:
-        """Handle `data`, which has come, up to the first message that it completes."""
+        """Handle received `data`, up to the first message that it completes."""
         if not data:
             self._end(Closed(1006, "the connection broke"))
             return
@@ -299,7 +299,7 @@ class WebSocket:
         self._look_on()
 
     def _look_on(self) -> None:
-        """Handle what has come up to the next message: keep that, answer control frames."""
+        """Handle received data up to the next message: keep that, answer control frames."""
         data, self._unread = self._unread, b""
         self._short = False
         at = 0
@@ -381,7 +381,7 @@ _UPGRADE = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
 def _is_own(origin: str, environ: dict[str, Any]) -> bool:
     """Return whether a page of `origin` is this server's own: of the same scheme, host and port (RFC 6454).
 
-    A page that came by TLS counts as ours if this server speaks without TLS: then a proxy in front ends it.
+    A page that was loaded by TLS counts as this server's if the server itself has no TLS: then a proxy in front has it.
     """
     try:
         parts = urlsplit(origin)
@@ -475,10 +475,10 @@ def accept(
 ) -> WebSocket:
     """Answer the opening handshake in `environ` and return the connection.
 
-    `subprotocols`: what this side speaks, best first.  `origins`: from whose pages browsers may connect, "*" for
-    everybody's; the default is this server's own.  What the WSGI application then returns is ignored.
-    `options`: the default is what the server was started with (`weald serve --limit websocket_…`), else `Options()`.
-    Raises HandshakeError if the request is none for a WebSocket, or not allowed.
+    `subprotocols`: those that this side speaks, best first.  `origins`: the sites whose pages may connect, "*" for
+    all; the default is this server's own.  The WSGI application's result is then ignored.
+    `options`: the default is the server's setting (`weald serve --limit websocket_…`), else `Options()`.
+    Raises HandshakeError if the request is not for a WebSocket, or not allowed.
     """
     handshake = Handshake(environ, origins)
     subprotocol = next((name for name in subprotocols if name in handshake.subprotocols), None)

@@ -32,7 +32,7 @@ def send(sock: Any, data: bytes, timeout: float) -> None:
 def end_connection(sock: Any, tls: bool, linger: float | None) -> None:
     """End a connection so that the client can read what was sent last.  The socket stays open.
 
-    If the client is still sending when the socket is closed, its system may throw our last response away (RFC 9112
+    If the client is still sending when the socket is closed, its system may discard the last response (RFC 9112
     section 9.6).  So this end stops sending and reads on until the client closes as well, for `linger` seconds at
     most; None: it does neither.  With `tls`, TLS's own end is sent first.
     """

@@ -7,7 +7,7 @@ from weald.http.exchange import Exchange
 class WSGIExchange(Exchange):
     """Exchanges that the WSGI application `server.application` answers.
 
-    `server` is asked for the environment, too: `environ`, or `get_environ()` where that does more than copy it.
+    `server` also has the environment: `environ`, or `get_environ()` if that does more than copy it.
     """
 
     environ: Any

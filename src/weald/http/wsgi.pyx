@@ -1,10 +1,10 @@
 # cython: nonecheck=True
-"""How a WSGI application answers a request (PEP 3333), compiled: its environ, start_response, write, what it returns.
+"""How a WSGI application answers a request (PEP 3333), compiled: its environ, start_response, write, its result.
 
 Called by: steps.pyx, whose handlers are derived from `WSGIExchange`.
 
 Invariants:
-- A body that has come together with its head is in `wsgi.input` at once: nothing waits, nothing is left to discard.
+- A body that arrives together with its head is in `wsgi.input` at once: nothing waits, nothing is left to discard.
 - An application that takes the connection over (`weald.upgrade`) is the only one to write to it from then on.
 """
 
@@ -27,7 +27,7 @@ cdef int READER_SIZE = io.DEFAULT_BUFFER_SIZE  # bytes
 
 
 cdef bint is_whole(object result):
-    """Return whether all of `result` is there, so that its length is known."""
+    """Return whether `result` is complete, so that its length is known."""
     return isinstance(result, (list, tuple))
 
 
@@ -70,7 +70,7 @@ cdef Response response_of(WSGIExchange exchange):
 cdef class WSGIExchange(Exchange):
     """WSGIExchange(channel, server, client_address): exchanges that the WSGI application `server.application` answers.
 
-    `server` is asked for the environment, too: `environ`, or `get_environ()` where that does more than copy it.
+    `server` also has the environment: `environ`, or `get_environ()` if that does more than copy it.
     """
 
     def __init__(self, channel, server, client_address):
@@ -145,7 +145,7 @@ cdef class WSGIExchange(Exchange):
         return env
 
     cdef int add_special(self, env) except -1:
-        """Add to `env` what a body, a change of protocol or a wish for trailers is for the application."""
+        """Add the keys to `env` that the application needs for a body, a change of protocol, or trailers."""
         cdef Request request = self.request
         self.wsgi_input = self.streamed = env["wsgi.input"] = Input(self._next_piece if request.length else None)
         self.channel.expect_body(request)

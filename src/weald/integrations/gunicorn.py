@@ -2,8 +2,8 @@
 
 Called by: gunicorn, once in each forked worker.  The standard library is patched before the application is loaded.
 gunicorn's settings that have a counterpart in weald.http.Limits are followed; so are limit_request_field_size,
-max_requests, graceful_timeout, the access log, TLS, SCRIPT_NAME, and what the proxy in front says (forwarded_allow_ips,
-secure_scheme_headers, forwarder_headers).
+max_requests, graceful_timeout, the access log, TLS, SCRIPT_NAME, and the fields of a proxy in front
+(forwarded_allow_ips, secure_scheme_headers, forwarder_headers).
 
 Invariants:
 - A setting that would change what a request is, and cannot be followed, ends gunicorn at its start with a sentence.
@@ -63,7 +63,7 @@ class _Peers:
 
 
 class _Response:
-    """What gunicorn's access log wants to know of a response."""
+    """The attributes of a response that gunicorn's access log reads."""
 
     def __init__(self, status: str, headers: list[Any], sent: int) -> None:
         self.status = status
@@ -72,7 +72,7 @@ class _Response:
 
 
 class Handler(WSGIHandler):
-    """Logs through gunicorn, and believes the proxies that gunicorn is told to believe."""
+    """Logs through gunicorn, and trusts the proxies that gunicorn is configured to trust."""
 
     worker: "Worker"  # set in a subclass for each worker
 
@@ -101,7 +101,7 @@ class Handler(WSGIHandler):
         return True
 
     def _read_proxy(self, request: Any) -> None:
-        """Take what a proxy says of the request.  Raises ProtocolError if it contradicts itself."""
+        """Apply the fields that a proxy has set.  Raises ProtocolError if they contradict each other."""
         for name, secure in self.worker.cfg.secure_scheme_headers.items():
             value = request.fields.get("HTTP_" + name.upper().replace("-", "_"))
             if value is not None:
@@ -187,7 +187,7 @@ class Worker(_Base):  # type: ignore[misc]
             self.alive = False
 
     def limits(self) -> Limits:
-        """gunicorn's limits; 0 is what it calls unlimited."""
+        """gunicorn's limits; to gunicorn 0 means unlimited."""
         cfg = self.cfg
         line = cfg.limit_request_line or 1 << 20
         fields = cfg.limit_request_fields

@@ -9,10 +9,10 @@ for originals.
 
 Invariants:
 - `saved[module][name]` is the original of each name that was replaced.  It is saved once and stays.
-- No class is half patched: the original `socket.socket` makes ours, and every SSLContext, also one made before, wraps
-  sockets with our SSLSocket.
+- No class is half patched: the original `socket.socket` makes weald's, and every SSLContext, also one made before,
+  wraps sockets with weald's SSLSocket.
 - In other modules' globals only the originals themselves are replaced; weald's own modules are left alone.
-- Each of the `listeners` is asked before, and called after; they are independent of each other.
+- Each of the `listeners` is called before and after; they are independent of each other.
 """
 
 import gc
@@ -77,7 +77,7 @@ _to_mend: list[tuple[Any, Any]] | None = None  # gathered while patch_all runs: 
 
 
 def patch_item(module: ModuleType, attr: str, newitem: object) -> None:
-    """Set `module.attr` to `newitem`, remembering what was there."""
+    """Set `module.attr` to `newitem`, and keep the original."""
     old = getattr(module, attr, _MISSING)
     if old is newitem:
         return
@@ -87,7 +87,7 @@ def patch_item(module: ModuleType, attr: str, newitem: object) -> None:
 
 
 def remove_item(module: ModuleType, attr: str) -> None:
-    """Delete `module.attr`, if it is there, remembering what it was."""
+    """Delete `module.attr`, if it exists, and keep the original."""
     if hasattr(module, attr):
         saved.setdefault(module.__name__, {}).setdefault(attr, getattr(module, attr))
         delattr(module, attr)
@@ -120,7 +120,7 @@ def patch_module(target_module: ModuleType, source_module: Any, items: Iterable[
 
 
 def _begin() -> None:
-    """Call what has to run before the replacements are looked up."""
+    """Call the functions that must run before the replacements are looked up."""
     for prepare in originals.before_patching:
         prepare()
 
@@ -128,7 +128,7 @@ def _begin() -> None:
 def _patch_module(name: str, items: Iterable[str] | None = None) -> bool:
     """Put weald's versions of `items` (all it implements, if None) into the stdlib's module `name`.
 
-    What this Python's module lacks is left out.
+    Names that this Python's module lacks are left out.
     """
     _begin()
     source = import_module(f"weald.{name.lstrip('_')}")
@@ -171,9 +171,9 @@ def patch_time() -> None:
 
 
 def patch_os() -> None:
-    """os.read, os.write, os.popen, os.wait and their kin, and fcntl.flock and lockf.
+    """os.read, os.write, os.popen, os.wait and their relatives, and fcntl.flock and lockf.
 
-    os.fork needs nothing: a child's hub begins afresh anyway.
+    os.fork is not replaced: a child's hub starts afresh by itself.
     """
     _patch_module("os")
     _patch_module("fcntl")
@@ -182,8 +182,8 @@ def patch_os() -> None:
 def patch_queue() -> None:
     """queue.SimpleQueue, which is written in C and would block the loop.
 
-    queue.Queue and its kin stay: written in Python over `threading`, they become cooperative with it and keep all of
-    their protocol for subclasses (`mutex`, `not_empty`, …).  A copy of the module imported afresh also needs the
+    queue.Queue and its relatives stay: written in Python over `threading`, they become cooperative with it and keep
+    their whole protocol for subclasses (`mutex`, `not_empty`, …).  A copy of the module imported afresh also needs the
     exceptions that SimpleQueue raises.
     """
     _patch_module("queue", ["SimpleQueue", "Empty", "Full"])
@@ -208,8 +208,8 @@ def patch_selectors(aggressive: bool = True) -> None:
 def patch_signal() -> None:
     """signal.signal: handlers run in a greenlet and may block.
 
-    So does the handler of Ctrl-C, if it is still Python's own: KeyboardInterrupt then reaches the main
-    greenlet, not whichever greenlet runs.
+    The handler of Ctrl-C is replaced, too, if it is still Python's own: KeyboardInterrupt then reaches the main
+    greenlet, not the greenlet that happens to run.
     """
     import signal as stdlib
 
@@ -316,9 +316,9 @@ def patch_thread(
 
 
 def _mend_executors() -> None:
-    """Mend ThreadPoolExecutors made before: each has a native queue, on which a greenlet would block the loop.
+    """Repair ThreadPoolExecutors made before: each has a native queue, on which a greenlet would block the loop.
 
-    One with native threads goes on with these and starts no more; one without threads gets a queue of weald's.
+    An executor with native threads keeps these and starts no more; one without threads gets weald's queue.
     """
     from weald.threadpool import ThreadPoolExecutor as ours
 
@@ -344,7 +344,7 @@ def _separate_loops(asyncio: Any) -> None:
 def patch_asyncio() -> None:
     """asyncio.run, asyncio.Runner, asyncio.new_event_loop and asyncio.EventLoop: loops are weald's.
 
-    A policy that the program sets (`uvloop.install()`) and a `loop_factory` count for more; asyncio.SelectorEventLoop
+    A policy that the program sets (`uvloop.install()`) and a `loop_factory` take precedence; asyncio.SelectorEventLoop
     stays asyncio's own.
     """
     # Importing weald.aio imports asyncio, so asyncio gets its loop when both have been imported, whichever comes first.
@@ -364,7 +364,7 @@ def _use_loop(aio: Any) -> None:
 def patch_subprocess() -> None:
     """subprocess.Popen, and with it all of subprocess and os.popen.
 
-    Classes derived from the original before get ours as their base instead.
+    Classes that were derived from the original before get weald's as their base instead.
     """
     import subprocess as stdlib
 
@@ -386,7 +386,7 @@ def patch_builtins() -> None:
 
 
 def patch_contextvars() -> None:
-    """Nothing to do: greenlets have contexts of their own."""
+    """Does nothing: greenlets have contexts of their own."""
 
 
 def patch_all(

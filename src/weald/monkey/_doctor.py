@@ -1,4 +1,4 @@
-"""`python -m weald.monkey --doctor SCRIPT`: what a program imports before it patches, where, and with what effect.
+"""`python -m weald.monkey --doctor SCRIPT`: reports what a program imports before it patches, where, and the effect.
 
 Called by: weald.monkey.__main__.
 
@@ -10,7 +10,7 @@ originals.  Objects that existed before the script began are left out.
 import _thread
 import ast
 import gc
-import selectors  # noqa: F401  (patching imports it: it is none of the script's doing, whatever has imported it before)
+import selectors  # noqa: F401  (patching imports it, so the report must not blame the script for it)
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ from weald.monkey import _names
 
 _LOCKS = (type(_thread.allocate_lock()), type(threading.RLock()))
 
-# Objects of these original classes cannot be mended where a function's variable or a tuple holds them.
+# Objects of these original classes cannot be replaced where a function's variable or a tuple holds them.
 _STAY = {
     "queue.SimpleQueue": "blocks all greenlets while it waits",
     "select.epoll": "blocks all greenlets while it waits",
@@ -58,7 +58,7 @@ class Doctor(MetaPathFinder, monkey.Listener):
         return None
 
     def will_patch_module(self, source: Any, target: ModuleType, items: list[str]) -> bool:
-        """Record what is patched, and the line that began it."""
+        """Record what is patched, and the line that started it."""
         self.targets.setdefault(target.__name__, []).extend(items)
         if not self.patched_by:
             self.patched_by = _lines()
@@ -98,7 +98,7 @@ class Doctor(MetaPathFinder, monkey.Listener):
         return ", ".join(part for part in (line, f"imported by {by}" if by else "") if part)
 
     def derived_classes(self, originals: dict[int, tuple[str, Any]]) -> Iterator[tuple[str, str]]:
-        """Classes derived from an original class in C, which keep it as their base.  Others have been mended."""
+        """Classes derived from an original class in C, which keep it as their base.  Others have been replaced."""
         for name, value in originals.values():
             written_in_c = value in _LOCKS or (name in _STAY and name != "_thread._local")
             subclasses: list[type] = value.__subclasses__() if written_in_c else []
@@ -108,7 +108,7 @@ class Doctor(MetaPathFinder, monkey.Listener):
                     yield what, f"is derived from the original {name}"
 
     def references(self, originals: dict[int, tuple[str, Any]]) -> Iterator[tuple[str, str]]:
-        """Whatever else in the program refers to an original."""
+        """Everything else in the program that refers to an original."""
         values = [value for _, value in originals.values()]
         ours = (id(monkey.saved), id(monkey._mended), id(originals), id(values))
         for holder in gc.get_referrers(*values):
@@ -121,7 +121,7 @@ class Doctor(MetaPathFinder, monkey.Listener):
                         yield described, f"holds the original {originals[id(referent)][0]}"
 
     def describe(self, owner: Any) -> str:
-        """What holds an original, itself or in its attributes or closure; empty if it is not the program's."""
+        """A text that names the holder of an original (itself, its attributes or closure); "" if not the program's."""
         if isinstance(owner, list | set):
             for names in gc.get_referrers(owner):
                 if isinstance(names, dict) and "__spec__" in names and names.get("__name__") not in self.modules:

@@ -2,8 +2,8 @@
 
 Called by: weald.monkey.
 
-A wait that is ended by a Timeout or a kill leaves psycopg2's connection closed: psycopg2 itself closes one whose wait
-callback has raised.
+If a Timeout or a kill ends a wait, psycopg2's connection is closed: psycopg2 closes a connection whose wait callback
+has raised.
 """
 
 import os
@@ -31,9 +31,9 @@ def mend() -> None:
 
 
 def _mend_psycopg() -> None:
-    """Have psycopg wait in Python: its C code waits in poll(2) otherwise, and it does not know that weald has patched.
+    """Make psycopg wait in Python.  Otherwise its C code waits in poll(2), since it does not know of weald's patching.
 
-    It waits by its `wait_select`, which every version has; weald's select has no limit of 1024 descriptors.
+    It then waits by its `wait_select`, which every version has; weald's select has no limit of 1024 descriptors.
     """
     os.environ.setdefault("PSYCOPG_WAIT_FUNC", "wait_select")
     waiting = sys.modules.get("psycopg.waiting")
@@ -47,7 +47,7 @@ _OK, _READ, _WRITE = range(3)  # psycopg2.extensions.POLL_OK, …
 
 
 def _set_wait_callback(extensions: Any) -> None:
-    if extensions.get_wait_callback() is None:  # else the program has one of its own
+    if extensions.get_wait_callback() is None:  # a program's own callback stays
         extensions.set_wait_callback(wait)
 
 
@@ -88,7 +88,7 @@ def _natively(extensions: Any) -> Iterator[None]:
 
 
 def _allow_copy(psycopg2: Any) -> None:
-    """Allow COPY, which psycopg2 refuses while there is a wait callback, in the cursors that it makes by itself.
+    """Allow COPY, which psycopg2 refuses while a wait callback is set, in the cursors that it makes by itself.
 
     They remove the callback meanwhile, so COPY stalls the loop.  Cursors of a program's own class still refuse it.
     """

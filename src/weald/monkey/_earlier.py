@@ -1,8 +1,8 @@
 """Objects of the replaced classes that were made before patching, and objects of classes derived from those.
 
-Called by: weald.monkey.  Locks, and what else only another object can stand for, are in _locks.py.
+Called by: weald.monkey.  Locks, and other objects that have to be replaced as a whole, are in _locks.py.
 
-The standard library's classes that are written in Python are changed themselves: their methods become weald's.  So
+The standard library's classes that are written in Python are changed in place: their methods become weald's.  So
 objects made before cooperate wherever they are held, even in a function's variable.
 
 Invariant: a socket is changed (made non-blocking) only when it is used again, because other processes may share it.
@@ -35,7 +35,7 @@ class _Adopted:
 
     def __init__(self, base: Any) -> None:
         self._base = base
-        # By the socket's id: a class derived from it may have no hash.
+        # Keyed by the socket's id, because a class derived from it may not be hashable.
         self._found: dict[int, tuple[weakref.ref[Any], _core.Descriptor]] = {}
 
     def find(self, sock: Any) -> _core.Descriptor | None:
@@ -71,7 +71,7 @@ _OF_MAKING = {"__init__", "__del__", "_real_close", "detach", "_descriptor"}
 
 
 def mend_sockets() -> None:
-    """Have sockets of the standard library's class, and of classes derived from it before, use weald's methods."""
+    """Give sockets of the standard library's class, and of classes derived from it before, weald's methods."""
     from weald import socket as ours
 
     original: Any = get_original("socket", "socket")
@@ -106,7 +106,7 @@ def mend_ssl() -> None:
 
     original: Any = get_original("ssl", "SSLSocket")
     create: Any = vars(original)["_create"].__func__
-    # It looks the class up by its name, which by now is that of weald's class.
+    # It looks the class up by its name, which by now is the name of weald's class.
     names = {**vars(stdlib), "SSLSocket": original}
     over_original = FunctionType(create.__code__, names, "_create", create.__defaults__, create.__closure__)
     over_original.__kwdefaults__ = create.__kwdefaults__
@@ -120,7 +120,7 @@ def mend_ssl() -> None:
 
 
 def mend_locals() -> None:
-    """Have objects of classes that were derived from `threading.local` before keep data for each greenlet."""
+    """Make objects of classes that were derived from `threading.local` before keep data for each greenlet."""
     for derived in get_original("_thread", "_local").__subclasses__():
         slots = [vars(cls)["__dict__"] for cls in derived.__mro__[:-2] if "__dict__" in vars(cls)]
         special = {"__getattribute__", "__setattr__", "__delattr__", "__eq__"}
@@ -178,7 +178,7 @@ class _Values:
         return values
 
     def _arguments(self, found: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments that `found` was made with: the only tuple, and the only dict of names, that its C part has."""
+        """The arguments that `found` was made with: the only tuple, and the only dict of names, in its C part."""
         held = gc.get_referents(found)
         attributes = self._slot.__get__(found)
         dicts = [one for one in held if type(one) is dict and one is not attributes]
@@ -230,7 +230,7 @@ def mend_children() -> None:
 
 
 def mend_process_locks(synchronize: Any) -> None:
-    """Locks and all else of multiprocessing that is built on its semaphores; for its module `synchronize`."""
+    """Locks and other objects of multiprocessing that are built on its semaphores; for its module `synchronize`."""
     from weald.multiprocessing import SemLock
 
     for found in _objects_of(synchronize.SemLock):

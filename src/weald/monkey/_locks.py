@@ -2,7 +2,7 @@
 
 Called by: weald.monkey (`patch_thread`, `patch_queue`, `patch_select`).
 
-The same is done with other objects of classes in C: `threading.local`, `queue.SimpleQueue` with its items,
+The same is done for other objects of classes in C: `threading.local`, `queue.SimpleQueue` with its items,
 `select.epoll`.
 
 A native lock blocks the loop when a greenlet waits for it, and a native RLock does not even exclude greenlets of one
@@ -89,7 +89,7 @@ def _replace(kinds: dict[type, Callable[[Any], Any]]) -> None:
 
 
 def _free(lock: Any) -> bool:
-    """Return whether this native lock is not held; for an object that is no lock, whether it is not closed."""
+    """Return whether this native lock is free; for an object that is not a lock, whether it is open."""
     if type(lock) not in _LOCKS:
         return not getattr(lock, "closed", False)
     owned = getattr(lock, "_is_owned", None)
@@ -149,7 +149,7 @@ def _classes_of(dicts: list[Any]) -> dict[int, type]:
 
 
 def _functions_with(defaults: tuple[Any, ...], holders: list[Any]) -> list[FunctionType]:
-    """The functions that have these defaults; none if anything else has this tuple, but for `holders`."""
+    """The functions that have these defaults; none if anything else, except `holders`, refers to this tuple."""
     functions: list[FunctionType] = []
     for owner in gc.get_referrers(defaults):  # no comprehension, whose own reference would be found
         if type(owner) is FunctionType and owner.__defaults__ is defaults:

@@ -38,14 +38,14 @@ def mend_modules(
 def methods(replaced: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
     """Yield the methods of each replaced class, paired with those of the derived class that has replaced it.
 
-    So a program that has saved `socket.socket` and `socket.socket.connect`, to put both back later, has both of the
+    So a program that has saved `socket.socket` and `socket.socket.connect`, to restore both later, has both from the
     same class.
     """
     for old, new in replaced:
         if not (isinstance(old, type) and isinstance(new, type) and issubclass(new, old)):
             continue
         own = new.__mro__[: new.__mro__.index(old)]
-        # What the class has itself, or has from the one in C that it completes.
+        # Methods of the class itself, or of the class in C that it completes.
         where = [cls for cls in old.__mro__ if cls is old or cls.__module__ == f"_{old.__module__}"]
         for name in {name for cls in own for name in vars(cls)}:
             for cls in where:
@@ -74,7 +74,7 @@ def mend_classes_and_defaults(replaced: Iterable[tuple[Any, Any]]) -> list[tuple
                 for name, value in list(vars(owner).items()):
                     old, new = pairs.get(id(value), (None, None))
                     if old is not None:
-                        # A builtin in a class is no method; the function that replaces it must not become one.
+                        # A builtin in a class is not a method; the function that replaces it must not become one.
                         builtin = isinstance(old, BuiltinFunctionType) and isinstance(new, FunctionType)
                         setattr(owner, name, staticmethod(new) if builtin else new)
                         done.append((f"{owner.__module__}.{owner.__qualname__}.{name}", old))

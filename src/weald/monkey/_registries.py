@@ -1,4 +1,4 @@
-"""Registries keyed by class, and dataclasses: there a class that has been replaced is made known besides, or instead.
+"""Registries keyed by class, and dataclasses: registers the new class there, beside the replaced one or instead of it.
 
 Called by: weald.monkey, after it has replaced something and mended modules, classes and defaults by `_names`.
 
@@ -8,8 +8,8 @@ object of the new class has to be found by it.
 
 Invariants:
 - A program's own lists, dictionaries, closures and objects stay: it may keep an original there on purpose.
-- A registry keeps its original key: of that class there may be objects still.  What the program has registered for
-  the new class stays, too.
+- A registry keeps its original key, because objects of that class may exist.  Entries that the program has made for
+  the new class stay, too.
 """
 
 import copyreg
@@ -31,7 +31,7 @@ _DISPATCHER = functools.singledispatch(lambda _: None).__code__  # type: ignore[
 
 
 def mend(replaced: Iterable[tuple[Any, Any]]) -> list[tuple[str, Any]]:
-    """Make the second of each pair known where the first is; return what was mended, and the original."""
+    """Register the second of each pair where the first is registered; return (place, original)s."""
     pairs = [(old, new) for old, new in replaced if callable(old)]
     classes = [(old, new) for old, new in pairs if isinstance(old, type) and isinstance(new, type)]
     for table in _tables():
@@ -52,7 +52,7 @@ def mend(replaced: Iterable[tuple[Any, Any]]) -> list[tuple[str, Any]]:
 
 
 def _tables() -> Iterator[dict[Any, Any]]:
-    """The standard library's tables of what makes an object of which class a pickle."""
+    """The standard library's tables of reduction functions by class, for pickling."""
     yield copyreg.dispatch_table
     todo: list[type] = [pickle.Pickler, pickle._Pickler]
     while todo:

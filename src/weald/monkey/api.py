@@ -1,4 +1,4 @@
-"""The part of weald.monkey that plug-ins use: replacing names, and getting at what was there.
+"""The part of weald.monkey that plug-ins use: replacing names, and getting the originals.
 
 Called by: users.
 """

@@ -158,8 +158,8 @@ FORMATS: dict[str, Callable[[Any], str]] = {"common": _common, "combined": _comb
 class LogFile:
     """Collects lines; a thread writes them to the file five times a second.  So a slow disk delays no request.
 
-    What cannot be written is kept, up to `limit` bytes, and tried again; further lines are dropped and counted.  Raises
-    ConfigError if the file cannot be opened.
+    Lines that cannot be written are kept, up to `limit` bytes, and tried again; further ones are dropped and counted.
+    Raises ConfigError if the file cannot be opened.
     """
 
     limit = 4 << 20
@@ -178,7 +178,7 @@ class LogFile:
         Resident(self._flush_forever)
 
     def reopen(self) -> None:
-        """Go on in a new file of the same name: the old one was renamed."""
+        """Continue in a new file of the same name, because the old one was renamed."""
         if self.path == "-":
             self._fd = 1
             return

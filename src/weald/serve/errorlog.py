@@ -24,7 +24,7 @@ _chosen = 0  # index of the least important level that is written
 
 
 def choose(level: str, as_json: bool) -> None:
-    """Log what is at least as important as `level`; with `as_json`, write standard error in lines of JSON."""
+    """Log entries of `level` and above; with `as_json`, write standard error in lines of JSON."""
     global _chosen
     _chosen = LEVELS.index(level)
     if as_json and not isinstance(sys.stderr, Records):
@@ -32,14 +32,14 @@ def choose(level: str, as_json: bool) -> None:
 
 
 def use_syslog(syslog: Syslog) -> None:
-    """Send to `syslog` what is written to standard error from now on."""
+    """Send standard error to `syslog` from now on."""
     if not isinstance(sys.stderr, Records):
         sys.stderr = Records(sys.stderr, False)
     sys.stderr.syslog = syslog
 
 
 def retry() -> bool:
-    """Write what could not be written before, as far as that is possible now; returns whether nothing is left."""
+    """Write lines that could not be written before, as far as possible now; returns whether nothing is left."""
     written = retry_logs()
     syslog = sys.stderr.syslog if isinstance(sys.stderr, Records) else None
     return (syslog is None or syslog.retry()) and written

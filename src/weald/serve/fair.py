@@ -2,9 +2,9 @@
 
 Called by: worker.py, wsgi.py, asgi.py.
 
-The kernel wakes a worker that waits for a listener.  One that is busy, hangs or loads does not wait, so it delays no
-connection.  But the first to wake could take all connections of a burst, and keep them.  So each worker publishes how
-many it has, and one that has more than the others waits for a moment before it accepts.
+The kernel wakes a worker that waits for a listener.  A worker that is busy, hangs or loads does not wait, so it delays
+no connection.  But the first to wake could take all connections of a burst, and keep them.  So each worker publishes
+how many it has, and a worker that has more than the others waits for a moment before it accepts.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ __all__ = ["Fair", "FairServer", "Share"]
 _PAUSE = 0.002  # seconds that a worker waits for the others to accept
 _AT_ONCE = 16  # after a pause: how many to accept without another one
 _RECENT = 2.5  # seconds: a worker whose loop has not turned for longer does not count
-_LOOK = 0.005  # seconds between two looks at the others' numbers
+_LOOK = 0.005  # seconds between two checks of the others' numbers
 
 
 class Share:
@@ -70,7 +70,7 @@ class Fair(HTTPServer):
         super().__init__(*args, **options)
 
     def do_read(self) -> tuple[Any, Any] | None:
-        """Accept a connection, if there is one, after the pause that leaves it to others."""
+        """Accept a connection, if there is one, after a pause that lets others take it."""
         if not self.http_state.draining:
             self._share.wait_for_others()
         accepted = super().do_read()
@@ -81,7 +81,7 @@ class Fair(HTTPServer):
         return accepted
 
     def init_socket(self) -> None:
-        """Bind, and have connections of load balancers begin with the PROXY header."""
+        """Bind, and expect the PROXY header from load balancers."""
         super().init_socket()
         balancers = self._balancers
         if balancers is None:
@@ -103,7 +103,7 @@ class Fair(HTTPServer):
         self._handle = handle
 
     def do_close(self, sock: Any, *args: Any) -> None:
-        """Count the connection, which has ended, no longer."""
+        """Stop counting the connection, which has ended."""
         self._share.add(-1)
         super().do_close(sock, *args)
 

@@ -2,9 +2,9 @@
 
 Called by: supervisor.py, config.py.
 
-One listener for each address is shared by all workers, so that a connection is accepted by whichever worker is free:
-one that computes, hangs, loads or cannot start delays no connection.  (Listeners of their own in an SO_REUSEPORT group,
-which the kernel fills without a look at who accepts, had half of all connections wait for a stuck worker of two.)
+All workers share one listener for each address, so that a free worker accepts a connection: a worker that computes,
+hangs, loads or cannot start delays none.  (With a listener per worker in an SO_REUSEPORT group the kernel spreads
+connections whether or not a worker accepts them: of two workers one stuck one delayed half of all connections.)
 """
 
 import ctypes
@@ -130,10 +130,10 @@ def check_addresses(binds: tuple[str, ...], backlog: int) -> list[str]:
 
 
 def refuse_newcomers(sock: socket.socket) -> None:
-    """Have the kernel drop each SYN, so that no connection is made between the last accept and the listener's end.
+    """Make the kernel drop each SYN, so that no connection is made between the last accept and the listener's end.
 
-    It would be reset.  A client whose SYN is dropped sends it again after a second.  Then it is refused, or reaches our
-    successor.
+    Such a connection would be reset.  A client whose SYN is dropped sends it again after a second.  Then it is refused,
+    or reaches the successor.
     """
     # Offset 13 of a TCP header has the flags; 2 is SYN: then take 0 bytes of the packet, else all.
     program = ((_LOAD_BYTE, 0, 0, 13), (_TEST_BITS, 0, 1, 2), (_RETURN, 0, 0, 0), (_RETURN, 0, 0, 0xFFFFFFFF))

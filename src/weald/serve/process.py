@@ -37,8 +37,8 @@ _fork, _signal, _sigmask = (
 def fork(signals: Collection[int], ignored: Collection[int] = ()) -> int:
     """Fork; return the child's process id, or 0 in the child, where `signals` have their defaults or are `ignored`.
 
-    They are held back until then: the handlers of the parent would take what is sent to the child just after the
-    fork, and it would be lost.  Raises OSError if the system refuses a process.
+    They are blocked until then: otherwise the parent's handlers would get a signal that is sent to the child just after
+    the fork, and it would be lost.  Raises OSError if the system refuses a process.
     """
     before = _sigmask(signal.SIG_BLOCK, signals)
     try:
@@ -55,8 +55,8 @@ def fork(signals: Collection[int], ignored: Collection[int] = ()) -> int:
 def use_steady_streams() -> None:
     """Make writes to standard output and error never wait and never raise, so that neither can stop the service.
 
-    Where the two, or standard input, are closed, /dev/null takes their places.  Otherwise a connection could get that
-    number, and what C code writes there.
+    If one of them, or standard input, is closed, /dev/null takes its place.  Otherwise a connection could get that
+    descriptor, and the text that C code writes to it.
     """
     for fd in range(3):
         try:
@@ -147,7 +147,7 @@ def write_pid_file(path: str) -> None:
 
 
 def remove_pid_file(path: str) -> None:
-    """Remove it, if it is still ours."""
+    """Remove it, if it still has this process's id."""
     with suppress(OSError, ValueError):
         with open(path) as file:
             ours = int(file.read()) == os.getpid()

@@ -171,7 +171,7 @@ class Supervisor:
         self.selector.register(ours, selectors.EVENT_READ, child)
 
     def cannot_start(self, slot: int, replaces: Child | None, error: OSError) -> None:
-        """Try again in a while: the system refuses a process, or what it needs."""
+        """Try again later: the system has refused a process, or a resource that it needs."""
         say(f"cannot start a worker, and will try again: {error.strerror or error}", "error")
         when = monotonic() + _PAUSE
         if replaces is None:
@@ -202,7 +202,7 @@ class Supervisor:
         except BaseException:
             report(traceback.format_exc())
         finally:
-            # What flushes its last data at the end (Sentry, OpenTelemetry, logging) gets to; stop() bounds the time.
+            # Exit functions that flush data (Sentry, OpenTelemetry, logging) get to run; stop() bounds the time.
             try:
                 atexit._run_exitfuncs()
             except BaseException:
@@ -223,7 +223,7 @@ class Supervisor:
             os.kill(child.pid, number)
 
     def on_message(self, child: Child) -> None:
-        """A child says something."""
+        """Read a message of a child."""
         try:
             said = child.control.recv(4096)
         except BlockingIOError:
@@ -255,7 +255,7 @@ class Supervisor:
             self.start(child.slot, child)
 
     def announce(self) -> None:
-        """When all are ready: say so, the first time and after each reload."""
+        """When all workers are ready, report it, the first time and after each reload."""
         if self.stopping or any(not child.ready for child in self.children.values()):
             return
         if not self.resting:
@@ -276,7 +276,7 @@ class Supervisor:
             say(f"{__version__}, {self.config.application}: {count} at {where} ({protocol}; help: weald serve --help)")
 
     def reap(self) -> None:
-        """Take note of all children that have ended."""
+        """Handle the end of all children that have ended."""
         while True:
             try:
                 pid, status = _waitpid(-1, os.WNOHANG)
@@ -291,7 +291,7 @@ class Supervisor:
                 self.on_exit(child, os.waitstatus_to_exitcode(status))
 
     def on_exit(self, child: Child, code: int) -> None:
-        """A child has ended."""
+        """Handle the end of a child."""
         try:
             self.selector.unregister(child.control)
         except (KeyError, ValueError):
@@ -341,7 +341,7 @@ class Supervisor:
     # ---------------------------------------------------------------- signals and reloads
 
     def reload(self) -> None:
-        """Replace each worker by one with the code of now; start them again, if they rest."""
+        """Replace each worker by one with the current code; start them again, if they were stopped for an upgrade."""
         if self.resting:
             self.resting = False
             self.start_all()
@@ -362,7 +362,7 @@ class Supervisor:
                 self.start(child.slot, child)
 
     def reopen_error_log(self) -> None:
-        """Open it anew, after it was renamed.  If that fails, the old one stays."""
+        """Open it again, after it was renamed.  If that fails, the old one stays."""
         try:
             open_error_log(self.config.error_log)
         except ConfigError as error:
@@ -385,7 +385,7 @@ class Supervisor:
                 self.stop(child)
 
     def start_next_program(self) -> None:
-        """Start the program that is to take our place, with our listeners.  If it fails, this one goes on."""
+        """Start the program that takes over, with the listeners.  If it fails, this one goes on."""
         if self.next_program or self.handover.parent_is_there():
             other = self.next_program or self.handover.parent
             say(f"no further program is started while {other} is there, too")
@@ -400,7 +400,7 @@ class Supervisor:
         say(f"process {self.next_program} starts beside this one, {os.getpid()}")
 
     def on_next_program_exit(self, code: int) -> None:
-        """The program that was to take our place has ended."""
+        """Handle the end of the program that was to take over."""
         how = f"signal {-code}" if code < 0 else f"status {code}"
         say(f"process {self.next_program} has ended ({how}); this one goes on")
         self.next_program = 0
@@ -408,7 +408,7 @@ class Supervisor:
             self.reload()
 
     def rest(self) -> None:
-        """Stop the workers, and be ready to start them again, while the next program serves."""
+        """Stop the workers while the next program serves, and be ready to start them again."""
         say(f"the workers stop; SIGHUP to {os.getpid()} starts them again, SIGTERM ends it")
         self.resting = True
         self.restarts.clear()
@@ -438,7 +438,7 @@ class Supervisor:
                 self.stop(child, number)
 
     def on_signal(self, number: int) -> None:
-        """Do what signal `number` asks for."""
+        """Handle signal `number`."""
         if number == signal.SIGHUP and not self.stopping:
             self.reload()
         elif number == signal.SIGUSR2 and not self.stopping:
@@ -534,7 +534,7 @@ class Supervisor:
             self.start_successors()
 
     def remove_sockets(self) -> None:
-        """Remove the Unix sockets' files, once: what is bound there from now on is another server's."""
+        """Remove the Unix sockets' files, once: later files of that name belong to another server."""
         paths, self.paths = self.paths, []
         for path in paths:
             try:

@@ -5,8 +5,8 @@ Called by: errorlog.py, accesslog.py, config.py; supervisor.py and worker.py by 
 logging.handlers.SysLogHandler waits for a daemon whose queue is full, and loses what it cannot send.
 
 Invariants:
-- Sending never waits and never raises.  What cannot be sent now (no daemon runs, its queue is full) is kept, up to a
-  limit, and tried again with the next line or `retry`.  A line says how many lines were lost.
+- Sending never waits and never raises.  Lines that cannot be sent now (no daemon runs, its queue is full) are kept, up
+  to a limit, and tried again with the next line or `retry`.  A line says how many lines were lost.
 - A datagram is one line, because daemons differ in how they show a newline.
 """
 
@@ -90,11 +90,11 @@ class Syslog:
         return bool(self._kept)
 
     def retry(self) -> bool:
-        """Send what is kept, as far as that is possible now; returns whether nothing is left."""
-        # If another thread is sending, that one sends these lines as well: it looks again after the release.
+        """Send the kept lines, as far as possible now; returns whether nothing is left."""
+        # If another thread is sending, it sends these lines as well: it checks again after it has released the lock.
         while self._kept and self._busy.acquire(False):
             try:
-                # A daemon that was started anew takes a new socket.
+                # A restarted daemon has a new socket.
                 if not (self._flush() or self._connect() and self._flush()):
                     return False
             finally:

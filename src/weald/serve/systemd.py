@@ -30,7 +30,7 @@ def inherited_sockets() -> list[socket.socket]:
 
 
 def watchdog_interval() -> float:
-    """Seconds between two signs of life for systemd (WatchdogSec=); 0: it wants none (sd_watchdog_enabled(3))."""
+    """Seconds between two signs of life for systemd (WatchdogSec=); 0: none are required (sd_watchdog_enabled(3))."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
     try:

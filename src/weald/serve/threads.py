@@ -2,15 +2,15 @@
 
 Called by: wsgi.py, asgi.py.
 
-A request is one job of a thread: the call of the application, each step of what it returns, and its close().  The
-connection's greenlet waits for the thread and does for it what only the loop's thread may do: it reads the body and
-sends the response.  The thread waits meanwhile, so a slow client slows its application down.
+A request is one job of a thread: the call of the application, each step of the iterator it returns, and its close().
+The connection's greenlet waits for the thread and does the work that only the loop's thread may do: it reads the body
+and sends the response.  The thread waits meanwhile, so a slow client slows its application down.
 
 Invariants:
-- The connection is used only in its greenlet.  `start_response` alone is called in the thread: it only sets what the
-  greenlet reads later, and the greenlet waits meanwhile.
+- The connection is used only in its greenlet.  Only `start_response` is called in the thread: it sets attributes that
+  the greenlet reads later, and the greenlet waits meanwhile.
 - A thread never waits for a greenlet that has left: it gets ConnectionResetError instead.
-- What the application raises reaches the greenlet, or is reported if that has left.
+- The application's exceptions are raised in the greenlet, or reported if the greenlet has left.
 """
 
 import errno
@@ -31,7 +31,7 @@ __all__ = ["threaded"]
 
 _allocate_lock = get_original("_thread", "allocate_lock")
 
-# What a thread sends to its greenlet, with a value.
+# The messages that a thread sends to its greenlet, each with a value.
 _DO, _RESULT, _PIECE, _END, _FAILED = "do", "result", "piece", "end", "failed"
 
 # Keys of the environment whose values work in the loop's thread only.
@@ -106,7 +106,7 @@ class _Call:
         return lambda data: self._do(partial(write, data))
 
     def _do(self, function: Callable[[], Any]) -> Any:
-        """Have the greenlet call `function`.  Return what that returns, and raise what it raises."""
+        """Make the greenlet call `function`.  Return its result or raise its exception."""
         return self._ask(_DO, function)
 
     def _ask(self, what: str, value: Any) -> Any:
@@ -122,7 +122,7 @@ class _Call:
     # ---------------------------------------------------------------- in the greenlet
 
     def next_result(self) -> Any:
-        """Do what the thread asks for until it has something to send.  Return that: what WSGI applications return."""
+        """Handle the thread's messages until it has a piece to send.  Return the result for the WSGI server."""
         try:
             while True:
                 what, value = self._said.get()
@@ -138,7 +138,7 @@ class _Call:
             raise
 
     def next_piece(self) -> Any:
-        """The last piece has been sent: return the next one, None at the end."""
+        """Called when the last piece has been sent: return the next one, None at the end."""
         self._answers.put((None, None))
         result = self.next_result()
         return result.first if isinstance(result, _Pieces) else None
@@ -151,14 +151,14 @@ class _Call:
         self._answers.put((answer, error))
 
     def leave(self) -> None:
-        """Stop serving the thread: the greenlet leaves."""
+        """Stop serving the thread, because the greenlet leaves."""
         self._over = True
         # For a thread that waits for an answer; one that does not finds that all is over.
         self._answers.put((None, ConnectionResetError(errno.ECONNRESET, "the client has left")))
         self._report_rest()
 
     def _report_rest(self) -> None:
-        """Report what the application has raised after the greenlet has left."""
+        """Report an exception that the application has raised after the greenlet has left."""
         try:
             while True:
                 what, value = self._said.get_nowait()
@@ -169,7 +169,7 @@ class _Call:
 
 
 class _Pieces:
-    """What a WSGI application returns, with pieces from a thread; `first` is the first of them."""
+    """A WSGI application's result, with pieces from a thread; `first` is the first of them."""
 
     def __init__(self, call: _Call, first: Any) -> None:
         self._call = call
@@ -190,7 +190,7 @@ class _Pieces:
         return piece
 
     def close(self) -> None:
-        """The response has been sent, or the client has left."""
+        """Called when the response has been sent, or the client has left."""
         if not self._ended:
             self._ended = True
             self._call.leave()

@@ -1,4 +1,4 @@
-"""SIGUSR2: another program takes over the listeners, while this one goes on until it is told to stop.
+"""SIGUSR2: a new program takes over the listeners, while this one goes on until it is stopped.
 
 Called by: supervisor.py.
 
@@ -51,7 +51,7 @@ def _adopted(fd: int) -> socket.socket:
 
 
 def start_program(sockets: Mapping[str, Iterable[socket.socket]], signals: Collection[int]) -> int:
-    """Start this program anew, with listeners by address; its process id.  `signals` get their defaults there.
+    """Start this program again, with listeners by address; return its process id.  `signals` get their defaults there.
 
     Raises OSError if the system refuses a process.
     """

@@ -139,7 +139,7 @@ class Hooks:
 
 
 class Worker:
-    """The servers of one process, its access log, and what makes it end."""
+    """The servers of one process, its access log, and the conditions that end it."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class Worker:
         return sum(server.http_state.served for server in self.servers)
 
     def reopen(self) -> None:
-        """Open the logs' files anew, after they were renamed."""
+        """Open the logs' files again, after they were renamed."""
         # If one cannot be opened, the old file stays.
         try:
             open_error_log(self.config.error_log)
@@ -250,7 +250,7 @@ class Worker:
         while True:
             start = monotonic()
             if config.timeout:
-                # A thread in C, which needs no GIL: whatever holds this process up, and if the parent is gone.
+                # A thread in C, which needs no GIL: it works whatever blocks this process, and if the parent is gone.
                 faulthandler.dump_traceback_later(config.timeout, exit=True, file=self.stack)
             elif config.boot_timeout:
                 faulthandler.cancel_dump_traceback_later()

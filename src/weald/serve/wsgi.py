@@ -79,7 +79,7 @@ def static_folders(config: Config) -> dict[str, Static]:
 
 
 def added_environ(config: Config) -> dict[str, Any]:
-    """What `config` adds to the environments of WSGI applications."""
+    """The keys that `config` adds to the environments of WSGI applications."""
     added: dict[str, Any] = {"wsgi.multiprocess": config.workers > 1, "wsgi.errors": make_log("default", 40)}
     if config.websocket:
         from weald.http.websocket import Options  # which needs wsproto
@@ -108,7 +108,7 @@ def completed(fields: list[Any], added: list[Any]) -> list[Any]:
 
 
 def dressed(application: Any, config: Config, root: str | None = None) -> Any:
-    """`application` with what `config` puts around it; `root` is where it is, instead of `config.root_path`."""
+    """`application` with the middleware that `config` asks for; `root` replaces `config.root_path`."""
     root = config.root_path if root is None else root
     if root:
         inner = application

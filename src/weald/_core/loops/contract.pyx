@@ -78,7 +78,7 @@ cdef int report(FiredList *fired, void *watch, int events) noexcept nogil:
 
 
 cdef class Target:
-    """What a watch reports to."""
+    """The target that a watch reports to."""
 
     cdef int ready(self, int events) except -1:
         """`events` are ready.  Called in the hub; must not block."""
@@ -124,7 +124,7 @@ cdef class Loop:
         pass
 
     cdef int dispatch(self) except -1:
-        """Tell the targets what the last poll reported, in order."""
+        """Pass the reports of the last poll on to their targets, in order."""
         cdef int i = 0
         cdef FdWatch watch
         while i < self.fired.count:
@@ -145,10 +145,10 @@ cdef class Loop:
                 self.fired.items[i].watch = NULL
 
     cdef int check_changed(self) except -1:
-        """Report watches whose descriptor was closed behind our back, before the kernel is told of them.
+        """Report watches whose descriptor other code has closed, before they are registered with the kernel.
 
         libuv and libev abort the process when epoll_ctl refuses a descriptor.  So a backend applies its
-        changes right after this, with the GIL still held: nobody can close another number in between.
+        changes right after this, with the GIL still held: no thread can close a descriptor in between.
         """
         cdef FdWatch watch
         if not self.changed:
@@ -171,7 +171,7 @@ cdef class Loop:
         return 0
 
     cdef int reopened(self) except -1:
-        """The program has closed descriptors of the loop's own: open new ones.  It has no watches then."""
+        """Open the loop's own descriptors again: the program has closed them.  The loop has no watches then."""
         return self.forked()
 
     cdef bint owns(self, int fd) noexcept:

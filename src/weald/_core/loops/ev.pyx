@@ -19,7 +19,7 @@ import os
 
 
 cdef struct State:
-    # What native callbacks touch, without the GIL.
+    # The state that native callbacks use, without the GIL.
     FiredList *fired
     double armed  # the deadline the native timer is set to; 0.0: not set
     bint woken  # by `wake`, since the last poll began to wait

@@ -5,9 +5,9 @@ Invariants:
 - Native handles are malloc'ed and freed by libuv's close callback, so that they live as long as libuv needs them.
   `handle.data` of a poll handle is its UvWatch, borrowed: `close` cuts it first.
 - The async handle stays referenced.  Without it uv_run would not wait when no descriptor is watched.
-- No native loop has more than GROUP_SIZE descriptors: there are groups, each with a native loop of its own.  For uv_run
-  reads 1,024 events at a time.  As long as it gets as many it reads again, up to 48 times, and gets the same
-  descriptors, from which nothing has been read meanwhile.
+- No native loop has more than GROUP_SIZE descriptors: there are groups, each with a native loop of its own.  uv_run
+  reads 1,024 events at a time.  As long as it gets that many it reads again, up to 48 times, and would get the same
+  descriptors, whose data has not been read meanwhile.
 - The first group waits.  It watches the epoll descriptors of the others, which run when they have events.  It has 1,024
   descriptors itself when there are 128 other groups, with 115,000 descriptors.
 """
@@ -30,7 +30,7 @@ cdef enum:
 
 
 cdef struct State:
-    # What native callbacks touch, without the GIL; uv_loop_t.data points here.
+    # The state that native callbacks use, without the GIL; uv_loop_t.data points here.
     FiredList *fired
     double armed  # the deadline the native timer is set to; 0.0: not set
     bint woken  # by `wake`, since the last poll began to wait

@@ -1,6 +1,6 @@
 """Watchers: callbacks on descriptors, timers, signals, children and the rounds of the loop.
 
-Each kind is in a file of its own, what they share in `base`, the loop that makes them in `loop`.
+Each kind is in a file of its own, their base classes are in `base`, the loop that makes them is in `loop`.
 
 Called by: users through `hub.loop`.
 """

@@ -64,7 +64,7 @@ cdef class EventLoop(WatcherLoop):
 
     cdef int after_poll(self) except -1:
         cdef Watcher watcher
-        # Who wants to know that the loop has polled is called before those for whom it has found something.
+        # Watchers of the poll itself (`check`) are called before the watchers for which it has found events.
         found, self.due = self.due, []
         for watcher in self.in_rounds:
             watcher.after_poll()

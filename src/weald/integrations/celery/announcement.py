@@ -1,4 +1,4 @@
-"""What a worker writes as it starts: which pool runs, what the pool promises, which settings contradict that.
+"""The text that a worker writes at its start: which pool runs, what it promises, which settings contradict that.
 
 Called by: pool.py, alias_pool.py, celery_command.py.
 

@@ -3,13 +3,13 @@
 Called by: consumer.py: `fetcher` after each message that kombu has taken and whenever the prefetch limit allows more
 again, `note_for_certain` when it has connected.
 
-kombu takes a message with BRPOP and then notes it as unacknowledged, so that it can be restored.  These are two round
+kombu takes a message with BRPOP and then records it as unacknowledged, so that it can be restored.  These are two round
 trips, and between them only this process has the message.  `Fetcher` does both in one script, for many messages.
 
 It also waits without taking: BLMOVE from the right end of a list to the same end answers once the list has a message,
-and leaves it where it is.  Redis has no such command for several lists.  So only a worker with one queue waits thus; it
-looks into that queue's lists for other priorities when a wait ends, and once one of those has had a message, it waits
-with BRPOP on all of them, as other workers do.
+and leaves it where it is.  Redis has no such command for several lists.  So only a worker with one queue waits like
+this.  It checks that queue's lists for other priorities when a wait ends, and once one of them has had a message, it
+waits with BRPOP on all of them, as other workers do.
 
 The message that ends a wait with BRPOP is exposed to the gap between the two round trips.  If the connection breaks in
 the gap, `note_for_certain` keeps the message until the next connection; so a message is lost only if the process ends
@@ -36,7 +36,7 @@ __all__ = ["fetcher", "note_for_certain"]
 
 logger = get_logger("celery.pool")
 
-MAX_MESSAGES = 100  # messages in one go; Redis serves nobody else meanwhile (about 1 ms)
+MAX_MESSAGES = 100  # messages in one go; Redis serves no other client meanwhile (about 1 ms)
 WAIT = 1.0  # seconds of a wait without taking, in which the lists for other priorities are not looked into
 
 # ARGV: how many messages at most, now.  KEYS: the hash and the index of unacknowledged messages, then the lists, of

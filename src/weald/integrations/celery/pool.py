@@ -3,11 +3,11 @@
 Called by: Celery's worker.
 
 Invariants:
-- `running` holds the jobs that have a slot, at most `limit` but for those left over when the pool shrinks; `waiting`
-  holds the others in their order.  A slot that comes free goes to the first that waits.
-- `on_apply` never blocks: a full pool does not hold up the consumer.
-- A job that waits is not acknowledged.  When the pool closes, those are dropped, and the broker gives them back; so it
-  is when the broker's connection is lost, for those that it delivers again.
+- `running` holds the jobs that have a slot, at most `limit`, apart from the surplus when the pool shrinks; `waiting`
+  holds the others in their order.  A slot that becomes free goes to the first of them.
+- `on_apply` never blocks: a full pool does not delay the consumer.
+- A waiting job is not acknowledged.  When the pool closes, waiting jobs are dropped, and the broker delivers them
+  again; the same is done when the broker's connection is lost, for messages that the broker delivers again.
 """
 
 import itertools
@@ -108,7 +108,7 @@ class TaskPool(BasePool):
         signals.worker_process_init.send(sender=None)  # this process is the one that runs tasks, as with `-P solo`
 
     def _take_over_hangup(self) -> None:
-        """Celery's handler of SIGHUP runs sys.argv anew, which is not always a command."""
+        """Celery's handler of SIGHUP runs sys.argv again, which is not always a command."""
         if getattr(signal.getsignal(signal.SIGHUP), "__name__", "") == "restart_worker_sig_handler":
             platforms.signals["SIGHUP"] = lambda *args: self.recycle("SIGHUP")
 

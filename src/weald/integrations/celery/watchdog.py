@@ -2,7 +2,7 @@
 
 Called by: pool.py.
 
-While jobs run, a timer of the hub beats every `TICK` seconds, and a native thread checks that it does.  If the beat is
+While jobs run, a timer of the hub fires every `TICK` seconds, the beat, and a native thread checks it.  If the beat is
 late, the thread simulates a signal, whose handler CPython calls between two bytecodes of the running greenlet.  The
 handler finds out which job that is:
 - past its soft limit, it raises SoftTimeLimitExceeded in the job;
