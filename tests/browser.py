@@ -29,7 +29,7 @@ class Page:
         self.numbers = count(1)
 
     def call(self, method, **parameters):
-        """A command of the protocol: its result.  What happens meanwhile is dropped."""
+        """Send a command of the protocol and return its result.  Events that come meanwhile are dropped."""
         number = next(self.numbers)
         self.connection.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
@@ -54,13 +54,13 @@ class Page:
         return value
 
     def type(self, text):
-        """As from a keyboard; it ends with Enter."""
+        """Type it as on a keyboard, with Enter at the end."""
         self.call("Input.insertText", text=text)
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key="Enter", windowsVirtualKeyCode=13, text="\r")
 
     def picture(self):
-        """What there is to see, as PNG."""
+        """A screenshot, as PNG."""
         return base64.b64decode(self.call("Page.captureScreenshot")["data"])
 
 

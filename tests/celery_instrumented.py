@@ -1,4 +1,4 @@
-"""A Celery app with an instrumentation, named by INSTRUMENTATION, that writes what it has seen to the file SINK.
+"""A Celery app with an instrumentation, named by INSTRUMENTATION, that writes its records to the file SINK.
 
 Each line is a JSON list: "event" or "transaction", the task's name, the tag that the task has set, if any.
 """
@@ -16,7 +16,7 @@ def seen(kind, name, tag=None):
 
 
 def tag(value):
-    """Tag what is recorded of the task that runs."""
+    """Tag the record of the running task."""
 
 
 def sentry():

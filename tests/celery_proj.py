@@ -78,7 +78,7 @@ def late_nap(self, seconds, key):
 def hold(key):
     """Waits until something is pushed on the list `key`."""
     with notes() as client:
-        client.blmove(key, key, 0, "RIGHT", "RIGHT")  # changes nothing, so all that wait are woken
+        client.blmove(key, key, 0, "RIGHT", "RIGHT")  # changes nothing, so all waiters are woken
 
 
 @app.task(name="wait_at_gate")
@@ -88,7 +88,7 @@ def wait_at_gate():
 
 @app.task(name="open_gate")
 def open_gate():
-    """Lets all go on that wait at the gate."""
+    """Lets all tasks go on that wait at the gate."""
     gate.set()
 
 
@@ -161,7 +161,7 @@ def ignore_soft(seconds):
 
 @app.task(name="soft_in_c")
 def soft_in_c(seconds):
-    """How many calls were made of one that takes so long, in C, and what ended them."""
+    """Returns how many calls, each of which takes so long in C, were made, and the exception that ended them."""
     calls = 0
     try:
         while calls < 1000:
@@ -291,7 +291,7 @@ async def arrive_never():
 
 
 def in_a_coroutine(task):
-    """A task like `task` whose body is a coroutine, in which the other's blocks, computes, or whatever it does."""
+    """A task like `task` whose body is a coroutine that calls the other body, which may block or compute."""
 
     @app.task(name=f"{task.name}_in_a_coroutine", bind=True)
     async def body(self, *args):
@@ -305,7 +305,7 @@ def in_a_coroutine(task):
 
 @app.task(name="where", bind=True)
 async def where(self):
-    """The native thread and the loop it runs in, what another coroutine returns, whether it is in a task of asyncio."""
+    """Returns its native thread and loop, the result of another coroutine, and whether it is in a task of asyncio."""
     loop = asyncio.get_running_loop()
     return threading.get_native_id(), id(loop), await wait_in_a_coroutine(), asyncio.current_task() is not None
 
@@ -474,7 +474,7 @@ def late_hold(key):
 
 @app.task(name="close_channel")
 def close_channel():
-    """Acknowledges what was not delivered, which AMQP's brokers answer by closing the channel."""
+    """Acknowledges a message that was not delivered; AMQP's brokers answer by closing the channel."""
     from weald.integrations.celery.pool import _workers
 
     _workers[app].consumer.task_consumer.channel.basic_ack(999_999)

@@ -41,7 +41,7 @@ def wait_for(predicate, seconds=PATIENCE, what="it"):
 
 
 def within(seconds, measure, tries=TRIES):
-    """A promise of time is kept if one of `tries` keeps it: on a loaded machine not all can, broken code never does."""
+    """A time limit is kept if one of `tries` keeps it: on a loaded machine not all can, but broken code never does."""
     taken = []
     for _ in range(tries):
         taken.append(measure())
@@ -58,7 +58,7 @@ def free_port():
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory):
-    """A Redis of our own, without the database's number."""
+    """The URL of a Redis for the tests, without the database's number."""
     program = require_program("redis-server", "redis-server")
     port = free_port()
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--databases", "200"]
@@ -80,7 +80,7 @@ def redis_url(tmp_path_factory):
 
 
 class Worker:
-    """A Celery worker with our pool, in databases of its own; `app` sends it tasks.  It may not be ready yet."""
+    """A Celery worker with weald's pool, in databases of its own; `app` sends it tasks.  It may not be ready yet."""
 
     def __init__(
         self, redis_url, log, *args, concurrency=20, broker=None, command=None, environ=None, queue=None, alias=False,
@@ -93,7 +93,7 @@ class Worker:
         self.destination = None
         self.app = Celery("client", broker=self.broker, backend=self.backend, set_as_current=False)
         if self.broker.startswith("amqp"):
-            # Else `send` returns before the message is on RabbitMQ's disk, and one that is killed then has lost it.
+            # Otherwise `send` returns before the message is on RabbitMQ's disk, and a RabbitMQ killed then loses it.
             self.app.conf.broker_transport_options = {"confirm_publish": True}
         self.notes = redis.Redis.from_url(self.notes_url)
         self.log = log
@@ -126,7 +126,7 @@ class Worker:
             )
 
     def ready(self):
-        """Wait until it listens."""
+        """Wait until it is ready."""
         wait_for(lambda: self.starts() > self._mark or self.process.poll() is not None, what="the worker")
         assert self.process.poll() is None, self.text()
         return self
@@ -224,7 +224,7 @@ class Crew:
         return self.launched.pop(item.name)
 
     def dismiss(self, worker, name):
-        """Have it end, without waiting for that."""
+        """Make it end, without waiting for that."""
         if worker.process.poll() is None:
             worker.tell(signal.SIGTERM)
             self.leaving.append((name, worker))
@@ -232,7 +232,7 @@ class Crew:
             worker.kill()
 
     def end(self):
-        """Every dismissed worker shall end, and with status 0."""
+        """Check that every dismissed worker ends, with status 0."""
         wrong = []
         for worker in self.launched.values():
             worker.kill()
@@ -318,7 +318,7 @@ class Events:
 
 
 class Store:
-    """A Redis of its own, for results or as a broker, which can be stopped and started again with what it had."""
+    """A Redis, for results or as a broker, that can be stopped and started again with its data."""
 
     def __init__(self, folder):
         self.port = free_port()
@@ -351,7 +351,7 @@ class Store:
         self.process.wait(PATIENCE)
 
     def wait(self):
-        """As RabbitMQ's, which takes longer to start."""
+        """As RabbitMQ's method, which takes longer."""
 
     def client(self):
         return redis.Redis(port=self.port)
@@ -364,7 +364,7 @@ class Store:
                     client.client_kill_filter(addr=entry["addr"])
 
     def messages(self, app, queue):
-        """How many are in `queue` or not acknowledged by whoever took them from any queue."""
+        """How many are in `queue`, or taken from any queue and not acknowledged."""
         with self.client() as client:
             return client.llen(queue) + client.hlen("unacked")
 
@@ -387,7 +387,7 @@ def redis_broker(tmp_path_factory):
 
 
 class RabbitMQ:
-    """A RabbitMQ of our own, which can be killed and started again with what it had stored."""
+    """A RabbitMQ for the tests, which can be killed and started again with its data."""
 
     name = "rabbitmq-server"
     only = None
@@ -415,7 +415,7 @@ class RabbitMQ:
 
     @classmethod
     def early(cls, request, tmp_path_factory):
-        """The one of this run.  It takes its time, so the first test of Celery starts it, if another will need it."""
+        """The RabbitMQ of this run.  It starts slowly, so the first Celery test starts it if a later one needs it."""
         if cls.only is None and any("rabbitmq" in getattr(item, "fixturenames", ()) for item in request.session.items):
             require_program(cls.name, cls.name)
             cls.only = cls(tmp_path_factory.mktemp("rabbitmq"))
@@ -489,7 +489,7 @@ def connected(sock):
 
 
 class Proxy:
-    """Passes TCP connections on to a port; `drop` cuts all there are.  While `open` is clear, nothing comes through."""
+    """Passes TCP connections on to a port; `drop` cuts all of them.  While `open` is clear, no data passes."""
 
     def __init__(self, port):
         self.target = port

@@ -1,4 +1,4 @@
-"""A program of test_closings.py: waiting calls while what they wait for is closed, shut down or replaced.
+"""A program of test_closings.py: waiting calls whose descriptor is closed, shut down or replaced.
 
     closings.py plain|patched KIND
 
@@ -26,7 +26,7 @@ def outcome(function):
     try:
         value = function()
     except OSError as error:
-        # Whether what was not read or who is not there is the reason depends on who asks when.
+        # Whether unread data or the missing peer is reported as the reason depends on the timing.
         reset = {errno.ECONNRESET, errno.EPIPE}
         number = error.errno
         return "reset" if number in reset else f"{type(error).__name__} {errno.errorcode.get(number or 0)}"
@@ -44,7 +44,7 @@ def fill(write, size):
 
 
 class Pair:
-    """A wait for `thing`, whose other side is `peer`: `wake` has something happen there, `end` closes it."""
+    """A wait for `thing`, whose other side is `peer`: `wake` makes an event there, `end` closes it."""
 
     actions: tuple[str, ...] = (
         "close",
@@ -410,7 +410,7 @@ def anybody():
     return context
 
 
-# What only looks at descriptors: the system goes on with the number, whatever becomes of it.
+# Calls that only watch descriptors: the system goes on with the number, whatever file it is.
 LOOKING = {"Epoll", "Poll", "PollSelector", "Select", "SelectExceptional", "SelectSelector", "SelectWrite", "Selector"}
 
 KINDS = {
@@ -421,7 +421,7 @@ KINDS = {
 
 
 class Row(threading.Thread):
-    """One call, and what becomes of it."""
+    """One call, and its outcome."""
 
     def __init__(self, kind, action, limit):
         super().__init__(daemon=True)

@@ -13,7 +13,7 @@ from helpers import PATIENCE
 from weald import _core
 from weald.testing import virtual_clock
 
-# A shell without job control has what it starts in the background ignore these; programs inherit that.
+# A shell without job control makes background processes ignore these, and their children inherit that.
 for _signal in (signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_signal) is signal.SIG_IGN:
         signal.signal(_signal, signal.default_int_handler if _signal == signal.SIGINT else signal.SIG_DFL)
@@ -93,7 +93,7 @@ def postgresql():
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
-    """Made anew for each run of the tests."""
+    """Made for each run of the tests."""
     openssl = require_program("openssl")
     folder = tmp_path_factory.mktemp("certificate")
     made = Certificate(str(folder / "cert.pem"), str(folder / "key.pem"))

@@ -1,8 +1,8 @@
-"""Name servers of odd answers, on the addresses 127.77.0.1 to .8, port 53; for a network namespace of one's own.
+"""Name servers with odd answers, on the addresses 127.77.0.1 to .8, port 53; run it in a separate network namespace.
 
-`python dns_hostile.py` serves until its standard input ends; it says "ready" first.  Made of dnspython.
+`python dns_hostile.py` prints "ready" and serves until its standard input ends.  Built on dnspython.
 
-Names are LABELS.test.  The first label of some says what is odd; a server that does something only once does it once
+Names are LABELS.test.  The first label may select an odd behaviour; a server that does something only once does it once
 for each name.
 """
 
@@ -87,11 +87,11 @@ SILENT, SLOW, TCP_ONLY = "127.77.0.3", "127.77.0.7", "127.77.0.8"  # nothing lis
 LISTENING = [f"127.77.0.{n}" for n in (1, 2, 3, 5, 6, 7, 8)]
 SLOWNESS = 2.5  # seconds
 
-seen = set()  # names that were asked for before, by what is done once
+seen = set()  # names that were asked for before, for behaviour that happens once
 
 
 def once(what, name, kind):
-    """Is this the first time?"""
+    """Whether this is the first time."""
     key = (what, name, kind)
     first = key not in seen
     seen.add(key)
@@ -103,7 +103,7 @@ def add(response, owner, kind, *values, rdclass="IN"):
 
 
 def honest(query, zone=ZONE):
-    """What a well-behaved server says, with the aliases that lead to the records."""
+    """The answer of a well-behaved server, with the aliases that lead to the records."""
     name, kind = query.question[0].name.to_text(), dns.rdatatype.to_text(query.question[0].rdtype)
     response = dns.message.make_response(query)
     response.flags |= dns.flags.RA
@@ -139,7 +139,7 @@ def changed(wire, place, *values):
 
 
 class Odd:
-    """What is answered to names whose first label is that of a method: messages, or None where nothing is sent."""
+    """Answers to names whose first label is the name of a method: messages, or None if nothing is sent."""
 
     def __init__(self, query, first, name, kind):
         self.query, self.first, self.name, self.kind = query, first, name, kind
@@ -183,7 +183,7 @@ class Odd:
         yield response
 
     def shuffled(self):
-        """Aliases behind what they lead to."""
+        """Aliases after their targets."""
         response = bare(self.query)
         if self.kind == "A":
             add(response, "end.test.", "A", "10.9.0.2")
@@ -320,7 +320,7 @@ class Odd:
         yield response
 
     def authority(self):
-        """No records, and who says so."""
+        """No records, with an SOA record."""
         response = bare(self.query)
         soa = "ns.test. admin.test. 1 2 3 4 5"
         response.authority.append(dns.rrset.from_text("test.", 0, "IN", "SOA", soa))

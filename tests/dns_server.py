@@ -1,4 +1,4 @@
-"""A DNS server of the tests' own, on loopback, that misbehaves by the name it is asked for.  Made of dnspython."""
+"""A DNS server for tests, on loopback, whose misbehaviour depends on the name asked for.  Built on dnspython."""
 
 import socket
 import threading
@@ -13,7 +13,7 @@ import dns.rdatatype
 import dns.rrset
 from helpers import PATIENCE
 
-# Records by name and type.  TTL 0: nobody may keep them.
+# Records by name and type.  TTL 0: they must not be cached.
 ZONE = {
     "plain.test.": {"A": ["10.0.0.1", "10.0.0.2"], "AAAA": ["fd00::1"]},
     "four.test.": {"A": ["10.0.0.4"]},
@@ -152,7 +152,7 @@ class Server:
                     connection.sendall(piece)
 
     def respond(self, query):
-        """What a well-behaved server says."""
+        """The answer of a well-behaved server."""
         question = query.question[0]
         name, kind = question.name.to_text().lower(), dns.rdatatype.to_text(question.rdtype)
         self.asked[name, kind] += 1

@@ -1,10 +1,11 @@
-"""What the C library and weald's three resolvers answer, in worlds of files, variables and interfaces.
+"""Answers of the C library and of weald's three resolvers, in worlds of files, variables and interfaces.
 
 `python dns_worlds.py WORLD FOLDER` runs as root of network and mount namespaces of its own: it makes the interfaces,
 puts its files in place of the system's, starts `dns_hostile.py`, makes the calls with each resolver, many at the same
 time, and prints as JSON a list of {"call": text, resolver: outcome, …}.
 
-"WHO" in a name is the resolver's: a name of its own, where the server does something once.
+"WHO" in a name is replaced by the resolver's name, so that each resolver has its own name at a server that does
+something once.
 """
 
 import _socket
@@ -30,7 +31,7 @@ CANON, MAPPED, ALL, ADDRCONFIG = (
     _socket.AI_ADDRCONFIG,
 )
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
-AT_ONCE = 50  # calls: a server that had a thousand questions at once might be late with an answer
+AT_ONCE = 50  # calls: with a thousand queries at once a server might answer late
 RESOLVERS = ("libc", "thread", "dnspython", "ares")
 
 Call = tuple[Any, ...]  # the function's name, its arguments
@@ -174,7 +175,7 @@ nonsense name
 #10.9.0.11 commented
 """ + "".join(f"0.0.0.0 blocked{i}.example\n" for i in range(150_000))
 
-# As long as the C library has it: no answer is late on a slow machine, and nobody waits for one that does not come.
+# As long as the C library's: no answer is late on a slow machine, and no call waits for an answer that never comes.
 MAIN = "nameserver 127.77.0.1\noptions timeout:30 attempts:2\n"
 
 WORLDS = {
@@ -289,7 +290,7 @@ def run(world, folder):
 
 
 def make_world(world, folder):
-    """Interfaces and files; raises OSError where the system does not let us."""
+    """Set up interfaces and files; raises OSError if the system forbids it."""
     with socket.socket(INET, _socket.SOCK_DGRAM) as control:
         up = struct.pack("16sH14x", b"lo", 0x49)  # IFF_UP | IFF_LOOPBACK | IFF_RUNNING
         fcntl.ioctl(control, 0x8914, up)  # SIOCSIFFLAGS

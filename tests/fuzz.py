@@ -1,13 +1,13 @@
-"""The protocols under bytes that a fuzzer finds: `scripts/fuzz-http`.
+"""The protocols with bytes from a fuzzer: `scripts/fuzz-http`.
 
-Called by: scripts/fuzz-http, with atheris (libFuzzer, guided by coverage); test_fuzz.py, with what hypothesis makes up.
+Called by: scripts/fuzz-http, with atheris (libFuzzer, guided by coverage); test_fuzz.py, with bytes from hypothesis.
 
-A target takes bytes and raises AssertionError, or whatever should not have been raised, if one of these does not hold:
-- Nothing but the protocol's own error comes out.
-- A refused message is the last thing that is read: nothing behind it becomes a request.
-- How the bytes were cut makes no difference.
-- What is kept is bounded by the limits, whatever has come.
-- HTTP/1: another parser (h11), where it takes the bytes as well, sees the same requests.
+A target takes bytes and raises AssertionError, or an unexpected exception, if one of these does not hold:
+- Only the protocol's own error is raised.
+- Reading ends at a refused message: no bytes behind it become a request.
+- The way in which the bytes are cut makes no difference.
+- Memory is bounded by the limits, whatever the bytes are.
+- HTTP/1: another parser (h11) finds the same requests, if it accepts the bytes, too.
 """
 
 import base64
@@ -86,7 +86,7 @@ def read(data, step):
 
 
 def read_by_h11(data):
-    """The same, as h11 sees it, as far as it agrees to see anything."""
+    """The same by h11, as far as it accepts the bytes."""
     found = []
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     connection.receive_data(data)
@@ -144,7 +144,7 @@ class Wire:
         self._descriptor = SimpleNamespace(timeout=None)
 
     def recv(self, size):
-        weald.sleep(0)  # others run
+        weald.sleep(0)  # lets others run
         return next(self.pieces, b"")
 
     def sendall(self, data):
@@ -241,7 +241,7 @@ TARGETS = {"http1": http1, "http2": http2, "websocket": websocket}
 
 
 def seeds(target):
-    """Where to begin: the tables of the tests."""
+    """The initial corpus: the tables of the tests."""
     if target == "http1":
         heads = [data for *_, data in BAD_HEADS] + [data for _, data in GOOD_HEADS]
         chunks = [CHUNKS + case[-1] for case in BAD_CHUNKS] + [CHUNKS + case[1] for case in GOOD_CHUNKS]
@@ -255,7 +255,7 @@ def seeds(target):
 
 
 def main():
-    """Until time is up or something is found: fuzz.py TARGET CORPUS [libFuzzer's options]"""
+    """Run until the time is up or a fault is found: fuzz.py TARGET CORPUS [libFuzzer's options]"""
     name, folder, *options = sys.argv[1:]
     corpus = Path(folder)
     corpus.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""What several test modules share: durations, recorded errors, threads, subprocesses.
+"""Helpers that several test modules share: durations, recorded errors, threads, subprocesses.
 
 Durations are counted in ticks, so that a test runs on any loop: on the virtual clock a tick is
 1000 s, passes at once and is checked exactly; on a real one it is 10 ms and only checked from below.
 
-No test knows how fast the machine is.  What has to come about may take PATIENCE; how long it took is compared only with
-something that takes far longer, and then by that coming last.
+No test knows how fast the machine is.  An expected event may take PATIENCE.  A duration is compared only with
+something that takes far longer, by checking which of the two comes last.
 """
 
 import os
@@ -21,11 +21,11 @@ import weald
 from weald import _core
 from weald.testing import blocked
 
-# Seconds that anything may take on a slow and busy machine: the bound of what would otherwise hang, never a measure.
+# Seconds that anything may take on a slow and busy machine: a bound for hangs, never a measure.
 # Programs in texts, which cannot import this, use 100.
 PATIENCE = 120.0
 
-# Whether programs of others that need packages of their own run: not all of them can be had for Python 3.14 and later.
+# Whether to run other projects' programs that need packages of their own: not all exist for Python 3.14 and later.
 PROGRAMS_RUN = os.environ.get("WEALD_PROGRAMS", "yes" if sys.version_info < (3, 14) else "no") != "no"
 PROGRAMS_REASON = "not all of these programs run on Python 3.14, or WEALD_PROGRAMS=no: another Python runs them"
 
@@ -65,7 +65,7 @@ def wait_until(predicate, seconds=PATIENCE):
 
 
 def send_what_fits(sock, data):
-    """Send as much of `data` as is taken though nobody asks for it; how many bytes that were."""
+    """Send as much of `data` as the system accepts although the peer does not read; return the number of bytes."""
     view, sent, full = memoryview(data), 0, False
     sock.settimeout(0)
     while sent < len(data):
@@ -119,7 +119,7 @@ class HubMakingTime:
 
 
 def is_open(fd):
-    """Is descriptor `fd` open in this process?"""
+    """Whether descriptor `fd` is open in this process."""
     try:
         os.fstat(fd)
     except OSError:

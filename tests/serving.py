@@ -1,4 +1,4 @@
-"""`weald serve` in a process of its own, an application for it, and clients: what its test modules share."""
+"""`weald serve` in a process of its own, an application for it, and clients, shared by its test modules."""
 
 import http.client
 import os
@@ -82,7 +82,7 @@ class Served:
         return status
 
 
-PATIENT = ("--limit", "body_timeout=1000")  # with somebody who never sends a body
+PATIENT = ("--limit", "body_timeout=1000")  # for clients that never send a body
 
 
 def command(*arguments):
@@ -120,7 +120,7 @@ def serving(folder, *arguments, bind="127.0.0.1:0", **options):
 
 
 class Load:
-    """Threads that ask again and again, on connections they keep.  Only a refused connection is no failure."""
+    """Threads that send requests in a loop, on persistent connections.  A refused connection is not a failure."""
 
     def __init__(self, port, threads=4, path="/"):
         self.port, self.path = port, path
@@ -151,7 +151,7 @@ class Load:
             self.failures.append(error)
 
     def wait_for(self, number, what=lambda body: True):
-        """Until `number` more responses like that have come."""
+        """Wait until `number` more such responses have come."""
         start = len(self.bodies)
         wait_until(lambda: self.failures or sum(map(what, self.bodies[start:])) >= number)
 

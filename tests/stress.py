@@ -42,7 +42,7 @@ class Progress:
 
 
 def _run_threads(workers, progress, seconds):
-    """Run each in a native thread; a worker that never comes to its end is a lost wake-up."""
+    """Run each in a native thread; a worker that never ends is a lost wake-up."""
     errors = []
 
     def guarded(work):

@@ -1,13 +1,13 @@
-"""The shape of `src/weald`: who imports whom, who may speak of gevent, whether headers and docs name what is there.
+"""The structure of `src/weald`: imports, mentions of gevent, and whether the names in headers and docs exist.
 
 Everything is read from the source; nothing of weald is imported.
 
 An import counts wherever it stands: at the top of a file, in a function, under TYPE_CHECKING, a `cimport`, and
 `import_module` of a literal name.  `from weald import socket` is an import of `weald.socket`, not of `weald`.
 
-A header's "Called by: …", up to the end of the sentence, is held against that:
+A header's "Called by: …", up to the end of the sentence, is compared with the imports:
 - Each module or file that it names imports this module, or the package that gathers its names (`weald._core`), or
-  imports by names that it computes.  A package stands for all that is in it.
+  imports by names that it computes.  A package stands for all modules in it.
 - Each module that imports this one is named, or lies in a package that is named, unless the header says "every".
 """
 
@@ -69,7 +69,7 @@ CYTHON_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+)?c?import[ \t]+(
 
 
 def cython_imports(text):
-    """The same of a .pyx or .pxd file, by the look of its lines."""
+    """The same for a .pyx or .pxd file, by its lines."""
     found = set()
     for base, names in CYTHON_IMPORT.findall(text):
         for name in names.strip("()").split(","):
@@ -80,7 +80,7 @@ def cython_imports(text):
 
 
 def computes_imports(module):
-    """Does it import modules by names that it computes, so that no reader of the source can tell which?"""
+    """Whether it imports modules by computed names, which cannot be found in the source."""
     texts = [path.read_text(encoding="utf-8") for path in sources()[module]]
     return any(re.search(r"import_module\((?!['\"])", text) for text in texts)
 
@@ -174,7 +174,7 @@ def test_weald_itself_speaks_of_gevent_at_its_door_only():
 
 
 def header(module):
-    """What the module's header says behind "Called by:", up to the end of that sentence; empty if it does not."""
+    """The header's text after "Called by:", up to the end of that sentence; empty without one."""
     for path in sources()[module]:
         if path.suffix != ".pxd":
             text = path.read_text(encoding="utf-8")
@@ -188,7 +188,7 @@ def header(module):
 def named_callers(module, said):
     """Modules that a header names: `weald.x.y`, or the name of a file, of the same folder first.
 
-    Files outside of src (tests/conftest.py) are none of ours.
+    Files outside of src (tests/conftest.py) are ignored.
     """
     found = set()
     for word in re.findall(r"(?<![\w./])weald(?:\.\w+)*(?:/\w+)*(?:\.py)?", said):
@@ -208,7 +208,7 @@ def named_callers(module, said):
 
 
 def is_importer(caller, module):
-    """Does `caller` import `module`, or the package that gathers its names?  A package stands for what is in it."""
+    """Whether `caller` imports `module`, or the package that gathers its names.  A package stands for its modules."""
     callers = [name for name in imports() if name == caller or name.startswith(caller + ".")]
     package = module.rpartition(".")[0]
     gathered = package if module in imports().get(package, ()) else module
@@ -236,7 +236,7 @@ def unnamed_importers(module, said):
 
 
 def wrong_headers():
-    """What is wrong with the headers, by module."""
+    """The errors in the headers, by module."""
     found = {}
     for module in sources():
         said = header(module)
@@ -255,7 +255,7 @@ def test_headers_name_their_callers():
 
 
 def test_every_module_names_its_callers():
-    # A .pxd without a .pyx declares what C has, or what its users inline.
+    # A .pxd without a .pyx declares C names, or functions that its users inline.
     modules = [module for module, paths in sources().items() if paths[-1].suffix != ".pxd"]
     assert {module for module in modules if not header(module)} == set()
 
@@ -348,11 +348,11 @@ def annotated(path):
 
 
 def test_no_test_is_annotated():
-    """Nothing would check their types, so annotations would be comments that may lie."""
+    """mypy does not check tests, so annotations there could be wrong."""
     assert [found for path in sorted(Path(__file__).parent.rglob("*.py")) for found in annotated(path)] == []
 
 
-# A difference of clocks that is to be small; how much CPU time was used (`thread_time`) is another matter.
+# A difference of clocks that must be small.  CPU time (`thread_time`) is allowed.
 SHORT = re.compile(r"assert .*\b(monotonic|perf_counter|time)\(\) - [^<>]*<")
 
 
@@ -375,7 +375,7 @@ FOLDERS = [  # where the pages' paths begin
     TOP / name
     for name in (".", "src", "src/weald", "src/weald/_core", "src/weald/integrations", "docs", "tests", "benchmarks")
 ]
-OTHERS = {"build", "dist", "weald.toml", "weald.x", "PyThreadState_SetAsyncExc"}  # what no checkout has
+OTHERS = {"build", "dist", "weald.toml", "weald.x", "PyThreadState_SetAsyncExc"}  # names that are not in the checkout
 FENCED = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
 OURS = ("src", "tests", "scripts", "benchmarks", "docs", "examples")
 ENDINGS = ("py", "pyx", "pxd", "md", "svg", "expected", "constraints")
@@ -390,7 +390,7 @@ def files_of(folder):
 
 
 def has(path, names):
-    """Is there a file or folder `path`, with one of our suffixes or none, and do all of `names` occur in it?"""
+    """Whether there is a file or folder `path`, maybe with a suffix added, in which all of `names` occur."""
     found = [path] if path.exists() else [path.with_name(path.name + end) for end in (*SUFFIXES, ".pyi")]
     found = [one for one in found if one.exists()] or list(path.parent.glob(path.name.replace("NAME", "*")))
     texts = [one.read_text(encoding="utf-8") for one in found if names and one.is_file()]
@@ -398,7 +398,7 @@ def has(path, names):
 
 
 def is_there(name):
-    """Is there what a page names: a path, maybe with names in that file behind it (`_core/select.poll_fds`)?"""
+    """Whether the name in a page exists: a path, maybe followed by names in that file (`_core/select.poll_fds`)."""
     parts = name.rstrip("/").split("/")
     for folder in FOLDERS:
         last = parts[-1].split(".")
@@ -409,7 +409,7 @@ def is_there(name):
 
 
 def is_known(name):
-    """Is there a module, or a key of a request's environment, or a name in a module, of this dotted name?"""
+    """Whether the dotted name is a module, a name in a module, or a key of a request's environment."""
     module = name
     while module not in sources():
         module = module.rpartition(".")[0]
@@ -422,7 +422,7 @@ def is_known(name):
 
 
 def missing_names(page, text):
-    """What stands between backticks in `text` and looks like a file of this project or a name of weald, but is none."""
+    """Names between backticks in `text` that look like a file of this project or a name of weald, but do not exist."""
     words = {word for folder in OURS for word in files_of(folder)[1]} if page == "design.md" else set()
     for span in re.findall(r"`([^`\n]+)`", FENCED.sub("", text)):
         name = re.split(r"[ (=]", span)[0]
@@ -447,7 +447,7 @@ def test_docs_name_what_is_there():
 
 
 def test_the_list_of_rooms_names_what_is_there():
-    """In a row of the list, names without a folder are in that of the row's first."""
+    """In a row of the list, names without a folder are in the folder of the row's first name."""
     rows = re.findall(r"^\| (`.*?) \|", (TOP / "docs/design.md").read_text(encoding="utf-8"), re.MULTILINE)
     listed = []
     for row in rows:

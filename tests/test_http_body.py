@@ -1,4 +1,4 @@
-"""`wsgi.input`: what reading costs, and that nothing is lost; the rest is in test_pywsgi and test_http_http2."""
+"""`wsgi.input`: the cost of reading, and that nothing is lost; the rest is in test_pywsgi and test_http_http2."""
 
 
 import pytest
@@ -9,7 +9,7 @@ from weald.http.protocol import CHUNKED, HeadParser, ProtocolError, RequestStrea
 
 
 def pieces(size, count, last=b""):
-    """What `Input` asks for more: `count` pieces of `size` bytes, then `last`."""
+    """The function that `Input` calls for more: `count` pieces of `size` bytes, then `last`."""
     left = iter([*([b"x" * size] * count), last, b""])
     return lambda: next(left, b"")
 
@@ -58,7 +58,7 @@ def test_a_line_in_pieces_is_gathered_in_one_buffer():
 
     body._more = watched
     assert len(body.readline()) == 5_000_001
-    assert len(buffers) <= 3  # it was an object for each piece, with all that had come before copied into it
+    assert len(buffers) <= 3  # once there was a new object for each piece, into which all earlier ones were copied
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

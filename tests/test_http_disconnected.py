@@ -38,7 +38,7 @@ def test_waiting_for_a_client_to_leave(more):
 
     def app(environ, start_response):
         gone = environ["weald.disconnected"]
-        if not started.is_set():  # else it is the further request, which nobody waits for
+        if not started.is_set():  # otherwise it is the further request, for which the test does not wait
             before = gone.is_set()
             started.set()
             outcome.set((before, gone.wait(PATIENCE), gone.is_set()))
@@ -52,7 +52,7 @@ def test_waiting_for_a_client_to_leave(more):
 
 
 def test_the_body_is_read_while_somebody_watches():
-    """Who waits for the client's end takes nothing of the body, and a body is no end."""
+    """Waiting for the client's end does not consume the body, and a body does not count as the end."""
 
     def app(environ, start_response):
         watcher = weald.spawn(environ["weald.disconnected"].wait)

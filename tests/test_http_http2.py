@@ -1,4 +1,4 @@
-"""HTTP/2: curl and httpx over TLS, and frames sent with h2 and hyperframe for what good clients never send."""
+"""HTTP/2: curl and httpx over TLS, and with h2 and hyperframe frames that good clients never send."""
 
 import io
 import itertools
@@ -508,7 +508,7 @@ def raw(kind, flags, stream, payload):
     ],
 )
 def test_floods(kind):
-    """Who sends much that costs nothing is cut off, soon and whatever it is, and others do not notice."""
+    """A client that floods the server with cheap frames of any kind is disconnected; other clients do not notice."""
     running = []
     most = 0
 
@@ -525,7 +525,7 @@ def test_floods(kind):
         attacker, other = Client(server), Client(server)
         answers = []
         reader = weald.spawn(lambda: answers.extend(iter(lambda: attacker.sock.recv(65536), b"")))
-        deadline = time.monotonic() + PATIENCE  # for a hang: however much is sent until then, the server has to mind
+        deadline = time.monotonic() + PATIENCE  # for a hang: the server must react, however much is sent until then
         try:
             for sent, frame in enumerate(flood(attacker, kind), 1):
                 attacker.sock.sendall(frame)
@@ -599,7 +599,7 @@ def test_a_client_that_leaves_before_the_response_is_nobodys_error(how):
 
 
 def test_streams_that_the_client_has_reset_count_while_they_run():
-    """Rapid reset (CVE-2023-44487): what costs is the application, not the stream."""
+    """Rapid reset (CVE-2023-44487): the limit counts running applications, not open streams."""
     go_on = Event()
     running = []
 
@@ -622,7 +622,7 @@ def test_streams_that_the_client_has_reset_count_while_they_run():
 
 
 def test_a_field_section_beyond_the_limit():
-    """With one field again and again from HPACK's table: it is small on the wire."""
+    """One field from HPACK's table, repeated: the head is small on the wire."""
     served = []
 
     def never(environ, start_response):
@@ -643,7 +643,7 @@ def test_a_field_section_beyond_the_limit():
 
 @pytest.mark.parametrize("refused_by", ["server", "application"])
 def test_curl_reads_why_its_upload_is_refused(refused_by, tmp_path):
-    """It takes a reset that comes at once for a failure."""
+    """It treats a reset that comes at once as a failure."""
 
     def refuses(environ, start_response):
         start_response("413 Content Too Large", [])
@@ -658,7 +658,7 @@ def test_curl_reads_why_its_upload_is_refused(refused_by, tmp_path):
 
 
 def test_what_is_under_way_to_a_refused_upload_is_no_flood():
-    """A client may have sent a whole window before it hears that nobody wants it."""
+    """A client may have sent a whole window before it learns that the body is not read."""
 
     def refuses(environ, start_response):
         if environ["REQUEST_METHOD"] == "GET":
@@ -750,7 +750,7 @@ def test_draining():
 
 
 def test_draining_lets_in_what_is_under_way():
-    """Section 6.8: a first GOAWAY that refuses nothing; the one that counts, once the client has heard that."""
+    """Section 6.8: a first GOAWAY that refuses nothing, and the final one, once the client has read the first."""
     told = []
     entered, go_on = Event(), Event()
 

@@ -1,8 +1,8 @@
-"""HTTP/2 frame by frame: what RFC 9113 and RFC 7541 say of each, in the order of their sections.
+"""HTTP/2 frame by frame: the rules of RFC 9113 and RFC 7541, in the order of their sections.
 
-The client here knows no states: it sends what it is told to, whatever the protocol makes of it.  RFC 9113 section 5.4.2
-lets a server answer an error of a stream with one of the connection, so both count where a stream's is asked for: but
-not for a malformed message (section 8.1.1), for behind a proxy the other streams are other people's.
+The client here has no states: it sends any frame, valid or not.  RFC 9113 section 5.4.2 allows a server to answer a
+stream error with a connection error, so both pass where a stream error is expected.  Not so for a malformed message
+(section 8.1.1): behind a proxy the other streams belong to other clients.
 """
 
 from contextlib import closing, contextmanager
@@ -32,7 +32,7 @@ def frame(kind, flags=0, stream=0, payload=b""):
 
 
 def block(fields):
-    """As HPACK, with nothing put into a dynamic table."""
+    """Encode as HPACK, without the dynamic table."""
     encoded = Encoder().encode([(name, value, True) for name, value in fields])
     return encoded
 
@@ -54,12 +54,12 @@ def window(increment, stream=0):
 
 
 class Client:
-    """Sends bytes, and keeps what comes."""
+    """Sends bytes, and keeps the frames that it receives."""
 
     def __init__(self, sock):
         self.sock = sock
         self.file = sock.makefile("rb")
-        self.go_on = bool  # lets what waits at "/wait" go on
+        self.go_on = bool  # lets the request at "/wait" go on
         self.decoder = Decoder()
         self.frames = []  # kind, flags, stream, payload
         self.statuses = {}
@@ -68,7 +68,7 @@ class Client:
         self.resets = {}
         self.goaway = None
         self.pongs = []
-        self.acknowledged = 0  # SETTINGS of ours
+        self.acknowledged = 0  # SETTINGS of this client
         self.closed = False
 
     def send(self, data):
@@ -120,7 +120,7 @@ class Client:
             self.step()
 
     def ping(self):
-        """All that was sent before has been looked at once this returns."""
+        """Return when the server has handled everything that was sent before."""
         before = len(self.pongs)
         self.send(frame(PING, payload=b"in order"))
         self.until(lambda: len(self.pongs) > before)
@@ -199,7 +199,7 @@ BROKEN = [
     ("6.4 RST_STREAM on stream 0", "PROTOCOL_ERROR", frame(RST_STREAM, 0, 0, u32(8))),
     ("6.4 RST_STREAM of 3 bytes", "FRAME_SIZE_ERROR", request(1, WAIT) + frame(RST_STREAM, 0, 1, bytes(3))),
     # 6.5: SETTINGS
-    # hyperframe does not tell this one from other malformed settings.
+    # hyperframe does not distinguish this from other malformed settings.
     ("6.5 SETTINGS acknowledged with a payload", "FRAME_SIZE_ERROR PROTOCOL_ERROR", frame(SETTINGS, ACK, 0, bytes(6))),
     ("6.5 SETTINGS on a stream", "PROTOCOL_ERROR", frame(SETTINGS, 0, 1, bytes(6))),
     ("6.5 SETTINGS of 3 bytes", "FRAME_SIZE_ERROR", frame(SETTINGS, payload=bytes(3))),
@@ -304,7 +304,7 @@ def test_an_error_of_the_connection(error, data):
 def test_a_bad_preface(preface):
     with talking(preface) as (client, served):
         client.until_closed()
-        assert client.goaway in (None, ErrorCodes.PROTOCOL_ERROR)  # the section allows for none
+        assert client.goaway in (None, ErrorCodes.PROTOCOL_ERROR)  # the section allows to send none
     assert served == []
 
 
@@ -387,7 +387,7 @@ OF_A_STREAM = [
 
 @pytest.mark.parametrize(("error", "data", "kind"), [pytest.param(e, d, i[0], id=i) for i, e, d in OF_A_STREAM])
 def test_an_error_of_a_stream(error, data, kind):
-    """A reset with that error, or 400 for a request that is malformed (section 8.1.1 allows it); others go on."""
+    """A reset with that error, or 400 for a malformed request (section 8.1.1 allows it); other streams go on."""
     with talking() as (client, served):
         client.send(data)
         while not (client.closed or client.goaway is not None or 1 in client.resets or 1 in client.statuses):
@@ -487,7 +487,7 @@ BAD_TRAILERS = [
 
 @pytest.mark.parametrize("fields", BAD_TRAILERS, ids=lambda fields: str(fields[0])[:30])
 def test_bad_trailers(fields):
-    """What RFC 9110 section 6.5.1 forbids there, and what would be refused in a head."""
+    """Fields that RFC 9110 section 6.5.1 forbids in trailers, and fields that would be refused in a head."""
     with talking() as (client, served):
         client.send(request(1, POST, END_HEADERS) + data_frame(flags=0) + request(1, fields))
         client.until(lambda: client.goaway is not None or 1 in client.resets or 1 in client.statuses)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 without I/O: what is accepted, what is refused with which status, and limits.
+"""HTTP/1.1 without I/O: accepted and refused requests, with the status, and limits.
 
 A table of the rules of RFC 9110 and 9112; the same cases go over a real connection in test_pywsgi.py.
 """
@@ -395,7 +395,7 @@ def test_a_chunked_body_beyond_the_limit():
 
 
 def test_an_incomplete_head_is_looked_at_once_a_byte():
-    """Dribbled bytes must not cost the square of their number."""
+    """The cost of bytes that come one by one must not be quadratic."""
     made = stream()
     for byte in GET + b"X: " + b"a" * 3000:
         made.feed(bytes([byte]))
@@ -455,7 +455,7 @@ def outcome(data, step):
 @settings(max_examples=400, deadline=None)
 @given(st.lists(PIECES | st.binary(max_size=4), max_size=14).map(b"".join), st.integers(1, 9))
 def test_how_bytes_are_cut_changes_nothing(data, step):
-    """Only ProtocolError is raised, and pieces give what the whole gives."""
+    """Only ProtocolError is raised, and pieces give the same result as the whole."""
     assert outcome(data, step) == outcome(data, 0)
 
 
@@ -489,7 +489,7 @@ def nearly_heads(draw):
 @settings(max_examples=300, deadline=None)
 @given(nearly_heads())
 def test_a_head_is_what_the_grammar_and_llhttp_both_take(head):
-    """Judged by the grammar as a regular expression, and by what llhttp finds in the head."""
+    """Compared with the grammar as a regular expression, and with the fields that llhttp finds in the head."""
     try:
         request = HeadParser(Limits()).parse(head)
     except ProtocolError:
@@ -568,7 +568,7 @@ def test_what_was_framed_comes_out(messages, step):
 )
 @pytest.mark.parametrize("step", [1, 100])
 def test_a_bad_request_line_is_refused_without_its_fields(status, line, step):
-    """Whoever sent it may be waiting for the answer."""
+    """The client may be waiting for the answer."""
     stream = RequestStream(HeadParser(Limits()))
     data = line + b"\r\n"
     with pytest.raises(ProtocolError) as caught:

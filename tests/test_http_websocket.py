@@ -1,4 +1,4 @@
-"""WebSockets: an independent client (`websockets`), and frames made by hand for what a good client never sends."""
+"""WebSockets: an independent client (`websockets`), and hand-made frames that a good client never sends."""
 
 import io
 import os
@@ -77,7 +77,7 @@ class Client:
     def closed(self, agrees=False):
         """The server's close frame's code; nothing may follow it.
 
-        `agrees`: this side has sent none, and now does, for which the server waits.
+        `agrees`: this side has not sent one, and does so now; the server waits for it.
         """
         opcode, payload = self.receive()
         assert opcode == CLOSE
@@ -239,7 +239,7 @@ TEXTS = [
 
 
 def test_characters_at_the_edges():
-    """Whole, and cut at each byte: in fragments of a message, and in what the system delivers."""
+    """Whole, and cut at each byte: into fragments of a message, and into segments that the system delivers."""
     with talking() as client:
         for text in TEXTS:
             data = f"-{text}-".encode()
@@ -308,7 +308,7 @@ NO_UTF8 = [
         pytest.param(1002, [frame(0, b"a")], id="a continuation of nothing"),
         pytest.param(1002, [frame(TEXT, b"a", fin=False), frame(TEXT, b"b")], id="a message in another"),
         *(pytest.param(1007, [frame(TEXT, b"a" + bad)], id=f"{what}") for what, bad in NO_UTF8),
-        # At once: the rest of these need not come.
+        # Closed at once: the rest of these need not come.
         *(pytest.param(1007, [frame(TEXT, bad + b"a" * 90)[:50]], id=f"at once: {what}") for what, bad in NO_UTF8[1:]),
         pytest.param(1007, [frame(TEXT, b"\xf4\x90", fin=False)], id="beyond Unicode, in a first fragment"),
         pytest.param(
@@ -421,7 +421,7 @@ def test_compression():
 
 
 def test_compressed_messages_of_all_kinds():
-    """In fragments, empty, not compressed at all, and referring to the one before."""
+    """In fragments, empty, uncompressed, and with references to the message before."""
     with talking(more=DEFLATE) as client:
         data = deflated(b"hello" * 100)
         client.send(frame(TEXT, data[:3], fin=False, reserved=4), frame(PING, b"p"), frame(0, data[3:]))
@@ -559,7 +559,7 @@ def test_a_receive_with_a_timeout():
 
 
 def test_many_greenlets_send():
-    """Frames do not get mixed up, though each is larger than what the system buffers."""
+    """Frames do not get mixed up, although each is larger than the system's buffers."""
 
     def handler(ws):
         weald.joinall([weald.spawn(ws.send, bytes([65 + i]) * 900_000) for i in range(10)], raise_error=True)
@@ -633,7 +633,7 @@ def test_an_independent_client():
 
 @pytest.mark.parametrize("answers", [True, False])
 def test_a_server_that_ends_says_so(answers):
-    """1001, RFC 6455 section 7.4.1; who does not answer is cut off, long before the server's patience ends."""
+    """1001, RFC 6455 section 7.4.1; a client that does not answer is cut off, long before the server's own timeout."""
     ended = []
 
     def handler(ws):
@@ -667,7 +667,7 @@ def test_a_server_that_stops_says_so():
 @pytest.mark.parametrize(
     ("scheme", "host", "origin", "own"),
     [
-        ("https", "a", "http://a", False),  # a page that anybody on the way may have made
+        ("https", "a", "http://a", False),  # a page that anyone on the network path may have changed
         ("https", "a:443", "https://a", True),
         ("http", "", "null", False),
         ("http", "", "http://", False),

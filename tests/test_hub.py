@@ -177,7 +177,7 @@ def test_system_errors_reach_the_main_greenlet(loop_name, error, capsys):
 
 @pytest.mark.parametrize("name", ["libuv", "libev", "virtual"])
 def test_deadlock_report_names_who_waits_for_what(name):
-    # In a process of its own: a thread that another test has left might yet wake somebody.
+    # In a process of its own, because a thread left by another test could still wake a greenlet.
     python(
         f"""
         import re, weald
@@ -405,7 +405,7 @@ def test_a_greenlet_that_blocks_while_its_thread_ends_does_not_keep_it():
 
 
 def test_a_hub_made_while_another_is_being_made(io_loop):
-    """A signal handler may do that: there is one hub afterwards, which runs what either has spawned."""
+    """A signal handler may do that.  Afterwards there is one hub, which runs the greenlets that both have spawned."""
     inner = []
     weald.spawn(int).join()
     descriptors = len(os.listdir("/proc/self/fd"))  # one hub's among them

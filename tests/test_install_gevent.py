@@ -15,7 +15,7 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
 class Environment:
-    """A virtual environment that finds weald and what it needs, and has neither pip nor gevent."""
+    """A virtual environment with weald and its requirements, without pip and gevent."""
 
     def __init__(self, folder):
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=300)
@@ -37,7 +37,7 @@ class Environment:
         return sorted(path.name for path in self.site.iterdir() if path.name.startswith("gevent"))
 
     def add_foreign(self, version):
-        """A gevent that is not weald's; without a version, one that pip knows nothing of."""
+        """A gevent that is not weald's; without a version, one that pip does not know."""
         (self.site / "gevent").mkdir()
         (self.site / "gevent" / "__init__.py").write_text("real = True\n")
         if version is not None:
@@ -56,7 +56,7 @@ def test_pip_lists_it_and_dependants_are_satisfied(environment):
     assert (done.returncode, done.stderr) == (0, "")
     assert str(environment.site) in done.stdout
     assert re.search(r"^gevent +26\.9\.0\+weald$", environment.pip("list").stdout, re.MULTILINE)
-    # pip looks nothing up: what is asked for is there.
+    # pip looks nothing up: the requirement is satisfied.
     done = environment.pip("install", "--no-index", "gevent>=24", "gevent==26.9.0", "gevent[recommended]")
     assert done.returncode == 0 and "extra" not in done.stderr, done.stderr
     assert environment.pip("check").returncode == 0

@@ -1,7 +1,7 @@
 """weald's Celery pool on Redis: limits, revokes, control, canvas, what it reports.
 
-Most tests share one worker (`shared`, with 20 slots) or another with a single slot (`narrow`).  What ends or replaces a
-worker is in test_integrations_celery_process.py, AMQP in test_integrations_celery_amqp.py, how messages are taken
+Most tests share one worker (`shared`, with 20 slots) or another with a single slot (`narrow`).  Tests that end or
+replace a worker are in test_integrations_celery_process.py, AMQP in test_integrations_celery_amqp.py, fetching messages
 in test_integrations_celery_fetch.py.
 """
 
@@ -36,7 +36,7 @@ def narrow(crew):
 
 
 def failure(result):
-    """What the task failed with."""
+    """The exception that the task failed with."""
     with pytest.raises(BaseException) as caught:  # noqa: B017  (Timeout is no Exception)
         result.get(timeout=PATIENCE)
     return caught.value
@@ -73,7 +73,7 @@ def test_soft_limit_that_the_task_does_not_catch(shared):
 
 @pytest.mark.parametrize("name", ["ignore_soft", "ignore_soft_in_a_coroutine"])
 def test_soft_limit_that_the_task_ignores(shared, name):
-    """The hard limit ends it then; without one, its result counts."""
+    """The hard limit then ends it; without one, its result is stored."""
     assert value(shared.send(name, 0.5, soft_time_limit=0.1)) == "finished"
     assert isinstance(failure(shared.send(name, 30, soft_time_limit=0.1, time_limit=0.4)), TimeLimitExceeded)
 
@@ -192,7 +192,7 @@ def test_canvas_with_limits(shared):
 
 @pytest.mark.parametrize("name", ["stubborn", "stubborn_in_a_coroutine"])
 def test_revoked_task_is_revoked_only(shared, name):
-    """Told twice, too."""
+    """Also when it is revoked twice."""
     with Events(shared) as events:
         result = shared.send(name, "revoked")
         wait_for(lambda: result.status == "STARTED")
@@ -270,7 +270,7 @@ def test_statistics(shared):
 # -------------------------------------------------------------------- one slot
 
 def test_a_full_pool_does_not_hold_up_the_consumer(narrow):
-    """Heartbeats aside (they are AMQP's): control is answered, what waits can be revoked, and twice."""
+    """Remote control is answered, and waiting tasks can be revoked, also twice.  (Heartbeats are AMQP's.)"""
     long = narrow.send("hold", "narrow")
     wait_for(lambda: long.status == "STARTED")
     others = [narrow.send("add", 1, number) for number in range(3)]

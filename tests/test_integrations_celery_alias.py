@@ -58,7 +58,7 @@ def test_what_is_cut_short_goes_back(start, as_ever):
 
 
 def test_revoke_and_a_prefetch_limit_of_one(start):
-    """What is acknowledged makes room at once, not when Celery's loop looks again, two seconds later."""
+    """An acknowledgement makes room at once, not when Celery's loop checks again, two seconds later."""
     worker = start(alias=True, concurrency=1, worker_prefetch_multiplier=1)
     result = worker.send("late_hold", "alias-revoke")
     wait_for(lambda: worker.ask("active"))

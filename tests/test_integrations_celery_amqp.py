@@ -19,7 +19,7 @@ from celery_worker import PATIENCE, Proxy, crew, rabbitmq, redis_url, start, wai
 
 @pytest.fixture(scope="module")
 def beats(crew, rabbitmq):
-    """Started first and looked at last: the worker of the heartbeats, and how many tasks it has."""
+    """Started first and checked last: the worker of the heartbeats, and how many tasks it has."""
     full = os.environ.get("WEALD_FULL_LENGTH") == "1"
     worker = crew.launch("beats", concurrency=1, broker=rabbitmq.url, queue="beats",
                          broker_heartbeat=5 if full else 2, worker_prefetch_multiplier=4)

@@ -35,7 +35,7 @@ OFTEN = {"result_backend_max_sleep_between_retries_ms": 500}
 
 @pytest.fixture
 def memcached():
-    """A memcached of our own: host and port."""
+    """A memcached for these tests: host and port."""
     program, port = require_program("memcached", "memcached"), free_port()
     server = subprocess.Popen([program, "-u", "nobody", "-l", "127.0.0.1", "-p", str(port), "-c", "4096"])
 
@@ -53,7 +53,7 @@ def memcached():
 
 
 def waited_for(start, python=None, **options):
-    """Run tasks that wait for others, fifty at once; the worker that has run them."""
+    """Run tasks that wait for others, fifty at once; return the worker that has run them."""
     given = {} if python is None else {
         "command": [python, "-m", "celery", "-A", "celery_proj", "worker", "-P", "custom", "-c", "300", "-l", "INFO",
                     *(["-Q", options["queue"], "-n", f"{options['queue']}@%h"] if "queue" in options else [])]
@@ -141,7 +141,7 @@ def test_django_writes_to_sqlite(start, tmp_path):
 
 @pytest.mark.parametrize("setting", ["redis_max_connections", "weald_result_connections"])
 def test_one_connection(start, setting):
-    """One would wait for itself: so there are two, and the log says so."""
+    """A single one would wait for itself, so there are two, and the log says so."""
     worker = waited_for(start, **{setting: 1})
     assert "results need 2 connections to Redis, not 1" in worker.text()
 
@@ -186,7 +186,7 @@ def test_worker_ends_while_the_store_is_away(start, store, number):
 # -------------------------------------------------------------------- a query that outlives its task
 
 def test_postgresql_is_told_of_the_end_of_a_task(start):
-    """By the task, as docs/celery.md shows; else it goes on, and with whatever ends the task."""
+    """By the task, as docs/celery.md shows, and by whatever ends the task; otherwise it goes on."""
     psycopg = pytest.importorskip("psycopg")
     with postgresql() as port:
         url = f"host=127.0.0.1 port={port} user=postgres dbname=postgres"

@@ -53,7 +53,7 @@ class Scene:
         return 30 if FULL and self.number % 2 else 1
 
     def end(self):
-        """The workers end when they are told to, and leave no message."""
+        """Check that the workers end on request, and leave no message."""
         try:
             for worker in self.workers:
                 worker.tell(15)
@@ -68,7 +68,7 @@ class Scene:
 
 
 class Scenes:
-    """Gives each fault a scene: that of the fault before, if it passed and the faults are few."""
+    """Gives each fault a scene: that of the previous fault, if it passed and the faults are few."""
 
     def __init__(self, broker, crew, kind):
         self.broker, self.crew, self.kind = broker, crew, kind
@@ -191,11 +191,11 @@ def meet(scene, fault):
             time.sleep(0.05)
         happening.result()
     for worker, key in both:
-        worker.notes.rpush(key, "go")  # it stays: what was delivered twice looks at it again
+        worker.notes.rpush(key, "go")  # it stays, because a task that was delivered twice reads it again
     spare = fault is not pause and scene.broker.url.startswith("redis")
 
     def done(worker, key):
-        """Of what Redis sends as the connection ends one message may not arrive: see docs/celery.md."""
+        """One message that Redis sends while the connection ends may not arrive: see docs/celery.md."""
         missing = sent[key] - set(worker.noted(f"{key}:ended"))
         return not missing or spare and len(missing) == 1 and not scene.broker.messages(worker.app, worker.queue)
 

@@ -78,7 +78,7 @@ def test_takes_in_order_and_notes_each(taking):
 
 
 def test_what_is_noted_is_what_kombu_notes(taking):
-    """Unicode, an empty list and all: the message itself is not written anew."""
+    """Unicode, an empty list and so on: the message itself is not encoded again."""
     one = taking()
     one.put({"é\"\\\n": [[], {}, 12345678901234567890, 1e-300, None]}, headers={"x": "ü", "empty": []})
     raw = one.client.lindex("q", 0).decode()
@@ -110,7 +110,7 @@ def test_prefetch_limit(taking):
 
 
 def test_what_is_acknowledged_makes_room_at_once(taking):
-    """Not only when kombu's poll ends; and what there is room for is taken."""
+    """Not only when kombu's poll ends; and as many as there is room for are taken."""
     one = taking(prefetch=2)
     one.put(*range(4))
     one.drain()
@@ -124,7 +124,7 @@ def test_what_is_acknowledged_makes_room_at_once(taking):
 
 
 def test_celerys_own_loop_takes_many_at_a_time(taking):
-    """Which the alias runs: a quarter when the wait ends, then a quarter of the others."""
+    """The alias runs Celery's loop: a quarter is taken when the wait ends, then a quarter of the others."""
     one = taking()
     one.put(*range(41))
 
@@ -205,7 +205,7 @@ def test_messages_it_cannot_read_are_left(taking):
 
 
 def waiting(one):
-    """Has the channel send the command that waits for a message."""
+    """Make the channel send the command that waits for a message."""
     one.channel.connection.cycle.on_poll_start()
     assert one.channel._in_poll
 
@@ -279,7 +279,7 @@ def test_waiting_for_several_queues(taking):
 
 
 def test_waiting_when_there_is_a_message_that_it_cannot_read(taking):
-    """kombu takes it, and does with it what it does with such messages; those behind it are delivered."""
+    """kombu takes it and handles it in its own way; the messages behind it are delivered."""
     one = taking()
     bad = {"body": "1", "properties": {"delivery_tag": "t", "delivery_info": {}}, "headers": {}}
     one.client.rpush("q", json.dumps(bad))

@@ -14,7 +14,7 @@ from celery_worker import PATIENCE, crew, redis_url, start, wait_for, worker  # 
 pytestmark = pytest.mark.timeout(300)
 
 SQUARES = [0, 1, 4, 9]
-KINDS = {  # what the task returns
+KINDS = {  # the task's result
     ("by_hand", None): 9,
     ("subprocess", None): 9,
     **{("process", method): 0 for method in ("fork", "spawn", "forkserver")},
@@ -107,7 +107,7 @@ def test_revoke(revoked, kind):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_worker_ends(start, number):
-    """Whatever children there are, of each kind."""
+    """For children of each kind."""
     worker = start(concurrency=40, weald_shutdown_timeout=0.5)
     worker.ready()
     all_there(worker)

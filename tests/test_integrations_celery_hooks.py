@@ -10,7 +10,7 @@ pytest.importorskip("redis")
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded  # noqa: E402
 from celery_worker import PATIENCE, crew, redis_url, start, wait_for, worker  # noqa: E402, F401
 
-BEFORE = ["task_prerun", "before_start", "__call__", "body"]  # what comes before the outcome is known
+BEFORE = ["task_prerun", "before_start", "__call__", "body"]  # the places before the outcome is known
 FAILED = ["on_failure", "task_failure", "on_retry", "task_retry"]
 DONE = ["on_success", "task_success", "after_return", "task_postrun"]  # the outcome is stored: it stays
 HOWS = ["wait", "compute", "stubborn"]
@@ -24,7 +24,7 @@ def shared(crew):
 
 
 def there(worker, result):
-    """Wait until the task spends its time."""
+    """Wait until the task is at the place where it spends its time."""
     wait_for(lambda: worker.noted(f"{result.id}:there"), what="the task")
 
 
@@ -104,7 +104,7 @@ def test_hook_that_the_limit_itself_calls(shared):
 
 @pytest.mark.worker(concurrency=20)
 def test_cold_stop(worker):
-    """Of tasks at each place: the worker does not wait for them, and what acknowledges late goes back."""
+    """For tasks at each place: the worker does not wait for them, and tasks with `acks_late` go back."""
     results = [worker.send("phased_late", place, how) for place in BEFORE for how in ("wait", "stubborn")]
     for result in results:
         there(worker, result)

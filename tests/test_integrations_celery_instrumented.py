@@ -24,7 +24,7 @@ PACKAGES = {
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_each_task_is_seen(start, tmp_path, name):
-    """Those that succeed and those that fail, with what the task itself has told of it."""
+    """Tasks that succeed and tasks that fail, with the tag that the task itself has set."""
     sink = tmp_path / "sink"
     sink.touch()
     python = celery_environment.python(*PACKAGES[name])

@@ -1,4 +1,4 @@
-"""weald's Celery pool: shutdowns, stuck tasks, replacing the process, and what else needs a worker of its own."""
+"""weald's Celery pool: shutdowns, stuck tasks, replacing the process, and other tests that need their own worker."""
 
 import os
 import signal
@@ -79,7 +79,7 @@ def test_sigkill_loses_no_task_that_acknowledges_late(worker):
     ],
 )
 def test_the_command_and_the_pool_that_is_asked_for(start, options, implementation, banner):
-    """`weald celery` with the pool of its own, with `-Pgevent`, which Celery alone does not patch for, and another."""
+    """`weald celery` with weald's pool, with `-Pgevent` (for which Celery alone does not patch), and with another."""
     command = [sys.executable, "-m", "weald", "celery", "-A", "celery_proj", "worker", *options, "-c", "10"]
     worker = start(command=[*command, "--without-mingle", "-l", "INFO"])
     results = [worker.send("meet_greenlets", "command", 10) for _ in range(10)]
@@ -187,7 +187,7 @@ def test_max_memory_per_child(worker):
 
 @pytest.mark.worker(concurrency=1, weald_stuck_timeout=1.5)
 def test_c_code_that_never_returns(worker):
-    """It is named in the log, the process is replaced, the task has failed, and what waited for it runs."""
+    """The log names it, the process is replaced, the task has failed, and waiting tasks run."""
     stuck = worker.send("stuck", time_limit=0.5)
     others = [worker.send("add", 1, number) for number in range(3)]
     wait_for(lambda: worker.starts() == 2)
@@ -207,7 +207,7 @@ def test_c_code_that_keeps_the_gil_ends_the_process(worker):
 
 @pytest.mark.worker(concurrency=1, weald_stuck_timeout=0.5)
 def test_sigterm_and_then_a_task_is_stuck_in_c(worker):
-    """The process ends, and does not come back; what waited goes back to the queue."""
+    """The process ends and is not replaced; waiting tasks go back to the queue."""
     stuck = worker.send("stuck_later", "later", 1, time_limit=2)
     worker.send("add", 1, 2)
     wait_for(lambda: worker.noted("later"))

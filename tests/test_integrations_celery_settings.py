@@ -109,7 +109,7 @@ def answers_tls(url):
 # -------------------------------------------------------------------- shutting down, acknowledging
 
 def test_soft_shutdown(start):
-    """What ends within the time counts, the rest goes back."""
+    """Tasks that end within the time are done, the others go back."""
     worker = start(concurrency=10, worker_soft_shutdown_timeout=4)
     quick = [worker.send("hold", "soft-quick") for _ in range(3)]
     for _ in range(3):
@@ -124,7 +124,7 @@ def test_soft_shutdown(start):
 
 
 def test_acks_on_failure_or_timeout(start):
-    """Off: what fails is rejected, and gone; what hits its hard limit goes back at once, and runs again."""
+    """If it is off: a task that fails is rejected and lost; one that hits its hard limit goes back and runs again."""
     worker = start(concurrency=5, task_acks_late=True, task_acks_on_failure_or_timeout=False)
     worker.notes.rpush("acks", "go")
     assert isinstance(failure(worker.send("hold_and_fail", "acks")), ValueError)

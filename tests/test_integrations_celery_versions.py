@@ -59,7 +59,7 @@ def test_limits(start, version):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_shutdown(start, version, number):
-    """Of two tasks that run and acknowledge late, and two that wait."""
+    """With two running tasks that acknowledge late, and two that wait."""
     worker = launch(start, version, "-c", "2", weald_shutdown_timeout=0.5)
     for _ in range(4):
         worker.send("late_nap", 300, f"ended-{version}-{number}")
@@ -69,7 +69,7 @@ def test_shutdown(start, version, number):
 
 
 def test_results(start, version):
-    """Thirty tasks that wait for others, an `async def` task, and what is acknowledged."""
+    """Thirty tasks that wait for others, an `async def` task, and acknowledgements."""
     worker = launch(start, version, "-c", "200")
     for result in [worker.send("wait_for_others") for _ in range(30)]:
         assert result.get(timeout=PATIENCE) == [[0.1] * 3, 0.2]

@@ -1,4 +1,4 @@
-"""Other interpreters, patched: who calls one waits, and the rest of the program does not."""
+"""Other interpreters in a patched program: only the greenlet that calls one waits."""
 
 import sys
 
@@ -41,7 +41,7 @@ def test_others_run_while_an_interpreter_does(before):
 
 
 def test_a_pool_of_interpreters():
-    """Its calls run beside each other: each waits for the one before it."""
+    """Its calls run at the same time: each waits for the one before it."""
     out = run_patched(
         """
         import math, os

@@ -76,7 +76,7 @@ def test_a_local_that_dies_last_is_silent():
 
 
 def test_objects_that_die_with_the_interpreter():
-    """What their `__del__` uses still works: locals, locks, the current thread."""
+    """Locals, locks and the current thread still work in their `__del__`."""
     assert run_patched("""
         import builtins
         import threading
@@ -99,7 +99,7 @@ def test_objects_that_die_with_the_interpreter():
 
 @pytest.mark.parametrize("spawn", [weald.spawn, weald.spawn_raw])
 def test_finalizers_of_values_may_wait(spawn, virtual):
-    """They run when the greenlet has ended, where others run meanwhile, and find the values of nobody else."""
+    """They run when the greenlet has ended.  Others run meanwhile, and they do not see another greenlet's values."""
 
     class Finalized:
         def __del__(self):

@@ -162,7 +162,7 @@ def test_locks_refuse_timeouts_as_the_stdlibs_do(make):
 
 
 def acquired_elsewhere(lock):
-    """Have a thread hold `lock`; the function that makes it let go."""
+    """Make a thread hold `lock`; return the function that makes it release the lock."""
     taken, let_go = threading.Event(), threading.Event()
 
     def hold():

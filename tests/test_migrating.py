@@ -1,4 +1,4 @@
-"""docs/migrating.md names what is there: each of gevent's names, by both its homes, and each of eventlet's."""
+"""The names in docs/migrating.md exist: each of gevent's names, in both places, and each of eventlet's."""
 
 import re
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Random runs against models: what the primitives promise, whatever is spawned, killed and timed out, and when.
+"""Random runs against models: the primitives keep their promises, whatever is spawned, killed and timed out, and when.
 
 Each machine drives one primitive on the virtual clock, by hypothesis: workers that use it, kills, timeouts,
 and turns in which those that are ready run.  Between turns several things happen at once, so that wake-ups,
-kills and timeouts meet.  What must hold is checked once nobody is ready any more (`check`), and at the end
-nobody may be left who waits for what is there.
+kills and timeouts meet.  The promises are checked when no worker is ready any more (`check`).  At the end no worker
+may still wait for something that is available.
 
 The runs are the same each time; WEALD_MODELS=20000 makes that many of each machine, random ones.
 """
@@ -27,14 +27,14 @@ from weald.queue import Channel, Empty, Full, LifoQueue, PriorityQueue, Queue, S
 RUNS = int(os.environ.get("WEALD_MODELS", "0"))
 SETTINGS = settings(max_examples=RUNS or 100, stateful_step_count=40, deadline=None, derandomize=not RUNS)
 
-# Events of the tests happen at whole seconds, timeouts end in between: nothing is a tie.
+# Events of the tests happen at whole seconds, timeouts end in between: there are no ties.
 TIMEOUTS = st.sampled_from([None, None, 0.5, 1.5, 3.5])
 STYLES = st.sampled_from(["argument", "block"])  # a timeout as the call's argument, or a Timeout around it
 ANYBODY = st.integers(0, 19)
 
 
 class Machine(RuleBasedStateMachine):
-    """The workers, what may befall them, and turns."""
+    """The workers, kills and timeouts, and turns."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +45,7 @@ class Machine(RuleBasedStateMachine):
         self.hub.handle_error = lambda *args: self.errors.append(args)  # type: ignore[method-assign]
         self.workers = []
         self.tickets = itertools.count(1)
-        self.running = None  # the ticket of the worker that has begun to wait, until anybody else runs
+        self.running = None  # the ticket of the worker that has begun to wait, until another greenlet runs
         self.served = []  # tickets of those that parked and got what they waited for, in that order
 
     def spawn(self, function, *args):
@@ -58,7 +58,7 @@ class Machine(RuleBasedStateMachine):
 
     @contextmanager
     def waiting(self, whom, timeout, style):
-        """A worker waits: its ticket, which is in `whom` meanwhile, and the timeout to pass on."""
+        """For a worker's wait: yields its ticket, which is in `whom` meanwhile, and the timeout to pass on."""
         ticket = next(self.tickets)
         whom.add(ticket)
         self.running = ticket
@@ -77,7 +77,7 @@ class Machine(RuleBasedStateMachine):
         self.running = None
 
     def settle(self):
-        """Let those run who are ready, until nobody is.  Takes no time."""
+        """Run the workers that are ready, until none is.  Takes no time."""
         for _ in range(2 * len(self.workers) + 10):
             self.running = None
             weald.sleep(0)
@@ -85,11 +85,11 @@ class Machine(RuleBasedStateMachine):
         self.running = None
 
     def check(self):
-        """What must hold while nobody is ready."""
+        """Check the promises while no worker is ready."""
         assert self.served == sorted(self.served), "somebody overtook somebody who waited"
 
     def free_everybody(self):
-        """Bring what they wait for, if they do."""
+        """Give the waiting workers what they wait for."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------- rules
@@ -201,8 +201,8 @@ class SemaphoreMachine(Machine):
     @precondition(lambda self: not self.bounded)
     @rule(count=st.integers(1, 2))
     def shrink(self, count):
-        """As pools do it."""
-        self.settle()  # a permit may be on its way to somebody, who has it then nevertheless
+        """As pools do."""
+        self.settle()  # a permit may be on its way to a worker, which then gets it nevertheless
         self.permits -= count
         self.subject.counter -= count
 
@@ -231,7 +231,7 @@ class BoundedSemaphoreMachine(SemaphoreMachine):
             self.subject.release(self.permits - self.subject.counter + count)
 
     def free_everybody(self):
-        pass  # whoever holds one gives it back in time
+        pass  # the holders give theirs back in time
 
 
 # -------------------------------------------------------------------- locks
@@ -296,7 +296,7 @@ class LockMachine(Machine):
         assert self.subject.locked() or not self.acquiring
 
     def free_everybody(self):
-        pass  # whoever holds it lets go in time
+        pass  # the holder releases it in time
 
     def teardown(self):
         super().teardown()
@@ -307,7 +307,7 @@ class LockMachine(Machine):
 
 
 class ConditionMachine(Machine):
-    """Notifications wake as many as there are, in order, and pass from who dies to who still waits."""
+    """Each notification wakes one waiter, in order, and passes on from a waiter that dies to one that still waits."""
 
     @initialize(make=st.sampled_from([Lock, RLock, Semaphore, lambda: None]))
     def make(self, make):
@@ -319,7 +319,7 @@ class ConditionMachine(Machine):
 
     @contextmanager
     def locked(self, ticket):
-        """The lock is held by us alone, whatever happens in the body; fails if it is not when that ends."""
+        """Holds the lock for the body, and fails if the lock is not held by this greenlet alone when the body ends."""
         with self.subject:
             self.enter(ticket)
             try:
@@ -359,7 +359,7 @@ class ConditionMachine(Machine):
         seconds=st.sampled_from([0, 1]),
     )
     def notify(self, count, kills, seconds):
-        """`count`, while some are killed: before it, after it, or when they wait for the lock, which we keep."""
+        """Notify `count`, while some are killed: before it, after it, or while they wait for the held lock."""
         self.settle()
         asleep, notified, died = len(self.asleep), self.notified, self.died
 
@@ -409,7 +409,7 @@ class ConditionMachine(Machine):
 
 
 class EventMachine(Machine):
-    """Whoever waits when it is set is woken, also if it is cleared at once; nobody else is."""
+    """Those that wait when it is set are woken, also if it is cleared at once; no others are."""
 
     @initialize()
     def make(self):
@@ -463,7 +463,7 @@ class EventMachine(Machine):
 
 
 class AsyncResultMachine(Machine):
-    """Everybody gets the outcome there is when he runs."""
+    """Each waiter gets the outcome that is set when the waiter runs."""
 
     @initialize()
     def make(self):
@@ -626,7 +626,7 @@ class QueueMachine(Machine):
         super().check()
         queue = self.subject
         lying, got = list(queue.queue), set(self.got)
-        # Nothing is lost, nothing is there twice.
+        # No item is lost, and none exists twice.
         assert len(set(lying)) == len(lying) and not got & set(lying)
         there = got | set(lying)
         assert self.put <= there <= self.put | self.unsure and not there & (self.refused | self.putting)
@@ -635,8 +635,8 @@ class QueueMachine(Machine):
         assert (counts["getters"], counts["putters"]) == (len(self.getting), len(self.putting))
         assert not (lying and (self.getting or self.peeking))
         self.check_room(lying)
-        # In order: nobody puts before those who wait to, and nothing is got before what came earlier,
-        # unless that lay in the hands of a getter who died.
+        # In order: no putter overtakes a waiting one, and no item is got before an earlier one,
+        # unless that one was given to a getter that died.
         assert not self.putting or not there or min(self.putting) > max(there)
         if self.in_order:
             assert lying == sorted(lying)
@@ -658,7 +658,7 @@ class QueueMachine(Machine):
     @precondition(lambda self: self.getting)
     @rule(spared=st.lists(ANYBODY, max_size=2), count=st.integers(1, 3), peek=st.booleans())
     def give_to_the_dying(self, spared, count, peek):
-        """The kills come before the wake-ups that the items bring."""
+        """The kills come before the wake-ups that the items cause."""
         self.settle()
         self.check()
         victims = list(self.alive)

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 from helpers import PATIENCE, python, run_patched
 
-# It answers nobody before {count} ask at the same time.
+# It answers only when {count} requests wait at the same time.
 GATHERING_SERVER = """
 import weald
 from weald.event import Event
@@ -170,7 +170,7 @@ USE_THEM = """
     print("fine")
 """
 
-# A process forks one for each module that is not imported yet, by itself or by another; each of these goes on so.
+# A process forks a child for each module that has not been imported yet; each child does the same.
 ALL_ORDERS = """
 import json, os, sys
 names = %r
@@ -208,7 +208,7 @@ sys.exit(grow([]))
 
 
 def test_all_import_orders():
-    """Each in a process of its own, but for orders that differ in imports that have no effect any more."""
+    """Each in a process of its own, except orders that differ only in imports without effect."""
     check = textwrap.dedent(USE_THEM).replace('print("fine")', "")
     done = subprocess.run(
         [sys.executable, "-c", f"check = {check!r}\n" + ALL_ORDERS % NAMES],
@@ -216,7 +216,7 @@ def test_all_import_orders():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert set(done.stderr.splitlines()) == {"y"}
-    # What was there at first, an import, what was there then, another, ...
+    # The modules at first, an import, the modules then, another import, ...
     histories = [json.loads(line) for line in done.stdout.splitlines()]
     loaded = {tuple(history[1:at:2]): history[at] for history in histories for at in range(0, len(history), 2)}
     for order in itertools.permutations(NAMES):
@@ -302,7 +302,7 @@ def test_locks_made_before_still_exclude():
 
 
 def test_rlocks_say_that_they_are_the_threads():
-    # trio's loop asserts it, before it runs anything.
+    # trio's loop asserts it before it runs anything.
     run_patched("""
         import _thread, pickle, threading
         assert type(threading.RLock()) is threading.RLock is _thread.RLock
@@ -860,7 +860,7 @@ def test_a_running_loop_stays_behind_in_a_fork():
 
 
 def test_asynchronous_generators_of_loops_in_two_threads():
-    """Their hooks are a thread's: a loop that ends must not end another's generators, nor leave its hooks."""
+    """Their hooks belong to a thread: a loop that ends must not end another's generators, nor leave its hooks."""
     out = run_patched(
         """
         import asyncio, gc, sys, threading
@@ -903,7 +903,7 @@ def test_asynchronous_generators_of_loops_in_two_threads():
 
 @pytest.mark.parametrize("hub", ["with", "without"])
 def test_what_runs_while_the_interpreter_ends_waits_as_ever(hub):
-    """Handlers registered ahead of weald's own; finalizers that run when no greenlet switches any more."""
+    """Handlers registered before weald's own; finalizers that run when greenlets cannot switch any more."""
     code = """
         import select, socket, threading, queue, os
         class Late:
@@ -942,7 +942,7 @@ def test_what_runs_while_the_interpreter_ends_waits_as_ever(hub):
 
 
 def test_sockets_show_themselves_under_the_standard_librarys_name():
-    """Test suites filter warnings by it; a class that a program has derived has its own name."""
+    """Test suites filter warnings by it; a class that a program has derived keeps its own name."""
     out = run_patched(
         """
         import socket, ssl, warnings
@@ -985,7 +985,7 @@ assert len(replaced) > 20, replaced
 
 
 def test_what_replaces_a_builtin_is_no_method_of_a_class():
-    """A class that is made after patching: one made before has been mended."""
+    """For a class that is made after patching; one made before has been patched."""
     run_patched(
         REPLACED + "assert [where for where in replaced if hasattr(vars(where[0])[where[1]], '__get__')] == []\n"
         "class Lock:\n"

@@ -1,4 +1,4 @@
-"""What a program has made before it patches: registries, dataclasses, objects, classes derived from originals."""
+"""Things made before patching: registries, dataclasses, objects, classes derived from originals."""
 
 import textwrap
 
@@ -7,7 +7,7 @@ from helpers import python
 
 
 def early(before, after):
-    """The lines that a program prints which patches between `before` and `after`."""
+    """The output lines of a program that patches between `before` and `after`."""
     return python(
         textwrap.dedent(before)
         + "\nimport weald, weald.monkey\nweald.monkey.patch_all()\n"
@@ -139,7 +139,7 @@ def test_a_class_and_its_methods_that_are_put_back():
 
 
 def test_a_function_is_judged_by_where_it_was_defined():
-    """Not by the `__module__` that `functools.wraps` has copied from what it wraps."""
+    """Not by the `__module__` that `functools.wraps` has copied."""
     out = early(
         """
         import functools, time, types
@@ -253,7 +253,7 @@ def test_a_derived_class_that_calls_the_saved_one():
 
 
 def test_a_socket_made_before_and_never_used_stays_as_it_is():
-    """Another process may have it: a listener that is passed on, say."""
+    """Another process may have it, such as a listener that is passed on."""
     out = early(
         "import os, socket\na, b = socket.socketpair(); number = os.dup(a.fileno())",
         "a.close(); print(os.get_blocking(number))\ndel b",

@@ -168,7 +168,7 @@ def test_a_connection_on_a_sockets_descriptor(before):
 
 
 def test_a_process_started_in_a_greenlet_that_has_asked_for_its_thread():
-    """As logging does: what stood for the greenlet is the child's main thread."""
+    """As logging does: the thread object of the greenlet is the child's main thread."""
     out = run_patched(
         """
         import multiprocessing, threading, weald

@@ -14,12 +14,12 @@ from weald import os
 
 
 def child(code="pass"):
-    """Start an interpreter; its process id."""
+    """Start an interpreter; return its process id."""
     return stdlib.posix_spawn(sys.executable, [sys.executable, "-S", "-c", code], dict(stdlib.environ))
 
 
 def waiting_child():
-    """A child that ends with status 7 once the descriptor returned is closed; its process id, the descriptor."""
+    """Start a child that ends with status 7 once a descriptor is closed; return its process id and the descriptor."""
     r, w = stdlib.pipe()
     stdlib.set_inheritable(r, True)
     pid = child(f"import os, sys; os.read({r}, 1); sys.exit(7)")
@@ -124,7 +124,7 @@ def test_without_pidfd(monkeypatch):
 
 
 def test_fork():
-    """A child begins with a fresh loop: it sleeps, and what its parent had under way stays there."""
+    """A child starts with a fresh loop: it can sleep, and its parent's greenlets and timers stay in the parent."""
     out = python(
         """
         import os, weald, weald.os
@@ -398,7 +398,7 @@ def test_a_child_forked_in_a_signals_handler_goes_on_with_the_main_greenlet():
 @pytest.mark.parametrize("loop", ["libuv", "libev"])
 @pytest.mark.parametrize("how", ["closerange", "close"])
 def test_who_closes_all_descriptors_gets_a_fresh_loop(loop, how):
-    """As daemons do: waits, threads, signals and children go on; who waits for what is closed hears of it."""
+    """As daemons do: waits, threads, signals and children go on; waits for closed descriptors end with an error."""
     if (loop, how) == ("libev", "close"):
         pytest.skip("libev does not tell which descriptors are its own")
     out = run_patched(

@@ -1,4 +1,4 @@
-"""Group and Pool: who is a member, how many may be, mapping, killing, errors."""
+"""Group and Pool: membership, limits, mapping, killing, errors."""
 
 
 import greenlet as greenlet_module
@@ -37,7 +37,7 @@ class Gauge:
 
 
 def inverse(number):
-    """Sooner ready the smaller `number` is; fails for 0."""
+    """Ready the sooner, the smaller `number` is; fails for 0."""
     weald.sleep(number)
     return 1 / number
 
@@ -47,7 +47,7 @@ def fail(error):
 
 
 def drain(iterator):
-    """What an imap gives, errors by their class, until it stops."""
+    """The results of an imap, with errors as their classes, until it stops."""
     got = []
     while True:
         try:
@@ -264,7 +264,7 @@ def test_a_pool_grows_and_shrinks_as_celery_does_it():
 
 
 def test_a_pool_grows_as_gunicorn_does_it():
-    """By raising the counter, which tells those who wait at the next release."""
+    """By raising the counter; waiting greenlets notice at the next release."""
     pool, gauge = Pool(1), Gauge()
 
     def feed():

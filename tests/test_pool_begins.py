@@ -1,4 +1,4 @@
-"""What a call in a pool's thread begins there, and leaves there when it returns: greenlets, threads, timers, links."""
+"""Greenlets, threads, timers and links that a call in a pool's thread starts, and leaves there when it returns."""
 
 import pytest
 from helpers import PATIENCE, python, run_patched, wait_until
@@ -244,7 +244,7 @@ def test_a_thread_is_joined_from_everywhere():
 
 
 def test_a_job_waits_natively_for_its_thread():
-    """The job blocks its native thread, as a C library does; what it began runs all the same."""
+    """The job blocks its native thread, as a C library does; the threads that it started run all the same."""
     out = run_patched(
         """
         import _thread, threading, weald.threadpool
@@ -338,7 +338,7 @@ def test_greenlets_that_end_with_their_thread_are_named():
 
 
 def test_threads_with_greenlets_do_not_abort_the_process_at_its_end():
-    """They want the GIL back while the interpreter is taken apart."""
+    """They take the GIL again while the interpreter is taken apart."""
     assert (
         python(
             """

@@ -81,7 +81,7 @@ def read_all(sock):
 
 
 def talk(server, data):
-    """Send `data` and return all that comes until the server closes."""
+    """Send `data` and return all bytes until the server closes."""
     with closing(connect(server)) as sock:
         sock.sendall(data)
         return read_all(sock)
@@ -609,7 +609,7 @@ def test_dribbling_does_not_prolong_a_head():
 
 
 def test_a_connection_leaves_nothing_to_the_collector():
-    """With thousands of them, a collection of what they leave would hold up all others."""
+    """With thousands of them, garbage collection of their remains would delay all others."""
 
     def serve_some():
         for data in (LAST, b"GET / HTTP/1.1\r\nX: ", b"bad\r\n\r\n") * 3:
@@ -712,7 +712,7 @@ def test_connections_that_come_at_once_and_those_at_the_tls_handshake_count(cert
     options = [{}, {"ssl_context": certificate.server_context()}]
     for option in options:
         with serving(hello, limits=replace(QUICK, connections=2), **option) as server:
-            clients = [stdlib_socket.socket() for _ in range(5)]  # they block: the server hears of all at once
+            clients = [stdlib_socket.socket() for _ in range(5)]  # they block, so the server gets all of them at once
             for client in clients:
                 client.connect(("127.0.0.1", server.server_port))
             wait_until(lambda: server._connections)
@@ -830,7 +830,7 @@ class Shouting(io.FileIO):
 
 @pytest.mark.parametrize("kind", ["memory", "gzip", "subclass", "buffered subclass"])
 def test_what_only_looks_like_a_file_is_read(kind, tmp_path):
-    """Also what has a descriptor that gives other bytes."""
+    """Also objects whose descriptor gives other bytes."""
     data = b"HELLO" * 1000
     (tmp_path / "plain").write_bytes(data.lower())
     (tmp_path / "packed").write_bytes(gzip.compress(data))
@@ -884,7 +884,7 @@ def test_start_response_refuses(status, headers, error):
     caught = []
 
     def app(environ, start_response):
-        for _ in range(2):  # nothing of it may have been remembered as good
+        for _ in range(2):  # it must not have been remembered as valid
             try:
                 start_response(status, headers)
             except Exception as raised:
@@ -925,7 +925,7 @@ def test_start_response_again():
 
 @pytest.mark.parametrize("wrong", ["text", 5, ("a", "b")], ids=repr)
 def test_a_body_that_is_no_bytes(wrong):
-    """The client hears of it, as nothing has been sent."""
+    """The client gets an error, because nothing has been sent yet."""
 
     def app(environ, start_response):
         start_response("200 OK", [("Content-Length", "1")])
@@ -1415,7 +1415,7 @@ def test_draining_while_accepting_fails(number):
 
 
 def test_draining_serves_or_refuses_who_connects():
-    """However many there are: whoever has connected is answered."""
+    """However many there are: every client that has connected is answered."""
     clients = []
 
     def connect_another():
@@ -1447,7 +1447,7 @@ def test_draining_serves_or_refuses_who_connects():
 
 
 def two_requests(app):
-    """What comes for a POST whose body comes after its answer, and a second one on the same connection."""
+    """The responses to a POST whose body comes after the response, and to a second one on the same connection."""
     with serving(app) as server, closing(connect(server)) as sock, closing(sock.makefile("rb")) as file:
         sock.sendall(b"POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
         responses = [Response(file)]
@@ -1488,7 +1488,7 @@ def test_a_reader_that_waits_while_its_request_ends_gets_nothing_of_the_next():
     with serving(app) as server, closing(connect(server)) as sock, closing(sock.makefile("rb")) as file:
         sock.sendall(b"POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
         assert Response(file).body == b"hello"
-        with suppress(OSError):  # the connection ends, as nobody can tell whose the next bytes are
+        with suppress(OSError):  # the connection ends, because the next bytes are ambiguous
             sock.sendall(GET)
             assert file.read() == b""
         readers[0].join(PATIENCE)

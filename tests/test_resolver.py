@@ -17,7 +17,7 @@ from weald.resolver._files import HostsFile
 
 @pytest.fixture
 def lookups():
-    """This hub's resolver, made anew."""
+    """A new resolver for this hub."""
     hub = weald.get_hub()
     hub.resolver = None
     made = resolver.current()
@@ -27,7 +27,7 @@ def lookups():
 
 
 class Gate:
-    """Stands in for a function of `_socket`: each call waits in its thread until told what to do."""
+    """Stands in for a function of `_socket`: each call waits in its thread until the test lets it return or raise."""
 
     def __init__(self, outcome):
         self.outcome = outcome
@@ -174,7 +174,7 @@ def test_killing_who_asked_first_leaves_the_others_their_answer(lookups, monkeyp
 
 
 def test_a_look_up_whose_callers_have_all_left_does_not_begin(lookups, monkeypatch):
-    """Those that have begun end in their threads; a hundred others wait for one, and are given up."""
+    """Look-ups that have begun end in their threads; a hundred others wait for a thread, and are dropped."""
     gate = Gate(lambda: "10.0.0.1")
     monkeypatch.setattr(_socket, "gethostbyname", gate)
     callers = [spawn(socket.gethostbyname, f"host{i}.name") for i in range(100)]
@@ -203,7 +203,7 @@ def test_one_caller_of_two_leaves(lookups, monkeypatch):
 
 
 def test_what_needs_no_server_does_not_wait_for_those_that_do(lookups, monkeypatch, tmp_path):
-    """Names of the hosts file, numeric addresses, files; while more look-ups hang than there are threads."""
+    """Names of the hosts file, numeric addresses and files work while more look-ups hang than there are threads."""
     (tmp_path / "hosts").write_text("10.9.9.9 nick\n127.0.0.1 localhost\n")
     monkeypatch.setattr(lookups, "_hosts", HostsFile(str(tmp_path / "hosts")))
     gate = Gate(lambda: [])
@@ -223,7 +223,7 @@ def test_what_needs_no_server_does_not_wait_for_those_that_do(lookups, monkeypat
 
 
 class Odd(str):
-    """A host whose repr is another's."""
+    """A host with the repr of another one."""
 
     def __repr__(self):
         return "'some.name'"

@@ -44,7 +44,7 @@ def files(tmp_path):
 
 @pytest.fixture(params=list(RESOLVERS))
 def lookups(request, server, files, monkeypatch):
-    """A resolver that asks `server`; for the time of the test this hub's.  `impatient`: answers will be lost."""
+    """A resolver that asks `server`, set as this hub's during the test.  `impatient`: answers will be lost."""
     monkeypatch.setattr(config, "resolver_nameservers", [server.address])
     impatient = request.node.get_closest_marker("impatient")
     monkeypatch.setattr(config, "resolver_timeout", 3.0 if impatient else PATIENCE)
@@ -207,7 +207,7 @@ def test_what_the_server_refuses(lookups, name, number):
 
 
 def test_each_failure_is_an_exception_of_its_own(lookups):
-    """One that is raised again keeps the frames of all that have raised it."""
+    """An exception that is raised again keeps the frames of all callers that have raised it."""
     found = []
     for name in ("missing.test", "servfail.test") * 2:
         with pytest.raises(_dns.DnsFailure) as caught:
@@ -224,7 +224,7 @@ def test_one_family_is_enough(lookups):
 @pytest.mark.impatient
 def test_silence_ends_in_a_timeout(lookups, server):
     fails(stdlib.EAI_AGAIN, "silent.test.", 80, stdlib.AF_INET)
-    # c-ares does not wait long for a server that has been fast: it may ask that one once more than the C library does.
+    # c-ares does not wait long for a server that has been fast: it may query it once more than the C library does.
     most = 3 if isinstance(lookups, ares.Resolver) else 2
     assert 2 <= server.asked["silent.test.", "A"] <= most, "it was not asked again, or for longer than it should"
 
@@ -246,7 +246,7 @@ def test_a_late_answer_to_an_earlier_try_counts(lookups, server):
 
 @pytest.mark.parametrize("lookups", ["ares"], indirect=True)
 def test_a_server_that_is_known_as_fast_may_be_slow(lookups, server, monkeypatch):
-    """c-ares gives it little time; then it has what is usual, but for questions after its third answer."""
+    """c-ares gives it little time after its third answer; otherwise the usual time."""
     for i in range(5):
         assert socket.gethostbyname(f"host{i}.test") == "10.2.0.1"
     slow = [spawn(socket.gethostbyname_ex, "slow.test"), spawn(socket.getaddrinfo, "silent.test", 80, stdlib.AF_INET)]
@@ -261,7 +261,7 @@ def test_a_server_that_is_known_as_fast_may_be_slow(lookups, server, monkeypatch
 
 
 def test_all_questions_hear_that_a_port_is_closed():
-    """The system tells it once: here to who asks second."""
+    """The system reports it only once: here to the second caller."""
     with stdlib.socket(type=stdlib.SOCK_DGRAM) as gone:
         gone.bind(("127.0.0.1", 0))
         address = gone.getsockname()
@@ -319,7 +319,7 @@ def test_servers_are_those_that_resolv_conf_has_now(name, files, monkeypatch):
 
 @pytest.mark.parametrize("name", RESOLVERS)
 def test_patience(name, files, monkeypatch):
-    """Who is asked, and for how long, as res_send of the C library has it."""
+    """The servers that are asked, and for how long, as in res_send of the C library."""
     files.resolv_conf.write_text(
         "nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\noptions timeout:6 attempts:2\n"
     )
@@ -355,7 +355,7 @@ def test_no_server_at_all(lookups, server):
 
 @pytest.mark.parametrize("name", RESOLVERS)
 def test_another_server_is_asked(name, server, files, monkeypatch):
-    """The first is silent, the second not there."""
+    """The first is silent, the second does not exist."""
     monkeypatch.setattr(config, "resolver_timeout", 3.0)
     with stdlib.socket(type=stdlib.SOCK_DGRAM) as silent, stdlib.socket(type=stdlib.SOCK_DGRAM) as gone:
         for sock in (silent, gone):
@@ -444,7 +444,7 @@ def test_hosts_file(lookups, server, files):
 
 
 def test_a_large_hosts_file_is_not_parsed_as_a_whole(files, monkeypatch):
-    """It would hold up everybody for a second."""
+    """Parsing it would block the loop for a second."""
     files.hosts.write_text("".join(f"0.0.0.0 host{i}.example\n" for i in range(150_000)) + "::1 last\n10.1.1.1 last\n")
     parsed = list[int]()
     whole = _files.HostsFile._entry
@@ -538,7 +538,7 @@ def test_many_at_once_take_few_descriptors(lookups):
 
 
 def test_nothing_is_waited_for_afterwards(lookups):
-    """No greenlet, no timer keeps a program that has looked something up from seeing that nothing is left."""
+    """After a look-up, no greenlet and no timer keeps the hub from noticing that nothing is left to do."""
     socket.gethostbyname("four.test")
     assert weald.get_hub().join(PATIENCE)
 
@@ -548,7 +548,7 @@ def test_nothing_is_waited_for_afterwards(lookups):
 
 @pytest.mark.parametrize("options", ["", "options edns0", "options rotate edns0"])
 def test_plain_answers_are_read_without_dnspython_and_others_by_it(server, files, monkeypatch, options):
-    """In either case each question is asked once, whatever resolv.conf says of how."""
+    """In either case each question is asked once, whatever resolv.conf says."""
     monkeypatch.setattr(config, "resolver_nameservers", [server.address])
     files.resolv_conf.write_text(f"{options}\n")
     resolver = dnspython.Resolver(hosts=str(files.hosts), resolv_conf=str(files.resolv_conf))
@@ -565,7 +565,7 @@ def test_plain_answers_are_read_without_dnspython_and_others_by_it(server, files
 
 
 def by_dnspython(answer, question):
-    """The addresses, if it takes this for an answer to the question, and one without aliases; else none."""
+    """The addresses, if it accepts this as an answer to the question without aliases; else none."""
     query = dns.message.from_wire(question)
     name, kind = query.question[0].name, query.question[0].rdtype
     try:
@@ -587,7 +587,7 @@ OPT = b"\0\0\x29\x04\xd0\0\0\x80\0\0\0"
 
 
 def exchange(kind, count, edns):
-    """A question, and an answer of so many records of this kind."""
+    """A question, and an answer with `count` records of this kind."""
     section = b"\4name\7Example\0" + RECORDS[kind][2:6]
     tail = OPT if edns else b""
     question = b"\x12\x34\1\0\0\1\0\0\0\0\0" + bytes([edns]) + section + tail
@@ -645,7 +645,7 @@ print(socket.gethostbyname("four.test"), weald.get_hub().resolver)
 
 @pytest.mark.parametrize("name", RESOLVERS)
 def test_in_threads_and_in_a_forks_child(name, server):
-    """A resolver each: what the parent has asked stays the parent's."""
+    """Each has its own resolver, and the parent's queries stay in the parent."""
     out = python(
         CHOSEN.format(name=name, address=server.address)
         + """
@@ -723,7 +723,7 @@ def test_order(monkeypatch):
 
 @pytest.mark.parametrize("options", [{}, {"lookups": "fb"}, {"domains": ["a.test"]}, {"resolvconf_path": "/dev/null"}])
 def test_ares_is_given_no_text_that_it_could_find_freed(options, files, monkeypatch):
-    """pycares may free what these options point to before c-ares reads it, and c-ares then asks 127.0.0.1."""
+    """pycares may free the texts of these options before c-ares reads them, and c-ares then asks 127.0.0.1."""
     given = []
     channel = ares.pycares.Channel
 

@@ -1,9 +1,10 @@
-"""weald's resolvers next to the C library: hosts files, resolv.confs, interfaces, and name servers of odd answers.
+"""weald's resolvers next to the C library: hosts files, resolv.confs, interfaces, and name servers with odd answers.
 
 Each world (`dns_worlds.py`) is a process in network and mount namespaces of its own, so that the C library reads
-files and asks servers of ours.  Where the system makes no such namespaces, all this is skipped, and fails if CI=true.
+the tests' files and asks the tests' servers.  If the system does not allow such namespaces, all this is skipped, and
+fails if CI=true.
 
-A difference is an error, unless `KEPT` has it; docs/dns.md tells why.
+A difference is an error, unless `KEPT` lists it; docs/dns.md has the reasons.
 """
 
 import json
@@ -19,12 +20,12 @@ from dns_worlds import RESOLVERS, WORLDS
 from helpers import PATIENCE
 
 DRIVER = Path(__file__).with_name("dns_worlds.py")
-OWN = ("dnspython", "ares")  # those that read answers themselves
+OWN = ("dnspython", "ares")  # the resolvers that parse answers themselves
 
 NO_DATA, TRY_AGAIN = "gaierror -5", "gaierror -3"
 RIGHT = "10.9.0.1"
 
-# A pattern for the call, whose answer differs, and what it is, or a pattern for that.
+# A pattern for the call, the resolvers whose answer differs, and that answer, or a pattern for it.
 KEPT = [
     # Records that do not belong to the question, and aliases that lead nowhere.
     (r"getaddrinfo\('(dangling|loop|self|foreign-only|two-aliases|wrong-size)\.test', 80, 0", OWN, NO_DATA),
@@ -40,9 +41,9 @@ KEPT = [
     (r"'echo-first\.", ("dnspython",), RIGHT),
     (r"'echo-first\.", ("ares",), "gaierror -[35]"),
     (r"'hangs-up\.test'", OWN, TRY_AGAIN),
-    # c-ares does not tell these from an empty answer.
+    # c-ares does not distinguish these from an empty answer.
     (r"'(yxdomain|notauth|referral)\.test'", ("ares",), NO_DATA),
-    # Each is told once.
+    # Each is reported once.
     (r"getaddrinfo\('twice\.test'", OWN, "[(2, 1, 6, '', ('10.9.0.1', 80))]"),
     (r"gethostbyname_ex\('twice\.test'", OWN, "('twice.test', [], ['10.9.0.1'])"),
     (r"getaddrinfo\('nick', 80", OWN, "'10.9.0.1', 80.*'10.9.0.2', 80.*'10.9.0.3', 80"),
@@ -52,13 +53,13 @@ KEPT = [
         OWN,
         "('canonical.example', ['nick', 'other', 'third'], ['10.9.0.1', '10.9.0.2', '10.9.0.3'])",
     ),
-    # All names of an address, and none that is no host's.
+    # All names of an address, without those that are not host names.
     (r"gethostbyaddr\('10\.0\.0\.1'", OWN, "('both.test', ['second.test', 'third.test'], ['10.0.0.1'])"),
     (r"gethostbyaddr\('10\.0\.0\.[568]'", RESOLVERS, "herror [0-4]"),
     (r"gethostbyaddr\('10\.0\.0\.6'", OWN, "('good.test', [], ['10.0.0.6'])"),
     # The C library finds this since 2.37 or so.
     (r"gethostbyaddr\('::ffff:10\.9\.0\.1'", OWN, "('canonical.example', ['nick'], ['::ffff:10.9.0.1'])"),
-    # The C library looks these up under a.b.c.d, and `socket` does not take that for an answer.
+    # The C library looks these up under a.b.c.d, and `socket` does not accept that as an answer.
     (r"gethostbyaddr\('::(ffff:)?10\.0\.0\.4'", OWN, r"\('four.test', \[\], \['::(ffff:)?10.0.0.4'\]\)"),
 ]
 
@@ -71,7 +72,7 @@ def is_kept(call, who, told):
 
 
 def namespaces():
-    """The command before a command that gives it namespaces of its own; skips where there are none."""
+    """The command prefix that runs a command in namespaces of its own; skips the test if there are none."""
     why = "needs Linux and its program unshare"
     program = shutil.which("unshare")
     if program:
@@ -138,7 +139,7 @@ def test_there_are_enough_calls(worlds):
 
 
 def test_what_each_world_is_for(worlds):
-    """The C library's answers, where all could be wrong in the same way."""
+    """The C library's answers in cases where all resolvers could be wrong in the same way."""
 
     def libc(name, call):
         return next(line["libc"] for line in reversed(worlds.told(name)) if line["call"] == call)

@@ -1,6 +1,6 @@
-"""What there is too little of: descriptors, threads, processes, memory.
+"""Lack of descriptors, threads, processes and memory.
 
-Calls fail with the error that a program without weald gets, hang never, and work once there is enough again.
+Calls fail with the error that a program without weald gets, never hang, and work once there is enough again.
 """
 
 import os
@@ -82,7 +82,7 @@ CHILDREN = ("run", "output", "popen", "fork", "spawn")
 
 @pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
 def test_no_descriptors_are_left(hub):
-    """OSError(EMFILE), or what does not need one; with 0 to 3 left, from the first call on."""
+    """OSError(EMFILE), or success for calls that need none; with 0 to 3 left, from the first call on."""
     out = run_patched(
         CALLS
         + f"""
@@ -172,7 +172,7 @@ def test_without_a_thread_a_look_up_may_be_tried_again():
 
 
 def test_an_error_that_cannot_be_reported_leaves_the_hub_alive(monkeypatch, capfd):
-    """Say for want of memory."""
+    """For example for lack of memory."""
 
     def fail(*args):
         raise MemoryError

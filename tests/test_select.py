@@ -1,4 +1,4 @@
-"""weald.select: select, poll and epoll park the greenlet, and find what the stdlib's find."""
+"""weald.select: select, poll and epoll park the greenlet, and return the same events as the stdlib's."""
 
 import errno
 import os
@@ -36,7 +36,7 @@ def pipe():
                 raise
 
 
-# Each way to ask whether descriptors can be read: (descriptors, seconds) to those that can.
+# Each way to find out which descriptors are readable: a function of (descriptors, seconds).
 
 
 def by_select(fds, seconds):
@@ -225,9 +225,9 @@ def test_select_of_a_closed_descriptor(pair):
 
 
 def test_a_socket_closed_during_select(pair):
-    """The number is gone: the caller must not wait for ever, nor hear of whoever gets the number next.
+    """The descriptor is closed: the caller must not wait for ever, nor get events of the next file with that number.
 
-    It is ready, as Linux has it: the call that follows says what is wrong.
+    It counts as ready, as on Linux: the call that follows raises the error.
     """
     a, _ = pair
     asking = weald.spawn(select.select, [a], [], [])
@@ -453,7 +453,7 @@ def test_a_dropped_epoll_closes_its_descriptor(io_loop):
 
 
 def test_timeouts_end_on_a_frozen_clock():
-    """As freezegun freezes it: every module's global that is one of the clocks stands still."""
+    """As freezegun does it: every module's global that is one of the clocks stands still."""
     out = run_patched(
         """
         import gc, http.server, os, select, selectors, socket, ssl, subprocess, sys, threading, time
@@ -515,12 +515,12 @@ def test_no_module_waits_by_a_clock_that_can_be_replaced():
         for path in sorted(root.rglob("*.py"))
         if re.search(r"from time import .*\bmonotonic\b|\btime\.monotonic\(", path.read_text())
     ]
-    # A supervisor runs nothing of a program's, and compat hands the name on.
+    # A supervisor runs no code of the program, and compat only passes the name on.
     assert set(users) <= {"compat/_compat.py", "serve/supervisor.py"}
 
 
 def test_what_is_closed_while_another_thread_waits_for_it():
-    """An epoll object or a selector: nothing, once the time is up."""
+    """An epoll object or a selector returns nothing, after its timeout."""
     out = run_patched(
         """
         import select, selectors, socket, threading, time
@@ -558,7 +558,7 @@ def test_what_is_closed_while_another_thread_waits_for_it():
 @pytest.mark.parametrize("order", ["watcher first", "watcher last"])
 @pytest.mark.parametrize("how", ["select", "poll"])
 def test_what_a_watcher_has_taken_was_ready(order, how):
-    """A callback of the loop drains the socket before the greenlet runs, which is told what the loop has seen."""
+    """A callback of the loop drains the socket before the greenlet runs, which still gets the event."""
     a, b = stdlib_socket.socketpair()
     with a, b:
         a.setblocking(False)

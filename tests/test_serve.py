@@ -123,7 +123,7 @@ def test_a_stop_under_load_fails_no_request(folder):
 
 @pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
 def test_who_comes_to_a_listener_that_is_about_to_end(family, host):
-    """Is connected before that, or not at all: a connection that nobody accepts any more would be reset."""
+    """A client is connected before that, or not at all: a connection that is not accepted any more would be reset."""
     with socket.create_server((host, 0), family=family) as listener:
         address = listener.getsockname()[:2]
         with socket.create_connection(address) as early:
@@ -188,7 +188,7 @@ def test_ctrl_c_twice_does_not_wait(folder):
 
 @contextmanager
 def wrk(port, path="/"):
-    """100 connections that ask as fast as they can until the block ends; wrk counts what goes wrong."""
+    """100 connections that send requests as fast as they can until the block ends; wrk counts the errors."""
     program = require_program("wrk", "wrk")
     command = [program, "-t1", "-c100", "-d120s", "--timeout", "100s", f"http://127.0.0.1:{port}{path}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -215,7 +215,7 @@ def test_a_reload_under_wrk_fails_no_request(folder):
 
 
 def test_a_stop_under_wrk_fails_no_request(folder):
-    """The listener is systemd's, so to say: who connects after the end waits instead of being refused."""
+    """The listener stays open, as systemd's would: a client that connects after the end waits and is not refused."""
     with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
         with activated(listener, "site_app:app", "--workers", "2", cwd=folder) as process:
             port = listener.getsockname()[1]
@@ -256,7 +256,7 @@ def test_a_worker_without_descriptors_is_no_worker_that_hangs(folder):
         before = served.get()
         crowd = [socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) for _ in range(80)]
         served.wait_for("Too many open files")
-        time.sleep(5)  # in twice its time nothing must come about
+        time.sleep(5)  # in twice its time nothing must happen
         for sock in crowd:
             sock.close()
         assert served.get() == before

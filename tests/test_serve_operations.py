@@ -1,4 +1,4 @@
-"""`weald serve` while what it runs on fails: logs that nobody takes, workers that are stuck, forks that are refused."""
+"""`weald serve` under failures: logs that are not read, workers that are stuck, forks that are refused."""
 
 import http.client
 import os
@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 
 def ask(path, request=b"GET / HTTP/1.0\r\n\r\n"):
-    """What the server on the Unix socket answers, the whole connection."""
+    """All that the server on the Unix socket sends on one connection."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(PATIENCE)
         sock.connect(str(path))
@@ -38,7 +38,7 @@ def ask(path, request=b"GET / HTTP/1.0\r\n\r\n"):
 
 
 def until_answer(path, pattern):
-    """Asks until an answer has `pattern`."""
+    """Send requests until a response has `pattern`."""
     deadline = time.monotonic() + PATIENCE
     said = ""
     while time.monotonic() < deadline:
@@ -54,7 +54,7 @@ def until_answer(path, pattern):
 
 @contextmanager
 def unread(kind):
-    """A standard error, or output, that takes nothing."""
+    """A standard error, or output, that accepts nothing."""
     if kind == "full disk":
         with open("/dev/full", "wb") as file:
             yield file
@@ -82,7 +82,7 @@ KINDS = ["closed", "full disk", "reader gone", "stalled"]
 
 @contextmanager
 def serving_unread(folder, kind, *arguments):
-    """`weald serve` at folder/sock whose standard error takes nothing, and neither does its output."""
+    """`weald serve` at folder/sock, whose standard error and output accept nothing."""
     with unread(kind) as stream:
         closing = "exec \"$@\" 2>&- >&-" if kind == "closed" else 'exec "$@"'
         process = subprocess.Popen(
@@ -128,7 +128,7 @@ def test_an_error_log_that_takes_nothing_does_not_decide_about_service(folder, k
     "between", ["os.closerange(3, 1000)", "[os.dup2(os.open(os.devnull, os.O_WRONLY), fd) for fd in own]"]
 )
 def test_a_log_outlives_who_closes_its_descriptor(between):
-    """What the log has opened for itself is opened again; the number's next owner gets no line of it."""
+    """The log opens its own descriptor again; the next owner of the closed number gets no line of the log."""
     said = python(
         f"""
         import os, sys
@@ -154,7 +154,7 @@ def test_a_log_outlives_who_closes_its_descriptor(between):
 
 
 def test_what_a_stalled_log_could_not_take_comes_later(folder):
-    """Up to a limit; what came beyond that is counted."""
+    """Up to a limit; lines beyond that are counted."""
     said = python(
         """
         import os, sys
@@ -232,7 +232,7 @@ def test_a_wsgi_server_whose_logs_take_nothing(kind):
 
 
 def run_unread(code, kind):
-    """Run `code`, which writes "done" to the file of its argument, with logs that take nothing."""
+    """Run `code`, which writes "done" to the file of its argument, with logs that accept nothing."""
     import sys
     import tempfile
     import textwrap
@@ -254,7 +254,7 @@ def run_unread(code, kind):
 
 @contextmanager
 def stuck(served, folder):
-    """One worker serves a request that does not let its other connections turn until the block ends."""
+    """One worker serves a request that keeps its other connections from running until the block ends."""
     latch = folder / "latch"
     latch.touch()
     thread = threading.Thread(target=served.get, args=(f"/stuck?{latch}",))
@@ -268,7 +268,7 @@ def stuck(served, folder):
 
 
 def new_connections_are_answered(served, count=200):
-    """The processes that do it, all connected at once."""
+    """The processes that serve the connections, all open at the same time."""
     connections = [socket.create_connection(("127.0.0.1", served.port), PATIENCE) for _ in range(count)]
     pids = set()
     for sock in connections:
@@ -398,7 +398,7 @@ def test_a_signal_that_means_nothing_here_ends_nothing(folder, number):
 
 
 def test_a_worker_that_is_told_to_stop_as_it_is_forked_stops(folder):
-    """What is sent to it before it has handlers of its own is not for those that it has from its parent."""
+    """A signal that is sent before it has handlers of its own is not handled by those of its parent."""
     latch = folder / "forking"
     (folder / "sitecustomize.py").write_text(
         "import os, time\n"
@@ -414,7 +414,7 @@ def test_a_worker_that_is_told_to_stop_as_it_is_forked_stops(folder):
         parent = psutil.Process(served.process.pid)
         wait_until(lambda: len(parent.children()) == 2)
         served.signal(signal.SIGTERM)
-        wait_until(lambda: not psutil.pid_exists(old))  # it is reaped after both have been told
+        wait_until(lambda: not psutil.pid_exists(old))  # it is reaped after both have got the signal
         latch.unlink()
         assert served.process.wait(PATIENCE) == 0
 
@@ -443,7 +443,7 @@ def test_how_long_loading_may_take_is_an_option(folder):
     (folder / "site_app.py").write_text(
         "import weald.monkey\nweald.monkey.get_original('time', 'sleep')(1000)"
     )
-    for seconds in ("1", "10", "60"):  # again if the machine was so slow that it had not come to the application
+    for seconds in ("1", "10", "60"):  # again if the machine was so slow that it did not reach the application
         done = subprocess.run(
             command("site_app:app", "--app-dir", str(folder), "--bind", "127.0.0.1:0", "--workers", "1")
             + ["--boot-timeout", seconds],
@@ -463,7 +463,7 @@ def test_a_stuck_worker_does_not_outlive_a_killed_parent(folder):
     with serving(folder, "--workers", "1", "--timeout", "2") as served:
         pid, port = int(served.get().split()[1]), served.port
         connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
-        latch = folder / "latch"  # nobody lets go of it
+        latch = folder / "latch"  # never released
         latch.touch()
         connection.sendall(f"GET /stuck?{latch} HTTP/1.0\r\n\r\n".encode())
         wait_until(Path(f"{latch}.begun").exists, PATIENCE)

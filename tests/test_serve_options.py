@@ -1,4 +1,4 @@
-"""Each option of `weald serve`, from the command line, the environment or the file, seen to do what it says."""
+"""The effect of each option of `weald serve`, given on the command line, in the environment or in the file."""
 
 import grp
 import http.client
@@ -52,7 +52,7 @@ def folder(tmp_path):
 
 
 def seen(served, path="/", **fields):
-    """What the application has seen of a request."""
+    """The request as the application has seen it."""
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
     connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in fields.items()})
     response = connection.getresponse()
@@ -229,7 +229,7 @@ def test_what_a_proxy_says_is_believed_of_those_who_are_trusted(folder):
 
 
 def believed(environ, trusted="10.0.0.0/8, unix"):
-    """What `Forwarded` makes of a request from 10.0.0.1; its status if it refuses it."""
+    """The result of `Forwarded` for a request from 10.0.0.1; the status if it refuses the request."""
     shown = {"REMOTE_ADDR": "10.0.0.1", "REMOTE_PORT": "5", "HTTP_HOST": "in", "wsgi.url_scheme": "http", **environ}
     refused = []
     passed = []
@@ -262,7 +262,7 @@ def believed(environ, trusted="10.0.0.0/8, unix"):
         ({"HTTP_FORWARDED": "for=_hidden;proto=https"}, ("10.0.0.1", "https", "in")),
         ({"HTTP_FORWARDED": "for=192.0.2.7;for=1.1.1.1"}, "400 Bad Request"),
         ({"HTTP_FORWARDED": 'for="192.0.2.7'}, "400 Bad Request"),
-        # Of the two kinds the standard's is taken.
+        # Of the two kinds the standard's is used.
         ({"HTTP_FORWARDED": "for=192.0.2.7", "HTTP_X_FORWARDED_PROTO": "https"}, ("192.0.2.7", "http", "in")),
         ({"REMOTE_ADDR": "192.0.2.1", "HTTP_X_FORWARDED_FOR": "1.1.1.1"}, ("192.0.2.1", "http", "in")),
         ({"REMOTE_ADDR": "", "HTTP_X_FORWARDED_FOR": "1.1.1.1"}, ("1.1.1.1", "http", "in")),
@@ -284,7 +284,7 @@ def test_trusting_everybody():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 def test_another_user():
-    """In a process of its own, which has all it imports: the interpreter may be in a folder of root's."""
+    """In a process of its own, with all imports done before: the interpreter may be in a folder of root's."""
     nobody = pwd.getpwnam("nobody")
     said = python(
         """
@@ -340,7 +340,7 @@ def test_files_that_change_load_the_application_anew(folder):
 
 
 def test_what_counts_as_a_change(tmp_path, monkeypatch):
-    """Also what changes while the application is loaded; not what another host's clock dates to a time to come."""
+    """Also files that change while the application is loaded, but not files that another host's clock dates ahead."""
     monkeypatch.syspath_prepend(str(tmp_path))
     watch, now = changes.Watch(), time.time_ns()
     for name, at in (("watch_old", now - 10**12), ("watch_new", now), ("watch_future", now + 10**14)):
@@ -752,7 +752,7 @@ PRELOADED = """
 import gc, json, os, sys
 
 PID = os.getpid()
-DATA = [[number] for number in range(300_000)]  # some 30 MB that the garbage collector looks at
+DATA = [[number] for number in range(300_000)]  # some 30 MB that the garbage collector visits
 
 def dirty():
     with open("/proc/self/smaps_rollup") as file:

@@ -1,4 +1,4 @@
-"""`weald serve --static`: files of a folder, by curl and by clients that ask for what they should not get."""
+"""`weald serve --static`: files of a folder, requested by curl and by clients that try to get other files."""
 
 import gzip
 import http.client

@@ -1,4 +1,4 @@
-"""SIGUSR2: another `weald serve` takes over the sockets of the one that runs, under load."""
+"""SIGUSR2: a new `weald serve` takes over the sockets of the running one, under load."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def children(pid):
 
 @contextmanager
 def next_program(served):
-    """The process that SIGUSR2 has started, once it serves; killed in the end if it is still there."""
+    """The process that SIGUSR2 has started, once it serves; it is killed at the end if it still runs."""
     served.signal(signal.SIGUSR2)
     pid = int(served.wait_for(r"process (\d+) starts beside this one")[1])
     try:

@@ -52,7 +52,7 @@ class Held:
 
 @contextmanager
 def running(made):
-    """Start it; no failure but those a test expects may come to the hub's error handler."""
+    """Start it; only failures that the test expects may reach the hub's error handler."""
     with recorded_errors() as errors:
         made.start()
         try:
@@ -74,7 +74,7 @@ def connect(made):
 
 
 def answer(made, data=b"hello"):
-    """What an echo server makes of `data`."""
+    """The response of an echo server to `data`."""
     with connect(made) as sock:
         sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
@@ -347,7 +347,7 @@ def test_while_the_pool_is_full_others_on_the_listener_accept():
 
 
 def test_max_accept_lets_others_run_in_between():
-    """A crowd at the door does not keep those inside waiting."""
+    """Many new connections do not delay the existing ones."""
 
     class Fair(StreamServer):
         max_accept = 3
@@ -542,7 +542,7 @@ def test_handlers_outside_a_pool_go_on_after_stop(spawn):
 
 
 def test_what_was_accepted_begins_before_the_listener_is_closed():
-    """gunicorn's handlers ask the listener for its name first."""
+    """gunicorn's handlers first call the listener's getsockname()."""
     names = []
 
     def handle(sock, address):
@@ -837,7 +837,7 @@ def test_a_failing_handler_does_not_end_a_datagram_server():
 
 
 def test_localhost_is_bound_without_a_look_up(monkeypatch):
-    """Whoever spawns `serve_forever` finds the server listening one turn later."""
+    """One turn after `serve_forever` was spawned, the server listens."""
 
     def no_look_up(*args):
         raise AssertionError("the resolver was asked")

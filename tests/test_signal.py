@@ -193,7 +193,7 @@ def test_patched():
 
 
 def test_who_waits_for_a_signal_is_not_deadlocked():
-    """As long as there is a handler, which may wake anybody."""
+    """While a handler exists, which may wake any greenlet."""
     out = run_patched(
         """
         import os, signal, subprocess, threading, weald
@@ -222,7 +222,7 @@ def test_who_waits_for_a_signal_is_not_deadlocked():
 
 
 def test_ctrl_c_ends_a_patched_program():
-    """KeyboardInterrupt comes up in the main line, whichever greenlet runs."""
+    """KeyboardInterrupt is raised in the main greenlet, whichever greenlet runs."""
     program = """
 import weald.monkey; weald.monkey.patch_all()
 import threading, time
@@ -244,7 +244,7 @@ time.sleep(1000)
 
 
 def test_a_handler_that_parks_while_the_hub_is_made():
-    """The first hub is made when somebody has to wait: a signal may come just then."""
+    """The first hub is made when a greenlet has to wait, and a signal may come just then."""
     out = case(
         """
         import weald.monkey; weald.monkey.patch_all()
@@ -271,7 +271,7 @@ def test_a_handler_that_parks_while_the_hub_is_made():
 
 
 def test_a_signal_just_before_the_hub_hears_of_signals_is_not_lost():
-    """Tried at many moments, since no Python code runs at the one that matters."""
+    """Tried at many moments, because no Python code runs at the critical one."""
     out = case(
         """
         import weald.monkey; weald.monkey.patch_all()
@@ -318,7 +318,7 @@ def test_whether_a_full_wakeup_descriptor_is_reported_stays_as_said():
 
 
 def test_only_the_main_thread_may_set_handlers():
-    """Programs find out by that whether they are in the main thread."""
+    """Programs use that to find out whether they are in the main thread."""
     out = run_patched(
         """
         import os, signal, threading, time, weald
@@ -390,7 +390,7 @@ def test_signals_while_the_first_hub_is_made():
 
 @pytest.mark.parametrize("loop", ["libuv", "libev"])
 def test_no_descriptors_are_left_for_the_first_hub(loop):
-    """OSError, and the next wait, with descriptors again, has a whole hub: one that signals wake."""
+    """OSError.  The next wait, with descriptors again, has a complete hub, which signals can wake."""
     out = run_patched(
         """
         import os, resource, signal, time
@@ -428,7 +428,7 @@ def test_no_descriptors_are_left_for_the_first_hub(loop):
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_handler_runs_as_the_main_thread(waits):
-    """It is the current thread, holds its locks, and what it sets in the context stays; it may wait all the same."""
+    """It is the current thread and holds its locks; context variables that it sets stay set; and it may wait."""
     out = run_patched(
         """
         import contextvars, signal, threading, time
@@ -468,7 +468,7 @@ def test_a_handler_runs_as_the_main_thread(waits):
 
 
 def test_a_wakeup_descriptor_is_not_told_of_signals_before_it():
-    """Nor is one that has been taken back, and what came in its time is not lost."""
+    """Nor is one that was replaced again, and signals that came meanwhile are not lost."""
     out = case(
         """
         r, w = os.pipe2(os.O_NONBLOCK)
@@ -498,7 +498,7 @@ def test_a_wakeup_descriptor_is_not_told_of_signals_before_it():
 
 
 def test_what_a_thread_blocks_is_its_own():
-    """The main thread goes on getting signals, in handlers and at all."""
+    """The main thread still gets signals, and its handlers are called."""
     out = run_patched(
         """
         import signal, threading, time

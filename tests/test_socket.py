@@ -1,4 +1,4 @@
-"""weald.socket: every method in blocking, timeout and non-blocking mode, and what closing does to waiters."""
+"""weald.socket: every method in blocking, timeout and non-blocking mode, and the effect of closing on waiters."""
 
 import array
 import errno
@@ -43,7 +43,7 @@ def connected(listener):
 
 
 def fill(sock):
-    """Send until the peer's buffer is full; how many bytes went."""
+    """Send until the peer's buffer is full; return the number of bytes sent."""
     timeout = sock.gettimeout()
     sock.settimeout(0.0)
     total = 0
@@ -241,7 +241,7 @@ def test_sendto_and_sendmsg_park_on_a_full_datagram_queue(tmp_path):
             a.sendto(b"x", path)
         a.settimeout(None)
         senders = [spawn(a.sendto, b"y", path), spawn(a.sendmsg, [b"y"], [], 0, path)]
-        for _ in range(10):  # the system says that one may send, so they try again and again
+        for _ in range(10):  # the system reports that sending is possible, so they try again and again
             sleep(0)
         assert not any(sender.ready() for sender in senders)
         for _ in range(sent):
@@ -251,7 +251,7 @@ def test_sendto_and_sendmsg_park_on_a_full_datagram_queue(tmp_path):
 
 
 def test_retries_use_up_one_timeout(pair):
-    """Two greenlets wait for one byte: the loser goes on waiting, not anew."""
+    """Two greenlets wait for one byte: the other one goes on waiting, and its timeout does not start again."""
     a, b = pair
     for seconds in (0.1, 1, 10):  # again if the machine was so slow that the byte came too late for both
         a.settimeout(seconds)
@@ -324,7 +324,7 @@ def test_the_length_of_a_datagram_that_is_cut(size):
         b.send(data)
         for flags in (socket.MSG_PEEK, 0):
             got = a.recv(size, flags | socket.MSG_TRUNC)
-            assert got == data[:size] + bytes(len(data) - size)  # the rest is nobody's memory
+            assert got == data[:size] + bytes(len(data) - size)  # the rest is zeros, not stray memory
 
 
 def test_bad_arguments(pair):
@@ -922,18 +922,18 @@ def test_create_connection_killed_closes_its_socket():
 
 
 def test_a_connection_that_came_about_has_not_timed_out(listener):
-    """However long the loop could not look."""
+    """However long the loop was blocked."""
     connecting = spawn(socket.create_connection, listener.getsockname(), timeout=0.02)
     sleep(0)
-    time.sleep(0.05)  # the whole thread
+    time.sleep(0.05)  # blocks the whole thread
     connecting.get().close()
 
 
 def test_happy_eyeballs(listener, fake_resolver, monkeypatch):
-    """An address that is silent holds up the next for the delay only; what loses leaves nothing behind."""
+    """A silent address delays the next one only for the delay; the losing attempt leaves nothing behind."""
     port = listener.getsockname()[1]
     with socket.create_server(("127.0.0.2", port), backlog=0) as full, socket.socket() as first:
-        first.connect(full.getsockname())  # from now on it answers nobody
+        first.connect(full.getsockname())  # from now on it does not answer
         fake_resolver.addresses = ("127.0.0.2", "127.0.0.3", "127.0.0.1")
         before = len(os.listdir("/proc/self/fd"))
         start = time.monotonic()
@@ -1002,7 +1002,7 @@ def test_cancel_wait_leaves_the_socket_open(pair):
 
 
 def test_a_forked_sharer_may_hold_the_description(listener):
-    """A socket dropped without close leaves the loop, also if its description lives on elsewhere."""
+    """A socket that is dropped without close leaves the loop, also if its description stays open elsewhere."""
     client, server = connected(listener)
     with closing(stdlib.fromfd(server.fileno(), server.family, server.type)) as sharer:
         server.settimeout(0.01)
@@ -1060,7 +1060,7 @@ def limit(sock, option, seconds):
 
 
 def test_limits_of_a_blocking_socket_by_its_options():
-    """SO_RCVTIMEO and SO_SNDTIMEO end a call with EAGAIN, what has moved by then counts (socket(7))."""
+    """SO_RCVTIMEO and SO_SNDTIMEO end a call with EAGAIN, or with the bytes transferred by then (socket(7))."""
     a, b = socket.socketpair()
     listener = socket.create_server(("127.0.0.1", 0))
     with a, b, listener:
@@ -1085,7 +1085,7 @@ def test_limits_of_a_blocking_socket_by_its_options():
         limit(listener, stdlib.SO_RCVTIMEO, 0.01)
         with pytest.raises(BlockingIOError):
             listener.accept()
-        # Who is accepted has its listener's options.
+        # An accepted socket has its listener's options.
         with socket.create_connection(listener.getsockname()) as sock, listener.accept()[0] as peer:
             with pytest.raises(BlockingIOError):
                 peer.recv(1)
@@ -1107,7 +1107,7 @@ def test_a_timeout_counts_for_more_than_the_options():
 
 
 def test_a_connection_attempt_ends_by_the_option():
-    """A listener whose backlog is full answers no more."""
+    """A listener whose backlog is full does not answer any more."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

@@ -1,4 +1,4 @@
-"""weald.ssl: handshakes, data, ends of connections and refusals, with TLS 1.2 and 1.3."""
+"""weald.ssl: handshakes, data, ends of connections and errors, with TLS 1.2 and 1.3."""
 
 import contextlib
 import os
@@ -104,9 +104,9 @@ RECORD = bytes(16384)
 
 
 def fill(sock):
-    """Send RECORDs until that would block; how many bytes went.
+    """Send RECORDs until that would block; return the number of bytes sent.
 
-    The last RECORD is half sent: OpenSSL wants to see it again before it takes anything else.
+    The last RECORD is half sent: OpenSSL requires it again before it accepts anything else.
     """
     sock.settimeout(0.0)
     total = 0
@@ -118,7 +118,7 @@ def fill(sock):
 
 
 def failure(greenlet):
-    """What `greenlet` raised."""
+    """The exception of `greenlet`."""
     greenlet.join(PATIENCE)
     assert greenlet.exception is not None, greenlet
     return greenlet.exception
@@ -218,7 +218,7 @@ def test_much_data_both_ways_at_once(pair):
 
 
 def test_small_records_read_in_larger_and_smaller_pieces(pair):
-    """Some of them lie in OpenSSL, some in the kernel when the reader looks."""
+    """When the reader calls, some bytes are in OpenSSL and some in the kernel."""
     client, server = pair
     for size in (1, 3, 7, 100):
         for _ in range(50):
@@ -249,7 +249,7 @@ def test_send_parks_until_there_is_room(unix_pair):
 
 
 def test_several_greenlets_send_on_one_connection(unix_pair):
-    """Each waits while a record of another is half sent: OpenSSL would take its data for that record's rest."""
+    """Each waits while another's record is half sent: OpenSSL would send its data as the rest of that record."""
     client, server = unix_pair
     size = fill(client) * 2
     senders = [spawn(client.sendall, RECORD)]  # what `fill` began
@@ -430,7 +430,7 @@ def test_killed_during_the_handshake(certificate):
 
 
 def is_end(error):
-    """Does `error` say that the other side has gone?  Releases up to 3.11.2 have no SSLEOFError from OpenSSL 3."""
+    """Whether `error` means that the peer has gone.  Releases up to 3.11.2 have no SSLEOFError from OpenSSL 3."""
     reason = getattr(error, "reason", None)
     return isinstance(error, ssl.SSLEOFError | ConnectionError) or reason == "UNEXPECTED_EOF_WHILE_READING"
 
@@ -465,7 +465,7 @@ def reset(sock):
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_plain_text_before_the_handshake_is_never_data(certificate, side, how):
-    """CVE-2023-40217: the peer sends and goes before the socket is wrapped."""
+    """CVE-2023-40217: the peer sends and closes before the socket is wrapped."""
     client_context, server_context = contexts(certificate)
     mine, evil = plain_pair()
     evil.sendall(b"DELETE / HTTP/1.0\r\n\r\n")
@@ -509,7 +509,7 @@ def test_starttls_does_not_read_ahead(certificate):
 
 
 def refused(client_context, server_context, hostname="localhost"):
-    """What the two ends of a failing handshake (or the first read after it) raise."""
+    """The exceptions of both ends of a failing handshake (or of the first read after it)."""
     client, server = plain_pair()
     for sock in (client, server):
         sock.settimeout(PATIENCE)
@@ -818,7 +818,7 @@ def test_one_connections_failure_is_not_anothers(unix_pair, certificate, version
             broken.settimeout(0.0)
         peer.close()
         if failing == "reading":
-            with contextlib.suppress(OSError):  # from OpenSSL 3.6 on: the alert that it sends finds nobody
+            with contextlib.suppress(OSError):  # from OpenSSL 3.6 on: the alert that it sends cannot be delivered
                 broken.recv(1)
         else:
             with pytest.raises(OSError):
@@ -921,7 +921,7 @@ def test_get_server_certificate(certificate, stranger):
 
 
 def test_against_openssl_s_server(certificate, version):
-    """Another implementation's idea of the same protocol, with a key update where there is one."""
+    """Another implementation of the same protocol, with a key update if it has one."""
     client_context, _ = contexts(certificate, version)
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]

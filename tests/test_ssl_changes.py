@@ -1,4 +1,4 @@
-"""TLS sockets that change while a greenlet waits on them, and peers that keep one busy: patched as unpatched."""
+"""TLS sockets that change while a greenlet waits on them, and peers that keep one busy: the same as unpatched."""
 
 import textwrap
 
@@ -165,7 +165,7 @@ def test_close_during_a_handshake(certificate):
 
 
 def test_the_timeout_of_a_read_is_for_all_of_it(certificate):
-    """A record comes piece by piece, after a wait: the deadline does not begin anew (counted on the core's clock)."""
+    """A record comes piece by piece, after a wait: the deadline does not start again (on the core's clock)."""
     code = """
         a, b = pair()
         b.sendall(b"early")
@@ -193,7 +193,7 @@ def test_the_timeout_of_a_read_is_for_all_of_it(certificate):
 
 @pytest.mark.parametrize("kind", ["tls", "plain", "udp", "pipe"])
 def test_a_fast_peer_lets_others_run(certificate, tmp_path, kind):
-    """It is a process of its own and never lets the reader wait; it ends when told to, by a greenlet beside."""
+    """It is a process of its own that never lets the reader wait; a second greenlet ends it."""
     code = f"""
         import subprocess, weald
         kind = {kind!r}

@@ -1,4 +1,4 @@
-"""weald.subprocess: the stdlib's behaviour, while other greenlets run; children are reaped by who waits for them."""
+"""weald.subprocess: the stdlib's behaviour, while other greenlets run; only the call that waits for a child reaps."""
 
 import gc
 import io
@@ -19,13 +19,13 @@ from weald._core import AsyncResult, spawn
 from weald.fileobject import FileObjectPosix
 from weald.subprocess import DEVNULL, PIPE, Popen
 
-# What a child of these tests runs: quick to start.
+# The program of a child in these tests: quick to start.
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 
 
 @pytest.fixture(params=["pidfd", "thread"])
 def way(request, monkeypatch):
-    """How a child's end is heard of."""
+    """The way in which a child's end is noticed."""
     if request.param == "thread":
 
         def refuse(pid, flags=0):
@@ -48,7 +48,7 @@ def leaves_nothing():
 
 
 def cat(**options):
-    """A child that says what it is told, until its standard input ends."""
+    """A child that copies its standard input to its standard output."""
     return Popen(["cat"], stdin=PIPE, stdout=PIPE, **options)
 
 
@@ -94,7 +94,7 @@ def test_functions_use_what_the_stdlibs_module_says_now(monkeypatch):
 
 
 def test_functions_that_the_stdlibs_functions_call_do_not_block_either(monkeypatch):
-    """From 3.15 on communicate() reads in a function of the module's."""
+    """From 3.15 on communicate() reads in a function of the module."""
     seen = []
 
     def spy(fd, size):
@@ -333,7 +333,7 @@ def test_greenlets_read_a_text_pipe_in_turn():
 
 
 def test_preexec_fn_may_take_its_time():
-    """The parent's loop runs while its child prepares itself."""
+    """The parent's loop runs while the child starts."""
     r, w = stdlib_os.pipe()
     starter = spawn(subprocess.call, ["true"], preexec_fn=lambda: stdlib_os.read(r, 1), pass_fds=(r,))
     settle()
@@ -369,7 +369,7 @@ def test_in_a_native_thread():
 
 
 def test_only_who_waits_reaps(way):
-    """Children of others, ended long ago, stay for them."""
+    """Other code's children, ended long ago, are left to that code."""
     stranger = stdlib_os.posix_spawn("/bin/true", ["true"], {})
     wait_until(lambda: stdlib_os.waitid(stdlib_os.P_PID, stranger, stdlib_os.WEXITED | stdlib_os.WNOWAIT))
     for _ in range(5):
@@ -409,7 +409,7 @@ def test_forgotten_children_are_reaped_later():
 
 
 def test_a_pipe_can_be_given_to_another_child():
-    """It is blocking, as every program expects of its standard input."""
+    """It is blocking, because every program expects that of its standard input."""
     with Popen(["sh", "-c", "sleep 0.1; echo late"], stdout=PIPE) as first:
         with Popen(["cat"], stdin=first.stdout, stdout=PIPE) as second:
             assert second.communicate() == (b"late\n", None)

@@ -118,7 +118,7 @@ def test_it_can_be_cut_short(loop_name):
 
 
 def test_nobody_else_is_there():
-    """It is no deadlock; what is one is reported as ever."""
+    """It does not count as a deadlock; real ones are reported as usual."""
     out = python(
         """
         import weald
@@ -152,7 +152,7 @@ def test_in_a_thread_and_in_a_forks_child():
     thread.start()
     thread.join(PATIENCE)
     assert results == [7]
-    # The child is forked by a greenlet while another looks on: that one stays behind.
+    # A greenlet forks the child while another waits in `blocked`: the other one stays in the parent.
     looking = weald.spawn(blocked)
     weald.sleep(0)
 

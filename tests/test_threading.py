@@ -1,4 +1,4 @@
-"""weald.threading and what patching makes of `threading`, `queue` and `concurrent.futures`.
+"""weald.threading, and patched `threading`, `queue` and `concurrent.futures`.
 
 Each case in an interpreter of its own, which must end with status 0 and print no complaint.
 """
@@ -113,7 +113,7 @@ def test_a_thread_that_fails_or_exits():
         print(told)
         """
     )
-    # The hook is told of SystemExit, too, as by native threads; the standard one is silent then.
+    # The hook is called for SystemExit, too, as in native threads; the standard hook ignores it.
     assert out == str([(name, "mine") for name in ("ZeroDivisionError", *["SystemExit"] * 3)]) + "\n"
 
 
@@ -441,7 +441,7 @@ def test_a_greenlet_is_a_dummy_thread_as_long_as_it_lives():
 
 
 def test_native_threads_still_work():
-    """Those of the thread pool, which use primitives of the patched `threading`."""
+    """Native threads of the thread pool, which use primitives of the patched `threading`."""
     out = run_patched(
         """
         import threading, weald
@@ -496,7 +496,7 @@ def test_fork_from_a_thread():
 
 
 def test_nothing_of_the_parents_runs_while_a_child_begins():
-    """What others have registered to run in children asks in vain a thousand times, before the hub has heard of it."""
+    """A function of other code calls `is_alive` 3,000 times in a child, before the hub has handled the fork."""
     out = run_patched(
         """
         import os, threading, time
@@ -561,7 +561,7 @@ def test_a_thread_inherits_no_context():
     assert out == "unset 28\nunset 28\nset 3\n"
 
 
-_BUSY_WAITS = [  # what is waited for, what ends the wait, the wait
+_BUSY_WAITS = [  # the object waited for, the call that ends the wait, the wait
     ("threading.Event()", "it.set", "while not it.is_set(): pass"),
     ("started(time.sleep, 0.01)", "int", "while it.is_alive(): pass"),
     ("held(threading.Lock())", "it.release", "while it.locked(): pass"),
@@ -581,7 +581,7 @@ _BUSY_WAITS = [  # what is waited for, what ends the wait, the wait
 
 
 def test_a_busy_wait_lets_others_run():
-    """What it waits for is done by another greenlet, which a native thread would get to, too."""
+    """Another greenlet does what it waits for; native threads would let it run, too."""
     cases = "\n".join(
         f"it = {make}\nthreading.Timer(0.01, {change}).start()\n{wait}\nprint({i})"
         for i, (make, change, wait) in enumerate(_BUSY_WAITS)
@@ -619,7 +619,7 @@ def pair():
 
 
 def test_an_answer_holds_when_the_caller_gets_it():
-    """Others run ahead of an answer, never between it and what the caller does next."""
+    """Others run before an answer, never between the answer and the caller's next step."""
     out = run_patched(
         """
         import threading
@@ -678,7 +678,7 @@ def test_asyncio_keeps_its_loop_across_such_a_switch():
 
 
 def test_threads_do_not_name_the_process():
-    """From 3.14 on a thread gives the native thread that runs it its name: here it is the whole process's."""
+    """From 3.14 on a thread names its native thread, which here would name the whole process."""
     out = run_patched(
         """
         import threading
@@ -775,7 +775,7 @@ def test_a_forked_childs_thread_joins_its_main_thread():
 
 
 def test_threads_made_before():
-    """Started or not: who waits for them lets others run, at the end of the program, too."""
+    """Started or not: waiting for them lets others run, also at the end of the program."""
     out = run_patched(
         """
         import time, weald

@@ -44,7 +44,7 @@ class Gate:
         self._open.set()
 
     def open_later(self):
-        """By a greenlet, so that nobody passes if the loop is blocked."""
+        """By a greenlet, so that no thread passes if the loop is blocked."""
         weald.spawn(self.open)
 
 
@@ -159,7 +159,7 @@ def test_a_timeout_around_a_call(pool):
 
 
 def test_what_nobody_waits_for_any_more_does_not_begin(pool):
-    """Whether it waited for a thread or for its turn to wait for one; and whoever comes next is served."""
+    """Whether it waited for a thread or for a slot; and the next caller is served."""
     gate, begun = Gate(), list[str]()
     busy = [weald.spawn(pool.apply, gate.pass_through) for _ in range(3)]
     wait_until(lambda: gate.inside == 3)
@@ -351,7 +351,7 @@ def test_kill_ends_the_threads_after_their_jobs(pool):
     gate.open()
     assert [result.get(timeout=PATIENCE) for result in results] == list(range(4))
     wait_until(lambda: native_threads() <= before)
-    assert pool.apply(int) == 0  # and starts anew when there is more to do
+    assert pool.apply(int) == 0  # and starts a new one when there is more to do
 
 
 def test_a_dropped_pool_ends_its_threads():
@@ -411,7 +411,7 @@ def test_each_thread_has_a_default_pool():
 
 
 def test_a_job_keeps_the_loop_waiting_for_it():
-    """Else the main greenlet would be told of a deadlock."""
+    """Otherwise the main greenlet would get a deadlock report."""
     assert (
         python(
             """
@@ -428,7 +428,7 @@ def test_a_job_keeps_the_loop_waiting_for_it():
 
 
 def test_waiting_for_what_no_job_will_bring_is_a_deadlock():
-    """Idle workers are nobody who could wake anybody."""
+    """Idle workers do not count as threads that could wake a greenlet."""
     out = python(
         """
         import weald

@@ -26,7 +26,7 @@ def threaded(proxy, call=threading.get_ident):
 
 
 class Thing:
-    """What strangers' objects have: methods, properties, slots, items, a context."""
+    """An object like those of other libraries: methods, properties, slots, items, a context."""
 
     kind = "thing"
 
@@ -229,7 +229,7 @@ def test_a_call_whose_caller_has_gone_is_waited_for():
     wait_until(lambda: thing.gate.inside == 1)
     caller.kill()
     later = weald.spawn(proxy.where)
-    assert Proxy(other).where()  # nobody else waits
+    assert Proxy(other).where()  # no other call waits
     settle()
     assert not later.ready()
     thing.gate.open()

@@ -1,4 +1,4 @@
-"""Timeout: who gets it, and when not."""
+"""Timeout: in which greenlet it is raised, and when it is not raised."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_nesting_delivers_each_to_its_own_block(virtual):
 
 
 def test_not_delivered_once_the_block_is_left(virtual):
-    # Both come due in one turn of the loop; the event first, so that the block is left in between.
+    # Both are due in one turn of the loop; the event first, so that the block is left in between.
     event = Event()
 
     def work():

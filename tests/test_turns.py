@@ -1,6 +1,6 @@
-"""How many turns others get while a call blocks: no more than with gevent, on whose numbers programs have come to rely.
+"""How many turns other greenlets get while a call blocks: no more than with gevent, because programs rely on it.
 
-A greenlet of `sleep(0)` counts turns.  The numbers are gevent 26.9's, found by the same steps.
+A greenlet that calls `sleep(0)` counts turns.  The numbers are those of gevent 26.9, measured in the same way.
 """
 
 from collections.abc import Callable

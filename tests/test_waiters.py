@@ -1,4 +1,4 @@
-"""What every primitive's queue of waiters promises: order, timeouts, kills, links; greenlets and threads alike."""
+"""The waiters of every primitive: order, timeouts, kills, links; for greenlets and threads alike."""
 
 import signal
 import threading
@@ -109,7 +109,7 @@ def test_a_timeout_object_counts_by_its_seconds(virtual):
 
 
 def in_thread(function, *args):
-    """What `function(*args)` returns in a thread of its own; it must not make a hub there."""
+    """Return `function(*args)`, called in a thread of its own, in which it must not make a hub."""
 
     def work():
         found = function(*args)

@@ -1,4 +1,4 @@
-"""The loop's watchers, on every loop; what needs descriptors on libuv and libev."""
+"""The loop's watchers, on every loop; those that need descriptors on libuv and libev."""
 
 import gc
 import os

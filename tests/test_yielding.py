@@ -1,4 +1,4 @@
-"""sleep and idle, and calls that return without waiting: made again and again, they let others run."""
+"""sleep and idle, and calls that return without waiting, which let others run if they are repeated."""
 
 import time
 
@@ -11,7 +11,7 @@ from weald.event import Event
 from weald.lock import Lock, RLock
 from weald.queue import Queue
 
-LIMIT = 5000  # more calls than any loop needs that lets others run
+LIMIT = 5000  # more calls than any such loop needs until others run
 
 
 def test_sleeping_takes_as_long_as_asked(loop_name):
@@ -43,7 +43,7 @@ def test_what_is_no_time(loop_name, seconds, error):
 
 
 def test_a_sleep_that_is_not_waited_for():
-    # In a process of its own: a thread that another test has left might yet wake somebody.
+    # In a process of its own, because a thread left by another test could still wake a greenlet.
     code = """
         import weald
         try:
@@ -80,7 +80,7 @@ def test_a_thread_without_a_hub_sleeps_itself():
 
 
 def calls_in_vain():
-    """Calls that find unchanged what only others can change."""
+    """Calls that find a state unchanged that only others can change."""
     lock, rlock, queue, event = Lock(), RLock(), Queue[int](), Event()
     lock.acquire()
     weald.spawn(rlock.acquire).join()

@@ -1,8 +1,8 @@
 """An environment with programs written for gevent, and with weald's distribution of that name instead of gevent.
 
-Called by: test_gevent_programs.py.  It is made once, under build/, and made anew when what should be in it changes.
+Called by: test_gevent_programs.py.  It is made once, under build/, and again when its list of packages changes.
 
-What weald's own tests have installed is seen in it, too, so that only the rest has to be fetched.  pip finds gevent in
+It also sees the packages of the tests' environment, so that only the rest has to be fetched.  pip finds gevent in
 it, because weald's distribution of that name is installed, and leaves it alone.
 """
 
@@ -53,14 +53,14 @@ def _fill(folder, interpreter):
     _run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder))
     site = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     (site / "weald.pth").write_text(f"{ROOT / 'src'}\n{sysconfig.get_path('purelib')}\n")
-    # A checkout has no metadata, without which pip would take weald for missing and look for it.
+    # A checkout has no metadata.  Without metadata pip would consider weald missing and look for it.
     metadata = site / f"weald-{weald.__version__}.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: weald\nVersion: {weald.__version__}\n")
     _distribution.write(site)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
     into = (*pip, "--python", str(interpreter), "install", "-q", "--no-compile")
-    # Those without wheels are built with the setuptools that is here.
+    # Packages without wheels are built with the setuptools of this environment.
     _run(*into, "--no-build-isolation", *PROGRAMS)
     _run(str(interpreter), "-c", "import gevent, weald.pool, gevent.pool; assert gevent.pool is weald.pool")
     (folder / "complete").touch()

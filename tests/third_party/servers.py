@@ -1,7 +1,7 @@
 """Real servers for the tests of real clients, each on a free port of 127.0.0.1, ended with its `with` block.
 
-Called by: the tests beside it; `postgresql` by a fixture of tests/conftest.py.  What is missing is installed from
-Debian packages if that can be done.
+Called by: the tests beside it; `postgresql` by a fixture of tests/conftest.py.  Missing servers are installed from
+Debian packages if possible.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ def running(command, port, log, end=signal.SIGTERM, **options):
 
 
 class GatedHttp:
-    """An HTTP/1.1 server that answers nobody until `count` requests wait at the same time."""
+    """An HTTP/1.1 server that answers only when `count` requests wait at the same time."""
 
     def __init__(self, count):
         self.count = count
@@ -184,7 +184,7 @@ def sshd():
     command, keygen = program("sshd", "openssh-server"), program("ssh-keygen", "openssh-client")
     port = free_port()
     if os.geteuid() == 0:
-        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # where it locks itself up
+        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # the folder of its chroot
     with folder() as place:
         for key in ("host", "user"):
             options = ["-q", "-t", "ed25519", "-N", "", "-f", str(place / key)]

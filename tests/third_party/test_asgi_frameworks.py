@@ -1,4 +1,4 @@
-"""Starlette, FastAPI, Django, Litestar and Quart under `weald serve`, asked by httpx, curl and `websockets`.
+"""Starlette, FastAPI, Django, Litestar and Quart under `weald serve`, with httpx, curl and `websockets` as clients.
 
 Each application answers the same: /hello, /upload (how many bytes), /stream (in pieces), /blocking (calls blocking code
 in a coroutine) and the WebSocket /socket.
@@ -330,7 +330,7 @@ app = get_asgi_application()
 
 
 def test_django_and_psycopg2_block_in_coroutines_and_stall_nobody(tmp_path, postgresql):
-    """Ten requests wait for a lock in the database; others are answered meanwhile, by the one worker."""
+    """Ten requests wait for a lock in the database; the single worker answers others meanwhile."""
     import psycopg
 
     pytest.importorskip("django")

@@ -119,7 +119,7 @@ def test_of_the_standard_library(what):
 
 
 def test_sleep_on_a_clock_that_jumps():
-    """To the tenth of a second: 100 times 0.1 s take 0.1 s."""
+    """100 sleeps of 0.1 s take 0.1 s together."""
     out = run_patched(
         PRELUDE
         + """
@@ -356,7 +356,7 @@ async def calls():
 
 @pytest.mark.parametrize("style", STYLES)
 def test_redis(style):
-    """All wait for an item of a list of their own, until somebody pushes these."""
+    """Each waits for an item of its own list, until these items are pushed."""
     with servers.redis() as port:
         check(REDIS + STYLES[style] + PRINT, port=port)
 
@@ -441,7 +441,7 @@ SERVERS = {
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_servers(server):
-    """Server and clients share a loop, even those clients that block."""
+    """Server and clients share a loop, the blocking clients included."""
     check(SERVERS[server] + STYLES["coroutines"] + PRINT)
 
 
@@ -485,7 +485,7 @@ def test_what_several_of_them_do_together(postgresql):
 
 
 def test_grpc():
-    """Its C core waits in a thread, which has to be native.  The server answers when all have asked."""
+    """Its C core waits in a thread, which must be native.  The server answers when it has all requests."""
     pytest.importorskip("grpc", reason="no grpcio for this Python")
     check(
         """
@@ -522,7 +522,7 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 @pytest.mark.parametrize("example", ["async_clients.py", "blocking_clients.py"])
 def test_examples(example, postgresql):
-    """All pages are fetched at once: none is sent before all are asked for.  One server is not there."""
+    """All pages are fetched at once: none is sent before all are requested.  One server does not exist."""
     count = 50
     with servers.GatedHttp(count) as server:
         dsn = f"postgresql://postgres@127.0.0.1:{postgresql}/postgres"

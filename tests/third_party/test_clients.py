@@ -94,7 +94,7 @@ def test_http(client, monkeypatch):
 
 
 def test_redis():
-    """All wait for an item of a list of their own, until somebody pushes these."""
+    """Each waits for an item of its own list, until these items are pushed."""
     with servers.redis() as port:
         check(
             """
@@ -155,7 +155,7 @@ def ask(connection, query, *values):
 
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_psycopg2(order, postgresql):
-    """As psycopg, imported before or after patching; COPY works; a query that is cut short closes its connection."""
+    """As psycopg, imported before or after patching; COPY works; an interrupted query closes its connection."""
     pytest.importorskip("psycopg2")
     code = (
         PSYCOPG2

@@ -3,7 +3,7 @@
 Celery's `-P gevent` is in test_celery_fetch.py; the calls of uWSGI's loop, which takes minutes to build, are in
 test_compat_third_party.py.
 
-They run under one interpreter of a run over several: `.ci/run` sets WEALD_PROGRAMS=no for all but 3.13.
+In a run over several interpreters they run under one: `.ci/run` sets WEALD_PROGRAMS=no for all but 3.13.
 """
 
 import json
@@ -54,7 +54,7 @@ def python():
 
 
 def run(python, code, **values):
-    """What `code` prints, patched through gevent's name, with `values` as its globals."""
+    """The output of `code`, patched through gevent's name, with `values` as its globals."""
     given = "".join(f"{name} = {value!r}\n" for name, value in values.items())
     done = subprocess.run(
         [python, "-c", PRELUDE + given + textwrap.dedent(code)], capture_output=True, text=True, timeout=PATIENCE
@@ -85,7 +85,9 @@ def started(python, code, folder, **values):
 
 
 def test_checking_packages(python):
-    """`python -m weald.compat --check` on real packages: weald has what they use, but for what gevent has lost, too."""
+    """`python -m weald.compat --check` on real packages: weald has the names that they use, except those that gevent
+    has removed, too.
+    """
     code = """
     import contextlib, io
     from weald.compat.__main__ import check
@@ -355,7 +357,7 @@ def test_zmq_green(python):
 
 
 def test_zmq_green_sends_without_copying(python):
-    """What libzmq no longer needs comes back through a thread of pyzmq's, which must not stop the others."""
+    """A thread of pyzmq frees messages that libzmq no longer needs, and must not stop the others."""
     code = """
     import threading
     import zmq.green as zmq
@@ -406,7 +408,7 @@ def test_gipc(python, tmp_path):
 
 
 class _Envelopes(BaseHTTPRequestHandler):
-    """Takes what sentry-sdk sends (https://develop.sentry.dev/sdk/data-model/envelopes/)."""
+    """Receives what sentry-sdk sends (https://develop.sentry.dev/sdk/data-model/envelopes/)."""
 
     received: list[dict[str, Any]]
 
@@ -427,7 +429,7 @@ class _Envelopes(BaseHTTPRequestHandler):
 
 
 def test_sentry_sdk(python):
-    """It sees that it runs on gevent, keeps greenlets' scopes apart, sends from its worker, profiles in a thread."""
+    """It detects gevent, keeps greenlets' scopes apart, sends from its worker, profiles in a thread."""
     code = """
     import sentry_sdk, sentry_sdk.utils
     from sentry_sdk.profiler.transaction_profiler import GeventScheduler
@@ -489,7 +491,7 @@ def test_a_program_frozen_by_pyinstaller(python, tmp_path):
     made = subprocess.run([*build, "frozen.py"], cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert made.returncode == 0, made.stderr
     program = tmp_path / "dist" / "frozen" / "frozen"
-    # What integrations import is not frozen with a program that does not use them.
+    # The imports of integrations are not frozen with a program that does not use them.
     assert not {"django", "psycopg"} & set(os.listdir(program.parent / "_internal"))
     done = subprocess.run([program], env={}, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.stdout, done.stderr) == ("b'SERVED' True gevent.threading [1]\n", "")

@@ -297,7 +297,7 @@ def test_curl(site):
         data = os.urandom(500_000)
         answer = curl(option, "--data-binary", "@-", url, stdin=data)
         assert answer.startswith(f'[500000, "{sha(data)}", "POST", "{protocol}", null'.encode())
-    # An upgrade to HTTP/2 that we may ignore (RFC 9113 has done away with it)
+    # An upgrade to HTTP/2, which may be ignored (RFC 9113 has removed it)
     assert b'"HTTP/1.1"' in curl("--http2", url)
     chunks = curl("-T", "-", "-H", "Expect: 100-continue", url, stdin=b"z" * 300_000)
     assert chunks.startswith(f'[300000, "{sha(b"z" * 300_000)}", "PUT", "HTTP/1.1", "chunked", "100-continue"'.encode())
