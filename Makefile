@@ -1,4 +1,4 @@
-# The commands; scripts/ has what they do.  PYTHON=python3.13 picks another interpreter.
+# Shortcuts for the commands in scripts/.  PYTHON=python3.13 selects another interpreter.
 .PHONY: help run test check bench build wheels clean
 help:
 	@echo "make run | test | check | bench | build | wheels | clean"

@@ -1,8 +1,8 @@
-"""Build of what is compiled: the core, `_base`'s waiting and the hot path of HTTP; the rest is in pyproject.toml.
+"""Builds the compiled modules of `_core`, `_base`, `aio` and `http`; all other settings are in pyproject.toml.
 
 Called by: pip and scripts/bootstrap.  One extension per .pyx.  It needs code because greenlet.h
-lies in the installed greenlet package and because a missing header must stop the build with the
-command that mends it.
+lies in the installed greenlet package, and because a missing header must stop the build with the
+command that installs it.
 """
 
 import os
@@ -15,7 +15,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 ROOMS = ("_base", "_core", "aio", "http")
-# Backend (a module of _core/loops): what it links, the header that must be there, Debian's package with it.
+# Backend (a module of _core/loops): the library to link, its header, Debian's package with both.
 BACKENDS = {"uv": ("uv", "uv.h", "libuv1-dev"), "ev": ("ev", "ev.h", "libev-dev")}
 # A backend is left out only by name: WEALD_BUILD_WITHOUT=libev
 LEFT_OUT = {name.removeprefix("lib") for name in os.environ.get("WEALD_BUILD_WITHOUT", "").split(",")}
@@ -38,7 +38,7 @@ def extension(source: str) -> Extension:
         [source],
         include_dirs=[str(Path(greenlet.__file__).parent)],
         libraries=libraries,
-        # Unused: the table of greenlet's functions, in modules that include its header for the types alone.
+        # The table of greenlet's functions is unused in modules that include its header only for the types.
         extra_compile_args=["-O2", "-g0", "-Wno-unused-variable"],
     )
 
@@ -55,7 +55,8 @@ if __name__ == "__main__":
             ],
             nthreads=2,
             include_path=["src"],
-            # One for each Python: Cython's own declarations, in each environment anew, would make the C code look old.
+            # One for each Python: otherwise Cython's own declarations, newer in another environment, would make
+            # the C code look outdated.
             build_dir=f"build/cython-{sys.version_info.major}.{sys.version_info.minor}",
             compiler_directives={
                 "language_level": 3,

@@ -1,4 +1,4 @@
-"""Whose interpreter runs which side: finds weald's, makes the peers', refuses to compare different Pythons.
+"""The interpreters of the sides: finds weald's, makes the peers', refuses to compare different Pythons.
 
 Called by `primitives`, `scale`, `echo` and `http`.  Invariants: the peers never enter the project's `.venv-X.Y`; all
 sides of one run share one CPython build; children are bounded in time and run pinned by the workloads themselves.
@@ -39,7 +39,7 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Side:
-    """One competitor.  `label` as asked for, say `weald@libev`; `kind` chooses the workload, say `uvloop-streams`."""
+    """One competitor.  `label` as in --sides (`weald@libev`); `kind` selects the workload (`uvloop-streams`)."""
 
     label: str
     kind: str
@@ -71,7 +71,7 @@ def add_options(parser: argparse.ArgumentParser, sides: Sequence[str], rounds: i
 
 
 def choose_core(wanted: int | None) -> int:
-    """The core to pin to: the one asked for, the last one this process may use, or -1 where pinning is unknown."""
+    """The core to pin to: the given one, the last one this process may use, or -1 if pinning is not supported."""
     if not hasattr(os, "sched_setaffinity"):
         return -1
     allowed = os.sched_getaffinity(0)
@@ -90,7 +90,7 @@ def choose_cores(wanted: int | None) -> tuple[int, int]:
 
 
 def resolve(options: argparse.Namespace, kinds: Sequence[str]) -> list[Side]:
-    """The sides asked for, each with an interpreter that imports its package; BenchError if one cannot be had."""
+    """The requested sides, each with an interpreter that can import its package; BenchError if there is none."""
     labels = [label for label in options.sides.split(",") if label]
     for label in labels:
         if label.partition("@")[0] not in kinds:
@@ -124,7 +124,7 @@ def resolve(options: argparse.Namespace, kinds: Sequence[str]) -> list[Side]:
 
 
 def _weald_python(wanted: str | None) -> str:
-    """The interpreter asked for, else the project's environment of this Python version, else its newest one."""
+    """The given interpreter, else the project's environment of this Python version, else its newest one."""
     if not wanted:
         own = ROOT / ".venv-{}.{}".format(*sys.version_info)
         built = sorted(ROOT.glob(".venv-3.*"), key=lambda venv: int(venv.name.rpartition(".")[2]), reverse=True)
@@ -188,7 +188,7 @@ def _identity(python: str) -> str:
 
 
 def _answer(python: str, code: str) -> str:
-    """What `code` prints, on one line; empty if it fails."""
+    """The output of `code`, on one line; empty if it fails."""
     try:
         done = subprocess.run(
             [python, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60, cwd=HERE / "workloads"
@@ -199,7 +199,7 @@ def _answer(python: str, code: str) -> str:
 
 
 def environment(side: Side) -> dict[str, str]:
-    """Environment variables of a child: this process's, the loop asked for, a fixed hash seed, no other code's path."""
+    """Environment variables of a child: this process's, the side's loop, a fixed hash seed, no PYTHONPATH of others."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     return {**inherited, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore", **side.environ}
 
@@ -207,7 +207,7 @@ def environment(side: Side) -> dict[str, str]:
 class Child:
     """A script of `workloads/` run by a side's interpreter: one line in, one line out, dead when the block is left.
 
-    Closing its standard input ends it; what it says on standard error is kept for the error message.
+    Closing its standard input ends it; its standard error is kept for the error message.
     """
 
     def __init__(self, side: Side, *arguments: str) -> None:
@@ -225,7 +225,7 @@ class Child:
         )
 
     def answer(self, timeout: float, question: str = "") -> str:
-        """The next line it prints, after being sent `question`; BenchError if it dies or says nothing in time."""
+        """Send `question`, and return the next line it prints; BenchError if it dies or prints nothing in time."""
         assert self.process.stdin
         assert self.process.stdout
         try:
@@ -268,7 +268,7 @@ class Child:
 
 
 def headline(sides: Sequence[Side]) -> str:
-    """What ran where: versions, kernel, cores, load."""
+    """The environment of the run: versions, kernel, cores, load."""
     parts = [_identity(sides[0].python).partition(" (")[0]]
     for python in dict.fromkeys(side.python for side in sides):
         names = dict.fromkeys(side.package for side in sides if side.python == python and side.package != "asyncio")

@@ -15,7 +15,7 @@ def median(values: Sequence[float]) -> float | None:
 
 
 def number(value: float | None) -> str:
-    """Thousands grouped, no more digits than the figure can bear."""
+    """The figure with grouped thousands and only its significant digits."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
@@ -36,7 +36,7 @@ def against(value: float | None, target: float | None) -> str:
 
 
 def cpu_and_wall(entries: Sequence[Mapping[str, float]]) -> str:
-    """Medians of what the rounds took, in seconds: "CPU (wall)"."""
+    """Medians of the rounds' times, in seconds: "CPU (wall)"."""
     cpu, wall = (median([entry[clock] for entry in entries]) for clock in ("cpu", "wall"))
     return "-" if cpu is None or wall is None else f"{cpu:.3f} ({wall:.3f})"
 
@@ -47,7 +47,7 @@ def ratios(
     others: Sequence[Sequence[Mapping[str, float]]],
     target: float | None,
 ) -> list[str]:
-    """Our seconds on `clock` ("cpu" or "wall") to those of each of the others, with the verdict."""
+    """The first side's seconds on `clock` ("cpu" or "wall") divided by each other side's, with the verdict."""
     mine = [entry[clock] for entry in ours]
     return [against(ratio(mine, [entry[clock] for entry in entries]), target) for entries in others]
 

@@ -1,4 +1,4 @@
-"""Rows of operations, side against side: measured by `workloads/worker.py` in a process of each side, shown as tables.
+"""Rows of operations for all sides: measured by `workloads/worker.py` in a process per side, shown as tables.
 
 Called by `primitives`, `aio` and `files`.  Within a round the sides take turns row by row, so that no two figures of a
 ratio are far apart in time.
@@ -17,7 +17,7 @@ from _report import against, median, number, ratio, table
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the tables; `targets`: for a kind of side, what the ratio to it shall not exceed."""
+    """One line of the tables; `targets`: the largest acceptable ratio to each kind of side."""
 
     name: str
     title: str
@@ -89,7 +89,7 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[Row], seconds: f
 
 
 def chosen(options: argparse.Namespace, rows: Sequence[Row]) -> list[Row]:
-    """The rows that `--rows` names.  BenchError for one that is not there."""
+    """The rows that `--rows` names.  BenchError for an unknown one."""
     names = options.rows.split(",") if options.rows else [row.name for row in rows]
     if unknown := set(names) - {row.name for row in rows}:
         raise BenchError(f"no such row: {', '.join(sorted(unknown))}; see --help")

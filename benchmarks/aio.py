@@ -1,7 +1,7 @@
 """asyncio on weald's loop, uvloop and asyncio's own: `benchmarks/run aio [options]`.
 
-CPU nanoseconds for each operation of a loop, then what `echo` measures, with a Protocol, with streams and with TLS.  A
-process a side, rounds interleaved.  Nothing here passes or fails: a target that is missed is printed as OVER.
+CPU nanoseconds for each operation of a loop, then the measurements of `echo` with a Protocol, with streams and with
+TLS.  One process per side, rounds interleaved.  Nothing here passes or fails: a missed target is printed as OVER.
 """
 
 import argparse

@@ -2,8 +2,9 @@
 
     python benchmarks/bad_worker.py [--connections 200] [--workers 2]
 
-A line for each case: how many connections were answered, seconds in the middle, at 95 and 99 of 100, the longest, and
-how many took more than 0.2 s.  Connections come one every 5 ms, whether those before have been answered or not.
+It prints a line for each case: the number of answered connections, their seconds (median, 95th and 99th percentile,
+maximum), and how many took more than 0.2 s.  A connection is made every 5 ms, whether or not earlier ones have been
+answered.
 """
 
 import argparse
@@ -64,17 +65,17 @@ class Service:
         (self.folder / "site_app.py").write_text(APP.format(before=before))
 
     def get(self, path: str = "/") -> int:
-        """Ask; the worker's process id."""
+        """Send a request; return the worker's process id."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as response:
             return int(response.read())
 
     def hold_up(self, path: str) -> None:
-        """Ask for what takes the worker 6 s; the service may end before."""
+        """Send a request that takes the worker 6 s; the service may end before."""
         with suppress(OSError, HTTPException):
             self.get(path)
 
     def trouble(self, case: str) -> int:
-        """Bring a worker into trouble; its process id, if that is known."""
+        """Bring a worker into trouble; return its process id, if it is known."""
         if case in ("busy: computes", "stuck in C"):
             threading.Thread(target=self.hold_up, args=("/busy" if "busy" in case else "/stuck",), daemon=True).start()
             time.sleep(0.3)
@@ -93,7 +94,7 @@ class Service:
 
 
 def measure(port: int, count: int) -> tuple[list[float], int]:
-    """Seconds from each connection's beginning to its answer's end; how many failed."""
+    """Return the seconds from each connection's beginning to the end of its response, and how many failed."""
     found: list[float] = []
     failed = 0
 

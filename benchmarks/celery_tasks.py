@@ -1,8 +1,8 @@
-"""What a Celery task costs a worker, side against side: `benchmarks/run celery [options]`.
+"""The cost of a Celery task for a worker, for each side: `benchmarks/run celery [options]`.
 
-A worker process per side and round, rounds interleaved, one Redis for all.  The tasks wait in a queue that the worker
-is then told to consume; it is done when the queue is empty and nothing is unacknowledged.  Nothing here passes or
-fails: a target that is missed is printed as UNDER.
+A worker process per side and round, rounds interleaved, one Redis for all.  The tasks are queued before the worker
+consumes the queue; it is done when the queue is empty and nothing is unacknowledged.  Nothing here passes or
+fails: a missed target is printed as UNDER.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SIDES = {
 }
 PEERS = ["gevent>=26.9", "celery>=5.7", "redis>=5", "packaging", "psutil"]
 WORKLOADS = {"results": ("nothing", 2000), "ignored": ("unheard", 2000), "sleep(0.5)": ("wait", 1000)}
-# The least that weald's throughput shall be, as a multiple of that side's.
+# The target for weald's throughput, as a multiple of that side's.
 TARGETS = {
     ("results", "gevent"): 3.0,
     ("results", "gevent-shared"): 1.0,

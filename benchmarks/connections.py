@@ -1,8 +1,8 @@
-"""What grows with the number of connections: `benchmarks/run connections [options]`.
+"""Costs that grow with the number of connections: `benchmarks/run connections [options]`.
 
-From 100 to 15,000 connections, side against side: CPU of a server per 64-byte echo, per HTTP request on keep-alive
+From 100 to 15,000 connections, for each side: CPU of a server per 64-byte echo, per HTTP request on keep-alive
 connections, per HTTP request on a connection of its own, and the bytes of an idle connection.  Prints a table and draws
-the curves as SVG.  Nothing here passes or fails; a request that costs more than GROWTH times what it costs at 1,000
+the curves as SVG.  Nothing here passes or fails; a request that costs more than GROWTH times its cost at 1,000
 connections is printed as OVER.
 """
 
@@ -32,7 +32,7 @@ Costs = dict[str, dict[str, dict[int, list[float]]]]  # part, side label, connec
 
 
 def cost(part: str, side: Side, count: int, client: str, folder: Path, options: argparse.Namespace) -> float | None:
-    """Microseconds of CPU (or bytes) of one measurement; None where this side has no such server."""
+    """Microseconds of CPU (or bytes) of one measurement; None if this side has no such server."""
     cores = options.cores
     if part == ECHO:
         return echo.load(client, side, count, options.seconds, cores)[0]
@@ -40,7 +40,7 @@ def cost(part: str, side: Side, count: int, client: str, folder: Path, options: 
         return None
     if part == IDLE:
         return siege.idle_bytes(side, count, cores)
-    # wrk connects one by one first: so many connections take their time, in which nothing is asked.
+    # wrk first connects one by one, which takes long with so many connections; it sends no requests meanwhile.
     seconds = max(options.seconds, count // 1000)
     asked = argparse.Namespace(connections=count, seconds=seconds, close=part == MADE)
     return http_server.load(side, "hello", asked, folder, cores)[0]
@@ -95,7 +95,7 @@ def _points(by_count: dict[int, list[float]]) -> list[tuple[float, float]]:
 
 
 def report(costs: Costs, counts: Sequence[int]) -> str:
-    """One row a part and side; the last column is the dearest figure against the one at 1,000 connections."""
+    """One row per part and side; the last column is the largest figure divided by the one at 1,000 connections."""
     body = []
     for part, by_side in costs.items():
         for label, by_count in by_side.items():

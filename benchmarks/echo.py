@@ -1,8 +1,8 @@
-"""CPU an echo server spends on a 64-byte request, side against side: `benchmarks/run echo [options]`.
+"""The CPU time of an echo server per 64-byte request, for each side: `benchmarks/run echo [options]`.
 
-A server process a side, one load generator for all (`echo_client.c`, compiled at run time; for TLS, a Python program)
-on another core, rounds interleaved.  The figure is the server's CPU time (user + system) divided by the requests it
-answered.  Nothing here passes or fails: a target that is missed is printed as OVER.
+One server process per side, one load generator for all (`echo_client.c`, compiled at run time; for TLS, a Python
+program) on another core, rounds interleaved.  The figure is the server's CPU time (user + system) divided by the
+requests it answered.  Nothing here passes or fails: a missed target is printed as OVER.
 """
 
 import argparse
@@ -26,14 +26,14 @@ SIDES = (
     *("weald-protocol", "weald-streams", "asyncio-streams", "trio", "eventlet"),
     *("weald-tls", "uvloop-tls", "asyncio-tls"),
 )
-TARGETS = {"gevent": 0.60, "uvloop-protocol": 1.10}  # what the ratio to these sides shall not exceed
+TARGETS = {"gevent": 0.60, "uvloop-protocol": 1.10}  # largest acceptable ratios to these sides
 
 Figures = tuple[float, float, float]  # CPU microseconds a request, requests a second, share of one core in use
 Results = dict[str, dict[int, list[Figures]]]  # side label, connections, one entry a round
 
 
 def build_client(directory: Path) -> str:
-    """Compile the load generator; its path."""
+    """Compile the load generator; return its path."""
     compiler = shlex.split(os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or "")
     if not compiler:
         raise BenchError("the load generator is C and there is no compiler: apt-get install gcc libc6-dev, or set CC")
@@ -65,7 +65,7 @@ def load(client: str, side: Side, connections: int, seconds: float, cores: tuple
 
 
 def report(sides: Sequence[Side], counts: Sequence[int], results: Results) -> str:
-    """One table a number of connections."""
+    """One table per number of connections."""
     first = sides[0]
     parts = []
     for count in counts:

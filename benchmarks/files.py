@@ -1,6 +1,6 @@
-"""Lines and blocks through files and pipes, and locals, side against side: `benchmarks/run files [options]`.
+"""Lines and blocks through files and pipes, and locals, for each side: `benchmarks/run files [options]`.
 
-Side `io` is Python itself, not patched.  Nothing here passes or fails: a target that is missed is printed as OVER.
+Side `io` is Python itself, not patched.  Nothing here passes or fails: a missed target is printed as OVER.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""CPU an HTTP server spends on a request, side against side: `benchmarks/run http [options]`.
+"""The CPU time of an HTTP server per request, for each side: `benchmarks/run http [options]`.
 
-A server process a side on one core, `wrk` on another with keep-alive connections, rounds interleaved.  The figure is
-the server's CPU time (user + system, its children included) divided by the requests that wrk counted.  Nothing here
-passes or fails: a target that is missed is printed as OVER.
+One server process per side on one core, `wrk` on another with keep-alive connections, rounds interleaved.  The figure
+is the server's CPU time (user + system, its children included) divided by the requests that wrk counted.  Nothing here
+passes or fails: a missed target is printed as OVER.
 """
 
 import argparse
@@ -27,7 +27,7 @@ ASGI = ("weald-asgi", "uvicorn", "granian-asgi")  # for --sides
 WORKERS = ("weald-1", "weald-2")  # `weald serve` with so many workers, on all cores; for --sides
 APPS = ("hello", "large", "post", "flask", "tls")
 ASGI_APPS = ("hello", "fastapi", "large", "post", "tls", "websocket")
-# What the ratio to a side shall not exceed: for hello, and for the applications of ASGI.
+# The largest acceptable ratio to a side: for hello, and for the applications of ASGI.
 TARGETS = {"gevent": 0.2, "granian": 1.0, "bjoern": 2.0}
 ASGI_TARGETS = {
     "uvicorn": {"hello": 0.6, "fastapi": 0.85, "websocket": 0.7, "large": 0.8, "post": 0.8, "tls": 0.8},
@@ -59,7 +59,7 @@ def cpu(pid: int) -> float:
 
 
 def wait_for(port: int, label: str, tls: bool) -> None:
-    """Until the server answers; with TLS, until it accepts."""
+    """Wait until the server answers; with TLS, until it accepts."""
     end = time.monotonic() + 30
     while time.monotonic() < end:
         try:
@@ -104,7 +104,7 @@ def load(side: Side, app: str, options: argparse.Namespace, folder: Path, cores:
 
 
 def report(sides: Sequence[Side], apps: Sequence[str], results: Results) -> str:
-    """One table an application."""
+    """One table per application."""
     first = sides[0]
     parts = []
     for app in apps:

@@ -1,8 +1,7 @@
-"""Children, TLS, bulk sending, and look-ups, side against side: `benchmarks/run network|dns [options]`.
+"""Children, TLS, bulk sending, and look-ups, for each side: `benchmarks/run network|dns [options]`.
 
 Every side runs in child processes of its own, in interleaved rounds; the tables show medians.  Look-ups need Linux and
-the right to make network and mount namespaces.  Nothing here passes or fails: a target that is missed is printed as
-OVER.
+the right to make network and mount namespaces.  Nothing here passes or fails: a missed target is printed as OVER.
 """
 
 import argparse
@@ -26,7 +25,7 @@ WITHOUT = {("gevent", "dnspython")}  # gevent 26.9 fails with dnspython 2.3 and 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `target` is what the ratio of `clock` ("cpu" or "wall") to gevent shall not exceed."""
+    """One line of the table; `target` is the largest acceptable ratio to gevent by `clock` ("cpu" or "wall")."""
 
     name: str
     title: str

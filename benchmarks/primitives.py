@@ -1,7 +1,7 @@
-"""Cost of each primitive, side against side: `benchmarks/run primitives [options]`.
+"""Cost of each primitive, for each side: `benchmarks/run primitives [options]`.
 
 Every side runs in child processes of its own, in interleaved rounds; the tables show medians.  The work itself is in
-`workloads/`.  Nothing here passes or fails: a target that is missed is printed as OVER.
+`workloads/`.  Nothing here passes or fails: a missed target is printed as OVER.
 """
 
 import argparse
@@ -16,7 +16,7 @@ SIDES = ("weald", "gevent", "asyncio", "uvloop", "trio", "eventlet")
 DEFAULT = ("weald", "gevent", "asyncio", "uvloop", "trio")
 
 
-# "No slower than uvloop" is about time: a task needs no C stack, so its bytes are no yardstick.
+# The target "no slower than uvloop" is about time.  A task has no C stack, so its memory cannot be compared.
 ROWS = (
     Row("spawn_join", "spawn + join, one at a time", {"gevent": 0.25, "uvloop": 1.0}),
     Row("spawn_joinall", "spawn + joinall, 1,000 at a time", {"gevent": 0.25, "uvloop": 1.0}),

@@ -1,7 +1,7 @@
-"""Does the cost of an operation stay flat in a crowd?  `benchmarks/run primitives --scale|--waiters [options]`.
+"""Whether the cost of an operation stays flat in a crowd: `benchmarks/run primitives --scale|--waiters [options]`.
 
 From 100 to 100,000 greenlets: `--scale` parks them (and timers) beside the operation, `--waiters` on its object.
-Prints a table and draws the curves as SVG.  One child process a side, round and crowd size, so that no size inherits
+Prints a table and draws the curves as SVG.  One child process per side, round and crowd size, so that no size inherits
 the memory of another.
 """
 
@@ -28,7 +28,7 @@ CURVES = (
     "timers: start and cancel one of n",
     "timers: the same, no collector",
 )
-# Each lets n greenlets go that wait on one object; the cost is one waiter's.
+# Each wakes n greenlets that wait on one object; the cost is per waiter.
 WAITERS = (
     "Event: set wakes all",
     "AsyncResult: set wakes all",
@@ -68,7 +68,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(sides: Sequence[Side], sizes: Sequence[int], options: argparse.Namespace, core: int) -> Costs:
-    """All rounds, sides and sizes.  What would take longer than `--patience`, by how it grew, is left out."""
+    """All rounds, sides and sizes, except sizes that are expected to take longer than `--patience`."""
     kind, curves = ("waiters", WAITERS) if options.waiters else ("curves", CURVES)
     costs: Costs = {curve: {side.label: {size: [] for size in sizes} for side in sides} for curve in curves}
     rounds, seconds = options.rounds, options.seconds
@@ -92,7 +92,7 @@ def measure(sides: Sequence[Side], sizes: Sequence[int], options: argparse.Names
 
 
 def _expected(known: dict[int, list[float]], size: int) -> float:
-    """Seconds that a crowd of `size` will take if its cost for each grows on as it did between the last two sizes."""
+    """Expected seconds for a crowd of `size`, if its cost per member grows as between the last two sizes."""
     points = [(count, values[-1]) for count, values in sorted(known.items()) if values and count < size]
     if len(points) < 2:
         return 0.0

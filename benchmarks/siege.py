@@ -1,9 +1,9 @@
-"""What a crowd of idle or hostile clients costs an HTTP server: `benchmarks/run siege [options]`.
+"""The cost of many idle or hostile clients for an HTTP server: `benchmarks/run siege [options]`.
 
-Two parts.  `idle`: resident bytes of the server for each of 10,000 keep-alive connections that have asked once, side
-against side.  `dribble`: 10,000 connections that send their request's head byte by byte, each thrown out and come
-again, against weald alone: when they are thrown out, what a well-behaved client's latency is meanwhile, compared with
-an idle server, and whether the memory stays flat.  Nothing here passes or fails: a target that is missed is OVER.
+Two parts.  `idle`: resident bytes of the server per keep-alive connection, with 10,000 connections that have sent one
+request, for each side.  `dribble`, for weald only: 10,000 connections send their request's head byte by byte, and
+connect again when they are disconnected.  It measures when they are disconnected, a well-behaved client's latency
+meanwhile and on an idle server, and the growth of memory.  Nothing here passes or fails: a missed target is OVER.
 """
 
 import argparse
@@ -67,10 +67,10 @@ def percentiles(took: Sequence[float]) -> tuple[float, float]:
 
 
 def idle_bytes(side: Side, count: int, cores: tuple[int, int]) -> float:
-    """Bytes of memory that each of `count` connections takes which have asked once and stay."""
+    """Bytes of memory per connection, for `count` connections that have sent one request and stay."""
     with Child(side, "http_servers.py", side.kind, str(cores[0]), "hello") as server:
         port = int(server.answer(timeout=30))
-        with Clients(cores[1], "keep", port, 100, 0) as first:  # what is made once is made
+        with Clients(cores[1], "keep", port, 100, 0) as first:  # makes the objects that are made once
             first.answer()
             before = resident(server.process.pid)
             with Clients(cores[1], "keep", port, count, 0) as crowd:
@@ -79,7 +79,7 @@ def idle_bytes(side: Side, count: int, cores: tuple[int, int]) -> float:
 
 
 def idle(sides: Sequence[Side], count: int, cores: tuple[int, int]) -> str:
-    """Bytes of memory a connection."""
+    """Bytes of memory per connection."""
     used = {side.label: idle_bytes(side, count, cores) for side in sides}
     ours = used[sides[0].label]
     body = [

@@ -33,7 +33,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
 
 
-# FastAPI calls functions that are no coroutines in a pool of threads, so a disk that is slow holds up nobody.
+# FastAPI calls functions that are not coroutines in a pool of threads, so a slow disk does not block the loop.
 def database() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(FILE, check_same_thread=False)) as db, db:
         yield db

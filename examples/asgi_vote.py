@@ -73,9 +73,9 @@ async def page(request: Request) -> HTMLResponse:
 
 
 async def vote(websocket: WebSocket) -> None:
-    """One task a page."""
+    """One task per page."""
     own = f"{'https' if websocket.url.scheme == 'wss' else 'http'}://{websocket.url.netloc}"
-    if websocket.headers.get("origin", own) != own:  # a browser connects from anybody's page
+    if websocket.headers.get("origin", own) != own:  # a browser connects from any page
         await websocket.close()
         return
     await websocket.accept()

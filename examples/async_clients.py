@@ -27,7 +27,7 @@ async def fetch(session: aiohttp.ClientSession, url: str) -> tuple[int, int]:
 
 
 async def connect(dsn: str) -> tuple[aiohttp.ClientSession, asyncpg.Pool]:
-    """What belongs to a loop is made on it."""
+    """Objects that belong to a loop must be made on it."""
     database = await asyncpg.create_pool(dsn, min_size=1, max_size=10)
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=AT_A_TIME)), database
 

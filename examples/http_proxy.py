@@ -1,8 +1,8 @@
-"""A forward proxy for HTTP and, by CONNECT, for whatever is tunnelled: about the smallest that browsers can use.
+"""A forward proxy for HTTP and, by CONNECT, for tunnels: about the smallest that browsers can use.
 
     python examples/http_proxy.py [HOST:PORT]         then: curl -x 127.0.0.1:7004 http://example.org/
 
-Only for your own machine: it lets everybody who can reach it connect anywhere.
+Only for your own machine: every client that can reach it may connect anywhere.
 """
 
 import sys
@@ -17,7 +17,7 @@ from weald.socket import create_connection
 
 
 def read_head(client: Any) -> tuple[bytes, bytes]:
-    """A request's head, and what came behind it."""
+    """A request's head, and the bytes that came behind it."""
     data = b""
     while b"\r\n\r\n" not in data:
         piece = client.recv(65536)
@@ -55,7 +55,7 @@ def proxy(client: Any, address: Any) -> None:
         else:
             path = (url.path or "/") + ("?" + url.query if url.query else "")
             kept = [f for f in fields if not f.lower().startswith((b"proxy-", b"connection:", b"keep-alive:"))]
-            # One request a connection keeps it small.
+            # One request per connection keeps the program small.
             start = f"{method} {path} {version}".encode()
             first = b"\r\n".join([start, *kept, b"Connection: close"]) + b"\r\n\r\n" + rest
         server.sendall(first)

@@ -14,7 +14,7 @@ from weald.socket import create_connection
 
 
 def copy(source: Any, target: Any) -> None:
-    """Until `source` says that nothing more comes; then tell `target` so."""
+    """Copy until `source` has ended; then end `target`, too."""
     try:
         while data := source.recv(65536):
             target.sendall(data)

@@ -1,4 +1,4 @@
-"""Run shell commands side by side, a few at a time; their output comes whole, in the order of the commands.
+"""Run shell commands in parallel, a few at a time; their output comes whole, in the order of the commands.
 
 python examples/run_many.py AT_A_TIME COMMAND…        for instance: 2 "sleep 1; date" "sleep 1; date" "date"
 """

@@ -1,4 +1,4 @@
-"""A TLS server that greets, with a certificate made on the spot unless there is one.
+"""A TLS server that sends a greeting; it makes a certificate unless one is given.
 
 python examples/tls_server.py [HOST:PORT [CERT KEY]]     then: openssl s_client -quiet -connect 127.0.0.1:7002
 """

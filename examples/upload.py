@@ -93,7 +93,7 @@ def watch(start_response: Any) -> Any:
     said = None
     while True:
         state = json.dumps(progress)
-        # An empty comment finds out whether anybody listens still.
+        # An empty comment finds out whether the client is still there.
         yield (f"data: {state}\n\n" if state != said else ":\n\n").encode()
         said = state
         weald.sleep(0.2)

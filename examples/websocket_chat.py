@@ -1,4 +1,4 @@
-"""A chat in the browser: a page, and a WebSocket that passes everybody's words to everybody.
+"""A chat in the browser: a page, and a WebSocket that passes each message on to all clients.
 
 python examples/websocket_chat.py [HOST:PORT]     then open http://127.0.0.1:7005/ in two windows
 """
@@ -65,7 +65,7 @@ options = websocket.Options(max_message=10_000)
 
 
 def chat(ws: WebSocket) -> None:
-    """One greenlet a person."""
+    """One greenlet per person."""
     people.add(ws)
     try:
         for message in ws:

@@ -1,9 +1,9 @@
-"""Tests in processes of their own that report each test's begin and end, so that none is lost if one hangs or dies.
+"""Runs tests in processes that report the begin and end of each test, so that none is lost if one hangs or dies.
 
 Called by: scripts/stdlib_tests.py, scripts/gauntlet.py, in the tests' process and in the one that starts it.
 It needs nothing but the standard library: the tests' process may have any environment.
 
-Every test of a process has an end: after `seconds` faulthandler prints where it is and ends the process.
+Every test has a time limit: after `seconds` faulthandler prints the traceback and ends the process.
 """
 
 import fcntl
@@ -25,20 +25,20 @@ Results = dict[str, str]  # test id: "passed", or "skipped", "failed", "hung", "
 
 
 class Reports:
-    """Says what the tests do; made before anything is patched."""
+    """Reports the tests' progress; made before anything is patched."""
 
     def __init__(self, out: int, seconds: float) -> None:
-        # Out of the way of tests that count on low numbers, and closed in children: a daemon of a test must not
-        # keep the file from ending.
+        # A high number, because tests rely on low ones, and closed in children: a daemon of a test must not
+        # keep the pipe open.
         self.out = fcntl.fcntl(out, fcntl.F_DUPFD_CLOEXEC, 200)
         os.close(out)
-        # Tests replace 2.
+        # Tests replace descriptor 2.
         self._errors = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 200)
         self._seconds, self._write, self._getpid = seconds, os.write, os.getpid
         self._pid = os.getpid()
 
     def begin(self, test: str) -> None:
-        """From now on the test may take its seconds."""
+        """Report that the test begins, and start its time limit."""
         import faulthandler
 
         self._report("begin", test)
@@ -46,7 +46,7 @@ class Reports:
             faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._errors)
 
     def end(self, test: str, verdict: str) -> None:
-        """What became of it.  What comes until the next one begins may take as long."""
+        """Report the test's verdict.  The code that runs before the next test has the same time limit."""
         self._report("end", test, verdict)
 
     def _report(self, *fields: str) -> None:
@@ -58,7 +58,7 @@ class Reports:
 
 
 def in_processes(run: Callable[[Results], bool]) -> Results:
-    """The results of `run`, called until it is true or adds nothing: each call begins a process for what is left."""
+    """The results of `run`, called until it returns true or adds nothing; each call starts a process for the rest."""
     results: Results = {}
     while True:
         before = len(results)
@@ -70,10 +70,10 @@ def in_process(
     command: Sequence[str], only: Sequence[str], results: Results, environment: Mapping[str, str], seconds: float,
     cwd: Path | None = None,
 ) -> bool:
-    """Run `command --choice FILE --out FD`, add what it reports to `results`; true if it came to its end.
+    """Run `command --choice FILE --out FD`, and add its reports to `results`; true if it reached its end.
 
-    FILE holds the tests to run, all if that is empty, and those that are done.  The process and what it leaves behind
-    are killed after `seconds`.
+    FILE contains the tests to run (all, if the list is empty) and those that are done.  After `seconds` the process and
+    its children are killed.
     """  # fmt: skip
     read, write = os.pipe()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
@@ -120,7 +120,7 @@ def in_process(
 
 
 def _end(process: "subprocess.Popen[bytes]", seconds: float, late: list[float]) -> None:
-    """Wait for a process and kill what its tests left behind, which may hold the pipe that is read."""
+    """Wait for a process, then kill the children that its tests left behind, which may keep the pipe open."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -145,5 +145,5 @@ def differing(unpatched: Results, patched: Results) -> list[str]:
     """Tests that pass unpatched and do not patched, and those that are there only patched and fail."""
     found = [test for test, verdict in unpatched.items() if verdict == "passed" and patched.get(test) != "passed"]
     extra = [test for test in patched if test not in unpatched and kind_of(patched[test]) not in ("passed", "skipped")]
-    # A process that did not even begin says so once, not for each test.
+    # A process that did not even begin is reported once, not for each test.
     return extra if "start" in extra else found + extra

@@ -8,7 +8,7 @@ Each test runs in a process of its own; with --together, those of a class in one
 lost if it passes with asyncio's loop and not with weald's.  asyncio_tests.expected names those that may be lost, each
 with its reason; the run fails if others are.
 Tests of asyncio's own classes behind the interface (selectors, its event loop's methods, watchers of children) are left
-out: they are no tests of a loop.
+out, because they do not test a loop.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def tests_in(suite: Any) -> list[Any]:
 
 
 def child(loop: str, command: str, names: list[str]) -> None:
-    """List the tests of modules, or run tests and print what became of them."""
+    """List the tests of modules, or run tests and print their outcomes."""
     if loop == "weald":
         use_weald()
     loader = unittest.TestLoader()
@@ -100,7 +100,7 @@ def run_child(loop: str, command: str, names: list[str]) -> tuple[str, str]:
 
 
 def run_tests(loop: str, names: list[str]) -> dict[str, str]:
-    """What became of each: "ok", "skipped" or why it failed."""
+    """The outcome of each: "ok", "skipped" or the reason of its failure."""
     out, how = run_child(loop, "run", names)
     results: dict[str, str] = {}
     for line in out.splitlines():

@@ -1,20 +1,20 @@
-"""Test suites of other projects, patched by weald, next to the same tests plain and patched by gevent.
+"""Runs other projects' test suites, patched by weald, plain, and patched by gevent.
 
     scripts/gauntlet [--short] [--fresh] [--side SIDE] [--only TEST] [--table] [-v] [SUITE ...]
 
 Called by: scripts/gauntlet, .ci/run.  gauntlet_suites.py has the suites.  Each gets an environment of its own below
-build/gauntlet (WEALD_GAUNTLET says where else), with pinned versions and the real gevent, and its tests from its source
-distribution; what has been fetched stays there.  A side's tests run in one process.  Where weald patches, it has
-gevent's name, too: a test that imports gevent gets weald.  A test that takes longer than its seconds ends the process,
-counts as failed, and is named; a new process goes on with the others.  What fails is run once more alone, since the
-machine may have been busy.
+build/gauntlet (or WEALD_GAUNTLET), with pinned versions and the real gevent, and its tests from its source
+distribution; downloads are kept there.  A side's tests run in one process.  On weald's side weald has gevent's name,
+too: a test that imports gevent gets weald.  A test that exceeds its time limit ends the process,
+counts as failed, and is named; a new process goes on with the others.  Tests that fail are run once more alone, because
+the machine may have been busy.
 
-What passes plain has to pass with weald, unless gauntlet.expected lists it, one line each, two blanks between:
+Tests that pass plain must pass with weald, unless gauntlet.expected lists them, one per line, with two blanks between:
 
     SUITE  TEST-ID  REASON
 
-`*` in an id stands for anything.  A reason that begins with "sometimes" is allowed not to come true.  A test that hangs
-is never an expected failure.
+`*` in an id matches anything.  If a reason begins with "sometimes", the test may also pass.  A hang is never an
+expected failure.
 Exit status: 1 if a test differs without being listed, or is listed though it passes; else 0.  A suite that cannot be
 fetched is skipped, with what pip says, and fails where CI=true.
 The results of the other two sides are kept until `--fresh` is given or the suite's entry changes.
@@ -102,7 +102,7 @@ def run_tests(side: str, arguments: list[str], seconds: float, only: set[str], d
             reports.end(nodeid, self.verdict)
 
     options = ["-q", "--rootdir=.", "-o", "addopts=", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
-    # pytest's own would stop the clock.  A suite that sets options or marks of plugins that are not here goes on.
+    # pytest's faulthandler would cancel the time limit.  Options and marks of missing plugins are only warnings.
     options += ["-p", "no:faulthandler", "-W", "ignore::pytest.PytestConfigWarning"]
     options += ["-W", "ignore::pytest.PytestUnknownMarkWarning"]
     status = pytest.main([*options, *arguments], plugins=[Plugin()])

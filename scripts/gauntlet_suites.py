@@ -1,4 +1,4 @@
-"""The suites that scripts/gauntlet runs: what each needs, where its tests are, what is left out and why.
+"""The suites that scripts/gauntlet runs: their requirements, the places of their tests, and the tests left out.
 
 Called by: scripts/gauntlet.py.
 
@@ -136,7 +136,7 @@ SUITES = {
         ["tornado==6.6.1"],
         ["tornado/test"],
         arguments=["-o", "python_files=*_test.py"],
-        # As its own runner does: what is logged unexpectedly fails a test.
+        # As its own runner does: unexpected log entries fail a test.
         files={"conftest.py": 'import logging\n\nlogging.getLogger("tornado.access").setLevel(logging.CRITICAL)\n'},
     ),
     "urllib3": Suite(
@@ -159,5 +159,5 @@ SUITES = {
         ["tests"],
     ),
 }
-# Those that CI runs.
+# The suites that CI runs.
 SHORT = ["flask-socketio", "python-engineio", "websocket-client"]

@@ -1,17 +1,17 @@
-"""CPython's own tests, patched by weald, next to the same tests unpatched.
+"""Runs CPython's own tests, patched by weald and unpatched.
 
     scripts/stdlib-tests [--jobs N] [--seconds S] [--fresh] [-v] [MODULE ...]
 
-Called by: scripts/stdlib-tests.  It runs the interpreter's installed `test` package; nothing of it is copied.
+Called by: scripts/stdlib-tests.  It runs the interpreter's installed `test` package, not a copy.
 Each module runs in a process of its own, after `weald.monkey.patch_all()`.  A test that takes longer than
 `--seconds` ends that process, with a traceback and the test's name; a new one goes on with the module's other
-tests.  What fails is run once more alone, as CPython's own `-w` does, since the machine may have been busy.
+tests.  Tests that fail are run once more alone, as with CPython's own `-w`, because the machine may have been busy.
 
-What passes unpatched has to pass patched, unless stdlib_tests.expected lists it, one line each:
+Tests that pass unpatched must pass patched, unless stdlib_tests.expected lists them, one per line:
 
     INTERPRETER[,INTERPRETER...] TEST-ID REASON
 
-A test that hangs is never an expected failure.
+A hang is never an expected failure.
 Exit status: 1 if a test differs without being listed, or is listed though it passes; else 0.
 The unpatched results are kept in build/stdlib-tests until `--fresh` is given.
 """
@@ -43,8 +43,8 @@ LEFT_OUT = {
     "test.test_threading.ThreadTests.test_PyThreadState_SetAsyncExc_interrupts_sleep",
     "test.test_logging.RotatingFileHandlerTest.test_should_not_rollover_named_pipe",
 }
-# Watchers of children (until Python 3.13), which weald's loop does not ask.  Some reap all children themselves, so that
-# it depends on who is first whether the loop learns a status.  No tests of a loop: neither side runs them.
+# Watchers of children (until Python 3.13), which weald's loop does not use.  Some reap all children, so whether the
+# loop gets a status depends on timing.  They do not test a loop, so neither side runs them.
 NO_TESTS_OF_OURS = (
     "test.test_asyncio.test_subprocess.SubprocessFastWatcherTests.",
     "test.test_asyncio.test_subprocess.SubprocessSafeWatcherTests.",

@@ -1,4 +1,4 @@
-"""The applications of `http --asgi`: what every side serves.  fastapi's is made on demand."""
+"""The applications of `http --asgi`, which every side serves.  fastapi's is made on demand."""
 
 import json
 from typing import Any

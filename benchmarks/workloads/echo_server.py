@@ -1,7 +1,7 @@
-"""The echo servers of `echo`, one a process: `echo_server.py KIND CORE`.
+"""The echo servers of `echo`, one per process: `echo_server.py KIND CORE`.
 
 Binds a free port of 127.0.0.1, prints it on a line of its own, and serves until standard input ends (its parent
-closes it, or dies).  Each server is what its library's own documentation would write.
+closes it, or dies).  Each server is written as its library's documentation recommends.
 """
 
 import os
@@ -15,7 +15,7 @@ import threading
 from importlib import import_module
 from typing import Any
 
-BUFFER = 4096  # bytes asked of each recv
+BUFFER = 4096  # bytes requested by each recv
 
 
 def listener() -> socket.socket:
@@ -24,7 +24,7 @@ def listener() -> socket.socket:
 
 
 def announce(port: int) -> None:
-    """Tell the parent where to connect; end with it."""
+    """Print the port for the parent, and end with the parent."""
     print(port, flush=True)
 
     def watch() -> None:

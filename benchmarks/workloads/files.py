@@ -1,4 +1,4 @@
-"""The rows of `files`: lines and blocks through children's pipes, pipes of one's own and regular files, and locals.
+"""The rows of `files`: lines and blocks through children's pipes, own pipes and regular files, and locals.
 
 `rows(package)` gives batch functions by row name; an operation is a line, a block of 64 KiB, or an access.  Package
 `io` is Python itself, whose other end of a pipe is a thread.

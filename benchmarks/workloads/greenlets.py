@@ -16,7 +16,7 @@ SLEEPERS = 10_000
 
 
 def nothing() -> None:
-    """What the spawned greenlets do."""
+    """The function of the spawned greenlets."""
 
 
 def load(package: str) -> SimpleNamespace:
@@ -58,7 +58,7 @@ def _load_eventlet() -> SimpleNamespace:
 
 
 def rows(package: str) -> dict[str, Callable[[int], object]]:
-    """Row name to batch function.  `resident` is no batch: it takes a count and returns bytes per greenlet."""
+    """Row name to batch function.  `resident` is not a batch: it takes a count and returns bytes per greenlet."""
     api = load(package)
     return {**_switching(api), **_handing_over(api), **_guarding(api)}
 

@@ -1,4 +1,4 @@
-"""The applications of `http`: what every side serves.  WSGI callables by name; flask's is made on demand."""
+"""The applications of `http`, which every side serves.  WSGI callables by name; flask's is made on demand."""
 
 import json
 from collections.abc import Callable, Iterable

@@ -1,7 +1,7 @@
-"""The HTTP servers of `http`, one a process: `http_servers.py KIND CORE APPLICATION [CERTIFICATE KEY]`.
+"""The HTTP servers of `http`, one per process: `http_servers.py KIND CORE APPLICATION [CERTIFICATE KEY]`.
 
 Prints its port on a line of its own once it is about to serve, and serves until standard input ends (its parent closes
-it, or dies).  Each server is what its documentation recommends for one worker.
+it, or dies).  Each server is configured as its documentation recommends for one worker.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def announce(port: int) -> None:
-    """Tell the parent where to connect; end with it, children and all."""
+    """Print the port for the parent, and end with the parent, children included."""
     print(port, flush=True)
 
     def watch() -> None:

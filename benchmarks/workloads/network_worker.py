@@ -1,11 +1,11 @@
-"""Child process of one side: says it is ready, then answers each name of a row it reads with a line of JSON.
+"""Child process of one side: prints that it is ready, then answers each name of a row with a line of JSON.
 
 Started by `network` with the side's own interpreter: `network_worker.py PACKAGE CORE OTHER_CORE SIZE DELAY
-CERTIFICATE`.  The other end of each row (a client, a name server) is a process of the standard library's alone, on
+CERTIFICATE`.  The other end of each row (a client, a name server) is a process that uses only the standard library, on
 OTHER_CORE.
-An answer has the CPU seconds of this process (and its children, where they are the point) and wall seconds.
-For look-ups it enters namespaces of its own (network, mounts), where resolv.conf names a server: so the C library asks
-it, too.  Each answer comes DELAY seconds after its question.
+An answer has the CPU seconds of this process (and of its children, if they are measured) and wall seconds.
+For look-ups it enters namespaces of its own (network, mounts), where resolv.conf names a server, so that the C library
+queries it, too.  Each answer comes DELAY seconds after its query.
 """
 
 import ctypes
@@ -44,7 +44,7 @@ class Rows:
 
     @contextmanager
     def other(self, *arguments: str) -> Any:
-        """The other end; what it says goes through a pipe that is only read when it has said something."""
+        """The other end; its output goes through a pipe that is read only when there is some."""
         pin = (lambda: os.sched_setaffinity(0, {self.other_core})) if self.other_core >= 0 else None
         command = [sys.executable, str(HERE / "network_other.py"), *arguments]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=pin)
@@ -73,7 +73,7 @@ class Rows:
         sockets, spawn = self.part("socket"), self.library.spawn
         with self.other("dns", NAME_SERVER, "53", self.delay) as server:
             server.stdout.readline()
-            sockets.getaddrinfo("first.example", 80, plain.AF_INET)  # what is made once is made
+            sockets.getaddrinfo("first.example", 80, plain.AF_INET)  # makes the objects that are made once
             names = [f"name{i}.example" for i in range(self.size)]
             jobs: list[Any] = []
 
@@ -113,7 +113,7 @@ class Rows:
             server.stop()
 
     def bulk(self) -> tuple[float, float]:
-        """sendall of 100 MB over TCP to who reads as fast as it can."""
+        """sendall of 100 MB over TCP to a peer that reads as fast as it can."""
         data = bytes(100_000_000)
         with plain.create_server(("127.0.0.1", 0)) as listener:
             with self.other("drain", str(listener.getsockname()[1])):

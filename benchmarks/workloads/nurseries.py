@@ -16,11 +16,11 @@ SLEEPERS = 10_000
 
 
 async def nothing() -> None:
-    """What the spawned tasks do."""
+    """The function of the spawned tasks."""
 
 
 def rows(package: str) -> dict[str, Callable[[int], object]]:
-    """Row name to batch function.  `resident` is no batch: it takes a count and returns bytes per task."""
+    """Row name to batch function.  `resident` is not a batch: it takes a count and returns bytes per task."""
     return {name: partial(trio.run, main) for name, main in ROWS.items()}
 
 

@@ -1,10 +1,10 @@
-"""The clients of `siege`, one kind a process: `siege_clients.py dribble|keep|ask PORT COUNT SECONDS`.
+"""The clients of `siege`, one kind per process: `siege_clients.py dribble|keep|ask PORT COUNT SECONDS`.
 
-dribble  COUNT connections whose request heads never end, a byte a second each, evenly over the second; who is thrown
-         out comes again.  Prints, once COUNT are open, and again at the end, JSON: how many bytes were sent since the
-         last report, how many connections have ended, how they were told, how long they lasted.
-keep     COUNT connections that have asked once and stay; prints a line when they are there, ends with its input.
-ask      Asks COUNT times a second on one connection; prints JSON: latencies in microseconds.
+dribble  COUNT connections whose request heads never end, one byte per second each, spread evenly over the second; a
+         connection that is closed is made again.  Prints JSON when COUNT are open, and again at the end: bytes sent
+         since the last report, connections ended, those of them that got a 408, and how long they lasted.
+keep     COUNT connections that have sent one request and stay; prints a line when all are open, ends with its input.
+ask      Sends COUNT requests a second on one connection; prints JSON: latencies in microseconds.
 """
 
 import errno
@@ -61,7 +61,7 @@ class Dribbler:
         self.open.pop(fd).close()
 
     def run(self, seconds: float, ramp: float) -> None:
-        """Connections come evenly within `ramp` seconds, and so they go; it ends `seconds` after all have come."""
+        """Connections open evenly within `ramp` seconds, and so they end; it stops `seconds` after all are open."""
         start = NOW()
         announced = False
         end = start + 10 * ramp
@@ -74,7 +74,7 @@ class Dribbler:
                 announced = True
                 end = now + seconds
                 print(self.report(), flush=True)
-            # Who is late catches up, or leaves out what it cannot: no bursts.
+            # A late client catches up, or skips the requests that it cannot send in time: no bursts.
             turn = max(turn + 1, int((NOW() - start) * PHASES) - 2)
             for fd in self.phases[turn % PHASES]:
                 try:
@@ -126,7 +126,7 @@ def keep(port: int, count: int) -> None:
 if __name__ == "__main__":
     kind, port, count, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     if kind == "dribble":
-        # It shares a core with who measures, whose own waiting for the core would look like the server's delay.
+        # It shares a core with the measuring client, whose waiting for the core would look like the server's delay.
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         Dribbler(port, count).run(seconds, float(sys.argv[5]))
     elif kind == "ask":

@@ -16,11 +16,11 @@ SLEEPERS = 10_000
 
 
 async def nothing() -> None:
-    """What the spawned tasks do."""
+    """The function of the spawned tasks."""
 
 
 def rows(package: str) -> dict[str, Callable[[int], object]]:
-    """Row name to batch function.  `resident` is no batch: it takes a count and returns bytes per task."""
+    """Row name to batch function.  `resident` is not a batch: it takes a count and returns bytes per task."""
     factory = import_module("uvloop").new_event_loop if package == "uvloop" else None
     runner = asyncio.Runner(loop_factory=factory)
 
@@ -41,7 +41,7 @@ async def spawn_joinall(n: int) -> None:
 
 
 async def spawn_raw(n: int) -> None:
-    """A task nobody awaits; the list keeps it alive, as asyncio's documentation demands."""
+    """A task that is not awaited; the list keeps it alive, as asyncio's documentation demands."""
     for first in range(0, n, 100):
         tasks = [asyncio.create_task(nothing()) for _ in range(min(100, n - first))]
         await asyncio.sleep(0)

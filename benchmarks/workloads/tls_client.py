@@ -1,7 +1,7 @@
 """Load generator of the TLS echo, as echo_client.c of the plain one: `tls_client.py PORT CONNECTIONS SECONDS PID`.
 
 Keeps one 64-byte message in flight on each connection; prints requests, wall seconds, CPU seconds that process PID has
-spent meanwhile.  In Python, for only the server's CPU counts.
+spent meanwhile.  In Python, because only the server's CPU time counts.
 """
 
 import selectors

@@ -1,8 +1,8 @@
-"""The curves of `primitives --waiters`: n greenlets wait on ONE object; what it costs to let them go, for each of them.
+"""The curves of `primitives --waiters`: n greenlets wait on ONE object; the cost per waiter of waking them.
 
-For packages shaped like gevent.  `curves(package)` gives functions `curve(n)` that return nanoseconds of CPU for each
-waiter: only the letting go is measured, not how the crowd came.  The cyclic collector is off meanwhile, so that what
-grows is the object's own bookkeeping; `primitives --scale` has the collector's part.
+For packages shaped like gevent.  `curves(package)` gives functions `curve(n)` that return nanoseconds of CPU per
+waiter.  Only the waking is measured, not the waiting.  The cyclic collector is off meanwhile, so that only the object's
+own bookkeeping can grow; `primitives --scale` has the collector's part.
 """
 
 import gc
@@ -17,7 +17,7 @@ from greenlets import load, nothing
 AT_LEAST = 20_000  # waiters a figure is the mean of
 FAR = 3600.0  # seconds
 
-# Makes a crowd of n and returns what lets it go; returns when nobody waits any more.
+# Makes a crowd of n and returns the function that wakes it, which returns when no greenlet waits any more.
 Crowd = Callable[[int], Callable[[], object]]
 
 

@@ -1,6 +1,6 @@
-"""WebSocket messages, each sent when the one before has come back: `websocket_load.py PORT CONNECTIONS SECONDS`.
+"""Sends WebSocket messages, each when the one before has come back: `websocket_load.py PORT CONNECTIONS SECONDS`.
 
-Called by: http_server.py.  Prints as wrk does how many came back.
+Called by: http_server.py.  Prints the number of messages that came back, in wrk's format.
 """
 
 import selectors

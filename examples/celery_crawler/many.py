@@ -1,9 +1,9 @@
-"""10,000 pages by a thousand greenlets in two processes: how one outgrows one process, with Celery as the engine.
+"""10,000 pages by a thousand greenlets in two processes: how to use more than one process, with Celery.
 
     python many.py [--pages 10000] [--workers 2] [--greenlets 500] [--delay 0.5]
 
-Starts a site that answers each request after the delay, and the workers, which share a broker: Redis, where BROKER and
-BACKEND say, or on this machine.  More workers on other machines would join in if they were told of the same broker.
+Starts a site that answers each request after the delay, and the workers, which share a broker: the Redis that BROKER
+and BACKEND name, or one on this machine.  More workers on other machines can join with the same broker.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def await_workers(count: int, seconds: float) -> None:
 
 
 def watch(crawl: str, pages: int, deadline: float) -> int:
-    """Show how many pages are done until all are, or none is left; how many are."""
+    """Show how many pages are done, until all are or none is left; return how many are."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
                TimeElapsedColumn())
     with Progress(*columns) as progress:

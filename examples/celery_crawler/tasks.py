@@ -20,7 +20,7 @@ BACKEND = os.environ.get("BACKEND", "redis://127.0.0.1/1")
 app = Celery("tasks", broker=os.environ.get("BROKER", "redis://127.0.0.1/0"), backend=BACKEND)
 app.conf.update(broker_connection_retry_on_startup=True, task_ignore_result=True, task_acks_late=True)
 store = redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(BACKEND, max_connections=4, timeout=30))
-KEEP = 3600  # seconds that what is known of a crawl is kept
+KEEP = 3600  # seconds for which the data of a crawl is kept
 
 
 class Links(HTMLParser):
@@ -36,7 +36,7 @@ class Links(HTMLParser):
 
 
 def visit(crawl: str, url: str) -> bool:
-    """Send the task for `url`, unless it has been sent; whether it was."""
+    """Send the task for `url`, unless it has been sent; return whether it was sent now."""
     if not store.sadd(f"{crawl}:seen", url):
         return False
     store.expire(f"{crawl}:seen", KEEP)

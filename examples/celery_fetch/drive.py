@@ -55,7 +55,7 @@ def stop(child: "subprocess.Popen[str]") -> None:
 
 
 def collect(results: list[Any], worker: "subprocess.Popen[str]", log: Path) -> list[Any]:
-    """Wait for every result, showing how many are there; the values, exceptions of failed tasks included."""
+    """Wait for every result, showing how many there are; return the values, exceptions of failed tasks included."""
     from celery.exceptions import CeleryError
     from rich.progress import Progress
 
@@ -95,7 +95,7 @@ def in_flight(spans: list[tuple[float, float]]) -> int:
 
 
 def report(values: list[Any], wall: float) -> bool:
-    """Print the closing table; whether every task succeeded."""
+    """Print the closing table; return whether every task succeeded."""
     from rich.console import Console
     from rich.table import Table
 

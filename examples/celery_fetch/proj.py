@@ -1,7 +1,7 @@
 """The Celery app: one task, which fetches a URL.
 
-Called by: `celery -A proj worker -P gevent -c 1000` and by drive.py.  The environment says which broker:
-BROKER (redis://…, amqp://…) or, without it, folders under FETCH_DIR: no server is needed then.
+Called by: `celery -A proj worker -P gevent -c 1000` and by drive.py.  The environment names the broker:
+BROKER (redis://…, amqp://…) or, without it, folders under FETCH_DIR, which need no server.
 """
 
 import os
@@ -19,7 +19,7 @@ FETCH_DIR = Path(os.environ.get("FETCH_DIR", "/tmp/weald-celery-fetch"))
 
 
 class Results(FilesystemBackend):
-    """Celery's, but that nobody reads a result that is not yet written."""
+    """Celery's backend, except that a half-written result is never read."""
 
     def set(self, key, value):
         name = os.fsdecode(self._filename(key))
@@ -60,7 +60,7 @@ def tell_the_driver(**_: object) -> None:
 
 @app.task(name="fetch")
 def fetch(url: str) -> dict[str, float]:
-    """GET `url`; when it began and ended (seconds since the epoch) and how many bytes came."""
+    """GET `url`; return when it began and ended (seconds since the epoch) and the number of bytes received."""
     began = time.time()
     body = requests.get(url, timeout=60).content
     return {"began": began, "ended": time.time(), "size": len(body)}

@@ -3,7 +3,7 @@
     weald celery -A app.celery worker -c 100
     flask --app app run
 
-POST /sums with {"numbers": [1, 2, 3]} answers 202 and where to ask; GET there answers 202 until there is a result.
+POST /sums with {"numbers": [1, 2, 3]} answers 202 and a URL; GET of that URL answers 202 until there is a result.
 """
 
 import os
@@ -42,7 +42,7 @@ def submit() -> Any:
 
 @app.get("/sums/<task_id>")
 def poll(task_id: str) -> Any:
-    """How it stands."""
+    """Return the state of the task."""
     result: AsyncResult[Any] = celery.AsyncResult(task_id)
     if not result.ready():
         return jsonify(state=result.state), 202

@@ -21,6 +21,6 @@ app.conf.broker_connection_retry_on_startup = True
 
 @app.task(name="urlopen", soft_time_limit=30, autoretry_for=(OSError,), max_retries=2, default_retry_delay=1)
 def open_url(url: str) -> tuple[str, int, int]:
-    """(url, status, bytes) of what is there; tried three times."""
+    """Return (url, status, bytes) of the response; tried three times."""
     with urlopen(url, timeout=10) as response:
         return url, response.status, len(response.read())

@@ -1,4 +1,4 @@
-"""Adds to a wheel what the libraries inside it oblige us to: their licences, and an SBOM that names them.
+"""Adds the licences of the libraries inside a wheel to it, and an SBOM that names them.
 
 Called by: scripts/wheels, as `complete_wheel.py WHEEL SOURCES FOLDER`: SOURCES has Debian's source packages, packed and
 unpacked; the finished wheel is written into FOLDER.  The SBOM is CycloneDX 1.6 in .dist-info/sboms (PEP 770).
@@ -22,7 +22,7 @@ INSIDE = {
 
 
 def debian_version(sources: Path, package: str) -> str:
-    """The version of the source package, as its .dsc says, without the epoch that file names leave out."""
+    """The version of the source package in its .dsc, without the epoch, which file names do not have."""
     text = next(sources.glob(f"{package}_*.dsc")).read_text(encoding="utf-8")
     found = re.search(r"^Version: (?:\d+:)?(\S+)$", text, re.MULTILINE)
     assert found, f"no version in the description of {package}"
@@ -30,7 +30,7 @@ def debian_version(sources: Path, package: str) -> str:
 
 
 def component(sources: Path, package: str) -> dict[str, Any]:
-    """What the SBOM says of a library."""
+    """The SBOM's entry for a library."""
     name, licence, _, home = INSIDE[package]
     version = debian_version(sources, package)
     upstream = version.rpartition("-")[0]

@@ -1,4 +1,4 @@
-"""What README promises at first, in an environment that has the package and nothing of the checkout.
+"""Runs README's first example and more in an environment that has the package, but not the checkout.
 
 Called by: scripts/test-packages, as `smoke.py README`: inside a bare Debian folder, with a wheel installed.
 """

@@ -2,8 +2,8 @@
 """README's Celery worker, `celery -A proj worker -P gevent -c 1000`, inside a bare Debian folder.
 
 Called by: scripts/test-packages, as `try_worker.py FOLDER`, where FOLDER's /venv has weald, Celery and gevent's name.
-Redis runs outside the folder, on a private port.  A hundred tasks of half a second each must not wait for each other:
-the worker is asked how many it ran at once.
+Redis runs outside the folder, on a private port.  A hundred tasks of half a second each must run at the same time; the
+worker counts how many did.
 """
 
 import os
