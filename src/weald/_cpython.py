@@ -44,7 +44,7 @@ INTERNALS = (
     # In Python.
     Internal("threading:_active", "threading.py", "greenlets are threads to `threading`"),
     Internal("threading:_dangling", "threading.py", "threads that began before patching can be joined"),
-    Internal("threading:_DummyThread", "threading.py", "what stands for a greenlet that nobody started as a thread"),
+    Internal("threading:_DummyThread", "threading.py", "the thread object of a greenlet that is not a thread"),
     Internal("threading:_MainThread", "threading.py", "a forked child's main thread"),
     Internal("threading:_newname", "threading.py", "names of greenlets' stand-ins"),
     Internal("threading:_shutdown_locks", "threading.py", "threads that are joined at exit", last=(3, 12)),

@@ -40,7 +40,7 @@ get_event_loop = _events._py_get_event_loop  # type: ignore[attr-defined]
 
 class _Running(local):
     loop: Any = None
-    before: Any = None  # what was running in the thread, and was put aside
+    before: Any = None  # the thread's running loop, which was saved
 
 
 _running = _Running()

@@ -207,7 +207,7 @@ def closerange(fd_low: int, fd_high: int, /) -> None:
     hub = get_hub_if_exists()
     first, end = (min(max(index(fd), 0), 2**31 - 1) for fd in (fd_low, fd_high))
     if first >= end:
-        return  # where it calls close_range(2), CPython would close all there are if `fd_high` is 0
+        return  # if `fd_high` is 0, CPython's close_range(2) would close all descriptors
     if hub is None or hub.loop.name == "virtual":
         _closerange(fd_low, fd_high)
     else:

@@ -244,7 +244,7 @@ def _take_signal(signals: list[int], timeout: float | None) -> _stdlib.struct_si
         close(fd)
 
 
-# As the stdlib's own have it, for pydoc, which takes these for the module's once patched.
+# The same `__module__` as the stdlib's functions: pydoc uses it to find the functions of a patched module.
 for _name in __implements__:
     globals()[_name].__module__ = "signal"
 

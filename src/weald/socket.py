@@ -101,7 +101,7 @@ __imports__ = [name for name in _stdlib.__all__ if name not in __implements__]
 __all__ = sorted([*__implements__, *__extensions__, *__imports__])
 
 _T = TypeVar("_T")
-_Buffer = Any  # what supports the buffer protocol
+_Buffer = Any  # an object that supports the buffer protocol
 _Address = Any  # as the address family has it: (host, port), a path, …
 
 # With these flags a call on a blocking socket returns at once, whatever the timeout.
@@ -109,7 +109,7 @@ _NEVER_WAITS = MSG_DONTWAIT | MSG_ERRQUEUE
 
 _HUNG_UP_PAUSE = 0.01  # seconds between two tries of a call whose descriptor always counts as ready
 
-_NAMES = {"weald.socket", "weald.ssl"}  # where the classes are whose objects say `<socket.socket …>` once patched
+_NAMES = {"weald.socket", "weald.ssl"}  # modules of the classes whose repr is `<socket.socket …>` once patched
 
 _create_server = _stdlib.create_server
 # Taken now, and no `super()`: patched, these methods are also those of the older class (monkey/_earlier.py).
@@ -163,7 +163,7 @@ class socket(_stdlib.socket):
         self._descriptor.detach()
         fd = _Base.detach(self)
         if blocking and fd >= 0:
-            with suppress(OSError):  # closed behind our back
+            with suppress(OSError):  # other code has closed it
                 os.set_blocking(fd, True)
         return fd
 
@@ -297,7 +297,7 @@ class socket(_stdlib.socket):
         data, ancillary, told, address = self._cooperate(wait, flags, _Base.recvmsg, bufsize, ancbufsize, flags)
         if flags & MSG_WAITALL and data and self._unfinished(flags):
             parts, size = [data], len(data)
-            # What came with ancillary data is a message of its own.
+            # Data that came with ancillary data is a message of its own.
             while size < bufsize and not ancillary and not told & MSG_CTRUNC and not flags & MSG_PEEK:
                 try:
                     data, ancillary, told, address = self._cooperate(
@@ -354,7 +354,7 @@ class socket(_stdlib.socket):
         return self._send_rest(buffers, sent, flags)
 
     def _send_rest(self, buffers: Iterable[_Buffer], sent: int, flags: int) -> int:
-        """Send what is left after `sent` bytes, as on a blocking stream; return how many have gone in all."""
+        """Send the rest after `sent` bytes, as on a blocking stream; return how many bytes were sent in all."""
         if self._unfinished(flags):
             for rest in _after(buffers, sent):
                 try:

@@ -3,7 +3,7 @@
 cdef class Turns:
     cdef public int fd  # the raw file's, -1 when it is closed
     cdef list inside  # greenlets in a call of the raw file
-    cdef Py_ssize_t waiting  # how many greenlets wait until nobody else is inside
+    cdef Py_ssize_t waiting  # how many greenlets wait until no other is inside
     cdef Py_ssize_t busy  # calls of `in_turn` methods under way, each of which may enter several times
     cdef object left  # an Event, set when a greenlet leaves; None if none waits
     cdef Turns outer  # for a buffer below a text: the text's Turns

@@ -338,7 +338,7 @@ def set_hub(hub: Hub | None) -> None:
 def set_loop_factory(name: str | None) -> str | None:
     """Make the loops of new hubs with backend `name`: "libuv", "libev" or "virtual".
 
-    None goes back to the environment variable WEALD_LOOP, or libuv.  ValueError, which says what there is, for a name
+    None goes back to the environment variable WEALD_LOOP, or libuv.  ValueError, which lists the backends, for a name
     that is not known or not built.
     """
 
@@ -407,7 +407,7 @@ def count_loops(change: int) -> None:
     """Add `change` to the number of asyncio loops that run in greenlets; 0 resets it, as in a fork's child."""
 
 def put_loop_aside() -> Any:
-    """Put asyncio's running loop and current task aside.  Returns them, or None, for `take_loop_back`."""
+    """Save asyncio's running loop and current task.  Returns them, or None, for `take_loop_back`."""
 
 def take_loop_back(aside: Any) -> None:
     """Undo `put_loop_aside`, which returned `aside`."""
@@ -437,10 +437,10 @@ def open_signalfd(signals: Iterable[int]) -> int:
     """Return a new descriptor that is readable while one of `signals` is pending: signalfd(2).  OSError if it fails."""
 
 def signals_may_wake(handled: bool) -> None:
-    """Say whether the program has signal handlers.  While it has, no deadlock is reported: one may wake a greenlet."""
+    """Set whether the program has signal handlers.  While it has, no deadlock is reported: they may wake a greenlet."""
 
 def helper_idle(change: int) -> None:
-    """Count the helper threads that wait for work: `change` is 1 when such a wait begins, -1 when it ends.
+    """Count the helper threads that wait for work: `change` is 1 when such a wait begins, and -1 when it ends.
 
     An idle helper wakes no greenlet.  So a deadlock can be reported while all other threads are idle helpers.
     """
@@ -609,7 +609,7 @@ class DummySemaphore:
 
     def __init__(self, value: int | None = None) -> None: ...
     def locked(self) -> bool:
-        """False: `acquire` never waits."""
+        """Returns False: `acquire` never waits."""
     def ready(self) -> bool:
         """Returns True: a permit is always free."""
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""Where greenlets have their Python frames: a small first chunk each, and a cache of freed large ones.
+"""Memory for the Python frames of greenlets: a small first chunk each, and a cache of freed large ones.
 
 Since CPython 3.11 a greenlet's first Python frame takes a 16 KiB "data stack chunk" from the
 arena allocator: an mmap when it starts and a munmap when it ends, which costs more than all the

@@ -160,7 +160,7 @@ cdef class FdEntry(Target):
                     unheard &= ~READ_EVENT
         if self.gone:
             return 0
-        # Write interest is dropped after the wake-up; read interest only if nobody waited for the event.
+        # Write interest is dropped after the wake-up; read interest only if no greenlet waited for the event.
         spare = self.watch.events & (WRITE_EVENT | (unheard & READ_EVENT))
         if spare:
             spare &= ~self.wanted()
@@ -645,7 +645,7 @@ cdef class Descriptor:
         else:
             whole = None
         while got < size:
-            if flags & MSG_PEEK:  # what has come stays in the socket, which the loop would call ready at once
+            if flags & MSG_PEEK:  # the data stays in the socket, which the loop would report as ready at once
                 if end_of_stream(self.number):
                     break
                 sleep(pause)

@@ -1,6 +1,6 @@
 """Event and AsyncResult.
 
-Called by: weald.event, threadpool, everybody.
+Called by: weald.event, threadpool, every module that waits for an event.
 Invariants: both work between greenlets of different threads and threads without a hub (see waiters.pyx).  A flag or an
 outcome is stored before the waiters are woken.
 """

@@ -125,7 +125,7 @@ cdef class Greenlet(greenlet):
     cdef object stack  # of its spawning: (code, line) of the innermost frame, of the next, …
     cdef object locals_
     cdef object name_
-    cdef str info  # what it calls, for repr; kept once asked for, because the end clears the rest
+    cdef str info  # the call that it makes, for repr; kept once computed, because the end clears the rest
     cdef Py_ssize_t ident
     cdef list free_idents  # of its hub: where `ident` goes in the end
 

@@ -29,8 +29,8 @@ cdef class Waiter:
     cdef WaiterState state
     cdef bint timed_out
     cdef bint lost  # an exception has ended the wait after the wake-up: the primitive passes `value` on
-    cdef object value  # what the waker hands over
-    cdef object what  # what it waits for, shown in reports
+    cdef object value  # the value given by the waker
+    cdef object what  # the object waited for, shown in reports
     cdef double since  # when it began to wait, on the loop's clock
     cdef void *next  # WaitList links
     cdef void *prev
@@ -50,7 +50,7 @@ cdef class Throw(Runnable):
 
 cdef class Hub(greenlet):
     cdef Loop backend
-    cdef Watched watched  # what users see as `hub.loop`; None until it is first read
+    cdef Watched watched  # `hub.loop`; None until it is first read
     cdef readonly greenlet main  # the thread's main greenlet; in a fork's child the one that has forked
     cdef readonly unsigned long thread_ident
     cdef public object threadpool
@@ -58,7 +58,7 @@ cdef class Hub(greenlet):
     cdef public object resident  # the asyncio loop on which `weald.aio.await_` runs coroutines; None: not made
     cdef public object name
     cdef Timers timers
-    # what is ready: Waiters, greenlets that have not begun, Runnables
+    # the ready items: Waiters, greenlets that have not begun, Runnables
     cdef Ring ring
     cdef Py_ssize_t batch_left  # items that were ready when the batch began and have not run yet: all of them will
     cdef Py_ssize_t batch_extra  # how many more may run before the next poll

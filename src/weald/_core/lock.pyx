@@ -1,4 +1,6 @@
-"""Semaphores, locks and Condition.  Called by: weald.lock, weald.thread, weald.threading, threadpool, everybody.
+"""Semaphores, locks and Condition.
+
+Called by: weald.lock, weald.thread, weald.threading, threadpool, every module that locks.
 
 Invariants:
 - Permits are handed over to the first waiter.  No later caller overtakes it, and no waiter wakes up in vain.

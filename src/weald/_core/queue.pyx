@@ -1,6 +1,6 @@
 """Queues and channels.
 
-Called by: weald.queue, everybody.
+Called by: weald.queue, every module that passes items between greenlets.
 Invariants:
 - Items are handed over: `put` gives the next item to the getter that has waited longest, `get` moves the item of the
   putter that has waited longest into the queue.  So getters and putters are served in the order in which they came, and

@@ -206,7 +206,7 @@ def run_in_midst(Hub hub not None, greenlet interrupted not None, greenlet runne
     """
     cdef Callback resume = None
     loop = running_loop.put_aside(None) if running_loop.loops > 0 else None
-    if interrupted is not hub:  # which needs no waking: a greenlet that parks switches to it
+    if interrupted is not hub:  # the hub need not be woken: a greenlet that parks switches to it
         resume = hub.run_callback(interrupted.switch)
     try:
         runner.switch(*args)

@@ -27,5 +27,5 @@ __all__ = [
     "Semaphore",
 ]
 
-# What pickles of a DummySemaphore call.
+# The function that pickles of a DummySemaphore call.
 __pyx_unpickle_DummySemaphore = sys.modules["weald._core.lock"].__pyx_unpickle_DummySemaphore

@@ -1,6 +1,6 @@
 """Timeout: an exception raised in a greenlet after some time.
 
-Called by: everybody; `with Timeout(10)` around a request is the common use, and most never fire.
+Called by: every module with timeouts; `with Timeout(10)` around a request is the common use, and most never fire.
 Invariants: a Timeout is raised only in the block that owns it.  After its expiry its `Delivery` waits in the ready
 ring; until it is raised, `cancel` takes it back.
 """

@@ -1,6 +1,6 @@
 """Timers: a heap of calls to make later.
 
-Called by: hub.pyx (`fire`, `next_deadline`), everybody who waits with a timeout (`BaseTimer.start`, `stop`).
+Called by: hub.pyx (`fire`, `next_deadline`), every module with timeouts (`BaseTimer.start`, `stop`).
 Invariants:
 - Most timers never fire, so stopping one is cheap: its entry stays in the heap until it reaches the head, or until half
   of the heap are such entries.  A native timer for each would cost more than the rest of a timeout, so there is one

@@ -125,7 +125,7 @@ async def _outcome(waited: Any) -> Any:
 
 
 def _awaiting(waited: Any) -> Generator[Any, Any, Any]:
-    """What `await` iterates over.  Cancelling the wait does not kill the greenlet that is waited for."""
+    """The iterator for `await`.  Cancelling the wait does not kill the greenlet that is waited for."""
     return _outcome(waited).__await__()
 
 

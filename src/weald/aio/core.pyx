@@ -237,7 +237,7 @@ cdef class TimerHandle(BaseTimer):
 
 @cython.final
 cdef class FdWatcher(Listener):
-    """What a loop runs when a descriptor is ready to read (`reader`) or to write (`writer`).
+    """The jobs that a loop runs when a descriptor is ready to read (`reader`) or to write (`writer`).
 
     Each poll reports the descriptor while it is ready.  If its job is still queued then, or has begun and is parked, it
     is not queued again, and the event is not watched until the job has run.  So a loop without a driver does not keep
@@ -422,7 +422,7 @@ cdef class Core(Driven):
         return 0
 
     cdef int drive(self, bint is_root) except -1:
-        """Run what is ready, until the loop is stopped; for a spare, until somebody else drives."""
+        """Run the queued jobs until the loop is stopped; as a spare, until another greenlet is the driver."""
         cdef greenlet me = current_greenlet()
         cdef Hub hub = self.hub
         cdef Waiter waiter
@@ -574,7 +574,7 @@ cdef class Core(Driven):
             driver.throw()  # it ends
 
     cdef list waiting(self):
-        """What each task waits for, as lines of the deadlock report."""
+        """The object that each task waits for, as lines of the deadlock report."""
         lines = []
         for task in asyncio.all_tasks(self):
             lines.append(f"    task {task.get_name()!r} waits for {task._fut_waiter!r}")

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-# What eventlet's users write, and what to write instead.
+# Names of eventlet, and what to write instead.
 EVENTLET = {
     "GreenPile": "weald.pool.Group and its imap",
     "GreenPool": "weald.pool.Pool",
@@ -105,7 +105,7 @@ def uses(source: str, path: Path) -> Iterator[Use]:
                 bound[alias.asname or alias.name] = name or ""
                 yield Use(name or "", path, node.lineno)
     for node in ast.walk(tree):
-        # What is assigned to is the program's own: tracers keep marks of theirs on gevent's modules.
+        # Names that are assigned to are the program's own: tracers set marks on gevent's modules.
         if isinstance(node, ast.Attribute) and node not in inner and isinstance(node.ctx, ast.Load):
             chain: list[str] = []
             at: ast.expr = node

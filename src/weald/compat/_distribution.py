@@ -22,7 +22,7 @@ __all__ = ["DistributionError", "VERSION", "install", "uninstall", "write"]
 
 MARK = "+weald"  # the version's local part distinguishes this distribution from gevent's own
 VERSION = GEVENT_VERSION + MARK
-# What gevent's own distribution offers, so that `gevent[recommended]` is satisfied without a warning.
+# The extras of gevent's own distribution, so that `gevent[recommended]` is satisfied without a warning.
 EXTRAS = ("dnspython", "docs", "events", "monitor", "recommended", "test")
 
 MODULE = '''\

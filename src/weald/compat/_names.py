@@ -90,7 +90,7 @@ HOMES: dict[str, dict[str, str]] = {
     "timeout": {"get_hub": "_core:get_hub"},
 }
 
-# What gevent has and weald does not: what to use instead.
+# Names that gevent has and weald lacks: what to use instead.
 INSTEAD: dict[str, str] = {
     "_hub_local.set_loop": "hub.loop; a hub makes its own",
     "_hub_primitives.wait_on_watcher": "weald.get_hub().wait(watcher)",

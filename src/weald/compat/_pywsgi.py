@@ -19,7 +19,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class InvalidClientRequest(ValueError):
-    """What `WSGIHandler.read_request` may raise; its argument is logged as it is."""
+    """An exception that `WSGIHandler.read_request` may raise; its argument is logged unchanged."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -29,7 +29,8 @@ class InvalidClientRequest(ValueError):
 class Input(body.Input):
     """A request's body, read from the file `rfile`: `content_length` bytes of it, or chunks.
 
-    Reading raises OSError where the file ends too early or the chunks are none.  `socket` is told 100 Continue first.
+    Reading raises OSError if the file ends too early or the chunks are malformed.  It first sends 100 Continue to
+    `socket`.
     """
 
     __slots__ = ("_rfile", "_socket", "_stream")

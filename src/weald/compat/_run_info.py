@@ -2,7 +2,8 @@
 
 Called by: util.py, _tracer.py.
 
-The tree of greenlets goes by who spawned whom (`spawning_greenlet`): the parent of nearly every greenlet is the hub.
+The tree of greenlets follows `spawning_greenlet`, not the parent, because the parent of nearly every greenlet is the
+hub.
 """
 
 import pprint

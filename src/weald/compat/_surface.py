@@ -159,7 +159,7 @@ def _subprocess(module: Any) -> None:
 def _threadpool(module: Any) -> None:
     pool = module.ThreadPool
     pool.pid = property(lambda self: os.getpid(), doc="The process that it works in: in a fork's child, the child.")
-    pool.manager = None  # weald adjusts a pool's threads where that is asked for, without a greenlet of its own
+    pool.manager = None  # weald adjusts a pool's threads when they are needed, without a greenlet for it
     pool.task_queue = property(lambda self: self._workers._queue, doc="What its threads take their calls from.")
 
 

@@ -22,7 +22,7 @@ _NONE = object()
 class Waiter:
     """`switch(value)` and `throw(...)`, called in the hub, end the wait of the greenlet in `get`.
 
-    Called before anybody waits, they are remembered for the next `get`.
+    If they are called before a greenlet waits, they are remembered for the next `get`.
     """
 
     __slots__ = ["_exception", "greenlet", "hub", "value"]
@@ -32,7 +32,7 @@ class Waiter:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the value or the exception: it can be waited for anew."""
+        """Forget the value or the exception, so that it can be waited for again."""
         self.greenlet: greenlet | None = None
         self.value: Any = None
         self._exception: Any = _NONE  # None: there is a value; a tuple: what `throw` was called with
@@ -54,7 +54,7 @@ class Waiter:
 
     @property
     def exc_info(self) -> Any:
-        """What `throw` was called with, or None."""
+        """The arguments of `throw`, or None."""
         return None if self._exception is _NONE else self._exception
 
     def switch(self, value: Any) -> None:

@@ -46,7 +46,7 @@ def _session_of(greenlet: Any) -> Any:
 
 
 class _Input:
-    """What a session reads: a line at a time."""
+    """The standard input of a session, read line by line."""
 
     encoding = "utf-8"
 
@@ -68,7 +68,7 @@ class _Input:
 
 
 class _Output:
-    """What a session writes, at once."""
+    """The standard output of a session, written at once."""
 
     encoding = "utf-8"
 

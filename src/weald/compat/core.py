@@ -103,7 +103,7 @@ class loop(EventLoop):
 
     @property
     def _runs(self) -> list[Event]:
-        """What the greenlets wait for that are in `run`."""
+        """The object that greenlets in `run` wait for."""
         found: list[Event] = self.__dict__.setdefault("_waited_for", [])
         return found
 
@@ -134,7 +134,7 @@ _core.set_event_loop_class(loop)
 
 
 def supported_backends() -> list[str]:
-    """What the loop can be built on; on Linux that is epoll."""
+    """The possible backends of the loop; on Linux that is epoll."""
     return ["epoll"]
 
 

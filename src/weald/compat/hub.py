@@ -1,6 +1,6 @@
 """gevent.hub: the Hub with all of gevent's attributes, and the other names of that module.
 
-Called by: users (gevent.hub, weald.hub); _door.py, when a hub is asked for what only gevent's have; _drop_in.py,
+Called by: users (gevent.hub, weald.hub); _door.py, when a program reads an attribute of gevent's hubs; _drop_in.py,
 _hub_local.py, _hub_primitives.py.
 
 Once this is imported, new and existing hubs are of this class, unless `set_default_hub_class` chooses another.
@@ -96,7 +96,7 @@ class Hub(_core.Hub):
 
     @property
     def backend(self) -> Any:
-        """What `config.libev_backend` says; without effect here."""
+        """The setting `config.libev_backend`; without effect here."""
         return config.libev_backend
 
     @property
@@ -254,7 +254,7 @@ class Hub(_core.Hub):
         report(self._told(context, t, v, tb), stream)
 
     def _told(self, context: object, t: Any, v: Any, tb: TracebackType | None) -> str:
-        """What `print_exception` writes."""
+        """The text that `print_exception` writes."""
         said = [f"{t.__name__}\n"] if v is None else traceback.format_exception(t, v, tb)
         said.append(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         if context is None:

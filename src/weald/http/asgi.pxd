@@ -47,7 +47,7 @@ cdef class ASGIExchange(Exchange):
     cdef str prefix  # of the paths that `application` answers
     cdef dict handlers  # of this connection: WSGI handlers by the server that each belongs to
     cdef object loop
-    cdef tuple loop_state  # what the loop keeps for the native thread while an application is stepped
+    cdef tuple loop_state  # the loop's state in the native thread, while a step of an application runs
     cdef readonly Call call  # the call of the request that is being served
     cdef object remote  # scope["client"]
     cdef object local  # scope["server"]

@@ -39,7 +39,7 @@ from weald.ssl import SSLSocket
 
 cdef Py_ssize_t JOIN_BELOW = 65536  # bytes: up to this size copying into one buffer is cheaper than sending a vector
 cdef Py_ssize_t PART = 1 << 20  # bytes of a large piece that have a time limit of their own
-cdef Py_ssize_t FILE_PART = 1 << 24  # bytes that one sendfile(2) is asked for
+cdef Py_ssize_t FILE_PART = 1 << 24  # bytes requested by one sendfile(2)
 cdef double SHORTEST_WAIT = 0.001  # seconds
 cdef bytes CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 cdef bytes LAST_CHUNK = b"0\r\n\r\n"
@@ -49,7 +49,7 @@ cdef object SENDMSG = getattr(base_socket, "sendmsg", None)
 
 
 cdef Py_ssize_t size_of_other(data) except -1:
-    """What `size_of` does for other objects than bytes."""
+    """`size_of` for other objects than bytes."""
     return memoryview(data).nbytes if PyObject_CheckBuffer(data) else len(data)
 
 

@@ -487,7 +487,7 @@ cdef class Exchange:
         """Log a request that was answered with `status` without calling an application."""
         self.status = status
         self.code = int(status[:3])
-        if self.request is None:  # what was read is no request; the attributes are those of the one before
+        if self.request is None:  # the input was not a request; the attributes are those of the previous one
             self.requestline = self.command = self.path = self.request_version = None
             self.time_start = time()
         self.time_finish = time()

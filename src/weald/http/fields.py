@@ -56,7 +56,7 @@ _NUMBERS = {
     "transfer-encoding": TRANSFER_ENCODING,
 }
 
-# What was checked before: of a status its line and code; of a field's name its bytes and number; short values.
+# Values checked before: a status with its line and code; a field's name with its bytes and number; short values.
 statuses: dict[str, tuple[bytes, int]] = {}
 names: dict[str, tuple[bytes, int]] = {}
 values: dict[str, bytes] = {}

@@ -258,7 +258,7 @@ class Stream(Channel):
         self.socket = writer.sock
         self.framed = True
         self.news = Event()
-        self.body = bytearray()  # what has come of the request's body and is not read yet
+        self.body = bytearray()  # the part of the request's body that has come and is not read yet
         self.counted = 0  # bytes of flow control that `body` used, with the padding of its frames
         self.trailers: list[tuple[bytes, bytes]] = []
         self.length = CHUNKED  # bytes of body that the head promises, or CHUNKED
@@ -266,7 +266,7 @@ class Stream(Channel):
         self.ended = False  # has all of the request come?
         self.lost: OSError | None = None  # why nothing can be read or sent any more
         self.finished = False  # has the end of the response been sent?
-        self.handler: Any = None  # what serves it
+        self.handler: Any = None  # the handler that serves it
         self._id = stream_id
         self._writer = writer
 

@@ -75,8 +75,8 @@ class Lifespan:
         self._started = Event()
         self._ended = Event()
         self._complete = False  # did the startup succeed?
-        self._failure: str | None = None  # what the application says of its failed startup
-        self._error: BaseException | None = None  # what it has raised
+        self._failure: str | None = None  # the application's message about its failed startup
+        self._error: BaseException | None = None  # its exception
 
     def start(self) -> None:
         """Send the startup event, and wait until the application is ready.  Raises StartupError."""

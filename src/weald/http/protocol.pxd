@@ -88,9 +88,9 @@ cdef class RequestStream:
     cdef HeadParser parser
     cdef readonly object limits
     cdef readonly bytes buffer
-    cdef Py_ssize_t start  # where in the buffer the unread begins
+    cdef Py_ssize_t start  # position in the buffer of the first unread byte
     cdef readonly Py_ssize_t scanned  # up to where an incomplete head has been looked at: each byte once
-    cdef State state  # what of the body comes next
+    cdef State state  # the part of the body that comes next
     cdef object left  # bytes of the body, or of the chunk
     cdef object seen  # bytes of the body so far
     cdef object excess  # bytes of chunk lines beyond what the chunks they announced excuse

@@ -98,7 +98,7 @@ class ProtocolError(ValueError):
         self.status = status
 
 
-@cython.no_gc  # what it holds does not lead back to it; the same goes for the next
+@cython.no_gc  # it cannot be part of a cycle; nor can the next
 cdef class Request:
     """One request's head."""
 
@@ -131,14 +131,14 @@ cdef inline str latin1(bytes value):
 
 
 cdef inline Py_ssize_t run(const unsigned char *text, Py_ssize_t at, int kind) noexcept nogil:
-    """Where the bytes of that kind that begin at `at` end; `text` ends with a NUL, which is of no kind."""
+    """The end of the run of bytes of that kind that begins at `at`; `text` ends with a NUL, which is of no kind."""
     while KINDS[text[at]] & kind:
         at += 1
     return at
 
 
 cdef Py_ssize_t request_line(const unsigned char *text, Py_ssize_t *method, Py_ssize_t *target) noexcept nogil:
-    """Where the well-formed request line in front of `text` ends, and its parts do; 0: there is none."""
+    """The end of the well-formed request line in front of `text`, and of its parts; 0: there is none."""
     cdef Py_ssize_t end = run(text, 0, OF_TOKEN)
     if not end or text[end] != c" ":
         return 0
@@ -157,7 +157,7 @@ cdef Py_ssize_t request_line(const unsigned char *text, Py_ssize_t *method, Py_s
 
 
 cdef Py_ssize_t well_formed(bytes head, Py_ssize_t *method, Py_ssize_t *target) noexcept:
-    """Where the request line of `head` ends; 0 if `head` as a whole is not one by the grammar of RFC 9112.
+    """The end of the request line of `head`; 0 if `head` as a whole does not match the grammar of RFC 9112.
 
     Section 2.1: no white space before the first field, none before a colon, no obs-fold, CRLF only.
     """
@@ -209,7 +209,7 @@ cdef Py_ssize_t find(bytes buffer, const char *what, Py_ssize_t size, Py_ssize_t
 
 
 cdef Py_ssize_t plain_chunk_line(bytes buffer, Py_ssize_t start, Py_ssize_t *number) noexcept:
-    """Where the line at `start` ends if it is up to 8 hexadecimal digits, whose value is `number`, and CRLF; else 0."""
+    """The end of the line at `start` if it is up to 8 hexadecimal digits (their value is `number`) and CRLF; else 0."""
     cdef const unsigned char *text = <const unsigned char *>PyBytes_AS_STRING(buffer)  # a NUL ends it
     cdef Py_ssize_t at = start
     cdef int digit

@@ -146,7 +146,7 @@ class WebSocket:
         self._sending = Lock()
         self._messages: deque[str | bytes] = deque()
         self._compresses = compresses
-        self._unread = b""  # what has come and was not looked at yet
+        self._unread = b""  # received data that has not been parsed yet
         self._short = False  # is that part of a frame's head, and no more?
         self._rest = 0  # bytes of the frame that wsproto has the beginning of
         self._closing = False  # has `close` been called?
@@ -253,7 +253,7 @@ class WebSocket:
         if self.closed is None:
             self._end(Closed(1001, "the server has ended"))
             try:
-                self._sock.shutdown(SHUT_RD)  # wakes who receives
+                self._sock.shutdown(SHUT_RD)  # wakes the greenlet that receives
             except OSError:
                 pass
 

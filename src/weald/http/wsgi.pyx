@@ -254,7 +254,7 @@ cdef class WSGIExchange(Exchange):
         return self.write
 
     cdef int begin(self, status, headers, exc_info) except -1:
-        """What `start_response` does."""
+        """The work of `start_response`."""
         if self.given_away:
             return 0
         if exc_info:

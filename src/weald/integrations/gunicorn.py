@@ -173,7 +173,7 @@ class Worker(_Base):  # type: ignore[misc]
         """Patch the standard library, then do what gunicorn does in each worker."""
         from weald import monkey
 
-        # Until gunicorn sets its handlers anew, which is after the patching, those of its main process are in place,
+        # Until gunicorn sets its handlers again, which is after the patching, those of its main process are in place,
         # and would only take note of the signal.
         signal.signal(signal.SIGTERM, self.handle_exit)
         monkey.patch_all()

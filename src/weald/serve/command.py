@@ -195,7 +195,7 @@ def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
     "sni",
     multiple=True,
     metavar="NAME=CERTFILE[:KEYFILE]",
-    help="Another certificate, for who asks for NAME (or *.NAME); may come again.",
+    help="Another certificate, for clients that ask for NAME (or *.NAME); may be repeated.",
 )
 @_option("TLS", "--client-ca", metavar="FILE", help="Ask for client certificates of these authorities, PEM.")
 @_option("TLS", "--client-cert", default="required", show_default=True, type=click.Choice(["required", "optional"]))
@@ -271,7 +271,7 @@ def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
 def serve(application: str | None, check: bool, **options: Any) -> None:
     """Serve the WSGI or ASGI application MODULE:APP on several processes.
 
-    SIGHUP loads it anew and SIGTERM stops, both without failing a request.  Each option may be set by the environment
+    SIGHUP reloads it and SIGTERM stops, both without failing a request.  Each option may be set by the environment
     (WEALD_SERVE_BIND) and in a file (bind = "...") as well.
     """
     from weald.serve import Config, ConfigError, run

@@ -32,7 +32,7 @@ __all__ = [
     "parse_websocket_limits",
 ]
 
-_WEBSOCKET = "websocket_"  # what the names of WebSockets' limits begin with
+_WEBSOCKET = "websocket_"  # the prefix of the names of WebSockets' limits
 _MAY_BE_NONE = ("fields", "body", "trailers", "body_grace", "linger_timeout", "discard")
 INTERFACES = ("auto", "wsgi", "asgi")
 LIFESPANS = ("auto", "on", "off")

@@ -1,5 +1,5 @@
-"""What a service does with its process: the user it becomes, its files of the process id and for standard error, its
-standard streams, the cores it may use, the processes it forks.
+"""The process of a service: its user, its files for the process id and for standard error, its standard streams, the
+cores it may use, the processes it forks.
 
 Called by: config.py, supervisor.py, upgrade.py, worker.py.
 """

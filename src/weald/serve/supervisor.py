@@ -1,13 +1,13 @@
 """The parent process of `weald serve`: binds, forks the workers, and keeps them: restarts, reloads, stops.
 
-Called by: command.py.  It does not load the application, unless it is told to (`preload`), so each worker that it forks
+Called by: command.py.  It does not load the application (except with `preload`), so each worker that it forks
 loads the current code.  It runs no event loop of weald's, but waits in a selector.
 
 Invariants:
 - The parent holds the listeners, which all workers share.  So no connection that the kernel has accepted is reset, and
   the others take the connections that a busy worker does not.
-- A worker is told to stop only when its successor is ready.  A successor that cannot start changes nothing.
-- A child that is told to stop has ended after `graceful_timeout` and three seconds.
+- A worker is stopped only when its successor is ready.  A successor that cannot start changes nothing.
+- A child that is stopped has ended after `graceful_timeout` and three seconds.
 - If the system refuses something (a fork, a descriptor, a line in a log), the service goes on and tries again.
 - Functions that patching makes wait or yield are called by their originals, because preloading patches this process.
 """
@@ -48,7 +48,7 @@ _PAUSE = 1.0
 _MORE_WORKERS = 8  # that SIGTTIN may add
 _EXIT = 3.0  # seconds for a worker's exit functions, when its requests have taken all of `graceful_timeout`
 _SYSTEMD = "systemd"  # the name of its sockets when they are handed on
-_METRICS = "metrics "  # what the names of the listeners of the metrics begin with
+_METRICS = "metrics "  # the prefix of the names of the metrics' listeners
 _OWN_END = 2.0  # seconds by which a worker that hangs should have ended itself before it is killed from here
 _SIGNALS = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD),
@@ -104,7 +104,7 @@ class Supervisor:
                 self.own_listeners += found
             if isinstance(address, str) and not address.startswith("\0"):  # an abstract name is no file
                 self.paths.append(address)
-        # Where each worker was when it took too long: it writes that itself, at its end.
+        # The stacks of workers that took too long: each worker writes them itself, at its end.
         most = config.workers + _MORE_WORKERS
         self.stacks = [os.memfd_create(f"weald-worker-{slot}") for slot in range(most)]
         self.metrics = Metrics(most)
@@ -469,7 +469,7 @@ class Supervisor:
         for sock in (woken, waker):
             sock.setblocking(False)
         for name in _SIGNALS:
-            _signal(name, lambda *_: None)  # what counts is the byte in the wakeup socket
+            _signal(name, lambda *_: None)  # only the byte in the wakeup socket matters
         signal.set_wakeup_fd(waker.fileno())
         self.selector.register(woken, selectors.EVENT_READ, None)
         self.start_all()

@@ -27,13 +27,13 @@ FACILITIES = SysLogHandler.facility_names
 _LEVELS = {"info": SysLogHandler.LOG_INFO, "warning": SysLogHandler.LOG_WARNING, "error": SysLogHandler.LOG_ERR}
 _LONGEST = 8000  # bytes of text in a datagram: rsyslog takes 8 KiB
 _allocate_lock = get_original("_thread", "allocate_lock")
-_socket: Any = get_original("socket", "socket")  # what is patched would wait
+_socket: Any = get_original("socket", "socket")  # the patched one would wait
 
 Address = str | tuple[str, int]
 
 
 def parse_syslog(target: str) -> Address:
-    """What `target` names: the path of "unix:PATH", or host and port of "udp:HOST:PORT".  Raises ConfigError."""
+    """Parse `target`: the path of "unix:PATH", or host and port of "udp:HOST:PORT".  Raises ConfigError."""
     kind, _, rest = target.partition(":")
     if kind == "unix" and rest:
         return rest

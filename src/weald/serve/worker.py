@@ -101,7 +101,7 @@ def preload(config: Config) -> Applications:
     A collector marks each object that it visits, which would copy the memory page.  Raises ConfigError, or what the
     applications raise.
     """
-    gc.disable()  # what is freed now would leave room, which children would write to
+    gc.disable()  # objects freed now would leave gaps in memory pages, to which children would write
     try:
         if config.boot_timeout:
             faulthandler.dump_traceback_later(config.boot_timeout, exit=True)

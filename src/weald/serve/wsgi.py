@@ -74,7 +74,7 @@ def with_static(application: Any, config: Config) -> Any:
 
 
 def static_folders(config: Config) -> dict[str, Static]:
-    """What answers for the files of --static, by prefix."""
+    """The applications that serve the files of --static, by prefix."""
     return {prefix: Static(folder, config.static_max_age) for prefix, folder in map(parse_static, config.static)}
 
 

@@ -2,7 +2,7 @@
 
 Called by: hub.pyx (`make_loop`), threads.pyx (`load_loop`), the package's settings.
 
-Each backend links a library, so all but the one in use are imported only when they are asked for.
+Each backend links a library, so a backend is imported only when it is used.
 """
 
 import os

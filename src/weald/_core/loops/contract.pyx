@@ -1,4 +1,4 @@
-"""What the hub requires of an event loop: the contract of the backends.
+"""The hub's requirements on an event loop: the contract of the backends.
 
 A backend (`uv`, `ev`, `virtual`) subclasses `Loop` and `FdWatch`.  It watches
 descriptors and waits; timers, callbacks and everything that runs Python belong to the hub.

@@ -1,6 +1,6 @@
 """The libev backend; contract.pyx has the contract.
 
-Called by: backends.py, when "libev" is asked for.
+Called by: backends.py, when "libev" is chosen.
 Invariants: libev applies changes of interest when it polls next, so `update` makes no system call.  The
 ev_io of a watch is malloc'ed and `data` is its EvWatch, borrowed; libev forgets a stopped watcher at once,
 so it is freed on close.  The async watcher is what makes ev_run wait when nothing else is watched.

@@ -1,6 +1,6 @@
 """The libuv backend; contract.pyx has the contract.
 
-Called by: backends.py, when "libuv" is asked for.
+Called by: backends.py, when "libuv" is chosen.
 Invariants:
 - Native handles are malloc'ed and freed by libuv's close callback, so that they live as long as libuv needs them.
   `handle.data` of a poll handle is its UvWatch, borrowed: `close` cuts it first.

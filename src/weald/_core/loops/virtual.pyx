@@ -1,6 +1,6 @@
 """A loop without an operating system under it: time jumps to the next deadline.
 
-Called by: backends.py, when "virtual" is asked for.
+Called by: backends.py, when "virtual" is chosen.
 Invariants: time advances only in `poll`, to exactly the deadline.  Descriptors cannot be watched.
 With nothing scheduled, `poll` waits for another thread's `wake`.
 """

@@ -32,6 +32,6 @@ def __getattr__(name: str) -> Any:
     from weald.integrations.celery.timer import Timer
 
     amqp.arrange()
-    TaskPool.__module__ = __name__  # what the worker's banner and statistics show
+    TaskPool.__module__ = __name__  # shown in the worker's banner and statistics
     globals().update(TaskPool=TaskPool, Timer=Timer)
     return globals()[name]

@@ -1,6 +1,6 @@
 """AMQP connections that many greenlets of a worker share.
 
-Called by: `weald.integrations.celery`, when it is asked for the pool; alias_pool.py.
+Called by: `weald.integrations.celery`, when the pool is imported from it; alias_pool.py.
 
 py-amqp has one buffer for reading and one for writing per connection, and expects the broker's answers in the order of
 its requests.  `arrange` makes kombu use connection classes that are safe for greenlets.
@@ -168,7 +168,7 @@ def leave_prefetching_to_the_loop(c: Any) -> None:
             if c.connection is not None and c.qos is not None:
                 restore(promise, *args)
 
-        if c.connection is None:  # what ends now counts when the next connection begins
+        if c.connection is None:  # tasks that end now count when the next connection begins
             count = min(c.initial_prefetch_count + c.prefetch_multiplier, c.max_prefetch_count)
             c.initial_prefetch_count = count
             c._maximum_prefetch_restored = count == c.max_prefetch_count

@@ -269,7 +269,7 @@ class Fetcher:
             self._unreadable = True
             return None
         if number > 3:
-            self._can_wait = False  # priorities are in use: none of their lists shall be looked into late
+            self._can_wait = False  # priorities are in use: their lists must not be checked late
         queue = lists[int(number) - 3].rsplit(channel.sep, 1)[0]
         texts = [_text(item) for item in rest]
         return queue, list(zip(texts[::2], texts[1::2], strict=True))
