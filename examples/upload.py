@@ -1,4 +1,4 @@
-"""Uploads of any size, straight to a file, with progress that anybody can watch.
+"""Uploads of any size, straight to a file, with progress that any client can watch.
 
 python examples/upload.py [HOST:PORT [FOLDER]]    then open http://127.0.0.1:7006/
                                                   or: curl -T big.iso http://127.0.0.1:7006/big.iso

@@ -66,7 +66,7 @@ class Server:
                 continue
             break
         self._tcp.listen(100)
-        self._other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # whose answers nobody has asked for
+        self._other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # sends answers that were not asked for
 
     @property
     def address(self):

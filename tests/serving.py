@@ -26,7 +26,7 @@ def app(environ, start_response):
             print("printed " * 100, flush=True)
     if path == "/fail":
         raise KeyError("a bug")
-    if path == "/stuck":  # until somebody lets go of the file
+    if path == "/stuck":  # until the file is removed
         file = environ["QUERY_STRING"]
         open(file + ".begun", "w").close()
         while os.path.exists(file):

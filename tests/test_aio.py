@@ -1,7 +1,7 @@
 """weald.aio: asyncio's event loop on the hub.
 
-What any asyncio loop does, CPython's own tests check (scripts/asyncio-tests); here is what is weald's: greenlets beside
-the loop, callbacks that block, hubs and threads.
+CPython's own tests check the behaviour of any asyncio loop (scripts/asyncio-tests).  The tests here are for weald's
+features: greenlets beside the loop, callbacks that block, hubs and threads.
 """
 
 import _thread
@@ -34,7 +34,7 @@ from weald.thread import allocate_lock
 
 
 async def echo_once(text):
-    """`text` through a server and back."""
+    """Send `text` through a server and back."""
 
     async def serve(reader, writer):
         writer.write(await reader.read(100))
@@ -239,7 +239,7 @@ def test_everything_is_each_coroutines_own_while_it_blocks(virtual):
 
 
 def test_calls_that_do_not_block_let_nobody_in_between(loop_name):
-    """Between two awaits only a call that waits may switch: programs count on that as they do with asyncio."""
+    """Between two awaits only a call that waits may switch: programs rely on that, as with asyncio."""
     turns = []
     greenlet = weald.spawn(lambda: [turns.append(1) or weald.sleep(0) for _ in iter(int, 1)])
     ours, theirs = socket.socketpair()
@@ -256,7 +256,7 @@ def test_calls_that_do_not_block_let_nobody_in_between(loop_name):
             with free:
                 pass
         assert len(turns) == before
-        while len(turns) == before:  # but one who waits in a loop is not in it for ever
+        while len(turns) == before:  # but a busy wait does not go on for ever
             event.is_set()
 
     with ours, theirs:
@@ -418,7 +418,7 @@ def stalling():
 
 
 def test_nothing_of_a_stalled_loop_runs(virtual):
-    """Timers, futures, what other threads call: all wait.  Greenlets do not, and neither do other loops."""
+    """Timers, futures and calls from other threads wait.  Greenlets do not, and neither do other loops."""
     order = []
     start = virtual.loop.now()
 
@@ -503,12 +503,12 @@ def test_blocking_is_one_of_two():
 
 
 def test_blocked_coroutines_go_on_in_debug_mode(virtual):
-    """Greenlets other than the one in `run_forever` run them, which have nobody's Python code below them."""
+    """Greenlets other than the one in `run_forever` run them, with no Python code below them."""
 
     async def block(seconds):
         weald.sleep(seconds)
         await asyncio.sleep(seconds)
-        frame = sys._getframe(1)  # as warnings and loggers ask for their caller's
+        frame = sys._getframe(1)  # as warnings and loggers look up their caller
         return asyncio.get_running_loop().create_future().done(), frame is not None
 
     async def main():
@@ -521,7 +521,7 @@ def test_blocked_coroutines_go_on_in_debug_mode(virtual):
 
 
 def test_debug_mode_where_no_python_code_is():
-    """What calls the loop is the hub, or a thread that begins in C."""
+    """The loop is called by the hub, or by a thread that begins in C."""
     loop = weald.aio.EventLoop()
     loop.set_debug(True)
     called = []
@@ -539,7 +539,7 @@ def test_debug_mode_where_no_python_code_is():
 
 
 def test_what_a_dropped_greenlet_queues_is_run():
-    """greenlet ends what other threads have dropped when it is asked next: where the loop begins to wait."""
+    """greenlet ends dropped greenlets of other threads at its next call: here, when the loop begins to wait."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -561,7 +561,7 @@ def test_what_a_dropped_greenlet_queues_is_run():
 
         def have_it_dropped():
             _thread.start_new_thread(drop, ())
-            lock.acquire()  # greenlet is not asked meanwhile
+            lock.acquire()  # greenlet is not called meanwhile
 
         lock = _thread.allocate_lock()
         lock.acquire()
@@ -694,7 +694,7 @@ def test_a_program_that_only_waits_ends_by_ctrl_c(patch):
 
 
 def test_handlers_that_block_while_a_callback_runs():
-    """Each signal comes upon whoever runs just then, its handler parks or raises, and all goes on."""
+    """Each signal interrupts whatever runs, its handler parks or raises, and everything goes on."""
     out = python(
         """
         import asyncio, os, random, signal, subprocess, sys, weald, weald.aio, weald.signal
@@ -736,7 +736,7 @@ def test_handlers_that_block_while_a_callback_runs():
 
 
 def test_no_deadlock_while_a_signal_may_come():
-    """A timer that the hub does not count on wakes nobody else."""
+    """A timer that the hub does not count wakes no other greenlet."""
     python(
         """
         import asyncio, os, signal, threading, weald.aio
@@ -775,7 +775,7 @@ def test_ctrl_c_cancels_the_main_task():
 
 @pytest.mark.parametrize("patched", [True, False])
 def test_the_program_sets_a_handler_of_its_own_beside_the_loops(patched):
-    """Both are called, as with asyncio; servers put theirs in place of the loop's and set that back."""
+    """Both are called, as with asyncio; servers replace the loop's handler by theirs and restore it."""
     set_handler = weald.signal.signal if patched else signal.signal
 
     async def main():
@@ -865,7 +865,7 @@ def test_a_descriptor_that_nobody_reads_keeps_no_hub_busy():
 
 @pytest.mark.parametrize("run_before", [False, True])
 def test_a_file_that_was_closed_can_be_removed(run_before):
-    """As selectors have it: it has no number any more, but is the one that was added."""
+    """As with selectors: it has no descriptor any more, but is the object that was added."""
     loop = weald.aio.new_event_loop()
     receiving, sending = socket.socketpair()
     if run_before:
@@ -891,7 +891,7 @@ def test_a_number_that_was_closed_and_used_again():
     loop.add_reader(number, got.append, "first")
     loop.call_soon(loop.stop)
     loop.run_forever()
-    receiving.close()  # nobody has told the loop
+    receiving.close()  # without notice to the loop
     sending.close()
     receiving, sending = socket.socketpair()
     if receiving.fileno() != number:
@@ -1095,7 +1095,7 @@ def test_tls(certificate):
 
 
 class Recorder(asyncio.Protocol):
-    """Keeps what it is told."""
+    """Records its calls."""
 
     def __init__(self):
         self.events = []
@@ -1244,7 +1244,7 @@ def test_nothing_of_a_closed_connection_waits_for_the_collector():
 
 
 def test_a_protocol_that_blocks_stalls_no_other_connection(io_loop):
-    """Its own bytes come in order all the same."""
+    """Its own bytes come in order nevertheless."""
 
     class Blocks(Recorder):
         inside = entered = 0
@@ -1304,7 +1304,7 @@ def test_a_reader_that_blocks_is_not_called_again_meanwhile():
 
 
 async def stream_pair(**options):
-    """A reader and a writer, of the two ends of a connection; the writer keeps what else there is."""
+    """A reader and a writer, of the two ends of a connection; the writer keeps the other objects alive."""
     ours, theirs = socket.socketpair()
     reader, other_writer = await asyncio.open_connection(sock=ours, **options)
     other_reader, writer = await asyncio.open_connection(sock=theirs)
@@ -1466,7 +1466,7 @@ def test_a_reader_that_is_dropped_takes_nothing():
 
 
 def test_each_turn_hears_of_descriptors(io_loop):
-    """As asyncio's loop does, and uvloop's: what has come is handled one turn later."""
+    """As with asyncio's loop and uvloop's: events are handled one turn later."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -1484,7 +1484,7 @@ def test_each_turn_hears_of_descriptors(io_loop):
             await asyncio.sleep(0)
             heard.clear()
             theirs.send(b"x")
-            await asyncio.sleep(0)  # it is heard of before this goes on, and handled after
+            await asyncio.sleep(0)  # it is polled before this goes on, and handled after
             await asyncio.sleep(0)
             assert heard, turn
             ours.recv(10)

@@ -1,6 +1,6 @@
-"""weald.aio: what a program does wrong gets asyncio's own error, or a sentence that says more.
+"""weald.aio: mistakes of a program get asyncio's own error, or a better message.
 
-Each case is run with asyncio's loop and with weald's; what is said must be the same, but for the cases in `BETTER`.
+Each case is run with asyncio's loop and with weald's; the errors must be the same, except for the cases in `BETTER`.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ async def wait_for_ever():
 
 
 class Case:
-    """A loop and what a case needs."""
+    """A loop and the objects that a case needs."""
 
     def __init__(self, kind):
         self.kind = kind
@@ -45,7 +45,7 @@ class Case:
         return self.loop.run_until_complete(main())
 
     def elsewhere(self, function):
-        """What `function()` returns or raises in another thread, while the loop runs in this."""
+        """The outcome of `function()`, called in another thread while the loop runs in this one."""
 
         async def main():
             return await asyncio.to_thread(function)
@@ -331,7 +331,7 @@ def sock_recv(loop):
 
 # ------------------------------------------------------------------ the table
 
-# What weald says instead, and why.
+# weald's messages instead, and why.
 BETTER = {
     # asyncio names the method that call_later calls.
     "call_later of a coroutine function": ("raised", "TypeError: coroutines cannot be used with call_later()"),
@@ -359,7 +359,7 @@ def outcome(kind, function):
 
 
 def neutral(text):
-    """Without what differs from loop to loop and run to run."""
+    """The text without the parts that differ from loop to loop and run to run."""
     text = re.sub(r"0x[0-9a-f]+", "0x", text)
     text = re.sub(r"<[\w.]*(Unix|)(Selector|)EventLoop[^>]*>", "<loop>", text)
     return re.sub(r"Task-\d+", "Task", text)
@@ -390,7 +390,7 @@ USE_AWAIT = "RuntimeError: await_() is for greenlets; this is a coroutine or a c
 
 
 def refused(call=answer):
-    """What await_ says of a coroutine, which is closed."""
+    """The error of await_ for a coroutine, which is closed."""
     coroutine = call()
     try:
         return raised_by(lambda: await_(coroutine))
@@ -399,7 +399,7 @@ def refused(call=answer):
 
 
 def test_await_in_coroutines_and_callbacks():
-    """Whoever runs them: the greenlet in run_forever, or one that has taken over."""
+    """In the greenlet in run_forever, and in one that has taken over."""
 
     async def main():
         said = [refused()]

@@ -5,10 +5,10 @@ node (with a timeout, perhaps), to cancel or kill any that has begun, to wait fo
 the two are of different kinds.  What must hold in every program:
 
 - A node begins once, each of its steps is done once, in order, and it ends: nothing is lost.
-- Whoever is called has ended when its caller goes on; a result and a failure reach the caller, and nobody else.
-- A wait takes as long as was asked for, to the second, whatever else blocks: nobody stalls anybody.
+- A called node has ended when its caller goes on; its result or failure reaches the caller only.
+- A wait takes the requested time, to the second, whatever else blocks: no node stalls another.
 - The current task, the running loop and the context are the node's own after each step.
-- Who was cancelled or killed, and waits after that, hears of it; never more often than it was asked for.
+- A node that was cancelled or killed, and waits after that, gets the exception, and not more often than requested.
 
 The runs are the same each time; WEALD_MODELS=5000 makes that many random ones.
 """
@@ -37,7 +37,7 @@ current_greenlet = weald.getcurrent
 
 
 class Failure(Exception):
-    """What a node's step "fail" raises."""
+    """The exception of a node's step "fail"."""
 
     def __init__(self, node):
         super().__init__(node.name)
@@ -55,7 +55,7 @@ class Node:
     handle: Any = field(default=None, repr=False)  # its Task or greenlet, once it has begun
     done: int = field(default=0, repr=False)  # steps that it has begun
     ended: bool = field(default=False, repr=False)
-    asked: int = field(default=0, repr=False)  # times that somebody else cancelled or killed it
+    asked: int = field(default=0, repr=False)  # times that another node cancelled or killed it
     heard: int = field(default=0, repr=False)
     caller: "Node | None" = field(default=None, repr=False)  # whose ends are its ends, too
     failed: bool = field(default=False, repr=False)  # what it called has failed: with asyncio that ends a cancellation
@@ -77,19 +77,19 @@ class Node:
         self.asked += 1
 
     def most(self):
-        """How often it may hear at most that it shall end."""
+        """How often it may get the exception at most."""
         return self.asked + self.limited + (0 if self.caller is None else self.caller.most())
 
     def called(self, caller, timeout):
         self.caller, self.limited = caller, timeout is not None
 
     def waited(self, now):
-        """A wait has come to its end, and nothing was raised."""
+        """Called when a wait has ended without an exception."""
         under_way = self.kind == "greenlet" and self.told == now
         assert self.heard or self.failed or not self.asked or under_way, f"{self} has heard nothing"
 
     def check(self):
-        """All that is its own is so."""
+        """Check that the task, loop and context are its own."""
         assert not self.ended and variable.get() is self
         if self.kind == "task":
             assert asyncio.current_task() is self.handle and asyncio.get_running_loop() is self.handle.get_loop()
@@ -217,10 +217,10 @@ class World:
             assert failure.node is child
             node.failed = True
         except GreenletExit:
-            assert child.kind == "greenlet" and child.asked  # somebody else has killed it
+            assert child.kind == "greenlet" and child.asked  # another node has killed it
         except asyncio.CancelledError:
             if node.asked == before and not asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                assert child.kind == "task" and child.asked  # somebody else has cancelled it
+                assert child.kind == "task" and child.asked  # another node has cancelled it
             else:
                 self.check_ended(child)
                 raise
@@ -319,7 +319,7 @@ class World:
         variable.set(node)
 
     def kill(self, greenlet):
-        """Kill it and wait for its end, whoever kills the current one meanwhile: as await_ does with coroutines."""
+        """Kill it and wait for its end, even if the current one is killed meanwhile: as await_ does with coroutines."""
         killed = None
         while not greenlet.dead:
             try:
@@ -391,9 +391,9 @@ def run_by(start, program):
 
         hub.handle_error = report
         root = copied(program)
-        # What is to be cancelled is none of the root's.
+        # The root itself is not to be cancelled.
         start(world, world.expect(root))
-        weald.sleep(1000)  # those that nobody waits for end
+        weald.sleep(1000)  # nodes that no other waits for end
         world.check()
 
 

@@ -33,13 +33,13 @@ def test_modules_are_the_same_objects():
 
 
 def test_names_are_in_the_modules_dict():
-    """Where programs in C look for them: uWSGI's gevent loop does."""
+    """Programs in C look for them there, such as uWSGI's gevent loop."""
     names = ["spawn", "signal_handler", "sleep", "get_hub", "getcurrent", "version_info", "Greenlet", "fork"]
     assert check(f"import gevent\nprint([name for name in {names} if name not in vars(gevent)])") == "[]"
 
 
 def test_modules_that_gevent_imports_itself_are_attributes():
-    """As after gevent's own import: grpc and zerorpc take them for such."""
+    """As after gevent's own import: grpc and zerorpc rely on it."""
     code = (
         "import gevent\nassert gevent.hub.get_hub() is weald.get_hub() and gevent.event.Event().is_set() is False\n"
         "assert gevent.timeout.Timeout is weald.Timeout and gevent.greenlet.Greenlet is weald.Greenlet\n"
@@ -187,7 +187,7 @@ def test_patching_through_gevents_name_replaces_fork(alias):
     ],
 )
 def test_a_patched_thread_says_that_it_is_gevents(code, module):
-    """pyzmq goes by that."""
+    """pyzmq checks that."""
     more = "import pickle\nfrom threading import Thread\nassert pickle.loads(pickle.dumps(Thread)) is Thread\n"
     assert check(f"{code}{more}print(Thread.__module__, Thread().__class__ is Thread)") == f"{module} True"
 

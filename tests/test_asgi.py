@@ -129,7 +129,7 @@ def test_bodies():
 
 
 def test_a_body_comes_as_it_is_asked_for():
-    """Nobody reads ahead: a client that sends much waits until the application asks."""
+    """The server does not read ahead: a client that sends much waits until the application reads."""
     asked = asyncio.Event()
     sizes = []
 
@@ -413,7 +413,7 @@ def test_a_client_that_leaves_while_it_is_sent_to():
 
 
 def test_a_client_that_leaves_while_nobody_asks_frees_its_connection(monkeypatch):
-    """The server looks now and then; the application hears of it when it sends."""
+    """The server checks now and then; the application notices when it sends."""
     monkeypatch.setattr(weald.http.asgi, "LOOK", 0.01)
     go = asyncio.Event()
     ended = []
@@ -450,7 +450,7 @@ def test_a_receive_that_was_cancelled_loses_nothing():
 
 
 def test_who_watches_the_client_does_not_keep_the_connection():
-    """What waits for the client for an application ends with its response; bytes of the next request are kept."""
+    """The wait for the client, made for the application, ends with the response; bytes of the next request are kept."""
 
     async def app(scope, receive, send):
         await read(receive)
@@ -591,7 +591,7 @@ def test_a_fault_is_answered_500_and_logged(name, where, capsys):
     with asgi(app) as server:
         found = responses(server, GET + LAST)
         log = logged(server) + capsys.readouterr().err
-    if name == "sends_too_much":  # its head has gone, and nothing more can be told
+    if name == "sends_too_much":  # its head has been sent, so no error can be sent any more
         assert (len(found), found[0].status) == (1, 200)
     else:
         assert [response.status for response in found] == [500, 200]
@@ -823,7 +823,7 @@ def test_a_unix_socket(tmp_path):
 
 
 class Living:
-    """An application that notes its lifespan."""
+    """An application that records its lifespan."""
 
     def __init__(self, startup=None, shutdown=None):
         self.events = []
@@ -1032,7 +1032,7 @@ def test_blocking_code_in_coroutines_stalls_only_itself():
 
 
 def test_a_patched_program_with_requests():
-    """Coroutines that call their own server by `requests`: a loop that is held up could not answer."""
+    """Coroutines that call their own server by `requests`: a blocked loop could not answer."""
     out = run_patched(
         """
         import asyncio, requests
@@ -1074,7 +1074,7 @@ def test_the_loop_is_that_of_greenlets():
 
 
 def test_asynchronous_generators_are_finalized():
-    """The loop hears of those that a coroutine leaves in its first step, which is not run by the loop."""
+    """The loop tracks generators that a coroutine leaves in its first step, which the loop does not run."""
     ended = []
 
     async def numbers():

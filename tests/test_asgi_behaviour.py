@@ -1,4 +1,4 @@
-"""What applications written for other ASGI servers rely on: the subjects of uvicorn's tests of its protocols."""
+"""Behaviour that applications written for other ASGI servers rely on: the subjects of uvicorn's protocol tests."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ KEEP_ALIVE = b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"
 
 
 def talking(app, more=""):
-    """A client that does not answer when the server closes: that is not waited for."""
+    """A client that does not answer when the server closes: the server does not wait for it."""
     return patiently_talking(app, more, close_timeout=0.05)
 
 
@@ -203,7 +203,7 @@ def test_who_reads_while_the_response_ends_is_told_that_it_is_over(request_, fir
 
     with asgi(app) as server:
         kept = create_connection(server.address[:2])
-        kept.sendall(request_)  # the client stays: it is not its end that is heard of
+        kept.sendall(request_)  # the client stays, so the event is not about its end
         assert over.wait(PATIENCE)
         wait_until(lambda: not server.detached)
         kept.close()

@@ -1,5 +1,5 @@
-"""asyncio once patched: running loops in greenlets that play threads, each with its own, in Python and in C; whose loop
-asyncio takes.
+"""asyncio in patched programs: greenlets that are threads have running loops of their own, in Python and in C; the
+choice of asyncio's loop.
 
 Each case is a patched interpreter of its own.
 """

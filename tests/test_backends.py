@@ -1,4 +1,4 @@
-"""Which event loops there are, and which one new hubs get."""
+"""The event loops, and the choice of the one that new hubs get."""
 
 import os
 import resource
@@ -160,7 +160,7 @@ def calls_for_rounds(loop, rounds, folder):
 @pytest.mark.usefixtures("descriptors")
 @pytest.mark.parametrize("name", ["libuv", "libev"])
 def test_descriptors_that_are_read_again_and_again_stay_watched(name, tmp_path):
-    """However many there are: each is reported once, and is told to the kernel once."""
+    """However many there are: each is reported once, and registered with the kernel once."""
     few, many = (calls_for_rounds(name, rounds, tmp_path) for rounds in (2, 6))
     assert few >= MANY
     assert many - few < MANY, "each of four more rounds told the kernel of descriptors that it knew"

@@ -1,4 +1,4 @@
-"""What is wrong in a call is told as the standard library tells it, and nothing is leaked by it.
+"""Wrong calls raise the same errors as in the standard library, and leak nothing.
 
 Each case runs with the stdlib's modules and with weald's, in this process; the outcomes and the open descriptors
 afterwards have to be the same.
@@ -52,7 +52,7 @@ def nothing_leaks():
 
 
 def outcome(call, modules):
-    """What `call` returns, or its exception's type, number and text."""
+    """The result of `call`, or its exception's type, number and text."""
     try:
         return call(modules)
     except Exception as error:
@@ -85,7 +85,7 @@ def on(call, *, make="pair"):
 
 
 def foreign(call):
-    """`call` with the descriptor of something that is no socket."""
+    """`call` with a descriptor that is not a socket."""
 
     def run(modules):
         read, write = os.pipe()
@@ -264,7 +264,7 @@ def full_disk(modules):
 
 
 def free_number():
-    """Of no descriptor, but not above all that are open: those select(2) does not look at on Linux."""
+    """Numbers that are not open, but not above all open ones: on Linux select(2) does not look at those."""
     fd = os.dup(2)
     above = os.dup(2)
     os.close(fd)
@@ -300,7 +300,7 @@ def send_twice(sock):
 def test_is_told_as_the_stdlib_tells_it(case):
     call = CASES[case]
     expected = outcome(call, STDLIB)
-    outcome(call, WEALD)  # makes what is made once: the loop, its thread pool
+    outcome(call, WEALD)  # makes the objects that are made once: the loop, its thread pool
     with nothing_leaks():
         found = outcome(call, WEALD)
     if case in OTHER_WORDS:

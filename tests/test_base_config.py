@@ -1,4 +1,4 @@
-"""The settings: where a value comes from, what is taken for one, what an error says.
+"""The settings: sources of a value, accepted values, errors.
 
 `weald.config` is the process's; most tests make a Config of their own, with an environment of their own.
 """

@@ -1,4 +1,4 @@
-"""The loop "wait, try again, until a deadline"; and asking whether a descriptor is ready."""
+"""The loop "wait, try again, until a deadline"; and checking whether a descriptor is ready."""
 
 import os
 import socket

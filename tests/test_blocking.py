@@ -1,4 +1,4 @@
-"""What blocking sockets, pipes and their files promise: patched, each program prints what it prints unpatched."""
+"""Blocking sockets, pipes and their files: each program prints the same patched and unpatched."""
 
 import textwrap
 

@@ -27,7 +27,7 @@ OTHERS = "others run; stdin blocks: True\n"
 
 
 class Program:
-    """PROGRAM, its standard input in the test's hand."""
+    """PROGRAM, with a standard input that the test writes to."""
 
     def __init__(self, stdin, first="None"):
         self.process = subprocess.Popen(
@@ -82,7 +82,7 @@ def test_what_sys_stdin_has_read_already_is_not_waited_for(pipe):
 
 
 def test_who_shares_the_pipe_does_not_notice(pipe):
-    """Not even while it is read from, does its description become non-blocking."""
+    """Its description does not become non-blocking, not even while it is read."""
     os.write(pipe[1], b"one\ntw")
     look = (
         "shared = os.dup(0), sys.stdin.readline\n"
@@ -178,7 +178,7 @@ class Terminal:
         self.unread = ""
 
     def reads(self, text):
-        """Read up to `text`; return what came before."""
+        """Read up to `text`; return the text before it."""
         while text not in self.unread:
             self.unread += os.read(self.fd, 1000).decode()
         before, _, self.unread = self.unread.partition(text)
@@ -188,7 +188,7 @@ class Terminal:
         os.write(self.fd, keys)
 
     def ends(self, status=0):
-        with contextlib.suppress(OSError):  # EIO: nobody has the terminal any more
+        with contextlib.suppress(OSError):  # EIO: no process has the terminal any more
             while more := os.read(self.fd, 1000):
                 self.unread += more.decode()
         os.close(self.fd)
@@ -224,7 +224,7 @@ def test_readline_edits_the_line_while_others_run():
     terminal.reads("prompt> ")
     terminal.types(b"\x04")
     terminal.reads("EOFError")
-    terminal.ends(1)  # a child that nobody waits for would be found by other tests that wait for any
+    terminal.ends(1)  # otherwise other tests that wait for any child would find this one
 
 
 def test_what_ends_the_wait_for_readline_leaves_the_terminal_as_it_was():

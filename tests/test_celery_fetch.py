@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def environment(tmp_path):
-    """The name gevent from a folder, so that nothing need be installed for it; and a mark of this run's own."""
+    """The name gevent from a folder, so that nothing needs to be installed for it; and a mark of this run."""
     _distribution.write(tmp_path)
     return {**os.environ, "TASKS": "40", "DELAY": "2", "PYTHONPATH": str(tmp_path), "WEALD_TEST": uuid.uuid4().hex}
 

@@ -1,4 +1,4 @@
-"""What becomes of a waiting call when what it waits for is closed, shut down, given away or replaced.
+"""The outcome of a waiting call when its descriptor is closed, shut down, detached or replaced.
 
 Each pair of call and action is run by closings.py on the unpatched standard library and on the patched one.
 """
@@ -24,7 +24,7 @@ TAKEN_AWAY = {"close", "os_close", "detach", "dup2"}
 
 
 def run(kind, *files):
-    """What came of each action, plain and patched; both run at the same time, as they wait most of it."""
+    """The outcome of each action, plain and patched; both run at the same time, because they mostly wait."""
     program = Path(__file__).with_name("closings.py")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     started = [
@@ -38,9 +38,9 @@ def run(kind, *files):
 
 @pytest.mark.parametrize("kind", closings.KINDS)
 def test_as_the_standard_library(kind, certificate):
-    """Patched, who reads, writes, accepts or connects is told at once that the descriptor was taken away: EBADF.
+    """In a patched program a call that reads, writes, accepts or connects raises EBADF at once.
 
-    A plain thread goes on with what is no longer the socket's, or learns of it when its time is up.
+    A plain thread goes on with a file that is no longer the socket's, or notices after its timeout.
     """
     files = (str(certificate.cert), str(certificate.key)) if kind.startswith("Ssl") else ()
     plain, patched = run(kind, *files)
@@ -51,13 +51,13 @@ def test_as_the_standard_library(kind, certificate):
         if calls and action in TAKEN_AWAY and not stays:
             expected[action, limit] = "OSError EBADF"
         elif action == "shutdown_write" and "Send" in kind:
-            # A Unix socket wakes only who blocks in the system, not who waits with a timeout.
+            # A Unix socket wakes only calls that block in the system, not calls with a timeout.
             expected[action, limit] = plain[action, None]
     assert patched == expected
 
 
 def test_a_number_that_becomes_another_socket(io_loop):
-    """dup2 over a socket that the loop knows: it is the new one that is watched from then on."""
+    """dup2 over a socket that the loop knows: from then on the new one is watched."""
     a, b = weald_socket.socketpair()
     c, d = weald_socket.socketpair()
     with a, b, c, d:

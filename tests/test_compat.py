@@ -1,4 +1,4 @@
-"""What weald has for gevent's sake; each case in an interpreter of its own, because importing it sets defaults."""
+"""weald.compat; each case in an interpreter of its own, because importing it sets defaults."""
 
 import pytest
 from helpers import python

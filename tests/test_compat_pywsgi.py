@@ -1,4 +1,4 @@
-"""What gevent.pywsgi has for those who subclass its handler or read bodies by themselves."""
+"""Names of gevent.pywsgi for programs that subclass its handler or read bodies themselves."""
 
 import io
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("io_loop")
 
 
 class ReadsTheLine(WSGIHandler):
-    """As programs do that answer Flash's policy requests on an HTTP port."""
+    """As in programs that answer Flash's policy requests on an HTTP port."""
 
     def read_requestline(self):
         start = self.rfile.read(7)
@@ -48,7 +48,7 @@ def test_what_such_a_subclass_lets_through_is_judged_as_ever():
 
 @pytest.mark.parametrize("field", ["Connection: upgrade", "Upgrade: websocket"])
 def test_half_an_upgrade_gives_the_connection_as_input(field):
-    """gevent says so; `weald.upgrade` wants both fields, as RFC 9110 section 7.8 does."""
+    """As with gevent; `weald.upgrade` requires both fields, as RFC 9110 section 7.8 does."""
     seen = []
 
     def app(environ, start_response):
@@ -99,7 +99,7 @@ def test_a_body_that_comes_before_it_is_asked_for():
     ],
 )
 def test_what_splits_a_response_is_refused(status, headers, text):
-    """The application that swallows it has not answered, which its client and the error log are told."""
+    """An application that catches it has not answered: the client gets an error, and the error log a line."""
     errors = []
     log = io.StringIO()
 

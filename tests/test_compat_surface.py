@@ -1,4 +1,4 @@
-"""What gevent's classes have besides weald's own: attributes and arguments, and that they do what gevent's do.
+"""Attributes and arguments that only gevent's classes have: they behave as gevent's do.
 
 Each case in an interpreter of its own: weald's classes get these once gevent is imported.
 """

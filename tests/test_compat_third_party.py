@@ -1,4 +1,4 @@
-"""What tracers, profilers and plug-ins reach for beyond gevent's documented surface; each case in an interpreter of
+"""Undocumented names of gevent that tracers, profilers and plug-ins use; each case in an interpreter of
 its own.  The programs themselves run in third_party/test_gevent_programs.py.
 """
 
@@ -15,7 +15,7 @@ def gevent(code):
 
 
 def test_tracers_swap_the_classes_of_greenlets():
-    """As ddtrace does: who makes greenlets looks the class up where gevent has it."""
+    """As ddtrace does: it replaces the class, and code that makes greenlets looks it up where gevent has it."""
     gevent(
         """
         import gevent._imap, gevent.greenlet
@@ -75,7 +75,7 @@ def test_tracers_swap_the_classes_of_greenlets():
 
 
 def test_profilers_wrap_functions_and_trace_switches():
-    """As ddtrace's profiler does; it knows greenlets by their id and links them to who joins them."""
+    """As ddtrace's profiler does; it identifies greenlets by their id and links them to their joiners."""
     gevent(
         """
         import gevent.thread, greenlet

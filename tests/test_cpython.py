@@ -1,4 +1,4 @@
-"""Which interpreters weald starts on, and whether what it relies on is there."""
+"""The interpreters that weald starts on, and whether the internals that it relies on exist."""
 
 import sys
 from functools import reduce

@@ -114,7 +114,7 @@ def test_a_number_closed_before_the_loop_has_told_the_kernel(wait):
         fd = b.detach()
         os.close(fd)
         g.join(timeout=PATIENCE)
-        assert g.ready()  # the caller's system call says what is wrong
+        assert g.ready()  # the caller's system call raises the error
 
 
 @pytest.mark.parametrize("wait", WAITS.values(), ids=list(WAITS))

@@ -1,4 +1,4 @@
-"""Every example in the docs that says it is Python runs as it stands, in a program of its own.
+"""Every Python example in the docs runs unchanged, in a program of its own.
 
 Servers are stopped as soon as they have started, and listen on a port that the system chooses.
 """

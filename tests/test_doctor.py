@@ -1,4 +1,4 @@
-"""`python -m weald.monkey --doctor`: what was imported too early, by which line, what was mended, what was not."""
+"""`python -m weald.monkey --doctor`: imports that come too early, their lines, what was patched and what was not."""
 
 import subprocess
 import sys
@@ -50,7 +50,7 @@ class Waiter:
 
 
 def doctor(folder, program, status=0):
-    """What the program printed, and the report by its headings."""
+    """The program's output, and the report by its headings."""
     script = folder / "program.py"
     script.write_text(program)
     (folder / "library.py").write_text(LIBRARY)

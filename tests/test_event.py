@@ -46,7 +46,7 @@ def test_async_result_as_a_future(loop_name, capsys):
     result, seen = AsyncResult(), []
     assert not result.done() and not result.running() and not result.cancelled()
     result.add_done_callback(lambda r: seen.append(("first", r.result())))
-    result.add_done_callback(lambda r: 1 / 0)  # reported, and nobody else's trouble
+    result.add_done_callback(lambda r: 1 / 0)  # reported, and not raised elsewhere
     result.add_done_callback(lambda r: seen.append(("second", r.done())))
     with pytest.raises(TypeError):
         result.add_done_callback(3)
@@ -135,7 +135,7 @@ def test_who_waits_for_a_set_event_does_not_overtake_those_it_has_woken():
     wait("c")
     assert order == ["a", "b", "c"]
     greenlets.append(weald.spawn(order.append, "e"))
-    wait("d")  # nobody came first: it goes on at once
+    wait("d")  # no waiter came first: it goes on at once
     assert order == ["a", "b", "c", "d"]
     weald.joinall(greenlets)
 

@@ -1,4 +1,4 @@
-"""Each example of examples/, run as its first lines say, and used."""
+"""Runs each example of examples/ as its first lines say, and uses it."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from websockets.sync.client import connect as websocket_connect
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-# Runs an example whose imports say gevent, which is weald.
+# Runs an example that imports gevent, which is weald.
 AS_GEVENT = """
 import re, sys, types, weald
 weald.install_as_gevent()
@@ -39,7 +39,7 @@ def command(name, gevent=False):
 
 @contextmanager
 def running(name, *arguments, gevent=False):
-    """The example, which prints where it listens: its port."""
+    """The port of a running example, which prints its address."""
     process = subprocess.Popen(
         [*command(name, gevent), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

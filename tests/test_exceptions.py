@@ -1,4 +1,4 @@
-"""weald's own exceptions: what they are, and that each is raised where its text says."""
+"""weald's own exceptions: their classes, and the places where each is raised."""
 
 import pytest
 from helpers import python

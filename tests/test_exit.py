@@ -1,4 +1,4 @@
-"""What runs while the interpreter ends works as it does unpatched, whether or not there is a hub by then."""
+"""Code that runs while the interpreter ends works as in an unpatched program, with and without a hub."""
 
 import subprocess
 import sys

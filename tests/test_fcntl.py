@@ -1,4 +1,4 @@
-"""Files' locks: who waits for one parks, so that the greenlet or process that has it can give it back."""
+"""File locks: waiting for one parks, so that the greenlet or process that has it can release it."""
 
 import errno
 import fcntl as stdlib
@@ -29,7 +29,7 @@ def path(tmp_path):
 
 @contextmanager
 def a_process_that_has(path):
-    """Yields what has it give the lock back."""
+    """Yields a function that makes the holder release the lock."""
     holder = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stdout is not None

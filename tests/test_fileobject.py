@@ -33,7 +33,7 @@ def pipe(io_loop):
 
 
 def fill(fd):
-    """Write until the pipe is full; how many bytes went."""
+    """Write until the pipe is full; return the number of bytes written."""
     blocking = os.get_blocking(fd)
     os.set_blocking(fd, False)
     total = 0
@@ -431,7 +431,7 @@ def test_wrapping_an_open_file(tmp_path):
 
 
 class SlowFile(io.BytesIO):
-    """Blocks its thread in `read` until `go` is set, and knows which thread that was."""
+    """Blocks its thread in `read` until `go` is set, and records the thread."""
 
     def __init__(self):
         super().__init__(b"data")
@@ -580,7 +580,7 @@ print(len(read[0]), child.wait())
 
 
 def test_fdopen_is_the_stdlibs_but_lets_others_run():
-    """Patched and not, the same comes of it; if a read blocked everything, it would wait for ever."""
+    """The result is the same patched and unpatched; if a read blocked everything, the test would hang."""
     assert run_patched(FDOPEN) == python(FDOPEN)
 
 
@@ -630,7 +630,7 @@ def test_calls_on_a_file_in_a_thread_that_needs_no_lock():
 
 
 class CountingPool(ThreadPool):
-    """Counts what it is asked for."""
+    """Counts its calls."""
 
     calls = 0
 
@@ -661,7 +661,7 @@ def test_written_lines_take_a_thread_once_a_bufferful(tmp_path):
 
 @pytest.mark.parametrize("buffering", [0, -1])
 def test_a_killed_reader_of_a_file_in_a_thread_loses_nothing(pipe, buffering):
-    """The thread reads on when its caller has gone; what it gets is the next one's."""
+    """The thread goes on reading when its caller has gone; the next caller gets the data."""
     with FileObjectThread(pipe[0], "rb", buffering) as file:
         leaving = weald.spawn(file.read, 3)
         settle()
@@ -700,7 +700,7 @@ def test_a_killed_writer_of_a_file_in_a_thread_writes_nothing_twice(pipe):
 
 
 def test_a_fast_writer_lets_others_run():
-    """A pipe that always has something to read, or room, does not keep its file's greenlet from giving way."""
+    """A pipe that always has data, or room, does not keep the file's greenlet from letting others run."""
     out = run_patched(
         """
         import subprocess, threading

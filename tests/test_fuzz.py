@@ -1,4 +1,4 @@
-"""The fuzzer's targets with what hypothesis makes of the tests' tables: the same each time, and short."""
+"""The fuzzer's targets with input that hypothesis makes from the tests' tables: the same each time, and short."""
 
 import fuzz
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 
 def pieces(target):
-    """Good and bad messages one behind the other, some of them cut, some bytes in between."""
+    """Valid and invalid messages in sequence, some of them cut, with some bytes in between."""
     seeds = [seed[1:] for seed in fuzz.seeds(target)]
     whole = st.sampled_from(seeds)
     part = st.tuples(whole, st.integers(0, 60)).map(lambda drawn: drawn[0][: drawn[1]])

@@ -1,4 +1,4 @@
-"""scripts/gauntlet's driver: what becomes of each test of a process that fails, hangs or dies; its list; no network."""
+"""scripts/gauntlet's driver: verdicts of tests whose process fails, hangs or dies; its list of failures; no network."""
 
 import os
 import subprocess

@@ -211,7 +211,7 @@ def waiting(one):
 
 
 def waits(one):
-    """(how often BLMOVE was sent, how often BRPOP), by anybody, to this server."""
+    """(how often BLMOVE was sent, how often BRPOP), by all clients, to this server."""
     stats = one.client.info("commandstats")
     return tuple(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("blmove", "brpop"))
 

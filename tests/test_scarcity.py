@@ -135,7 +135,7 @@ def test_no_processes_and_no_native_threads_may_be_started():
         + """
 CHILDREN = ("run", "output", "popen", "fork", "spawn")
 resource.setrlimit(resource.RLIMIT_NPROC, (1, 100))
-os.setuid(54321)  # of a user who runs nothing else
+os.setuid(54321)  # a user without other processes
 for name in CALLS:
     print(name, type(outcome(CALLS[name])).__name__)
 resource.setrlimit(resource.RLIMIT_NPROC, (100, 100))

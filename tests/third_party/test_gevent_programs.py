@@ -200,7 +200,7 @@ from gevent.pywsgi import WSGIServer
 barrier = threading.Barrier(8)
 
 def meet():
-    barrier.wait(timeout=100)  # nobody is answered before eight ask
+    barrier.wait(timeout=100)  # answers when eight requests wait
 
 {site}
 server = WSGIServer(("127.0.0.1", 0), app, log=None)
@@ -324,7 +324,7 @@ def test_zmq_green(python):
     port = router.bind_to_random_port("tcp://127.0.0.1")
 
     def serve():
-        held = [router.recv_multipart() for _ in range(COUNT)]  # nobody is answered before all have asked
+        held = [router.recv_multipart() for _ in range(COUNT)]  # answers when all requests have come
         for who, empty, text in reversed(held):
             router.send_multipart([who, empty, text + b"!"])
 
