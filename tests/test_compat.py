@@ -17,6 +17,38 @@ def test_each_module_is_there_once():
     )
 
 
+def test_public_modules_are_found_by_listing():
+    """Programs and type checkers look into the folder."""
+    python(
+        """
+        import pkgutil, weald.compat
+        weald.install_as_gevent()
+        import gevent
+        public = {found.name for found in pkgutil.iter_modules(weald.compat.__path__) if found.name[0] != "_"}
+        assert len(public) > 8 and "hub" in public
+        for package in (weald, gevent):
+            listed = {found.name for found in pkgutil.iter_modules(package.__path__)}
+            assert public <= listed, public - listed
+        """
+    )
+
+
+@pytest.mark.parametrize("package", ["weald", "gevent"])
+def test_public_modules_can_be_run(package):
+    """`python -m` of what is no program does nothing."""
+    python(
+        f"""
+        import pkgutil, runpy, sys, weald.compat
+        weald.install_as_gevent()
+        sys.argv = ["-m"]  # so backdoor tells how to use it
+        for found in pkgutil.iter_modules(weald.compat.__path__):
+            if found.name[0] != "_":
+                runpy.run_module(f"{package}.{{found.name}}", run_name="__main__", alter_sys=True)
+        assert sys.modules["__main__"].__name__ == "__main__" and weald.hub.Hub
+        """
+    )
+
+
 def test_each_module_has_what_it_lists():
     python(
         """

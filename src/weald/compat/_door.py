@@ -155,7 +155,6 @@ class _Gevent(ModuleType):
 
     __version__ = GEVENT_VERSION
     version_info = (26, 9, 0, "final", 0)
-    __path__: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -180,6 +179,7 @@ class _GeventLoader(Loader):
         _drop_in()
         # Programs in C (uWSGI) read the module's dict, not its attributes.
         found = [*sys.modules["weald"].__all__, *TOP_LEVEL]
+        vars(module)["__all__"] = sorted({*found} - {"install_as_gevent"})
         vars(module).update({name: getattr(module, name) for name in [*found, "__version__", "version_info"]})
 
 
@@ -225,7 +225,7 @@ class _MendingLoader(Loader):
 
 
 class _CompatFinder(MetaPathFinder):
-    """Finds `weald.x` as `weald.compat.x` where there is no other."""
+    """Finds `weald.x` as `weald.compat.x` where there is no other: public modules have files of their own."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -250,7 +250,10 @@ class _GeventFinder(MetaPathFinder):
                 found.loader = _MendingLoader(found.loader)
             return found
         if not rest:
-            return ModuleSpec(name, _GeventLoader(), origin="weald", is_package=True)
+            spec = ModuleSpec(name, _GeventLoader(), origin="weald", is_package=True)
+            # For those who list a package's modules (pkgutil).
+            spec.submodule_search_locations = list(sys.modules["weald"].__path__)
+            return spec
         real = find_spec(f"weald.{rest}")
         if real is not None:
             return _OtherName(real).spec(name)

@@ -1,6 +1,6 @@
 """The event loops there are, by name; which one new hubs get.
 
-Called by: hub.pyx (`make_loop`), threads.pyx (`load_loop`), the package's settings.
+Called by: _core/hub.pyx (`make_loop`), threads.pyx (`load_loop`), the package's settings.
 
 Each backend links a library, so a backend is imported only when it is used.
 """

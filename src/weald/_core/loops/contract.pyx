@@ -15,7 +15,7 @@ descriptors and waits; timers, callbacks and everything that runs Python belong 
   has stopped the watch by itself.  A descriptor that cannot be watched raises OSError
   (EPERM for regular files, EBADF for closed ones).
 
-Called by: every backend, which implements it; hub.pyx (poll, dispatch, wake, time), timers.pyx (time, wake),
+Called by: every backend, which implements it; _core/hub.pyx (poll, dispatch, wake, time), timers.pyx (time, wake),
 descriptor.pyx and signals.pyx (watch).
 Invariants: all but `wake` is called by the owning thread.  A closed watch is never dispatched.
 """

@@ -1,0 +1,11 @@
+"""The module `weald.compat.resolver_ares` by its other name, for whoever lists modules or reads types.
+
+Called by: users.
+"""
+
+import sys
+
+from weald.compat import resolver_ares
+from weald.compat.resolver_ares import *  # noqa: F403  (for those who read types)
+
+sys.modules[__name__] = resolver_ares
