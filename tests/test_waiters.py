@@ -10,7 +10,7 @@ import weald
 from weald import _core
 from weald.event import AsyncResult, Event
 from weald.lock import Lock, Semaphore
-from weald.queue import Queue
+from weald.queue import Channel, Queue
 
 
 def test_first_come_first_woken(loop_name):
@@ -94,6 +94,39 @@ def test_timeouts_that_are_none(loop_name, timeout, error):
 def test_timeouts_that_are_over_at_once(loop_name, timeout):
     with takes(0):
         assert Event().wait(timeout) is False
+
+
+@pytest.mark.parametrize(
+    ("make", "call", "result"),
+    [
+        (lambda: Semaphore(0), lambda semaphore: semaphore.acquire(timeout=0), "False"),
+        (Event, lambda event: event.wait(0), "False"),
+        (AsyncResult, lambda result: result.wait(timeout=0), "None"),
+        (AsyncResult, lambda result: result.get(timeout=0), "Timeout"),
+        (Queue, lambda queue: queue.get(timeout=0), "Empty"),
+        (Queue, lambda queue: queue.get(block=False), "Empty"),
+        (Queue, lambda queue: queue.peek(timeout=0), "Empty"),
+        (Channel, lambda channel: channel.get(timeout=0), "Empty"),
+        (Channel, lambda channel: channel.put(1, timeout=0), "Full"),
+        (lambda: Queue(1, [1]), lambda queue: queue.put(2, timeout=0), "Full"),
+        (lambda: Queue(1, [1]), lambda queue: queue.put(2, block=False), "Full"),
+        (lambda: Queue(items=[1]), lambda queue: queue.join(timeout=0), "False"),
+    ],
+)
+def test_a_wait_of_no_time_is_over_at_once_in_a_callback(loop_name, make, call, result):
+    """Where nobody can wait."""
+    found, thing, over = [], make(), Event()
+
+    def callback():
+        try:
+            found.append(str(call(thing)))
+        except (Exception, weald.Timeout) as error:
+            found.append(type(error).__name__)
+        over.set()
+
+    weald.get_hub().run_callback(callback)
+    over.wait()
+    assert found == [result]
 
 
 def test_a_timeout_object_counts_by_its_seconds(virtual):

@@ -116,7 +116,13 @@ cdef bint park_for(Waiter waiter, object what, double limit, bint ref) except -1
 
     With `ref` false the hub does not wait for the timeout if nothing else is left to wait for.
     """
-    cdef WakeTimer timer = WakeTimer.__new__(WakeTimer)
+    cdef WakeTimer timer
+    if limit == 0.0 and <void *>waiter.parked == <void *>waiter.hub:
+        # A callback, in which nobody can wait; no time at all it has.
+        waiter.state = DONE
+        waiter.timed_out = True
+        return False
+    timer = WakeTimer.__new__(WakeTimer)
     timer.waiter = waiter
     timer.ref = ref
     timer.start(waiter.hub.timers, limit)
