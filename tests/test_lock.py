@@ -28,6 +28,19 @@ def test_semaphore_hands_over_in_order(loop_name):
 
 
 @pytest.mark.parametrize("make", [Semaphore, Lock, RLock])
+def test_a_timeout_object_ends_acquire(loop_name, make):
+    lock = make()
+    lock.acquire()
+
+    def try_it(timeout):  # in another greenlet, for which an RLock is held, too
+        return weald.spawn(lock.acquire, timeout=timeout).get()
+
+    assert try_it(Timeout(0.001)) is False
+    with pytest.raises(KeyError, match="late"):
+        try_it(Timeout(0.001, KeyError("late")))
+
+
+@pytest.mark.parametrize("make", [Semaphore, Lock, RLock])
 def test_a_waiter_that_dies_once_woken_passes_on_what_it_was_given(loop_name, make):
     lock, seen = make(), []
     lock.acquire()

@@ -196,10 +196,12 @@ cdef class DummySemaphore:
 # ------------------------------------------------------------------ locks
 
 cdef double lock_timeout(bint blocking, object timeout) except? -2.0:
-    """The `timeout` of `acquire` as seconds, by threading's rules; -1.0, also for None: for ever."""
+    """The `timeout` of `acquire` as seconds, by threading's rules, or a Timeout's; -1.0, also for None: for ever."""
     cdef double value
     if timeout is None:
         return -1.0
+    if type(timeout) is not int and type(timeout) is not float and isinstance(timeout, BaseException):
+        return seconds(timeout)
     value = timeout
     if value == -1.0:
         return -1.0
@@ -238,7 +240,10 @@ cdef class Lock(Linkable):
             # Threads that spin on a lock must let its holder run.
             let_others_run()
             return False
-        return self.acquire_slowly(limit)
+        if self.acquire_slowly(limit):
+            return True
+        time_is_over(timeout)
+        return False
 
     cdef bint is_free(self) except -1:
         """Whether it can be taken at once.  Lets others run if the caller takes locks again and again."""
@@ -378,7 +383,10 @@ cdef class RLock(Linkable):
             return True
         if not blocking:
             return False
-        return self.acquire_slowly(me, limit)
+        if self.acquire_slowly(me, limit):
+            return True
+        time_is_over(timeout)
+        return False
 
     cdef bint acquire_slowly(self, object me, double timeout) except -1:
         cdef Waiter waiter
