@@ -300,3 +300,63 @@ def test_a_loop_in_each_thread_that_is_a_greenlet():
         """
     )
     assert out == "['a', 'b', 'c'] {'weald.aio.loop'}\n"
+
+
+NAMES = "get_running_loop _get_running_loop get_event_loop current_task"
+
+
+def test_what_a_class_holds_is_no_method_of_it():
+    """As asyncio's own functions, which are in C: in a class made before patching and in one made after."""
+    out = python(
+        f"""
+        import asyncio, builtins, types
+        names = [name for name in {NAMES!r}.split() if not isinstance(getattr(asyncio, name), types.FunctionType)]
+        assert "get_running_loop" in names
+        Before = type("Before", (), {{name: getattr(asyncio, name) for name in names}})
+        class Client:
+            def connect(self, loop=asyncio.get_running_loop, task=asyncio.current_task):
+                return loop(), task()
+        import weald.monkey
+        weald.monkey.patch_all()
+        After = type("After", (), {{name: getattr(asyncio, name) for name in names}})
+        async def main():
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            for holder in (Before(), After()):
+                for name in names:
+                    assert getattr(holder, name)() is (task if name == "current_task" else loop), name
+            assert Client().connect() == (loop, task)
+            return "right"
+        print(asyncio.run(main()))
+        try:
+            After().get_running_loop()
+        except RuntimeError as error:
+            print(error)
+        """
+    )
+    assert out == "right\nno running event loop\n"
+
+
+def test_functions_kept_from_before_patching_know_each_greenlets_loop():
+    """In a list, where patching leaves them."""
+    python(
+        f"""
+        import asyncio, threading
+        kept = [(name, getattr(asyncio, name)) for name in {NAMES!r}.split()]
+        import weald.monkey
+        weald.monkey.patch_all()
+        barrier = threading.Barrier(3)
+        async def main():
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            for _ in range(3):
+                barrier.wait()
+                await asyncio.sleep(0.001)
+                for name, function in kept:
+                    assert function() is (task if name == "current_task" else loop), name
+            done.append(1)
+        done = []
+        threads = [threading.Thread(target=asyncio.run, args=[main()]) for _ in range(3)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        assert len(done) == 3
+        """
+    )

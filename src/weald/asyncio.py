@@ -14,10 +14,12 @@ import asyncio.events as _events
 import asyncio.tasks as _tasks
 import os
 import sys
+from types import FunctionType
 from typing import Any
 
 from greenlet import getcurrent
 
+from weald._base.builtin import as_builtin, as_builtins
 from weald._core import count_loops, local, put_loop_aside, take_loop_back, use_asyncio
 
 __implements__ = ["_get_running_loop", "_set_running_loop", "get_event_loop", "get_running_loop"]
@@ -102,6 +104,10 @@ def _after_fork_in_child() -> None:
     count_loops(0)
     _tasks_aside.clear()
 
+
+as_builtins(globals(), _events)
+if type(_tasks.current_task) is not FunctionType:
+    current_task = as_builtin(current_task)
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 if (_loop := _get_slot()) is not None:  # patched by a coroutine

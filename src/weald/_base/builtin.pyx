@@ -3,8 +3,8 @@
 A Python function in a class's body becomes a method, a builtin does not: `class Poller: pause = time.sleep` has to work
 with the replacement, too.
 
-Called by: weald.builtins, weald.fcntl, weald.os, weald.select, weald.signal, weald.socket, weald.thread, weald.time, at
-their ends.
+Called by: weald.asyncio, weald.builtins, weald.fcntl, weald.os, weald.select, weald.signal, weald.socket, weald.thread,
+weald.time, at their ends.
 Invariant: the builtins made here are never freed; there is one for each function that is replaced.
 """
 
