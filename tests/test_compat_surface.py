@@ -620,3 +620,56 @@ def test_what_a_close_cuts_short_raises_gevents_error(wait, end):
     """,
         stderr=None,
     )
+
+
+# -------------------------------------------------------------------- loops
+
+
+def test_a_loops_flags_are_checked():
+    gevent("""if 1:
+        from gevent import core
+        for flags in ("epoll", "epoll, nosigmask", ["select", "signalfd"], 0, 4, None, ""):
+            core.loop(flags, default=False).destroy()
+        for flags in ("nosuch", "epoll,nosuch", ["nosuch"]):
+            for default in (None, False):
+                try:
+                    core.loop(flags, default)
+                except ValueError as error:
+                    assert "Invalid backend or flag: 'nosuch'" in str(error) and "epoll" in str(error)
+                else:
+                    raise AssertionError(flags)
+    """)
+
+
+def test_a_destroyed_hub_is_dead_and_has_no_loop():
+    gevent("""if 1:
+        for used in (False, True):
+            hub = gevent.get_hub()
+            loop = hub.loop
+            if used:
+                gevent.sleep(0.001)
+            hub.destroy()
+            assert hub.dead and hub.loop is None and loop.destroyed, used
+            hub.destroy()  # again
+            assert gevent.get_hub() is not hub and gevent.get_hub().loop.default
+    """)
+
+
+# -------------------------------------------------------------------- what `import *` brings
+
+
+def test_all_names_come_with_a_star():
+    """Those that gevent's documentation lists, and no `open` of another meaning."""
+    gevent("""if 1:
+        names = {}
+        exec("from gevent import *", names)
+        top = "Greenlet GreenletExit Timeout config fork get_hub getcurrent getswitchinterval idle iwait joinall kill "
+        top += "killall reinit setswitchinterval signal_handler sleep spawn spawn_later spawn_raw wait with_timeout"
+        assert set(top.split()) <= names.keys(), set(top.split()) - names.keys()
+        assert "install_as_gevent" not in names
+        exec("from gevent.os import *; from gevent.selectors import *", names)
+        own = "fork fork_and_watch fork_gevent forkpty forkpty_and_watch forkpty_gevent make_nonblocking nb_read "
+        own += "nb_write tp_read tp_write waitpid GeventSelector DefaultSelector"
+        assert set(own.split()) <= names.keys(), set(own.split()) - names.keys()
+        assert "open" not in names and "listdir" not in names
+    """)

@@ -193,6 +193,7 @@ def test_deadlock_report_names_who_waits_for_what(name):
                 main()
             except _core.LoopExit as error:
                 report = str(error)
+            assert report.startswith("This operation would block forever")  # people look for these words
             assert report.count(f"waits for <Event at {{id(event):#x}}") == 2, report
             assert "in main" in report and re.search(r"since \\d+\\.\\d s", report), report
         event.set()

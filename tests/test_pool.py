@@ -573,3 +573,10 @@ def test_what_map_has_called_is_no_member_any_more(pool):
     assert len(pool) == 0
     if free is not None:
         assert pool.free_count() == free and pool.wait_available(0) >= free
+
+
+def test_an_imap_has_the_next_of_python_2():
+    for results in (Pool(2).imap(str, [1, 2]), Pool(2).imap_unordered(str, [1, 2])):
+        assert sorted([results.next(), results.next()]) == ["1", "2"]
+        with pytest.raises(StopIteration):
+            results.next()

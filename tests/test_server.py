@@ -906,3 +906,13 @@ def test_killing_all_greenlets_leaves_those_alone_who_wait_for_a_child():
     assert child.result.get() == 0
     """
     )
+
+
+def test_what_runs_handlers_can_be_changed():
+    server = StreamServer(("127.0.0.1", 0), lambda sock, address: None, spawn=1)
+    assert server.pool.size == 1
+    for spawn in (None, "default", "raw", weald.spawn):
+        server.set_spawn(spawn)
+        assert server.pool is None and not server.full()
+    server.set_spawn(3)
+    assert server.pool.size == 3

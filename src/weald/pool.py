@@ -179,6 +179,8 @@ class IMapUnordered(Greenlet):
             raise self._error
         raise StopIteration
 
+    next = __next__
+
     def _next_task(self) -> Any:
         return self.queue.get()[1]
 

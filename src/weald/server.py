@@ -121,6 +121,7 @@ class BaseServer:
 
     def set_spawn(self, spawn: Any) -> None:
         """Choose what runs handlers; see the class."""
+        self.pool = None
         if spawn == "default":
             self._spawn: Callable[..., Any] | None = Greenlet.spawn
         elif spawn == "raw":

@@ -82,7 +82,7 @@ def lines_of_task(task):
 
 cdef str deadlock_report(list parked, object main, double now):
     """The text of a LoopExit: what each greenlet of `parked` (see `Hub.parked`) waits for, since when and where."""
-    lines = ["this operation would block forever: nothing is left that could wake a greenlet"]
+    lines = ["This operation would block forever: nothing is left that could wake a greenlet"]
     for g, what, since in parked[:MAX_GREENLETS]:
         lines.append(f"  {g!r} waits for {what!r} since {max(now - since, 0.0):.1f} s")
         if isinstance(what, Driven):

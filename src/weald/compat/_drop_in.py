@@ -38,6 +38,10 @@ for _name in ("fork", "forkpty"):
         os.__imports__.remove(_name)
         os.__implements__.append(_name)
 
+# `from gevent.os import *` brings no `open`.
+_forks = ["fork_and_watch", "fork_gevent", "forkpty_and_watch", "forkpty_gevent"]
+os.__all__[:] = sorted({*os.__implements__, *os.__extensions__, *_forks})
+
 
 class _ThreadName(originals.Listener):
     """Gives the patched `threading.Thread` the module name `gevent.threading`, as gevent does.

@@ -37,3 +37,4 @@ class GeventSelector(DefaultSelector):
 
 
 selectors.DefaultSelector = DefaultSelector
+selectors.__all__.append("GeventSelector")

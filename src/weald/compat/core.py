@@ -31,6 +31,21 @@ LIBEV_EMBED = False
 BACKEND_EPOLL = 4
 
 
+# What the first argument of `loop` may say, without effect: the loop is on epoll.
+FLAGS = (
+    *("epoll", "forkcheck", "kqueue", "linux_aio", "linux_iouring", "noenv", "nosigmask", "poll", "port", "select"),
+    "signalfd",
+)
+
+
+def _check_flags(flags: Any) -> None:
+    if not flags or isinstance(flags, (int, _core.Hub)):
+        return
+    for word in flags.split(",") if isinstance(flags, str) else flags:
+        if word.strip() and word.strip().lower() not in FLAGS:
+            raise ValueError(f"Invalid backend or flag: {word!r}\nPossible values: {', '.join(FLAGS)}")
+
+
 class loop(EventLoop):
     """A hub's loop, or with `default=False` one of its maker's own, driven by `run()`."""
 
@@ -46,6 +61,7 @@ class loop(EventLoop):
     sig_pending = False  # nor do they wait in the loop
 
     def __new__(cls, flags: Any = None, default: bool | None = None, ptr: Any = None) -> Any:
+        _check_flags(flags)
         if default is not False and not isinstance(flags, _core.Hub):
             return get_hub().loop
         return super().__new__(cls)

@@ -81,9 +81,15 @@ class Hub(_core.Hub):
 
     @property
     def loop(self) -> Any:
-        """The event loop as users see it, or the object that was assigned.  The hub itself uses its own loop."""
+        """The event loop as users see it, None once it is destroyed, or the object that was assigned.
+
+        The hub itself uses its own loop.
+        """
         assigned = self.__dict__.get("_loop")
-        return _core.Hub.loop.__get__(self) if assigned is None else assigned
+        if assigned is not None:
+            return assigned
+        found = _core.Hub.loop.__get__(self)
+        return None if found.destroyed else found
 
     @loop.setter
     def loop(self, value: Any) -> None:
@@ -288,6 +294,8 @@ class Hub(_core.Hub):
             self.periodic_monitoring_thread.kill()
             self.periodic_monitoring_thread = None
         super().destroy(True)
+        if not self and not self.dead and getcurrent() is self.parent:
+            self.throw()  # it has never run: now it is dead
 
 
 class signal:
