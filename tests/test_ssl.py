@@ -947,3 +947,25 @@ def test_against_openssl_s_server(certificate, version):
     finally:
         server.kill()
         server.wait()
+
+
+def test_a_read_of_nothing_does_not_wait(pair):
+    """Nor does one that must fail, though the last one has taken all that had come."""
+    client, server = pair
+
+    def call(name, *args):
+        server.sendall(b"x")
+        assert client.recv(9) == b"x"
+        with weald.Timeout(PATIENCE):
+            return getattr(client, name)(*args)
+
+    assert call("recv", 0) == call("read", 0) == b""
+    assert call("recv_into", bytearray(0)) == call("read", 5, bytearray(0)) == 0
+    for name, args, error in [
+        ("recv", (-1,), ValueError),
+        ("read", ("x",), TypeError),
+        ("recv_into", (b"x",), TypeError),
+        ("read", (5, b"x"), TypeError),
+    ]:
+        with pytest.raises(error):
+            call(name, *args)

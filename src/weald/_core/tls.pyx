@@ -11,9 +11,24 @@ Invariants:
 - A call keeps the `_sslobj` that it began with: a `shutdown` meanwhile takes it from the socket.
 """
 
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+
 from weald._core.descriptor cimport Descriptor, descriptor_of
 from weald._core.loops.contract cimport READ_EVENT, monotonic
 from weald._core.yielding cimport give_way
+
+
+cdef bint is_futile(object size, object buffer) noexcept:
+    """Return whether a `read` of so little, or into this, returns or raises at once whatever has come."""
+    cdef Py_buffer view
+    try:
+        if buffer is None:
+            return size <= 0
+        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+    except Exception:
+        return True
+    PyBuffer_Release(&view)
+    return view.len == 0
 
 
 cdef object receive(object sock, Descriptor descriptor, object size, object buffer):
@@ -22,6 +37,8 @@ cdef object receive(object sock, Descriptor descriptor, object size, object buff
     cdef bint waits = descriptor.drained and limit != 0.0
     cdef double end
     cdef Py_ssize_t got
+    if waits and is_futile(size, buffer):
+        waits = False
     if not waits:
         give_way(True)
     sslobj = sock._sslobj
