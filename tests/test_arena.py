@@ -73,7 +73,7 @@ def test_a_parked_greenlet_is_small():
 
 
 def kept_after_cycles():
-    """Bytes that the process has grown by, and cached chunks, after five rounds of parking and killing."""
+    """Bytes that the process has grown by, and cached chunks, after twenty rounds of parking and killing."""
 
     def cycle(depth):
         event = Event()
@@ -83,18 +83,18 @@ def kept_after_cycles():
             weald.sleep(0)
         weald.killall(greenlets)
 
-    for depth in (3, 40):
-        cycle(depth)
-    before = resident()
-    for _ in range(5):  # what each of these kept would be 5 MB
-        for depth in (3, 40):
-            cycle(depth)
+    before = 0
+    for rounds in (3, 20):  # the first ones fill the allocator
+        before = resident()
+        for _ in range(rounds):
+            for depth in (3, 40):
+                cycle(depth)
     return resident() - before, arena.cached_chunks()
 
 
 def test_chunks_are_given_back():
-    # In a process of its own: one that has run other tests grows by more than the bound for other reasons.
+    # In a process of its own: one that has run other tests grows for other reasons.
     code = f"import sys; sys.path[:] = {sys.path!r}; import test_arena; print(*test_arena.kept_after_cycles())"
     growth, cached = map(int, python(code).split())
-    assert growth < 2_000_000
+    assert growth < 10_000_000  # without the chunks' return it is 5 MB a round; the allocator's own is up to 4 MB
     assert cached <= 2048
