@@ -516,7 +516,7 @@ def test_more_than_a_shared_pipe_holds(pipe, kind):
 # -------------------------------------------------------------------- os.fdopen
 
 FDOPEN = """
-import os, subprocess, threading
+import os, socket, subprocess, threading
 from contextlib import suppress
 def later(fd, *parts):
     def run():
@@ -531,7 +531,7 @@ for args in [("rb",), ("rb", 0), ("r",), ("r", 1), ("rt", 100, "utf-8", "replace
     with os.fdopen(r, *args) as file:
         print(args, file.mode, file.name == r, file.readline(), file.read(2), file.read(), file.read(), file.isatty())
     print(file.closed)
-for args in [("wb",), ("wb", 0), ("w",), ("w", 1)]:
+for args in [("wb",), ("wb", 0), ("w",), ("w", 1), ("ab",), ("a",), ("a+b", 0)]:
     r, w = os.pipe()
     read = []
     def drain():
@@ -568,6 +568,17 @@ with os.fdopen(w, "wb", 0) as file:
         file.write(bytes(100000))
     except BrokenPipeError as error:
         print(error)
+r, w = os.pipe()
+for args in [("rb+",), ("r+",), ("r+", 0), ("a+",), ("r", "x"), ("++",)]:
+    try:
+        os.fdopen(r, *args, closefd=False)
+    except Exception as error:
+        print(args, type(error).__name__, error)
+os.close(w)
+a, b = socket.socketpair()
+with os.fdopen(os.dup(a.fileno()), "r+b", 0) as file:
+    later(b.detach(), b"to both")
+    print(file.mode, file.read(9), file.readable(), file.writable())
 child = subprocess.Popen("cat", stdin=-1, stdout=-1, bufsize=0)
 read = []
 thread = threading.Thread(target=lambda: read.append(child.stdout.read()))

@@ -528,6 +528,47 @@ def test_communicate_cut_short_loses_nothing(options):
     assert child.wait() == -9
 
 
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+@pytest.mark.parametrize("options", [{}, {"text": True}])
+def test_communicate_returns_what_is_in_the_buffer_of_the_only_pipe(name, options):
+    command = "seq 5" if name == "stdout" else "seq 5 >&2"
+    child = Popen(command, shell=True, **{name: PIPE}, **options)
+    first = getattr(child, name).readline()
+    rest = child.communicate()[name == "stderr"]
+    assert (first, rest) == (("1\n", "2\n3\n4\n5\n") if options else (b"1\n", b"2\n3\n4\n5\n"))
+    assert child.returncode == 0
+
+
+def test_communicate_refuses_the_only_pipe_if_it_is_closed():
+    child = Popen(["true"], stdout=PIPE)
+    child.stdout.close()
+    with pytest.raises(ValueError, match="closed file"):
+        child.communicate()
+    assert child.wait() == 0
+
+
+def test_an_unbuffered_pipe_refuses_what_it_is_not_open_for():
+    with weald.Timeout(PATIENCE), cat(bufsize=0) as child:
+        with pytest.raises(io.UnsupportedOperation):
+            child.stdin.read(1)
+        with pytest.raises(io.UnsupportedOperation):
+            child.stdin.readinto(bytearray(1))
+        with pytest.raises(io.UnsupportedOperation):
+            child.stdout.write(b"x")
+        for wrong in (b"x", "x", memoryview(bytearray(6))[::2]):
+            with pytest.raises(TypeError):
+                child.stdout.readinto(wrong)
+        with pytest.raises(TypeError, match="should be integer"):
+            child.stdout.read("x")
+
+
+def test_text_says_that_it_is_written_through():
+    with cat(text=True) as child:
+        assert child.stdin.write_through and not child.stdout.write_through
+        child.stdin.buffer.flush()
+        assert child.stdin.write_through
+
+
 def test_text_and_bytes_reach_the_child_in_the_order_they_were_written():
     with Popen(["cat"], stdin=PIPE, stdout=PIPE, text=True) as child:
         child.stdin.write("1 ")

@@ -117,6 +117,8 @@ class _PoolIO(io.FileIO):
             return count
 
     def read(self, size: int | None = -1) -> bytes:
+        if not self.readable():
+            return super().read(size)  # which raises
         return io.RawIOBase.read(self, -1 if size is None else size)
 
     def readall(self) -> bytes:
@@ -397,8 +399,10 @@ def _check_mode(mode: str, buffering: int, encoding: str | None, errors: str | N
             raise ValueError("can't have unbuffered text I/O")
     elif "t" in mode:
         raise ValueError("can't have text and binary mode at once")
-    elif any(option is not None for option in (encoding, errors, newline)):
-        raise ValueError("binary mode doesn't take an encoding, errors or newline argument")
+    for name, option in (("encoding", encoding), ("errors", errors), ("newline", newline)):
+        if option is not None and "b" in mode:
+            article = "a" if name == "newline" else "an"
+            raise ValueError(f"binary mode doesn't take {article} {name} argument")
 
 
 if not TYPE_CHECKING:

@@ -30,9 +30,9 @@ from weald._base.names import more_names
 from weald._base.pipes import open_shared, read_shared, write_shared
 from weald._base.resident import Resident
 from weald._base.waiting import until
-from weald._core import AsyncResult, asked_in_vain, monotonic
+from weald._core import READ, WRITE, AsyncResult, asked_in_vain, monotonic, poll_fds, waits_natively
 from weald.fileobject import FileObjectPosix
-from weald.selectors import PollSelector
+from weald.selectors import EVENT_READ, EVENT_WRITE, PollSelector, SelectorKey
 
 if TYPE_CHECKING:
     from subprocess import DEVNULL as DEVNULL
@@ -77,9 +77,38 @@ class _Globals(dict[str, Any]):
         return _over_ours(found) if getattr(found, "__globals__", None) is vars(_stdlib) else found
 
 
+class _Selector(PollSelector):
+    """What `communicate` waits with.
+
+    It says what the loop has reported, without asking the system first, nor once more then: `read_shared` and
+    `write_shared` do that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._keys: dict[int, SelectorKey] = {}
+        self._wanted: dict[int, int] = {}
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> SelectorKey:
+        key = super().register(fileobj, events, data)
+        self._keys[key.fd], self._wanted[key.fd] = key, _LOOP_EVENTS[events]
+        return key
+
+    def unregister(self, fileobj: Any) -> SelectorKey:
+        key = super().unregister(fileobj)
+        del self._keys[key.fd], self._wanted[key.fd]
+        return key
+
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        if waits_natively() or (timeout is not None and timeout <= 0):
+            return super().select(timeout)
+        return [(self._keys[fd], self._keys[fd].events) for fd in poll_fds(self._wanted, timeout)]
+
+
+_LOOP_EVENTS = {EVENT_READ: READ, EVENT_WRITE: WRITE}
 _globals = _Globals(
     __name__=__name__,
-    _PopenSelector=PollSelector,
+    _PopenSelector=_Selector,
     _time=monotonic,
     _PIPE_BUF=65536,  # bytes offered at a time; `write_shared` writes as much of them as there is room for
     io=_Over(_stdlib.io, open=open_shared, TextIOWrapper=TextIOWrapper),  # type: ignore[attr-defined]
@@ -120,9 +149,13 @@ class Popen(_stdlib.Popen[AnyStr]):
         _check_timeout = _over_ours(_stdlib.Popen._check_timeout)
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
-        """subprocess.Popen.communicate(); if it is cut short, the next call returns what it has read."""
+        """subprocess.Popen.communicate(); if it is cut short, the next call returns what it has read.
+
+        But for what is in the buffer of the only pipe, if the program has read from that before.
+        """
         started: bool = self._communication_started  # type: ignore[has-type]
-        if timeout is not None or started or not (self.stdout or self.stderr):
+        pipes: list[Any] = [pipe for pipe in (self.stdin, self.stdout, self.stderr) if pipe is not None]
+        if timeout is not None or started or pipes in ([], [self.stdin]) or (len(pipes) == 1 and not _is_new(pipes[0])):
             return self._stdlibs_communicate(input, timeout)  # type: ignore[attr-defined, no-any-return]
         # With one pipe the stdlib's would read to the end without storing anything, and lose it if it is cut short.
         try:
@@ -190,6 +223,12 @@ class Popen(_stdlib.Popen[AnyStr]):
     def ready(self) -> bool:
         """Whether the child's end is known."""
         return self.result.ready()
+
+
+def _is_new(pipe: Any) -> bool:
+    """Whether nobody has read from this pipe, so that nothing is in its buffer, nor closed it."""
+    turns = getattr(pipe, "_turns", None)
+    return turns is not None and turns.fd >= 0 and not turns.used
 
 
 def _make_blocking(stream: Any) -> None:

@@ -2,6 +2,8 @@
 
 cdef class Turns:
     cdef public int fd  # the raw file's, -1 when it is closed
+    cdef public bint used  # whether the raw file has been read; kept by SharedIO alone
+    cdef bint quick  # whether the raw file tries its calls without going inside, where they need not wait
     cdef list inside  # greenlets in a call of the raw file
     cdef Py_ssize_t waiting  # how many greenlets wait until no other is inside
     cdef Py_ssize_t busy  # calls of `in_turn` methods under way, each of which may enter several times
@@ -9,5 +11,6 @@ cdef class Turns:
     cdef Turns outer  # for a buffer below a text: the text's Turns
     cdef Turns below(self)
     cdef object enter(self)
+    cdef object go_inside(self, bint others_first)
     cdef int leave(self, object current) except -1
     cdef int come(self) except -1

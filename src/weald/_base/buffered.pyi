@@ -13,6 +13,7 @@ class Turns:
     """The greenlets inside a call of a raw file, and those that wait for their turn."""
 
     fd: int
+    used: bool
 
     def call(self, function: Callable[..., _T], *args: object) -> _T:
         """Return `function(*args)`, a call of the raw file in which greenlets may park."""

@@ -27,7 +27,7 @@ from socket import SocketIO
 from weald._core.c_greenlet cimport greenlet
 from weald._core.c_python cimport slot_offset
 from weald._core.hub cimport current_greenlet
-from weald._core.yielding cimport give_way
+from weald._core.yielding cimport is_others_turn, let_others_run
 
 from weald._core import Event, sleep
 
@@ -51,6 +51,7 @@ cdef object text_read = io.TextIOWrapper.read
 cdef object text_write = io.TextIOWrapper.write
 cdef object text_buffer = io.TextIOWrapper.buffer
 cdef object text_closed = io.TextIOWrapper.closed
+cdef object text_write_through = io.TextIOWrapper.write_through
 cdef object text_detach = io.TextIOWrapper.detach
 cdef object pair_flush = io.BufferedRWPair.flush
 cdef object pair_close = io.BufferedRWPair.close
@@ -80,13 +81,18 @@ cdef class Turns:
 
     cdef object enter(self):
         """Go inside.  Returns the greenlet, for `leave`."""
+        return self.go_inside(is_others_turn(True))  # if the other end is fast, no call ever parks
+
+    cdef object go_inside(self, bint others_first):
+        """As `enter`; `others_first`: what `is_others_turn` has said."""
         cdef greenlet current = current_greenlet()
         self.inside.append(current)
-        try:
-            give_way(True)  # if the other end is fast, no call ever parks
-        except BaseException:
-            self.leave(current)
-            raise
+        if others_first:
+            try:
+                let_others_run()
+            except BaseException:
+                self.leave(current)
+                raise
         return current
 
     cdef int leave(self, object current) except -1:
@@ -319,6 +325,11 @@ class TextIOWrapper(io.TextIOWrapper):
             buffer._turns = turns.below()
 
     closed = Closed()
+
+    @property
+    def write_through(self):
+        """Whether what is written goes to the buffer at once, as far as anybody can see."""
+        return bool(self._through) or text_write_through.__get__(self)
 
     @property
     def buffer(self):

@@ -14,6 +14,9 @@ Compiled, because programs that write line by line call this for each line.
 
 from weald._base.buffered cimport Turns
 from weald._base.waiting cimport at_once, is_ready
+from weald._core.yielding cimport is_others_turn
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 
 import _socket
 import io
@@ -40,9 +43,13 @@ __all__ = [
     "write_shared",
 ]
 
+_MODES = {"r", "w", "a", "rt", "tw", "at", "br", "bw", "ab", "+br", "+bw", "+ab"}  # each with its letters sorted
 _PIPE_SIZE = 65536  # bytes; what Linux lets a pipe hold
 
 _fdopen = get_original("os", "fdopen")
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t c_write "write"(int, const void *, size_t)
 
 cdef object file_read = io.FileIO.read
 cdef object file_readinto = io.FileIO.readinto
@@ -70,7 +77,8 @@ def make_nonblocking(fd):
 
 
 def read_shared(fd, size):
-    """os.read(fd, size) of a descriptor that may be blocking; parks until there is something to read."""
+    """os.read(fd, size) of a pipe that may be blocking, or all that it has; parks until there is something to read."""
+    size = max(size, _PIPE_SIZE)
     wait_until_ready(fd, POLLIN, partial(wait_read, fd))
     return os.read(fd, size)
 
@@ -88,34 +96,56 @@ def write_shared(fd, data):
     return sent if sent > 0 else 0  # another process was faster
 
 
-cdef Py_ssize_t write_at_once(object file, object data, Py_ssize_t *size) except -1:
+cdef Py_ssize_t write_at_once(Turns turns, object data, Py_ssize_t *size) except -1:
     """Write as much of `data` as there is room for.  Returns the bytes written; 0 if the system cannot tell.
 
     `size` is set to the bytes of `data`.
     """
     cdef Py_ssize_t sent = -1
-    cdef int fd = (<Turns>file._turns).fd
-    if fd >= 0 and file._at_once:
+    if turns.quick and turns.fd >= 0:
         try:
-            sent = at_once(fd, data, False, size)
+            sent = at_once(turns.fd, data, False, size)
         except BrokenPipeError:
             raise
         except OSError:  # the system cannot tell, or there is an error, which the plain write will raise
-            file._at_once = False
+            turns.quick = False
     return sent if sent > 0 else 0
+
+
+cdef Py_ssize_t write_nonblocking(Turns turns, object data) except -2:
+    """Write to a non-blocking descriptor.  Returns the bytes written; -1 if there is no room, or an error."""
+    cdef Py_buffer view
+    cdef Py_ssize_t sent
+    cdef int fd = turns.fd
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    with nogil:
+        sent = c_write(fd, view.buf, view.len)
+    PyBuffer_Release(&view)
+    return sent
+
+
+cdef bint has_room(object buffer) noexcept:
+    """Return whether bytes can be read into `buffer`; not if it is of a wrong type, or empty."""
+    cdef Py_buffer view
+    try:
+        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+    except Exception:
+        return False
+    PyBuffer_Release(&view)
+    return view.len > 0
 
 
 class SharedIO(io.FileIO):
     """FileIO on a pipe's end that stays blocking, or a socket: each call first waits until it would not block."""
 
-    __slots__ = ("_at_once", "_descriptor", "_socket", "_turns", "_write_turns")
+    __slots__ = ("_descriptor", "_socket", "_turns", "_write_turns")
 
     def __init__(self, fd, mode, closefd=True):
+        cdef Turns turns = Turns.__new__(Turns)
         super().__init__(fd, mode, closefd)
         self._descriptor = Descriptor(fd)
-        self._turns = self._write_turns = Turns()
-        self._turns.fd = fd
-        self._at_once = True
+        self._turns = self._write_turns = turns
+        turns.fd, turns.quick = fd, True
         self._socket = stat.S_ISSOCK(os.fstat(fd).st_mode)  # its descriptor is non-blocking, and calls park
 
     def _is_non_blocking(self):
@@ -124,6 +154,9 @@ class SharedIO(io.FileIO):
 
     def _readable(self, call, argument):
         """Wait, then `call(argument)`.  Try again if another thread was faster."""
+        if not self.readable():
+            return call(argument)  # which raises
+        (<Turns>self._turns).used = True
         wait = self._descriptor.wait_read
         if not is_ready(self.fileno(), POLLIN):
             if self._is_non_blocking():
@@ -134,16 +167,16 @@ class SharedIO(io.FileIO):
 
     def readinto(self, buffer):
         """Read into `buffer`, parking until there is something.  Return the number of bytes, 0 at the end."""
-        if not memoryview(buffer).nbytes:
-            return super().readinto(buffer)  # which never waits
+        if not has_room(buffer):
+            return super().readinto(buffer)  # which never waits, or raises
         return self._turns.call(self._readable, super().readinto, buffer)
 
     def read(self, size=-1):
         """Read up to `size` bytes, parking until there are some; None or -1: all up to the end.  b"" at the end."""
-        if size is None or size < 0:
+        if size is None or hasattr(size, "__index__") and size < 0:
             return self.readall()
-        if not size:
-            return super().read(size)
+        if not hasattr(size, "__index__") or not size:
+            return super().read(size)  # which never waits, or raises
         return self._turns.call(self._readable, super().read, size)
 
     def readall(self):
@@ -161,11 +194,15 @@ class SharedIO(io.FileIO):
         Returns the bytes written: fewer only if there was an error, which the next call will raise.
         """
         cdef Turns turns = self._write_turns
-        cdef Py_ssize_t sent, size = 0
-        current = turns.enter()
+        cdef Py_ssize_t sent = 0, size = 0
+        cdef bint others_first = is_others_turn(True)
+        if not others_first:
+            sent = write_at_once(turns, data, &size)
+            if sent and sent == size:
+                return sent
+        current = turns.go_inside(others_first)
         try:
-            sent = write_at_once(self, data, &size)
-            return sent if sent and sent == size else self._write(data, sent)
+            return self._write(data, sent)
         finally:
             turns.leave(current)
 
@@ -173,6 +210,8 @@ class SharedIO(io.FileIO):
         """The rest of `write`, after `sent` bytes."""
         cdef Py_ssize_t size = 0
         fd = self.fileno()
+        if not self.writable():
+            return super().write(data)  # which raises
         stream = is_stream(fd)
         with memoryview(data) as view, view.cast("B") as rest:
             if stream and not rest.nbytes or self._is_non_blocking():
@@ -180,7 +219,7 @@ class SharedIO(io.FileIO):
             while True:
                 try:
                     wait_until_ready(fd, POLLOUT, self._descriptor.wait_write)
-                    done = write_at_once(self, rest[sent:], &size)
+                    done = write_at_once(self._turns, rest[sent:], &size)
                     if not done:
                         # A pipe that is ready for writing has room for this much (POSIX, "poll" and PIPE_BUF).
                         done = super().write(rest[sent : sent + PIPE_BUF] if stream else rest)
@@ -220,12 +259,15 @@ cdef object read_in_turn(object file, object call, object argument):
 class LoopIO(io.FileIO):
     """FileIO on a descriptor that is non-blocking until `close` or `share`.  Calls park where FileIO's return None."""
 
+    __slots__ = ("_descriptor", "_shared", "_turns", "_was_blocking", "_write_turns")
+
     def __init__(self, fd, mode, closefd):
+        cdef Turns turns = Turns.__new__(Turns)
         super().__init__(fd, mode, closefd)
         self._was_blocking = make_nonblocking(self.fileno())
         self._descriptor = Descriptor(self.fileno())
-        self._turns = self._write_turns = Turns()
-        self._turns.fd = self.fileno()
+        self._turns = self._write_turns = turns
+        turns.fd, turns.quick = self.fileno(), self.writable()
         self._shared = False
 
     def share(self):
@@ -233,6 +275,7 @@ class LoopIO(io.FileIO):
 
         Each call here then first checks whether it would block.
         """
+        (<Turns>self._turns).quick = False
         os.set_blocking(self.fileno(), True)
         self._shared = True
 
@@ -242,7 +285,7 @@ class LoopIO(io.FileIO):
 
     def read(self, size=-1):
         """Read up to `size` bytes, parking until there are some; None or -1: up to the end, where it is b""."""
-        if size is None or size < 0:
+        if size is None or hasattr(size, "__index__") and size < 0:
             return self.readall()
         return read_in_turn(self, file_read, size)
 
@@ -256,7 +299,13 @@ class LoopIO(io.FileIO):
     def write(self, data):
         """Write as much as there is room for, parking until there is some.  Return the number of bytes."""
         cdef Turns turns = self._write_turns
-        current = turns.enter()
+        cdef Py_ssize_t sent
+        cdef bint others_first = is_others_turn(True)
+        if turns.quick and not others_first:
+            sent = write_nonblocking(turns, data)
+            if sent >= 0:
+                return sent
+        current = turns.go_inside(others_first)
         try:
             if self._shared:
                 wait_until_ready(self.fileno(), POLLOUT, self._descriptor.wait_write)
@@ -307,11 +356,14 @@ def fdopen(
     """os.fdopen().  The file of a blocking pipe, socket or terminal parks its caller where it would block."""
     binary = "b" in mode
     plain = partial(_fdopen, fd, mode, buffering, encoding, errors, newline, closefd, opener)
-    if mode not in ("r", "rt", "tr", "rb", "br", "w", "wt", "tw", "wb", "bw") or not _may_block(fd):
+    letters = "".join(sorted(mode))
+    if letters not in _MODES or not isinstance(buffering, int) or not _may_block(fd):
         return plain()
-    letter = "r" if "r" in mode else "w"
+    letter = letters.strip("+bt")
+    if "+" in letters and buffering:
+        return plain()  # which says that a pipe cannot be sought in
     if binary and not encoding and not errors and newline is None:
-        return open_shared(fd, letter + "b", buffering, closefd)
+        return open_shared(fd, letter + "b" + "+" * ("+" in letters), buffering, closefd)
     if binary or buffering == 0:
         return plain()  # which raises the right error
     encoding = io.text_encoding(encoding, 1)

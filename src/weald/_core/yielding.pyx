@@ -1,7 +1,7 @@
 """Letting other greenlets run: `sleep`, and `give_way` for functions that do not wait but may be called in loops.
 
 Called by: tls.pyx, users (`sleep`), greenlet.pyx, descriptor.pyx, queue.pyx, event.pyx, lock.pyx, _base/buffered.pyx
-(`give_way`), the package's select and time.
+and _base/pipes.pyx, the package's select and time.
 """
 
 from libc.math cimport isnan
@@ -64,6 +64,23 @@ def idle(priority=0):
 
 # ------------------------------------------------------------------ busy waits
 
+cdef bint is_others_turn(bint in_vain) except -1:
+    """As `give_way`, but only count the call and return whether to `let_others_run`."""
+    cdef Hub hub
+    if not has_hub():
+        return False
+    hub = current_hub()
+    if hub.driving != NULL:
+        return True  # `let_others_run` counts there
+    hub.calls_since_switch += 1
+    return hub.calls_since_switch >= MANY_CALLS or (
+        in_vain
+        and not hub.calls_since_switch & (CLOCK_CALLS - 1)
+        and tick() - hub.batch_tick > LONG_BATCH
+        and not hub.timeless
+    )
+
+
 cdef int give_way(bint in_vain) except -1:
     """For functions that return without waiting: let others run if the caller calls such functions again and again.
 
@@ -74,21 +91,7 @@ cdef int give_way(bint in_vain) except -1:
     Coroutines rely on it that no other code runs between two awaits unless they block.  So there others run only after
     very many such calls (MANY_IN_CALLBACK).
     """
-    cdef Hub hub
-    if not has_hub():
-        return 0
-    hub = current_hub()
-    if hub.driving != NULL:
-        return let_others_run()
-    hub.calls_since_switch += 1
-    if hub.calls_since_switch < MANY_CALLS and (
-        not in_vain
-        or hub.calls_since_switch & (CLOCK_CALLS - 1)
-        or tick() - hub.batch_tick <= LONG_BATCH
-        or hub.timeless
-    ):
-        return 0
-    return let_others_run()
+    return let_others_run() if is_others_turn(in_vain) else 0
 
 
 cdef int let_others_run() except -1:
