@@ -1,5 +1,6 @@
 """The waiters of every primitive: order, timeouts, kills, links; for greenlets and threads alike."""
 
+import random
 import signal
 import threading
 
@@ -229,6 +230,114 @@ def test_a_link_that_fails_is_reported_and_the_others_are_called(loop_name):
         settle()
     assert calls == [event]
     assert [(context[0] is fail, kind) for context, kind, _, _ in errors] == [(True, KeyError)]
+
+
+class Callback:
+    """Notes its calls.  Equal to callbacks of the same name."""
+
+    compared = 0
+
+    def __init__(self, name, calls):
+        self.name, self.calls = name, calls
+
+    def __call__(self, source):
+        self.calls.append(self)
+
+    def __eq__(self, other):
+        Callback.compared += 1
+        return isinstance(other, Callback) and other.name == self.name
+
+    def __hash__(self):
+        return hash(self.name)
+
+
+class Unhashable(Callback):
+    __hash__ = None
+
+
+def take_back(links, callback):
+    """What `unlink` does, with a list: the first that is `callback`, or else equal to it."""
+    same = [place for place, each in enumerate(links) if each is callback]
+    equal = [place for place, each in enumerate(links) if each == callback]
+    for place in [*same, *equal][:1]:
+        del links[place]
+
+
+@pytest.mark.parametrize("names", [5, 1000], ids=["equal", "different"])
+@pytest.mark.parametrize("kinds", [[Callback], [Callback, Unhashable]], ids=["hashable", "unhashable"])
+@pytest.mark.parametrize("make", [Event, AsyncResult])
+def test_links_are_called_in_order_however_many_were_taken_back(make, kinds, names):
+    chance = random.Random(1)
+    for count in [10, 40, 200]:
+        subject, expected, calls = make(), [], []
+        made = [chance.choice(kinds)(chance.randrange(names), calls) for _ in range(count)]
+
+        def change(link_odds, subject=subject, expected=expected, made=made):
+            callback = chance.choice(made)
+            if chance.random() < link_odds:
+                subject.rawlink(callback)
+                expected.append(callback)
+            else:
+                subject.unlink(callback)
+                take_back(expected, callback)
+            assert subject.statistics()["links"] == len(expected)
+
+        for odds in [1.0, 0.5, 0.7]:
+            for _ in range(count):
+                change(odds)
+        subject.set()
+        for _ in range(count):
+            change(0.0)
+        settle()
+        assert [id(each) for each in calls] == [id(each) for each in expected]
+        assert subject.statistics()["links"] == 0
+
+
+def test_a_greenlets_links_are_called_in_order_however_many_were_taken_back():
+    g, calls = weald.spawn(int), []
+    links = [Callback(name, calls) for name in range(100)]
+    for each in links:
+        g.link(each)
+    for each in random.Random(1).sample(links, 60):
+        g.unlink(each)
+        links.remove(each)
+    g.join()
+    settle()
+    assert calls == links and not g.has_links()
+
+
+def test_taking_back_one_of_many_links_looks_at_few():
+    event, calls, count = Event(), [], 300
+    for name in range(count):
+        event.rawlink(Callback(name, calls))
+    Callback.compared = 0
+    for name in random.Random(1).sample(range(count), count):
+        event.unlink(Callback(name, calls))
+        event.unlink(Callback(-1, calls))  # there is none
+    assert event.statistics()["links"] == 0
+    assert Callback.compared <= 2 * count
+
+
+def test_a_link_can_be_taken_back_while_links_are_made(virtual):
+    event, calls = Event(), []
+
+    class Meddling(Callback):
+        def __hash__(self):
+            weald.sleep(1)  # others make links and take some back
+            return 1
+
+    links = [Meddling("first", calls), *[Callback(name, calls) for name in range(30)]]
+    for each in links:
+        event.rawlink(each)
+    late = Callback("late", calls)
+    taking = weald.spawn(event.unlink, links[5])
+    weald.sleep(0.5)
+    event.rawlink(late)
+    event.unlink(links[7])
+    taking.join()
+    event.set()
+    weald.sleep(5)
+    assert [each.name for each in calls] == ["first", *[name for name in range(30) if name not in (4, 6)], "late"]
 
 
 def test_a_link_must_be_callable(loop_name):

@@ -452,7 +452,8 @@ class _Link:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Link) and other._callback == self._callback
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash(self._callback)
 
 
 class _ExecutorJob(Job):

@@ -120,7 +120,7 @@ cdef class Greenlet(greenlet):
     cdef Hub hub
     cdef StartTimer start_timer
     cdef WaitList joiners
-    cdef list links
+    cdef object links  # see links.pyx
     cdef public object spawning_greenlet
     cdef object stack  # of its spawning: (code, line) of the innermost frame, of the next, …
     cdef object locals_

@@ -5,9 +5,10 @@ cdef class Link(Runnable):
     cdef Hub hub
     cdef object source
     cdef object callback
-    cdef list home
+    cdef object home
     cdef bint scheduled
+    cdef bint stray  # ManyLinks cannot find it by its callback
 
-cdef list add_link(list links, object source, object callback)
-cdef int drop_link(list links, object callback) except -1
-cdef int schedule_links(list links) except -1
+cdef object add_link(object links, object source, object callback)
+cdef int drop_link(object links, object callback) except -1
+cdef int schedule_links(object links) except -1

@@ -23,6 +23,6 @@ cdef int time_is_over(object timeout) except -1
 
 cdef class Linkable:
     cdef WaitList waiters
-    cdef list links
+    cdef object links  # see links.pyx
     cdef int run_links(self) except -1
     cdef int wait_for(self, object timeout) except -1
