@@ -14,6 +14,7 @@ from weald._core.c_greenlet cimport greenlet
 from weald._core.hub cimport Hub, Waiter, acting_greenlet, current_greenlet
 from weald._core.threads cimport current_hub
 from weald._core.waiters cimport park_for, seconds
+from weald.aio.core cimport Waker
 
 import asyncio
 import sys
@@ -41,15 +42,6 @@ cdef bint EAGER = sys.version_info >= (3, 12)
 
 
 # ------------------------------------------------------------------ from a greenlet
-
-cdef class Waker:
-    """A future's callback that ends a greenlet's wait."""
-
-    cdef Waiter waiter
-
-    def __call__(self, future):
-        self.waiter.resume(None)
-
 
 cdef bint wait_done(Hub hub, object future, double limit) except -1:
     """Park until `future` is done, `limit` seconds at most (negative: for ever).  Returns False after a timeout."""
@@ -147,15 +139,17 @@ def await_(awaitable, timeout=None):
         if type(awaitable) is CoroutineType and awaitable.cr_await is not None:
             raise RuntimeError("coroutine is being awaited already")  # `await` checks that; tasks do not
         context = PyContext_CopyCurrent()
-        # A signal handler acts for the main greenlet, whose running loop it must not change.
-        if EAGER and loop._task_factory is None and acting_greenlet() is me:
+        if loop._task_factory is not None:
+            future = loop.create_task(awaitable, context=context)
+        elif EAGER and acting_greenlet() is me:
+            # A signal handler acts for the main greenlet, whose running loop it must not change.
             _set_running_loop(loop)
             try:
                 future = Task(awaitable, loop=loop, context=context, eager_start=True)
             finally:
                 _set_running_loop(None)
         else:
-            future = loop.create_task(awaitable, context=context)
+            future = Task(awaitable, loop=loop, context=context)  # as `create_task`, which is written in Python, does
     else:
         future = ensure_future(awaitable, loop=loop)
     try:

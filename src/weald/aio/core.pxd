@@ -34,6 +34,9 @@ cdef class TimerHandle(BaseTimer):
     cdef object __weakref__
     cdef int run(self, Core loop) except -1
 
+cdef class Waker:
+    cdef Waiter waiter
+
 cdef class FdWatcher(Listener):
     cdef Core loop
     cdef FdEntry entry  # None while the loop has no hub

@@ -1,6 +1,7 @@
 """The compiled part of `weald.aio.EventLoop`: its queue, the greenlet that empties it, timers, watched descriptors.
 
-Called by: loop.py, whose `EventLoop` derives from `Core`; stream.pyx; by the hub, for which it is a `Driven`.
+Called by: loop.py, whose `EventLoop` derives from `Core`; stream.pyx; bridge.pyx (`Waker`); by the hub, for which
+it is a `Driven`.
 Invariants:
 - `ready` is the queue of jobs, first in, first out.  One greenlet, the driver, empties it: at first the one in
   `run_forever`, called the root.  When the queue is empty the driver parks in the hub, so greenlets and coroutines
@@ -231,6 +232,13 @@ cdef class TimerHandle(BaseTimer):
 
     def __ge__(self, other):
         return self.at >= other.when() if isinstance(other, TimerHandle) else NotImplemented
+
+
+cdef class Waker:
+    """A future's callback that ends a greenlet's wait."""
+
+    def __call__(self, future):
+        self.waiter.resume(None)
 
 
 # ------------------------------------------------------------------ descriptors
@@ -648,6 +656,10 @@ cdef class Core(Driven):
         cdef Handle handle
         if self._closed:
             raise RuntimeError("Event loop is closed")
+        if type(callback) is Waker and self.ready.count == 0:
+            # Nothing is to be called before, and it only makes a greenlet ready: no turn of the loop for that.
+            (<Waker>callback).waiter.resume(None)
+            return None
         if self._debug:
             self.check(callback, "call_soon", True)
         handle = new_handle(self, callback, args, context)
