@@ -331,7 +331,7 @@ class Group(GroupMappingMixin):
         """See GroupMappingMixin.map; the greenlets are no longer members when it returns."""
         tasks = [self.spawn(func, item) for item in iterable]
         results = [task.get() for task in tasks]
-        for task in tasks:
+        for task in self.greenlets.intersection(tasks):
             self.discard(task)  # ended: their own links come later
         return results
 

@@ -128,13 +128,14 @@ def _ready(
     `masks` are the descriptors and events it looks for.  `counts` says which events of a descriptor count (None: all).
     Without `counts` other greenlets may change `masks` meanwhile; with it, OSError(EBADF) if a descriptor is not open.
     """
-    found = poller.poll(0)
+    found = counted = poller.poll(0)
     if counts is not None and found:
-        if any(events & POLLNVAL for _, events in found):
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        counted = [(fd, events) for fd, events in found if events & counts[fd]]
-    else:
-        counted = found
+        counted = []
+        for fd, events in found:
+            if events & POLLNVAL:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            if events & counts[fd]:
+                counted.append((fd, events))
     if counted or seconds == 0.0:
         has_looked()
         return counted
@@ -152,37 +153,24 @@ def _wait_until_ready(
 
     An event that the loop has reported counts as found, even if another greenlet has taken the data before this one.
     """
-    wanted = None if counts is None or waits_natively() else _loop_events(masks)
-    reported: dict[int, int] = {}
-
-    def wait(limit: float | None) -> None:
-        nonlocal reported
-        if idle:
-            _wait_for_change(masks, limit)
-        else:
-            reported = _wait(masks, limit) if wanted is None else poll_fds(wanted, limit)
-
-    def look() -> list[tuple[int, int]]:
-        nonlocal idle, reported
+    deadline = None if seconds is None else monotonic() + seconds
+    while seconds is None or seconds > 0.0:
+        reported = _wait_for_change(masks, seconds) if idle else _wait(masks, seconds)
         found = poller.poll(0)
-        if counts is not None and found:
-            counted = [(fd, events) for fd, events in found if events & counts[fd]]
-            idle = not counted
-            if counted:
-                return counted
-            reported = {}  # it reports the end of a connection as both
-        else:
-            idle = False
-        if found or not reported:
-            return [] if idle else found
-        events = {
-            fd: ((POLLIN if seen & READ else 0) | (POLLOUT if seen & WRITE else 0)) & masks.get(fd, 0)
-            for fd, seen in reported.items()
-        }
-        reported = {}
-        return [(fd, mask) for fd, mask in events.items() if mask]
-
-    return until(wait, seconds, look) or []
+        idle = False
+        if found and counts is not None:
+            found = [(fd, events) for fd, events in found if events & counts[fd]]
+            idle = not found
+        elif not found and reported:
+            for fd, seen in reported.items():
+                events = ((POLLIN if seen & READ else 0) | (POLLOUT if seen & WRITE else 0)) & masks.get(fd, 0)
+                if events:
+                    found.append((fd, events))
+        if found:
+            return found
+        if deadline is not None:
+            seconds = deadline - monotonic()
+    return []
 
 
 def _fileno(file: Any) -> int:
@@ -233,7 +221,7 @@ def select(
     for fd, mask in masks.items():
         poller.register(fd, mask)
     found = dict(_ready(poller, masks, timeout, counts))
-    r, w, x = ([file for fd, file in numbered if found.get(fd, 0) & ready] for numbered, ready in wanted)
+    r, w, x = [[file for fd, file in numbered if found.get(fd, 0) & ready] for numbered, ready in wanted]
     return r, w, x
 
 

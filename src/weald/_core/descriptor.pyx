@@ -100,8 +100,12 @@ cdef double HUNG_UP_PAUSE = 0.01  # seconds
 cdef object CLOSED = object()  # the value with which waiters of a closed descriptor are woken
 
 
+cdef object system_error(int number):
+    return OSError(number, os.strerror(number))
+
+
 cdef object closed_error():
-    return OSError(EBADF, os.strerror(EBADF))
+    return system_error(EBADF)
 
 
 cdef object make_cut_short = None
@@ -502,7 +506,7 @@ cdef class Descriptor:
                 timeout = -1.0
         if not (entry.wait(events, timeout) if self.ref else self.wait_unnoticed(entry, events, timeout)):
             if limited:  # the system's error in that case: socket(7)
-                raise OSError(EAGAIN, os.strerror(EAGAIN))
+                raise system_error(EAGAIN)
             raise TimeoutError("timed out")
         if self.number < 0:  # closed by a greenlet that ran before this one: the number may be another file's by now
             raise closed_error()
@@ -614,7 +618,7 @@ cdef class Descriptor:
                 continue
             if error != EAGAIN or self.limit == 0.0 or flags & MSG_DONTWAIT:
                 give_way(error == EAGAIN)
-                raise OSError(error, os.strerror(error))
+                raise system_error(error)
             if waited and c_hung_up(self.number):
                 if self.limit < 0.0:
                     return b"" if buffer == NULL else 0
@@ -682,7 +686,7 @@ cdef class Descriptor:
                 continue
             if error != EAGAIN or self.limit == 0.0 or flags & MSG_DONTWAIT:
                 give_way(error == EAGAIN)
-                raise OSError(error, os.strerror(error))
+                raise system_error(error)
             if end[0] < 0.0:
                 end[0] = self.deadline()
             self.wait(WRITE_EVENT, -1.0 if end[0] < 0.0 else max(end[0] - current_hub().backend.time(), 0.0))

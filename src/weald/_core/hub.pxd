@@ -9,7 +9,7 @@ from weald._core.ring cimport Ring
 from weald._core.timers cimport BaseTimer, Timers
 
 cdef enum WaiterState:
-    PARKED
+    PARKED = 0  # of a new Waiter
     READY  # its wake-up is under way
     RUNNING  # being switched to
     DONE
@@ -37,7 +37,7 @@ cdef class Waiter:
     cdef void *list
     cdef void *hub_next  # Hub's list of the parked
     cdef void *hub_prev
-    cdef PyThread_type_lock lock
+    cdef PyThread_type_lock lock  # of a thread without a hub, while it waits
     cdef bint resume(self, object value) except -1
 
 cdef class WakeTimer(BaseTimer):
@@ -104,6 +104,8 @@ cdef class Hub(greenlet):
     cdef bint main_goes_on(self) noexcept
     cdef int end_child(self, object exception, object traceback) except -1
     cdef object park(self, Waiter waiter, object what)
+    cdef int raise_blocking(self, object what) except -1
+    cdef int raise_invalid(self, Waiter waiter, object what) except -1
     cdef bint round_here(self, Waiter waiter) except -1
     cdef bint look_here(self) except -1
     cdef Waiter waiter(self)

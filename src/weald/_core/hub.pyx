@@ -22,7 +22,7 @@ code.  Timers, threads, forks and reports are less hot and have rooms of their o
 cimport cython
 from cpython.exc cimport PyErr_Clear
 from cpython.object cimport PyObject
-from cpython.pythread cimport PyThread_free_lock, PyThread_get_thread_ident, PyThread_release_lock
+from cpython.pythread cimport PyThread_get_thread_ident, PyThread_release_lock
 from cpython.ref cimport Py_DECREF
 from libc.string cimport strlen
 from posix.unistd cimport write
@@ -62,6 +62,7 @@ cdef enum:
     BATCH_EXTRA = 128  # items that became ready during a batch and may still run in it
 
 cdef const char *NO_REPORT = b"weald: an exception could not be reported\n"
+cdef double INFINITY = float("inf")
 cdef double TRIM_INTERVAL = 1.0  # seconds a poll waits at most while there are chunks of memory to give back
 
 PyGreenlet_Import()
@@ -100,14 +101,10 @@ cdef class Runnable:
 @cython.freelist(256)
 @cython.no_gc
 cdef class Waiter:
-    """A greenlet, or a thread without a hub, that waits once."""
+    """A greenlet, or a thread without a hub, that waits once.
 
-    def __cinit__(self):
-        self.state = PARKED
-
-    def __dealloc__(self):
-        if self.lock != NULL:
-            PyThread_free_lock(self.lock)
+    No `__cinit__` and no `__dealloc__`, which would cost as much as all the rest of making and freeing one.
+    """
 
     cdef bint resume(self, object value) except -1:
         """Wake it; `park` returns `value` to it.  False if it is awake already.  Any thread."""
@@ -425,9 +422,7 @@ cdef class Hub(greenlet):
         cdef WaiterState state
         cdef object loop = None  # the asyncio loop that this greenlet runs, with its current task and hooks
         if <void *>waiter.parked == <void *>self:
-            raise BlockingSwitchOutError(
-                f"cannot wait for {what} in an event loop callback: it would stop the loop; "
-                "spawn a greenlet there instead")
+            self.raise_blocking(what)
         waiter.what = what
         waiter.since = self.loop_time
         if self.driving != NULL:
@@ -484,9 +479,19 @@ cdef class Hub(greenlet):
         if loop is not None:
             running_loop.take_back(loop)
         if state != RUNNING:
-            raise InvalidSwitchError(
-                f"Invalid switch into {waiter.parked!r}, which waits for {what}: use kill() or throw() to end the wait")
+            self.raise_invalid(waiter, what)
         return waiter.value
+
+    # Not in `park`: greenlet copies its frame at each switch.
+
+    cdef int raise_blocking(self, object what) except -1:
+        raise BlockingSwitchOutError(
+            f"cannot wait for {what} in an event loop callback: it would stop the loop; "
+            "spawn a greenlet there instead")
+
+    cdef int raise_invalid(self, Waiter waiter, object what) except -1:
+        raise InvalidSwitchError(
+            f"Invalid switch into {waiter.parked!r}, which waits for {what}: use kill() or throw() to end the wait")
 
     cdef bint round_here(self, Waiter waiter) except -1:
         """Do one round of the loop in the greenlet that is about to park with `waiter`.
@@ -500,13 +505,15 @@ cdef class Hub(greenlet):
         if self.watched is not None and self.watched.busy:
             return False
         cdef bint handed_over
+        cdef bint done = False
         try:
             self.poll(0.0 if self.ring.count > 0 else self.timers.next_deadline())
             self.backend.dispatch()
             handed_over = self.fire_timers(False)
-        except BaseException:
-            waiter.state = DONE
-            raise
+            done = True
+        finally:  # costs nothing unless something is raised, as `except` does
+            if not done:
+                waiter.state = DONE
         self.begin_batch()
         self.calls_since_switch = 0
         return not handed_over
@@ -676,12 +683,15 @@ cdef class Hub(greenlet):
 
     cdef int poll(self, double deadline) except -1:
         cdef double now
-        if deadline > 0.0:
+        if deadline == INFINITY:
+            if arena.trim():
+                deadline = self.backend.time() + TRIM_INTERVAL  # come back to trim the rest
+        elif deadline > 0.0:
             now = self.backend.time()
             if deadline <= now + self.backend.shortest_wait:
                 deadline = 0.0  # due, or so soon that this comes back before a system call that waits would
             elif arena.trim() and deadline > now + TRIM_INTERVAL:
-                deadline = now + TRIM_INTERVAL  # come back to trim the rest
+                deadline = now + TRIM_INTERVAL
         if deadline == 0.0:
             self.backend.poll(0.0)
             return 0

@@ -66,6 +66,15 @@ cdef Failure failure(object error):
     return made
 
 
+@cython.freelist(64)
+@cython.no_gc
+cdef class Handed:
+    """What a waiting getter is woken with: an item, and the how many-th it is that was handed over."""
+
+    cdef object item
+    cdef Py_ssize_t number
+
+
 cdef list waiting_in(WaitList *waiters):
     """The greenlets that wait there, in their order; None for a thread without a hub."""
     cdef void *at = waiters.head
@@ -325,8 +334,11 @@ cdef class SimpleQueue:
         return 0
 
     cdef int hand(self, Waiter getter, object item) except -1:
+        cdef Handed handed = Handed.__new__(Handed)
         self.handed += 1
-        getter.resume((item, self.handed))
+        handed.item = item
+        handed.number = self.handed
+        getter.resume(handed)
         return 0
 
     cdef int admit_putters(self) except -1:
@@ -386,18 +398,18 @@ cdef class SimpleQueue:
             if not park(&self.getting, waiter, self, wait):
                 raise timeout_error(timeout, Empty)
         except BaseException:
-            if waiter.lost and type(waiter.value) is tuple:
-                self.restore(waiter.value)
+            if waiter.lost and type(waiter.value) is Handed:
+                self.restore(<Handed>waiter.value)
             raise
-        if type(waiter.value) is not tuple:
+        if type(waiter.value) is not Handed:
             raise ShutDown("this queue was shut down") if waiter.value is CLOSED else (<Failure>waiter.value).error
-        return (<tuple>waiter.value)[0]
+        return (<Handed>waiter.value).item
 
     def get_nowait(self):
         """Take the next item, or raise Empty if there is none now."""
         return self.get(False)
 
-    cdef int restore(self, tuple handed) except -1:
+    cdef int restore(self, Handed handed) except -1:
         """Give `handed`, whose getter was killed after `hand`, to the next getter, or put it back."""
         cdef Waiter waiter
         if self.getting.head != NULL:
@@ -405,7 +417,7 @@ cdef class SimpleQueue:
             if waiter is not None:
                 waiter.resume(handed)
                 return 0
-        self.put_back(handed[0], handed[1])
+        self.put_back(handed.item, handed.number)
         if self.peeking.head != NULL:
             wake_all(&self.peeking, PEEKED)
         return 0

@@ -3,6 +3,8 @@
 Called by: weald.select, users (`wait_readwrite`).
 """
 
+cimport cython
+
 from weald._core.descriptor cimport FdEntry, Listener, check_fd, entry_for
 from weald._core.hub cimport Hub, Waiter
 from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT
@@ -21,11 +23,15 @@ cdef class Descriptors:
 
     cdef dict wanted
 
-    def __init__(self, wanted):
-        self.wanted = wanted
-
     def __repr__(self):
         return f"descriptors {sorted(self.wanted)}" if self.wanted else "select"
+
+
+@cython.final
+cdef class Wanted(Listener):
+    """One of the descriptors that `poll_fds` waits for."""
+
+    cdef FdEntry entry
 
 
 def poll_fds(dict wanted, timeout):
@@ -36,40 +42,43 @@ def poll_fds(dict wanted, timeout):
     """
     cdef Hub hub = current_hub()
     cdef Waiter waiter = hub.waiter()
-    cdef Listener listener
-    cdef FdEntry entry
+    cdef Wanted each
+    cdef Descriptors what
     cdef double limit = seconds(timeout)
     cdef unsigned long generation = hub.generation
-    held = []
-    ready = {}
+    cdef bint parks = True
+    cdef list held = []
+    cdef dict ready = {}
     try:
         for fd, events in wanted.items():
             check_fd(fd)
-            entry = entry_for(hub, fd)
-            listener = Listener.__new__(Listener)
-            listener.events = events
-            held.append((entry, listener))
-            if entry.always:
-                listener.fired = events
-                ready[fd] = events
-                continue
-            listener.waiter = waiter
-            entry.listen(listener)
-        if not ready:
+            each = Wanted.__new__(Wanted)
+            each.entry = entry_for(hub, fd)
+            each.events = events
+            held.append(each)
+            if each.entry.always:
+                each.fired = each.events
+                parks = False
+            else:
+                each.waiter = waiter
+                each.entry.listen(each)
+        if parks:
+            what = Descriptors.__new__(Descriptors)
+            what.wanted = wanted
             hub.refs += 1
             try:
                 if limit < 0.0:
-                    hub.park(waiter, Descriptors(wanted))
+                    hub.park(waiter, what)
                 else:
-                    park_for(waiter, Descriptors(wanted), limit, True)
+                    park_for(waiter, what, limit, True)
             finally:
                 if hub.generation == generation:
                     hub.refs -= 1
-        for entry, listener in held:
-            if listener.fired:
-                ready[entry.fd] = listener.fired
+        for each in held:
+            if each.fired:
+                ready[each.entry.fd] = each.fired
         return ready
     finally:
-        for entry, listener in held:
-            listener.waiter = None
-            entry.unlisten(listener)
+        for each in held:
+            each.waiter = None
+            each.entry.unlisten(each)

@@ -61,8 +61,15 @@ cdef Hub current_hub_or_none():
     Late in the interpreter's shutdown the main thread makes no hub any more.  Once greenlets cannot switch any more,
     an existing hub is of no use, either: finalizers then wait as threads do.
     """
+    if weald_hub != NULL and not exiting:
+        return <Hub>weald_hub
+    return hub_or_none()
+
+
+cdef Hub hub_or_none():
+    """`current_hub_or_none` where there is no hub yet, or the interpreter ends."""
     if weald_hub != NULL:
-        return None if exiting and not greenlets_switch() else <Hub>weald_hub
+        return <Hub>weald_hub if greenlets_switch() else None
     if in_main_thread() and hubs_begin():
         return make_hub()
     return None
@@ -85,6 +92,11 @@ cdef bint greenlets_switch() noexcept:
 
 cdef bint has_hub() noexcept:
     return weald_hub != NULL
+
+
+cdef PyObject *hub_here() noexcept:
+    """This thread's hub, borrowed; NULL if it has none.  For what is called very often."""
+    return weald_hub
 
 
 cdef bint in_main_thread() noexcept:

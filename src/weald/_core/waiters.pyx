@@ -14,7 +14,8 @@ Invariants:
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.pythread cimport WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_type_lock
+from cpython.pythread cimport (
+    WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_type_lock)
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport isnan
 
@@ -192,22 +193,27 @@ cdef int park_thread(Waiter waiter, double timeout) except -1:
     cdef PyLockStatus status
     cdef double deadline = monotonic() + timeout
     cdef long long microseconds = -1
+    cdef bint ended = False
     waiter.lock = PyThread_allocate_lock()
     if waiter.lock == NULL:
         raise MemoryError
     PyThread_acquire_lock(waiter.lock, WAIT_LOCK)
-    while waiter.state == PARKED:
-        if timeout >= 0.0:
-            microseconds = <long long>(min(max(deadline - monotonic(), 0.0), LONGEST_WAIT) * 1e6)
-        with nogil:
-            status = PyThread_acquire_lock_timed(waiter.lock, microseconds, INTERRUPTIBLE)
-        if status == PY_LOCK_INTR:
-            PyErr_CheckSignals()
-        elif status == PY_LOCK_FAILURE and waiter.state == PARKED and timeout >= 0.0 and monotonic() >= deadline:
-            waiter.state = DONE
-            waiter.timed_out = True
-            return 0
-    waiter.state = DONE
+    try:
+        while waiter.state == PARKED:
+            if timeout >= 0.0:
+                microseconds = <long long>(min(max(deadline - monotonic(), 0.0), LONGEST_WAIT) * 1e6)
+            with nogil:
+                status = PyThread_acquire_lock_timed(waiter.lock, microseconds, INTERRUPTIBLE)
+            if status == PY_LOCK_INTR:
+                PyErr_CheckSignals()
+            elif status == PY_LOCK_FAILURE and waiter.state == PARKED and timeout >= 0.0 and monotonic() >= deadline:
+                waiter.timed_out = True
+                break
+        ended = True
+    finally:
+        waiter.lost = not ended and waiter.state != PARKED
+        waiter.state = DONE
+        PyThread_free_lock(waiter.lock)
     return 0
 
 

@@ -4,11 +4,12 @@ Called by: tls.pyx, users (`sleep`), greenlet.pyx, descriptor.pyx, queue.pyx, ev
 and _base/pipes.pyx, the package's select and time.
 """
 
+from cpython.object cimport PyObject
 from libc.math cimport isnan
 
 from weald._core.forks cimport is_fresh_fork
 from weald._core.hub cimport READY, Hub, Waiter, WakeTimer, current_greenlet, tick
-from weald._core.threads cimport current_hub, current_hub_or_none, has_hub, is_exiting
+from weald._core.threads cimport current_hub, current_hub_or_none, has_hub, hub_here, is_exiting
 from weald._core.waiters cimport park_thread
 
 cdef enum:
@@ -51,9 +52,11 @@ def sleep(seconds=0, ref=True):
     With `ref` false the hub does not wait for the sleep's end if nothing else is left to wait for.  In a thread without
     a hub the thread itself sleeps.  ValueError if `seconds` is nan.
     """
-    cdef double s = seconds
-    if isnan(s):
-        raise ValueError("cannot sleep for nan seconds")
+    cdef double s = 0.0
+    if seconds != 0:  # comparing costs less than making a float of the integer 0
+        s = seconds
+        if isnan(s):
+            raise ValueError("cannot sleep for nan seconds")
     sleep_for(s, ref)
 
 
@@ -66,18 +69,18 @@ def idle(priority=0):
 
 cdef bint is_others_turn(bint in_vain) except -1:
     """As `give_way`, but only count the call and return whether to `let_others_run`."""
-    cdef Hub hub
-    if not has_hub():
+    cdef PyObject *hub = hub_here()
+    cdef Py_ssize_t calls
+    if hub == NULL:
         return False
-    hub = current_hub()
-    if hub.driving != NULL:
+    if (<Hub>hub).driving != NULL:
         return True  # `let_others_run` counts there
-    hub.calls_since_switch += 1
-    return hub.calls_since_switch >= MANY_CALLS or (
+    calls = (<Hub>hub).calls_since_switch = (<Hub>hub).calls_since_switch + 1
+    return calls >= MANY_CALLS or (
         in_vain
-        and not hub.calls_since_switch & (CLOCK_CALLS - 1)
-        and tick() - hub.batch_tick > LONG_BATCH
-        and not hub.timeless
+        and not calls & (CLOCK_CALLS - 1)
+        and tick() - (<Hub>hub).batch_tick > LONG_BATCH
+        and not (<Hub>hub).timeless
     )
 
 
