@@ -77,6 +77,19 @@ def test_other_awaitables():
         await_(3)
 
 
+def test_callbacks_that_were_added_before_are_called_before():
+    called = []
+
+    async def add():
+        future = asyncio.get_running_loop().create_future()
+        future.add_done_callback(called.append)
+        return [future]
+
+    [future] = await_(add())
+    future.get_loop().call_later(0.001, future.set_result, 1)
+    assert await_(future) == 1 and called == [future]
+
+
 def test_exceptions_keep_their_tracebacks():
     async def fail():
         await asyncio.sleep(0)
