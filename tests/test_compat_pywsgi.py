@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from helpers import wait_until
 from test_pywsgi import GET, LAST, Response, closing, connect, hello, one, serving, talk
 
 from weald import pywsgi
@@ -175,3 +176,84 @@ def test_what_read_request_of_a_subclass_raises_is_logged_as_it_is():
     with serving(hello, handler_class=Picky, error_log=log) as server:
         assert one(server, GET).status == 400
     assert "100% wrong" in log.getvalue()
+
+
+# -------------------------------------------------------------------- bodies that an application reads in its own way
+
+CHUNKS = b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+TEXT = b"4%b\r\nthis\r\n4%b\r\n is \r\n7%b\r\nchunked\r\n5%b\r\n\nline\r\n2%b\r\n 2\r\n0%b\r\n\r\n"
+
+
+def reads(environ, start_response):
+    body, how = environ["wsgi.input"], environ["PATH_INFO"]
+    ways = {
+        "/lines": lambda: list(body),
+        "/readlines": body.readlines,
+        "/line": lambda: [body.readline(), body.readline(3)],
+        "/part": lambda: [body.read(10)],
+        "/all": lambda: [body.read(), body.read(), body.read(5), body.readline()],
+        "/nothing": lambda: [b"none"],
+    }
+    found = ways[how]()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [repr(found).encode()]
+
+
+@pytest.mark.parametrize("extension", [b"", b";name=value", b'; a="b c";d'])
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/lines", [b"this is chunked\n", b"line 2"]),
+        ("/readlines", [b"this is chunked\n", b"line 2"]),
+        ("/line", [b"this is chunked\n", b"lin"]),
+        ("/part", [b"this is ch"]),
+        ("/all", [b"this is chunked\nline 2", b"", b"", b""]),
+        ("/nothing", [b"none"]),
+    ],
+)
+def test_what_is_left_of_a_chunked_body_is_no_request(path, found, extension):
+    """Whatever the application has read of it: the next request on the connection is served."""
+    body = TEXT.replace(b"%b", extension)
+    with serving(reads) as server:
+        last = b"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        file = io.BytesIO(talk(server, CHUNKS % path.encode() + body + last))
+        responses = [Response(file) for _ in range(2)]
+    assert [response.body for response in responses] == [repr(found).encode(), b"[b'none']"]
+
+
+@pytest.mark.parametrize("rest", [b"4\r\nthi", b"4\r\nthis\r\n", b"4", b"4\r\nthis\r\n0\r\n"])
+def test_a_chunked_body_that_is_cut_short_is_an_error_of_reading(rest):
+    errors = []
+
+    def app(environ, start_response):
+        try:
+            environ["wsgi.input"].read()
+        except OSError as error:
+            errors.append(error)
+            raise
+        return hello(environ, start_response)
+
+    with serving(app) as server:
+        with closing(connect(server)) as sock:
+            sock.sendall(CHUNKS % b"/" + rest)
+        wait_until(lambda: errors)
+        assert one(server, LAST).status == 200
+    assert len(errors) == 1
+
+
+@pytest.mark.parametrize("value", ["\u1f4a3", b"\xe1\xbd\x8a3", "a\r\nb", "a\nb", "a\0b", 3, None])
+def test_a_field_that_is_none_is_an_error_of_start_response(value):
+    errors = []
+
+    def app(environ, start_response):
+        try:
+            start_response("200 OK", [("Content-Type", "text/plain"), ("X-Field", value)])
+        except Exception as error:
+            errors.append(error)
+            raise
+        return []
+
+    with serving(app) as server:
+        assert one(server, LAST).status == 500
+    assert len(errors) == 1
+    assert isinstance(errors[0], UnicodeError) or value not in ("\u1f4a3", b"\xe1\xbd\x8a3")
