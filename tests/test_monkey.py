@@ -1022,3 +1022,22 @@ def test_what_replaces_a_builtin_can_be_asked_about_and_pickled():
     )
     assert out.splitlines()[0] == "<built-in function sleep> (seconds, /, ref=True) (fd, fd2, inheritable=True)"
     assert len(out.splitlines()) == 2
+
+
+def test_what_replaces_a_class_is_found_in_the_module_that_it_names():
+    """cloudpickle (loky, joblib, dask) copies classes that it does not find there, and no import is tried."""
+    run_patched(
+        "import sys\n"
+        "found = 0\n"
+        "for module, names in monkey.saved.items():\n"
+        "    for name in names if module in sys.modules else ():\n"
+        "        value = found_at = getattr(sys.modules[module], name, None)\n"
+        "        if isinstance(value, type):\n"
+        "            found_at = sys.modules[value.__module__]\n"
+        "            for part in value.__qualname__.split('.'):\n"
+        "                found_at = getattr(found_at, part)\n"
+        "            assert found_at is value, (module, name, value)\n"
+        "            found += 1\n"
+        "assert found > 9, found\n",
+        before="import socket, ssl, subprocess, threading, queue, select\nfrom weald import monkey\n",
+    )

@@ -9,6 +9,9 @@ in place; `http`, `pywsgi`, `server` and `serve` are servers.
 """
 
 import weald._cpython  # noqa: F401  (first: it refuses interpreters that the compiled part would crash on)
+
+# isort: split
+import weald._core.sync  # noqa: F401  (cloudpickle copies classes whose module has not been imported)
 from weald._base.config import config
 from weald._base.names import more_names
 from weald._core import (

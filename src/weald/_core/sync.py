@@ -1,6 +1,7 @@
 """The module that pickles name for the classes of `event` and `lock`, which were once one module.
 
-Called by: pickle; `__module__` of these classes names it.
+Called by: pickle; `__module__` of these classes names it.  weald/__init__.py has it imported: cloudpickle, and so loky
+and joblib, look for classes in imported modules only, and try to copy others.
 """
 
 import sys
