@@ -7,6 +7,7 @@ import weakref
 
 import greenlet
 import pytest
+from helpers import settle, tick
 
 import weald
 from weald import Greenlet, GreenletExit, Timeout
@@ -300,3 +301,26 @@ def test_iwait_of_nothing_waits_for_the_hub(virtual):
     g = weald.spawn(weald.sleep, 5)
     assert list(weald.iwait(None, timeout=1)) == [False] and not g.ready()
     assert list(weald.iwait(None)) == [True] and g.ready()
+
+
+@pytest.mark.parametrize("how", ["kill", "with"])
+def test_a_subclasss_join_is_how_kill_waits(loop_name, how):
+    class Counted(Greenlet):
+        joins = 0
+
+        def join(self, timeout=None):
+            self.joins += 1
+            super().join(timeout)
+
+    killed = Counted.spawn(weald.sleep, tick(1000))
+    if how == "kill":
+        killed.kill()  # not begun: there is nothing to wait for
+        assert killed.dead and killed.joins == 0
+        killed = Counted.spawn(weald.sleep, tick(1000))
+    settle()
+    if how == "kill":
+        killed.kill(KeyError, timeout=tick(1000))
+    else:
+        with pytest.raises(KeyError), killed:
+            raise KeyError
+    assert killed.dead and killed.joins == 1 and type(killed.exception) is KeyError

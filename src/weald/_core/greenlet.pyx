@@ -348,7 +348,10 @@ cdef class Greenlet(greenlet):
         kill.traceback = traceback
         kill.killed = [self]
         self.hub.push(kill)
-        self.join_killed(kill, timeout)
+        if type(self) is not Greenlet and type(self).join is not JOIN:
+            self.join(timeout)  # a subclass's own
+        else:
+            self.join_killed(kill, timeout)
 
     cdef int join_killed(self, Kill kill, object timeout) except -1:
         """As `join`, for a greenlet that `kill` will end: the caller goes on as soon as it has ended."""
@@ -562,6 +565,9 @@ cdef class Greenlet(greenlet):
         name = f'"{self.name}" ' if self.name_ is not None or self.ident != 0 else ""
         info = self._formatinfo()
         return f"<{type(self).__name__} {name}at {id(self):#x}{': ' + info if info else ''}>"
+
+
+cdef object JOIN = Greenlet.join
 
 
 cdef str called(object function, tuple args, dict kwargs):
