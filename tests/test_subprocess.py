@@ -590,3 +590,13 @@ def test_the_buffer_of_a_child_that_has_gone_can_be_asked_for():
         with pytest.raises(BrokenPipeError):
             child.stdin.close()
     assert child.stdin.closed
+
+
+def test_a_child_that_was_waited_for_is_ready_at_once():
+    child = subprocess.Popen(["false"])
+    child.wait()
+    assert child.ready() and child.result.get(block=False) == 1
+    linked = []
+    child.rawlink(linked.append)
+    settle()
+    assert linked == [child]

@@ -203,7 +203,10 @@ class Popen(_stdlib.Popen[AnyStr]):
         found: AsyncResult[int] | None = self.__dict__.get("_result")
         if found is None:
             found = self.__dict__["_result"] = AsyncResult()
-            Resident(partial(self._tell, found))
+            if self.returncode is None:
+                Resident(partial(self._tell, found))
+            else:
+                found.set(self.returncode)
         return found
 
     def _tell(self, found: AsyncResult[int]) -> None:
