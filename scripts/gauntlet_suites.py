@@ -77,6 +77,15 @@ SUITES = {
             "t/unit/transport/test_gcpubsub.py": "wants Google's client",
         },
     ),
+    # Without the same tests of its executor on two other ways to start processes, which take long plainly.
+    "loky": Suite(
+        ["loky==3.7.0", "psutil", "packaging", "pytest-timeout"],
+        [
+            *(f"tests/test_{name}.py" for name in ("cloudpickle_wrapper", "futures", "loky_backend", "loky_module")),
+            *(f"tests/test_{name}.py" for name in ("process_executor_loky", "resource_tracker", "synchronize")),
+        ],
+    ),
+    "paho-mqtt": Suite(["paho-mqtt==2.2.0", "PySocks"], ["tests"]),
     "paramiko": Suite(["paramiko==5.1.0", "icecream", "invoke", "pytest-relaxed"], ["tests"]),
     "pebble": Suite(["pebble==5.2.3"], ["test"]),
     "pexpect": Suite(["pexpect==4.9.0", "ptyprocess"], ["tests"]),
