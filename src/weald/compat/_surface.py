@@ -15,9 +15,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from weald._base.imports import whenever_imported
 from weald._core import get_hub, get_hub_if_exists, set_cut_short
 from weald.exceptions import LoopExit
-from weald.monkey._imports import whenever_imported
 
 __all__: list[str] = []
 

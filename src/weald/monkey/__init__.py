@@ -26,6 +26,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from weald import _core
+from weald._base import imports as _imports
 from weald._base import originals
 from weald._base.names import more_names
 from weald._base.originals import (
@@ -39,7 +40,7 @@ from weald._base.originals import (
     saved,
     warn,
 )
-from weald.monkey import _drivers, _earlier, _imports, _locks, _names, _registries
+from weald.monkey import _drivers, _earlier, _locks, _names, _registries
 
 __all__ = [
     "Listener",

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from weald._base.imports import whenever_imported
 from weald._base.originals import get_original
 from weald._core import Event, wait_read, wait_write, waits_natively
-from weald.monkey._imports import whenever_imported
 
 __all__ = ["mend"]
 

@@ -1,7 +1,7 @@
 """Actions that follow the import of a certain module: now, if it is imported already, and after each import or reload.
 
-Called by: weald.monkey and _drivers.py, to patch modules that are not imported yet, and copies that a program imports
-afresh (`importlib.reload`, a test that takes a module out of `sys.modules`); weald.compat.
+Called by: weald.monkey, to patch modules that are not imported yet, and copies that a program imports afresh
+(`importlib.reload`, a test that takes a module out of `sys.modules`); weald.compat; weald.aio.
 """
 
 import sys
