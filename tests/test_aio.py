@@ -590,6 +590,27 @@ def test_debug_mode_warns_of_slow_callbacks_not_of_blocked_ones(caplog):
     assert re.search(r"computes\(\).* took \d", caplog.text) and "blocks()" not in caplog.text
 
 
+def test_what_cannot_be_called_is_told():
+    """As asyncio tells it: None, and contexts that cannot be entered, do not end the loop."""
+    loop = weald.aio.new_event_loop()
+    told = []
+    loop.set_exception_handler(lambda loop, context: told.append(type(context["exception"])))
+    context = contextvars.copy_context()
+
+    def run():
+        for call in (loop.call_soon, loop.call_soon_threadsafe, lambda *args, **kw: loop.call_later(0, *args, **kw)):
+            call(None)
+            call(told.append, "called", context=context)  # which is entered already
+            call(told.append, "called", context="no context")
+        loop.call_soon(loop.call_soon, loop.stop)
+        loop.run_forever()
+
+    context.run(run)
+    loop.close()
+    # From Python 3.12 on the handler is called in that context, too, and its failure is logged.
+    assert [error for error in told if error is not RuntimeError] == [TypeError] * 6
+
+
 # ------------------------------------------------------------------ hubs and threads
 
 
@@ -941,6 +962,7 @@ def test_a_closed_loop():
         lambda: loop.add_reader(0, print),
         loop.run_forever,
         lambda: loop.run_in_executor(None, print),
+        lambda: loop.getaddrinfo("127.0.0.1", 1).send(None),
     ):
         with pytest.raises(RuntimeError, match="Event loop is closed"):
             call()
@@ -1460,6 +1482,35 @@ def test_a_reader_that_is_dropped_takes_nothing():
         transport.close()
 
     weald.aio.run(main())
+
+
+def test_errors_do_not_deafen_a_datagram_endpoint(io_loop):
+    """A connected UDP socket hears of each refused datagram, and of what comes once somebody listens."""
+    heard = asyncio.Queue()
+
+    class Protocol(asyncio.DatagramProtocol):
+        def error_received(self, error):
+            heard.put_nowait(error)
+
+        def datagram_received(self, data, address):
+            heard.put_nowait(data)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+            free.bind(("127.0.0.1", 0))
+            address = free.getsockname()
+        transport, _ = await loop.create_datagram_endpoint(Protocol, remote_addr=address)
+        for _ in range(3):
+            transport.sendto(b"refused")
+            assert isinstance(await heard.get(), ConnectionRefusedError)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(address)
+            other.sendto(b"text", transport.get_extra_info("sockname"))
+            assert await heard.get() == b"text"
+        transport.close()
+
+    weald.aio.run(asyncio.wait_for(main(), PATIENCE))
 
 
 # ------------------------------------------------------------------ turns

@@ -20,6 +20,7 @@ from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 from libc.math cimport isnan
+from posix.fcntl cimport F_GETFD, fcntl
 
 cimport cython
 
@@ -27,7 +28,7 @@ from weald._core.c_greenlet cimport greenlet
 from weald._core.descriptor cimport FdEntry, Listener, entry_for
 from weald._core.hooks cimport Driven
 from weald._core.hub cimport READY, Hub, Runnable, Waiter, current_greenlet
-from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT, monotonic
+from weald._core.loops.contract cimport DISARMED_EVENT, READ_EVENT, WRITE_EVENT, monotonic
 from weald._core.ring cimport ring_append, ring_free, ring_init, ring_pop
 from weald._core.threads cimport current_hub, has_hub
 from weald._core.timers cimport PENDING, BaseTimer, Timers
@@ -46,7 +47,7 @@ from weald.thread import set_stand_in
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
-    int PyContext_Enter(object) except -1
+    int PyContext_Enter(object) noexcept  # -1 with an exception set; not raised, but told as the callback's
     int PyContext_Exit(object) except -1
     PyObject *PyObject_Call(object, object, PyObject *)
 
@@ -70,10 +71,10 @@ cdef int raise_set() except -1:
 
 cdef int call_in_context(object handle, object callback, tuple args, object context, object loop) except -1:
     """Call `callback`.  Exceptions go to the loop's handler, except SystemExit and KeyboardInterrupt."""
-    cdef PyObject *result
-    PyContext_Enter(context)
-    result = PyObject_Call(callback, args, NULL)
-    PyContext_Exit(context)
+    cdef PyObject *result = NULL
+    if PyContext_Enter(context) == 0:
+        result = PyObject_Call(callback, args, NULL)
+        PyContext_Exit(context)
     if result != NULL:
         Py_DECREF(<object>result)
         return 0
@@ -123,10 +124,9 @@ cdef class Handle(Job):
     """A call that the loop is going to make, as asyncio.Handle."""
 
     cdef int run(self, Core loop) except -1:
-        cdef object callback = self._callback
-        if callback is None:
+        if self._cancelled:
             return 0
-        return call_in_context(self, callback, self._args, self._context, self._loop)
+        return call_in_context(self, self._callback, self._args, self._context, self._loop)
 
     def cancel(self):
         """Do not make the call.  Idempotent."""
@@ -173,10 +173,9 @@ cdef class TimerHandle(BaseTimer):
         return 0
 
     cdef int run(self, Core loop) except -1:
-        cdef object callback = self._callback
-        if callback is None:
+        if self._cancelled:
             return 0
-        return call_in_context(self, callback, self._args, self._context, self._loop)
+        return call_in_context(self, self._callback, self._args, self._context, self._loop)
 
     def cancel(self):
         """Do not make the call.  Idempotent."""
@@ -269,6 +268,9 @@ cdef class FdWatcher(Listener):
             else:
                 job.queued = True
                 loop.enqueue(job)
+        # libuv stops a watch when there is an error, which need not be the end: a connected UDP socket's are not.
+        if events & DISARMED_EVENT and self.events and not self.entry.gone and fcntl(self.fd, F_GETFD) >= 0:
+            self.entry.arm(self.events)
         return 0
 
     cdef int want(self) except -1:
@@ -328,7 +330,7 @@ cdef class FdHandle(Handle):
 
     cdef int run(self, Core loop) except -1:
         try:
-            if self._callback is not None:
+            if not self._cancelled:
                 call_in_context(self, self._callback, self._args, self._context, self._loop)
         finally:
             self.queued = False
@@ -737,7 +739,7 @@ cdef class Core(Driven):
 
     def _add_callback_signalsafe(self, Handle handle not None):
         """Have a Handle called; for signal handlers."""
-        if handle._callback is not None:
+        if not handle._cancelled:
             self.enqueue(handle)
 
     def _new_handle(self, callback, args):

@@ -321,6 +321,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
 
     def _in_greenlet(self, function: Callable[..., _T], *args: Any) -> "asyncio.Future[_T]":
         """Call `function`, which may block, in a greenlet of its own; returns a Future of its result."""
+        self._check_closed()
         future = self.create_future()
 
         def call() -> None:
