@@ -318,6 +318,28 @@ def test_a_deadlock_names_tasks():
     assert re.search(r"(?s)<string>:\d+ in outer.*<string>:\d+ in forever", out), out
 
 
+def test_a_coroutine_that_nothing_can_end_is_a_deadlock():
+    out = python(
+        """
+        import asyncio, weald
+        from weald.aio import await_
+        async def stubborn():
+            while True:
+                try:
+                    await asyncio.get_running_loop().create_future()
+                except asyncio.CancelledError:
+                    print("cancelled")
+        try:
+            await_(stubborn())
+        except weald.LoopExit:
+            print("deadlock", flush=True)
+        import os
+        os._exit(0)  # the interpreter's end would say that a task was not done
+        """
+    )
+    assert out == "cancelled\ndeadlock\n"
+
+
 def test_exits_reach_the_main_greenlet():
     async def leave():
         await asyncio.sleep(0.001)

@@ -23,7 +23,7 @@ from types import CoroutineType
 
 from greenlet import GreenletExit
 
-from weald._core import BlockingSwitchOutError
+from weald._core import BlockingSwitchOutError, LoopExit
 from weald.aio.calls import Called as _Called
 from weald.aio.calls import copy_back
 from weald.aio.loop import EventLoop
@@ -68,6 +68,8 @@ cdef int end(Hub hub, object future, object loop) except -1:
             return 0
         try:
             wait_done(hub, future, -1.0)
+        except LoopExit:
+            return 0  # it ignores that it is cancelled, and nothing else can end it
         except BaseException:
             pass  # killed again: cancel again; the caller raises the exception of the first kill
     # GreenletExit: killed while it blocked before its first await.
