@@ -180,6 +180,8 @@ class _GeventLoader(Loader):
         # Programs in C (uWSGI) read the module's dict, not its attributes.
         found = [*sys.modules["weald"].__all__, *TOP_LEVEL]
         vars(module)["__all__"] = sorted({*found} - {"install_as_gevent"})
+        # For programs that list a package's modules (pkgutil).
+        vars(module)["__path__"] = [*sys.modules["weald"].__path__, *sys.modules["weald.compat"].__path__]
         vars(module).update({name: getattr(module, name) for name in [*found, "__version__", "version_info"]})
 
 
@@ -225,7 +227,7 @@ class _MendingLoader(Loader):
 
 
 class _CompatFinder(MetaPathFinder):
-    """Finds `weald.x` as `weald.compat.x` where there is no other: public modules have files of their own."""
+    """Finds `weald.x` as `weald.compat.x` where there is no other."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -250,10 +252,7 @@ class _GeventFinder(MetaPathFinder):
                 found.loader = _MendingLoader(found.loader)
             return found
         if not rest:
-            spec = ModuleSpec(name, _GeventLoader(), origin="weald", is_package=True)
-            # For those who list a package's modules (pkgutil).
-            spec.submodule_search_locations = list(sys.modules["weald"].__path__)
-            return spec
+            return ModuleSpec(name, _GeventLoader(), origin="weald", is_package=True)
         real = find_spec(f"weald.{rest}")
         if real is not None:
             return _OtherName(real).spec(name)
