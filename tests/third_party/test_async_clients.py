@@ -325,12 +325,39 @@ async def calls():
 """
 
 
+# Its functions run in greenlets of its own, which switch to the coroutine's.
+SQLALCHEMY = """
+import contextlib, sqlalchemy
+from sqlalchemy.ext.asyncio import create_async_engine
+@contextlib.asynccontextmanager
+async def calls():
+    engine = create_async_engine(f"postgresql+asyncpg://postgres@127.0.0.1:{port}/postgres", pool_size=COUNT + 1)
+    async def ask(connection, query):
+        return (await connection.execute(sqlalchemy.text(query))).scalar()
+    async with engine.connect() as owner:
+        await ask(owner, LOCK)
+        async def release():
+            await wait_for(lambda: ask(owner, WAITING))
+            await ask(owner, UNLOCK)
+        releasing = asyncio.create_task(release())
+        async def call(number):
+            async with engine.connect() as connection:
+                await ask(connection, SHARED)
+                assert await ask(connection, "SELECT pg_advisory_unlock_shared(1)")
+                return await ask(connection, f"SELECT {number}")
+        yield call
+        await releasing
+    await engine.dispose()
+"""
+
+POSTGRESQL = {"asyncpg": ASYNCPG, "psycopg": PSYCOPG_ASYNC, "sqlalchemy": SQLALCHEMY}
+
+
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("client", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize("client", POSTGRESQL)
 def test_postgresql(client, style, postgresql):
     """All wait for a lock, until its owner lets go."""
-    code = ASYNCPG if client == "asyncpg" else PSYCOPG_ASYNC
-    check(LOCKS + code + STYLES[style] + PRINT, port=postgresql)
+    check(LOCKS + POSTGRESQL[client] + STYLES[style] + PRINT, port=postgresql)
 
 
 REDIS = """
