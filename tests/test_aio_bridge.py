@@ -593,3 +593,19 @@ def test_eager_tasks():
         return await task
 
     assert run(main()) == 1
+
+
+def test_eager_tasks_on_the_resident_loop():
+    if sys.version_info < (3, 12):
+        pytest.skip("eager tasks came with Python 3.12")
+
+    async def set_factory(factory):
+        asyncio.get_running_loop().set_task_factory(factory)
+
+    await_(set_factory(asyncio.eager_task_factory))
+    try:
+        assert await_(slowly("waits")) == "waits" and await_(answer("at once")) == "at once"
+        with pytest.raises(TimeoutError):
+            await_(slowly(1, 1000), timeout=0.001)
+    finally:
+        await_(set_factory(None))

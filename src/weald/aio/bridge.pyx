@@ -141,17 +141,20 @@ def await_(awaitable, timeout=None):
         if type(awaitable) is CoroutineType and awaitable.cr_await is not None:
             raise RuntimeError("coroutine is being awaited already")  # `await` checks that; tasks do not
         context = PyContext_CopyCurrent()
-        if loop._task_factory is not None:
-            future = loop.create_task(awaitable, context=context)
-        elif EAGER and acting_greenlet() is me:
+        if EAGER and acting_greenlet() is me:
             # A signal handler acts for the main greenlet, whose running loop it must not change.
             _set_running_loop(loop)
             try:
-                future = Task(awaitable, loop=loop, context=context, eager_start=True)
+                if loop._task_factory is None:
+                    future = Task(awaitable, loop=loop, context=context, eager_start=True)
+                else:
+                    future = loop.create_task(awaitable, context=context)  # its tasks may be eager, too
             finally:
                 _set_running_loop(None)
-        else:
+        elif loop._task_factory is None:
             future = Task(awaitable, loop=loop, context=context)  # as `create_task`, which is written in Python, does
+        else:
+            future = loop.create_task(awaitable, context=context)
     else:
         future = ensure_future(awaitable, loop=loop)
     try:
