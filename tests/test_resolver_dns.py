@@ -766,3 +766,14 @@ def test_which_records_count(what):
         assert caught.value.reason == _dns.DnsFailure.NO_DATA
     else:
         assert _dns.read_answer("x.test", "A", records) == expected
+
+
+def test_a_second_look_up_with_the_same_arguments_is_the_c_librarys_as_well(lookups):
+    """What the C library makes of an address is remembered by the arguments; other arguments are still its to judge."""
+    for port in (80, None, 0, 65535):
+        for args in ((), (stdlib.AF_INET,), (stdlib.AF_INET, stdlib.SOCK_STREAM), (0, stdlib.SOCK_DGRAM, 17)):
+            wanted = stdlib.getaddrinfo("10.0.0.4", port, *args)
+            assert [lookups.getaddrinfo("four.test", port, *args) for _ in range(3)] == [wanted] * 3
+    for wrong in ((80, 2.0), (80, 0, 1.0), (80.0,)):
+        with pytest.raises((TypeError, OSError)):
+            lookups.getaddrinfo("four.test", *wrong)

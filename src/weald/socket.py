@@ -47,7 +47,6 @@ from socket import (  # type: ignore[attr-defined]
     AddressFamily,
     SocketKind,
     _GiveupOnSendfile,
-    _intenum_converter,
     getdefaulttimeout,
     gethostname,
     inet_pton,
@@ -680,6 +679,10 @@ def create_server(
 # -------------------------------------------------------------------- names
 
 
+_FAMILIES: dict[int, Any] = dict(AddressFamily._value2member_map_)
+_KINDS: dict[int, Any] = dict(SocketKind._value2member_map_)
+
+
 def getaddrinfo(
     host: bytes | str | None,
     port: bytes | str | int | None,
@@ -690,7 +693,7 @@ def getaddrinfo(
 ) -> list[tuple[AddressFamily, SocketKind, int, str, Any]]:
     """socket.getaddrinfo(), by the hub's resolver."""
     return [
-        (_intenum_converter(family, AddressFamily), _intenum_converter(kind, SocketKind), proto, canonname, address)
+        (_FAMILIES.get(family, family), _KINDS.get(kind, kind), proto, canonname, address)
         for family, kind, proto, canonname, address in resolver.current().getaddrinfo(
             host, port, family, type, proto, flags
         )

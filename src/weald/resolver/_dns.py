@@ -17,7 +17,6 @@ import _socket
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple, Protocol
 
@@ -26,7 +25,7 @@ from weald._core import Hub, monotonic
 from weald.resolver import AddressInfo, Host, HostEntry
 from weald.resolver._files import HostsFile, ResolvConf
 from weald.resolver._lookups import Lookups
-from weald.resolver._names import is_numeric, refuse_cut_name, to_name
+from weald.resolver._names import is_numeric, is_usual, refuse_cut_name, to_name
 from weald.resolver._order import in_order
 
 __all__ = ["Answer", "DnsFailure", "DnsResolver", "Question", "Rejection", "Server", "parse_nameservers", "read_answer"]
@@ -105,7 +104,10 @@ class DnsResolver:
     ) -> None:
         self._hosts = HostsFile(hosts)
         self._conf = ResolvConf(resolv_conf)
-        self._lookups = Lookups()
+        self._conf.refresh()
+        self._lookups = Lookups(plain=True)
+        # What the C library makes of an IPv4 address: families, types and protocols by the arguments.
+        self._shapes: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
         self._servers = parse_nameservers(config.resolver_nameservers)  # none: those of the file
         self._lifetime: float | None = config.resolver_timeout
 
@@ -125,7 +127,8 @@ class DnsResolver:
         """Ask the name servers for exactly this name; raises DnsFailure."""
         end = monotonic() + self._lifetime if self._lifetime is not None else float("inf")
         failure: DnsFailure = Rejection()
-        with closing(self.open(name, kind)) as question:
+        question = self.open(name, kind)
+        try:
             for server, patience in self._tries():
                 until = min(monotonic() + patience, end)
                 question.ask(server, max(until - monotonic(), 0))
@@ -141,16 +144,22 @@ class DnsResolver:
                         break
                 if monotonic() >= end:
                     break
+        finally:
+            question.close()
         raise failure
 
     def servers(self) -> list[Server]:
         """Return the servers to ask, in order."""
         self._conf.refresh()
+        return self._known_servers()
+
+    def _known_servers(self) -> list[Server]:
+        """As `servers`, when the file has just been read."""
         return list(self._servers or self._conf.servers)
 
     def _tries(self) -> Iterator[tuple[Server, float]]:
         """Yield each server to ask and the seconds to wait for it, as the C library's res_send does."""
-        servers = self.servers()
+        servers = self._known_servers()
         timeout = self.patience
         for _ in range(self.attempts):
             if self._conf.rotate:
@@ -183,11 +192,15 @@ class DnsResolver:
         """socket.getaddrinfo(), with plain numbers for families and kinds."""
         refuse_cut_name(host)
         numeric = (flags | _socket.AI_NUMERICHOST) & ~_socket.AI_CANONNAME
-        try:
-            return _socket.getaddrinfo(host, port, family, socktype, proto, flags | _socket.AI_NUMERICHOST)  # type: ignore[arg-type]
-        except _socket.gaierror as error:
-            if error.errno != _socket.EAI_NONAME or flags & _socket.AI_NUMERICHOST or not host:
-                raise
+        shape = self._shapes.get(key := (port is None, family, socktype, proto, flags))
+        usual = _is_usual(host, port, family, socktype, proto, flags)
+        if shape is None or not usual:
+            try:
+                return _socket.getaddrinfo(host, port, family, socktype, proto, flags | _socket.AI_NUMERICHOST)  # type: ignore[arg-type]
+            except _socket.gaierror as error:
+                if error.errno != _socket.EAI_NONAME or flags & _socket.AI_NUMERICHOST or not host:
+                    raise
+        assert host is not None  # which is the C library's to answer
         if flags & _socket.AI_ADDRCONFIG:
             family = _family_of_this_host(family)
         try:
@@ -197,12 +210,17 @@ class DnsResolver:
         results: list[AddressInfo] = []
         failed: _socket.gaierror | None = None
         for address in in_order(addresses):
+            if usual and shape is not None and ":" not in address:
+                results += [(*each, "", (address, port or 0)) for each in shape]
+                continue
             try:
                 results += _socket.getaddrinfo(address.encode(), port, family, socktype, proto, numeric)
             except _socket.gaierror as error:  # not of a family this host has (AI_ADDRCONFIG)
                 failed = error
         if not results:
             raise failed or DnsFailure(DnsFailure.NO_DATA).gaierror()
+        if usual and shape is None and len(addresses) == 1 and results[0][4] == (addresses[0], port or 0):
+            self._shapes[key] = [each[:3] for each in results]
         if flags & _socket.AI_CANONNAME:
             results[0] = (*results[0][:3], names[-1], results[0][4])
         return results
@@ -342,10 +360,24 @@ class DnsResolver:
             return entry.names
         if isinstance(number, IPv6Address):
             number = _inner(number) or number
+        self._conf.refresh()
         [outcome] = self._lookups.ask((self.query, number.reverse_pointer, "PTR"))
         if isinstance(outcome, BaseException):
             raise outcome
-        return outcome.values  # type: ignore[no-any-return]
+        return list(outcome.values)
+
+
+def _is_usual(host: Any, port: Any, *numbers: Any) -> bool:
+    """Whether the C library does the same for every IPv4 address of `host`, whatever host and port.
+
+    The last of `numbers` are the flags.
+    """
+    return (
+        is_usual(host)
+        and (port is None or (type(port) is int and 0 <= port < 65536))
+        and all(isinstance(number, int) for number in numbers)
+        and not numbers[-1]
+    )
 
 
 def _inner(number: IPv6Address) -> Any:

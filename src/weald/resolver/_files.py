@@ -108,6 +108,8 @@ class HostsFile(_File):
 
     def _places(self, word: bytes) -> list[int]:
         """Offsets of `word`, one for each line that contains it."""
+        if word not in self._folded:
+            return []
         lines = {}
         for before in (b" ", b"\n"):
             for behind in (b" ", b"\n", b"#"):

@@ -2,8 +2,8 @@
 
 Called by: thread.py, _dns.py.
 
-Invariants: a job ends when it is done or when its last caller has left.  Each caller gets its own copy of the result or
-of the exception.
+Invariants: a job ends when it is done or when its last caller has left.  Each caller gets its own copy of the
+exception, and of a result that callers may change.
 """
 
 from collections.abc import Callable, Hashable
@@ -17,10 +17,15 @@ __all__ = ["Lookups"]
 
 
 class Lookups:
-    """The jobs under way, by their arguments."""
+    """The jobs under way, by their arguments.
 
-    def __init__(self) -> None:
+    `plain`: all arguments are texts or numbers of the builtin types, and the callers do not change the results; then
+    neither is looked into.
+    """
+
+    def __init__(self, plain: bool = False) -> None:
         self._jobs: dict[Hashable, _Job] = {}
+        self._plain = plain
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -34,13 +39,13 @@ class Lookups:
         try:
             for function, *args in questions:
                 jobs.append(self._join(function, args))
-            return [job.outcome() for job in jobs]
+            return [self._outcome(*job.result.get()) for job in jobs]
         finally:
             for job in jobs:
                 self._leave(job)
 
     def _join(self, function: Callable[..., Any], args: list[Any]) -> "_Job":
-        key = _key((function.__name__, *args))
+        key = (function.__name__, *args) if self._plain else _key((function.__name__, *args))
         job = self._jobs.get(key)
         if job is None:
             job = self._jobs[key] = _Job(key)
@@ -48,6 +53,11 @@ class Lookups:
             job.greenlet = spawn_raw(self._run, job, function, args)
         job.waiting += 1
         return job
+
+    def _outcome(self, error: Any, result: Any) -> Any:
+        if error is not None:
+            return type(error)(*error.args)
+        return result if self._plain else _copy(result)
 
     def _leave(self, job: "_Job") -> None:
         job.waiting -= 1
@@ -71,16 +81,13 @@ class Lookups:
 class _Job:
     """A call under way, and how many callers wait for it."""
 
+    __slots__ = ("greenlet", "key", "result", "waiting")  # thousands may be under way: the collector sees each dict
     greenlet: greenlet
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.result: AsyncResult[tuple[Any, Any]] = AsyncResult()
         self.waiting = 0
-
-    def outcome(self) -> Any:
-        error, result = self.result.get()
-        return _copy(result) if error is None else type(error)(*error.args)
 
 
 def _key(arguments: tuple[Any, ...]) -> Hashable:

@@ -1,11 +1,21 @@
 """Checks host names and converts them to ASCII.  Called by: thread.py, _dns.py, _files.py."""
 
 import _socket
+import re
 from typing import Any
 
 from weald.resolver import Host
 
-__all__ = ["is_numeric", "refuse_cut_name", "to_name"]
+__all__ = ["is_numeric", "is_usual", "refuse_cut_name", "to_name"]
+
+
+# Names of up to 253 characters that are as they should be, which most are.
+_USUAL = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+
+
+def is_usual(host: Any) -> bool:
+    """Whether `host` is a name in ASCII that `to_name` leaves as it is, and certainly no address."""
+    return isinstance(host, str) and len(host) < 254 and not host[:1].isdigit() and _USUAL.fullmatch(host) is not None
 
 
 def is_numeric(host: Host) -> bool:
@@ -33,6 +43,8 @@ def to_name(host: Host) -> str:
     Raises gaierror(EAI_NONAME) for an invalid name: RFC 1035 section 2.3.4 allows labels of 1 to 63 octets and 255
     octets in all, length bytes included.
     """
+    if isinstance(host, str) and len(host) < 254 and _USUAL.fullmatch(host):
+        return host
     try:
         name = bytes(host).decode("ascii") if not isinstance(host, str) else host
         if not name.isascii():

@@ -122,7 +122,7 @@ class Resolver(DnsResolver):
         """Return a channel to `server` that can take another query; make one if there is none."""
         key = (server, self.patience, self._conf.use_vc, purpose)
         if purpose != ALONE:
-            for channel in self._channels:
+            for channel in reversed(self._channels):
                 if channel.key == key and channel.takes_more():
                     return channel
         self._drop_others()
@@ -161,6 +161,8 @@ class Resolver(DnsResolver):
 class _Question:
     """See `weald.resolver._dns.Question`."""
 
+    __slots__ = ("_channels", "_kind", "_name", "_replies", "_resolver")
+
     def __init__(self, resolver: Resolver, name: str, kind: str) -> None:
         self._resolver, self._name, self._kind = resolver, name, kind
         self._channels: dict[Server, _Channel] = {}
@@ -183,6 +185,8 @@ class _Question:
                 return None
             purpose = self._leave(server)
             if error is None:
+                if addresses := _addresses(result, self._name, self._kind):
+                    return server, Answer([self._name], addresses)
                 try:
                     return server, read_answer(self._name, self._kind, _records(result))
                 except DnsFailure as failure:
@@ -204,6 +208,19 @@ class _Question:
         if channel.leave():
             self._resolver.left(channel)
         return channel.key[-1]
+
+
+def _addresses(result: Any, name: str, kind: str) -> list[str]:
+    """The addresses of an answer that holds nothing else, as `read_answer` would find them; [] for any other."""
+    found: dict[str, None] = {}
+    wanted = _KINDS[kind]
+    for record in result.answer:
+        if record.type != wanted or kind == "PTR" or record.record_class != pycares.QUERY_CLASS_IN:
+            return []
+        if record.name.lower() != name.lower():
+            return []
+        found[record.data.addr] = None
+    return list(found)
 
 
 def _records(result: Any) -> Iterator[tuple[str, str, str]]:
@@ -242,17 +259,7 @@ class _Channel:
 
     def ask(self, server: Server, name: str, kind: int, replies: _Replies) -> None:
         """Send a query; its reply is put in `replies`.  The caller must call `leave` then, or when it stops waiting."""
-
-        over = False
-
-        def came(result: Any, error: int | None) -> None:
-            nonlocal over
-            if not over:  # c-ares reports an immediate failure twice: by the callback and by an exception
-                over = True
-                self._open -= 1
-                self._answers += error != pycares.errno.ARES_ETIMEOUT
-                replies.put((server, result, error))
-
+        came = _Came(self, server, replies)
         self._open += 1
         self.waited_for += 1
         try:
@@ -260,6 +267,11 @@ class _Channel:
         except pycares.AresError as refused:
             came(None, refused.args[0])
         self._arm()
+
+    def came(self, error: int | None) -> None:
+        """A query has got its reply, or has failed."""
+        self._open -= 1
+        self._answers += error != pycares.errno.ARES_ETIMEOUT
 
     def takes_more(self) -> bool:
         """Whether it can take another query."""
@@ -313,6 +325,22 @@ class _Channel:
     def _look(self) -> None:
         self._inner.process_fd(pycares.ARES_SOCKET_BAD, pycares.ARES_SOCKET_BAD)
         self._arm()
+
+
+class _Came:
+    """The callback of a query."""
+
+    __slots__ = ("_channel", "_replies", "_server")
+
+    def __init__(self, channel: _Channel, server: Server, replies: _Replies) -> None:
+        self._channel: _Channel | None = channel
+        self._server, self._replies = server, replies
+
+    def __call__(self, result: Any, error: int | None) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:  # c-ares reports an immediate failure twice: by the callback and by an exception
+            channel.came(error)
+            self._replies.put((self._server, result, error))
 
 
 class _Watched:

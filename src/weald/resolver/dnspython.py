@@ -81,6 +81,8 @@ class Resolver(DnsResolver):
 class _Question:
     """See `weald.resolver._dns.Question`."""
 
+    __slots__ = ("_edns", "_kind", "_name", "_patience", "_ports", "_replies", "_resolver", "_tcp", "_wire")
+
     def __init__(self, resolver: Resolver, name: str, kind: str, edns: bool, tcp: bool) -> None:
         self._resolver, self._name, self._kind = resolver, name, kind
         self._edns, self._tcp = edns, tcp
