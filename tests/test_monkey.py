@@ -631,6 +631,13 @@ def test_no_program_is_an_error(arguments):
     assert done.stderr.startswith("usage: python -m weald.monkey")
 
 
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_its_help_is_no_error(option):
+    done = weald_monkey(option)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: python -m weald.monkey") and "parts are: socket, dns, time," in done.stdout
+
+
 def test_an_unknown_option_is_an_error():
     done = weald_monkey("--nonesuch", "x")
     assert (done.returncode, done.stdout) == (1, "")

@@ -29,6 +29,9 @@ def main() -> None:
         name = option.removeprefix("--no-").removeprefix("--")
         if option in ("-m", "--module"):
             as_module = True
+        elif option in ("-h", "--help"):
+            print(f"{USAGE}\nparts are: {', '.join(parts)}")
+            return
         elif option == "--verbose":
             verbose = True
         elif option == "--doctor":
