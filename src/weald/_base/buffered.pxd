@@ -1,5 +1,12 @@
 # See buffered.pyx.
 
+cdef class Kind:
+    cdef object cls
+    cdef Py_ssize_t offset
+
+cdef Kind kind_of(object cls)
+cdef Turns turns_of(object self, Kind kind)
+
 cdef class Turns:
     cdef public int fd  # the raw file's, -1 when it is closed
     cdef public bint used  # whether the raw file has been read; kept by SharedIO alone

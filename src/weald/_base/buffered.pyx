@@ -122,10 +122,7 @@ cdef class Turns:
 
 
 cdef class Kind:
-    """One of the classes here, and the offset of `_turns` in its objects."""
-
-    cdef object cls
-    cdef Py_ssize_t offset
+    """A class, and the offset of `_turns` in its objects."""
 
 
 cdef Kind kind_of(object cls):
@@ -165,7 +162,7 @@ cdef object lines_of(object file, object readline):
 cdef object NOTHING = object()
 
 
-cdef inline Turns turns_of(object self, Kind kind):
+cdef Turns turns_of(object self, Kind kind):
     """`self._turns`; for objects of exactly `kind.cls` it is read from its slot."""
     cdef PyObject *turns
     if Py_TYPE(self) == <PyTypeObject *>kind.cls:

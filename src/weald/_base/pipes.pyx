@@ -12,7 +12,7 @@ Invariants:
 Compiled, because programs that write line by line call this for each line.
 """
 
-from weald._base.buffered cimport Turns
+from weald._base.buffered cimport Kind, Turns, kind_of, turns_of
 from weald._base.waiting cimport at_once, is_ready
 from weald._core.yielding cimport is_others_turn
 
@@ -193,7 +193,7 @@ class SharedIO(io.FileIO):
 
         Returns the bytes written: fewer only if there was an error, which the next call will raise.
         """
-        cdef Turns turns = self._write_turns
+        cdef Turns turns = turns_of(self, SHARED)
         cdef Py_ssize_t sent = 0, size = 0
         cdef bint others_first = is_others_turn(True)
         if not others_first:
@@ -298,7 +298,7 @@ class LoopIO(io.FileIO):
 
     def write(self, data):
         """Write as much as there is room for, parking until there is some.  Return the number of bytes."""
-        cdef Turns turns = self._write_turns
+        cdef Turns turns = turns_of(self, LOOP)
         cdef Py_ssize_t sent
         cdef bint others_first = is_others_turn(True)
         if turns.quick and not others_first:
@@ -327,6 +327,9 @@ class LoopIO(io.FileIO):
         if self._was_blocking:
             os.set_blocking(self.fileno(), True)
         super().close()
+
+
+cdef Kind SHARED = kind_of(SharedIO), LOOP = kind_of(LoopIO)
 
 
 def open_shared(fd, mode, buffering=-1, closefd=True):
