@@ -12,7 +12,22 @@ import pytest
 from helpers import PATIENCE, recorded_errors, run_patched, send_what_fits, settle, wait_until
 from test_http_http2 import Client
 from test_http_protocol import BAD_CHUNKS, BAD_HEADS
-from test_pywsgi import CHUNKED, GET, LAST, QUICK, Response, connect, curl, one, responses, serving, talk, url
+from test_pywsgi import (
+    ABSOLUTE,
+    BAD_ABSOLUTE,
+    CHUNKED,
+    GET,
+    LAST,
+    QUICK,
+    Response,
+    connect,
+    curl,
+    one,
+    responses,
+    serving,
+    talk,
+    url,
+)
 
 import weald.http.asgi
 from weald import socket
@@ -110,6 +125,23 @@ def test_the_scope():
         {"http.response.pathsend": {}},
     )
     assert (third["path"], third["headers"][0]) == ("/root/y", (b"host", b"other:80"))
+
+
+@pytest.mark.parametrize(("target", "host", "expected", "path"), ABSOLUTE)
+def test_a_target_in_absolute_form_decides(target, host, expected, path):
+    async def app(scope, receive, send):
+        hosts = [value.decode() for name, value in scope["headers"] if name == b"host"]
+        await answer(send, f"{' and '.join(hosts)} {scope['path']}".encode())
+
+    with asgi(app) as server:
+        response = one(server, f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    assert (response.status, response.body) == (200, f"{expected} {path}".encode())
+
+
+@pytest.mark.parametrize("target", BAD_ABSOLUTE)
+def test_a_bad_target_in_absolute_form(target):
+    with asgi(hello) as server:
+        assert one(server, f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode() + LAST).status == 400
 
 
 def test_bodies():
@@ -309,8 +341,10 @@ def test_pathsend(method, tls, size, tmp_path, certificate):
         if tls:
             more = ["--head"] if method == "HEAD" else ["--output", str(tmp_path / "out")]
             out = curl(*more, "--cacert", certificate.cert, url(server, "https"))
-            assert f"content-length: {size}\r\n" in out if method == "HEAD" else (
-                (tmp_path / "out").read_bytes() == path.read_bytes()
+            assert (
+                f"content-length: {size}\r\n" in out
+                if method == "HEAD"
+                else ((tmp_path / "out").read_bytes() == path.read_bytes())
             )
             return
         response, last = responses(server, GET.replace(b"GET", method.encode()) + LAST, method == "HEAD")

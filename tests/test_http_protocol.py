@@ -117,6 +117,22 @@ BAD_HEADS = [
     (400, "Host with a space", b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n"),
     (400, "Host with two ports", b"GET / HTTP/1.1\r\nHost: a:1:2\r\n\r\n"),
     (400, "two hosts in Host", b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n".replace(b", ", b",\t")),
+    *(
+        (400, f"Host {host!r}", b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+        for host in (
+            b"a:65536",
+            b"a:99999",
+            b"a:" + b"9" * 5000,
+            b"[::1]:65536",
+            b"a:-1",
+            b"a:+1",
+            b"a:1e1",
+            b":80",
+            b":",
+        )
+    ),
+    (400, "a port over 65535 in an absolute target", b"GET http://a:65536/ HTTP/1.1\r\n" + HOST + b"\r\n"),
+    (400, "no host in an absolute target", b"GET http://:80/ HTTP/1.1\r\n" + HOST + b"\r\n"),
     # RFC 9112 section 6.1 and 6.2: framing
     *(
         (400, f"Content-Length {value!r}", GET + b"Content-Length: " + value + b"\r\n\r\n")
@@ -236,6 +252,9 @@ GOOD_HEADS = [
     ("an empty Host", b"GET / HTTP/1.1\r\nHost:\r\n\r\n"),
     ("Host with a port", b"GET / HTTP/1.1\r\nHost: a:80\r\n\r\n"),
     ("an IPv6 Host", b"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n"),
+    ("the largest port", b"GET / HTTP/1.1\r\nHost: a:65535\r\n\r\n"),
+    ("a port with zeros in front", b"GET / HTTP/1.1\r\nHost: a:" + b"0" * 500 + b"80\r\n\r\n"),
+    ("an empty port", b"GET / HTTP/1.1\r\nHost: a:\r\n\r\n"),
     ("no Host in HTTP/1.0", b"GET / HTTP/1.0\r\n\r\n"),
     ("an empty value", GET + b"X:\r\n\r\n"),
     ("tabs in a value", GET + b"X:\ta\tb\t\r\n\r\n"),

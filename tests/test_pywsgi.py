@@ -134,6 +134,58 @@ def one(server, data):
 
 # ---------------------------------------------------------------- requests
 
+# A target in absolute form, Host, and which of them is the request's: RFC 9112 section 3.2.2.
+ABSOLUTE = [
+    ("http://target.example:81/p?q", "other", "target.example:81", "/p"),
+    ("http://target.example", "other", "target.example", "/"),
+    ("HTTPS://target.example?q", "", "target.example", "/"),
+    ("http://[::1]:8000/a%20b", "other:1", "[::1]:8000", "/a b"),
+    ("/p", "other:65535", "other:65535", "/p"),
+]
+BAD_ABSOLUTE = ["http://a:99999/", "http://u@a/", "http://:80/", "http:///p", "http://a\\b/", "ftp://a/", "//a/p#f"]
+
+
+@pytest.mark.parametrize(("target", "host", "expected", "path"), ABSOLUTE)
+def test_a_target_in_absolute_form_decides(target, host, expected, path):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [f"{environ['HTTP_HOST']} {environ['PATH_INFO']}".encode()]
+
+    with serving(app) as server:
+        response = one(server, f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    assert (response.status, response.body) == (200, f"{expected} {path}".encode())
+
+
+@pytest.mark.parametrize("target", BAD_ABSOLUTE)
+def test_a_bad_target_in_absolute_form(target):
+    with serving(hello) as server:
+        assert one(server, f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode() + LAST).status == 400
+
+
+def test_who_catches_that_its_start_is_refused_may_send_another():
+    def app(environ, start_response):
+        with pytest.raises(ValueError):
+            start_response("200 OK", [("Connection", "close"), ("X-First", "1"), ("X", "a\r\nb: c")])
+        start_response("200 OK", [])
+        return [b"second"]
+
+    with serving(app) as server:
+        first, last = responses(server, GET + LAST)
+    assert (first.body, last.body, "x-first" in first.fields) == (b"second", b"second", False)
+
+
+def test_trace_is_an_ordinary_method():
+    """The application answers it; the server itself reflects nothing."""
+
+    def app(environ, start_response):
+        start_response("405 Method Not Allowed", [("Allow", "GET")])
+        return [environ["REQUEST_METHOD"].encode()]
+
+    with serving(app) as server:
+        request = b"TRACE / HTTP/1.1\r\nHost: a\r\nCookie: secret\r\nMax-Forwards: 0\r\nContent-Length: 2\r\n\r\nhi"
+        first, last = responses(server, request + LAST)
+    assert (first.status, first.body, last.body) == (405, b"TRACE", b"GET")
+
 
 def test_hello():
     with serving(hello) as server:

@@ -565,6 +565,7 @@ cdef class ASGIExchange(Exchange):
         cdef int kind
         cdef list fields = []
         cdef bint connection = False
+        cdef bint close = False  # kept until all of the message has been found right
         cdef bytes encoded
         status = message["status"]
         line = STATUSES.get(status)
@@ -592,7 +593,7 @@ cdef class ASGIExchange(Exchange):
             elif kind == 3:
                 connection = True
                 if "close" in tokens(encoded.decode("latin-1")):
-                    self.close_connection = True
+                    close = True
         if length is not None and (code == 204 or code == 205):
             if length != "0":
                 raise ValueError(f"a response with status {code} has no content-length, not {length}")
@@ -607,7 +608,7 @@ cdef class ASGIExchange(Exchange):
         self.wants_trailers = bool(message.get("trailers", False))
         if self.wants_trailers and "trailers" in tokens(self.request.fields.get("HTTP_TE", "")):
             self.trailers = []
-        if self.channel.state.draining:
+        if close or self.channel.state.draining:
             self.close_connection = True
         if not connection:
             if self.close_connection:

@@ -258,6 +258,7 @@ cdef class Exchange:
         cdef long code = checked[1]
         given_date = length = None
         cdef bint connection = False
+        cdef bint close = False  # kept until all of it has been found right
         cdef int kind
         cdef list response_headers = []
         for item in headers:
@@ -283,7 +284,7 @@ cdef class Exchange:
             elif kind == CONNECTION:
                 connection = True
                 if "close" in tokens(value):
-                    self.close_connection = True
+                    close = True
         if code < 200:
             self.check_informational(status, code)
         if length is not None and (code == 204 or code == 205):
@@ -296,7 +297,7 @@ cdef class Exchange:
         self.response_headers = response_headers
         self.provided_date = given_date
         self.provided_content_length = length
-        if self.channel.state.draining:
+        if close or self.channel.state.draining:
             self.close_connection = True
         if not connection:
             if self.close_connection:

@@ -51,7 +51,7 @@ _chunk_line = re.compile(
 ).fullmatch
 # RFC 3986 section 3.2.2 and 3.2.3: a host and its port.
 _authority = re.compile(
-    r"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*|\[([0-9A-Fa-f:.]+)\])(?::[0-9]*)?"
+    r"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+|\[([0-9A-Fa-f:.]+)\])(?::0*([0-9]{0,5}))?|"
 ).fullmatch
 _absolute = re.compile(r"https?://([^/?#]+)((?:[/?][^#]*)?)", re.IGNORECASE).fullmatch
 
@@ -265,14 +265,19 @@ def tokens(str value):
 
 
 cpdef bint is_authority(str text) except -1:
-    """Return whether `text` may be the value of Host, or the authority of a target: a host, and maybe a port."""
+    """Return whether `text` may be the value of Host, or the authority of a target: a host, and maybe a port.
+
+    It may be empty, as Host is for targets without an authority; a port alone is none.
+    """
     found = _authority(text)
-    if found is not None and found[1] is not None:
+    if found is None or found[2] and int(found[2]) > 65535:
+        return False
+    if found[1] is not None:
         try:
             inet_pton(AF_INET6, found[1])
         except OSError:
             return False
-    return found is not None
+    return True
 
 
 cdef class HeadParser:
