@@ -13,6 +13,7 @@ from helpers import PATIENCE
 from hpack import Decoder, Encoder
 from test_pywsgi import connect, serving
 
+from weald.asgi import ASGIServer
 from weald.event import Event
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -60,6 +61,7 @@ class Client:
         self.sock = sock
         self.file = sock.makefile("rb")
         self.go_on = bool  # lets the request at "/wait" go on
+        self.server = None
         self.decoder = Decoder()
         self.frames = []  # kind, flags, stream, payload
         self.statuses = {}
@@ -127,29 +129,53 @@ class Client:
 
 
 @contextmanager
-def talking(preface=PREFACE + frame(SETTINGS)):  # noqa: B008
+def talking(preface=PREFACE + frame(SETTINGS), interface="wsgi"):  # noqa: B008
     """A client, and the paths of the requests that got to the application and whose bodies were complete."""
     go_on = Event()
     served = []
+
+    def answer(path, body):
+        served.append(path)
+        return b"x" * 100 if path == "/long" else b"%d" % len(body)
 
     def app(environ, start_response):
         path = environ["PATH_INFO"]
         if path == "/wait":
             assert go_on.wait(PATIENCE)
-        body = environ["wsgi.input"].read()
-        served.append(path)
+        data = answer(path, environ["wsgi.input"].read())
         start_response("200 OK", [])
-        return [b"x" * 100] if path == "/long" else [b"%d" % len(body)]
+        return [data]
 
-    with serving(app, http2=True) as server, closing(connect(server)) as sock:
+    async def asgi_app(scope, receive, send):
+        if scope["path"] == "/wait":
+            assert go_on.wait(PATIENCE)
+        body = b""
+        while True:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                return
+            body += event["body"]
+            if not event["more_body"]:
+                break
+        data = answer(scope["path"], body)
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": data})
+
+    options = {"server_class": ASGIServer, "lifespan": "off"} if interface == "asgi" else {}
+    served_app = asgi_app if interface == "asgi" else app
+    with serving(served_app, http2=True, **options) as server, closing(connect(server)) as sock:
         client = Client(sock)
         client.go_on = go_on.set
+        client.server = server
         client.send(preface)
         try:
             yield client, served
         finally:
             go_on.set()
             client.file.close()
+
+
+INTERFACES = pytest.mark.parametrize("interface", ["wsgi", "asgi"])
 
 
 def codes(*names):
@@ -282,9 +308,10 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("error", "data"), [pytest.param(e, d, id=i) for i, e, d in BROKEN])
-def test_an_error_of_the_connection(error, data):
+@INTERFACES
+def test_an_error_of_the_connection(error, data, interface):
     """It is answered with GOAWAY and that error, and nothing behind it is served."""
-    with talking() as (client, served):
+    with talking(interface=interface) as (client, served):
         client.send(data + request(99, [GET[0], (":path", "/behind"), *GET[2:]]))
         client.until_closed()
         assert client.goaway in codes(*error.split()), client.frames
@@ -386,9 +413,10 @@ OF_A_STREAM = [
 
 
 @pytest.mark.parametrize(("error", "data", "kind"), [pytest.param(e, d, i[0], id=i) for i, e, d in OF_A_STREAM])
-def test_an_error_of_a_stream(error, data, kind):
+@INTERFACES
+def test_an_error_of_a_stream(error, data, kind, interface):
     """A reset with that error, or 400 for a malformed request (section 8.1.1 allows it); other streams go on."""
-    with talking() as (client, served):
+    with talking(interface=interface) as (client, served):
         client.send(data)
         while not (client.closed or client.goaway is not None or 1 in client.resets or 1 in client.statuses):
             client.step()
@@ -406,9 +434,10 @@ def test_an_error_of_a_stream(error, data, kind):
     assert "/" not in served
 
 
-def test_streams_under_way_outlive_a_malformed_one():
+@INTERFACES
+def test_streams_under_way_outlive_a_malformed_one(interface):
     bad = [*GET, ("Upper", "x")]
-    with talking() as (client, served):
+    with talking(interface=interface) as (client, served):
         client.send(request(1, POST, END_HEADERS) + request(3, bad) + request(5, bad, END_HEADERS))
         client.send(frame(DATA, 0, 5, b"under way") + frame(DATA, END_STREAM, 1, b"body") + request(7))
         client.until(lambda: {1, 7} <= client.ended)
@@ -486,9 +515,10 @@ BAD_TRAILERS = [
 
 
 @pytest.mark.parametrize("fields", BAD_TRAILERS, ids=lambda fields: str(fields[0])[:30])
-def test_bad_trailers(fields):
+@INTERFACES
+def test_bad_trailers(fields, interface):
     """Fields that RFC 9110 section 6.5.1 forbids in trailers, and fields that would be refused in a head."""
-    with talking() as (client, served):
+    with talking(interface=interface) as (client, served):
         client.send(request(1, POST, END_HEADERS) + data_frame(flags=0) + request(1, fields))
         client.until(lambda: client.goaway is not None or 1 in client.resets or 1 in client.statuses)
         assert client.goaway is None
@@ -507,7 +537,17 @@ ACCEPTED = [
     ("4.1 unknown flags", frame(PING, 0xFE, 0, bytes(8)) + request()),
     ("4.1 the reserved bit of a stream's number", frame(PING, 0, 1 << 31, bytes(8)) + request()),
     ("4.2 a frame of 16384 bytes", request(1, POST, END_HEADERS) + data_frame(bytes(16384))),
+    (
+        "4.1 frames of RFC 7838, 8336 and 9218",
+        b"".join(frame(kind, 0, 0, bytes(3) + b"a") for kind in (10, 12, 16)) + request(),
+    ),
+    ("4.1 ALTSVC on a stream", request(1, POST, END_HEADERS) + frame(10, 0, 1, b'\0\0h2=":1"') + data_frame()),
     ("5.1 PRIORITY on an idle stream", frame(PRIORITY, 0, 3, bytes(4) + b"\x0f") + request()),
+    (
+        "5.3.2 PRIORITY of a stream on itself",
+        request(1, POST, END_HEADERS) + frame(PRIORITY, 0, 1, u32(1) + b"\x0f") + data_frame(),
+    ),
+    ("5.3.2 HEADERS of a stream on itself", frame(HEADERS, ENDS | WITH_PRIORITY, 1, u32(1) + b"\xff" + block(GET))),
     ("5.1 WINDOW_UPDATE when half closed", request() + window(100, 1)),
     ("5.1 PRIORITY when half closed", request() + frame(PRIORITY, 0, 1, bytes(4) + b"\x0f")),
     ("6.1 DATA in several frames", request(1, POST, END_HEADERS) + data_frame(flags=0) * 3 + data_frame()),
@@ -530,6 +570,7 @@ ACCEPTED = [
     ("8.1 trailers", request(1, POST, END_HEADERS) + data_frame(flags=0) + request(1, [("x-sum", "1")])),
     ("8.2.2 te: trailers", request(1, [*GET, ("te", "trailers")])),
     ("8.2.3 cookie in parts", request(1, [*GET, ("cookie", "a=1"), ("cookie", "b=2")])),
+    ("8.2.3 cookie in many parts", request(1, [*GET, *[("cookie", "a=1")] * 180])),
     ("8.3.1 OPTIONS *", request(1, [(":method", "OPTIONS"), (":path", "*"), *GET[2:]])),
     ("8.3.1 host for :authority", request(1, [*GET[:3], ("host", "a")])),
     # RFC 7541
@@ -543,8 +584,9 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize("data", [pytest.param(d, id=i) for i, d in ACCEPTED])
-def test_what_is_accepted(data):
-    with talking() as (client, served):
+@INTERFACES
+def test_what_is_accepted(data, interface):
+    with talking(interface=interface) as (client, served):
         client.send(data)
         client.until(lambda: 1 in client.ended)
         assert client.statuses[1] == 200
@@ -600,11 +642,12 @@ def test_ping_and_settings_are_acknowledged_once_each():
         assert client.acknowledged == 3
 
 
-def test_windows():
+@INTERFACES
+def test_windows(interface):
     """Section 6.9.2: a window may shrink below zero while a response is under way; the last of two settings counts."""
     long = [GET[0], (":path", "/long"), *GET[2:]]
     twice = frame(SETTINGS, payload=b"\0\4" + u32(50) + b"\0\4" + u32(3))
-    with talking(PREFACE + twice) as (client, _):
+    with talking(PREFACE + twice, interface) as (client, _):
         client.send(request(1, long))
         client.until(lambda: len(client.bodies.get(1, b"")) >= 3)
         client.ping()
@@ -649,9 +692,10 @@ def test_unknown_error_codes():
         assert client.goaway is None
 
 
-def test_streams_go_on_when_the_client_says_that_it_will_leave():
+@INTERFACES
+def test_streams_go_on_when_the_client_says_that_it_will_leave(interface):
     """Section 6.8."""
-    with talking() as (client, served):
+    with talking(interface=interface) as (client, served):
         client.send(request(1, POST, END_HEADERS) + frame(GOAWAY, payload=bytes(8)))
         client.ping()
         client.send(data_frame(b"body"))
@@ -662,9 +706,10 @@ def test_streams_go_on_when_the_client_says_that_it_will_leave():
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["before the limit is known", "after"])
-def test_only_the_streams_beyond_the_limit_are_refused(known):
+@INTERFACES
+def test_only_the_streams_beyond_the_limit_are_refused(known, interface):
     """Section 5.1.2."""
-    with talking() as (client, served):
+    with talking(interface=interface) as (client, served):
         if known:
             client.until(lambda: client.acknowledged)
             client.ping()

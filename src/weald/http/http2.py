@@ -142,7 +142,8 @@ class Http2Connection:
         except H2ProtocolError:
             return False  # h2 has made the GOAWAY
         # Bytes count until h2 reports an event for them; those for which it reports none count for ever.
-        forgiven = min(self._writer.forgiven, len(data))
+        forgiven = min(self._writer.forgiven, self._h2.late)
+        self._h2.late = 0
         self._writer.forgiven -= forgiven
         self._owed = max(self._owed + (len(data) - forgiven) / _UNIT - sum(map(_worth, events)), 0.0)
         self._charge(0)

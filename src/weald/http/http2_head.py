@@ -17,7 +17,8 @@ from weald.http.protocol import CHUNKED, TOKEN, HeadParser, ProtocolError, Reque
 
 __all__ = ["HOP_BY_HOP", "request_of", "trailers_of"]
 
-HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+# What a response of HTTP/2 has not, and a request neither but for "te: trailers".
+HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"))
 
 _PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
 _good_method = re.compile(TOKEN + b"+").fullmatch
@@ -34,7 +35,7 @@ def _check_field(name: bytes, value: bytes) -> None:
         raise ProtocolError(400, "malformed name of a field")
     if not _good_value(value) or value.strip(b" \t") != value:
         raise ProtocolError(400, "control characters in a field, or white space around it")
-    if name in HOP_BY_HOP or (name == b"te" and value.lower() != b"trailers"):
+    if name in HOP_BY_HOP and not (name == b"te" and value.lower() == b"trailers"):
         raise ProtocolError(400, f"a field {name.decode()} in HTTP/2")
 
 
@@ -43,18 +44,30 @@ def _put_down(fields: _Fields) -> bytes:
 
 
 def _split(headers: _Fields) -> tuple[dict[bytes, bytes], list[tuple[bytes, bytes]]]:
-    """Return the pseudo-fields, as section 8.3 wants them, and the others.  Raises ProtocolError."""
+    """Return the pseudo-fields, as section 8.3 wants them, and the others, with cookies in one.  Raises ProtocolError.
+
+    Browsers send each cookie in a field of its own; section 8.2.3 has them joined for what is not HTTP/2.
+    """
     pseudo: dict[bytes, bytes] = {}
     fields: list[tuple[bytes, bytes]] = []
+    cookies: list[bytes] = []
     for name, value in headers:
         name, value = bytes(name), bytes(value)
         if not name.startswith(b":"):
             _check_field(name, value)
-            fields.append((name, value))
+            if name != b"cookie":
+                fields.append((name, value))
+                continue
+            if not cookies:
+                cookies_at = len(fields)
+                fields.append((name, value))
+            cookies.append(value)
         elif fields or name in pseudo or name not in _PSEUDO:
             raise ProtocolError(400, "a pseudo-field that is unknown, came twice or is not in front")
         else:
             pseudo[name] = value
+    if len(cookies) > 1:
+        fields[cookies_at] = (b"cookie", b"; ".join(cookies))
     return pseudo, fields
 
 

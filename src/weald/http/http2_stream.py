@@ -32,16 +32,17 @@ with required("HTTP/2", "h2", "hyperframe", "hpack"):
     from h2.config import H2Configuration
     from h2.connection import H2Connection
     from h2.errors import ErrorCodes
-    from h2.events import ConnectionTerminated, RequestReceived, TrailersReceived
+    from h2.events import ConnectionTerminated, PriorityUpdated, RequestReceived, TrailersReceived
     from h2.exceptions import H2Error
     from h2.exceptions import ProtocolError as H2ProtocolError
     from h2.settings import SettingCodes, Settings
-    from hpack import Decoder, HPACKError, OversizedHeaderListError
-    from hyperframe.frame import GoAwayFrame, HeadersFrame
+    from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
+    from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, PriorityFrame
 
 __all__ = ["FrameWriter", "Stream", "new_h2"]
 
-_PIECE = 1 << 16  # bytes of a body that are handed on at once
+_PIECE = 1 << 16  # bytes of a body that are passed on at once; the most a DATA frame has
+_TABLE = 4096  # bytes of the encoder's table, at most
 # How many windows of data may come for streams that were reset, without counting against the client.
 _MAX_FORGIVEN = 16
 
@@ -71,6 +72,25 @@ class _Decoder(Decoder):
             raise _CompressionError(str(error)) from None
 
 
+class _Encoder(Encoder):
+    """HPACK's encoder, whose table has no more than `_TABLE` bytes, whatever the client allows (RFC 7541 section 4.2).
+
+    Of the sizes that the client has set since the last field block, that section wants the smallest and the last told.
+    """
+
+    @property
+    def header_table_size(self) -> int:
+        """The table's size in bytes."""
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        table, size = self.header_table, min(value, _TABLE)
+        if size != table.maxsize:  # hpack forgets a change that was not told yet if the same size is set again
+            table.maxsize = size
+            self.table_size_changes = [min(self.table_size_changes, default=size), size]
+
+
 class _Settings(Settings):
     """Settings without a limit of streams: h2 would end the connection; http2.py refuses the stream (section 5.1.2)."""
 
@@ -82,6 +102,17 @@ class _H2(H2Connection):
 
     decoder: _Decoder
     most_streams = 100
+    late = 0  # bytes of data that have come for streams that were reset
+
+    def _receive_priority_frame(self, frame: PriorityFrame | HeadersFrame) -> tuple[list[Any], list[Any]]:
+        """Report it, and nothing else: section 5.3.2, priorities mean nothing any more."""
+        event = PriorityUpdated()
+        event.stream_id = frame.stream_id
+        return [], [event]
+
+    def _handle_data_on_closed_stream(self, events: list[Any], exc: Any, frame: DataFrame) -> Any:
+        self.late += frame.flow_controlled_length
+        return super()._handle_data_on_closed_stream(events, exc, frame)
 
     def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Any], list[Any]]:
         """The event's `headers` are not checked yet; None: one stream too many, or fields in the middle of a body."""
@@ -102,7 +133,7 @@ class _H2(H2Connection):
         return [], [ConnectionTerminated()]
 
 
-def new_h2(limits: Limits) -> H2Connection:
+def new_h2(limits: Limits) -> "_H2":
     """Return the protocol's state for a connection."""
     config = H2Configuration(
         client_side=False, header_encoding=None, validate_inbound_headers=False, normalize_inbound_headers=False
@@ -118,6 +149,7 @@ def new_h2(limits: Limits) -> H2Connection:
             SettingCodes.MAX_HEADER_LIST_SIZE: limits.head,
         },
     )
+    made.encoder = _Encoder()
     made.decoder = _Decoder()
     made.decoder.max_header_list_size = limits.head
     made.decoder.max_allowed_table_size = made.local_settings.header_table_size
@@ -171,7 +203,8 @@ class FrameWriter:
         """Return how many bytes of data the stream may send now.  Raises ConnectionResetError if it has ended."""
         try:
             window: int = self._h2.local_flow_control_window(stream_id)
-            return min(window, self._h2.max_outbound_frame_size)
+            # Larger frames, which a client may allow, would hold up those of other streams.
+            return min(window, self._h2.max_outbound_frame_size, _PIECE)
         except (H2Error, KeyError):
             raise ConnectionResetError(errno.ECONNRESET, "the stream has ended") from None
 
