@@ -1,15 +1,20 @@
 """Behaviour that applications written for other ASGI servers rely on: the subjects of uvicorn's protocol tests."""
 
 import asyncio
+import io
+from contextlib import closing
 
+import anyio
 import pytest
-from helpers import PATIENCE, wait_until
+from helpers import PATIENCE, recorded_errors, wait_until
 from test_asgi import answer, asgi, hello, logged
 from test_asgi_websocket import ACCEPT, CLOSED
 from test_asgi_websocket import talking as patiently_talking
 from test_http_websocket import BINARY, CLOSE, HANDSHAKE, TEXT, frame
-from test_pywsgi import GET, LAST, responses, talk
+from test_pywsgi import GET, LAST, Response, connect, responses, talk
 
+import weald
+from weald.asgi import ASGIServer, StartupError
 from weald.event import Event
 from weald.socket import create_connection
 
@@ -136,6 +141,45 @@ def test_a_response_before_the_body_is_read():
         ([{**START, "status": 100}, BODY], 500, "a response's status must be from 200 on"),
         ([START, {**BODY, "body": "hello"}], 500, "a response's body must be bytes"),
         ([{"type": "none"}], 500, "may not be sent here"),
+        ([{}], 500, "KeyError: 'type'"),
+        ([None], 500, "TypeError"),
+        ([b"http.response.start"], 500, "TypeError"),
+        ([{"type": b"http.response.start", "status": 200}], 500, "may not be sent here: b'http.response.start'"),
+        ([{"type": "http.response.start"}], 500, "KeyError: 'status'"),
+        *(
+            ([{**START, "status": status}, BODY], 500, "from 200 on")
+            for status in (-1, 0, 99, 101, 1000, 1 << 70, True)
+        ),
+        *(([{**START, "status": status}, BODY], 500, "must be a number") for status in (None, b"200", 200.5)),
+        ([{**START, "status": [200]}, BODY], 500, "TypeError"),
+        ([{**START, "headers": None}, BODY], 500, "TypeError"),
+        ([{**START, "headers": 5}, BODY], 500, "TypeError"),
+        ([{**START, "headers": [(b"a", b"b", b"c")]}, BODY], 500, "ValueError"),
+        ([{**START, "headers": [b"ab"]}, BODY], 500, "must be bytes"),
+        ([{**START, "headers": {b"a": b"b"}}, BODY], 500, "ValueError"),
+        ([{**START, "headers": [(b"a", None)]}, BODY], 500, "must be bytes"),
+        ([{**START, "headers": [(b"a", 5)]}, BODY], 500, "must be bytes"),
+        ([{**START, "headers": [(b"", b"x")]}, BODY], 500, "not the name of a field"),
+        ([{**START, "headers": [(b":status", b"200")]}, BODY], 500, "not the name of a field"),
+        *(
+            ([{**START, "headers": [(b"content-length", value)]}, BODY], 500, "content-length must be a number")
+            for value in (b"", b"-1", b"+5", b"5,5", b"0x5", b"5 5", b"\xb2", b"9" * 30)
+        ),
+        ([START, {**BODY, "body": None}], 500, "must be bytes"),
+        ([START, {**BODY, "body": 5}], 500, "must be bytes"),
+        ([START, {**BODY, "body": [b"hello"]}], 500, "must be bytes"),
+        ([START, {**BODY, "more_body": True}, {**BODY, "body": "late"}], 200, "must be bytes"),
+        ([{**START, "status": 204}, BODY], 204, "The 204 response must have no body"),
+        ([{**START, "status": 304}, BODY], 304, "The 304 response must have no body"),
+        ([START, {"type": "http.response.trailers"}], 500, "http.response.trailers must follow the body"),
+        ([{**START, "trailers": True}, BODY], 200, "in the middle of its response"),
+        ([START, {"type": "http.response.pathsend"}], 500, "KeyError: 'path'"),
+        ([START, {"type": "http.response.pathsend", "path": "/no/such/file"}], 500, "No such file"),
+        ([START, {"type": "http.response.pathsend", "path": "/"}], 500, "Is a directory"),
+        ([START, {"type": "http.response.pathsend", "path": None}], 500, "TypeError"),
+        ([{"type": "http.response.early_hint", "links": ["</a>"]}], 500, "must be bytes"),
+        ([{"type": "http.response.early_hint", "links": [b"a\r\nb: c"]}], 500, "a control character"),
+        ([START, {"type": "http.response.early_hint", "links": []}], 500, "sent after http.response.start"),
     ],
 )
 def test_the_rules(messages, status, line, capsys):
@@ -144,6 +188,25 @@ def test_the_rules(messages, status, line, capsys):
         said = logged(server) + capsys.readouterr().err
     assert data.startswith(b"HTTP/1.1 %d " % status)
     assert line in said
+
+
+@pytest.mark.parametrize("bad", [{**START, "status": 99}, {**START, "headers": [("a", "b")]}, {**START, "headers": 5}])
+def test_who_catches_that_its_start_is_refused_may_send_another(bad):
+    """As a framework's handler of errors does; nothing of the first is left over."""
+
+    async def app(scope, receive, send):
+        with pytest.raises((TypeError, ValueError)):
+            await send({**bad, "headers": [(b"connection", b"close"), (b"x-first", b"1"), *_pairs(bad["headers"])]})
+        await answer(send, b"second")
+
+    with asgi(app) as server:
+        first, last = responses(server, GET + LAST)
+    assert (first.status, first.body, last.body) == (200, b"second", b"second")
+    assert "x-first" not in first.fields
+
+
+def _pairs(headers):
+    return headers if isinstance(headers, list) else [headers]
 
 
 def test_what_an_application_returns_does_not_matter():
@@ -365,3 +428,194 @@ def test_a_handshake_with_fields_that_are_not_ascii():
         assert client.status == 101
     assert any(name == b"x-user" for name, _ in scopes[0]["headers"])
     assert scopes[0]["raw_path"] == b"/chat"
+
+
+# ---------------------------------------------------------------- tasks
+
+
+def test_a_task_that_outlives_its_request_cannot_reach_another_one():
+    late = []
+    tasks = []
+
+    async def sends_late(receive, send):
+        while not late:
+            await asyncio.sleep(0.001)
+        for call in (lambda: send(START), lambda: send(BODY)):
+            with pytest.raises(RuntimeError, match="after the response's end"):
+                await call()
+        late.append((await receive())["type"])
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/":
+            tasks.append(asyncio.ensure_future(sends_late(receive, send)))
+            return await answer(send, b"first")
+        await send({**START, "headers": [(b"content-length", b"6")]})
+        late.append("begun")
+        while len(late) < 2:
+            await asyncio.sleep(0.001)
+        await send({**BODY, "body": b"second"})
+
+    with asgi(app) as server:
+        assert [response.body for response in responses(server, GET + LAST)] == [b"first", b"second"]
+        wait_until(tasks[0].done)
+        tasks[0].result()
+    assert late == ["begun", "http.disconnect"]
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_task_group_of_anyio(leaves):
+    """How Starlette streams: one task sends, another waits for the client's end and cancels the first."""
+    ended = []
+
+    async def app(scope, receive, send):
+        async def stream():
+            await send(START)
+            sent = 0
+            while leaves or sent < 3:
+                await send({**BODY, "more_body": True})
+                sent += 1
+                await anyio.sleep(0.001)
+            await send({"type": "http.response.body"})
+
+        async def listen():
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        async with anyio.create_task_group() as group:
+
+            async def first(function):
+                await function()
+                group.cancel_scope.cancel()
+
+            group.start_soon(first, listen)
+            await first(stream)
+        ended.append(scope["path"])
+
+    with asgi(app) as server:
+        if leaves:
+            with closing(connect(server)) as sock:
+                sock.sendall(GET)
+                assert sock.recv(100)
+            wait_until(lambda: ended or not server._connections)
+            wait_until(lambda: not server.detached)
+        else:
+            assert [response.body for response in responses(server, GET + LAST)] == [b"hello" * 3] * 2
+            assert ended == ["/", "/last"]
+
+
+def test_a_task_that_is_cancelled_with_its_scope_leaves_the_connection_in_order():
+    """`anyio.move_on_after` around `receive`: what comes later is not lost."""
+
+    async def app(scope, receive, send):
+        with anyio.move_on_after(0.01):
+            await receive()
+        body = b""
+        while True:
+            event = await receive()
+            body += event["body"]
+            if not event["more_body"]:
+                break
+        await answer(send, body)
+
+    with asgi(app) as server, closing(connect(server)) as sock, sock.makefile("rb") as file:
+        for _ in range(2):
+            sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
+            weald.sleep(0.03)
+            sock.sendall(b"0123456789")
+            assert Response(file).body == b"0123456789"
+
+
+# ---------------------------------------------------------------- lifespan
+
+
+COMPLETE = {"type": "lifespan.startup.complete"}
+
+
+def living(*steps, http=hello):
+    """An application whose lifespan is these: messages that it sends, `receive`, or exceptions that it raises."""
+    events = []
+
+    async def app(scope, receive, send):
+        if scope["type"] != "lifespan":
+            return await http(scope, receive, send)
+        for step in steps:
+            if step == "receive":
+                events.append((await receive())["type"])
+            elif isinstance(step, BaseException):
+                raise step
+            else:
+                await send(step)
+
+    app.events = events  # type: ignore[attr-defined]
+    return app
+
+
+def test_an_application_that_asks_again_after_its_shutdown_ends_with_the_server():
+    """A loop of `receive` without an end, which some have: nothing more comes."""
+    ended = []
+
+    async def app(scope, receive, send):
+        try:
+            while True:
+                kind = (await receive())["type"]
+                ended.append(kind)
+                assert len(ended) < 10
+                await send({"type": f"{kind}.complete"})
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    with asgi(app, lifespan="on") as server:
+        pass
+    wait_until(lambda: len(ended) > 2)
+    assert ended == ["lifespan.startup", "lifespan.shutdown", "cancelled"]
+    assert logged(server) == ""
+
+
+@pytest.mark.parametrize("message", [None, "", "no database", "two\nlines", 5])
+@pytest.mark.parametrize("then", [(), (RuntimeError("no database"),)], ids=["returns", "raises"])
+def test_how_a_startup_may_fail(message, then):
+    failed = {"type": "lifespan.startup.failed"} | ({} if message is None else {"message": message})
+    with recorded_errors() as errors:
+        server = ASGIServer(("127.0.0.1", 0), living("receive", failed, *then), log=None, error_log=io.StringIO())
+        with pytest.raises(StartupError) as caught:
+            server.start()
+    assert (str(message) if message else "it does not say why") in str(caught.value)
+    assert server.closed
+    assert logged(server) == ""
+    assert errors == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "says"),
+    [
+        (("receive", COMPLETE), ""),  # it returns, and is not told of the end
+        (("receive", COMPLETE, COMPLETE), "may not be sent here: 'lifespan.startup.complete'"),
+        (("receive", COMPLETE, KeyError("a bug")), "KeyError: 'a bug'"),
+        (("receive", COMPLETE, {"type": "lifespan.shutdown.complete"}), "may not be sent here"),
+        (("receive", COMPLETE, {"type": "none"}), "may not be sent here: 'none'"),
+        (("receive", COMPLETE, {}), "KeyError: 'type'"),
+        (("receive", COMPLETE, "receive"), ""),  # it does not say that it is done
+        (("receive", COMPLETE, "receive", {"type": "lifespan.shutdown.failed"}), "the application's shutdown failed"),
+        (("receive", COMPLETE, "receive", SystemExit(3)), "SystemExit: 3"),
+        ((COMPLETE, "receive", "receive"), ""),  # it does not ask first
+    ],
+)
+def test_lifespans_that_are_odd(steps, says):
+    with asgi(living(*steps), lifespan="on") as server:
+        wait_until(lambda: says == "" or len(steps) > 3 or says in logged(server))
+        assert responses(server, LAST)[0].body == b"hello"
+    assert says in logged(server)
+    assert says or logged(server) == ""
+
+
+@pytest.mark.parametrize("error", [KeyError("a bug"), SystemExit(3), asyncio.CancelledError()])
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_lifespan_that_raises_before_it_is_ready(error, asks):
+    """The specification has the server go on, and say so; `on` does not allow it."""
+    steps = (*(["receive"] if asks else []), error)
+    with asgi(living(*steps), lifespan="auto") as server:
+        assert responses(server, LAST)[0].body == b"hello"
+    assert "the application takes no lifespan" in logged(server)
+    with pytest.raises(StartupError, match="takes no lifespan"), asgi(living(*steps), lifespan="on"):
+        pass

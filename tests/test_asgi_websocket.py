@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 import pytest
 from helpers import PATIENCE, recorded_errors, run_patched, send_what_fits, settle, wait_until
 from test_asgi import answer, asgi, logged
-from test_http_websocket import BINARY, CLOSE, HANDSHAKE, PING, PONG, TEXT, Client, frame
+from test_http_websocket import BINARY, BROKEN, CLOSE, HANDSHAKE, PING, PONG, TEXT, Client, frame
 from test_pywsgi import LAST, Response, connect, responses
 
 import weald
@@ -155,6 +155,50 @@ def test_the_client_closes(payload, code, reason):
     assert errors == []
 
 
+@pytest.mark.parametrize("io_loop", ["libuv"], indirect=True)
+@pytest.mark.parametrize(("code", "frames"), BROKEN)
+def test_what_a_client_must_not_send(code, frames):
+    events = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        while not events:
+            events.append(await receive())
+
+    with recorded_errors() as errors, talking(app, max_message=1000, max_fragments=10) as client:
+        client.send(*frames)
+        assert client.closed() == code
+    assert [(event["type"], event["code"]) for event in events] == [("websocket.disconnect", code)]
+    assert errors == []
+
+
+@pytest.mark.parametrize(
+    ("close", "says"),
+    [
+        ({"code": 999}, "999"),
+        ({"code": 1004}, "1004"),
+        ({"code": 70000}, "70000"),
+        ({"code": -1}, "-1"),
+        ({"code": "1000"}, "'1000'"),
+        ({"code": 1000, "reason": 5}, "must be a str"),
+        ({"code": 1000, "reason": b"bye"}, "must be a str"),
+        ({"code": 1000, "reason": "\ud800"}, "surrogates not allowed"),
+    ],
+)
+def test_a_close_that_cannot_be_sent(close, says, capsys):
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        await send({"type": "websocket.close", **close})
+
+    with talking(app) as client:
+        assert client.closed(agrees=True) == 1011
+    said = capsys.readouterr().err
+    assert says in said
+    assert "GET /chat HTTP/1.1" in said
+
+
 def test_an_application_that_does_not_ask_hears_of_the_end_and_answers_pings():
     go = asyncio.Event()
     events = []
@@ -238,6 +282,13 @@ def test_a_fault_before_the_handshake_is_answered_500(message, says, capsys):
         (ACCEPT, "may not be sent here: 'websocket.accept'"),
         ({"type": "websocket.send"}, "needs text or bytes"),
         ({"type": "websocket.send", "text": b"x"}, "must be a str, not bytes"),
+        ({"type": "websocket.send", "text": 5}, "must be a str, not int"),
+        ({"type": "websocket.send", "text": "\ud800"}, "surrogates not allowed"),
+        ({"type": "websocket.send", "bytes": 5}, "must be bytes, not int"),
+        ({"type": "websocket.send", "bytes": [1, 2]}, "must be bytes, not list"),
+        ({"type": "websocket.send", "bytes": "x"}, "must be bytes, not str"),
+        ({}, "KeyError: 'type'"),
+        (5, "TypeError"),
         (None, "KeyError: 'a bug'"),
     ],
 )
@@ -254,6 +305,89 @@ def test_a_fault_after_it_closes_with_1011(message, says, capsys):
         client.send(frame(TEXT, b"go"))
         assert client.closed(agrees=True) == 1011
     assert says in capsys.readouterr().err
+
+
+START = {"type": "websocket.http.response.start", "status": 404, "headers": [(b"content-length", b"0")]}
+BODY = {"type": "websocket.http.response.body"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "status", "says"),
+    [
+        ([START, BODY], 404, ""),
+        ([{**START, "status": 99}], 500, "from 200 on: 99"),
+        ([{**START, "status": 1000}], 500, "from 200 on: 1000"),
+        ([{**START, "status": "404"}], 500, "must be a number"),
+        ([START], 500, "ended without a response"),
+        ([START, START], 500, "may not be sent here: 'websocket.http.response.start'"),
+        ([START, ACCEPT], 500, "may not be sent here: 'websocket.accept'"),
+        ([START, {"type": "websocket.close"}], 500, "may not be sent here: 'websocket.close'"),
+        ([START, BODY, BODY], 404, "sent after the response's end"),
+        ([{"type": "websocket.close"}, ACCEPT], 403, "sent after the response's end"),
+        ([{"type": "websocket.close"}, {"type": "websocket.close"}], 403, "sent after the response's end"),
+        ([BODY], 500, "may not be sent here: 'websocket.http.response.body'"),
+        ([{**START, "headers": []}, {**BODY, "body": b"x", "more_body": True}], 404, "in the middle of its response"),
+    ],
+)
+def test_denials_that_go_wrong(messages, status, says, capsys):
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            return await answer(send)
+        assert (await receive()) == {"type": "websocket.connect"}
+        for message in messages:
+            await send(message)
+
+    with asgi(app) as server, closing(connect(server)) as sock:
+        sock.sendall((HANDSHAKE + "\r\n").encode() + LAST)
+        file = sock.makefile("rb")
+        assert int(file.readline()[9:12]) == status
+        file.read()
+        assert says in logged(server) + capsys.readouterr().err
+
+
+def test_a_client_that_leaves_before_it_is_accepted():
+    events = []
+    go = asyncio.Event()
+
+    async def app(scope, receive, send):
+        events.append(await receive())
+        events.append(await receive())
+        with pytest.raises(OSError):
+            await send(ACCEPT)
+        go.set()
+
+    with recorded_errors() as errors, asgi(app) as server:
+        with closing(connect(server)) as sock:
+            sock.sendall((HANDSHAKE + "\r\n").encode())
+            wait_until(lambda: events)
+        wait_until(go.is_set)
+    assert [event["type"] for event in events] == ["websocket.connect", "websocket.disconnect"]
+    assert events[1]["code"] == 1006
+    assert errors == []
+
+
+def test_the_state_of_the_lifespan():
+    seen = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            scope["state"]["list"] = [1]
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            return await send({"type": "lifespan.shutdown.complete"})
+        seen.append((dict(scope["state"]), list(scope["state"]["list"])))
+        scope["state"]["own"] = True  # the next has none of it
+        scope["state"]["list"].append(2)
+        await send({"type": "websocket.close"})
+
+    with asgi(app, lifespan="on") as server:
+        for _ in range(2):
+            with closing(connect(server)) as sock:
+                sock.sendall((HANDSHAKE + "\r\n").encode())
+                assert Response(sock.makefile("rb")).status == 403
+    assert [list(state) for state, _ in seen] == [["list"], ["list"]]
+    assert [values for _, values in seen] == [[1], [1, 2]]
 
 
 def test_a_server_that_stops_tells_its_clients():

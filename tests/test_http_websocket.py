@@ -285,49 +285,46 @@ NO_UTF8 = [
 ]
 
 
+BROKEN = [
+    *(pytest.param(1002, [frame(TEXT, b"a", reserved=bits)], id=f"reserved bits {bits:03b}") for bits in range(1, 8)),
+    pytest.param(1002, [frame(PING, reserved=2)], id="a reserved bit of a ping"),
+    pytest.param(1002, [frame(CLOSE, reserved=1)], id="a reserved bit of a close"),
+    *(pytest.param(1002, [frame(code, b"a")], id=f"opcode {code}") for code in (*range(3, 8), *range(11, 16))),
+    pytest.param(1002, [frame(TEXT, b"a", masked=False)], id="not masked"),
+    pytest.param(1002, [frame(PING, b"a" * 126)], id="a long ping"),
+    pytest.param(1002, [frame(PING, b"a", fin=False)], id="a ping in fragments"),
+    pytest.param(1002, [frame(PONG, b"a", fin=False), frame(0, b"b")], id="a pong in fragments"),
+    pytest.param(1002, [frame(0, b"a", fin=False), frame(0, b"b")], id="fragments of nothing"),
+    pytest.param(1002, [frame(PING, b"a")[:1] + bytes([0x80 | 126, 0, 1]) + bytes(5)], id="a ping of a long form"),
+    pytest.param(1002, [b"\x82\xff" + b"\x80" + bytes(7) + bytes(4)], id="a length of 64 bits"),
+    pytest.param(1002, [frame(CLOSE, b"a" * 126)], id="a long close"),
+    pytest.param(1002, [frame(CLOSE, b"\x03")], id="a close with half a code"),
+    pytest.param(1002, [frame(0, b"a")], id="a continuation of nothing"),
+    pytest.param(1002, [frame(TEXT, b"a", fin=False), frame(TEXT, b"b")], id="a message in another"),
+    *(pytest.param(1007, [frame(TEXT, b"a" + bad)], id=f"{what}") for what, bad in NO_UTF8),
+    # Closed at once: the rest of these need not come.
+    *(pytest.param(1007, [frame(TEXT, bad + b"a" * 90)[:50]], id=f"at once: {what}") for what, bad in NO_UTF8[1:]),
+    pytest.param(1007, [frame(TEXT, b"\xf4\x90", fin=False)], id="beyond Unicode, in a first fragment"),
+    pytest.param(
+        1007,
+        [frame(TEXT, b"\xc3", fin=False), frame(PING), frame(0, b"\xc3\xa4", fin=False)][0::2],
+        id="two firsts",
+    ),
+    pytest.param(1007, [frame(TEXT, b"\xe2", fin=False), frame(0, b"a")], id="no UTF-8, in fragments"),
+    pytest.param(1007, [frame(CLOSE, b"\x03\xe8\xff")], id="no UTF-8 as the reason"),
+    *(
+        pytest.param(1002, [frame(CLOSE, code.to_bytes(2, "big"))], id=f"close code {code}")
+        for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535)
+    ),
+    pytest.param(1009, [frame(BINARY, b"a" * 1001)], id="a large message"),
+    pytest.param(1009, [frame(TEXT, "€".encode() * 334)], id="a large message in bytes"),
+    pytest.param(1009, [frame(TEXT, b"a" * 600, fin=False), frame(0, b"a" * 600)], id="large together"),
+    pytest.param(1008, [frame(TEXT, b"a", fin=False), *[frame(0, fin=False)] * 20], id="many fragments"),
+]
+
+
 @pytest.mark.parametrize("io_loop", ["libuv"], indirect=True)
-@pytest.mark.parametrize(
-    ("code", "frames"),
-    [
-        *(
-            pytest.param(1002, [frame(TEXT, b"a", reserved=bits)], id=f"reserved bits {bits:03b}")
-            for bits in range(1, 8)
-        ),
-        pytest.param(1002, [frame(PING, reserved=2)], id="a reserved bit of a ping"),
-        pytest.param(1002, [frame(CLOSE, reserved=1)], id="a reserved bit of a close"),
-        *(pytest.param(1002, [frame(code, b"a")], id=f"opcode {code}") for code in (*range(3, 8), *range(11, 16))),
-        pytest.param(1002, [frame(TEXT, b"a", masked=False)], id="not masked"),
-        pytest.param(1002, [frame(PING, b"a" * 126)], id="a long ping"),
-        pytest.param(1002, [frame(PING, b"a", fin=False)], id="a ping in fragments"),
-        pytest.param(1002, [frame(PONG, b"a", fin=False), frame(0, b"b")], id="a pong in fragments"),
-        pytest.param(1002, [frame(0, b"a", fin=False), frame(0, b"b")], id="fragments of nothing"),
-        pytest.param(1002, [frame(PING, b"a")[:1] + bytes([0x80 | 126, 0, 1]) + bytes(5)], id="a ping of a long form"),
-        pytest.param(1002, [b"\x82\xff" + b"\x80" + bytes(7) + bytes(4)], id="a length of 64 bits"),
-        pytest.param(1002, [frame(CLOSE, b"a" * 126)], id="a long close"),
-        pytest.param(1002, [frame(CLOSE, b"\x03")], id="a close with half a code"),
-        pytest.param(1002, [frame(0, b"a")], id="a continuation of nothing"),
-        pytest.param(1002, [frame(TEXT, b"a", fin=False), frame(TEXT, b"b")], id="a message in another"),
-        *(pytest.param(1007, [frame(TEXT, b"a" + bad)], id=f"{what}") for what, bad in NO_UTF8),
-        # Closed at once: the rest of these need not come.
-        *(pytest.param(1007, [frame(TEXT, bad + b"a" * 90)[:50]], id=f"at once: {what}") for what, bad in NO_UTF8[1:]),
-        pytest.param(1007, [frame(TEXT, b"\xf4\x90", fin=False)], id="beyond Unicode, in a first fragment"),
-        pytest.param(
-            1007,
-            [frame(TEXT, b"\xc3", fin=False), frame(PING), frame(0, b"\xc3\xa4", fin=False)][0::2],
-            id="two firsts",
-        ),
-        pytest.param(1007, [frame(TEXT, b"\xe2", fin=False), frame(0, b"a")], id="no UTF-8, in fragments"),
-        pytest.param(1007, [frame(CLOSE, b"\x03\xe8\xff")], id="no UTF-8 as the reason"),
-        *(
-            pytest.param(1002, [frame(CLOSE, code.to_bytes(2, "big"))], id=f"close code {code}")
-            for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535)
-        ),
-        pytest.param(1009, [frame(BINARY, b"a" * 1001)], id="a large message"),
-        pytest.param(1009, [frame(TEXT, "€".encode() * 334)], id="a large message in bytes"),
-        pytest.param(1009, [frame(TEXT, b"a" * 600, fin=False), frame(0, b"a" * 600)], id="large together"),
-        pytest.param(1008, [frame(TEXT, b"a", fin=False), *[frame(0, fin=False)] * 20], id="many fragments"),
-    ],
-)
+@pytest.mark.parametrize(("code", "frames"), BROKEN)
 def test_the_server_closes(code, frames):
     got = []
     with recorded_errors() as errors, talking(got.extend, max_message=1000, max_fragments=10) as client:
@@ -359,6 +356,46 @@ def test_a_close_without_code():
     with talking() as client:
         client.send(frame(CLOSE))
         assert client.closed() == 1005
+
+
+@pytest.mark.parametrize("code", [0, 1, 999, 1004, 1016, 2999, 5000, 65536, -1, "1000", 1000.0, None])
+def test_a_code_that_no_close_may_have(code):
+    raised = []
+
+    def handler(ws):
+        try:
+            ws.close(code)
+        except ValueError as error:
+            raised.append(str(error))
+            raise
+
+    with recorded_errors() as errors, talking(handler) as client:
+        assert client.closed(agrees=True) == 1011
+    assert [error[1] for error in errors] == [ValueError]
+    assert repr(code) in raised[0]
+
+
+@pytest.mark.parametrize("reason", ["r" * 200, "€" * 100, "x" + "€" * 100, "\U0001f600" * 100])
+def test_a_long_reason_is_cut_between_characters(reason):
+    with talking(lambda ws: ws.close(4000, reason)) as client:
+        opcode, payload = client.receive()
+        assert opcode == CLOSE
+        assert 100 < len(payload) <= 125
+        assert reason.startswith(payload[2:].decode())
+        client.send(frame(CLOSE, payload))
+        assert client.file.read() == b""
+
+
+@pytest.mark.parametrize("message", [5, [1, 2], None, 1.5, object()])
+def test_what_is_no_message(message):
+    def handler(ws):
+        with pytest.raises(TypeError, match="str or bytes"):
+            ws.send(message)
+        ws.send("end")
+
+    for more in ("", DEFLATE):
+        with talking(handler, more) as client:
+            assert client.receive()[0] & 15 == TEXT
 
 
 def test_a_connection_that_breaks():

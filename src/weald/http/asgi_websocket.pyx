@@ -11,6 +11,8 @@ Invariants:
 - The client gets a close code: the application's, 1000 if it just returns, 1011 if it fails.
 """
 
+from cpython.buffer cimport PyObject_CheckBuffer
+
 from weald._core.hub cimport current_greenlet
 from weald.http.asgi cimport COMPLETE, ASGIExchange, Call
 from weald.http.asgi_parts cimport checked, known_name, result_of
@@ -18,7 +20,7 @@ from weald.http.asgi_parts cimport checked, known_name, result_of
 import errno
 
 from weald.http.asgi import Interrupted
-from weald.http.websocket import Closed, Handshake, HandshakeError
+from weald.http.websocket import Closed, Handshake, HandshakeError, check_close
 
 cdef enum Phase:
     CONNECTING
@@ -128,9 +130,11 @@ cdef class WebSocketCall(Call):
             if kind == "websocket.send":
                 return self.send_message(message)
             if kind == "websocket.close":
+                code, reason = message.get("code", 1000), message.get("reason")
+                check_close(1000 if code is None else code, "" if reason is None else reason)
                 self.phase = CLOSING
-                self.code = message.get("code", 1000)
-                self.reason = message.get("reason") or ""
+                self.code = 1000 if code is None else code
+                self.reason = "" if reason is None else reason
                 self.complete()
                 return 0
         elif self.phase == CONNECTING:
@@ -155,7 +159,8 @@ cdef class WebSocketCall(Call):
             data = message.get("bytes")
             if data is None:
                 raise ValueError("websocket.send needs text or bytes")
-            data = bytes(data)
+            if not PyObject_CheckBuffer(data):
+                raise TypeError(f"the bytes of websocket.send must be bytes, not {type(data).__name__}")
         elif not isinstance(data, str):
             raise TypeError(f"the text of websocket.send must be a str, not {type(data).__name__}")
         try:

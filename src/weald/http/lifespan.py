@@ -71,7 +71,7 @@ class Lifespan:
         self._error_log = error_log
         self._task: asyncio.Task[None] | None = None
         self._told: asyncio.Event = asyncio.Event()  # of the end
-        self._asked = False  # has the application asked for the first event?
+        self._asked = self._asked_last = False  # has the application been given the first event, and the second?
         self._started = Event()
         self._ended = Event()
         self._complete = False  # did the startup succeed?
@@ -131,6 +131,12 @@ class Lifespan:
             self._asked = True
             return {"type": "lifespan.startup"}
         await self._told.wait()
+        if self._asked_last:  # in a loop without an end; nothing else comes
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(0)
+        self._asked_last = True
         return {"type": "lifespan.shutdown"}
 
     async def _send(self, message: dict[str, Any]) -> None:

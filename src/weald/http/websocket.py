@@ -46,7 +46,7 @@ with required("WebSockets", "wsproto", "h11"):
     from wsproto.frame_protocol import CloseReason, Opcode, RsvBits
     from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-__all__ = ["Closed", "Handshake", "HandshakeError", "Options", "WebSocket", "accept", "application"]
+__all__ = ["Closed", "Handshake", "HandshakeError", "Options", "WebSocket", "accept", "application", "check_close"]
 
 _PIECE = 1024  # bytes looked at in one go; deflate makes at most 1,032 of one
 
@@ -204,13 +204,14 @@ class WebSocket:
 
     def send(self, message: str | bytes | bytearray | memoryview) -> None:
         """Send `message`, as a text if it is a str, else as binary.  Raises Closed if the connection has ended."""
+        data = message if isinstance(message, str | bytes) else _octets(message)
         if not self._compresses and self._connection.state is ConnectionState.OPEN:
             with self._sending:
-                self._send_bytes(frame_of(message if isinstance(message, str) else bytes(message)))
-        elif isinstance(message, str):
-            self._send_event(TextMessage(data=message))
+                self._send_bytes(frame_of(data))
+        elif isinstance(data, str):
+            self._send_event(TextMessage(data=data))
         else:
-            self._send_event(BytesMessage(data=bytes(message)))
+            self._send_event(BytesMessage(data=data))
 
     def ping(self, payload: bytes = b"") -> None:
         """Send a ping with `payload`, of at most 125 bytes.  The pong is handled automatically.
@@ -222,8 +223,10 @@ class WebSocket:
     def close(self, code: int = 1000, reason: str = "") -> None:
         """End the connection, and wait `close_timeout` seconds at most for the client to agree.
 
-        Messages that still come are dropped.  Closing again does nothing.
+        Messages that still come are dropped.  Closing again does nothing.  Of `reason`, 123 bytes are sent at most.
+        Raises ValueError if no close may have `code`.
         """
+        check_close(code, reason)
         if self.closed is not None:
             return
         self._closing = True
@@ -368,6 +371,27 @@ class WebSocket:
         """End the connection with `code` and `reason`: the client broke a rule."""
         self._answer(CloseConnection(code=code, reason=reason[:120]))
         self._end(Closed(code, reason))
+
+
+def check_close(code: Any, reason: Any) -> None:
+    """Raise ValueError or TypeError unless an application may close with these (RFC 6455 section 7.4).
+
+    1005, 1006 and 1015, which none sends, are allowed: some pass on what they were told.
+    """
+    known = isinstance(code, int) and (1000 <= code <= 1015 or 3000 <= code <= 4999) and code != 1004
+    if not known:
+        raise ValueError(f"a close code must be from 1000 to 1015 or 3000 to 4999, not {code!r}")
+    if not isinstance(reason, str):
+        raise TypeError(f"the reason of a close must be a str, not {type(reason).__name__}")
+    reason.encode()
+
+
+def _octets(message: Any) -> bytes:
+    """Return the bytes of an object with a buffer.  Raises TypeError for other objects."""
+    try:
+        return bytes(memoryview(message))
+    except TypeError:
+        raise TypeError(f"a message must be str or bytes, not {type(message).__name__}") from None
 
 
 def _utf8_length(text: str) -> int:
