@@ -25,15 +25,19 @@ from _report import against, number, ratio, table
 SIDES = ("weald", "gevent", "granian", "bjoern")
 ASGI = ("weald-asgi", "uvicorn", "granian-asgi")  # for --sides
 WORKERS = ("weald-1", "weald-2")  # `weald serve` with so many workers, on all cores; for --sides
-APPS = ("hello", "large", "post", "flask", "tls")
-ASGI_APPS = ("hello", "fastapi", "large", "post", "tls", "websocket")
+TLS_APPS = ("tls", "large-tls", "post-tls")  # hello, large and post over TLS
+APPS = ("hello", "large", "post", "flask", *TLS_APPS)
+ASGI_APPS = ("hello", "fastapi", "large", "post", *TLS_APPS, "websocket")
 # The largest acceptable ratio to a side: for hello, and for the applications of ASGI.
 TARGETS = {"gevent": 0.2, "granian": 1.0, "bjoern": 2.0}
 ASGI_TARGETS = {
-    "uvicorn": {"hello": 0.6, "fastapi": 0.85, "websocket": 0.7, "large": 0.8, "post": 0.8, "tls": 0.8},
-    "granian-asgi": {"hello": 0.85, "fastapi": 1.0, "large": 1.0, "post": 1.0, "tls": 1.0},
+    "uvicorn": {
+        **{"hello": 0.6, "fastapi": 0.85, "websocket": 0.7, "large": 0.8, "post": 0.8},
+        **dict.fromkeys(TLS_APPS, 0.8),
+    },
+    "granian-asgi": {"hello": 0.85, "fastapi": 1.0, "large": 1.0, "post": 1.0, **dict.fromkeys(TLS_APPS, 1.0)},
 }
-NOT_WITH = {("bjoern", "tls")}
+NOT_WITH = {("bjoern", app) for app in TLS_APPS}
 TICK = os.sysconf("SC_CLK_TCK")
 POST = """wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
@@ -77,13 +81,14 @@ def wait_for(port: int, label: str, tls: bool) -> None:
 
 def load(side: Side, app: str, options: argparse.Namespace, folder: Path, cores: tuple[int, int]) -> Figures:
     """One measurement of one side."""
-    files = [str(folder / "cert.pem"), str(folder / "key.pem")] if app == "tls" else []
-    with Child(side, "http_servers.py", side.kind, str(cores[0]), app, *files) as server:
+    files = [str(folder / "cert.pem"), str(folder / "key.pem")] if app in TLS_APPS else []
+    name = "hello" if app == "tls" else app.removesuffix("-tls")
+    with Child(side, "http_servers.py", side.kind, str(cores[0]), name, *files) as server:
         port = int(server.answer(timeout=30))
         wait_for(port, side.label, bool(files))
         command = [
             *("wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "--timeout", "30s"),
-            *(("-s", str(folder / "post.lua")) if app == "post" else ()),
+            *(("-s", str(folder / "post.lua")) if name == "post" else ()),
             *(("-H", "Connection: close") if options.close else ()),
             f"{'https' if files else 'http'}://127.0.0.1:{port}/",
         ]
@@ -151,7 +156,7 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         (folder / "post.lua").write_text(POST % ("x" * 200))
-        if "tls" in apps:
+        if set(TLS_APPS) & set(apps):
             subprocess.run(
                 [
                     *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"),

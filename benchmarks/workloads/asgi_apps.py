@@ -24,9 +24,6 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     await answer(send, b"Hello, world!\n")
 
 
-tls = hello
-
-
 async def large(scope: Any, receive: Any, send: Any) -> None:
     """A body of 64 KiB."""
     if scope["type"] == "lifespan":

@@ -13,9 +13,6 @@ def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterab
     return [body]
 
 
-tls = hello
-
-
 def large(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """A body of 64 KiB."""
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(BODY)))])
