@@ -6,7 +6,7 @@ from itertools import chain
 
 import pytest
 from h2.errors import ErrorCodes
-from helpers import PATIENCE, wait_until
+from helpers import PATIENCE, recorded_errors, settle, wait_until
 from hpack import Encoder
 from test_http_http2_conformance import (
     DATA,
@@ -320,3 +320,33 @@ def test_an_application_is_not_held_by_a_stream_that_has_gone():
         client.send(frame(HEADERS, ENDS, 3, block(WAIT)) + frame(6, payload=bytes(8)))
         client.until(lambda: client.pongs)
         client.file.close()
+
+
+@INTERFACES
+@pytest.mark.parametrize("how", ["closes", "resets"])
+def test_a_client_that_has_left_before_the_answer_is_nobodys_error(interface, how):
+    begun, left, answered = Event(), Event(), Event()
+
+    def app(environ, start_response):
+        begun.set()
+        assert left.wait(PATIENCE)
+        answered.set()
+        start_response("200 OK", [])
+        return [b"x"]
+
+    with recorded_errors() as errors, running(app, interface) as server, closing(connect(server)) as sock:
+        client = Client(sock)
+        client.send(PREFACE + frame(SETTINGS) + request())
+        assert begun.wait(PATIENCE)
+        if how == "resets":
+            client.send(frame(3, 0, 1, (8).to_bytes(4, "big")))
+            client.ping()
+        else:
+            client.file.close()
+            sock.close()
+            wait_until(lambda: all(connection.socket is None for connection in server._connections))
+        left.set()
+        assert answered.wait(PATIENCE)
+        settle()
+        client.file.close()
+    assert errors == []

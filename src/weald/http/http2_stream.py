@@ -367,9 +367,14 @@ class Stream(Channel):
 
     # ---------------------------------------------------------------- the response
 
-    def _send_fields(self, fields: list[tuple[bytes, bytes]], end: bool) -> None:
+    def _check_sending(self) -> None:
+        """Raise, and note that nothing can be sent, if the client has left."""
         if self.lost is not None:
+            self.broken = self.lost
             raise self.lost
+
+    def _send_fields(self, fields: list[tuple[bytes, bytes]], end: bool) -> None:
+        self._check_sending()
         self._writer.send_headers(self._id, fields, end)
 
     def send_interim(self, status: bytes, code: int, fields: list[tuple[bytes, bytes]]) -> None:
@@ -396,8 +401,7 @@ class Stream(Channel):
         """`Channel.send_data`, in DATA frames, as the client's windows open."""
         view = memoryview(data)
         while True:
-            if self.lost is not None:
-                raise self.lost
+            self._check_sending()
             room = self._writer.room(self._id)
             if len(view) and room <= 0:
                 if not self._wait(self._writer.limits.write_timeout):
