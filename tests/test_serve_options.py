@@ -8,6 +8,7 @@ import json
 import os
 import pwd
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -16,6 +17,7 @@ import sys
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,168 @@ def test_a_bad_configuration_file(folder, text, message):
     assert "Traceback" not in done.stderr
 
 
+# Runs `weald serve` with each list of arguments that it reads, and writes what came of each.
+MANY = """
+import json, os, sys
+from click.testing import CliRunner
+from weald.serve.command import serve
+
+found = []
+for arguments, environment, files in json.load(sys.stdin):
+    for name, text in files.items():
+        open(name, "w").write(text)
+    done = CliRunner().invoke(serve, arguments, env=environment)
+    error = done.exception
+    found.append([done.exit_code, done.output, None if isinstance(error, SystemExit) else repr(error)])
+    for name in files:
+        os.unlink(name)
+print(json.dumps(found))
+"""
+
+
+def outcomes(folder, cases):
+    """What `weald serve … --check` says to each of `cases`: arguments, environment, files."""
+    given = [([*arguments, "--check"], environment, files) for arguments, environment, files in cases]
+    done = subprocess.run(
+        [sys.executable, "-c", MANY],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+LONG = "9" * 5000  # more digits than int() takes
+OF_THE_COMMAND = [
+    *(("--backlog", value) for value in ("0", "-1", "99999999999", "1.5", "")),
+    *(("--bind", value) for value in ("", ":", "a", "a:", "fd://", "fd://-1", "fd://99999999999", f"fd://{LONG}")),
+    *(("--bind", value) for value in (f"127.0.0.1:{LONG}", "127.0.0.1:²", "127.0.0.1:65536", "http://a:1", "unix:")),
+    *(("--log-syslog", value) for value in ("", "x", f"udp:a:{LONG}", "udp:a:²", "udp::514", "tcp:a:514", "unix:")),
+    *(("--timeout", value) for value in ("0.5", "1.99", "-1", "nan", "1e400", "", "soon")),
+    *(("--limit", value) for value in ("", "=", "=5", "head", "head=", "head=1.5", "head=0", f"head={LONG}", "head=²")),
+    *(("--limit", f"{name}=99999999999999999999") for name in ("head", "requests", "body", "websocket_max_message")),
+    *(("--limit", f"{name}=5000000000") for name in ("head", "http2_streams", "fields", "connections", "request_line")),
+    *(("--limit", f"body_timeout={value}") for value in ("inf", "nan", "1e300", "-0.0")),
+    *(("--user", value) for value in ("", "²", "no such user", "99999999999", "4294967295", LONG, "-1", "ü")),
+    *(("--group", value) for value in ("", "²", "no such group", "99999999999", "4294967295", LONG)),
+    *((f"--{name}", "") for name in ("certfile", "keyfile", "key-password-file", "client-ca", "ciphers", "pid")),
+    *((f"--{name}", "") for name in ("hooks", "metrics", "error-log", "access-log", "access-log-file", "app-dir")),
+    *((f"--{name}", "") for name in ("static", "sni", "header", "methods", "umask", "socket-mode", "log-syslog-tag")),
+    *(
+        (f"--{name}", "")
+        for name in ("mount", "interface", "lifespan", "tls-min", "client-cert", "log-level", "config")
+    ),
+    *(("--header", value) for value in ("X", "Ä: x", "X: Ж", "X Y: z", ": z", "X: a\nb")),
+    *(("--methods", value) for value in (",", "get", "GÉT", "GET POST")),
+    *(("--root-path", value) for value in ("/", "a", "/a/", "/a b", "/a?b")),
+    *(
+        (f"--{name}", value)
+        for name in ("forwarded-allow-ips", "proxy-protocol")
+        for value in ("ü", "1.2.3.4/99", "a:b")
+    ),
+    *(("--umask", value) for value in ("8", "0o22", "-1", "77777")),
+    *(("--workers", value) for value in ("0", "-1", "1e3", "", "two", LONG)),
+    *(("--threads", value) for value in ("-1", "x", "1" + "0" * 12)),
+    *(("--static", value) for value in ("/a", "a=.", "/a=", "/a=/no/folder", "/a/=.")),
+    *(("--mount", value) for value in ("/a", "a=site_app:app", "/a=", "/a/=site_app:app")),
+    *(("--metrics", value) for value in ("8000", "a", f"a:{LONG}")),
+    *(("--tls-min", value) for value in ("1.1", "1.4", "x")),
+]
+OF_THE_ENVIRONMENT = [
+    ("WEALD_SERVE_TIMEOUT", "soon"),
+    ("WEALD_SERVE_HTTP2", "perhaps"),
+    ("WEALD_SERVE_RELOAD", "perhaps"),
+    ("WEALD_SERVE_BIND", "nowhere"),
+    ("WEALD_SERVE_LIMIT", "head=5 speed=1"),
+    ("WEALD_SERVE_TLS_MIN", "1.1"),
+    ("WEB_CONCURRENCY", "many"),
+    ("WEB_CONCURRENCY", "-1"),
+    ("WEB_CONCURRENCY", "1.5"),
+]
+OF_THE_FILE = [
+    *("serve = 5", "serve = []", "[serve]\nspeed = 1", "[serve]\nconfig = 'x'", "[serve", "\0", "[[serve]]"),
+    *(f"[serve]\nworkers = {value}" for value in ("true", "1.5", "[1]", "{}", "'two'", "0", "2020-01-01", "nan")),
+    *(f"[serve]\nbind = {value}" for value in ("8000", "true", "[[1]]", "{ a = 1 }", "['']", "['a:1', 5]")),
+    *(f"[serve]\nlimit = {value}" for value in ("5", "{ speed = 1 }", "{ head = 'x' }", "{ head = [1] }", "true")),
+    *(f"[serve]\ntimeout = {value}" for value in ("true", "'soon'", "[]", "inf", "nan", "-1")),
+    *(f"[serve]\npreload = {value}" for value in ("'perhaps'", "[]", "{}", "5")),
+    *(f"[serve]\npid = {value}" for value in ("''", "[]", '"a\\u0000b"')),
+    *(f"[serve]\nheader = {value}" for value in ("{ X = 'y' }", "[1]", "'X'", "[['X: y']]")),
+    *(f"[serve]\ncertfile = {value}" for value in ("5", "''", "[]", "true", "'/no/file'")),
+]
+
+
+def test_odd_values_are_refused_with_a_sentence(folder):
+    """Whatever the value, and wherever it comes from: no traceback, and nothing that is left out without a word."""
+    app = ["site_app:app"]
+    cases: list[tuple[list[str], dict[str, str], dict[str, str]]] = [([*app, *pair], {}, {}) for pair in OF_THE_COMMAND]
+    cases += [(app, dict([pair]), {}) for pair in OF_THE_ENVIRONMENT]
+    cases += [(app, {}, {"weald.toml": text}) for text in OF_THE_FILE]
+    cases += [
+        (app, {}, {"pyproject.toml": text})
+        for text in ("tool.weald.serve = 5", "[[tool.weald.serve]]", "[tool.weald.serve]\nspeed = 1")
+    ]
+    wrong = []
+    for case, (status, said, error) in zip(cases, outcomes(folder, cases), strict=True):
+        if error is not None or status not in (1, 2) or "Traceback" in said or len(said.split()) < 4:
+            wrong.append((case, status, said, error))
+    assert wrong == []
+
+
+def test_files_of_other_programs_are_no_configuration(folder):
+    files = [
+        {"pyproject.toml": "tool = 5"},
+        {"pyproject.toml": "[tool.other]\nx = 1"},
+        {"weald.toml": "[other]\nx = 1"},
+    ]
+    found = outcomes(folder, [(["site_app:app", "--bind", "127.0.0.1:0"], {}, file) for file in files])
+    assert [status for status, _, _ in found] == [0, 0, 0], found
+
+
+def test_the_environment_has_the_names_of_the_command_line(folder):
+    """Also of options that come again, whose values stand with spaces between."""
+    (folder / "hooked.py").write_text("def worker_ready(slot): pass\n")
+    variables = {
+        "WEALD_SERVE_BIND": f"127.0.0.1:0 unix:{folder}/socket",
+        "WEALD_SERVE_APP_DIR": str(folder),
+        "WEALD_SERVE_LIMIT": "request_line=60 head=5000",
+        "WEALD_SERVE_PID": str(folder / "pid"),
+        "WEALD_SERVE_HOOKS": "hooked",
+        "WEALD_SERVE_HEADER": "X-A:1 X-B:2",
+        "WEALD_SERVE_WORKERS": "1",
+    }
+    with serving(folder, bind="", env=variables) as served:
+        assert (folder / "socket").is_socket()
+        assert (folder / "pid").read_text() == f"{served.process.pid}\n"
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        assert (response.getheader("X-A"), response.getheader("X-B")) == ("1", "2")
+        response.read()
+        connection.request("GET", "/" + "x" * 100)
+        assert connection.getresponse().status == 414
+        connection.close()
+
+
+def test_more_workers_than_descriptors(folder):
+    few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (100, 100))
+    path = folder / "socket"
+    done = subprocess.run(
+        command("site_app:app", "--app-dir", str(folder), "--bind", f"unix:{path}", "--workers", "1000"),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        preexec_fn=few,
+    )
+    assert done.returncode == 1
+    assert "1000 workers are too many: Too many open files" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not path.exists()
+
+
 def test_which_application(folder):
     done = run_once(cwd=folder)
     assert done.returncode == 2
@@ -152,8 +316,13 @@ def test_an_abstract_socket_and_one_that_is_open(folder):
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         serving(
-            folder, "--workers", "1", "--bind", f"fd://{listener.fileno()}",
-            bind=f"unix:@{name}", pass_fds=[listener.fileno()],
+            folder,
+            "--workers",
+            "1",
+            "--bind",
+            f"fd://{listener.fileno()}",
+            bind=f"unix:@{name}",
+            pass_fds=[listener.fileno()],
         ) as served,
     ):
         served.wait_for(f"unix:@{name}, http://127.0.0.1:{listener.getsockname()[1]}")
@@ -741,8 +910,6 @@ def test_bad_tls(folder, certificate, option, message):
     done = run_once("site_app:app", *options, *option, cwd=folder)
     assert done.returncode == 1
     assert message in done.stderr
-
-
 
 
 # ---------------------------------------------------------------- preloading

@@ -16,6 +16,7 @@ import click
 __all__ = ["serve"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+PREFIX = "WEALD_SERVE"  # of the variables of the environment, in front of _
 FILE = "weald.toml"  # its table [serve]
 PROJECT_FILE = "pyproject.toml"  # its table [tool.weald.serve]
 SIGNALS = [
@@ -33,6 +34,9 @@ class _Option(click.Option):
     def __init__(self, *arguments: Any, group: str = "Other", **options: Any) -> None:
         self.group = group
         super().__init__(*arguments, **options)
+        if self.envvar is None:  # click itself goes by the parameter's name, which may be another one
+            long = next(spelling for spelling in self.opts if spelling.startswith("--"))
+            self.envvar = PREFIX + long.replace("-", "_").upper()[1:]
 
 
 class _Command(click.Command):
@@ -60,15 +64,14 @@ def _read_file(context: click.Context, option: click.Parameter, path: str | None
         if path is not None:
             with open(path, "rb") as file:
                 table = tomllib.load(file)
-            if os.path.basename(path) == PROJECT_FILE:
-                table = table.get("tool", {}).get("weald", {})
-            table = table.get("serve")
+            for name in ("tool", "weald", "serve") if os.path.basename(path) == PROJECT_FILE else ("serve",):
+                table = table.get(name) if isinstance(table, dict) else None
     except OSError as error:
         raise click.ClickException(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise click.ClickException(f"{path}: {error}") from None
-    if table is None:
-        if chosen is not None:
+    if not isinstance(table, dict):
+        if chosen is not None or table is not None:
             raise click.ClickException(f"{path} has no table [serve]")
         return
     names: dict[str, click.Parameter] = {}
@@ -84,17 +87,27 @@ def _read_file(context: click.Context, option: click.Parameter, path: str | None
             value = [f"{limit}={number}" for limit, number in value.items()]
         if getattr(found, "multiple", False) and not isinstance(value, list):
             value = [value]
+        if not _suits(found, value):
+            raise click.ClickException(f"{path}: {key} cannot be {value!r}")
         defaults[found.name] = value
     context.default_map = {**(context.default_map or {}), **defaults}
+
+
+def _suits(option: click.Parameter, value: Any) -> bool:
+    """Return whether a value of the file is of a type that click turns into what `option` needs, or refuses."""
+    values = value if getattr(option, "multiple", False) else [value]
+    if getattr(option, "is_flag", False):
+        return isinstance(value, bool | str)
+    if isinstance(option.type, click.types.IntParamType) and isinstance(value, float):
+        return False  # click would cut it
+    return all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in values)
 
 
 def _option(group: str, *names: str, **options: Any) -> Callable[[_F], _F]:
     return click.option(*names, cls=_Option, group=group, **options)
 
 
-@click.command(
-    cls=_Command, context_settings={"auto_envvar_prefix": "WEALD_SERVE", "help_option_names": ["-h", "--help"]}
-)
+@click.command(cls=_Command, context_settings={"auto_envvar_prefix": PREFIX, "help_option_names": ["-h", "--help"]})
 @click.argument("application", metavar="[MODULE:APP]", required=False)
 @_option(
     "General",

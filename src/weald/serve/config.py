@@ -34,6 +34,10 @@ __all__ = [
 
 _WEBSOCKET = "websocket_"  # the prefix of the names of WebSockets' limits
 _MAY_BE_NONE = ("fields", "body", "trailers", "body_grace", "linger_timeout", "discard")
+_MOST = (1 << 31) - 1  # of what the system or HTTP/2 takes as a number of 32 bits
+_LARGE = ("body", "discard", "requests", "websocket_max_message")  # limits that may be larger
+_MAY_BE_EMPTY = ("root_path", "forwarded_allow_ips", "proxy_protocol", "methods")  # the last has a sentence of its own
+_SPELLINGS = {"binds": "bind", "mounts": "mount", "directory": "app-dir", "headers": "header", "pid_file": "pid"}
 INTERFACES = ("auto", "wsgi", "asgi")
 LIFESPANS = ("auto", "on", "off")
 LOG_FORMATS = ("common", "combined", "json", "off")
@@ -97,6 +101,7 @@ class Config:
 
     def check(self) -> None:
         """Raises ConfigError."""
+        self.check_texts()
         if self.workers < 1:
             raise ConfigError("at least one worker is needed")
         for name, value in (("--socket-mode", self.socket_mode), ("--umask", self.umask)):
@@ -104,8 +109,8 @@ class Config:
                 raise ConfigError(f"{name} must be octal, like 660, not {value!r}")
         if self.preload and self.reload:
             raise ConfigError("--preload keeps the application that was loaded at the start: it cannot --reload")
-        if self.backlog < 1:
-            raise ConfigError("--backlog must be a number from 1 on")
+        if not 1 <= self.backlog <= _MOST:
+            raise ConfigError(f"--backlog must be a number from 1 to {_MOST}")
         if self.root_path and not re.fullmatch(r"(/[^/?#\s]+)+", self.root_path):
             raise ConfigError(f"--root-path must be like /prefix, without a slash at its end, not {self.root_path!r}")
         for name, value, known in (
@@ -141,12 +146,25 @@ class Config:
         ):
             if not 0 <= getattr(self, name) < 1e9 and not (name == "max_memory" and getattr(self, name) >= 0):
                 raise ConfigError(f"--{name.replace('_', '-')} must be a number from 0 on")
+        if 0 < self.timeout < 2:  # a worker shows once a second that it lives
+            raise ConfigError("--timeout must be at least 2 seconds, or 0 for no limit")
         if self.keyfile and not self.certfile:
             raise ConfigError("a key needs a certificate")
         if not os.path.isdir(self.directory):
             raise ConfigError(f"there is no folder {self.directory}")
         for bind in (*self.binds, *([self.metrics] if self.metrics else [])):
             parse_bind(bind)
+
+    def check_texts(self) -> None:
+        """Raise ConfigError for options that are empty: a variable that is not set must not leave TLS, say, out."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            texts = value if isinstance(value, tuple) else (value,)
+            option = _SPELLINGS.get(item.name, item.name.replace("_", "-"))
+            if "" in texts and item.name not in _MAY_BE_EMPTY:
+                raise ConfigError(f"--{option} is empty")
+            if any(isinstance(text, str) and "\0" in text for text in texts):
+                raise ConfigError(f"--{option} has a NUL character in it")
 
     def fields(self) -> list[tuple[str, str]]:
         """Names and values of `headers`.  Raises ConfigError."""
@@ -258,8 +276,9 @@ def _changes(settings: Iterable[str], kinds: dict[str, Any]) -> dict[str, Any]:
             changes[name] = number = kinds[name](value)
             if not (number >= 0 if name in _MAY_BE_NONE else number > 0):
                 raise ValueError
-            if name == "http2_window" and number >= 1 << 31:
-                raise ConfigError("the limit http2_window must be below 2147483648")
+            most = _MOST if name not in _LARGE else 1 << 62
+            if number > most:
+                raise ConfigError(f"the limit {name} must be at most {most}")
         except ValueError:
             raise ConfigError(f"the limit {name} needs a number, not {value!r}") from None
     return changes

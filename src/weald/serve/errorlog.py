@@ -20,6 +20,7 @@ from weald.serve.syslog import Syslog
 __all__ = ["LEVELS", "Records", "Warnings", "choose", "log", "retry", "use_syslog"]
 
 LEVELS = ("info", "warning", "error")
+_LONGEST = 1 << 16  # characters of a line that has not ended, which is then written all the same
 _chosen = 0  # index of the least important level that is written
 
 
@@ -80,7 +81,7 @@ class Records(io.TextIOBase):
     def write(self, text: str) -> int:
         """Write text, which counts as an error, once its line ends.  A line that is a JSON object is left as it is."""
         self._begun += text
-        if text.endswith("\n"):
+        if text.endswith("\n") or len(self._begun) > _LONGEST:
             whole, self._begun = self._begun.rstrip("\n"), ""
             if _is_object(whole):
                 self._put("error", whole)

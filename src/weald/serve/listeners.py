@@ -16,7 +16,7 @@ import struct
 
 from weald.serve.errors import ConfigError
 
-__all__ = ["bind_address", "check_addresses", "describe", "parse_bind", "refuse_newcomers"]
+__all__ = ["bind_address", "check_addresses", "describe", "file_id", "parse_bind", "refuse_newcomers"]
 
 _SO_ATTACH_FILTER = 26  # socket(7); what follows is classic BPF's: BPF_LD | BPF_B | BPF_ABS and so on
 _LOAD_BYTE, _TEST_BITS, _RETURN = 0x30, 0x45, 0x06
@@ -33,13 +33,14 @@ def parse_bind(bind: str) -> Address:
     if bind.startswith("unix:") and bind not in ("unix:", "unix:@"):
         path = bind.removeprefix("unix:")
         return "\0" + path[1:] if path.startswith("@") else path
-    if bind.startswith("fd://") and bind[5:].isascii() and bind[5:].isdigit():
+    if bind.startswith("fd://") and bind[5:].isascii() and bind[5:].isdigit() and len(bind) < 15:
         return int(bind[5:])
     host, colon, port = bind.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or "://" in bind:
+    number = int(port) if port.isascii() and port.isdigit() and len(port) < 10 else -1
+    if not colon or not 0 <= number <= 65535 or "://" in bind:
         raise ConfigError(f"no address to bind to: {bind!r}; it should be like 127.0.0.1:8000, unix:PATH or fd://3")
     host = host.removeprefix("[").removesuffix("]")
-    return "" if host == "*" else host, int(port)
+    return "" if host == "*" else host, number
 
 
 def bind_address(bind: str, backlog: int, mode: int = 0o666) -> list[socket.socket]:
@@ -142,6 +143,12 @@ def refuse_newcomers(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(code)))
     except OSError:
         pass  # a kernel without socket filters: some connections may be reset
+
+
+def file_id(path: str) -> tuple[int, int]:
+    """Return what tells the file `path` from another of that name: its device and number.  Raises OSError."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 def _is_socket(path: str) -> bool:

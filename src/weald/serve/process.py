@@ -104,21 +104,28 @@ def find_ids(user: str | None, group: str | None) -> tuple[int | None, int | Non
     """User's and group's number, and the user's name; None for what stays as it is.  Raises ConfigError."""
     uid = gid = name = None
     if user:
+        uid = _number(user)
         try:
-            entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+            entry = pwd.getpwuid(uid) if uid is not None else pwd.getpwnam(user)
             uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
-        except KeyError:
-            if not user.isdigit():
+        except (KeyError, ValueError):
+            if uid is None:
                 raise ConfigError(f"there is no user {user}") from None
-            uid = int(user)
     if group:
+        gid = _number(group)
         try:
-            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
-        except KeyError:
+            gid = grp.getgrnam(group).gr_gid if gid is None else gid
+        except (KeyError, ValueError):
             raise ConfigError(f"there is no group {group}") from None
     if uid is not None and gid is None:
         raise ConfigError(f"there is no user {user} whose group could be taken: give --group as well")
     return uid, gid, name
+
+
+def _number(text: str) -> int | None:
+    """Return the id that is written as a number, None if `text` is none.  The largest of 32 bits means no id."""
+    found = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
+    return found if found is not None and found < (1 << 32) - 1 else None
 
 
 def become(user: str | None, group: str | None) -> None:
@@ -135,6 +142,8 @@ def become(user: str | None, group: str | None) -> None:
             os.setuid(uid)
     except PermissionError:
         raise ConfigError("only root may become another user or group") from None
+    except OSError as error:  # a container that has no such id
+        raise ConfigError(f"cannot become user {user} and group {group}: {error.strerror}") from None
 
 
 def write_pid_file(path: str) -> None:
@@ -150,6 +159,6 @@ def remove_pid_file(path: str) -> None:
     """Remove it, if it still has this process's id."""
     with suppress(OSError, ValueError):
         with open(path) as file:
-            ours = int(file.read()) == os.getpid()
+            ours = int(file.read(20)) == os.getpid()  # not all of it: it may be any file
         if ours:
             os.unlink(path)

@@ -10,6 +10,8 @@ Invariants:
 - A child that is stopped has ended after `graceful_timeout` and three seconds.
 - If the system refuses something (a fork, a descriptor, a line in a log), the service goes on and tries again.
 - Functions that patching makes wait or yield are called by their originals, because preloading patches this process.
+
+Long because signals, deadlines and messages of children all change the one state that a Supervisor has.
 """
 
 import atexit
@@ -21,6 +23,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -54,6 +57,8 @@ _SIGNALS = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD),
     *(signal.SIGTTIN, signal.SIGTTOU, signal.SIGALRM, signal.SIGWINCH),
 )
+# They would end or stop this process if they came before it serves; then they are seen to.
+_LATER = tuple(number for number in _SIGNALS if number not in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT))
 # By workers: Ctrl-C reaches the whole group of processes, and the parent tells them what to do about it.
 _IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 
@@ -76,6 +81,7 @@ class Child:
     replaces: "Child | None" = None
     ready: bool = False
     stopping: bool = False
+    reopens: bool = False  # whether it is to open its logs anew once it is ready
     next_try: float = 0.0  # when it may be given a successor that it asks for
     successor: "Child | None" = None
 
@@ -83,8 +89,9 @@ class Child:
 class Supervisor:
     """The parent process: holds the listeners, and starts, watches, replaces and stops the workers."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, early: list[int]) -> None:
         self.config = config
+        self.early = early  # signals that have come before `run`
         try:
             inherited = systemd.inherited_sockets()
         except (OSError, ValueError) as error:
@@ -94,25 +101,20 @@ class Supervisor:
         self.listeners = list(inherited)
         self.named = {_SYSTEMD: list(inherited)} if inherited else {}  # all listeners, by what they are called
         self.own_listeners: list[socket.socket] = []  # those that end with us
-        self.paths: list[str] = []  # of our Unix sockets
-        for bind in () if inherited else config.binds:
-            found = self.handover.take(bind) or listeners.bind_address(bind, config.backlog, int(config.socket_mode, 8))
-            self.named[bind] = found
-            self.listeners += found
-            address = parse_bind(bind)
-            if not isinstance(address, int):  # a descriptor that was open already belongs to another process, too
-                self.own_listeners += found
-            if isinstance(address, str) and not address.startswith("\0"):  # an abstract name is no file
-                self.paths.append(address)
-        # The stacks of workers that took too long: each worker writes them itself, at its end.
-        most = config.workers + _MORE_WORKERS
-        self.stacks = [os.memfd_create(f"weald-worker-{slot}") for slot in range(most)]
-        self.metrics = Metrics(most)
+        self.paths: dict[str, tuple[int, int]] = {}  # of our Unix sockets, and the files' device and number
         self.metrics_listeners: list[socket.socket] = []
-        if config.metrics:
-            name = _METRICS + config.metrics
-            found = self.handover.take(name) or listeners.bind_address(config.metrics, config.backlog)
-            self.metrics_listeners = self.named[name] = found
+        most = config.workers + _MORE_WORKERS
+        try:
+            self.bind(() if inherited else config.binds)
+            # The stacks of workers that took too long: each worker writes them itself, at its end.
+            self.stacks = [os.memfd_create(f"weald-worker-{slot}") for slot in range(most)]
+            self.metrics = Metrics(most)
+        except OSError as error:
+            self.give_up()
+            raise ConfigError(f"{config.workers} workers are too many: {error.strerror or error}") from None
+        except BaseException:
+            self.give_up()
+            raise
         self.handover.close_rest()
         self.next_program = 0  # the process that is to take our place
         self.resting = False  # whether the workers have been stopped, while the next program serves
@@ -132,13 +134,33 @@ class Supervisor:
         self.logs_wait = False  # whether there is something that could not be written yet
         self.applications: worker.Applications | None = None  # preloaded ones
 
+    def bind(self, binds: Sequence[str]) -> None:
+        """Take over the listeners of the process before this one, and bind the others.  Raises ConfigError."""
+        config = self.config
+        for bind in binds:
+            found = self.handover.take(bind) or listeners.bind_address(bind, config.backlog, int(config.socket_mode, 8))
+            self.named[bind] = found
+            self.listeners += found
+            address = parse_bind(bind)
+            if not isinstance(address, int):  # a descriptor that was open already belongs to another process, too
+                self.own_listeners += found
+            if isinstance(address, str) and not address.startswith("\0"):  # an abstract name is no file
+                with suppress(FileNotFoundError):  # if the process before this one has lost it
+                    self.paths[address] = listeners.file_id(address)
+        if config.metrics:
+            name = _METRICS + config.metrics
+            found = self.handover.take(name) or listeners.bind_address(config.metrics, config.backlog)
+            self.metrics_listeners = self.named[name] = found
+
+    def give_up(self) -> None:
+        """The service does not start: remove the sockets' files, unless the process before this one goes on."""
+        if self.handover.parent_is_there():
+            self.paths.clear()
+        self.remove_sockets()
+
     def preload(self) -> None:
         """Load the application for all workers to come.  Raises ConfigError, or what it raises."""
-        try:
-            self.applications = worker.preload(self.config)
-        except BaseException:
-            self.remove_sockets()
-            raise
+        self.applications = worker.preload(self.config)
         if len(os.listdir("/proc/self/task")) > 1:
             say("the application has started threads as it was loaded: with --preload, no worker has them", "warning")
 
@@ -240,6 +262,8 @@ class Supervisor:
         if b"r" in said:
             child.ready = True
             self.failures = 0
+            if child.reopens:
+                self.kill(child, signal.SIGUSR1)
             if child.replaces is not None:
                 say(f"worker {child.pid} takes over from {child.replaces.pid}")
                 self.stop(child.replaces)
@@ -452,6 +476,8 @@ class Supervisor:
             for child in self.children.values():
                 if child.ready:
                     self.kill(child, signal.SIGUSR1)
+                else:  # it has no handler yet, and may have opened the old files
+                    child.reopens = True
         elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             hurry = number == signal.SIGQUIT or (number == signal.SIGINT and self.stopping)
             self.stop_all(signal.SIGKILL if hurry else signal.SIGTERM)
@@ -473,6 +499,8 @@ class Supervisor:
         signal.set_wakeup_fd(waker.fileno())
         self.selector.register(woken, selectors.EVENT_READ, None)
         self.start_all()
+        for number in self.early:
+            self.on_signal(number)
         while self.children or ((self.restarts or self.resting) and not self.stopping):
             for key, _ in self.selector.select(self.seconds_to_wait()):
                 if key.data is not None:
@@ -535,10 +563,11 @@ class Supervisor:
 
     def remove_sockets(self) -> None:
         """Remove the Unix sockets' files, once: later files of that name belong to another server."""
-        paths, self.paths = self.paths, []
-        for path in paths:
+        paths, self.paths = self.paths, {}
+        for path, ours in paths.items():
             try:
-                os.unlink(path)
+                if listeners.file_id(path) == ours:  # else somebody has put another one there
+                    os.unlink(path)
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     say(str(error))
@@ -546,6 +575,9 @@ class Supervisor:
 
 def run(config: Config) -> int:
     """Serve by `config` until a signal ends it; returns the exit status.  Raises ConfigError."""
+    early: list[int] = []
+    for number in _LATER:
+        _signal(number, lambda number, _: early.append(number))
     config.check()
     use_steady_streams()
     errorlog.choose(config.log_level, config.error_log_format == "json")
@@ -554,20 +586,23 @@ def run(config: Config) -> int:
     syslog = None
     if config.log_syslog is not None and config.error_log == "-":
         syslog = Syslog(config.log_syslog, config.log_syslog_facility, config.log_syslog_tag)
-    supervisor = Supervisor(config)
-    open_error_log(config.error_log)
-    # With the sockets open; what is written from here on, and what the workers load, is the user's.
-    if config.umask is not None:
-        os.umask(int(config.umask, 8))
-    if config.pid_file:
-        write_pid_file(config.pid_file + ".2" if supervisor.handover.parent_is_there() else config.pid_file)
+    supervisor = Supervisor(config, early)
     try:
+        open_error_log(config.error_log)
+        # With the sockets open; what is written from here on, and what the workers load, is the user's.
+        if config.umask is not None:
+            os.umask(int(config.umask, 8))
+        if config.pid_file:
+            write_pid_file(config.pid_file + ".2" if supervisor.handover.parent_is_there() else config.pid_file)
         become(config.user, config.group)
         if config.preload:
             supervisor.preload()
         if syslog is not None:
             errorlog.use_syslog(syslog)
         return supervisor.run()
+    except BaseException:
+        supervisor.give_up()
+        raise
     finally:
         if config.pid_file:
             remove_pid_file(config.pid_file)

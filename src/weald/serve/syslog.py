@@ -38,9 +38,10 @@ def parse_syslog(target: str) -> Address:
     if kind == "unix" and rest:
         return rest
     host, _, port = rest.rpartition(":")
-    if kind != "udp" or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    number = int(port) if port.isascii() and port.isdigit() and len(port) < 10 else -1
+    if kind != "udp" or not host or not 0 <= number <= 65535:
         raise ConfigError(f"--log-syslog must be like unix:/dev/log or udp:HOST:514, not {target!r}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host.removeprefix("[").removesuffix("]"), number
 
 
 class Syslog:
@@ -105,12 +106,14 @@ class Syslog:
         if self._sock is not None:
             self._sock.close()
             self._sock = None
-        sock = _socket(self._family, socket.SOCK_DGRAM)
+        sock = None
         try:
+            sock = _socket(self._family, socket.SOCK_DGRAM)
             sock.setblocking(False)
             sock.connect(self._address)
         except OSError:
-            sock.close()
+            if sock is not None:
+                sock.close()
             return False
         self._sock = sock
         return True

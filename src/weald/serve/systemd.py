@@ -34,9 +34,10 @@ def watchdog_interval() -> float:
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
     try:
-        return int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+        microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
     except ValueError:
         return 0.0
+    return max(min(microseconds, 1 << 60) / 2e6, 0.1) if microseconds > 0 else 0.0
 
 
 def notify(*states: str) -> None:
@@ -49,8 +50,8 @@ def notify(*states: str) -> None:
         lines.append(f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, address)
-        except OSError:
-            pass  # systemd does not listen: no reason to stop
+    except OSError:
+        pass  # systemd does not listen, or no descriptor is left: no reason to stop

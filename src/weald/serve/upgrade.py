@@ -13,6 +13,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 
 from weald._core import report
+from weald.serve.errors import ConfigError
 from weald.serve.process import fork
 
 __all__ = ["Handover", "start_program"]
@@ -21,13 +22,19 @@ _VARIABLE = "WEALD_HANDOVER"
 
 
 class Handover:
-    """The listeners that the process before this one has passed on; none if there was no such process."""
+    """The listeners that the process before this one has passed on; none if there was no such process.
+
+    Raises ConfigError if they cannot be used.
+    """
 
     def __init__(self) -> None:
         told = os.environ.pop(_VARIABLE, "")
-        found = json.loads(told) if told else {}
-        self.parent: int = found.get("parent", 0)
-        self._sockets = {name: [_adopted(fd) for fd in fds] for name, fds in found.get("sockets", {}).items()}
+        try:
+            found = json.loads(told) if told else {}
+            self.parent: int = found.get("parent", 0)
+            self._sockets = {name: [_adopted(fd) for fd in fds] for name, fds in found.get("sockets", {}).items()}
+        except (AttributeError, OSError, TypeError, ValueError) as error:
+            raise ConfigError(f"what {_VARIABLE} says cannot be used: {error}") from None
 
     def parent_is_there(self) -> bool:
         """Whether the process before this one has not ended."""
