@@ -298,6 +298,35 @@ def test_two_watchers_and_a_greenlet_on_one_descriptor(io_loop, pair):
     assert sorted(map(str, seen)) == ["0", "1", "greenlet"] and reader.ready()
 
 
+def test_io_goes_on_after_an_error(io_loop):
+    """A connected UDP socket is ready for each refused datagram, and for those that come once somebody listens."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        address = free.getsockname()
+    seen = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(address)
+        sock.setblocking(False)
+        watcher = loop().io(sock.fileno(), 1)
+
+        def readable():
+            try:
+                seen.append(sock.recv(100))
+            except ConnectionRefusedError:
+                seen.append("refused")
+
+        watcher.start(readable)
+        for count in range(1, 4):
+            sock.send(b"refused")
+            wait_until(lambda count=count: len(seen) == count)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(address)
+            other.sendto(b"text", sock.getsockname())
+            wait_until(lambda: len(seen) == 4)
+        watcher.close()
+    assert seen == ["refused"] * 3 + [b"text"]
+
+
 def test_io_on_a_regular_file_is_always_ready(io_loop, tmp_path):
     with open(tmp_path / "file", "w+b") as file:
         watcher, done = loop().io(file.fileno(), 1), Event()

@@ -26,7 +26,7 @@ from libc.string cimport memcpy, memset
 
 from weald._core.c_python cimport slot_offset
 from weald._core.hub cimport Hub, Waiter
-from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT, Target
+from weald._core.loops.contract cimport DISARMED_EVENT, READ_EVENT, WRITE_EVENT, Target
 from weald._core.threads cimport current_hub, has_hub, living_hubs
 from weald._core.waiters cimport WaitList, append, park_listed, remove, seconds, wake_all
 from weald._core.yielding cimport give_way
@@ -164,6 +164,9 @@ cdef class FdEntry(Target):
                     unheard &= ~READ_EVENT
         if self.gone:
             return 0
+        # libuv stops a watch when there is an error, which need not be the end: that of a connected UDP socket is not.
+        if events & DISARMED_EVENT and self.listeners and fcntl(self.fd, F_GETFD) >= 0:
+            self.arm(self.wanted_by_listeners())
         # Write interest is dropped after the wake-up; read interest only if no greenlet waited for the event.
         spare = self.watch.events & (WRITE_EVENT | (unheard & READ_EVENT))
         if spare:

@@ -20,7 +20,6 @@ from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 from libc.math cimport isnan
-from posix.fcntl cimport F_GETFD, fcntl
 
 cimport cython
 
@@ -28,7 +27,7 @@ from weald._core.c_greenlet cimport greenlet
 from weald._core.descriptor cimport FdEntry, Listener, entry_for
 from weald._core.hooks cimport Driven
 from weald._core.hub cimport READY, Hub, Runnable, Waiter, current_greenlet
-from weald._core.loops.contract cimport DISARMED_EVENT, READ_EVENT, WRITE_EVENT, monotonic
+from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT, monotonic
 from weald._core.ring cimport ring_append, ring_free, ring_init, ring_pop
 from weald._core.threads cimport current_hub, has_hub
 from weald._core.timers cimport PENDING, BaseTimer, Timers
@@ -268,9 +267,6 @@ cdef class FdWatcher(Listener):
             else:
                 job.queued = True
                 loop.enqueue(job)
-        # libuv stops a watch when there is an error, which need not be the end: a connected UDP socket's are not.
-        if events & DISARMED_EVENT and self.events and not self.entry.gone and fcntl(self.fd, F_GETFD) >= 0:
-            self.entry.arm(self.events)
         return 0
 
     cdef int want(self) except -1:
