@@ -10,6 +10,7 @@ pytest.importorskip("redis")
 
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded  # noqa: E402
 from celery_worker import PATIENCE, crew, redis_url, start, wait_for, worker  # noqa: E402, F401
+from helpers import run_patched  # noqa: E402
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -122,3 +123,22 @@ def test_worker_ends(start, number):
 def test_handler_of_the_childs_own(shared):
     assert shared.send("child_with_handler").get(timeout=PATIENCE) == 7
     assert shared.ask("ping")
+
+
+def test_children_are_ended_once():
+    """A stop and SIGQUIT may end them at the same time."""
+    out = run_patched(
+        """
+        import logging, multiprocessing, sys, time, weald
+        from weald.integrations.celery import forks
+        logging.basicConfig(stream=sys.stdout, format="%(message).24s")
+        context = multiprocessing.get_context("fork")
+        children = [context.Process(target=time.sleep, args=(1000,)) for _ in range(3)]
+        for child in children:
+            child.start()
+        weald.joinall([weald.spawn(forks.end_children) for _ in range(3)], raise_error=True)
+        print([child.exitcode for child in children])
+        """,
+        stderr=None,
+    )
+    assert out == "ending 3 child processes\n[-15, -15, -15]\n"

@@ -26,6 +26,7 @@ from celery.utils.log import get_logger
 
 from weald._base.originals import get_original
 from weald._core import monotonic
+from weald.lock import Semaphore
 
 __all__ = ["end_children", "in_child", "leave", "mark_worker"]
 
@@ -38,6 +39,7 @@ _OWN = ("celery", "weald")  # handlers from these packages are the worker's
 _OBEYED = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 _worker = 0  # the worker's process id
+_one_at_a_time = Semaphore(1)  # SIGQUIT and a stop under way both end the children, and a Process allows one join
 _masks: dict[int, set[Any]] = {}  # of signals, by the thread that forks
 
 
@@ -125,19 +127,20 @@ def leave(error: BaseException | None) -> NoReturn:
 
 def end_children() -> None:
     """End the children of `multiprocessing` and billiard that tasks have left; else the exit would wait for them."""
-    left: list[Any] = []
-    for name in "multiprocessing", "billiard":
-        module = sys.modules.get(name)
-        if module is not None and hasattr(module, "active_children"):
-            left += module.active_children()
-    if not left:
-        return
-    logger.warning("ending %d child processes that tasks have left: %s", len(left), ", ".join(map(repr, left)))
-    for child in left:
-        child.terminate()
-    deadline = monotonic() + PATIENCE
-    for child in left:
-        child.join(max(deadline - monotonic(), 0.0))
-        if child.exitcode is None:
-            os.kill(child.pid, signal.SIGKILL)
-            child.join()
+    with _one_at_a_time:
+        left: list[Any] = []
+        for name in "multiprocessing", "billiard":
+            module = sys.modules.get(name)
+            if module is not None and hasattr(module, "active_children"):
+                left += module.active_children()
+        if not left:
+            return
+        logger.warning("ending %d child processes that tasks have left: %s", len(left), ", ".join(map(repr, left)))
+        for child in left:
+            child.terminate()
+        deadline = monotonic() + PATIENCE
+        for child in left:
+            child.join(max(deadline - monotonic(), 0.0))
+            if child.exitcode is None:
+                os.kill(child.pid, signal.SIGKILL)
+                child.join()
