@@ -1,6 +1,6 @@
 """Semaphores and locks; fair (first come, first served) and usable between threads.
 
-Called by: users.
+Called by: users, integrations/celery/forks.py.
 """
 
 from typing import TYPE_CHECKING
