@@ -13,6 +13,7 @@ from helpers import PATIENCE, Thread, run_patched, settle
 
 import weald
 from weald import Timeout, select, socket
+from weald.monkey import get_original
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -517,6 +518,17 @@ def test_no_module_waits_by_a_clock_that_can_be_replaced():
     ]
     # A supervisor runs no code of the program, and compat only passes the name on.
     assert set(users) <= {"compat/_compat.py", "serve/supervisor.py"}
+
+
+def test_an_epoll_object_is_closed_as_the_time_of_a_poll_is_over():
+    """Both timers expire in one round of the loop, and `close` is called first."""
+    epoll = select.epoll()
+    polling = weald.spawn(epoll.poll, 0.02)
+    weald.sleep(0)
+    closing = weald.spawn_later(0.001, epoll.close)
+    get_original("time", "sleep")(0.1)
+    assert polling.get() == []
+    closing.get()
 
 
 def test_what_is_closed_while_another_thread_waits_for_it():

@@ -349,11 +349,13 @@ class epoll:
         try:
             found = until(self._descriptor.wait_read, timeout, self._epoll.poll, 0, maxevents) or []
         except TimeoutError:
-            return self._epoll.poll(0, maxevents)
-        except OSError as error:
-            if deadline is None or error.errno not in (errno.EBADF, errno.EINVAL):
+            return [] if self._epoll.closed else self._epoll.poll(0, maxevents)
+        except (OSError, ValueError) as error:
+            if not self._epoll.closed and getattr(error, "errno", None) not in (errno.EBADF, errno.EINVAL):
                 raise
-            # Closed meanwhile, or another file by now: nothing will come of it.
+            # Closed meanwhile, or another file by now: no event will come.
+            if deadline is None:
+                raise error if isinstance(error, OSError) else OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
             sleep(max(deadline - monotonic(), 0.0))
             return []
         return found
