@@ -280,7 +280,7 @@ class Supervisor:
 
     def announce(self) -> None:
         """When all workers are ready, report it, the first time and after each reload."""
-        if self.stopping or any(not child.ready for child in self.children.values()):
+        if self.stopping or any(not child.ready and not child.stopping for child in self.children.values()):
             return
         if not self.resting:
             systemd.notify("READY=1", f"MAINPID={os.getpid()}")
@@ -327,6 +327,8 @@ class Supervisor:
             child.replaces.successor = None
         where = self.where_it_was(child.slot)
         if child.stopping:
+            if self.children and not child.ready:
+                self.announce()  # the others may have been waiting for it
             return
         if where:
             what = "hangs" if child.ready else "does not get ready"
