@@ -166,7 +166,7 @@ def python(code, *, expect=0, stderr=""):
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == expect, f"exit status {done.returncode}:\n{done.stdout}{done.stderr}"
-    assert stderr is None or done.stderr == stderr
+    assert stderr is None or done.stderr == stderr, done.stderr
     return done.stdout
 
 
