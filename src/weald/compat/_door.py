@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 from weald import _core
 from weald._base import names, originals
 from weald._base.config import config, set_loop_class
+from weald._base.imports import whenever_imported
 from weald.compat import _plain, _settings
 
 __all__ = ["GEVENT_VERSION", "install_as_gevent"]
@@ -209,23 +210,6 @@ class _OtherName(Loader):
         return ModuleSpec(name, self, origin=self._real.origin, is_package=package)
 
 
-class _MendingLoader(Loader):
-    """Loads a module of `MENDED` as ever, and has it mended."""
-
-    def __init__(self, own: Loader) -> None:
-        self._own = own
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._own, name)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._own.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._own.exec_module(module)
-        import_module(MENDED[module.__name__])
-
-
 class _CompatFinder(MetaPathFinder):
     """Finds `weald.x` as `weald.compat.x` where there is no other."""
 
@@ -240,17 +224,14 @@ class _CompatFinder(MetaPathFinder):
 
 
 class _GeventFinder(MetaPathFinder):
-    """Finds `gevent`, `gevent.x` as `weald.x`, and modules that are `MENDED`."""
+    """Finds `gevent`, and `gevent.x` as `weald.x`."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         top, _, rest = name.partition(".")
         if top != "gevent":
-            found = PathFinder.find_spec(name, path) if name in MENDED and _gevent_leads_here() else None
-            if found is not None and found.loader is not None:
-                found.loader = _MendingLoader(found.loader)
-            return found
+            return None
         if not rest:
             return ModuleSpec(name, _GeventLoader(), origin="weald", is_package=True)
         real = find_spec(f"weald.{rest}")
@@ -262,6 +243,12 @@ class _GeventFinder(MetaPathFinder):
             hint = import_module("weald.compat._names").module_advice(name)
             raise ModuleNotFoundError(f"{name} is not in weald (yet), which serves gevent here{hint}", name=name)
         return None
+
+
+def _mend(module: ModuleType) -> None:
+    """Change a module of `MENDED`, which has been imported."""
+    if _gevent_leads_here():
+        import_module(MENDED[module.__name__])
 
 
 def install_as_gevent() -> None:
@@ -281,6 +268,8 @@ def install_as_gevent() -> None:
             )
     if not any(isinstance(finder, _GeventFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _GeventFinder())
+        for name in MENDED:
+            whenever_imported(name, _mend)
 
 
 _fill_hooks()
