@@ -158,17 +158,12 @@ class BackdoorServer(StreamServer):
             conn.close()
 
 
-def main() -> None:
-    """What `python -m weald.backdoor PORT [banner]` does."""
+if __name__ == "__main__":
     if len(sys.argv) < 2:
         print(f"USAGE: {sys.argv[0]} PORT [banner]")
     else:
         greeting = sys.argv[2] if len(sys.argv) > 2 else None
         BackdoorServer(("127.0.0.1", int(sys.argv[1])), banner=greeting, locals={"hello": "world"}).serve_forever()
-
-
-if __name__ == "__main__":
-    main()
 
 
 if not TYPE_CHECKING:
