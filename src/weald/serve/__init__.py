@@ -3,9 +3,9 @@
 `command` is the command line, `config` the options.  `supervisor` is the parent process, which binds, forks, reloads
 and stops; `upgrade` starts another program in its place.  `worker` is a child, which loads the application and serves
 with servers made by `wsgi` or `asgi`; `threads` runs WSGI applications in native threads, `static` serves files.
-`listeners`, `fair` and `tls` are for connections, `process` for user, cores and standard streams, `changes` for
-`--reload`, `systemd` for socket activation and notification.  `errorlog`, `accesslog`, `syslog` and `metrics` are for
-operators.
+`listeners`, `fair` and `tls` are for connections, `process` for user, cores and standard streams, `numbers` for numbers
+in options, `changes` for `--reload`, `systemd` for socket activation and notification.  `errorlog`, `accesslog`,
+`syslog` and `metrics` are for operators.
 
 Called by: command.py, users.
 """

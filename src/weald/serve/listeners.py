@@ -15,6 +15,7 @@ import stat
 import struct
 
 from weald.serve.errors import ConfigError
+from weald.serve.numbers import parse_number, parse_port
 
 __all__ = ["bind_address", "check_addresses", "describe", "file_id", "parse_bind", "refuse_newcomers"]
 
@@ -33,11 +34,11 @@ def parse_bind(bind: str) -> Address:
     if bind.startswith("unix:") and bind not in ("unix:", "unix:@"):
         path = bind.removeprefix("unix:")
         return "\0" + path[1:] if path.startswith("@") else path
-    if bind.startswith("fd://") and bind[5:].isascii() and bind[5:].isdigit() and len(bind) < 15:
-        return int(bind[5:])
+    if bind.startswith("fd://") and (number := parse_number(bind[5:], 9)) is not None:
+        return number
     host, colon, port = bind.rpartition(":")
-    number = int(port) if port.isascii() and port.isdigit() and len(port) < 10 else -1
-    if not colon or not 0 <= number <= 65535 or "://" in bind:
+    number = parse_port(port)
+    if not colon or number is None or "://" in bind:
         raise ConfigError(f"no address to bind to: {bind!r}; it should be like 127.0.0.1:8000, unix:PATH or fd://3")
     host = host.removeprefix("[").removesuffix("]")
     return "" if host == "*" else host, number

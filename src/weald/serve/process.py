@@ -15,6 +15,7 @@ from contextlib import suppress
 from weald._base.originals import get_original
 from weald._core import steady
 from weald.serve.errors import ConfigError
+from weald.serve.numbers import parse_number
 
 __all__ = [
     "become",
@@ -104,7 +105,7 @@ def find_ids(user: str | None, group: str | None) -> tuple[int | None, int | Non
     """User's and group's number, and the user's name; None for what stays as it is.  Raises ConfigError."""
     uid = gid = name = None
     if user:
-        uid = _number(user)
+        uid = _id_of(user)
         try:
             entry = pwd.getpwuid(uid) if uid is not None else pwd.getpwnam(user)
             uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
@@ -112,7 +113,7 @@ def find_ids(user: str | None, group: str | None) -> tuple[int | None, int | Non
             if uid is None:
                 raise ConfigError(f"there is no user {user}") from None
     if group:
-        gid = _number(group)
+        gid = _id_of(group)
         try:
             gid = grp.getgrnam(group).gr_gid if gid is None else gid
         except (KeyError, ValueError):
@@ -122,9 +123,9 @@ def find_ids(user: str | None, group: str | None) -> tuple[int | None, int | Non
     return uid, gid, name
 
 
-def _number(text: str) -> int | None:
+def _id_of(text: str) -> int | None:
     """Return the id that is written as a number, None if `text` is none.  The largest of 32 bits means no id."""
-    found = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
+    found = parse_number(text, 11)
     return found if found is not None and found < (1 << 32) - 1 else None
 
 

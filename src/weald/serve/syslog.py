@@ -20,6 +20,7 @@ from typing import Any
 
 from weald._base.originals import get_original
 from weald.serve.errors import ConfigError
+from weald.serve.numbers import parse_port
 
 __all__ = ["FACILITIES", "Syslog", "parse_syslog"]
 
@@ -38,8 +39,8 @@ def parse_syslog(target: str) -> Address:
     if kind == "unix" and rest:
         return rest
     host, _, port = rest.rpartition(":")
-    number = int(port) if port.isascii() and port.isdigit() and len(port) < 10 else -1
-    if kind != "udp" or not host or not 0 <= number <= 65535:
+    number = parse_port(port)
+    if kind != "udp" or not host or number is None:
         raise ConfigError(f"--log-syslog must be like unix:/dev/log or udp:HOST:514, not {target!r}")
     return host.removeprefix("[").removesuffix("]"), number
 
