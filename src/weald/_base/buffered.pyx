@@ -84,7 +84,7 @@ cdef class Turns:
         return self.go_inside(is_others_turn(True))  # if the other end is fast, no call ever parks
 
     cdef object go_inside(self, bint others_first):
-        """As `enter`; `others_first`: what `is_others_turn` has said."""
+        """As `enter`; `others_first` is the result of `is_others_turn`."""
         cdef greenlet current = current_greenlet()
         self.inside.append(current)
         if others_first:
@@ -325,7 +325,7 @@ class TextIOWrapper(io.TextIOWrapper):
 
     @property
     def write_through(self):
-        """Whether what is written goes to the buffer at once, as far as anybody can see."""
+        """Whether text goes to the buffer at once, or appears to (see the class)."""
         return bool(self._through) or text_write_through.__get__(self)
 
     @property

@@ -69,7 +69,7 @@ cdef Failure failure(object error):
 @cython.freelist(64)
 @cython.no_gc
 cdef class Handed:
-    """What a waiting getter is woken with: an item, and the how many-th it is that was handed over."""
+    """The value with which a getter is woken: an item, and its number among the items handed over so far."""
 
     cdef object item
     cdef Py_ssize_t number

@@ -19,7 +19,7 @@ from weald._core.yielding cimport give_way
 
 
 cdef bint is_futile(object size, object buffer) noexcept:
-    """Return whether a `read` of so little, or into this, returns or raises at once whatever has come."""
+    """Return whether a `read` of `size` bytes, or into `buffer`, returns or raises at once, with or without data."""
     cdef Py_buffer view
     try:
         if buffer is None:

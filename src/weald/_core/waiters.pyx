@@ -119,7 +119,7 @@ cdef bint park_for(Waiter waiter, object what, double limit, bint ref) except -1
     """
     cdef WakeTimer timer
     if limit == 0.0 and <void *>waiter.parked == <void *>waiter.hub:
-        # A callback, in which nobody can wait; no time at all it has.
+        # In a callback of the loop, which cannot wait, a timeout of 0 is over at once.
         waiter.state = DONE
         waiter.timed_out = True
         return False

@@ -130,11 +130,11 @@ cdef class WebSocketCall(Call):
             if kind == "websocket.send":
                 return self.send_message(message)
             if kind == "websocket.close":
-                code, reason = message.get("code", 1000), message.get("reason")
-                check_close(1000 if code is None else code, "" if reason is None else reason)
+                code, reason = message.get("code"), message.get("reason")
+                code, reason = 1000 if code is None else code, "" if reason is None else reason
+                check_close(code, reason)
                 self.phase = CLOSING
-                self.code = 1000 if code is None else code
-                self.reason = "" if reason is None else reason
+                self.code, self.reason = code, reason
                 self.complete()
                 return 0
         elif self.phase == CONNECTING:

@@ -75,7 +75,7 @@ class _Decoder(Decoder):
 class _Encoder(Encoder):
     """HPACK's encoder, whose table has no more than `_TABLE` bytes, whatever the client allows (RFC 7541 section 4.2).
 
-    Of the sizes that the client has set since the last field block, that section wants the smallest and the last told.
+    If the client has set several sizes since the last field block, the block begins with the smallest and the last one.
     """
 
     @property
@@ -86,7 +86,7 @@ class _Encoder(Encoder):
     @header_table_size.setter
     def header_table_size(self, value: int) -> None:
         table, size = self.header_table, min(value, _TABLE)
-        if size != table.maxsize:  # hpack forgets a change that was not told yet if the same size is set again
+        if size != table.maxsize:  # hpack forgets a change that it has not sent yet if the same size is set again
             table.maxsize = size
             self.table_size_changes = [min(self.table_size_changes, default=size), size]
 
@@ -105,7 +105,7 @@ class _H2(H2Connection):
     late = 0  # bytes of data that have come for streams that were reset
 
     def _receive_priority_frame(self, frame: PriorityFrame | HeadersFrame) -> tuple[list[Any], list[Any]]:
-        """Report it, and nothing else: section 5.3.2, priorities mean nothing any more."""
+        """Report the frame, and do nothing else: RFC 9113 section 5.3.2 deprecates priorities."""
         event = PriorityUpdated()
         event.stream_id = frame.stream_id
         return [], [event]

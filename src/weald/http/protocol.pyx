@@ -267,7 +267,7 @@ def tokens(str value):
 cpdef bint is_authority(str text) except -1:
     """Return whether `text` may be the value of Host, or the authority of a target: a host, and maybe a port.
 
-    It may be empty, as Host is for targets without an authority; a port alone is none.
+    It may be empty, as Host is for targets without an authority.  A port alone is refused.
     """
     found = _authority(text)
     if found is None or found[2] and int(found[2]) > 65535:

@@ -376,7 +376,7 @@ class WebSocket:
 def check_close(code: Any, reason: Any) -> None:
     """Raise ValueError or TypeError unless an application may close with these (RFC 6455 section 7.4).
 
-    1005, 1006 and 1015, which none sends, are allowed: some pass on what they were told.
+    1005, 1006 and 1015, which are never sent, are allowed, because applications pass on the code that they received.
     """
     known = isinstance(code, int) and (1000 <= code <= 1015 or 3000 <= code <= 4999) and code != 1004
     if not known:

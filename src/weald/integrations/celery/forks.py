@@ -39,7 +39,7 @@ _OWN = ("celery", "weald")  # handlers from these packages are the worker's
 _OBEYED = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 _worker = 0  # the worker's process id
-_one_at_a_time = Semaphore(1)  # SIGQUIT and a stop under way both end the children, and a Process allows one join
+_one_at_a_time = Semaphore(1)  # SIGQUIT and a stop under way both end the children; two joins of a Process at once fail
 _masks: dict[int, set[Any]] = {}  # of signals, by the thread that forks
 
 
