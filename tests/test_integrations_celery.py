@@ -5,6 +5,8 @@ replace a worker are in test_integrations_celery_process.py, AMQP in test_integr
 in test_integrations_celery_fetch.py.
 """
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -356,3 +358,23 @@ def test_grow_and_shrink(narrow):
 def test_arguments_of_the_command(given, made):
     arguments, pool = arrange(given.split())
     assert (" ".join(arguments), pool) == made
+
+
+@pytest.mark.parametrize("of", [[], ["worker"]])
+def test_help_shows_the_command_that_was_given(of):
+    done = subprocess.run(
+        [sys.executable, "-m", "weald", "celery", *of, "--help"], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(" ".join(["Usage: weald celery", *of, "["])), done.stdout
+
+
+def test_without_celery_the_command_says_what_to_install():
+    code = "import sys; sys.modules.update(celery=None, kombu=None); import weald.__main__ as it; it.main()"
+    for arguments in (["--help"], ["-A", "proj", "worker"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "celery", *arguments], capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 1 and done.stdout == ""
+        assert done.stderr.startswith("weald celery needs Celery 5.5 or later") and "weald[celery]" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -612,6 +613,22 @@ def test_a_module_runs_patched():
     done = weald_monkey("-m", "json.tool", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage" in done.stdout
+
+
+@pytest.mark.parametrize("program", [["nothing.py"], ["-m", "nothing"], ["-m", "json.nothing"], ["."], ["-m", "email"]])
+@pytest.mark.parametrize("options", [[], ["--doctor"]])
+def test_a_program_that_is_not_there(tmp_path, monkeypatch, program, options):
+    monkeypatch.chdir(tmp_path)
+    done = weald_monkey(*options, *program)
+    assert done.returncode == 1
+    assert re.fullmatch(f"cannot run {re.escape(program[-1])}: .+\n", done.stderr), done.stderr
+
+
+def test_a_program_that_misses_something_shows_where(tmp_path):
+    script = tmp_path / "script.py"
+    for line in ("import nothing", "raise ImportError('No module named x')", "open('nothing')"):
+        script.write_text(line)
+        assert f"    {line}\n" in weald_monkey(str(script)).stderr
 
 
 def test_the_programs_exit_status_counts(tmp_path):

@@ -301,6 +301,7 @@ def test_help_is_in_groups():
     said = run_once("--help", cwd=Path.cwd()).stdout
     for group in ("General:", "Addresses:", "TLS:", "Processes:", "Logs:", "Protocol:"):
         assert f"\n{group}\n" in said
+    assert said.count("[MODULE:APP]") == 1  # in the usage line alone
 
 
 # ---------------------------------------------------------------- addresses

@@ -14,23 +14,28 @@ POOL = "weald.integrations.celery:TaskPool"
 def run(arguments: list[str]) -> None:
     """Run `celery ARGUMENTS` in this process.  Does not return."""
     arguments, pool = arrange(arguments)
-    if pool == "weald":
-        os.environ["CELERY_CUSTOM_WORKER_POOL"] = POOL
-        from weald.integrations.celery import TaskPool  # noqa: F401  patches
-    elif pool == "gevent":
-        from weald import install_as_gevent, monkey
-
-        install_as_gevent()
-        monkey.patch_all()
     sys.argv = ["celery", *arguments]
     try:
-        from celery.__main__ import main
+        if pool == "weald":
+            os.environ["CELERY_CUSTOM_WORKER_POOL"] = POOL
+            from weald.integrations.celery import TaskPool  # noqa: F401  patches
+        elif pool == "gevent":
+            from weald import install_as_gevent, monkey
+
+            install_as_gevent()
+            monkey.patch_all()
+        from celery import maybe_patch_concurrency
+
+        # What celery.__main__ does, with another name in the help.
+        if "multi" not in arguments:
+            maybe_patch_concurrency()
+        from celery.bin.celery import celery
 
         from weald.integrations.celery.announcement import announce
     except ImportError as error:
-        sys.exit(f"weald celery needs Celery 5.5 or later: {error}")
+        sys.exit(f'weald celery needs Celery 5.5 or later ({error}): pip install "weald[celery]"')
     announce()
-    main()
+    sys.exit(celery(prog_name="weald celery", auto_envvar_prefix="CELERY"))
 
 
 def arrange(arguments: list[str]) -> tuple[list[str], str | None]:

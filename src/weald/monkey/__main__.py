@@ -49,11 +49,16 @@ def main() -> None:
         print(f"patch_all({', '.join(f'{name}={value}' for name, value in chosen.items())}) for {args}")
     if not args:
         sys.exit(USAGE)
-    if examine:
-        _examine(args, as_module)
-        return
-    monkey.patch_all(**chosen)
-    _run(args, as_module)
+    try:
+        if examine:
+            _examine(args, as_module)
+        else:
+            monkey.patch_all(**chosen)
+            _run(args, as_module)
+    except (ImportError, OSError) as error:
+        if not _never_began(error):
+            raise
+        sys.exit(f"cannot run {args[0]}: {getattr(error, 'strerror', None) or error}")
 
 
 def _run(args: list[str], as_module: bool) -> None:
@@ -74,8 +79,19 @@ def _examine(args: list[str], as_module: bool) -> None:
     doctor = Doctor()
     try:
         _run(args, as_module)
-    finally:
-        doctor.report(sys.stderr)
+    except BaseException as error:
+        if not _never_began(error):
+            doctor.report(sys.stderr)
+        raise
+    doctor.report(sys.stderr)
+
+
+def _never_began(error: BaseException) -> bool:
+    """Return whether runpy itself has raised `error`, because it did not find the program."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return isinstance(error, ImportError | OSError) and at is not None and at.tb_frame.f_globals is vars(runpy)
 
 
 if __name__ == "__main__":

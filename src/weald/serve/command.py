@@ -44,6 +44,8 @@ class _Command(click.Command):
         """Write the options' help, a section for each group."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
+            if isinstance(parameter, click.Argument):
+                continue  # some versions of click have a row for it, without a text
             record = parameter.get_help_record(ctx)
             if record is not None:
                 groups.setdefault(getattr(parameter, "group", "Other"), []).append(record)
