@@ -466,7 +466,35 @@ def test_what_docs_name_and_is_not_there_is_found():
     assert list(missing_names("design.md", text)) == wrong
 
 
-# -------------------------------------------------------------------- what was built
+# -------------------------------------------------------------------- building
+
+
+@pytest.mark.parametrize(
+    "says, expected",
+    [
+        # version, Debian's or not, venv or not, headers
+        ("3.11 1 0 /nowhere", r".*run as root: apt-get update && apt-get install .* python3\.11-dev python3\.11-venv"),
+        ("3.13 0 1 /nowhere", r"\S+ lacks its headers \(/nowhere/Python\.h\) .*"),
+        ("", r"weald needs Python 3\.11 or later; \S+ is Python 3\.10\.1"),
+    ],
+)
+def test_bootstrap_says_what_is_missing(tmp_path, says, expected):
+    """Python, apt-get and sudo are stand-ins, so nothing is installed."""
+    (tmp_path / "scripts").mkdir()
+    copy(TOP / "scripts/bootstrap", tmp_path / "scripts")
+    for name, does in {
+        "apt-get": "exit 1",
+        "sudo": 'shift; exec "$@"',
+        "some-python": f'[ "$1" != --version ] || {{ echo Python 3.10.1; exit 0; }}; echo "{says}"; [ -n "{says}" ]',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHON": str(tmp_path / "some-python")}
+    done = subprocess.run([tmp_path / "scripts/bootstrap"], env=environ, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert re.fullmatch(expected + "\n", done.stderr), done.stderr
+    assert not list(tmp_path.glob(".venv*"))
+
 
 
 @pytest.mark.skipif(not (which("make") and which("git")), reason="needs make and git")
