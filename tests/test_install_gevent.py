@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import weald
+from weald.compat import _distribution
 
 SOURCE = Path(weald.__file__).parents[1]
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
@@ -121,6 +122,43 @@ def test_a_folder_that_cannot_be_written_is_named(environment):
     blocker.write_text("")  # a file where the package has to be: not even root can write into it
     done = environment.weald("install-gevent")
     assert done.returncode == 1 and str(environment.site) in done.stderr and "Traceback" not in done.stderr
+
+
+def install_weald(site):
+    """Into the folder `site`, as far as pip and weald can tell."""
+    site.mkdir(parents=True, exist_ok=True)
+    (site / "weald").symlink_to(Path(weald.__file__).parent)
+    info = site / f"weald-{weald.__version__}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: weald\nVersion: {weald.__version__}\n")
+    (info / "WHEEL").write_text("Wheel-Version: 1.0\n")
+
+
+def test_beside_a_weald_of_pip_install_target(environment, tmp_path, monkeypatch):
+    install_weald(tmp_path / "libraries")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "libraries"))
+    done = environment.weald("install-gevent")
+    assert done.returncode == 0 and str(tmp_path / "libraries") in done.stdout, done.stderr
+    assert environment.names() == [] and (tmp_path / "libraries/gevent/__init__.py").exists()
+    assert environment.run("-c", "import gevent, weald; print(gevent.spawn is weald.spawn)").stdout == "True\n"
+    assert environment.weald("uninstall-gevent").returncode == 0
+    assert not list((tmp_path / "libraries").glob("gevent*"))
+
+
+def test_an_environment_leaves_the_packages_beneath_alone(environment, tmp_path):
+    """As with --system-site-packages; sitecustomize makes a folder the interpreter's."""
+    beneath = tmp_path / "usr/lib/python/site-packages"
+    install_weald(beneath)
+    _distribution.write(beneath)
+    customize = f"import sys; sys.base_prefix = {str(tmp_path / 'usr')!r}; sys.path.append({str(beneath)!r})"
+    (environment.site / "sitecustomize.py").write_text(customize)
+    done = environment.weald("uninstall-gevent")
+    assert done.returncode == 1 and "not installed here" in done.stderr, done.stdout
+    done = environment.weald("install-gevent")
+    assert done.returncode == 0 and str(environment.site) in done.stdout, done.stderr
+    assert environment.weald("uninstall-gevent").returncode == 0
+    assert environment.names() == []
+    assert (beneath / "gevent/__init__.py").exists()
 
 
 def test_weald_names_its_version_and_loop(environment):

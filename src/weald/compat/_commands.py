@@ -30,7 +30,7 @@ def uninstall_gevent() -> None:
 
     try:
         folders = uninstall()
-    except (DistributionError, OSError) as error:
+    except DistributionError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"removed from {', '.join(map(str, folders))}")
 

@@ -11,6 +11,7 @@ Invariants:
 import base64
 import hashlib
 import shutil
+import sys
 import sysconfig
 from importlib.machinery import PathFinder
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions
@@ -54,8 +55,8 @@ class DistributionError(Exception):
 def install(site: Path | None = None) -> Path:
     """Write the distribution into the folder `site`, by default the site-packages that has weald.
 
-    Returns the folder.  An older one of weald's is replaced.  Raises DistributionError if a gevent that is not weald's
-    is there to be imported, or if the folder cannot be written.
+    Returns the folder.  An older one of weald's there is replaced.  Raises DistributionError if a gevent that is not
+    weald's is there to be imported, or if the folder cannot be written.
     """
     for present in distributions(name="gevent"):
         if not _ours(present):
@@ -71,34 +72,43 @@ def install(site: Path | None = None) -> Path:
             f"a package gevent that is not weald's lies in {module.origin}: remove it, then weald install-gevent"
         )
     try:
-        uninstall(missing_ok=True)
+        for present in distributions(name="gevent"):
+            if _folder(present).resolve() == site.resolve():
+                _remove(present)
         write(site, requires_weald=_installed_weald() is not None)
     except OSError as error:
         raise DistributionError(f"gevent's name cannot be written into {site}: {error}") from None
     return site
 
 
-def uninstall(*, missing_ok: bool = False) -> list[Path]:
+def uninstall() -> list[Path]:
     """Remove the distribution from wherever it is on sys.path, and return the folders that had it.
 
-    Raises DistributionError if there is none (unless `missing_ok`), or only one that is not weald's.
+    In a virtual environment that sees the packages of the interpreter beneath, these stay.  Raises DistributionError if
+    there is none, only one that is not weald's, or one that cannot be removed.
     """
     folders = []
     for present in distributions(name="gevent"):
+        folder = _folder(present)
         if not _ours(present):
-            if missing_ok:
-                continue
-            raise DistributionError(
-                f"gevent {present.version} in {present.locate_file('')} is not weald's: pip uninstall gevent"
-            )
-        folder = Path(str(present.locate_file("")))
-        shutil.rmtree(folder / "gevent", ignore_errors=True)
-        # Last, so that an interruption leaves what can be removed again.
-        shutil.rmtree(folder / f"gevent-{present.version}.dist-info")
+            raise DistributionError(f"gevent {present.version} in {folder} is not weald's: pip uninstall gevent")
+        if _is_beneath(folder):
+            continue
+        try:
+            _remove(present)
+        except OSError as error:
+            raise DistributionError(f"gevent's name cannot be removed from {folder}: {error}") from None
         folders.append(folder)
-    if not folders and not missing_ok:
+    if not folders:
         raise DistributionError("weald's gevent is not installed here")
     return folders
+
+
+def _remove(present: Distribution) -> None:
+    folder = _folder(present)
+    shutil.rmtree(folder / "gevent", ignore_errors=True)
+    # Last, so that an interruption leaves what can be removed again.
+    shutil.rmtree(folder / f"gevent-{present.version}.dist-info")
 
 
 def write(site: Path, *, requires_weald: bool = True) -> None:
@@ -155,11 +165,28 @@ def _installed_weald() -> Distribution | None:
 
 
 def _site_packages() -> Path:
-    """Where weald is installed; for a checkout that is merely on the path, the interpreter's own site-packages."""
+    """Where weald is installed, or else the interpreter's own site-packages.
+
+    The latter for a checkout that is merely on the path (an egg-info in src/ is no place to install into), and in a
+    virtual environment for a weald of the interpreter beneath.
+    """
     installed = _installed_weald()
     own = Path(sysconfig.get_path("purelib"))
     if installed is None:
         return own
-    folder = Path(str(installed.locate_file("")))
-    # Metadata beside a checkout (an egg-info in src/) is no place to install into.
-    return folder if folder.name in ("site-packages", "dist-packages") else own
+    folder = _folder(installed)
+    is_a_place = folder.name in ("site-packages", "dist-packages") or installed.read_text("WHEEL") is not None
+    return folder if is_a_place and not _is_beneath(folder) else own
+
+
+def _folder(present: Distribution) -> Path:
+    return Path(str(present.locate_file("")))
+
+
+def _is_beneath(folder: Path) -> bool:
+    """Return whether the folder belongs to the interpreter that this virtual environment was made of."""
+    return (
+        sys.prefix != sys.base_prefix
+        and folder.is_relative_to(sys.base_prefix)
+        and not folder.is_relative_to(sys.prefix)
+    )
