@@ -4,6 +4,7 @@ import sys
 from functools import reduce
 from importlib import import_module
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 import pytest
 from helpers import python
@@ -46,6 +47,37 @@ def test_another_implementation_is_refused():
         """
     )
     assert "this is pypy" in out
+
+
+def test_a_free_threaded_interpreter_is_refused():
+    out = python(
+        """
+        import sys
+        sys.abiflags = "t"
+        try:
+            import weald
+        except ImportError as error:
+            print(error)
+        print(any(name.startswith("weald._core") for name in sys.modules))
+        """
+    )
+    assert out.splitlines() == ["weald needs a CPython with its global lock: this one is free-threaded", "False"]
+
+
+def test_source_that_was_not_compiled_says_so(tmp_path):
+    """Also a folder of another Python's modules, or a zip file."""
+    copytree(SOURCE, tmp_path / "weald", ignore=ignore_patterns("*.so", "__pycache__"))
+    out = python(
+        f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        try:
+            import weald
+        except ImportError as error:
+            print(error)
+        """
+    )
+    assert f"are not in {tmp_path}/weald/_core: pip install weald" in out and "make build" in out
 
 
 @pytest.mark.parametrize("internal", _cpython.INTERNALS, ids=lambda internal: internal.name)

@@ -117,3 +117,5 @@ if sys.implementation.name != "cpython" or not OLDEST <= sys.version_info[:2] <=
         f"weald runs on CPython {_version(OLDEST)} to {_version(NEWEST)}, this is {sys.implementation.name} "
         f"{_version(sys.version_info[:2])}: use one of those, or a weald that knows this one (pip install -U weald)"
     )
+if "t" in sys.abiflags:
+    raise ImportError("weald needs a CPython with its global lock: this one is free-threaded")

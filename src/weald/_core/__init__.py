@@ -7,7 +7,19 @@ import sys as _sys
 
 from greenlet import GreenletExit, getcurrent
 
-from weald._core import forks as _forks  # for its effect: hubs start afresh in a fork's child
+try:
+    from weald._core import forks as _forks  # for its effect: hubs start afresh in a fork's child
+except ImportError as _error:
+    if _error.name != __name__:
+        raise
+    from importlib.machinery import EXTENSION_SUFFIXES as _SUFFIXES
+
+    raise ImportError(
+        f"weald's compiled modules for this Python (forks{_SUFFIXES[0]}, …) are not in {__path__[0]}: "
+        "pip install weald with this Python, or make build in a clone",
+        name=__name__,
+    ) from None
+
 from weald._core.descriptor import (
     Descriptor,
     hung_up,
