@@ -42,7 +42,7 @@ def served():
     finally:
         server.stop()
 def lines():
-    with weald.fileobject.FileObject(__FILE__) as file:
+    with weald.fileobject.FileObject("/etc/passwd") as file:
         return bool(file.readline())
 def piped():
     with os.popen("echo x") as file:
@@ -75,7 +75,7 @@ def outcome(call):
         call()
     except Exception as error:
         return error
-""".replace("__FILE__", repr(__file__))
+"""
 
 CHILDREN = ("run", "output", "popen", "fork", "spawn")
 
