@@ -246,3 +246,98 @@ def test_a_fast_peer_lets_others_run(certificate, tmp_path, kind):
         child.kill()
         """
     assert run_patched(program(certificate, code)) == "True\n"
+
+
+# ---------------------------------------------------------------- what another greenlet's call leaves for a waiting one: with native threads the system decides which is faster
+
+
+def test_unwrap_while_another_reads(certificate):
+    """The peer's answer may have come by then: the system has nothing more to report for the reader."""
+    out = run_patched(
+        program(
+            certificate,
+            """
+            a, b = pair()
+            thread, got = background(lambda: a.recv(10))
+            settled(thread)
+            background(b.unwrap)
+            a.unwrap()
+            thread.join(20)
+            print(thread.is_alive(), got)
+            """,
+        )
+    )
+    assert out == "False ['an OSError']\n"
+
+
+def test_two_readers_of_one_record(certificate):
+    """One takes the begin of a record; the rest, which OpenSSL holds, is for the other, which waits."""
+    out = run_patched(
+        program(
+            certificate,
+            """
+            a, b = pair()
+            thread, got = background(lambda: a.recv(3))
+            settled(thread)
+            b.sendall(b"abcdef")
+            first = a.recv(3)  # at once: the loop has not been asked since
+            thread.join(20)
+            print(thread.is_alive(), sorted([first, *got]))
+            """,
+        )
+    )
+    assert out == "False [b'abc', b'def']\n"
+
+
+# ---------------------------------------------------------------- methods that a program overrides
+
+
+def test_a_class_whose_calls_are_its_own(certificate):
+    """Each method calls the same other methods, with the same arguments, as the standard library's."""
+    same(
+        certificate,
+        """
+        class Traced(ssl.SSLSocket):
+            def read(self, len=1024, buffer=None):
+                print("read", len, buffer is None)
+                return super().read(len, buffer)
+
+            def write(self, data):
+                print("write", bytes(data))
+                return super().write(data)
+
+            def send(self, data, flags=0):
+                print("send", bytes(data))
+                return super().send(bytes(data)[:2], flags)
+
+        ssl.SSLContext.sslsocket_class = Traced
+        a, b = pair()
+        a.send(b"12")
+        a.sendall(b"345")
+        a.sendall(bytearray(b"67"))
+        a.sendall(b"")
+        a.write(b"89")
+        a.makefile("wb", 0).write(b"0")
+        got = b""
+        while len(got) < 10:
+            got += b.recv(100)
+        print(got)
+        b.sendall(b"line\\n")
+        print(a.makefile("rb").readline())
+        """,
+    )
+
+
+def test_a_method_that_a_program_replaces(certificate):
+    """Tracers do this."""
+    same(
+        certificate,
+        """
+        a, b = pair()
+        sent = []
+        send = ssl.SSLSocket.send
+        ssl.SSLSocket.send = lambda self, *args: sent.append(bytes(args[0])) or send(self, *args)
+        a.sendall(b"abc")
+        print(b.recv(10), sent)
+        """,
+    )

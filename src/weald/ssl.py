@@ -243,17 +243,20 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
             return socket.send(self, data, flags) if timeout is _OWN else socket.send(self, data, flags, timeout)
         if flags != 0:
             raise ValueError(f"non-zero flags not allowed in calls to send() on {type(self)}")
-        return self.write(data, timeout)
+        return self._write(self._sslobj, data, timeout)
+
+    _send = send  # a class or a program may replace `send`; `sendall` then calls theirs
 
     def _send_on(self, sslobj: Any, data: Any, flags: int, sent: int) -> None:
         """Continue a `sendall` of which `sent` bytes are sent."""
         if sslobj is None or flags:
             _sendall(self, data, flags)
             return
+        replaced = type(self).send is not type(self)._send
         # The standard library's would send the rest in plain text after a `shutdown` for reading.
         with memoryview(data) as view, view.cast("B") as rest:
             while sent < rest.nbytes:
-                sent += self._write(sslobj, rest[sent:])
+                sent += self.send(rest[sent:]) if replaced else self._write(sslobj, rest[sent:])
 
     def do_handshake(self, block: bool = False) -> None:
         """Negotiate; with `block`, a non-blocking socket waits, too."""
@@ -274,6 +277,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
             raise ValueError(f"No SSL wrapper around {self}")
         plain: socket = self._cooperate_ssl("shutdown", self._descriptor.timeout, self._sslobj.shutdown)
         self._sslobj = None
+        self._descriptor.rouse()  # what other calls wait for, this one has read
         return plain
 
     def accept(self) -> tuple["SSLSocket", Any]:

@@ -9,6 +9,7 @@ Invariants:
 - A socket whose last read took all data is drained: the next read parks before it calls OpenSSL, which would
   raise.  OpenSSL reads record by record, so it holds no data then, and new data wakes the loop.
 - A call keeps the `_sslobj` that it began with: a `shutdown` meanwhile takes it from the socket.
+- A reader that leaves data in OpenSSL wakes those that wait.
 """
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -58,7 +59,14 @@ cdef object receive(object sock, Descriptor descriptor, object size, object buff
         result = sock._read_on(sslobj, error, None if limit < 0.0 else limit, size, buffer)
     got = len(result) if buffer is None else result
     descriptor.drained = 0 < got < size and not sslobj.pending()
+    if not descriptor.drained and is_awaited(descriptor) and sslobj.pending():
+        descriptor.rouse()  # OpenSSL has data for a waiting reader, which the system knows nothing of
     return result
+
+
+cdef inline bint is_awaited(Descriptor descriptor) noexcept:
+    """Whether greenlets may be waiting to read."""
+    return descriptor.entry is not None and descriptor.entry.readers.head != NULL or descriptor.others is not None
 
 
 def tls_read(self, len=1024, buffer=None):
@@ -70,8 +78,10 @@ cdef int transmit_all(object sock, object data, int flags) except -1:
     """`SSLSocket.sendall`."""
     cdef Py_ssize_t sent = 0
     sslobj = sock._sslobj
+    cls = type(sock)
     # As the standard library's, without its views of the data.
-    if sslobj is None or flags or type(data) is not bytes or not data or sock._half_sent is not None:
+    if sslobj is None or flags or type(data) is not bytes or not data or sock._half_sent is not None \
+            or cls.send is not cls._send:
         sock._send_on(sslobj, data, flags, 0)
         return 0
     give_way(True)
