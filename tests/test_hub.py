@@ -94,6 +94,27 @@ def test_callbacks_run_in_the_hub_though_a_parking_greenlet_turns_the_loop(loop_
     assert seen == [("timer", True), ("callback", True), ("watcher", True)]
 
 
+def test_a_greenlet_that_is_always_ready_again_does_not_hold_up_timers(io_loop):
+    """Timers that run Python code are the hub greenlet's, which such a greenlet has no other reason to switch to."""
+    fired = []
+    _core.Timer(weald.get_hub(), 0.001, fired.append, "timer")
+    weald.spawn_later(0.001, fired.append, "greenlet")
+    reader, writer = os.pipe()
+    os.write(writer, b"x")
+    descriptor = _core.Descriptor(reader)
+
+    def wait_for_what_is_there():
+        for _ in range(100_000):
+            if len(fired) < 2:
+                descriptor.wait_read()
+
+    weald.spawn(wait_for_what_is_there).join()
+    descriptor.close()
+    os.close(reader)
+    os.close(writer)
+    assert sorted(fired) == ["greenlet", "timer"]
+
+
 def test_a_timer_comes_before_what_it_makes_ready_though_a_greenlet_turns_the_loop(virtual):
     seen = []
     event = Event()

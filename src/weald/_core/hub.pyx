@@ -516,6 +516,9 @@ cdef class Hub(greenlet):
                 waiter.state = DONE
         self.begin_batch()
         self.calls_since_switch = 0
+        if handed_over:
+            # The hub goes on to its next round, or a greenlet that is always ready again would keep it from the timers.
+            self.batch_left = self.batch_extra = 0
         return not handed_over
 
     cdef bint look_here(self) except -1:
