@@ -53,6 +53,7 @@ INTERNALS = (
     Internal("a thread's attributes _started and, to 3.12, _tstate_lock", "threading.py", "which threads have begun"),
     Internal("threading:Thread._reset_internal_locks", "threading.py", "a forked child's threads", last=(3, 12)),
     Internal("threading:Thread._after_fork", "threading.py", "a forked child's threads", first=(3, 13)),
+    Internal("importlib._bootstrap:_thread", "monkey/__init__.py", "modules' locks are weald's, and go by greenlet"),
     Internal("_thread:_ThreadHandle", "thread.py", "greenlets are started and joined as threads", first=(3, 13)),
     Internal(
         "asyncio.unix_events:_UnixSelectorEventLoop",

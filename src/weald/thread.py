@@ -32,6 +32,7 @@ from weald._base.workers import finish_rest
 from weald._core import (
     Event,
     Greenlet,
+    ImportLock,
     Lock,
     RLock,
     get_hub_if_exists,
@@ -87,11 +88,17 @@ _known_native_idents: set[int] = set()  # filled when `threading` is patched
 
 
 _stand_ins: set[type] = set()
+_owners: set[type] = set()
 
 
-def set_stand_in(cls: type[greenlet]) -> None:
-    """Let greenlets of class `cls` act for the greenlet in their attribute `main`, as signal handlers do."""
+def set_stand_in(cls: type[greenlet], *, owns_locks: bool = False) -> None:
+    """Let greenlets of class `cls` act for the greenlet in their attribute `main`, as signal handlers do.
+
+    With `owns_locks` they do so only in the eyes of the program: they and `main` exclude each other from locks.
+    """
     _stand_ins.add(cls)
+    if owns_locks:
+        _owners.add(cls)
 
 
 def get_ident(gr: greenlet | None = None, *, _native_ident: Callable[[], int] = _native_ident) -> int:
@@ -106,6 +113,22 @@ def get_ident(gr: greenlet | None = None, *, _native_ident: Callable[[], int] = 
         if gr.parent is None and (ident := _native_ident()) in _known_native_idents:
             return ident
     return id(gr)
+
+
+def get_owner_ident(*, _native_ident: Callable[[], int] = _native_ident) -> int:
+    """As `get_ident`, but different in two coroutines of one loop when both are in calls that block.
+
+    For the parts of the standard library that keep by ident what only one of these may have.
+    """
+    try:
+        gr = getcurrent()
+    except (RuntimeError, TypeError):
+        return _native_ident()
+    return id(gr) if type(gr) in _owners else get_ident()
+
+
+# What the import system uses of the module `_thread`.  It holds the RLock (from 3.12 on) only while nothing parks.
+for_imports = SimpleNamespace(RLock=_thread.RLock, allocate_lock=ImportLock, get_ident=get_owner_ident)
 
 
 class ThreadGreenlet(Greenlet):

@@ -52,6 +52,7 @@ from weald._core.lock import (
     BoundedSemaphore,
     Condition,
     DummySemaphore,
+    ImportLock,
     Lock,
     RLock,
     Semaphore,

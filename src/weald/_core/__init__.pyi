@@ -649,6 +649,12 @@ class Lock(Linkable):
     def __exit__(self, t: Any, v: Any, tb: Any) -> None: ...
 
 @disjoint_base
+class ImportLock(Lock):
+    """A Lock that lets others run only when it has to wait.
+
+    For the import system: code that releases a module must not be killed halfway, as if it waited there.
+    """
+
 class RLock(Linkable):
     """RLock(): threading.RLock's contract: its owner, a greenlet, may take it again.  First come, first served."""
 

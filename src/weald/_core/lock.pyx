@@ -7,7 +7,7 @@ Invariants:
 - A waiter that is killed after it was woken passes its permit on.
 - All of it works between greenlets of different threads and threads without a hub; waiters.pyx sees to that.
 
-Long because five locks and Condition, each short, share the handing over.
+Long because six locks and Condition, each short, share the handing over.
 """
 
 from weald._core.c_python cimport show_as
@@ -334,6 +334,20 @@ cdef class Lock(Linkable):
     def __repr__(self):
         return (f"<{'locked' if self.held else 'unlocked'} {type(self).__name__} object at {id(self):#x} "
                 f"waiting={self.waiters.count}>")
+
+
+cdef class ImportLock(Lock):
+    """A Lock that lets others run only when it has to wait.
+
+    For the import system: code that releases a module must not be killed halfway, as if it waited there.
+    """
+
+    cdef bint is_free(self) except -1:
+        return not self.held
+
+    def acquire(self, blocking=True, timeout=-1):
+        """As Lock's."""
+        return (blocking or not self.held) and Lock.acquire(self, blocking, timeout)
 
 
 cdef object holder():

@@ -366,7 +366,7 @@ class Spare(greenlet):
     main = None
 
 
-set_stand_in(Spare)
+set_stand_in(Spare, owns_locks=True)
 
 
 cdef class StartSpare(Runnable):

@@ -292,6 +292,7 @@ def patch_thread(
     if not _patch_module("_thread"):
         return
     _core.name_rlock_as_patched()
+    patch_item(import_module("importlib._bootstrap"), "_thread", ours.for_imports)
     if not threading:
         return
     from weald import threading as ours_threading
