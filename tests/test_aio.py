@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import re
+import select as native_select
 import signal
 import socket
 import subprocess
@@ -1036,6 +1037,82 @@ def test_not_a_number():
     loop.close()
 
 
+def test_timers_in_sets():
+    """Timers compare as asyncio's do."""
+    loop = weald.aio.new_event_loop()
+    first, second = loop.call_at(1e9, print, 1), loop.call_at(2e9, print, 1)
+    assert {first, second, first} == {second, first} and len({first, second}) == 2
+    assert first != second and first == loop.call_at(1e9, print, 1) and first != loop.call_at(1e9, print, 2)
+    assert hash(first) == hash(first.when()) and first != 1e9
+    first.cancel()
+    assert first != loop.call_at(1e9, print, 1)
+    loop.close()
+
+
+def test_timers_outlive_the_thread_that_ran_the_loop():
+    loop = weald.aio.new_event_loop()
+    called = []
+    loop.call_later(0.05, called.append, "made before it ran")
+    loop.call_later(1000, called.append, "cancelled").cancel()
+
+    def first():
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.call_later(0.05, called.append, "made there")
+
+    async def both():
+        while len(called) < 2:
+            await asyncio.sleep(0.001)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    thread.join()
+    loop.run_until_complete(asyncio.wait_for(both(), PATIENCE))
+    loop.close()
+    assert sorted(called) == ["made before it ran", "made there"]
+
+
+CLOSED_BEFORE = """
+import asyncio, os, socket
+os.environ["WEALD_LOOP"] = "{loop}"
+import weald, weald.aio
+
+if {hub}:
+    weald.sleep(0)
+loop = weald.aio.new_event_loop()
+pairs = [socket.socketpair() for _ in range(20)]
+numbers = [sock.fileno() for pair in pairs for sock in pair]
+for number in numbers:
+    loop.add_reader(number, print, "readable")
+    loop.add_writer(number, print, "writable")
+for pair in pairs:
+    for sock in pair:
+        sock.close()
+loop.run_until_complete(asyncio.sleep(0.01))
+receiving, sending = socket.socketpair()
+assert receiving.fileno() in numbers
+loop.add_reader(receiving, lambda: (print(receiving.recv(1)), loop.stop()))
+sending.send(b"x")
+loop.run_forever()
+for number in numbers:
+    assert loop.remove_reader(number)
+loop.close()
+"""
+
+
+@pytest.mark.parametrize("hub", [True, False])
+def test_a_descriptor_that_is_closed_before_the_loop_runs(hub, io_loop):
+    """As with asyncio, nothing is heard of it; its number may be free, or that of one of the hub's own descriptors."""
+    assert python(CLOSED_BEFORE.format(loop=io_loop, hub=hub)) == "b'x'\n"
+
+
+def test_code_that_makes_the_loops_turns_itself():
+    """As nest_asyncio does: it calls the selector."""
+    loop = weald.aio.new_event_loop()
+    with pytest.raises(RuntimeError, match="the hub polls"):
+        loop._selector.select(0)
+    loop.close()
+
+
 def test_a_loop_that_is_forgotten_warns():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -1174,6 +1251,38 @@ def test_a_lot_is_written_and_flow_is_controlled(io_loop):
     assert theirs.data == b"x" * (size // 2) + b"y" * (size // 4) + b"z" * (size // 4)
 
 
+def test_debug_mode_names_slow_protocols_and_readers(caplog):
+    class Slow(Recorder):
+        def data_received(self, data):
+            time.sleep(0.02)
+            super().data_received(data)
+
+    def read(sock, done):
+        time.sleep(0.02)
+        asyncio.get_running_loop().remove_reader(sock)
+        done.set_result(sock.recv(1))
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = 0.01
+        one, other = socket.socketpair()
+        transport, protocol = await loop.create_connection(Slow, sock=one)
+        other.send(b"x")
+        other.close()
+        await protocol.lost
+        one, other = socket.socketpair()
+        with one, other:
+            done = loop.create_future()
+            loop.add_reader(one, read, one, done)
+            other.send(b"x")
+            await done
+
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        weald.aio.run(main(), debug=True)
+    assert re.search(r"Executing <Stream of <SocketTransport .*received by <.*Slow object .* took \d", caplog.text)
+    assert re.search(r"Executing <Handle cancelled .*read\(.* took \d", caplog.text)
+
+
 def test_bad_writes():
     async def main():
         ours, theirs = await connected_pair()
@@ -1221,6 +1330,29 @@ def test_a_reset_connection(io_loop):
         await ours.lost
         server.close()
         return error
+
+    assert isinstance(weald.aio.run(main()), ConnectionResetError)
+
+
+@pytest.mark.parametrize("data", [b"x", bytearray(b"x")])
+def test_a_write_to_a_reset_connection(data, io_loop):
+    """The protocol hears of the reset, not of what a second attempt to send meets (a broken pipe)."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        listener = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        listener.close()
+        transport, protocol = await loop.create_connection(Recorder, sock=client)
+        transport.pause_reading()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        server.close()
+        poller = native_select.poll()
+        poller.register(client.fileno(), native_select.POLLIN)
+        assert poller.poll(PATIENCE * 1000)  # the reset has arrived
+        transport.write(data)
+        return await protocol.lost
 
     assert isinstance(weald.aio.run(main()), ConnectionResetError)
 

@@ -44,10 +44,12 @@ cdef class FdWatcher(Listener):
     cdef object file  # the object that `fd` came from; None if the caller gave the number
     cdef Job reader
     cdef Job writer
+    cdef tuple file_id  # device and inode, if it was added while the loop had no hub
     cdef bint counted  # among what the hub waits for
     cdef int want(self) except -1
     cdef int count(self, bint wanted) except -1
     cdef int ran(self, Job job) except -1
+    cdef bint is_open(self) except -1
     cdef int bind(self) except -1
     cdef int unbind(self) except -1
 
@@ -68,7 +70,7 @@ cdef class Core(Driven):
     cdef object failure  # SystemExit or KeyboardInterrupt, raised by a callback that the root did not run
     cdef dict future_arguments  # of a Future of this loop; None before the first
     cdef dict fds  # descriptor number: FdWatcher
-    cdef list unbound  # timers that were started before the loop had a hub
+    cdef list unbound  # timers of a loop without a hub: it has not run yet, or its thread has ended
     cdef public bint _closed
     cdef public bint _stopping
     cdef public bint _debug

@@ -171,6 +171,11 @@ cdef class TimerHandle(BaseTimer):
         (<Core>self._loop).enqueue(self)
         return 0
 
+    cdef int abandon(self) except -1:
+        self.timers = None
+        (<Core>self._loop).unbound.append(self)  # the loop may run again, in another thread
+        return 0
+
     cdef int run(self, Core loop) except -1:
         if self._cancelled:
             return 0
@@ -218,6 +223,22 @@ cdef class TimerHandle(BaseTimer):
 
     def __repr__(self):
         return self.text if self.text is not None else f"<{' '.join(self._repr_info())}>"
+
+    # As asyncio's, which programs keep in sets and compare.
+    def __hash__(self):
+        return hash(self.at)
+
+    def __eq__(self, other):
+        cdef TimerHandle timer
+        if not isinstance(other, TimerHandle):
+            return NotImplemented
+        timer = other
+        return self is timer or (
+            self.at == timer.at
+            and self._callback == timer._callback
+            and self._args == timer._args
+            and self._cancelled == timer._cancelled
+        )
 
     def __lt__(self, other):
         return self.at < other.when() if isinstance(other, TimerHandle) else NotImplemented
@@ -290,6 +311,16 @@ cdef class FdWatcher(Listener):
             self.want()
         return 0
 
+    cdef bint is_open(self) except -1:
+        """Whether the descriptor is still the file that was added, as far as known.  If not, nothing is heard of it,
+        as with asyncio; its number may by now be that of the hub's own epoll, which would end the process.
+        """
+        try:
+            status = os.fstat(self.fd)
+        except OSError:
+            return False
+        return self.file_id is None or self.file_id == (status.st_dev, status.st_ino)
+
     cdef int bind(self) except -1:
         """Listen, in the hub of the loop."""
         cdef FdEntry entry = entry_for(self.loop.hub, self.fd)
@@ -333,6 +364,9 @@ cdef class FdHandle(Handle):
             self.watcher.ran(self)
         return 0
 
+    def _repr_info(self):
+        return described(self, "Handle")
+
 
 cdef int number_of(object fd) except -1:
     """The number of a descriptor, which may be an object with `fileno`."""
@@ -349,9 +383,8 @@ cdef int number_of(object fd) except -1:
     return number
 
 
-cdef bint is_file(int fd) except -1:
-    """Whether `fd` is a regular file or a directory, which are always ready.  OSError if it is not open."""
-    mode = os.fstat(fd).st_mode
+cdef bint is_file(int mode) except -1:
+    """Whether a file of this `st_mode` is a regular one or a directory, which are always ready."""
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
@@ -602,7 +635,8 @@ cdef class Core(Driven):
         self.hub = hub
         self.generation = hub.generation
         for watcher in list(self.fds.values()):
-            watcher.bind()
+            if watcher.is_open():
+                watcher.bind()
         for timer in timers:
             self.start_timer(timer)
 
@@ -789,7 +823,7 @@ cdef class Core(Driven):
         cdef int number = number_of(fd)
         cdef FdWatcher watcher = self.fds.get(number)
         if watcher is not None:
-            if watcher.entry is None or not watcher.entry.gone:
+            if self.hub is None or watcher.entry is not None and not watcher.entry.gone:
                 return watcher
             watcher.unbind()  # closed meanwhile: the number is another file's
             del self.fds[number]
@@ -798,8 +832,11 @@ cdef class Core(Driven):
         watcher.fd = number
         if self.hub is not None:
             watcher.bind()
-        elif is_file(number):
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))  # as epoll has it
+        else:
+            status = os.fstat(number)  # OSError if it is not open
+            if is_file(status.st_mode):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))  # as epoll has it
+            watcher.file_id = status.st_dev, status.st_ino
         self.fds[number] = watcher
         return watcher
 

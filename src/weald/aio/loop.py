@@ -66,6 +66,13 @@ class _Selector:
     def get_map(self) -> None:
         """Returns None, as a closed selector does."""
 
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """RuntimeError: the hub polls, not the loop."""
+        raise RuntimeError(
+            "weald's loop has no selector: the hub polls.  Code that makes the loop's turns itself, as nest_asyncio "
+            "does, does not work with it; a greenlet can wait for a coroutine in a running loop by weald.aio.await_"
+        )
+
     def close(self) -> None:
         pass
 

@@ -15,3 +15,4 @@ cdef class Stream(Job):
     cdef public bint paused
     cdef public bint eof
     cdef int receive(self) except -1
+    cdef int fail(self, int error, str message) except -1

@@ -6,7 +6,7 @@ Invariants:
   The state that both use lies here.
 - A Stream is in its loop's queue at most once, and not while it runs.  So a protocol gets data in order, even if it
   blocks.  A Stream that has been paused or closed before it runs does nothing.
-- Data that cannot be sent at once is passed to asyncio's `write`, which tries again, and meets the same errors.
+- Data that cannot be sent at once is passed to asyncio's `write`, which tries again.
 - Data for a StreamReader goes straight into its buffer if `data_received` would do no more than that: if none of
   asyncio's functions in between has been replaced, in a class or in an object (`feed`).
 """
@@ -118,6 +118,9 @@ cdef class Stream(Job):
         self.transport = transport
         self.fd = fd
 
+    def __repr__(self):  # in warnings of a slow callback
+        return f"<Stream of {self.transport!r}, received by {self.protocol!r}>"
+
     def start(self, Core loop not None, context):
         """Pass received data to the protocol, in the contextvars.Context `context` (None: a copy of the current)."""
         self.context = PyContext_CopyCurrent() if context is None else context
@@ -172,10 +175,15 @@ cdef class Stream(Job):
         else:
             error = errno
             if error != EAGAIN and error != EINTR:
-                try:
-                    raise OSError(error, os.strerror(error))
-                except OSError as exception:
-                    self.transport._fatal_error(exception, "Fatal read error on socket transport")
+                self.fail(error, "Fatal read error on socket transport")
+        return 0
+
+    cdef int fail(self, int error, str message) except -1:
+        """End the connection: a system call failed with `error`."""
+        try:
+            raise OSError(error, os.strerror(error))
+        except OSError as exception:
+            self.transport._fatal_error(exception, message)
         return 0
 
     def write(self, data):
@@ -185,6 +193,7 @@ cdef class Stream(Job):
         """
         cdef Py_buffer view
         cdef ssize_t n
+        cdef int error
         if self.eof or self.conn_lost or self.empty_waiter is not None or self.buffer:
             write_slowly(self.transport, data)
             return
@@ -194,6 +203,7 @@ cdef class Stream(Job):
             n = c_send(self.fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), MSG_DONTWAIT | MSG_NOSIGNAL)
             if n == PyBytes_GET_SIZE(data):
                 return
+            error = errno
         elif isinstance(data, (bytes, bytearray, memoryview)):
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
             try:
@@ -202,9 +212,14 @@ cdef class Stream(Job):
                 n = c_send(self.fd, view.buf, view.len, MSG_DONTWAIT | MSG_NOSIGNAL)
                 if n == view.len:
                     return
+                error = errno
             finally:
                 PyBuffer_Release(&view)
         else:
             write_slowly(self.transport, data)  # which raises
+            return
+        if n < 0 and error != EAGAIN and error != EINTR:
+            # Not left to a second call: a socket tells once that its peer has reset it.
+            self.fail(error, "Fatal write error on socket transport")
             return
         write_slowly(self.transport, memoryview(data).cast("B")[n:] if n > 0 else data)
