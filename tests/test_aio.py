@@ -1147,6 +1147,13 @@ def test_executors_are_native_threads():
     assert ident != threading.get_ident() and two == 2
 
 
+def test_executors_threads_have_asyncios_names():
+    async def main():
+        return await asyncio.to_thread(lambda: threading.current_thread().name)
+
+    assert weald.aio.run(main()) == "asyncio_0"
+
+
 def test_children(io_loop):
     async def main():
         process = await asyncio.create_subprocess_exec(

@@ -554,6 +554,18 @@ def test_callbacks(executor):
     assert called == [7, "late"]
 
 
+def test_threads_of_an_executor_have_its_name():
+    """As log lines show them.  `threading` forgets them when they end."""
+
+    def name():
+        return threading.current_thread().name
+
+    with ThreadPoolExecutor(1, "mine") as named, ThreadPoolExecutor(1) as unnamed:
+        assert named.submit(name).result(timeout=PATIENCE) == "mine_0"
+        assert unnamed.submit(name).result(timeout=PATIENCE).startswith("ThreadPoolExecutor-")
+    assert [thread.name for thread in threading.enumerate() if "mine" in thread.name] == []
+
+
 def test_many_greenlets_wait_for_one_future(executor):
     gate = Gate()
     future = executor.submit(gate.pass_through, 7)

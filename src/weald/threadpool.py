@@ -511,7 +511,7 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
     ) -> None:
         super().__init__(max_workers, thread_name_prefix, initializer, initargs)
         initialize = None if initializer is None else _Initializer(self, initializer, initargs)
-        self._workers = Workers(self._max_workers, initializer=initialize)
+        self._workers = Workers(self._max_workers, initializer=initialize, name=self._thread_name_prefix)
         self._lock = _allocate_lock()
         self._error: str | None = None
         _pools.add(self)

@@ -51,13 +51,22 @@ class Workers:
 
     `pending` counts jobs that have not ended, `threads` those that live, `stopping` how many of them
     will find a stop mark (None) in the queue, `_lingering` are the hubs in which threads wait for a job, because
-    an earlier job has left greenlets there.  `_lock` guards them all.
+    an earlier job has left greenlets there.  `_lock` guards them all.  With a `name` the threads are called NAME_0,
+    NAME_1 and so on in `threading`; without, Dummy-N.
     """
 
-    def __init__(self, maxsize: int, idle_timeout: float = -1, initializer: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self,
+        maxsize: int,
+        idle_timeout: float = -1,
+        initializer: Callable[[], bool] | None = None,
+        name: str | None = None,
+    ) -> None:
         self.maxsize = maxsize
         self._idle_timeout = idle_timeout if idle_timeout >= 0 else None
         self._initializer = initializer
+        self._name = name
+        self._named = 0
         self.reset()
 
     def reset(self) -> None:
@@ -188,6 +197,10 @@ class Workers:
                 self._lingering.discard(hub)
 
     def _thread_ends(self) -> None:
+        if self._name is not None:
+            active = threading._active  # type: ignore[attr-defined]
+            if isinstance(active.get(_get_ident()), threading._DummyThread):
+                del active[_get_ident()]  # `threading` itself would keep it
         self.threads -= 1
         if not self.threads:
             self.all_ended.set()
@@ -205,7 +218,12 @@ class Workers:
             self.adjust()
 
     def initialize(self) -> bool:
-        """Run the initializer in a new thread.  False if it failed and the thread must end."""
+        """Name a new thread and run the initializer in it.  False if that failed and the thread must end."""
+        if self._name is not None:
+            with self._lock:
+                number = self._named
+                self._named += 1
+            threading.current_thread().name = f"{self._name}_{number}"
         return self._initializer is None or self._initializer()
 
 
