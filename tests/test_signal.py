@@ -642,3 +642,102 @@ def test_what_cannot_be_waited_for_is_refused_beside_others_too():
         """
     )
     assert out.split() == ["ValueError", "ValueError", "TypeError", "ValueError", "ValueError"]
+
+
+def as_unpatched(code):
+    """Run `code` unpatched and patched; the output, which must be the same."""
+    plain = python(code)
+    assert run_patched(code) == plain
+    return plain
+
+
+def test_each_pause_waits_for_a_handler_of_its_own():
+    out = as_unpatched(
+        """
+        import signal
+        calls = []
+        signal.signal(signal.SIGALRM, lambda *_: calls.append(1))
+        for _ in range(3):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            signal.pause()
+            print(len(calls))
+        """
+    )
+    assert out == "1\n2\n3\n"
+
+
+def test_what_a_handler_raises_while_it_runs_in_another():
+    """The inner one's exception is raised in the outer one, as the main thread executes that."""
+    out = as_unpatched(
+        """
+        import os, signal
+
+        def inner(*_):
+            raise KeyError("inner")
+
+        def outer(*_):
+            try:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                for _ in range(100):
+                    pass
+            except KeyError as error:
+                print("outer caught", error)
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(100):
+                pass
+
+        signal.signal(signal.SIGUSR1, inner)
+        signal.signal(signal.SIGUSR2, outer)
+        try:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            for _ in range(100):
+                pass
+        except KeyboardInterrupt:
+            print("interrupted")
+        signal.signal(signal.SIGALRM, outer)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            print("interrupted")
+        """
+    )
+    assert out == "outer caught 'inner'\ninterrupted\n" * 2
+
+
+@pytest.mark.parametrize("wait", ["time.sleep(20)", "threading.Event().wait(20)", "os.read(os.pipe()[0], 1)"])
+def test_what_a_handler_raises_while_another_waits(wait):
+    """A deadline for what a handler does, set by another signal."""
+    out = as_unpatched(
+        f"""
+        import os, signal, threading, time
+
+        class Late(Exception):
+            pass
+
+        def deadline(*_):
+            raise Late
+
+        def stop(*_):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            try:
+                {wait}
+            except Late:
+                print("late")
+            finally:
+                done.append(1)
+            raise SystemExit(0)
+
+        done = []
+        signal.signal(signal.SIGALRM, deadline)
+        signal.signal(signal.SIGTERM, stop)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not done:
+                time.sleep(0.01)
+            time.sleep(20)
+        except BaseException as error:
+            print(repr(error))
+        """
+    )
+    assert out == "late\nSystemExit(0)\n"

@@ -3,7 +3,8 @@
 Called by: users, weald.monkey, weald.compat, weald.aio.
 
 A handler starts at once, while the greenlet that the signal has interrupted stands still, as in the stdlib.  If it
-parks, that greenlet goes on.  A handler's exception is raised in the main greenlet, whichever greenlet was interrupted.
+parks, that greenlet goes on.  A handler's exception is raised in the main greenlet, whichever greenlet was interrupted,
+or in the latest handler that has not ended: in the stdlib it would be above the main thread's other code.
 
 Invariant: no deadlock is reported while signal handlers exist: a signal may wake a greenlet.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable
 from contextvars import Context
 from errno import EINVAL
 from functools import partial
-from os import close, strerror
+from os import close, register_at_fork, strerror
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from weald._core import (
     get_hub,
     open_signalfd,
     prepare_hub,
+    raise_in_handler,
     run_in_midst,
     set_handler_class,
     signals_may_wake,
@@ -93,6 +95,9 @@ class _Handler(greenlet):
 set_handler_class(_Handler)
 set_stand_in(_Handler)
 
+_unended: list[_Handler] = []  # handlers that have begun, in that order
+register_at_fork(after_in_child=_unended.clear)
+
 
 class _InGreenlet:
     """The handler that the interpreter gets in place of a user's; it calls the user's in a greenlet."""
@@ -113,18 +118,28 @@ class _InGreenlet:
         runner.gr_context = main.gr_context
         if interrupted is not main:
             frame = main.gr_frame or frame  # as in CPython, where the main thread's is interrupted
+        _unended.append(runner)
         run_in_midst(hub, interrupted, runner, hub, interrupted, signum, frame)
 
     def _run(self, hub: Any, interrupted: greenlet, signum: int, frame: FrameType | None) -> None:
+        runner = getcurrent()
         try:
             self.function(signum, frame)
-        except BaseException:
+        except BaseException as error:
             if signum in reporters:
                 reporters[signum](hub, self.function, sys.exc_info())
                 return
-            if getcurrent().parent is interrupted is hub.main:
+            others = [handler for handler in _unended if handler is not runner]
+            target = others[-1] if others else hub.main
+            if runner.parent is interrupted is target:  # it has never parked
                 raise
-            hub.handle_system_error(*sys.exc_info())
+            if target is hub.main:
+                hub.handle_system_error(*sys.exc_info())
+            else:
+                raise_in_handler(hub, target, error)
+        finally:
+            if runner in _unended:
+                _unended.remove(runner)  # type: ignore[arg-type]
 
 
 def _check_main_thread(what: str) -> None:

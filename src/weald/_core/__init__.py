@@ -77,7 +77,14 @@ from weald._core.raw import begin_raw, spawn_raw
 from weald._core.reports import helper_idle, signals_may_wake
 from weald._core.running_loop import count_loops, put_loop_aside, take_loop_back, use_asyncio
 from weald._core.select import poll_fds, wait_readwrite
-from weald._core.signals import listen_to_signals, open_signalfd, run_in_midst, unlisten_to_signals, wait_for_handler
+from weald._core.signals import (
+    listen_to_signals,
+    open_signalfd,
+    raise_in_handler,
+    run_in_midst,
+    unlisten_to_signals,
+    wait_for_handler,
+)
 from weald._core.threads import (
     can_park,
     get_hub,

@@ -427,6 +427,9 @@ def listen_to_signals(listener: Callable[[int], object]) -> None:
 def unlisten_to_signals(listener: Callable[[int], object]) -> None:
     """Undo `listen_to_signals`."""
 
+def raise_in_handler(hub: Hub, handler: greenlet, exception: BaseException) -> None:
+    """Have `exception` raised in `handler`, a signal handler's greenlet that is parked, before all that is ready."""
+
 def wait_for_handler() -> bool:
     """Park until a Python signal handler has been called; return True.
 

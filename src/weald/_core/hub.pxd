@@ -112,6 +112,7 @@ cdef class Hub(greenlet):
     cdef int move_ahead(self, Waiter waiter) except -1
     cdef int throw_into(self, greenlet target, object exception, object traceback) except -1
     cdef int throw_into_main(self, object exception, object traceback) except -1
+    cdef int throw_first(self, greenlet target, object exception, object traceback) except -1
 
 cdef int keep_last() except -1
 cdef greenlet current_greenlet()

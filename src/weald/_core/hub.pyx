@@ -545,9 +545,12 @@ cdef class Hub(greenlet):
         return 0
 
     cdef int throw_into_main(self, object exception, object traceback) except -1:
-        """Have `exception` raised in the main greenlet before everything else that is ready, its wake-up included."""
+        return self.throw_first(self.main, exception, traceback)
+
+    cdef int throw_first(self, greenlet target, object exception, object traceback) except -1:
+        """Have `exception` raised in `target` before everything else that is ready, its wake-up included."""
         cdef Throw throw = Throw.__new__(Throw)
-        throw.target = self.main
+        throw.target = target
         throw.exception = exception
         throw.traceback = traceback
         self.push_first(throw)

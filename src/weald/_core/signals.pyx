@@ -5,7 +5,7 @@ A signal must end the main hub's blocking poll.  For that CPython has one descri
 much for each poll, so `signal.set_wakeup_fd` is replaced by a function that records other descriptors.  If there is one
 (asyncio's, say), weald's is set only while the hub blocks, and the bytes are passed on.
 
-Called by: the hub, through an interface (`SignalWatch`); weald.signal (`run_in_midst`).
+Called by: the hub, through an interface (`SignalWatch`); weald.signal (`run_in_midst`, `raise_in_handler`).
 Invariants: main thread only.  Handlers may block, so they run in a greenlet, which runs before everything else.
 """
 
@@ -58,7 +58,8 @@ cdef class Announcements(Target):
             return 0
         if foreign_wakeup_fd >= 0:
             write(foreign_wakeup_fd, buffer, n)
-        self.hub.push_first(new_raw(self.hub, take_signals, (buffer[:n],)))
+        # Who begins to wait for a handler from now on does not wait for these signals'.
+        self.hub.push_first(new_raw(self.hub, take_signals, (buffer[:n], tuple(pausing))))
         return n == sizeof(buffer)  # there may be more
 
 
@@ -84,7 +85,7 @@ cdef class Signals(SignalWatch):
             foreign_wakeup_fd = previous  # set before weald was imported
             original_set_wakeup_fd(previous)
         # A signal that came just before was not announced: its handler would run only after the hub's first wait.
-        hub.push_first(new_raw(hub, take_signals, (b"",)))
+        hub.push_first(new_raw(hub, take_signals, (b"", ())))
 
     cdef int before_wait(self) except -1:
         if foreign_wakeup_fd >= 0:
@@ -123,9 +124,12 @@ def set_wakeup_fd(fd, *, warn_on_full_buffer=True):
     return previous
 
 
-def take_signals(bytes announced):
-    """Run the handlers of signals that have arrived, then call the listeners."""
+def take_signals(bytes announced, tuple paused):
+    """Run the handlers of signals that have arrived, wake the waiters `paused`, then call the listeners."""
+    cdef Waiter waiter
     check_signals()
+    for waiter in paused:
+        waiter.resume(None)
     for number in announced if listeners else b"":
         for listener in list(listeners):
             listener(number)
@@ -146,14 +150,10 @@ def unlisten_to_signals(listener):
 
 def check_signals():
     """Run the Python handlers of signals that have arrived.  Their exceptions are raised in the main greenlet."""
-    cdef Waiter waiter
     try:
         PyErr_CheckSignals()
     except BaseException as error:
         current_hub().handle_system_error(type(error), error, error.__traceback__)
-    for waiter in pausing:
-        waiter.resume(None)
-    pausing.clear()
 
 
 def wait_for_handler():
@@ -179,8 +179,7 @@ def wait_for_handler():
         hub.park(waiter, "a signal")
     finally:
         hub.refs -= 1
-        if waiter in pausing:
-            pausing.remove(waiter)
+        pausing.remove(waiter)
     return True
 
 
@@ -217,6 +216,11 @@ def run_in_midst(Hub hub not None, greenlet interrupted not None, greenlet runne
             resume.stop()
         if not runner.dead:
             runner.parent = hub
+
+
+def raise_in_handler(Hub hub not None, greenlet handler not None, exception):
+    """Have `exception` raised in `handler`, a signal handler's greenlet that is parked, before all that is ready."""
+    hub.throw_first(handler, exception, exception.__traceback__)
 
 
 set_wakeup_fd.__module__ = "signal"
