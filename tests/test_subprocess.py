@@ -6,6 +6,7 @@ import os as stdlib_os
 import signal
 import subprocess as stdlib
 import sys
+from array import array
 from unittest.mock import Mock
 
 import psutil
@@ -234,6 +235,21 @@ def test_communicate(text):
     child = Popen([*PYTHON, code], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=text)
     assert child.communicate(data) == (data, data)
     assert child.returncode == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"stdout": PIPE}, {"stdout": PIPE, "stderr": PIPE}], ids=str)
+def test_communicate_sends_all_of_a_view(options, tmp_path):
+    """Its items may be larger than a byte; the standard library's sends as many bytes as there are items."""
+    numbers = array("i", range(50000))
+    with Popen(["tee", str(tmp_path / "got")], stdin=PIPE, **{"stdout": DEVNULL, **options}) as child:
+        child.communicate(memoryview(numbers))
+    assert (tmp_path / "got").read_bytes() == numbers.tobytes()
+    with cat() as child:
+        assert child.communicate(numbers)[0] == numbers.tobytes()
+    with cat() as child, pytest.raises(TypeError):
+        child.communicate(5)
+    with cat() as child, pytest.raises((TypeError, BufferError)):
+        child.communicate(memoryview(b"0123456789")[::2])
 
 
 def test_communicate_writes_to_whatever_stdin_is():
@@ -526,6 +542,43 @@ def test_communicate_cut_short_loses_nothing(options):
     child.kill()
     assert child.communicate()[0] == ("abc" if "text" in options else b"abc")
     assert child.wait() == -9
+
+
+@pytest.mark.parametrize("how", ["kill", "Timeout", "timeout"])
+@pytest.mark.parametrize("options", [{}, {"stdout": PIPE}, {"stdout": PIPE, "stderr": PIPE, "text": True}], ids=str)
+def test_communicate_cut_short_sends_all_its_input(how, options, tmp_path):
+    """The next call sends the rest; without it the child would wait for its end for good."""
+    (tmp_path / "go").touch()
+    stdlib_os.mkfifo(tmp_path / "begin")
+    command = f"read x < {tmp_path}/begin; tee {tmp_path}/got"
+    said = "z" * 500_000 if "text" in options else b"z" * 500_000
+    child = Popen(["sh", "-c", command], stdin=PIPE, **{"stdout": DEVNULL, **options})
+    if how == "kill":
+        running = weald.spawn(child.communicate, said)
+        settle()
+        running.kill()
+    elif how == "Timeout":
+        with weald.Timeout(0.01, False):
+            child.communicate(said)
+    else:
+        with pytest.raises(stdlib.TimeoutExpired):
+            child.communicate(said, timeout=0.01)
+    (tmp_path / "begin").write_text("\n")
+    out = child.communicate(timeout=PATIENCE)[0]
+    assert out == (said if "stdout" in options else None)
+    assert (tmp_path / "got").stat().st_size == 500_000
+
+
+def test_communicate_cut_short_while_it_flushes():
+    """What the program wrote before is still in the buffer then, and fills the pipe."""
+    child = Popen(["sh", "-c", "read x; cat"], stdin=PIPE, stdout=PIPE)
+    fill = 65536 - 4096
+    assert child.stdin.raw.write(b"-" * fill) == fill
+    child.stdin.write(b"+" * 8000)
+    running = weald.spawn(child.communicate, b"\nrest")
+    settle()
+    running.kill()
+    assert child.communicate(timeout=PATIENCE)[0] == b"rest"
 
 
 @pytest.mark.parametrize("name", ["stdout", "stderr"])

@@ -24,7 +24,7 @@ from subprocess import list2cmdline as list2cmdline
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, AnyStr
 
-from weald._base.buffered import TextIOWrapper
+from weald._base.buffered import TextIOWrapper, Turns
 from weald._base.children import await_end
 from weald._base.names import more_names
 from weald._base.pipes import open_shared, read_shared, write_shared
@@ -142,27 +142,46 @@ class Popen(_stdlib.Popen[AnyStr]):
     if not TYPE_CHECKING:
         __init__ = _over_ours(_stdlib.Popen.__init__)
         _execute_child = _over_ours(_stdlib.Popen._execute_child)
-        _communicate = _over_ours(_stdlib.Popen._communicate)
+        _exchange = _over_ours(_stdlib.Popen._communicate)
         _stdlibs_communicate = _over_ours(_stdlib.Popen.communicate)
         if hasattr(_stdlib.Popen, "_remaining_time"):  # Python 3.15 has a function instead
             _remaining_time = _over_ours(_stdlib.Popen._remaining_time)
         _check_timeout = _over_ours(_stdlib.Popen._check_timeout)
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
-        """subprocess.Popen.communicate(); if it is cut short, the next call returns what it has read.
+        """subprocess.Popen.communicate(); if it is cut short, the next call goes on: no input or output is lost.
 
         But for what is in the buffer of the only pipe, if the program has read from that before.
         """
         started: bool = self._communication_started  # type: ignore[has-type]
         pipes: list[Any] = [pipe for pipe in (self.stdin, self.stdout, self.stderr) if pipe is not None]
-        if timeout is not None or started or pipes in ([], [self.stdin]) or (len(pipes) == 1 and not _is_new(pipes[0])):
+        if not isinstance(input, str | bytes | None):
+            with suppress(TypeError):  # no buffer, or not contiguous: the stdlib's raises the right error
+                input = memoryview(input).cast("B")  # of any other view it would send as many bytes as there are items
+        if (
+            timeout is not None
+            or started
+            or not pipes
+            or (len(pipes) == 1 and not (_is_new(pipes[0]) and (input or pipes[0] is not self.stdin)))
+        ):
             return self._stdlibs_communicate(input, timeout)  # type: ignore[attr-defined, no-any-return]
-        # With one pipe the stdlib's would read to the end without storing anything, and lose it if it is cut short.
+        # With one pipe the stdlib's would read or write to the end without storing anything, and lose it if it is cut
+        # short.
         try:
-            found: tuple[Any, Any] = self._communicate(input, None, None)  # type: ignore[attr-defined]
+            found: tuple[Any, Any] = self._communicate(input, None, None)
         finally:
             self._communication_started = True
         self.wait()
+        return found
+
+    def _communicate(self, input: Any, endtime: float | None, orig_timeout: float | None) -> tuple[Any, Any]:
+        """As the stdlib's; a call after one that was cut short sends the rest of that one's input."""
+        if not hasattr(self, "_fileobj2output"):  # it was cut short before it had begun
+            self._communication_started = False
+            input = self.__dict__.setdefault("_first_input", input)
+        elif input is None and self.stdin is not None and not self.stdin.closed:
+            input = self._input  # type: ignore[attr-defined]
+        found: tuple[Any, Any] = self._exchange(input, endtime, orig_timeout)  # type: ignore[attr-defined]
         return found
 
     def poll(self) -> int | None:
@@ -229,9 +248,9 @@ class Popen(_stdlib.Popen[AnyStr]):
 
 
 def _is_new(pipe: Any) -> bool:
-    """Whether nobody has read from this pipe, so that nothing is in its buffer, nor closed it."""
+    """Whether this is a pipe of ours from which nobody has read, so that nothing is in its buffer, nor closed it."""
     turns = getattr(pipe, "_turns", None)
-    return turns is not None and turns.fd >= 0 and not turns.used
+    return isinstance(turns, Turns) and turns.fd >= 0 and not turns.used
 
 
 def _make_blocking(stream: Any) -> None:
