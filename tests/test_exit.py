@@ -124,3 +124,45 @@ cycle.append(cycle)
 @pytest.mark.parametrize("hub", ["", HUB])
 def test_what_the_collector_ends(hub):
     assert run(PATCH + hub + AT_THE_END) == "b'x' True no running event loop\n"
+
+
+NEVER_FREED = """
+import os, select, selectors, subprocess, sys, threading, time
+
+class Last:
+    def __init__(self):
+        self.close, self.dup, self.read, self.write = os.close, os.dup, os.read, os.write
+        self.sleep, self.select, self.system = time.sleep, select.select, os.system
+        self.pipe = os.pipe()
+        self.child = subprocess.Popen(["sh", "-c", "sleep 0.1; exit 3"])
+        self.epoll, self.selector = select.epoll(), selectors.DefaultSelector()
+
+    def __del__(self, print=print, BaseException=BaseException):
+        try:
+            self.write(self.pipe[1], b"x")
+            print(self.select([self.pipe[0]], [], [], 1)[0] == [self.pipe[0]], self.read(self.pipe[0], 2))
+            self.close(self.dup(self.pipe[0]))
+            self.sleep(0.001)
+            print(self.system("exit 0"))
+            PROGRAM
+        except BaseException as error:
+            print(repr(error))
+
+"""
+LAST_CALLS = "print(self.child.wait(), self.epoll.poll(0.001), self.selector.select(0.001))"
+
+
+@pytest.mark.parametrize("hub", ["", HUB])
+@pytest.mark.parametrize(
+    ("kept", "calls"),
+    [
+        ("last = Last()", LAST_CALLS.replace(", self.epoll.poll(0.001), self.selector.select(0.001)", "")),
+        ("import builtins; builtins.last = Last()", LAST_CALLS),
+        ("import _thread; _thread.last = Last()", "pass"),
+    ],
+    ids=["module", "builtins", "for good"],
+)
+def test_a_finalizer_at_the_very_end(hub, kept, calls):
+    """The modules of what it calls may have lost their names; the functions are the standard library's builtins."""
+    program = NEVER_FREED.replace("PROGRAM", calls) + kept + "\n" + hub
+    assert run(PATCH + program) == run(program)

@@ -41,6 +41,12 @@ INTERNALS = (
     ),
     Internal("PyMemberDescrObject.d_member->offset", "_core/c_python.pxd", "slots are read at their places"),
     Internal("_PyType_Lookup", "_core/local.pyx", "a local looks up what its class says of an attribute"),
+    Internal("_Py_IsFinalizing", "_base/builtin.pyx", "Py_IsFinalizing of later versions", last=(3, 12)),
+    Internal(
+        "the names of a module become None at the end, __name__ among them",
+        "_base/builtin.pyx",
+        "a finalizer then gets the original function",
+    ),
     # In Python.
     Internal("threading:_active", "threading.py", "greenlets are threads to `threading`"),
     Internal("threading:_dangling", "threading.py", "threads that began before patching can be joined"),

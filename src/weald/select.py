@@ -341,6 +341,8 @@ class epoll:
         """(descriptor, events) of those that are ready, after at most `timeout` seconds; None, <0: no limit."""
         if timeout is not None and (timeout := _to_seconds(timeout)) < 0.0:
             timeout = None
+        if waits_natively():
+            return self._epoll.poll(timeout, maxevents)
         found = self._epoll.poll(0, maxevents)
         if found or timeout == 0:
             has_looked()

@@ -139,7 +139,7 @@ class _InGreenlet:
                 raise_in_handler(hub, target, error)
         finally:
             if runner in _unended:
-                _unended.remove(runner)  # type: ignore[arg-type]
+                _unended.remove(runner)
 
 
 def _check_main_thread(what: str) -> None:

@@ -11,9 +11,10 @@ Invariants:
 """
 
 import os
+from contextlib import suppress
 
 from weald._base.originals import get_original
-from weald._core import Event, get_hub, helper_idle, sleep, wait_read
+from weald._core import Event, get_hub, helper_idle, sleep, wait_read, waits_natively
 
 __all__ = ["await_change", "await_end"]
 
@@ -22,7 +23,7 @@ _Question = tuple[int, int, int]  # arguments of waitid()
 _waitid = os.waitid
 _start_new_thread = get_original("_thread", "start_new_thread")
 
-_PAUSE = 0.05  # seconds between two checks if no thread can be started
+_PAUSE = 0.05  # seconds between two checks if no thread can be started, or no loop any more
 
 _asked: dict[_Question, Event] = {}  # questions that a thread waits for an answer to
 
@@ -37,6 +38,13 @@ def await_end(pid: int, timeout: float | None = None) -> bool:
 
 def await_change(idtype: int, id: int, options: int, timeout: float | None = None) -> bool:
     """Park until waitid(idtype, id, options) may find something.  Return False after `timeout` seconds."""
+    if waits_natively():
+        if timeout is None:
+            with suppress(OSError):  # the caller's own call raises it
+                _waitid(idtype, id, options | os.WNOWAIT)
+        else:
+            sleep(min(_PAUSE, timeout))
+        return True
     if options == os.WEXITED and idtype == os.P_PID:
         try:
             fd = os.pidfd_open(id)
