@@ -165,6 +165,13 @@ def test_without_a_thread_a_file_is_read_in_place(tmp_path):
 
 
 @pytest.mark.usefixtures("no_thread")
+def test_without_a_thread_a_command_runs_in_place():
+    """As `subprocess.run` does, which needs no thread."""
+    weald.sleep(0)
+    assert os.waitstatus_to_exitcode(weald.os.system("exit 3")) == 3
+
+
+@pytest.mark.usefixtures("no_thread")
 def test_without_a_thread_a_look_up_may_be_tried_again():
     with pytest.raises(gaierror, match="can't start new thread") as caught:
         Resolver().getaddrinfo("localhost", 80)

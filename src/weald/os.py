@@ -163,6 +163,8 @@ def system(command: Any) -> int:
     pool = threadpool.ThreadPool(1)
     try:
         return pool.apply(_system, (command,))  # type: ignore[no-any-return]
+    except RuntimeError:  # no thread can be started: call it here, which blocks the loop
+        return _system(command)
     finally:
         pool.kill()
 
