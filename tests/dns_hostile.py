@@ -28,6 +28,8 @@ ZONE = {
     "near.test.": {"A": ["192.0.2.9"], "AAAA": ["fd00::9", "2001:db8::9"]},
     "scopes.test.": {"A": ["127.0.0.9", "192.0.2.7"], "AAAA": ["::1", "fd00::7"]},
     "text.test.": {"TXT": ["nothing"]},
+    "1.2.3.4.5.": {"A": ["10.0.0.9"]},
+    "99999999999.": {"A": ["10.0.0.9"]},
     "under_score.test.": {"A": ["10.0.0.6"]},
     "-hyphen.test.": {"A": ["10.0.0.7"]},
     "mid.-hyphen.test.": {"A": ["10.0.0.7"]},
@@ -211,6 +213,36 @@ class Odd:
         wire = self.plain()
         yield wire[:-12] + b"\0\3" + wire[-10:] if self.kind == "A" else wire
 
+    def any_class(self):
+        """A record of class ANY, which dnspython would take as a reason to read no addresses any more."""
+        wire = self.plain()
+        yield wire[:-12] + b"\0\xff" + wire[-10:] if self.kind == "A" else wire
+
+    def trailing(self):
+        """More bytes than the header counts."""
+        yield self.plain() + b"more"
+
+    def headless(self):
+        """FORMERR without the question."""
+        yield struct.pack("!6H", self.query.id, 0x8181, 0, 0, 0, 0)
+
+    def edns_silent(self):
+        """A server, or a firewall before it, that drops queries with EDNS."""
+        if self.query.edns < 0:
+            yield self.right()
+
+    def edns_servfail(self):
+        response = self.right()
+        if self.query.edns >= 0:
+            response.set_rcode(dns.rcode.SERVFAIL)
+        yield response
+
+    def edns_notimp(self):
+        response = self.right()
+        if self.query.edns >= 0:
+            response.set_rcode(dns.rcode.NOTIMP)
+        yield response
+
     def twice(self):
         wire = self.plain()
         if self.kind == "A":
@@ -339,14 +371,21 @@ class Odd:
         response.flags |= dns.flags.TC
         yield response
 
-    hangs_up = truncated
-    big = truncated
+    big = hangs_up = cut_short = ends = truncated_whole = truncated
 
 
 def by_tcp(query, name):
-    first = name.partition(".")[0]
+    """The answer, or None: the connection ends."""
+    first = name.partition(".")[0].rstrip("0123456789")
+    if first in ("truncated-whole", "ends"):
+        response = Odd(query, first, name, dns.rdatatype.to_text(query.question[0].rdtype)).right()
+        if first == "truncated-whole":
+            response.flags |= dns.flags.TC
+        return response
     if first == "hangs-up":
         return None
+    if first == "cut-short":
+        return honest(query)
     if first in ("truncated", "truncated-part"):
         response = bare(query)
         kind = dns.rdatatype.to_text(query.question[0].rdtype)
@@ -394,6 +433,8 @@ class Server:
     def answers(self, query):
         name, kind = query.question[0].name.to_text().lower(), dns.rdatatype.to_text(query.question[0].rdtype)
         first = name.partition(".")[0]
+        if first.startswith("ends"):
+            first = "ends"
         known = name in ZONE
         code = OF_SERVERS.get(self.address, None if known else CODES.get(first))
         if code is not None:
@@ -432,8 +473,13 @@ class Server:
                 if answer is None:
                     return
                 wire = to_wire(answer)
-                for piece in (struct.pack("!H", len(wire)) + wire[:7], wire[7:]):
-                    connection.sendall(piece)
+                connection.sendall(struct.pack("!H", len(wire)) + wire[:7])
+                first = query.question[0].name.to_text().partition(".")[0]
+                if first == "cut-short":
+                    return
+                connection.sendall(wire[7:])
+                if first.startswith("ends"):  # and other queries that have come are not answered
+                    return
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ ODD = (
 ONCE = ["empty-first", "short-first", "wrong-id-first", "wrong-question-first", "echo-first", "stranger-first"]
 
 ANSWERS = [
+    *both("any-class.test"),
     *both(*(f"{name}.test" for name in ("four", "six", "both", "text", "nowhere", "alias", "alias-both", "alias-far"))),
     *both("dangling.test", "dangling-nowhere.test", "loop.test", "self.test", "chain0.test", "chain35.test"),
     *both(
@@ -75,7 +76,8 @@ ANSWERS = [
     *both(*(f"{name}.test" for name in ODD)),
     *both("servfail-once.WHO.test"),
     ("gethostbyname_ex", "big.test"),
-    ("gethostbyname_ex", "hangs-up.test"),
+    *each("gethostbyname_ex", "hangs-up.test", "cut-short.test", "truncated-whole.test"),
+    *each("gethostbyname_ex", *(f"ends{i}.test" for i in range(20))),
     *each("gethostbyname", "four.test", "alias.test", "six.test", "nowhere.test", "text.test", "servfail.test"),
     *each("getaddrinfo", "four.test", "six.test", "both.test", "text.test", "nowhere.test", rest=(80, INET, STREAM)),
     *each("getaddrinfo", "four.test", "six.test", "both.test", "text.test", "nowhere.test", rest=(80, INET6, STREAM)),
@@ -129,6 +131,11 @@ ANSWERS = [
     ("getnameinfo", ("10.0.0.4", 53), _socket.NI_NUMERICSERV),
     *both(*(f"{name}.WHO.test" for name in ONCE)),
     *both("wrong-size.test"),
+    *both(*(f"{name}.test" for name in ("trailing", "edns-silent", "edns-servfail", "edns-notimp"))),
+    *both("1.2.3.4.5", "99999999999"),
+    *each("getaddrinfo", "1.2.3.4.5", "1.2.3.4.", "256.1", rest=(80, INET, STREAM)),
+    *each("getaddrinfo", "1.2.3.4.5", rest=(80, INET, STREAM, 0, CANON)),
+    *each("gethostbyaddr", "", "<broadcast>", b"<broadcast>"),
 ]
 
 SEARCHED = [
@@ -181,7 +188,8 @@ MAIN = "nameserver 127.77.0.1\noptions timeout:30 attempts:2\n"
 WORLDS = {
     "answers": World(MAIN, ANSWERS),
     "answers that do not come": World(
-        "nameserver 127.77.0.1\noptions timeout:3 attempts:2\n", both("lost.WHO.test", "silent-six.test")
+        "nameserver 127.77.0.1\noptions timeout:3 attempts:2\n",
+        both("lost.WHO.test", "silent-six.test", "headless.test"),
     ),
     "search": World(f"{MAIN}search one.test two.test\n", SEARCHED),
     "ndots": World(f"{MAIN}search one.test two.test\noptions ndots:3 no-tld-query\n", SEARCHED),

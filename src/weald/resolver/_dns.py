@@ -83,7 +83,10 @@ class Question(Protocol):
         """Send the query to `server` (again, if it was asked before); it has `patience` seconds to reply."""
 
     def next_reply(self, timeout: float) -> tuple[Server, Answer | DnsFailure] | None:
-        """Return the next reply and its server; None if there is none within `timeout` seconds."""
+        """Return the next reply and its server; None if there is none within `timeout` seconds.
+
+        With 0 it returns a reply that has come already.  Messages that answer nothing do not prolong the wait.
+        """
 
     def close(self) -> None:
         """Stop waiting for replies."""
@@ -93,6 +96,7 @@ class Question(Protocol):
 _FIRST_RAISED = (DnsFailure.NO_DATA, DnsFailure.NOT_FOUND, DnsFailure.FAILED, DnsFailure.TRY_AGAIN)
 
 _KINDS = {_socket.AF_INET: ("A",), _socket.AF_INET6: ("AAAA",), _socket.AF_UNSPEC: ("A", "AAAA")}
+_DIGITS_AND_DOTS = re.compile(r"[0-9]([0-9.]*[0-9])?")  # an IPv4 address or none: not a name, if only IPv4 is wanted
 _LOOPBACKS = {_socket.AF_INET: "127.0.0.1", _socket.AF_INET6: "::1"}
 
 
@@ -133,7 +137,7 @@ class DnsResolver:
                 until = min(monotonic() + patience, end)
                 question.ask(server, max(until - monotonic(), 0))
                 failure = Rejection()
-                while (left := until - monotonic()) > 0 and (reply := question.next_reply(left)) is not None:
+                while (reply := question.next_reply(max(until - monotonic(), 0))) is not None:
                     sender, outcome = reply
                     if isinstance(outcome, Answer):
                         return outcome
@@ -141,6 +145,7 @@ class DnsResolver:
                         raise outcome
                     if sender == server:
                         failure = outcome
+                    if sender == server or monotonic() >= until:
                         break
                 if monotonic() >= end:
                     break
@@ -227,6 +232,8 @@ class DnsResolver:
 
     def _addresses(self, name: str, family: int, flags: int) -> Answer:
         """Return the names and addresses of `name` from the hosts file or DNS; raises DnsFailure."""
+        if family == _socket.AF_INET and not flags & _socket.AI_CANONNAME and _DIGITS_AND_DOTS.fullmatch(name):
+            raise DnsFailure(DnsFailure.NOT_FOUND)
         mapped = family == _socket.AF_INET6 and flags & _socket.AI_V4MAPPED
         if mapped and flags & _socket.AI_ALL:
             family = _socket.AF_UNSPEC
@@ -324,7 +331,12 @@ class DnsResolver:
         """socket.gethostbyaddr()"""
         if not isinstance(ip_address, str | bytes | bytearray):
             return _socket.gethostbyaddr(ip_address)  # raises the usual TypeError
-        address = self.getaddrinfo(_unchanging(ip_address), None, 0, _socket.SOCK_STREAM)[0][4][0]
+        host = _unchanging(ip_address)
+        if host in ("", b""):
+            raise OSError("wildcard resolved to multiple address")  # the words of `_socket`
+        if host in ("<broadcast>", b"<broadcast>"):
+            host = "255.255.255.255"
+        address = self.getaddrinfo(host, None, 0, _socket.SOCK_STREAM)[0][4][0]
         try:
             name, *aliases = self._names(address)
         except DnsFailure as failure:

@@ -13,14 +13,19 @@ Invariants:
   and further channels are made as needed (FAST).
 - After three replies c-ares gives a fast server only a quarter of a second, and then ignores its reply.  So a query
   that timed out is sent again through a channel that has seen fewer replies (PATIENT).
-- After an unreadable reply c-ares repeats all queries of that socket, and fails them all if that does not help.  So
-  each query that failed for this reason is sent once more in a channel of its own (ALONE).
+- After an unreadable reply c-ares repeats all queries of that socket, and fails them all if that does not help.  The
+  queries that share a TCP connection fail with it, though some servers close it after one answer, and some do not go on
+  before the first query is answered.  So a query that failed so is sent again in its own channel (ALONE).
+- c-ares takes no notice of the end of a TCP stream, which stays readable.  So weald ends the queries of that channel.
 - When no caller waits for any of a channel's queries, they are cancelled.
 - c-ares reports which of its descriptors to watch; for each, a greenlet waits and then calls c-ares.  It also reports
   before it closes a descriptor, and the loop stops watching at that moment.
 - While queries are open, a timer lets c-ares check for timeouts.
 """
 
+import fcntl
+import sys
+import termios
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -53,11 +58,14 @@ _FAILURES: dict[int, Callable[[], DnsFailure]] = {
     pycares.errno.ARES_ESERVFAIL: partial(Rejection, servfail=True),
 }
 
+# Errors that may be the fault of another query on the same TCP connection.
+_CUT_OFF = (pycares.errno.ARES_ECONNREFUSED, pycares.errno.ARES_ECANCELLED, pycares.errno.ARES_ETIMEOUT)
+
 # The options of pycares.Channel that have a setting.
 _OPTIONS = {"timeout": float, "tries": int, "ndots": int, "flags": int, "udp_port": int, "tcp_port": int}
 
 FAST, PATIENT, ALONE = range(3)  # what a channel is for
-_Key = tuple[Server, float, bool, int]  # server, seconds for an answer, whether by TCP only, one of these
+_Key = tuple[Server, float, bool, bool, int]  # server, seconds for an answer, TCP only, with EDNS, one of these
 
 _MAX_QUERIES = 100  # that a channel waits for at the same time
 _MAX_REPLIES = 2  # after which a PATIENT channel takes no more queries
@@ -120,7 +128,7 @@ class Resolver(DnsResolver):
 
     def channel(self, server: Server, purpose: int) -> "_Channel":
         """Return a channel to `server` that can take another query; make one if there is none."""
-        key = (server, self.patience, self._conf.use_vc, purpose)
+        key = (server, self.patience, self._conf.use_vc, self._conf.edns0, purpose)
         if purpose != ALONE:
             for channel in reversed(self._channels):
                 if channel.key == key and channel.takes_more():
@@ -132,7 +140,7 @@ class Resolver(DnsResolver):
 
     def left(self, channel: "_Channel") -> None:
         """Close `channel`, for which no caller waits any more, unless it is to be used again."""
-        if channel.key[-1] != FAST and channel in self._channels:
+        if (channel.key[-1] != FAST or channel.broken) and channel in self._channels:
             self._channels.remove(channel)
             channel.close()
 
@@ -140,15 +148,15 @@ class Resolver(DnsResolver):
         """Close the idle channels that no longer match resolv.conf."""
         servers = self.servers()
         for channel in list(self._channels):
-            server, patience, use_vc, _ = channel.key
-            current = server in servers and (patience, use_vc) == (self.patience, self._conf.use_vc)
-            if not current and not channel.waited_for:
+            server, *others, _ = channel.key
+            current = server in servers and others == [self.patience, self._conf.use_vc, self._conf.edns0]
+            if (channel.broken or not current) and not channel.waited_for:
                 self._channels.remove(channel)
                 channel.close()
 
     def _options_for(self, key: _Key) -> dict[str, Any]:
-        (address, port), patience, use_vc, purpose = key
-        flags = self._options.get("flags", pycares.ARES_FLAG_EDNS) | pycares.ARES_FLAG_NOCHECKRESP
+        (address, port), patience, use_vc, edns, purpose = key
+        flags = self._options.get("flags", pycares.ARES_FLAG_EDNS if edns else 0) | pycares.ARES_FLAG_NOCHECKRESP
         return {
             **self._options,
             "flags": flags | (pycares.ARES_FLAG_USEVC if use_vc else 0),
@@ -183,6 +191,9 @@ class _Question:
                 server, result, error = self._replies.get(timeout=max(end - monotonic(), 0))
             except Empty:
                 return None
+            channel = self._channels[server]
+            cut_off = channel.streams and error in _CUT_OFF
+            channel.broken |= cut_off
             purpose = self._leave(server)
             if error is None:
                 if addresses := _addresses(result, self._name, self._kind):
@@ -191,10 +202,10 @@ class _Question:
                     return server, read_answer(self._name, self._kind, _records(result))
                 except DnsFailure as failure:
                     return server, failure
-            if error == pycares.errno.ARES_ETIMEOUT and purpose == FAST:
-                self._ask(server, PATIENT)
-            elif error == pycares.errno.ARES_EBADRESP and purpose != ALONE:
+            if purpose != ALONE and (cut_off or error == pycares.errno.ARES_EBADRESP):
                 self._ask(server, ALONE)
+            elif error == pycares.errno.ARES_ETIMEOUT and purpose == FAST:
+                self._ask(server, PATIENT)
             else:
                 return server, _FAILURES.get(error, Rejection)()
 
@@ -241,6 +252,8 @@ class _Channel:
     def __init__(self, key: _Key, options: dict[str, Any]) -> None:
         self.key = key
         self.waited_for = 0  # queries that a caller waits for
+        self.streams = False  # whether it has used TCP
+        self.broken = False  # whether it takes no more queries
         self._open = 0  # queries without a reply yet
         self._answers = 0
         self._hub = get_hub()
@@ -276,7 +289,7 @@ class _Channel:
     def takes_more(self) -> bool:
         """Whether it can take another query."""
         few_answers = self.key[-1] == FAST or self._answers < _MAX_REPLIES
-        return self.waited_for < _MAX_QUERIES and few_answers
+        return self.waited_for < _MAX_QUERIES and few_answers and not self.broken
 
     def leave(self) -> bool:
         """One caller less waits.  Returns True if it was the last, after cancelling what is open."""
@@ -296,7 +309,8 @@ class _Channel:
             return
         watched = self._watched.get(fd)
         if watched is None:
-            watched = self._watched[fd] = _Watched(fd)
+            watched = self._watched[fd] = _Watched(fd, stream=writable)
+            self.streams |= writable
         watched.wanted = wanted
         for event in (READ, WRITE):
             if event & wanted & ~watched.served:
@@ -311,7 +325,12 @@ class _Channel:
             while watched.wanted & event:
                 wait()
                 if watched.wanted & event:
+                    at_end = watched.stream and event == READ and not _unread(fd)
                     work(fd)
+                    if at_end and watched.wanted & event:
+                        self.broken = True
+                        self._inner.cancel()
+                        break
         except OSError:
             pass  # closed
         finally:
@@ -344,16 +363,25 @@ class _Came:
 
 
 class _Watched:
-    """A descriptor of c-ares: the events it wants (`wanted`), and those that have a greenlet waiting (`served`)."""
+    """A descriptor of c-ares: the events it wants (`wanted`), and those that have a greenlet waiting (`served`).
 
-    def __init__(self, fd: int) -> None:
+    `stream`: it is a TCP socket, the only kind that c-ares waits for to be writable.
+    """
+
+    def __init__(self, fd: int, stream: bool) -> None:
         self.descriptor = Descriptor(fd)
+        self.stream = stream
         self.wanted = 0
         self.served = 0
 
     def close(self) -> None:
         self.wanted = 0
         self.descriptor.close()
+
+
+def _unread(fd: int) -> int:
+    """How many bytes can be read at once from a descriptor."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def _configured() -> dict[str, Any]:

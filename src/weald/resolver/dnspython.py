@@ -24,6 +24,8 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rdata
+import dns.rdataclass
 import dns.rdatatype
 
 from weald._core import Empty, Hub, SimpleQueue, Timeout, monotonic, spawn_raw
@@ -44,6 +46,13 @@ _RECORDS = {
 _PLAIN_EDNS = re.compile(rb"\0\0\x29..\0\0..\0\0", re.DOTALL)  # no error, no options
 _REJECTIONS = (dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED)
 _READ = ("A", "AAAA", "PTR", "CNAME")
+
+# dnspython loads the class of a type when it first reads a record of it, and if that is a record of DNS class ANY, it
+# takes a general one for all classes, for ever: a single forged answer would break every later look-up.
+for _type in _READ:
+    dns.rdata.get_rdata_class(dns.rdataclass.IN, dns.rdatatype.from_text(_type))  # type: ignore[no-untyped-call]
+
+_Replies = SimpleQueue[tuple[Server, bytes | Answer | DnsFailure]]  # server, its datagram or what is known without one
 
 
 class Resolver(DnsResolver):
@@ -88,7 +97,7 @@ class _Question:
         self._edns, self._tcp = edns, tcp
         self._wire = resolver.wire(name, kind, edns)
         self._ports: dict[Server, _Port] = {}
-        self._replies: SimpleQueue[tuple[Server, bytes | OSError]] = SimpleQueue()
+        self._replies: _Replies = SimpleQueue()
         self._patience = 0.0
 
     def ask(self, server: Server, patience: float) -> None:
@@ -100,8 +109,8 @@ class _Question:
             port = self._ports.get(server)
             if port is None:
                 port = self._ports[server] = self._resolver.port(server, self._wire[:2])
-        except OSError as error:  # no route, no descriptor
-            self._replies.put((server, error))
+        except OSError:  # no route, no descriptor
+            self._replies.put((server, Rejection()))
         else:
             port.ask(self._wire, self._replies)
 
@@ -112,39 +121,44 @@ class _Question:
                 server, message = self._replies.get(timeout=max(end - monotonic(), 0))
             except Empty:
                 return None
-            if isinstance(message, OSError):
-                return server, Rejection()
+            if not isinstance(message, bytes):
+                return server, message
             reply = self._read(server, message)
             if reply is not None:
                 return server, reply
+            if monotonic() >= end:
+                return None
 
     def close(self) -> None:
         for port in self._ports.values():
             port.forget(self._wire[:2])
 
-    def _read(self, server: Server, message: bytes) -> Answer | DnsFailure | None:
+    def _read(self, server: Server, message: bytes, by_tcp: bool = False) -> Answer | DnsFailure | None:
         """Read a server's message.  None if it does not answer this query, or if the answer is yet to come."""
         if addresses := _addresses(message, self._wire, self._kind):
             return Answer([self._name], addresses)
         try:
-            answer = dns.message.from_wire(message, one_rr_per_rrset=True)
+            answer = dns.message.from_wire(message, one_rr_per_rrset=True, ignore_trailing=True)
             if not dns.message.from_wire(self._wire).is_response(answer):
                 return None
         except dns.exception.DNSException:
             question = slice(_HEADER.size, self._wire.index(0, _HEADER.size) + 5)
             return Rejection() if message[question] == self._wire[question] else None
-        if answer.flags & dns.flags.TC and not self._tcp:
-            self._replies.put((server, self._by_tcp(server)))
-            return None
+        if answer.flags & dns.flags.TC and not by_tcp:
+            return self._by_tcp(server)
         code = answer.rcode()
         if code in _REJECTIONS or _is_referral(answer):
             return Rejection(servfail=code == dns.rcode.SERVFAIL)
-        if code == dns.rcode.FORMERR and self._edns:  # an old server
+        if code in (dns.rcode.FORMERR, dns.rcode.BADVERS) and self._edns:  # an old server
             self.close()
             self._ports.clear()
             self._edns, self._wire = False, self._resolver.wire(self._name, self._kind, False)
+            if by_tcp:
+                return self._by_tcp(server)
             self.ask(server, self._patience)
             return None
+        if code == dns.rcode.FORMERR and not answer.question:
+            return Rejection()  # it could not even read the question
         if code != dns.rcode.NOERROR:
             return DnsFailure(DnsFailure.NOT_FOUND if code == dns.rcode.NXDOMAIN else DnsFailure.FAILED)
         try:
@@ -152,21 +166,19 @@ class _Question:
         except DnsFailure as failure:
             return failure
 
-    def _by_tcp(self, server: Server) -> bytes | OSError:
-        """Send the query to `server` over TCP; return its reply, or the error."""
-        family, address = _address(server)
+    def _by_tcp(self, server: Server) -> Answer | DnsFailure:
+        """Send the query to `server` over TCP; return its reply, or a Rejection."""
         try:
+            family, address = _address(server)
             with Timeout(self._patience, TimeoutError("the name server takes too long")), socket(family) as sock:
                 sock.connect(address)
                 sock.sendall(len(self._wire).to_bytes(2) + self._wire)
                 with sock.makefile("rb") as stream:
                     size = int.from_bytes(stream.read(2))
                     answer = stream.read(size)
-                if not size or len(answer) < size:
-                    return ConnectionError("the name server has hung up")
-                return answer
-        except OSError as error:
-            return error
+        except OSError:
+            return Rejection()
+        return (self._read(server, answer, by_tcp=True) if len(answer) == size else None) or Rejection()
 
 
 def _is_referral(answer: Any) -> bool:
@@ -218,7 +230,7 @@ class _Port:
 
     def __init__(self, ports: list["_Port"], server: Server) -> None:
         self.server = server
-        self.questions: dict[bytes, SimpleQueue[tuple[Server, bytes | OSError]]] = {}  # by message id
+        self.questions: dict[bytes, _Replies] = {}  # by message id
         self._ports = ports
         family, address = _address(server)
         self._socket = socket(family, _stdlib.SOCK_DGRAM)
@@ -230,27 +242,27 @@ class _Port:
         ports.append(self)
         spawn_raw(self._read)
 
-    def ask(self, wire: bytes, replies: SimpleQueue[tuple[Server, bytes | OSError]]) -> None:
+    def ask(self, wire: bytes, replies: _Replies) -> None:
         self.questions[wire[:2]] = replies
         try:
             self._socket.send(wire)
-        except OSError as error:  # perhaps an ICMP error for an earlier query: send takes it away from recv
-            self._fail(error)
+        except OSError:  # perhaps an ICMP error for an earlier query: send takes it away from recv
+            self._fail()
 
     def _read(self) -> None:
         while self in self._ports:
             try:
                 message = self._socket.recv(65535)
-            except OSError as error:
-                self._fail(error)
+            except OSError:
+                self._fail()
             else:
                 found = self.questions.get(message[:2])
                 if found is not None:
                     found.put((self.server, message))
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self) -> None:
         for replies in self.questions.values():
-            replies.put((self.server, error))
+            replies.put((self.server, Rejection()))
 
     def forget(self, id: bytes) -> None:
         self.questions.pop(id, None)
