@@ -194,7 +194,26 @@ WORLDS = {
     "search": World(f"{MAIN}search one.test two.test\n", SEARCHED),
     "ndots": World(f"{MAIN}search one.test two.test\noptions ndots:3 no-tld-query\n", SEARCHED),
     "root": World(f"{MAIN}search . two.test\n", SEARCHED),
-    "domain": World(f"; remark\n# remark\n domain bad.test\n{MAIN}search one.test\ndomain two.test\n", SEARCHED),
+    "domain": World(
+        f"; remark\n# remark\n domain bad.test\n{MAIN}search one.test\ndomain two.test one.test\n", SEARCHED
+    ),
+    "odd words": World(
+        "nameserver 127.77.0.1\0 x\nsearch one.test # two.test\noptions ndots:x attempts:2y\n", SEARCHED
+    ),
+    "a negative number": World(f"{MAIN}search one.test two.test\noptions ndots:-1 timeout:-1\n", SEARCHED),
+    "no-aaaa": World(
+        f"{MAIN}search one.test\noptions no-aaaa\n",
+        [
+            *both("both.test", "six.test", "four.test", "nowhere.test", "empty", "nowhere"),
+            *each("getaddrinfo", "both.test", "six.test", "nowhere.test", "localhost", rest=(80, INET6, STREAM)),
+            *each("getaddrinfo", "both.test", "nowhere.test", rest=(80, INET6, STREAM, 0, MAPPED | ALL)),
+        ],
+    ),
+    "servers with a scope": World(
+        "nameserver fe80::53%no-such\nnameserver fe80::53%1\nnameserver 127.77.0.2\noptions timeout:2\n",
+        WHO,
+        addresses=("192.0.2.5", "fd00::5", "fe80::53"),
+    ),
     "environment": World(
         f"{MAIN}search one.test\n",
         SEARCHED,

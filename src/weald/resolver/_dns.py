@@ -258,6 +258,11 @@ class DnsResolver:
     def _search(self, name: str, kinds: Sequence[str]) -> Answer:
         """Try `name` with each domain of the search list, as res_search does; return the first answer."""
         self._conf.refresh()
+        if self._conf.no_aaaa and "AAAA" in kinds:
+            answer = self._search(name, ("A",))  # whether the name exists counts all the same
+            if "A" in kinds:
+                return answer
+            raise DnsFailure(DnsFailure.NO_DATA)
         if name.endswith("."):
             return self._ask(name[:-1], kinds)
         conf, failures, dots, first = self._conf, list[DnsFailure](), name.count("."), None

@@ -147,6 +147,7 @@ class ResolvConf(_File):
     rotate: bool  # do not begin with the same server each time
     edns0: bool
     use_vc: bool  # TCP only
+    no_aaaa: bool  # no IPv6 addresses from DNS
     tld_query: bool  # a name without a dot may also be queried as it is, after the search list
 
     def __init__(self, path: str = "/etc/resolv.conf") -> None:
@@ -170,17 +171,17 @@ class ResolvConf(_File):
         self.servers, self.search = [], _domains([hostname.partition(".")[2]])
         options: list[str] = []
         for line in text.decode(errors="replace").splitlines():
-            keyword, *values = line.partition("#")[0].split() or [""]
-            if not line.startswith(keyword or ";") or not values:  # a comment, or a line that is indented
+            keyword, *values = line.partition("\0")[0].split() or [""]
+            if not line.startswith(keyword or ";") or not values:  # a line that is indented
                 continue
             if keyword == "nameserver":
-                self.servers += _server(values[0])
+                self.servers += _server(values[0].partition("#")[0])
             elif keyword in ("search", "domain"):
-                self.search = _domains(values)
+                self.search = _domains(values if keyword == "search" else values[:1])
             elif keyword == "options":
                 options += values
         if (domains := os.environ.get("LOCALDOMAIN")) is not None:
-            self.search = _domains(domains.split())
+            self.search = _domains(domains.partition("\n")[0].split())
         self._set([*options, *os.environ.get("RES_OPTIONS", "").split()])
         self.servers = self.servers[:3] or [("127.0.0.1", 53)]
         vars(self).update(self._overrides)
@@ -190,10 +191,13 @@ class ResolvConf(_File):
         found = {name: usual for name, (usual, _) in numbers.items()}
         for option in options:
             name, _, value = option.partition(":")
-            if name in numbers and value.isdecimal():
-                found[name] = min(int(value), numbers[name][1])
+            if name in numbers and option != name:
+                digits = re.match(r"[-+]?[0-9]+", value)  # as C's atoi: what follows the digits does not count
+                found[name] = min(int(digits[0]) if digits else 0, numbers[name][1])
+        found["ndots"] &= 15  # the C library keeps four bits
         self.ndots, self.timeout, self.attempts = found["ndots"], max(found["timeout"], 1), max(found["attempts"], 1)
         self.rotate, self.edns0, self.use_vc = (word in options for word in ("rotate", "edns0", "use-vc"))
+        self.no_aaaa = "no-aaaa" in options
         self.tld_query = not {"no-tld-query", "no_tld_query"} & set(options)
         self._fixed = "no-reload" in options
 

@@ -24,6 +24,7 @@ Invariants:
 """
 
 import fcntl
+import socket
 import sys
 import termios
 from collections.abc import Callable, Iterator
@@ -72,7 +73,8 @@ _MAX_REPLIES = 2  # after which a PATIENT channel takes no more queries
 _PATIENT_TRIES = 4  # of 5, 5, 10 and 20 s by default; resolv.conf's timeout scales them
 _CHECK_INTERVAL = 0.25  # seconds between two checks for timeouts; the least that c-ares gives a server
 
-_Replies = SimpleQueue[tuple[Server, Any, int | None]]  # server, pycares.DNSResult or None, pycares error or None
+# Server, pycares.DNSResult or None, pycares' error or None; without both it cannot be asked.
+_Replies = SimpleQueue[tuple[Server, Any, int | None]]
 
 
 class Resolver(DnsResolver):
@@ -105,7 +107,8 @@ class Resolver(DnsResolver):
         )
         self._options = options
         self._channels: list[_Channel] = []
-        self.channel(self.servers()[0], FAST)  # so that an option that pycares refuses raises here
+        # So that an option that pycares refuses raises here.
+        _Channel(key := self._key(("127.0.0.1", 53), FAST), self._options_for(key)).close()
 
     def close(self) -> None:
         """Close the channels; open questions fail."""
@@ -128,7 +131,7 @@ class Resolver(DnsResolver):
 
     def channel(self, server: Server, purpose: int) -> "_Channel":
         """Return a channel to `server` that can take another query; make one if there is none."""
-        key = (server, self.patience, self._conf.use_vc, self._conf.edns0, purpose)
+        key = self._key(server, purpose)
         if purpose != ALONE:
             for channel in reversed(self._channels):
                 if channel.key == key and channel.takes_more():
@@ -137,6 +140,9 @@ class Resolver(DnsResolver):
         made = _Channel(key, self._options_for(key))
         self._channels.append(made)
         return made
+
+    def _key(self, server: Server, purpose: int) -> _Key:
+        return server, self.patience, self._conf.use_vc, self._conf.edns0, purpose
 
     def left(self, channel: "_Channel") -> None:
         """Close `channel`, for which no caller waits any more, unless it is to be used again."""
@@ -160,7 +166,7 @@ class Resolver(DnsResolver):
         return {
             **self._options,
             "flags": flags | (pycares.ARES_FLAG_USEVC if use_vc else 0),
-            "servers": [f"[{address}]:{port}" if ":" in address else f"{address}:{port}"],
+            "servers": [_server_text(address, port)],
             "timeout": patience,
             "tries": 1 if purpose == FAST else _PATIENT_TRIES,
         }
@@ -181,7 +187,12 @@ class _Question:
             self._ask(server, FAST)
 
     def _ask(self, server: Server, purpose: int) -> None:
-        channel = self._channels[server] = self._resolver.channel(server, purpose)
+        try:
+            channel = self._resolver.channel(server, purpose)
+        except (OSError, pycares.AresError):  # no such interface, no descriptor
+            self._replies.put((server, None, None))
+            return
+        self._channels[server] = channel
         channel.ask(server, self._name, _KINDS[self._kind], self._replies)
 
     def next_reply(self, timeout: float) -> tuple[Server, Answer | DnsFailure] | None:
@@ -191,6 +202,8 @@ class _Question:
                 server, result, error = self._replies.get(timeout=max(end - monotonic(), 0))
             except Empty:
                 return None
+            if result is None and error is None:
+                return server, Rejection()
             channel = self._channels[server]
             cut_off = channel.streams and error in _CUT_OFF
             channel.broken |= cut_off
@@ -377,6 +390,16 @@ class _Watched:
     def close(self) -> None:
         self.wanted = 0
         self.descriptor.close()
+
+
+def _server_text(address: str, port: int) -> str:
+    """A server as c-ares wants it, with the interface's name.  OSError if there is no such interface."""
+    if ":" not in address:
+        return f"{address}:{port}"
+    address, _, scope = address.partition("%")
+    if scope.isdecimal():
+        scope = socket.if_indextoname(int(scope))
+    return f"[{address}]:{port}%{scope}" if scope else f"[{address}]:{port}"
 
 
 def _unread(fd: int) -> int:
