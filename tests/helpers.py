@@ -8,6 +8,7 @@ something that takes far longer, by checking which of the two comes last.
 """
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -116,6 +117,14 @@ class HubMakingTime:
 
     def __exit__(self, *args):
         _core.set_hub_class(None)
+
+
+def service(port, protocol="tcp"):
+    """The name of a port, or its number in a text where the system has no list of services (Debian's netbase)."""
+    try:
+        return socket.getservbyport(port, protocol)
+    except OSError:
+        return str(port)
 
 
 def is_open(fd):

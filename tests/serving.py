@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 from helpers import PATIENCE, wait_until
 
@@ -83,6 +84,15 @@ class Served:
 
 
 PATIENT = ("--limit", "body_timeout=1000")  # for clients that never send a body
+
+
+def has_ended(pid):
+    """Whether the process has ended; a zombie has."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):  # the latter if it is reaped between opening and reading
+        return True
+    return state in "ZX"
 
 
 def command(*arguments):

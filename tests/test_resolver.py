@@ -5,7 +5,7 @@ import socket as stdlib
 import threading
 
 import pytest
-from helpers import PATIENCE, settle, wait_until
+from helpers import PATIENCE, service, settle, wait_until
 
 import weald
 import weald.fileobject
@@ -215,7 +215,7 @@ def test_what_needs_no_server_does_not_wait_for_those_that_do(lookups, monkeypat
     by_address = spawn(lookups.gethostbyaddr, "10.9.9.9")
     wait_until(lambda: len(gate.calls) == weald.config.threadpool_size + 2)
     assert socket.gethostbyname("localhost") == "127.0.0.1"
-    assert socket.getnameinfo(("10.1.2.3", 80), stdlib.NI_NUMERICHOST) == ("10.1.2.3", "http")
+    assert socket.getnameinfo(("10.1.2.3", 80), stdlib.NI_NUMERICHOST) == ("10.1.2.3", service(80))
     with weald.fileobject.FileObjectThread(open(tmp_path / "hosts", "rb")) as file:
         assert file.readline() == b"10.9.9.9 nick\n"
     gate.open.set()

@@ -9,7 +9,7 @@ import dns.message
 import dns.resolver
 import pytest
 from dns_server import Server
-from helpers import PATIENCE, python, settle, wait_until
+from helpers import PATIENCE, python, service, settle, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,12 +81,12 @@ def test_getaddrinfo(lookups):
     ]
     both = addresses(socket.getaddrinfo("plain.test", None, 0, stdlib.SOCK_STREAM))
     assert sorted(both) == ["10.0.0.1", "10.0.0.2", "fd00::1"]
-    assert addresses(socket.getaddrinfo("plain.test.", "http", stdlib.AF_INET6, stdlib.SOCK_STREAM)) == ["fd00::1"]
+    assert addresses(socket.getaddrinfo("plain.test.", service(80), stdlib.AF_INET6, stdlib.SOCK_STREAM)) == ["fd00::1"]
     assert addresses(socket.getaddrinfo(b"PLAIN.test", b"80", stdlib.AF_INET6, stdlib.SOCK_STREAM)) == ["fd00::1"]
 
 
 def test_services_and_flags(lookups):
-    found = socket.getaddrinfo("alias.test", "https", stdlib.AF_INET, stdlib.SOCK_STREAM, 0, stdlib.AI_CANONNAME)
+    found = socket.getaddrinfo("alias.test", service(443), stdlib.AF_INET, stdlib.SOCK_STREAM, 0, stdlib.AI_CANONNAME)
     assert [entry[3] for entry in found] == ["plain.test", ""]
     assert sorted(entry[4] for entry in found) == [("10.0.0.1", 443), ("10.0.0.2", 443)]
     mapped = stdlib.AI_V4MAPPED
@@ -483,10 +483,10 @@ def test_gethostbyaddr(lookups):
 
 
 def test_getnameinfo(lookups):
-    assert socket.getnameinfo(("10.0.0.4", 80), 0) == ("four.test", "http")
-    assert socket.getnameinfo(("10.0.0.4", 80), stdlib.NI_NUMERICHOST) == ("10.0.0.4", "http")
+    assert socket.getnameinfo(("10.0.0.4", 80), 0) == ("four.test", service(80))
+    assert socket.getnameinfo(("10.0.0.4", 80), stdlib.NI_NUMERICHOST) == ("10.0.0.4", service(80))
     assert socket.getnameinfo(("fd00::6", 80, 0, 0), stdlib.NI_NUMERICSERV) == ("six.test", "80")
-    assert socket.getnameinfo(("10.77.0.1", 53), stdlib.NI_DGRAM) == ("10.77.0.1", "domain")
+    assert socket.getnameinfo(("10.77.0.1", 53), stdlib.NI_DGRAM) == ("10.77.0.1", service(53, "udp"))
     for sockaddr, flags in [(("10.77.0.1", 80), stdlib.NI_NAMEREQD), (("four.test", 80), 0)]:
         with pytest.raises(stdlib.gaierror) as caught:
             socket.getnameinfo(sockaddr, flags)

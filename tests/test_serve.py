@@ -15,11 +15,10 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from conftest import require_program
 from helpers import PATIENCE, run_patched, wait_until
-from serving import APP, PATIENT, Load, command, serving
+from serving import APP, PATIENT, Load, command, has_ended, serving
 
 from weald.http.limits import Limits
 from weald.http.state import ServerState
@@ -127,7 +126,8 @@ def test_who_comes_to_a_listener_that_is_about_to_end(family, host):
     with socket.create_server((host, 0), family=family) as listener:
         address = listener.getsockname()[:2]
         with socket.create_connection(address) as early:
-            refuse_newcomers(listener)
+            if not refuse_newcomers(listener) and os.geteuid() != 0:
+                pytest.skip("this kernel lets only root filter a socket's packets")
             with pytest.raises(TimeoutError):
                 socket.create_connection(address, timeout=0.3)
             accepted, _ = listener.accept()
@@ -285,8 +285,7 @@ def test_workers_end_with_their_parent(folder):
         pid = int(served.get().split()[1])
         served.process.kill()
         served.process.wait(PATIENCE)
-        # A zombie has ended; so has one whose folder goes while it is read.
-        wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: has_ended(pid))
 
 
 def test_workers_that_die_again_and_again_are_not_replaced_at_once(folder):

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from conftest import require_program
 from helpers import PATIENCE, python, wait_until
-from serving import APP, command, serving
+from serving import APP, command, has_ended, serving
 
 
 @pytest.fixture
@@ -479,7 +479,7 @@ def test_a_stuck_worker_does_not_outlive_a_killed_parent(folder):
 
         wait_until(free, PATIENCE)
         connection.close()
-        wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", PATIENCE)
+        wait_until(lambda: has_ended(pid), PATIENCE)
 
 
 def test_where_a_worker_hung_is_told(folder):

@@ -131,11 +131,11 @@ def check_addresses(binds: tuple[str, ...], backlog: int) -> list[str]:
     return busy
 
 
-def refuse_newcomers(sock: socket.socket) -> None:
+def refuse_newcomers(sock: socket.socket) -> bool:
     """Make the kernel drop each SYN, so that no connection is made between the last accept and the listener's end.
 
     Such a connection would be reset.  A client whose SYN is dropped sends it again after a second.  Then it is refused,
-    or reaches the successor.
+    or reaches the successor.  Returns whether the kernel does it.
     """
     # Offset 13 of a TCP header has the flags; 2 is SYN: then take 0 bytes of the packet, else all.
     program = ((_LOAD_BYTE, 0, 0, 13), (_TEST_BITS, 0, 1, 2), (_RETURN, 0, 0, 0), (_RETURN, 0, 0, 0xFFFFFFFF))
@@ -143,7 +143,8 @@ def refuse_newcomers(sock: socket.socket) -> None:
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(code)))
     except OSError:
-        pass  # a kernel without socket filters: some connections may be reset
+        return False  # a kernel without socket filters, or not for every user: some connections may be reset
+    return True
 
 
 def file_id(path: str) -> tuple[int, int]:
