@@ -497,6 +497,18 @@ def test_bootstrap_says_what_is_missing(tmp_path, says, expected):
 
 
 
+@pytest.mark.skipif(not (TOP / ".git").exists() or not which("git"), reason="not a clone")
+def test_the_source_distribution_has_all_that_git_has():
+    command = ["git", "-c", f"safe.directory={TOP}", "ls-files"]
+    ours = subprocess.run(command, cwd=TOP, check=True, capture_output=True, text=True).stdout.splitlines()
+    taken = {"README.md", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.py"}  # setuptools does by itself
+    for line in (TOP / "MANIFEST.in").read_text().splitlines():
+        words = line.split()
+        if words and words[0] in ("graft", "include"):
+            taken |= set(words[1:])
+    assert sorted({name.partition("/")[0] for name in ours} - taken) == []
+
+
 @pytest.mark.skipif(not (which("make") and which("git")), reason="needs make and git")
 def test_make_clean_removes_all_that_git_ignores(tmp_path):
     for name in ("Makefile", ".gitignore"):
