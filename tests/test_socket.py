@@ -945,13 +945,14 @@ def test_happy_eyeballs(listener, fake_resolver, monkeypatch):
             assert len(os.listdir("/proc/self/fd")) == before + 1
         fake_resolver.addresses = ("127.0.0.3", "127.0.0.2", "127.0.0.4")
         monkeypatch.setattr(config, "happy_eyeballs_delay", 0.01)
-        with pytest.raises(ExceptionGroup) as caught:
-            socket.create_connection(("some.name", port), timeout=0.1, all_errors=True)
-        assert [type(error) for error in caught.value.exceptions] == [
-            ConnectionRefusedError,
-            ConnectionRefusedError,
-            TimeoutError,
-        ]
+        for seconds in (0.1, 1, 10):  # again if the machine was so slow that no address was tried
+            with pytest.raises(ExceptionGroup) as caught:
+                socket.create_connection(("some.name", port), timeout=seconds, all_errors=True)
+            kinds = [type(error) for error in caught.value.exceptions]
+            if kinds == [ConnectionRefusedError, ConnectionRefusedError, TimeoutError]:
+                break
+        else:
+            pytest.fail(repr(kinds))
         monkeypatch.setattr(config, "happy_eyeballs_delay", 10)
         connecting = spawn(socket.create_connection, full.getsockname())
         settle()
