@@ -40,5 +40,18 @@ def test_examples_run(text, tmp_path):
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_files_of_options_can_be_read(page, tmp_path):
+    """TOML for `weald serve`; units of systemd, which has no comments behind a value."""
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"^ *[A-Z][A-Za-z]+=.*[ \t]#.*", text, re.M) == []
+    (tmp_path / "shop.py").write_text("def app(environ, start_response): ...")
+    for table in re.findall(r"^```toml\n(.*?)^```", text, re.M | re.S):
+        (tmp_path / "weald.toml").write_text(table.replace("/run", str(tmp_path)).replace(":8000", ":0"))
+        command = [sys.executable, "-m", "weald", "serve", "--check"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 def test_there_are_examples():
     assert len(EXAMPLES) > 8
