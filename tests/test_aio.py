@@ -23,7 +23,7 @@ import weakref
 
 import pytest
 from greenlet import getcurrent, greenlet
-from helpers import PATIENCE, python
+from helpers import PATIENCE, python, run_patched
 
 import weald
 import weald.aio
@@ -263,6 +263,74 @@ def test_calls_that_do_not_block_let_nobody_in_between(loop_name):
     with ours, theirs:
         weald.aio.run(main())
     greenlet.kill()
+
+
+def test_reprs_of_an_object_in_coroutines_that_block():
+    """`reprlib.recursive_repr` takes the second one for a recursion if both have the same ident."""
+    out = run_patched(
+        """
+        import asyncio, dataclasses, reprlib, weald.aio, weald.testing
+        from weald.event import Event
+        go = Event()
+
+        class Slow:
+            def __repr__(self):
+                go.wait()
+                return "slow"
+
+        @dataclasses.dataclass
+        class Data:
+            value: object
+
+        class Other(Slow):
+            __repr__ = reprlib.recursive_repr()(Slow.__repr__)
+
+        async def show(value):
+            return repr(value)
+
+        async def main():
+            values = Data(Slow()), Other()
+            weald.spawn(lambda: (weald.testing.blocked(), go.set()))
+            print(*await asyncio.gather(*[show(value) for value in values for _ in range(2)]))
+
+        weald.aio.run(main())
+        """
+    )
+    assert out == "Data(value=slow) Data(value=slow) slow slow\n"
+
+
+def test_current_thread_is_the_same_in_every_coroutine():
+    """Also if it is first asked for in a greenlet that runs the loop while another coroutine blocks."""
+    out = run_patched(
+        """
+        import asyncio, gc, threading, weald, weald.aio
+        from weald.event import Event
+        blocked, go = Event(), Event()
+        found = []
+
+        async def block():
+            blocked.set()
+            go.wait()
+
+        async def ask():
+            await asyncio.sleep(0)
+            found.append(threading.current_thread())
+            go.set()
+
+        async def main():
+            await asyncio.gather(block(), ask())
+
+        def job():
+            loop = weald.aio.EventLoop()
+            loop.run_until_complete(main())
+            loop.close()
+            gc.collect()
+            return blocked.is_set() and threading.current_thread() is found[0]
+
+        print(weald.spawn(job).get())
+        """
+    )
+    assert out == "True\n"
 
 
 def test_callbacks_that_block(virtual):

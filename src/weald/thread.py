@@ -115,6 +115,12 @@ def get_ident(gr: greenlet | None = None, *, _native_ident: Callable[[], int] = 
     return id(gr)
 
 
+def acting() -> greenlet:
+    """The greenlet whose ident the current one has."""
+    gr = getcurrent()
+    return gr.main if type(gr) in _stand_ins else gr  # type: ignore[attr-defined, no-any-return]
+
+
 def get_owner_ident(*, _native_ident: Callable[[], int] = _native_ident) -> int:
     """As `get_ident`, but different in two coroutines of one loop when both are in calls that block.
 

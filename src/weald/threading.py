@@ -16,13 +16,11 @@ import weakref
 from threading import Barrier, BoundedSemaphore, BrokenBarrierError, Condition, Semaphore, Thread, Timer
 from typing import TYPE_CHECKING, Any
 
-from greenlet import getcurrent
-
 from weald import _core
 from weald._base.names import more_names
 from weald._base.workers import is_worker
 from weald._core import Greenlet, Lock, RLock, local
-from weald.thread import allocate_lock, get_ident, start_new_thread
+from weald.thread import acting, allocate_lock, get_ident, start_new_thread
 
 __implements__ = ["Event", "Lock", "RLock", "_CRLock", "_DummyThread", "_allocate_lock", "get_ident", "local"]
 if sys.version_info >= (3, 13):
@@ -125,7 +123,7 @@ class _DummyThread(threading._DummyThread):
     """
 
     def __init__(self) -> None:
-        current = getcurrent()
+        current = acting()
         ident = get_ident()
         self.__dict__.update(
             _args=(),

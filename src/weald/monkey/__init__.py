@@ -292,7 +292,11 @@ def patch_thread(
     if not _patch_module("_thread"):
         return
     _core.name_rlock_as_patched()
+    # Modules that keep by ident what they are in the middle of: an import, an object's repr.
     patch_item(import_module("importlib._bootstrap"), "_thread", ours.for_imports)
+    _imports.whenever_imported("reprlib", lambda module: patch_item(module, "get_ident", ours.get_owner_ident))
+    if sys.version_info < (3, 13):
+        _imports.whenever_imported("dataclasses", lambda module: patch_item(module, "_thread", ours.for_imports))
     if not threading:
         return
     from weald import threading as ours_threading
