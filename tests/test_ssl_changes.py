@@ -248,7 +248,8 @@ def test_a_fast_peer_lets_others_run(certificate, tmp_path, kind):
     assert run_patched(program(certificate, code)) == "True\n"
 
 
-# ---------------------------------------------------------------- what another greenlet's call leaves for a waiting one: with native threads the system decides which is faster
+# ---------------------------------------------------------------- what another's call leaves for one that waits
+# With native threads the system decides which of them is faster.
 
 
 def test_unwrap_while_another_reads(certificate):
