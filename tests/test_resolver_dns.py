@@ -290,6 +290,21 @@ def test_questions_that_nobody_waits_for_are_given_up(lookups, server):
         assert not lookups._ports
 
 
+def test_a_resolver_is_closed_during_a_look_up(lookups, server):
+    """With dnspython the look-up goes on; c-ares ends it, and what is asked for later."""
+    caller = spawn(socket.gethostbyname_ex, "slow.test")
+    wait_until(lambda: server.asked["slow.test.", "A"])
+    lookups.close()
+    server.gate.set()
+    if isinstance(lookups, ares.Resolver):
+        with pytest.raises(stdlib.gaierror) as caught:
+            caller.get()
+        assert caught.value.errno == stdlib.EAI_AGAIN
+        fails(stdlib.EAI_AGAIN, "four.test", 80)
+    else:
+        assert caller.get() == ("slow.test", [], ["10.0.0.10"])
+
+
 def test_no_other_domain_is_searched_when_nobody_answers(lookups, server, files, monkeypatch):
     files.resolv_conf.write_text("search search.test other.test third.test\n")
     monkeypatch.setattr(lookups, "_lifetime", 0.1)

@@ -288,6 +288,9 @@ class _Channel:
         came = _Came(self, server, replies)
         self._open += 1
         self.waited_for += 1
+        if self._closed:
+            came(None, pycares.errno.ARES_EDESTRUCTION)
+            return
         try:
             self._inner.query(name, kind, callback=came)
         except pycares.AresError as refused:
