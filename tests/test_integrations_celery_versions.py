@@ -6,6 +6,7 @@ Each release needs an environment of its own, so this runs if `WEALD_CELERY_VERS
 
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -78,3 +79,26 @@ def test_results(start, version):
     assert failure(worker.send("hold_and_fail", f"open-{version}", time_limit=1))
     wait_for(lambda: worker.queued() == (0, 0))
     assert worker.stop() == 0
+
+
+SUBSCRIBE = """
+import sys
+import weald.monkey
+weald.monkey.patch_all()
+import celery, redis, weald
+from weald.integrations.celery.results import arrange_backend
+
+app = celery.Celery(backend=sys.argv[1])
+arrange_backend(app, 2)
+backend = app.backend
+weald.joinall([weald.spawn(backend.result_consumer.consume_from, f"task-{i}") for i in range(30)], raise_error=True)
+pool = backend.client.connection_pool
+print(celery.__version__, len(backend.result_consumer.subscribed_to), len(pool._connections))
+"""
+
+
+def test_tasks_that_subscribe_at_once_use_one_connection(redis_url, version):
+    """There are two: if both were taken for subscriptions, no task could store or read a result."""
+    python = celery_environment.python(f"celery=={version}", "redis")
+    done = subprocess.run([python, "-c", SUBSCRIBE, f"{redis_url}/0"], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.stdout, done.returncode) == (f"{version} 30 1\n", 0), done.stderr

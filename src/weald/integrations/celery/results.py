@@ -21,7 +21,7 @@ from celery.utils.time import get_exponential_backoff_interval
 from celery.worker import state
 from kombu.utils.imports import symbol_by_name
 
-from weald._core import Event, Greenlet, monotonic, sleep, spawn
+from weald._core import Event, Greenlet, RLock, monotonic, sleep, spawn
 from weald.integrations.celery.batches import batch_results
 from weald.integrations.celery.job import acknowledges_late, recording
 
@@ -117,6 +117,7 @@ def _bound_redis(backend: Any, connections: int, away: "_Outage") -> None:
     backend._ConnectionPool = partial(backend.redis.BlockingConnectionPool, timeout=WAIT)
     vars(backend).pop("client", None)
     batch_results(backend)
+    _subscribe_in_turn(backend.result_consumer)
 
     def on_connection_error(max_retries: int, error: Exception, intervals: Any, retries: int) -> float:
         away.begins(error)
@@ -125,7 +126,30 @@ def _bound_redis(backend: Any, connections: int, away: "_Outage") -> None:
     backend.on_connection_error = on_connection_error  # Celery's logs a line for each task and try
 
 
+def _subscribe_in_turn(consumer: Any) -> None:
+    """Let one greenlet at a time use the subscriptions of `consumer`, as Celery 5.7 does by itself.
+
+    redis-py's PubSub takes a connection for its first command.  Greenlets that call it before then take one
+    each, which no one gives back, and so all of the few that there are.
+    """
+    if hasattr(consumer, "_pubsub_lock"):
+        return
+    lock = RLock()
+
+    def in_turn(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with lock:
+                return function(*args, **kwargs)
+
+        return call
+
+    for name in ("consume_from", "cancel_for", "_reconnect_pubsub"):
+        setattr(consumer, name, in_turn(getattr(consumer, name)))
+
+
 # -------------------------------------------------------------------- recording an outcome
+
 
 class _Outage:
     """Logs once that the store is unreachable, and once that it answers again."""
