@@ -118,7 +118,7 @@ def get_ident(gr: greenlet | None = None, *, _native_ident: Callable[[], int] = 
 def acting() -> greenlet:
     """The greenlet whose ident the current one has."""
     gr = getcurrent()
-    return gr.main if type(gr) in _stand_ins else gr  # type: ignore[attr-defined, no-any-return]
+    return gr.main if type(gr) in _stand_ins else gr  # type: ignore[attr-defined]
 
 
 def get_owner_ident(*, _native_ident: Callable[[], int] = _native_ident) -> int:

@@ -651,13 +651,13 @@ class Lock(Linkable):
     def __enter__(self) -> bool: ...
     def __exit__(self, t: Any, v: Any, tb: Any) -> None: ...
 
-@disjoint_base
 class ImportLock(Lock):
     """A Lock that lets others run only when it has to wait.
 
     For the import system: code that releases a module must not be killed halfway, as if it waited there.
     """
 
+@disjoint_base
 class RLock(Linkable):
     """RLock(): threading.RLock's contract: its owner, a greenlet, may take it again.  First come, first served."""
 
