@@ -182,7 +182,7 @@ def grow(done):
         import weald.monkey
         weald.monkey.patch_all()
         exec(check, {})
-        print(json.dumps(done), flush=True)
+        os.write(1, json.dumps(done).encode() + b"\\n")  # in one piece: other orders write at the same time
         return 0
     status, running = 0, []
     for name in rest:

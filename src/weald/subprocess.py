@@ -116,6 +116,20 @@ _globals = _Globals(
 )
 
 
+def _sent_until(error: BaseException) -> int | None:
+    """Return how many bytes of its input the `_communicate` that `error` has ended had sent; None if that is stored.
+
+    Python 3.15's keeps the number in a local variable until it returns.
+    """
+    at = error.__traceback__
+    while at is not None:
+        if at.tb_frame.f_code.co_name == "_communicate_io_posix":
+            sent: int = at.tb_frame.f_locals["input_offset"]
+            return sent
+        at = at.tb_next
+    return None
+
+
 def _over_ours(function: Any) -> Any:
     """The stdlib's function with this module's globals."""
     ours = FunctionType(function.__code__, _globals, function.__name__, function.__defaults__)
@@ -181,7 +195,13 @@ class Popen(_stdlib.Popen[AnyStr]):
             input = self.__dict__.setdefault("_first_input", input)
         elif input is None and self.stdin is not None and not self.stdin.closed:
             input = self._input  # type: ignore[attr-defined]
-        found: tuple[Any, Any] = self._exchange(input, endtime, orig_timeout)  # type: ignore[attr-defined]
+        try:
+            found: tuple[Any, Any] = self._exchange(input, endtime, orig_timeout)  # type: ignore[attr-defined]
+        except BaseException as error:
+            sent = _sent_until(error)
+            if sent is not None:
+                self._input_offset = sent
+            raise
         return found
 
     def poll(self) -> int | None:
