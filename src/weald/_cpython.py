@@ -49,6 +49,7 @@ INTERNALS = (
     ),
     # In Python.
     Internal("threading:_active", "threading.py", "greenlets are threads to `threading`"),
+    Internal("threading:_active", "_base/workers.py", "an executor's threads leave it, and their names, as they end"),
     Internal("threading:_dangling", "threading.py", "threads that began before patching can be joined"),
     Internal("threading:_DummyThread", "threading.py", "the thread object of a greenlet that is not a thread"),
     Internal("threading:_MainThread", "threading.py", "a forked child's main thread"),

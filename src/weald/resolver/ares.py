@@ -108,7 +108,8 @@ class Resolver(DnsResolver):
         self._options = options
         self._channels: list[_Channel] = []
         # So that an option that pycares refuses raises here.
-        _Channel(key := self._key(("127.0.0.1", 53), FAST), self._options_for(key)).close()
+        key = self._key(("127.0.0.1", 53), FAST)
+        _Channel(key, self._options_for(key)).close()
 
     def close(self) -> None:
         """Close the channels; open questions fail."""
