@@ -353,6 +353,11 @@ def test_grow_and_shrink(narrow):
         ("-A proj worker --pool=gevent", ("-A proj worker -P gevent", "gevent")),
         ("-A proj worker -P prefork", ("-A proj worker -P prefork", "prefork")),
         ("-A proj inspect ping", ("-A proj inspect ping", None)),
+        ("multi start 2 -A proj", ("multi start 2 -A proj --cmd=-m weald celery worker --detach", None)),
+        ("multi show 2 -- -c 9", ("multi show 2 --cmd=-m weald celery worker --detach -- -c 9", None)),
+        ("multi restart worker --cmd=x", ("multi restart worker --cmd=x", None)),
+        ("multi stop worker", ("multi stop worker", None)),
+        ("-A multi worker", ("-A multi worker -P custom", "weald")),
     ],
 )
 def test_arguments_of_the_command(given, made):

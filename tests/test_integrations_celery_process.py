@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 pytest.importorskip("celery")
 pytest.importorskip("redis")
 
+from celery import Celery  # noqa: E402
 from celery.exceptions import TimeLimitExceeded  # noqa: E402
-from celery_worker import PATIENCE, crew, redis_url, start, wait_for, worker  # noqa: E402, F401
+from celery_worker import HERE, PATIENCE, crew, databases, redis_url, start, wait_for, worker  # noqa: E402, F401
+from serving import has_ended  # noqa: E402
 
 
 def value(result):
@@ -86,6 +89,35 @@ def test_the_command_and_the_pool_that_is_asked_for(start, options, implementati
     assert [value(result) for result in results] == [10] * 10
     assert worker.ask("stats")["pool"]["implementation"] == implementation
     assert f"[pool]\n  . {banner}" in worker.text()
+
+
+@pytest.mark.parametrize(
+    "arguments, implementation",
+    [
+        (["multi", "start", "detached"], "weald.integrations.celery:TaskPool"),
+        (["worker", "-D", "-n", "detached@%h", "-P", "gevent"], "celery.concurrency.gevent:TaskPool"),
+    ],
+)
+def test_workers_that_detach(redis_url, tmp_path, arguments, implementation):
+    """Celery starts another process for each, which has to run on weald, too."""
+    broker = f"{redis_url}/{next(databases)}"
+    pid_file, log = tmp_path / "pid", tmp_path / "log"
+    files = [f"--pidfile={pid_file}", f"--logfile={log}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "weald", "celery", "-A", "celery_proj", *arguments, *files, "-l", "INFO", "-c", "7"],
+        cwd=HERE, env={**os.environ, "BROKER": broker, "BACKEND": broker, "NOTES": broker, "SETTINGS": "{}"},
+        capture_output=True, text=True, timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_for(lambda: log.exists() and " ready." in log.read_text(), what="the worker")
+    pid = int(pid_file.read_text())
+    try:
+        with Celery("client", broker=broker, set_as_current=False) as app:
+            stats = wait_for(app.control.inspect(limit=1).stats)
+        assert [stats["pool"]["implementation"] for stats in stats.values()] == [implementation]
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: has_ended(pid))
 
 
 @pytest.mark.worker(

@@ -5,10 +5,14 @@ Called by: weald/__main__.py.  A module beside the package `celery`, because imp
 
 import os
 import sys
+from typing import Any
 
 __all__ = ["arrange", "run"]
 
 POOL = "weald.integrations.celery:TaskPool"
+# What `celery multi` does: with the command lines of workers, and without.
+WITH_COMMANDS = ("start", "restart", "show", "get")
+WITHOUT = ("stop", "stopwait", "stop_verify", "kill", "names", "expand", "help")
 
 
 def run(arguments: list[str]) -> None:
@@ -29,12 +33,20 @@ def run(arguments: list[str]) -> None:
         # What celery.__main__ does, with another name in the help.
         if "multi" not in arguments:
             maybe_patch_concurrency()
+        from celery.bin import worker
         from celery.bin.celery import celery
 
         from weald.integrations.celery.announcement import announce
     except ImportError as error:
         sys.exit(f'weald celery needs Celery 5.5 or later ({error}): pip install "weald[celery]"')
     announce()
+    detach = worker.detach
+
+    def detach_as_this(path: str, argv: list[str], *args: Any, **options: Any) -> Any:
+        # `--detach` runs `python -m celery ARGUMENTS`, to which gevent is another library, or none.
+        return detach(path, ["-m", "weald", "celery", *argv[2:]], *args, **options)
+
+    worker.detach = detach_as_this
     sys.exit(celery(prog_name="weald celery", auto_envvar_prefix="CELERY"))
 
 
@@ -42,7 +54,16 @@ def arrange(arguments: list[str]) -> tuple[list[str], str | None]:
     """`arguments` as Celery understands them best, and the pool they ask for: "weald" if a worker names none.
 
     Celery patches for gevent only if it finds `-P gevent` or `--pool gevent`; other spellings are turned into that.
+    `multi` is told to start workers with `weald celery`, unless it is told another command.
     """
+    if "multi" in arguments[:-1]:
+        does = arguments[arguments.index("multi") + 1]
+        if does in WITH_COMMANDS:
+            end = arguments.index("--") if "--" in arguments else len(arguments)
+            if not any(argument.startswith("--cmd") for argument in arguments[:end]):
+                arguments = [*arguments[:end], "--cmd=-m weald celery worker --detach", *arguments[end:]]
+        if does in WITH_COMMANDS or does in WITHOUT:
+            return arguments, None
     if "worker" not in arguments:
         return arguments, None
     rest: list[str] = []
