@@ -263,11 +263,11 @@ def test_what_a_signal_handler_raises_comes_up_in_the_main_greenlet():
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.02)
         with pytest.raises(Late):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
             Event().wait(PATIENCE)
-        signal.setitimer(signal.ITIMER_REAL, 0.02)
         with pytest.raises(Late):  # also where another greenlet runs then
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
             weald.spawn(Event().wait, 20).join()
     finally:
         signal.signal(signal.SIGALRM, before)
