@@ -1,11 +1,12 @@
 """Builds the compiled modules of `_core`, `_base`, `aio` and `http`; all other settings are in pyproject.toml.
 
 Called by: pip and scripts/bootstrap.  One extension per .pyx.  It needs code because greenlet.h
-lies in the installed greenlet package, and because a missing header must stop the build with the
-command that installs it.
+lies in the installed greenlet package, because a missing header must stop the build with the
+command that installs it, and because package indexes need another README.
 """
 
 import os
+import re
 import sys
 from glob import glob
 from pathlib import Path
@@ -43,9 +44,19 @@ def extension(source: str) -> Extension:
     )
 
 
+def readme() -> str:
+    """README.md for package indexes, where links to files of the source lead nowhere: the files' names instead."""
+    text = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+    links = re.compile(r"\[([^]]+)\]\((?!https?:)([^)]+)\)")
+    text = links.sub(lambda link: link[2] if link[1] == link[2] else f"{link[1]} ({link[2]})", text)
+    return f"{text}\nThe files named here are in the source distribution.\n"
+
+
 # cythonize's processes import this file again where processes are not forked (Python 3.14 and later).
 if __name__ == "__main__":
     setup(
+        long_description=readme(),
+        long_description_content_type="text/markdown",
         ext_modules=cythonize(
             [
                 extension(source)

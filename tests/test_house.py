@@ -16,6 +16,7 @@ import re
 import subprocess
 from functools import cache
 from pathlib import Path
+from runpy import run_path
 from shutil import copy, which
 
 import pytest
@@ -495,6 +496,11 @@ def test_bootstrap_says_what_is_missing(tmp_path, says, expected):
     assert re.fullmatch(expected + "\n", done.stderr), done.stderr
     assert not list(tmp_path.glob(".venv*"))
 
+
+def test_package_indexes_get_no_links_to_files():
+    text = run_path(str(TOP / "setup.py"))["readme"]()
+    assert not re.search(r"\]\((?!https?://)", text)
+    assert "[greenlet](https://" in text and "(docs/http.md)" in text and "changes (CHANGELOG.md)" in text
 
 
 @pytest.mark.skipif(not (TOP / ".git").exists() or not which("git"), reason="not a clone")
