@@ -305,21 +305,22 @@ def test_what_a_thread_begins_goes_on_after_it():
 def test_greenlets_that_end_with_their_thread_are_named():
     out = python(
         """
-        import _thread, sys, weald
+        import _thread, os, sys, weald
         from weald.event import Event
         sys.stderr = sys.stdout
-        told = []
+        told, native = [], []
         class Named(weald.Greenlet):
             def __repr__(self):
                 return f"<Named {self.args}>"
         def work():
+            native.append(_thread.get_native_id())
             told.append(Named.spawn(print, "never", flush=True))  # reports go past a buffer
             told.append(Named.spawn_later(1000, print, "never"))
             told.append(Named.spawn(Event().wait, 1000))
             weald.sleep(0)
             told.append(Named.spawn(print, "nor this"))
-        thread = _thread.start_new_thread(work, ())
-        while not told or thread in sys._current_frames():
+        _thread.start_new_thread(work, ())
+        while not native or os.path.exists(f"/proc/self/task/{native[0]}"):
             weald.sleep(0.001)
         print([type(greenlet.value).__name__ for greenlet in told])
         """
