@@ -3,6 +3,7 @@
 import _socket
 import socket as stdlib
 import threading
+from itertools import pairwise
 
 import pytest
 from helpers import PATIENCE, service, settle, wait_until
@@ -187,6 +188,24 @@ def test_a_look_up_whose_callers_have_all_left_does_not_begin(lookups, monkeypat
     gate.open.set()
     assert healthy.get() == "10.0.0.1"
     assert gate.calls == [*begun, ("healthy.name",)]
+
+
+def test_others_run_while_many_look_ups_begin(lookups, monkeypatch):
+    """The most that begin between two turns of another greenlet."""
+    gate = Gate(lambda: "10.0.0.1")
+    gate.open.set()
+    monkeypatch.setattr(_socket, "gethostbyname", gate)
+    begun = []
+    call = lookups._call
+    monkeypatch.setattr(lookups, "_call", lambda *args: begun.append(args) or call(*args))
+    many = [spawn(socket.gethostbyname, f"host{i}.name") for i in range(400)]
+    seen = [0]
+    while len(begun) < len(many):
+        weald.sleep(0)
+        seen.append(len(begun))
+    assert max(after - before for before, after in pairwise(seen)) <= 50
+    joinall(many)
+    assert {lookup.get() for lookup in many} == {"10.0.0.1"}
 
 
 def test_one_caller_of_two_leaves(lookups, monkeypatch):

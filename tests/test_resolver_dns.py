@@ -2,6 +2,7 @@
 
 import os
 import socket as stdlib
+from itertools import pairwise
 from typing import Any
 
 import dns.exception
@@ -18,6 +19,7 @@ from weald import config, socket
 from weald._core import SimpleQueue, joinall, spawn
 from weald.resolver import _dns, _files, _order, ares, dnspython
 from weald.resolver._dns import parse_nameservers
+from weald.resolver._queries import Queries, Query
 
 RESOLVERS = {"dnspython": dnspython.Resolver, "ares": ares.Resolver}
 
@@ -550,6 +552,132 @@ def test_many_at_once_take_few_descriptors(lookups):
     settle()
     lookups.close()
     wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before + 1)  # a thread pool's waking pipe, say
+
+
+def test_others_run_while_many_look_ups_begin(lookups, monkeypatch):
+    """The most that begin between two turns of another greenlet."""
+    begun = []
+    open_question = lookups.open
+    monkeypatch.setattr(lookups, "open", lambda *args: begun.append(args) or open_question(*args))
+    many = [spawn(socket.gethostbyname, f"host{i}.test") for i in range(150)]
+    seen = [0]
+    while len(begun) < len(many):
+        weald.sleep(0)
+        seen.append(len(begun))
+    assert max(after - before for before, after in pairwise(seen)) <= 50
+    joinall(many)
+    assert {lookup.get() for lookup in many} == {"10.2.0.1"}
+
+
+def test_callers_who_leave_while_they_wait_for_their_turn(lookups, server):
+    callers = [spawn(socket.gethostbyname, f"host{i}.test") for i in range(100)]
+    weald.sleep(0)
+    weald.killall(callers[::2])
+    joinall(callers)
+    assert {lookup.get() for lookup in callers[1::2]} == {"10.2.0.1"}
+    settle()
+    places = lookups._queries.pace._places
+    assert places.counter == 20, "a caller has kept a place, or brought one"
+    assert {socket.gethostbyname(f"host{i}.test") for i in range(50)} == {"10.2.0.1"}
+
+
+def test_the_hub_looks_up_names_of_the_hosts_file_when_many_look_ups_have_begun(lookups, files):
+    files.hosts.write_text("10.9.9.9 known.test\n")
+    callers = [spawn(socket.gethostbyname, "slow.test") for _ in range(3)]
+    callers += [spawn(socket.gethostbyname, f"host{i}.test") for i in range(100)]
+    found = []
+    hub = weald.get_hub()
+    weald.sleep(0)  # they have come to their turns
+    assert lookups._queries.pace._places.counter <= 0
+    hub.run_callback(lambda: found.append(socket.gethostbyname("known.test")))
+    wait_until(lambda: found)
+    assert found == ["10.9.9.9"]
+    weald.killall(callers)
+
+
+class Scripted:
+    """A question to a server; `replies` says what each call of `next_reply` does."""
+
+    def __init__(self, *replies):
+        self.replies, self.asked, self.closed = list(replies), [], 0
+
+    def ask(self, server, patience):
+        self.asked.append(server)
+
+    def next_reply(self, timeout):
+        reply = self.replies.pop(0)
+        return reply() if callable(reply) else reply
+
+    def close(self):
+        self.closed += 1
+
+
+def test_who_asks_is_killed_and_the_next_one_goes_on():
+    """With the same question: it is not sent again, and what had failed before counts."""
+    gate, answer = weald.event.Event(), _dns.Answer(["x.test"], ["10.0.0.1"])
+    one, two = ("10.0.0.1", 53), ("10.0.0.2", 53)
+    question = Scripted((one, _dns.Rejection()), gate.wait, lambda: gate.wait() and (two, answer))
+    queries = Queries(lambda name, kind: Query(question, iter([(one, 5.0), (two, 5.0)]), None))
+    callers = [spawn(queries.ask, "x.test", ("A",)) for _ in range(3)]
+    weald.sleep(0)
+    assert question.asked == [one, two]
+    callers[0].kill()
+    weald.sleep(0)
+    assert not question.closed
+    assert len(queries) == 1
+    gate.set()
+    assert [caller.get() for caller in callers[1:]] == [[answer]] * 2
+    assert question.asked == [one, two]
+    assert question.closed == 1
+    assert len(queries) == 0
+
+
+def test_a_question_is_closed_when_its_last_caller_leaves():
+    question = Scripted(weald.event.Event().wait)
+    queries = Queries(lambda name, kind: Query(question, iter([(("10.0.0.1", 53), 5.0)]), None))
+    callers = [spawn(queries.ask, "x.test", ("A", "AAAA")) for _ in range(2)]
+    weald.sleep(0)
+    callers[0].kill()
+    assert not question.closed
+    callers[1].kill()
+    assert question.closed == 2, "one for each kind"
+    assert len(queries) == 0
+
+
+def test_an_unexpected_error_reaches_everyone_who_asked():
+    def fail():
+        raise ZeroDivisionError
+
+    def outcome():
+        with pytest.raises(ZeroDivisionError):
+            queries.ask("x.test", ("A", "AAAA"))
+        return True
+
+    queries = Queries(lambda name, kind: Query(Scripted(fail, fail), iter([(("10.0.0.1", 53), 5.0)]), None))
+    callers = [spawn(outcome) for _ in range(2)]
+    assert all(caller.get() for caller in callers)
+    assert len(queries) == 0
+
+
+@pytest.mark.parametrize("place", ["next_reply", "ask"])
+def test_who_fetches_an_answer_by_tcp_is_killed(place, files, server, monkeypatch):
+    monkeypatch.setattr(config, "resolver_nameservers", [server.address])
+    files.resolv_conf.write_text("options use-vc\n" if place == "ask" else "")
+    lookups = dnspython.Resolver(hosts=str(files.hosts), resolv_conf=str(files.resolv_conf))
+    by_tcp, calls = dnspython._Question._by_tcp, []
+
+    def first_time_never(self, server):
+        calls.append(server)
+        if len(calls) == 1:
+            weald.event.Event().wait()
+        return by_tcp(self, server)
+
+    monkeypatch.setattr(dnspython._Question, "_by_tcp", first_time_never)
+    callers = [spawn(lookups.gethostbyname_ex, "big.test") for _ in range(2)]
+    wait_until(lambda: calls)
+    callers[0].kill()
+    assert callers[1].get()[2][0].startswith("10.")
+    assert server.asked["big.test.", "A"] == (1 if place == "ask" else 2)
 
 
 def test_nothing_is_waited_for_afterwards(lookups):

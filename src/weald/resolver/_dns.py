@@ -9,7 +9,7 @@ docs/dns.md lists the exceptions.
 Invariants:
 - Numeric addresses and services are handed to the C library.  It checks the arguments, raises the usual errors and
   builds the results; for numeric addresses it never blocks.
-- Equal queries that are under way at the same time are sent once.
+- Equal queries that are under way at the same time are sent once (_queries.py).
 - A late reply still counts, whichever server it comes from, as long as a caller is waiting for it.
 """
 
@@ -18,79 +18,18 @@ import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv6Address, ip_address
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from weald._base.config import config
-from weald._core import Hub, monotonic
+from weald._core import Hub
 from weald.resolver import AddressInfo, Host, HostEntry
+from weald.resolver._answers import Answer, DnsFailure, Question, Rejection, Server
 from weald.resolver._files import HostsFile, ResolvConf
-from weald.resolver._lookups import Lookups
 from weald.resolver._names import is_numeric, is_usual, refuse_cut_name, to_name
 from weald.resolver._order import in_order
+from weald.resolver._queries import Queries, Query
 
 __all__ = ["Answer", "DnsFailure", "DnsResolver", "Question", "Rejection", "Server", "parse_nameservers", "read_answer"]
-
-Server = tuple[str, int]  # address, port
-
-
-class Answer(NamedTuple):
-    """A name server's positive answer."""
-
-    names: list[str]  # the name asked for, then the targets of its aliases (CNAME); the last is the canonical name
-    values: list[str]  # addresses, or names for PTR
-
-
-class DnsFailure(Exception):
-    """A query that has no answer.  `reason` is one of the constants below, which are also the errnos of herror."""
-
-    NOT_FOUND, TRY_AGAIN, FAILED, NO_DATA = 1, 2, 3, 4
-
-    # errno of socket.gaierror and both texts, as the GNU C library has them.
-    _ERRORS = {
-        NOT_FOUND: (_socket.EAI_NONAME, "Name or service not known", "Unknown host"),
-        TRY_AGAIN: (_socket.EAI_AGAIN, "Temporary failure in name resolution", "Host name lookup failure"),
-        FAILED: (_socket.EAI_NONAME, "Name or service not known", "Unknown server error"),
-        NO_DATA: (_socket.EAI_NODATA, "No address associated with hostname", "No address associated with name"),
-    }
-
-    def __init__(self, reason: int) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-    def gaierror(self) -> _socket.gaierror:
-        """Return the exception that getaddrinfo and gethostbyname raise for this failure."""
-        number, text, _ = self._ERRORS[self.reason]
-        return _socket.gaierror(number, text)
-
-    def herror(self) -> _socket.herror:
-        """Return the exception that gethostbyaddr raises for this failure."""
-        return _socket.herror(self.reason, self._ERRORS[self.reason][2])
-
-
-class Rejection(DnsFailure):
-    """This server will not or cannot answer, so the next one is asked.  `servfail`: it tried and failed (SERVFAIL)."""
-
-    def __init__(self, servfail: bool = False) -> None:
-        super().__init__(DnsFailure.TRY_AGAIN)
-        self.args = (servfail,)
-        self.servfail = servfail
-
-
-class Question(Protocol):
-    """One query, sent to one server after the other.  Replies from all of them are accepted until it is closed."""
-
-    def ask(self, server: Server, patience: float) -> None:
-        """Send the query to `server` (again, if it was asked before); it has `patience` seconds to reply."""
-
-    def next_reply(self, timeout: float) -> tuple[Server, Answer | DnsFailure] | None:
-        """Return the next reply and its server; None if there is none within `timeout` seconds.
-
-        With 0 it returns a reply that has come already.  Messages that answer nothing do not prolong the wait.
-        """
-
-    def close(self) -> None:
-        """Stop waiting for replies."""
-
 
 # If A and AAAA fail for different reasons, the first of these is raised: a reply outranks silence.
 _FIRST_RAISED = (DnsFailure.NO_DATA, DnsFailure.NOT_FOUND, DnsFailure.FAILED, DnsFailure.TRY_AGAIN)
@@ -109,14 +48,14 @@ class DnsResolver:
         self._hosts = HostsFile(hosts)
         self._conf = ResolvConf(resolv_conf)
         self._conf.refresh()
-        self._lookups = Lookups(plain=True)
+        self._queries = Queries(self._query)
         # What the C library makes of an IPv4 address: families, types and protocols by the arguments.
         self._shapes: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
         self._servers = parse_nameservers(config.resolver_nameservers)  # none: those of the file
         self._lifetime: float | None = config.resolver_timeout
 
     def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__name__} at {id(self):#x} lookups={len(self._lookups)}>"
+        return f"<{type(self).__module__}.{type(self).__name__} at {id(self):#x} lookups={len(self._queries)}>"
 
     def open(self, name: str, kind: str) -> Question:
         """Make the query for records of type `kind` ("A", "AAAA", "PTR") of exactly this name, without sending it."""
@@ -129,29 +68,13 @@ class DnsResolver:
 
     def query(self, name: str, kind: str) -> Answer:
         """Ask the name servers for exactly this name; raises DnsFailure."""
-        end = monotonic() + self._lifetime if self._lifetime is not None else float("inf")
-        failure: DnsFailure = Rejection()
-        question = self.open(name, kind)
-        try:
-            for server, patience in self._tries():
-                until = min(monotonic() + patience, end)
-                question.ask(server, max(until - monotonic(), 0))
-                failure = Rejection()
-                while (reply := question.next_reply(max(until - monotonic(), 0))) is not None:
-                    sender, outcome = reply
-                    if isinstance(outcome, Answer):
-                        return outcome
-                    if not isinstance(outcome, Rejection):
-                        raise outcome
-                    if sender == server:
-                        failure = outcome
-                    if sender == server or monotonic() >= until:
-                        break
-                if monotonic() >= end:
-                    break
-        finally:
-            question.close()
-        raise failure
+        outcome = self._queries.ask(name, (kind,))[0]
+        if isinstance(outcome, DnsFailure):
+            raise outcome
+        return outcome
+
+    def _query(self, name: str, kind: str) -> Query:
+        return Query(self.open(name, kind), self._tries(), self._lifetime)
 
     def servers(self) -> list[Server]:
         """Return the servers to ask, in order."""
@@ -195,11 +118,10 @@ class DnsResolver:
         flags: int = 0,
     ) -> list[AddressInfo]:
         """socket.getaddrinfo(), with plain numbers for families and kinds."""
-        refuse_cut_name(host)
-        numeric = (flags | _socket.AI_NUMERICHOST) & ~_socket.AI_CANONNAME
-        shape = self._shapes.get(key := (port is None, family, socktype, proto, flags))
         usual = _is_usual(host, port, family, socktype, proto, flags)
-        if shape is None or not usual:
+        shape = self._shapes.get(key := (port is None, family, socktype, proto, flags)) if usual else None
+        if shape is None:
+            refuse_cut_name(host)
             try:
                 return _socket.getaddrinfo(host, port, family, socktype, proto, flags | _socket.AI_NUMERICHOST)  # type: ignore[arg-type]
             except _socket.gaierror as error:
@@ -208,14 +130,19 @@ class DnsResolver:
         assert host is not None  # which is the C library's to answer
         if flags & _socket.AI_ADDRCONFIG:
             family = _family_of_this_host(family)
+        self._queries.pace.wait()
         try:
             names, addresses = self._addresses(to_name(host), family, flags)
         except DnsFailure as failure:
             raise failure.gaierror() from None
+        if shape is not None and not any(":" in address for address in addresses):
+            places = [(address, port or 0) for address in addresses]
+            return [(*each, "", place) for place in places for each in shape]
+        numeric = (flags | _socket.AI_NUMERICHOST) & ~_socket.AI_CANONNAME
         results: list[AddressInfo] = []
         failed: _socket.gaierror | None = None
         for address in in_order(addresses):
-            if usual and shape is not None and ":" not in address:
+            if shape is not None and ":" not in address:
                 results += [(*each, "", (address, port or 0)) for each in shape]
                 continue
             try:
@@ -265,13 +192,14 @@ class DnsResolver:
             raise DnsFailure(DnsFailure.NO_DATA)
         if name.endswith("."):
             return self._ask(name[:-1], kinds)
-        conf, failures, dots, first = self._conf, list[DnsFailure](), name.count("."), None
-        candidates = [f"{name}.{domain}" if domain else name for domain in conf.search]
+        conf, dots, first = self._conf, name.count("."), None
         if dots >= conf.ndots:
             try:
                 return self._ask(name, kinds)
             except DnsFailure as failure:
                 first = failure
+        failures: list[DnsFailure] = []
+        candidates = [f"{name}.{domain}" if domain else name for domain in conf.search]
         for candidate in candidates:
             if len(candidate) > 253 or (candidate == name and first):
                 continue
@@ -297,15 +225,13 @@ class DnsResolver:
         """Query all these kinds for exactly this name at the same time, and join the answers."""
         if not _HOST_NAME.fullmatch(name):
             raise DnsFailure(DnsFailure.NOT_FOUND)
-        outcomes = self._lookups.ask(*((self.query, name.lower(), kind) for kind in kinds))
+        outcomes = self._queries.ask(name.lower(), kinds)
         answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
         if answers:
             names, values = answers[0].names, [value for answer in answers for value in answer.values]
             return Answer([name, *names[1:]], values)
-        for outcome in outcomes:
-            if not isinstance(outcome, DnsFailure):
-                raise outcome
-        raise min(outcomes, key=lambda failure: _FIRST_RAISED.index(failure.reason))
+        failures = [outcome for outcome in outcomes if isinstance(outcome, DnsFailure)]
+        raise min(failures, key=lambda failure: _FIRST_RAISED.index(failure.reason))
 
     def gethostbyname(self, hostname: Host, family: int = _socket.AF_INET) -> str:
         """socket.gethostbyname(); with another `family`, the first address of that."""
@@ -324,6 +250,7 @@ class DnsResolver:
         if family == _socket.AF_INET and _needs_no_server(hostname):
             return _socket.gethostbyname_ex(hostname)  # type: ignore[arg-type]
         refuse_cut_name(hostname)
+        self._queries.pace.wait()
         try:
             names, addresses = self._addresses(to_name(hostname), family, 0)
         except DnsFailure as failure:
@@ -378,22 +305,19 @@ class DnsResolver:
         if isinstance(number, IPv6Address):
             number = _inner(number) or number
         self._conf.refresh()
-        [outcome] = self._lookups.ask((self.query, number.reverse_pointer, "PTR"))
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return list(outcome.values)
+        return list(self.query(number.reverse_pointer, "PTR").values)
 
 
-def _is_usual(host: Any, port: Any, *numbers: Any) -> bool:
-    """Whether the C library does the same for every IPv4 address of `host`, whatever host and port.
-
-    The last of `numbers` are the flags.
-    """
+def _is_usual(host: Any, port: Any, family: Any, socktype: Any, proto: Any, flags: Any) -> bool:
+    """Whether the C library does the same for every IPv4 address of `host`, whatever host and port."""
     return (
         is_usual(host)
         and (port is None or (type(port) is int and 0 <= port < 65536))
-        and all(isinstance(number, int) for number in numbers)
-        and not numbers[-1]
+        and not flags
+        and isinstance(family, int)
+        and isinstance(socktype, int)
+        and isinstance(proto, int)
+        and isinstance(flags, int)
     )
 
 

@@ -1,6 +1,6 @@
-"""Look-ups under way: equal ones share a job.
+"""Look-ups under way in native threads: equal ones share a job; and how many look-ups begin at a time.
 
-Called by: thread.py, _dns.py.
+Called by: thread.py; _queries.py (`Pace`).
 
 Invariants: a job ends when it is done or when its last caller has left.  Each caller gets its own copy of the
 exception, and of a result that callers may change.
@@ -11,21 +11,52 @@ from typing import Any
 
 from greenlet import greenlet
 
-from weald._core import AsyncResult, killall, spawn_raw
+from weald._core import AsyncResult, Semaphore, get_hub, get_hub_if_exists, getcurrent, killall, spawn_raw
 
-__all__ = ["Lookups"]
+__all__ = ["Lookups", "Pace"]
+
+_AT_ONCE = 20  # look-ups that begin before other greenlets run
+
+
+class Pace:
+    """Lets other greenlets run before further look-ups begin, if many have begun.
+
+    A program may look up thousands of names at once.  Otherwise all greenlets would stand still until every query is
+    sent, and the replies would lie unread.
+    """
+
+    def __init__(self) -> None:
+        self._places = Semaphore(_AT_ONCE)
+        self._renewing = False
+
+    def count(self) -> None:
+        """A look-up begins."""
+        self._places.counter -= 1
+
+    def wait(self) -> None:
+        """Wait for this look-up's turn, if many have begun.  In the hub, which must not wait, it has its turn."""
+        if self._places.counter > 0 or getcurrent() is get_hub_if_exists():
+            return
+        if not self._renewing:
+            self._renewing = True
+            get_hub().run_callback_threadsafe(self._renew)
+        self._places.acquire()
+        self._places.counter += 1  # `count` takes it, unless this look-up needs no server
+
+    def _renew(self) -> None:
+        """Called when all that was ready has run: let the next ones begin."""
+        self._places.release(_AT_ONCE - self._places.counter)
+        self._renewing = self._places.counter < _AT_ONCE  # if not, nobody waits
+        if self._renewing:
+            get_hub().run_callback_threadsafe(self._renew)
 
 
 class Lookups:
-    """The jobs under way, by their arguments.
+    """The jobs under way, by their arguments."""
 
-    `plain`: all arguments are texts or numbers of the builtin types, and the callers do not change the results; then
-    neither is looked into.
-    """
-
-    def __init__(self, plain: bool = False) -> None:
+    def __init__(self) -> None:
+        self.pace = Pace()
         self._jobs: dict[Hashable, _Job] = {}
-        self._plain = plain
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -45,10 +76,11 @@ class Lookups:
                 self._leave(job)
 
     def _join(self, function: Callable[..., Any], args: list[Any]) -> "_Job":
-        key = (function.__name__, *args) if self._plain else _key((function.__name__, *args))
+        key = _key((function.__name__, *args))
         job = self._jobs.get(key)
         if job is None:
             job = self._jobs[key] = _Job(key)
+            self.pace.count()
             # In a greenlet of its own, since the caller may be killed while others wait for the same answer.
             job.greenlet = spawn_raw(self._run, job, function, args)
         job.waiting += 1
@@ -57,7 +89,7 @@ class Lookups:
     def _outcome(self, error: Any, result: Any) -> Any:
         if error is not None:
             return type(error)(*error.args)
-        return result if self._plain else _copy(result)
+        return _copy(result)
 
     def _leave(self, job: "_Job") -> None:
         job.waiting -= 1

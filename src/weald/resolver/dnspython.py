@@ -123,7 +123,11 @@ class _Question:
                 return None
             if not isinstance(message, bytes):
                 return server, message
-            reply = self._read(server, message)
+            try:
+                reply = self._read(server, message)
+            except BaseException:  # cut short while it fetched the answer by TCP: the next caller reads it again
+                self._replies.put((server, message))
+                raise
             if reply is not None:
                 return server, reply
             if monotonic() >= end:

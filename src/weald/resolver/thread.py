@@ -82,6 +82,7 @@ class Resolver:
     def _look_up(self, name: str, family: int, *args: Any) -> Any:
         """Call `_socket`'s function `name` in a thread, or share the equal call that is under way."""
         refuse_cut_name(args[0])
+        self._lookups.pace.wait()
         [outcome] = self._lookups.ask((self._call, name, family, *args))
         if isinstance(outcome, BaseException):
             raise outcome
