@@ -6,8 +6,12 @@ import gc
 import io
 import os
 import pty
+import signal
+import sys
 import threading
+from array import array
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from helpers import PATIENCE, Thread, is_open, python, recorded_errors, run_patched, settle, wait_until
@@ -321,6 +325,107 @@ def test_its_name_is_that_of_what_it_was_given(pipe):
         assert file.name == source.name
     with FileObjectPosix(Nameless(), "rb") as file:
         assert not hasattr(file, "name")
+
+
+def test_what_may_be_written_without_a_buffer(pipe):
+    with FileObjectPosix(pipe[1], "wb", 0) as file:
+        data = memoryview(b"abcdef")[::2]
+        with pytest.raises(BufferError):
+            file.write(data)  # its bytes do not lie side by side
+        with pytest.raises(TypeError):
+            file.write("text")
+        assert file.write(b"") == 0
+        assert [file.write(kind(b"ab")) for kind in (bytes, bytearray, memoryview)] == [2, 2, 2]
+        assert file.write(array("i", [1, 2])) == 8  # in bytes
+        assert os.read(pipe[0], 100) == b"ababab" + array("i", [1, 2]).tobytes()
+        assert file.write(bytes(5000)) == 5000  # more than is written with the GIL held
+
+
+def test_writing_a_part_without_a_buffer(pipe):
+    """There is room for one page."""
+    total = fill(pipe[1])
+    os.read(pipe[0], 4096)
+    with FileObjectPosix(pipe[1], "wb", 0) as file:
+        assert file.write(bytes(6000)) == 4096
+        writing = weald.spawn(file.write, b"x")
+        settle()
+        assert not writing.ready()
+        assert len(os.read(pipe[0], total)) == total
+        assert writing.get(timeout=PATIENCE) == 1
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_errors_of_a_write_without_a_buffer(pipe, size):
+    with FileObjectPosix(pipe[1], "wb", 0) as file:
+        os.close(pipe[0])
+        for _ in range(2):
+            with pytest.raises(BrokenPipeError):
+                file.write(bytes(size))
+    full = os.open("/dev/full", os.O_WRONLY)
+    with FileObjectPosix(full, "wb", 0) as file:
+        for _ in range(2):
+            with pytest.raises(OSError) as caught:
+                file.write(bytes(size))
+            assert caught.value.errno == errno.ENOSPC
+    reader, writer = os.pipe()
+    with FileObjectPosix(writer, "wb", 0, closefd=False) as file:
+        os.close(writer)
+        with pytest.raises(OSError) as caught:
+            file.write(bytes(size))
+        assert caught.value.errno == errno.EBADF
+        os.dup2(reader, writer)  # for `close`
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_write_without_a_buffer_where_the_system_cannot_tell(io_loop):
+    """An eventfd knows no RWF_NOWAIT; the kernel adds up the numbers written."""
+    counter = os.eventfd(0)
+    with FileObjectPosix(counter, "wb", 0) as file:
+        for number in (1, 2, 3):
+            assert file.write(number.to_bytes(8, sys.byteorder)) == 8
+        assert os.eventfd_read(counter) == 6
+
+
+def test_a_signal_of_a_write_to_a_pipe_without_readers(pipe):
+    """A program that has SIGPIPE's default action ends by it."""
+    python(
+        """
+        import os, signal
+        from weald.fileobject import FileObjectPosix
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        reader, writer = os.pipe()
+        os.close(reader)
+        FileObjectPosix(writer, "wb", 0).write(b"x")
+        """,
+        expect=-signal.SIGPIPE,
+    )
+
+
+def test_another_process_makes_a_full_pipe_blocking(pipe):
+    """Then a write may wait in the system, but no other thread does: else none could make room."""
+    total = fill(pipe[1])
+    with FileObjectPosix(pipe[1], "wb", 0) as file:
+        os.set_blocking(pipe[1], True)  # the flag belongs to all processes that share the pipe
+        writer = threading.get_native_id()
+
+        def read():
+            while Path(f"/proc/self/task/{writer}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+                pass  # until the writer waits
+            return os.read(pipe[0], total)
+
+        reading = Thread(read)
+        assert file.write(b"x") == 1
+        assert len(reading.result()) == total
+
+
+@pytest.mark.parametrize("kind", ["SOCK_DGRAM", "SOCK_SEQPACKET"])
+def test_a_file_without_a_buffer_writes_messages(kind):
+    a, b = _socket.socketpair(_socket.AF_UNIX, getattr(_socket, kind))
+    with closing(a), closing(b), FileObjectPosix(a.fileno(), "wb", 0, closefd=False) as file:
+        for message in (b"one", b"", bytes(10_000)):
+            assert file.write(message) == len(message)
+            assert b.recv(20_000) == message
 
 
 def test_a_shared_file_is_blocking_for_others_and_parks_here(pipe):

@@ -13,10 +13,11 @@ Compiled, because programs that write line by line call this for each line.
 """
 
 from weald._base.buffered cimport Kind, Turns, kind_of, turns_of
-from weald._base.waiting cimport at_once, is_ready
+from weald._base.waiting cimport MOMENT, at_once, is_ready, write_nowait
 from weald._core.yielding cimport is_others_turn
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EAGAIN, EINTR, EPIPE, errno
 
 import _socket
 import io
@@ -113,11 +114,21 @@ cdef Py_ssize_t write_at_once(Turns turns, object data, Py_ssize_t *size) except
 
 
 cdef Py_ssize_t write_nonblocking(Turns turns, object data) except -2:
-    """Write to a non-blocking descriptor.  Returns the bytes written; -1 if there is no room, or an error."""
+    """Write to a non-blocking descriptor.  Returns the bytes written; -1 if there is no room, or an error.
+
+    A few bytes are written with RWF_NOWAIT, for which the GIL can be kept: releasing it takes longer than the write.  A
+    plain write would make all threads wait if another process had made the descriptor blocking.
+    """
     cdef Py_buffer view
     cdef Py_ssize_t sent
     cdef int fd = turns.fd
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    if not turns.untold and 0 < view.len <= MOMENT:  # unlike write, pwritev2 sends no empty datagrams
+        sent = write_nowait(fd, view.buf, view.len)
+        if sent >= 0 or errno == EAGAIN or errno == EPIPE or errno == EINTR:
+            PyBuffer_Release(&view)
+            return sent
+        turns.untold = True  # or there is another error, which the plain write will have as well
     with nogil:
         sent = c_write(fd, view.buf, view.len)
     PyBuffer_Release(&view)

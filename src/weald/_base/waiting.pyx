@@ -47,9 +47,6 @@ cdef extern from "<sys/uio.h>" nogil:
     enum:
         RWF_NOWAIT
 
-cdef enum:
-    MOMENT = 4096  # bytes that are copied faster than other threads could begin to run
-
 cdef object LATE = object()
 
 
@@ -166,6 +163,17 @@ cdef Py_ssize_t at_once(int fd, object data, bint reads, Py_ssize_t *size) excep
     if count < 0 and error != EAGAIN and error != EINTR:
         raise OSError(error, strerror(error))
     return count
+
+
+cdef Py_ssize_t write_nowait(int fd, void *data, size_t size) noexcept:
+    """Write as far as possible without waiting.  Returns the bytes written; -1 after an error, which is in errno.
+
+    EOPNOTSUPP where the system cannot tell, and then nothing is written.
+    """
+    cdef iovec part
+    part.iov_base = data
+    part.iov_len = size
+    return pwritev2(fd, &part, 1, -1, RWF_NOWAIT)  # offset -1: at the file's position
 
 
 def read_file_at_once(int fd, buffer):
