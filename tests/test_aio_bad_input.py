@@ -4,11 +4,13 @@ Each case is run with asyncio's loop and with weald's; the errors must be the sa
 """
 
 import asyncio
+import errno
 import gc
 import os
 import re
 import socket
 import threading
+import tracemalloc
 import warnings
 
 import pytest
@@ -376,6 +378,24 @@ def test_as_asyncio_has_it(name):
 
 
 # ------------------------------------------------------------------ the bridge
+
+
+def test_a_number_that_no_descriptor_has():
+    """A table by descriptor does not grow for it: for 2**31 - 1 it would take all memory."""
+
+    async def watch():
+        loop = asyncio.get_running_loop()
+        for add in loop.add_reader, loop.add_writer:
+            tracemalloc.start()
+            try:
+                with pytest.raises(OSError) as caught:
+                    add(5_000_000, answer)
+                assert caught.value.errno == errno.EBADF
+                assert tracemalloc.get_traced_memory()[1] < 1_000_000
+            finally:
+                tracemalloc.stop()
+
+    weald.aio.run(watch())
 
 
 def raised_by(function):

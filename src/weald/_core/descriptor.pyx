@@ -323,9 +323,7 @@ cdef FdEntry entry_for(Hub hub, int fd):
     cdef FdEntry entry
     if fd < 0:
         raise ValueError(f"a descriptor must be 0 or more, got {fd}")
-    while len(hub.fds) <= fd:
-        hub.fds.extend([None] * (fd + 1 - len(hub.fds)))
-    entry = hub.fds[fd]
+    entry = hub.fds[fd] if fd < len(hub.fds) else None
     if entry is not None:
         entry.renew()
         entry.users += 1
@@ -340,6 +338,9 @@ cdef FdEntry entry_for(Hub hub, int fd):
         if hub.backend.name == "virtual":
             raise
         entry.always = True  # epoll refuses files that are always ready
+    # Not before it is known to be open: for a number such as 2**30 the list would take all memory.
+    while len(hub.fds) <= fd:
+        hub.fds.extend([None] * (fd + 1 - len(hub.fds)))
     hub.fds[fd] = entry
     return entry
 
