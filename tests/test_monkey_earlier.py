@@ -352,6 +352,35 @@ def test_thread_locals_and_queues():
     assert out == ["other None 1 first", "other None 1 first", "main class 7 True", "['before', 'after']"]
 
 
+def test_thread_locals_of_a_thread_whose_hub_polls():
+    """It has no Python frame then, but values, which another object would not have."""
+    out = early(
+        """
+        import threading
+        from weald import joinall, spawn
+        from weald.event import Event
+        local = threading.local()
+        local.value = "main"
+        begun, go, done = Event(), Event(), Event()
+        got = []
+        def work():
+            local.value = "other"
+            greenlets = [spawn(go.wait, 100) for _ in range(3)]
+            begun.set()
+            joinall(greenlets)
+            got.append(getattr(local, "value", "lost"))
+            done.set()
+        threading.Thread(target=work).start()
+        begun.wait()
+        """,
+        """
+        go.set()
+        print(done.wait(100), local.value, got)
+        """,
+    )
+    assert out == ["True main ['other']"]
+
+
 def test_selectors_and_loops():
     out = early(
         """

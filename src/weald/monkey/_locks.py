@@ -28,6 +28,7 @@ from weald import _core
 from weald.select import epoll
 
 _allocate_lock = _thread.allocate_lock
+_count_threads = _thread._count  # those that were started from Python, without the main thread
 _Method = type(len)
 
 # How to put a new lock in one place, and how many references to the old one go with that.
@@ -58,7 +59,9 @@ _EPOLLS: dict[type, Callable[[Any], Any]] = {select.epoll: epoll.adopt}
 
 def replace_locks() -> None:
     """Replace locks and, unless other native threads could have values in them, `threading.local` objects."""
-    _replace(_LOCKS if len(sys._current_frames()) > 1 else {**_LOCKS, **_LOCALS})
+    # Of a thread whose hub polls there is no Python frame, so threads are counted as well.
+    alone = len(sys._current_frames()) == 1 and _count_threads() == 0
+    _replace({**_LOCKS, **_LOCALS} if alone else _LOCKS)
 
 
 def replace_queues() -> None:
