@@ -22,11 +22,11 @@ def test_names():
 def test_threads_are_greenlets():
     out = run_patched(
         """
-        import greenlet, threading, time, weald
-        seen = []
+        import greenlet, threading, weald
+        seen, go = [], threading.Event()
         def work(n):
             before = greenlet.getcurrent()
-            time.sleep(0.01)
+            go.wait()
             seen.append((n, threading.current_thread().name, threading.get_ident(), before))
         threads = [threading.Thread(target=work, args=(n,), name=f"t{n}") for n in range(5)]
         assert [thread.ident for thread in threads] == [None] * 5
@@ -34,6 +34,7 @@ def test_threads_are_greenlets():
             thread.start()
         assert all(thread.is_alive() for thread in threads)
         assert threading.active_count() == 6 and set(threads) < set(threading.enumerate())
+        go.set()
         for thread in threads:
             thread.join()
         assert not any(thread.is_alive() for thread in threads)
