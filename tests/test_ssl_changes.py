@@ -337,8 +337,12 @@ def test_a_method_that_a_program_replaces(certificate):
         a, b = pair()
         sent = []
         send = ssl.SSLSocket.send
-        ssl.SSLSocket.send = lambda self, *args: sent.append(bytes(args[0])) or send(self, *args)
-        a.sendall(b"abc")
-        print(b.recv(10), sent)
+        for _ in range(2):
+            a.sendall(b"before")
+            print(b.recv(10), sent)
+            ssl.SSLSocket.send = lambda self, *args: sent.append(bytes(args[0])) or send(self, *args)
+            a.sendall(b"abc")
+            print(b.recv(10), sent)
+            ssl.SSLSocket.send = send
         """,
     )

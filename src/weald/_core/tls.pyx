@@ -13,10 +13,20 @@ Invariants:
 """
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.object cimport PyObject
 
 from weald._core.descriptor cimport Descriptor, descriptor_of
 from weald._core.loops.contract cimport READ_EVENT, monotonic
 from weald._core.yielding cimport give_way
+
+cdef extern from *:
+    """
+    /* Changes whenever the type or a base of it does (PEP 659's caches rely on it); 0: unknown. */
+    static unsigned int weald_version(PyObject *object) { return Py_TYPE(object)->tp_version_tag; }
+    """
+    unsigned int version_of "weald_version"(PyObject *)
+
+cdef unsigned int usual_version = 0  # of the class that was last found to have weald's `send`; looking takes longer
 
 
 cdef bint is_futile(object size, object buffer) noexcept:
@@ -74,14 +84,26 @@ def tls_read(self, len=1024, buffer=None):
     return receive(self, descriptor_of(self), len, buffer)
 
 
+cdef bint is_send_replaced(object sock) except -1:
+    """Return whether a class or a program has put another `send` in place of weald's."""
+    global usual_version
+    cdef unsigned int version = version_of(<PyObject *>sock)
+    if version and version == usual_version:
+        return False
+    cls = type(sock)
+    if cls.send is not cls._send:
+        return True
+    usual_version = version_of(<PyObject *>sock)
+    return False
+
+
 cdef int transmit_all(object sock, object data, int flags) except -1:
     """`SSLSocket.sendall`."""
     cdef Py_ssize_t sent = 0
     sslobj = sock._sslobj
-    cls = type(sock)
     # As the standard library's, without its views of the data.
     if sslobj is None or flags or type(data) is not bytes or not data or sock._half_sent is not None \
-            or cls.send is not cls._send:
+            or is_send_replaced(sock):
         sock._send_on(sslobj, data, flags, 0)
         return 0
     give_way(True)
