@@ -1,4 +1,4 @@
-"""Runs other projects' test suites, patched by weald, plain, and patched by gevent.
+"""Runs other projects' test suites, patched by weald, plain, and patched by gevent; those of asyncio on three loops.
 
     scripts/gauntlet [--short] [--fresh] [--side SIDE] [--only TEST] [--table] [-v] [SUITE ...]
 
@@ -8,6 +8,9 @@ distribution; downloads are kept there.  A side's tests run in one process.  On 
 too: a test that imports gevent gets weald.  A test that exceeds its time limit ends the process,
 counts as failed, and is named; a new process goes on with the others.  Tests that fail are run once more alone, because
 the machine may have been busy.
+
+The suites of asyncio's programs have other sides: nothing is patched, and the tests run on uvloop, on weald's loop
+("aio") and on asyncio's own.  There uvloop's side takes the place of the plain one below.
 
 Tests that pass plain must pass with weald, unless gauntlet.expected lists them, one per line, with two blanks between:
 
@@ -33,6 +36,7 @@ import tarfile
 import tempfile
 import time
 import tomllib
+import types
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +49,7 @@ HOME = Path(os.environ.get("WEALD_GAUNTLET") or ROOT / "build/gauntlet")
 EXPECTED = Path(__file__).with_name("gauntlet.expected")
 CONSTRAINTS = Path(__file__).with_name("gauntlet.constraints")
 SIDES = ["plain", "weald", "gevent"]
+LOOPS = ["uvloop", "aio", "asyncio"]  # the sides of asyncio's suites, in the same order
 COMMON = ["gevent==26.9.0", *tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]]
 PYTEST = "pytest==9.1.1"  # where a suite does not ask for another
 PROCESS_SECONDS = 900.0  # for one process, however many tests it runs
@@ -67,6 +72,8 @@ def run_tests(side: str, arguments: list[str], seconds: float, only: set[str], d
         import gevent.monkey
 
         gevent.monkey.patch_all()
+    elif side in LOOPS:
+        take_loop(side)
     # As `python -m pytest` has it.
     sys.path[0] = os.getcwd()
     del sys.modules["__main__"].__file__  # or processes that the tests spawn would run this file
@@ -111,6 +118,29 @@ def run_tests(side: str, arguments: list[str], seconds: float, only: set[str], d
     reports.begin("exit")
 
 
+def take_loop(side: str) -> None:
+    """Make this side's loop asyncio's default, and uvloop's, which tests ask for by name."""
+    import asyncio
+
+    if side == "uvloop":
+        make = importlib.import_module("uvloop").new_event_loop
+    elif side == "aio":
+        make = importlib.import_module("weald.aio").new_event_loop
+    else:
+        make = asyncio.SelectorEventLoop
+    # Where asyncio.new_event_loop() looks, on every Python, and without a policy, which Python 3.14 deprecates.
+    policy: Any = asyncio.unix_events._UnixDefaultEventLoopPolicy
+    policy._loop_factory = staticmethod(make)
+    if side != "uvloop":
+        loop = make()
+        loop.close()
+        uvloop: Any = types.ModuleType("uvloop")
+        uvloop.loop = uvloop
+        uvloop.Loop, uvloop.new_event_loop, uvloop.EventLoopPolicy = type(loop), make, policy
+        uvloop.__version__ = "0.23.0"
+        sys.modules["uvloop"] = uvloop
+
+
 # ------------------------------------------------------------------ in the process that is called
 
 
@@ -125,6 +155,7 @@ class Runner:
         from gauntlet_suites import SUITES
 
         self.name, self.suite = name, SUITES[name]
+        self.sides = LOOPS if self.suite.loop else SIDES
         self.folder = HOME / f"{sys.version_info[0]}.{sys.version_info[1]}" / name
         self.python = self.folder / "venv/bin/python"
         self.source = self.folder / "source"
@@ -191,7 +222,7 @@ class Runner:
         environment |= {key: value.format(port=port) for key, value in self.suite.environment.items()}
         environment |= self.suite.plain if side == "plain" else {}
         # Tests that add to it (paho-mqtt's) leave a separator at its end, which stands for the current folder.
-        environment["PYTHONPATH"] = f"{ROOT / 'src'}{os.pathsep}" if side == "weald" else ""
+        environment["PYTHONPATH"] = f"{ROOT / 'src'}{os.pathsep}" if side in ("weald", "aio") else ""
         for start in self.suite.left_out:
             arguments.append(f"--deselect={start}" if "::" in start else f"--ignore={start}")
         for file, text in self.suite.files.items():
@@ -204,9 +235,9 @@ class Runner:
         return in_processes(run_left)
 
     def results(self, side: str, fresh: bool, port: int) -> Results:
-        """One side's results, with what failed run once more; kept ones for any side but weald's."""
+        """One side's results, with what failed run once more; kept ones for any side but weald's and aio."""
         file = self.kept / f"{side}.json"
-        if side != "weald" and not fresh and file.exists():
+        if side not in ("weald", "aio") and not fresh and file.exists():
             kept = json.loads(file.read_text())
             if kept["key"] == self.key:
                 return dict(kept["results"])
@@ -224,7 +255,7 @@ class Runner:
     def cells(self) -> str:
         """The suite's line in the table, from what is kept."""
         found = []
-        for side in SIDES:
+        for side in self.sides:
             kept = self.kept / f"{side}.json"
             numbers = counts(json.loads(kept.read_text())["results"]) if kept.exists() else ("?", "?", "?")
             found.append(" / ".join(map(str, numbers)))
@@ -286,27 +317,29 @@ class Expected:
 def judge(runner: Runner, options: argparse.Namespace) -> int:
     """Run a suite on every side and print it; how many tests are wrong."""
     runner.prepare()
+    wanted = [side for side in runner.sides if side in (options.side or runner.sides)]
     with server(runner.suite.server) as port:
         if options.only:
-            for side in options.side or SIDES:
+            for side in wanted:
                 for test, verdict in runner.run(side, options.only, port).items():
                     print(f"{side}: {test}: {verdict}")
             return 0
-        sides = {side: runner.results(side, options.fresh, port) for side in options.side or SIDES}
+        sides = {side: runner.results(side, options.fresh, port) for side in wanted}
     print(runner.cells(), flush=True)
-    plain, weald = sides.get("plain", {}), sides.get("weald", {})
+    other = runner.sides[2]
+    plain, weald = (sides.get(side, {}) for side in runner.sides[:2])
     listed = Expected(runner.name)
     wrong = 0
     if plain and "passed" not in plain.values():
         wrong += 1
-        print(f"    nothing passes plain: {next(iter(plain.values()))[-500:]}")
+        print(f"    nothing passes with {runner.sides[0]}: {next(iter(plain.values()))[-500:]}")
     for test in differing(plain, weald) if plain and weald else []:
         verdict = weald.get(test, "missing")
         if not listed.lists(test) or kind_of(verdict) == "hung":
             wrong += 1
             lines = verdict.strip().splitlines()
             print(f"    {test}: {verdict if options.verbose else lines[0][:40] + ' … ' + lines[-1][:160]}")
-            print(f"        with gevent: {kind_of(sides.get('gevent', {}).get(test))}", flush=True)
+            print(f"        with {other}: {kind_of(sides.get(other, {}).get(test))}", flush=True)
     for test in sorted(listed.unseen) if plain and weald else []:
         wrong += 1
         print(f"    {test}: listed as an expected failure, but does not differ", flush=True)
@@ -319,7 +352,7 @@ def main() -> int:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="of gauntlet_suites.py; all of them by default")
     parser.add_argument("--short", action="store_true", help="the three that CI runs")
     parser.add_argument("--fresh", action="store_true", help="run the other two sides again, too")
-    parser.add_argument("--side", action="append", choices=SIDES, help="run just this side")
+    parser.add_argument("--side", action="append", choices=SIDES + LOOPS, help="run just this side")
     parser.add_argument("--only", action="append", default=[], metavar="TEST", help="run just this test; prints all")
     parser.add_argument("--table", action="store_true", help="run nothing, print what the last runs gave")
     parser.add_argument("-v", "--verbose", action="store_true", help="print tracebacks")
@@ -340,9 +373,12 @@ def main() -> int:
     if unknown:
         parser.error(f"no such suite: {', '.join(sorted(unknown))}; there are {', '.join(sorted(SUITES))}")
     wrong = skipped = 0
-    print("| passed / failed / skipped | plain | weald | gevent |\n| --- | --- | --- | --- |")
-    for name in options.suites or (SHORT if options.short else sorted(SUITES)):
-        runner = Runner(name)
+    names = options.suites or (SHORT if options.short else SUITES)
+    heads = None
+    for runner in sorted(map(Runner, names), key=lambda runner: (runner.sides is LOOPS, runner.name)):
+        if heads is not runner.sides:
+            heads = runner.sides
+            print(f"| passed / failed / skipped | {' | '.join(heads)} |\n| --- | --- | --- | --- |")
         if options.table:
             print(runner.cells())
             continue
@@ -350,7 +386,7 @@ def main() -> int:
             wrong += judge(runner, options)
         except CannotBeFetched as error:
             skipped += 1
-            print(f"{name}: cannot be fetched (is there a network?), so it is not run: {error}", flush=True)
+            print(f"{runner.name}: cannot be fetched (is there a network?), so it is not run: {error}", flush=True)
     if not options.table:
         print(f"{wrong} unexpected" + (f", {skipped} suites not run" if skipped else ""))
     return bool(wrong or (skipped and os.environ.get("CI") in ("true", "1")))

@@ -24,17 +24,41 @@ class Suite:
     plain: dict[str, str] = field(default_factory=dict)  # the same, for the plain side alone
     files: dict[str, str] = field(default_factory=dict)  # files that the tests read: their text; {port} is the server's
     server: str = ""  # "redis", "mariadb" or "rabbitmq"
+    loop: bool = False  # whether the tests are asyncio's, run on weald's loop, uvloop and asyncio's; nothing is patched
     left_out: dict[str, str] = field(default_factory=dict)  # files, folders or beginnings of test ids: the reason
     seconds: float = 60.0  # that a test may take
 
 
 SUITES = {
+    "aiohttp": Suite(
+        [
+            *("aiohttp==3.14.5", "uvloop", "aiodns", "blockbuster", "brotli", "coverage", "freezegun", "gunicorn"),
+            *("isal", "proxy.py", "pytest-codspeed", "pytest-mock", "pytest-timeout", "python-on-whales"),
+            *("re-assert", "trustme", "zlib-ng"),
+        ],
+        ["tests"],
+        aside=["aiohttp"],
+        arguments=["--aiohttp-loop=uvloop", "-m", "not dev_mode and not autobahn and not internal"],
+        loop=True,
+        seconds=130.0,
+    ),
     "amqp": Suite(
         ["amqp==5.4.2", "pytest-rerunfailures"],
         ["t"],
         arguments=["-k", "not tls"],  # which wants a second port of the broker
         environment={"RABBITMQ_5672_TCP": "{port}"},
         server="rabbitmq",
+    ),
+    "anyio": Suite(
+        [
+            *("anyio==4.16.0", "uvloop", "blockbuster", "hypothesis", "psutil", "pytest-mock", "pytest-timeout"),
+            *("trio", "trustme", "truststore"),
+        ],
+        ["tests"],
+        # Its configuration is in pyproject.toml.  The tests that ask for asyncio get the same loop as those for uvloop.
+        arguments=["-p", "anyio", "-m", "not network", "-k", "not trio"],
+        loop=True,
+        left_out={"tests/test_pytest_plugin.py": "runs pytest in processes of its own, on asyncio's loop"},
     ),
     "apscheduler": Suite(
         ["apscheduler==3.11.3", "anyio", "pytz", "sqlalchemy", "tornado", "twisted"],
@@ -154,6 +178,15 @@ SUITES = {
             *("pytest-socket", "quart", "quart-trio", "trio", "trustme"),
         ],
         ["test"],
+    ),
+    "uvicorn": Suite(
+        [
+            *("uvicorn[standard]==0.54.0", "uvloop", "a2wsgi", "cryptography", "httpx2", "pytest-codspeed"),
+            *("pytest-mock", "trustme", "wsproto", "zttp"),
+        ],
+        ["tests"],
+        aside=["uvicorn"],
+        loop=True,
     ),
     "waitress": Suite(["waitress==3.0.2"], ["tests"]),
     "watchdog": Suite(["watchdog==7.1.0", "PyYAML", "flaky", "pytest-timeout"], ["tests"]),

@@ -76,6 +76,44 @@ def test_each_test_gets_its_verdict(tmp_path, side, module):
     assert apart.counts(results) == (3, 4, 1)
 
 
+LOOPS = """
+import asyncio, os, uvloop
+
+def names(loop):
+    name = type(loop).__module__
+    loop.close()
+    return name
+
+def test_loops():
+    assert names(asyncio.new_event_loop()) == names(uvloop.new_event_loop()) == os.environ["EXPECTED_MODULE"]
+
+def test_classes():
+    loop = uvloop.new_event_loop()
+    assert isinstance(loop, uvloop.Loop)
+    loop.close()
+
+def test_run():
+    async def name():
+        return type(asyncio.get_running_loop()).__module__
+    assert asyncio.run(name()) == os.environ["EXPECTED_MODULE"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("side", "module"), [("uvloop", "uvloop"), ("aio", "weald.aio.loop"), ("asyncio", "asyncio.unix_events")]
+)
+def test_each_side_of_an_asyncio_suite_has_its_loop(tmp_path, side, module):
+    if side == "uvloop":
+        pytest.importorskip("uvloop")
+    (tmp_path / "test_it.py").write_text(LOOPS)
+    command = [sys.executable, gauntlet.__file__, "--run", side, "--seconds", "60", "--arguments", '["test_it.py"]']
+    environment = {**os.environ, "EXPECTED_MODULE": module}
+    results = apart.in_processes(
+        lambda found: apart.in_process(command, [], found, environment, 600, tmp_path),
+    )
+    assert len(results) == 3 and set(results.values()) == {"passed"}, results
+
+
 def test_expected_failures(tmp_path, monkeypatch):
     file = tmp_path / "expected"
     file.write_text("# a comment\none  test_a[*] b  why\none  test_c  sometimes it does\ntwo  test_d  why\n")
