@@ -5,6 +5,7 @@ import socket
 import time
 
 import pytest
+from helpers import python
 
 from weald._base.waiting import POLLIN, POLLOUT, is_ready, retry, retry_as_wanted, until, wait_until_ready
 
@@ -149,3 +150,25 @@ def test_waiting_goes_on_until_it_is_ready():
     finally:
         os.close(read)
         os.close(write)
+
+
+def test_a_signal_while_it_looks_does_not_make_a_pipe_ready():
+    """poll(2) fails with EINTR even if it does not wait; a read of the empty pipe would then stop all greenlets."""
+    out = python(
+        """
+        import os, select, signal
+        from weald._base.waiting import is_ready
+        empty, _ = os.pipe()
+        handled = wrong = 0
+        def handler(signum, frame):
+            global handled
+            handled += 1
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+        while handled < 300:
+            wrong += is_ready(empty, select.POLLIN)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(wrong)
+        """
+    )
+    assert out == "0\n"

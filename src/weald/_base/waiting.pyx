@@ -120,12 +120,16 @@ cpdef bint is_ready(int fd, short event) except -1:
     An error or a hang-up counts as ready, and so does a descriptor that is not open: the call itself will raise.
     """
     cdef pollfd asked
+    cdef int found
     if fd < 0:
         return True
     asked.fd = fd
     asked.events = event
     asked.revents = 0
-    return c_poll(&asked, 1, 0) != 0
+    found = c_poll(&asked, 1, 0)
+    while found < 0 and errno == EINTR:  # by a signal, although it does not wait
+        found = c_poll(&asked, 1, 0)
+    return found != 0
 
 
 def wait_until_ready(int fd, short event, wait):

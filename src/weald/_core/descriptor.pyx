@@ -56,19 +56,29 @@ cdef extern from *:
     #include <sys/socket.h>
     static void weald_set_errno(int value) { errno = value; }
 
+    /* poll(2) that does not wait; even so, signals may interrupt it. */
+    static int weald_poll_now(struct pollfd *asked)
+    {
+        int found;
+        do {
+            found = poll(asked, 1, 0);
+        } while (found < 0 && errno == EINTR);
+        return found;
+    }
+
     /* Whether no more data will come.  If a datagram socket is shut down for reading, or a listener is shut down, the
      * system reports it only to a call that blocks; poll(2) shows it. */
     static int weald_hung_up(int fd)
     {
         struct pollfd asked = {fd, POLLRDHUP, 0};
-        return poll(&asked, 1, 0) > 0 && asked.revents & (POLLRDHUP | POLLHUP);
+        return weald_poll_now(&asked) > 0 && asked.revents & (POLLRDHUP | POLLHUP);
     }
 
     /* Whether the stream has ended behind the bytes that have arrived. */
     static int weald_end_of_stream(int fd)
     {
         struct pollfd asked = {fd, POLLRDHUP, 0};
-        return poll(&asked, 1, 0) != 0;
+        return weald_poll_now(&asked) != 0;
     }
 
     /* Up to so many bytes are received on the stack, then copied. */
