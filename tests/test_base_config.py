@@ -121,6 +121,11 @@ def test_converters_refuse(convert, value):
     ("name", "value", "says"),
     [
         ("resolver", "crystal-ball", "weald.config.resolver cannot be 'crystal-ball': must be one of thread"),
+        ("resolver", None, "weald.config.resolver cannot be None: must be one of thread"),
+        ("resolver", 5, "weald.config.resolver cannot be 5: must be one of thread"),
+        ("threadpool", None, "cannot be None: must be a callable or where to import one from"),
+        ("ares_timeout", "soon", "weald.config.ares_timeout cannot be 'soon': could not convert"),
+        ("ares_ndots", -1, "weald.config.ares_ndots cannot be -1: must not be negative"),
         ("loop", "uring", "must be one of the backends of this build: libuv, libev"),
         ("happy_eyeballs_delay", 0, "must be a positive number of seconds"),
         ("threadpool_size", "ten", "weald.config.threadpool_size cannot be 'ten'"),

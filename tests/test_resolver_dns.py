@@ -1,5 +1,6 @@
 """The resolvers that speak DNS: the stdlib's results and errors, whatever the server does."""
 
+import gc
 import os
 import socket as stdlib
 from itertools import pairwise
@@ -361,6 +362,33 @@ def test_patience_of_c_ares_own_settings(files, monkeypatch):
     resolver = ares.Resolver(hosts=str(files.hosts), resolv_conf=str(files.resolv_conf), domains=["a.test", "b.test"])
     assert list(resolver._tries()) == [(("10.0.0.9", 53), 7)] * 3
     assert (resolver._conf.ndots, resolver._conf.search) == (2, ["a.test", "b.test"])
+    resolver.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"timeout": "soon"}, ValueError, "timeout cannot be 'soon': could not convert"),
+        ({"timeout": -1}, ValueError, "timeout cannot be -1: must be a positive number"),
+        ({"ndots": "two"}, ValueError, "ndots cannot be 'two': invalid literal"),
+        ({"udp_port": []}, ValueError, r"udp_port cannot be \[\]: int"),
+        ({"server": "10.0.0.9"}, TypeError, "unexpected keyword argument 'server'"),
+        ({"servers": "ns.test"}, ValueError, "a name server must be ADDRESS, .*, not 'ns.test'"),
+    ],
+)
+def test_wrong_options_of_c_ares_are_named(options, error, text, files, recwarn):
+    with pytest.raises(error, match=text):
+        ares.Resolver(resolv_conf=str(files.resolv_conf), **options)
+    gc.collect()
+    assert not recwarn.list  # of a channel that was begun only
+
+
+def test_servers_and_tries_of_c_ares_as_others_write_them(files):
+    """A text with commas, as in the environment; None for what is not given."""
+    options = {"servers": "10.0.0.8, [::1]:5353", "tries": 0, "timeout": None, "ndots": "3"}
+    resolver = ares.Resolver(resolv_conf=str(files.resolv_conf), **options)
+    assert [server for server, _ in resolver._tries()] == [("10.0.0.8", 53), ("::1", 5353)]
+    assert resolver._conf.ndots == 3
     resolver.close()
 
 

@@ -10,7 +10,7 @@ Invariants:
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ __all__ = [
     "as_bool",
     "as_bytes",
     "as_importable",
+    "as_number",
     "as_seconds",
     "config",
     "loop_names",
@@ -61,6 +62,16 @@ def as_seconds(value: Any) -> float | None:
     return seconds
 
 
+def as_number(value: Any) -> int | None:
+    """Return an integer that is not negative; None for None and ""."""
+    if value is None or value == "":
+        return None
+    number = int(value)
+    if number < 0:
+        raise ValueError("must not be negative")
+    return number
+
+
 _UNITS = {"kb": 1024, "mb": 1024**2, "gb": 1024**3}
 
 
@@ -89,9 +100,14 @@ def as_importable(**names: str) -> Callable[[Any], Any]:
     them: the first that can be imported counts.
     """
 
+    choices = f"one of {', '.join(names)}, a" if names else "a"
+    usage = f"must be {choices} callable or where to import one from"
+
     def convert(value: Any) -> Any:
-        if value is None or callable(value):
+        if callable(value):
             return value
+        if not isinstance(value, Iterable):
+            raise ValueError(usage)
         missing = []
         for word in _words(value):
             if callable(word):
@@ -105,7 +121,7 @@ def as_importable(**names: str) -> Callable[[Any], Any]:
                 return found
         if missing:
             raise ValueError("; ".join(missing))
-        raise ValueError(f"must be one of {', '.join(names)}, a callable or where to import one from")
+        raise ValueError(usage)
 
     return convert
 
@@ -156,7 +172,7 @@ def _track(value: Any) -> bool:
 
 def _file_class(value: Any) -> Any:
     """Return the class of file objects; if `weald.fileobject` is imported already, it uses it from now on."""
-    found = _to_file_class(value)
+    found = None if value is None else _to_file_class(value)
     module: Any = sys.modules.get("weald.fileobject")
     if found is not None and module is not None:
         module.FileObject = found
@@ -222,12 +238,12 @@ _settings: dict[str, Setting] = {
         None, as_seconds, "WEALD_RESOLVER_TIMEOUT", "seconds a look-up by dnspython or ares may take"
     ),
     "ares_servers": Setting(None, _words, "WEALD_ARES_SERVERS", "c-ares: as resolver_nameservers"),
-    "ares_timeout": Setting(None, anything, "WEALD_ARES_TIMEOUT", "c-ares: as resolver_timeout"),
-    "ares_tries": Setting(None, anything, "WEALD_ARES_TRIES", "c-ares: how often a server is asked"),
-    "ares_ndots": Setting(None, anything, "WEALD_ARES_NDOTS", "c-ares: names with fewer dots are searched for first"),
-    "ares_flags": Setting(None, anything, "WEALD_ARES_FLAGS", "c-ares: its ARES_FLAG_ numbers, added up"),
-    "ares_udp_port": Setting(None, anything, "WEALD_ARES_UDP_PORT", "c-ares: the servers' port for UDP"),
-    "ares_tcp_port": Setting(None, anything, "WEALD_ARES_TCP_PORT", "c-ares: the servers' port for TCP"),
+    "ares_timeout": Setting(None, as_seconds, "WEALD_ARES_TIMEOUT", "c-ares: as resolver_timeout"),
+    "ares_tries": Setting(None, as_number, "WEALD_ARES_TRIES", "c-ares: how often a server is asked"),
+    "ares_ndots": Setting(None, as_number, "WEALD_ARES_NDOTS", "c-ares: names with fewer dots are searched for first"),
+    "ares_flags": Setting(None, as_number, "WEALD_ARES_FLAGS", "c-ares: its ARES_FLAG_ numbers, added up"),
+    "ares_udp_port": Setting(None, as_number, "WEALD_ARES_UDP_PORT", "c-ares: the servers' port for UDP"),
+    "ares_tcp_port": Setting(None, as_number, "WEALD_ARES_TCP_PORT", "c-ares: the servers' port for TCP"),
     "happy_eyeballs_delay": Setting(
         None,
         as_seconds,

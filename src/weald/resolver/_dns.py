@@ -388,9 +388,14 @@ def _needs_no_server(host: Host) -> bool:
     return True
 
 
-def parse_nameservers(texts: Iterable[str] | None, usual_port: int = 53) -> list[Server]:
-    """Parse each text into (address, port); ValueError unless it is ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT."""
+def parse_nameservers(texts: Iterable[str] | str | None, usual_port: int = 53) -> list[Server]:
+    """Parse each text into (address, port); ValueError unless it is ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT.
+
+    A single text has them with commas in between.
+    """
     found = []
+    if isinstance(texts, str):
+        texts = texts.split(",") if texts.strip() else None
     for text in texts or ():
         address, port = text.strip(), ""
         if address.startswith("["):

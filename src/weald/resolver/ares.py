@@ -29,11 +29,12 @@ import sys
 import termios
 from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import pycares
 
-from weald._base.config import config
+from weald._base.config import anything, as_number, as_seconds, config
 from weald._core import READ, WRITE, Descriptor, Empty, Hub, SimpleQueue, Timer, get_hub, monotonic, spawn_raw
 from weald.resolver._dns import (
     Answer,
@@ -63,7 +64,16 @@ _FAILURES: dict[int, Callable[[], DnsFailure]] = {
 _CUT_OFF = (pycares.errno.ARES_ECONNREFUSED, pycares.errno.ARES_ECANCELLED, pycares.errno.ARES_ETIMEOUT)
 
 # The options of pycares.Channel that have a setting.
-_OPTIONS = {"timeout": float, "tries": int, "ndots": int, "flags": int, "udp_port": int, "tcp_port": int}
+_OPTIONS: dict[str, Callable[[Any], Any]] = {
+    "timeout": as_seconds,
+    "tries": as_number,
+    "ndots": as_number,
+    "flags": as_number,
+    "udp_port": as_number,
+    "tcp_port": as_number,
+}
+
+_KNOWN = signature(pycares.Channel).parameters
 
 FAST, PATIENT, ALONE = range(3)  # what a channel is for
 _Key = tuple[Server, float, bool, bool, int]  # server, seconds for an answer, TCP only, with EDNS, one of these
@@ -82,6 +92,7 @@ class Resolver(DnsResolver):
 
     `options` are those of pycares.Channel and override `config`; with `use_environ` false, `config` is ignored.
     `timeout`, `tries`, `ndots`, `domains` and `rotate` override resolv.conf; `lookups` has no effect.
+    `servers` is a list, or a text with commas.  ValueError and TypeError for options that are wrong or unknown.
     """
 
     def __init__(
@@ -92,13 +103,14 @@ class Resolver(DnsResolver):
         resolv_conf: str = "/etc/resolv.conf",
         **options: Any,
     ) -> None:
-        options = {**(_configured() if use_environ else {}), **options}
+        options = {**(_configured() if use_environ else {}), **_checked(options)}
         super().__init__(hub, hosts, options.pop("resolvconf_path", None) or resolv_conf)
         self._servers = parse_nameservers(options.pop("servers", None), options.get("udp_port", 53))
         if not use_environ:
             self._lifetime = None
         self._timeout: float | None = options.pop("timeout", None)
-        self._attempts: int | None = options.pop("tries", None)
+        tries = options.pop("tries", None)
+        self._attempts: int | None = None if tries is None else max(tries, 1)
         options.pop("lookups", None)
         self._conf.override(
             ndots=options.pop("ndots", None),
@@ -414,8 +426,23 @@ def _unread(fd: int) -> int:
 def _configured() -> dict[str, Any]:
     """The options of pycares.Channel that `config` sets."""
     found: dict[str, Any] = {"servers": config.ares_servers or config.resolver_nameservers}
-    for name, convert in _OPTIONS.items():
+    for name in _OPTIONS:
         value = getattr(config, f"ares_{name}")
         if value is not None:
-            found[name] = convert(value)
+            found[name] = value
+    return found
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that are not None, numbers as such.  ValueError and TypeError name the one that is wrong."""
+    found = {}
+    for name, value in options.items():
+        if name not in _KNOWN:
+            raise TypeError(f"Resolver() got an unexpected keyword argument {name!r}")
+        try:
+            value = _OPTIONS.get(name, anything)(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} cannot be {value!r}: {error}") from None
+        if value is not None:
+            found[name] = value
     return found
