@@ -127,6 +127,33 @@ for name in CALLS:
     assert out == ""
 
 
+@pytest.mark.parametrize("loop", ["libuv", "libev"])
+def test_a_child_of_fork_without_descriptors_waits(loop):
+    """Its loop opens its own descriptors in place of the parent's."""
+    out = run_patched(
+        """
+        import os, resource, time
+        time.sleep(0.001)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        kept = []
+        try:
+            while True:
+                kept.append(os.dup(0))
+        except OSError:
+            pass
+        pid = os.fork()
+        if not pid:
+            time.sleep(0.001)
+            os._exit(3)
+        for fd in kept:
+            os.close(fd)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        """,
+        before=f"import os; os.environ['WEALD_LOOP'] = {loop!r}",
+    )
+    assert out == "3\n"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a user of its own")
 def test_no_processes_and_no_native_threads_may_be_started():
     """BlockingIOError (EAGAIN) of fork; a file is read without a thread; a look-up may be tried again."""

@@ -81,6 +81,7 @@ cdef int forget_parent(Hub hub) except -1:
     hub.forked_at = hub.backend.time()
     if hub.signals is not None:
         hub.close_signals()
+        hub.backend.settle()  # libev opens a descriptor before it closes the old one, and aborts if there is none left
         hub.watch_signals()
     return 0
 

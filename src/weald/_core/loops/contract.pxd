@@ -40,6 +40,7 @@ cdef class Loop:
     cdef int dispatch(self) except -1
     cdef int close(self) except -1
     cdef int forked(self) except -1
+    cdef int settle(self) except -1
     cdef int reopened(self) except -1
     cdef bint owns(self, int fd) noexcept
     cdef void forget(self, FdWatch watch) noexcept

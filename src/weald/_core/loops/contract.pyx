@@ -170,6 +170,10 @@ cdef class Loop:
         self.fired.count = 0
         return 0
 
+    cdef int settle(self) except -1:
+        """Finish what `forked` has begun; the parent's watches are closed by now."""
+        return 0
+
     cdef int reopened(self) except -1:
         """Open the loop's own descriptors again: the program has closed them.  The loop has no watches then."""
         return self.forked()

@@ -162,17 +162,20 @@ cdef class EvLoop(Loop):
     cdef int forked(self) except -1:
         self.fired.count = 0
         if self.loop != NULL:
-            # Takes effect at the next poll, when the watches of the parent are closed already.
+            # Takes effect at the next poll, in `settle`, when the watches of the parent are closed already.
             ev_loop_fork(self.loop)
             ev_timer_stop(self.loop, &self.timer)
             self.state.armed = 0.0
         return 0
 
+    cdef int settle(self) except -1:
+        if self.loop != NULL:
+            ev_run(self.loop, EVRUN_NOWAIT)
+        return 0
+
     cdef int reopened(self) except -1:
         self.forked()
-        if self.loop != NULL:
-            ev_run(self.loop, EVRUN_NOWAIT)  # closes the old numbers now, before the program opens files with them
-        return 0
+        return self.settle()  # closes the old numbers now, before the program opens files with them
 
     def __dealloc__(self):
         if self.loop != NULL:
