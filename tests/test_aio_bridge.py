@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import logging
 import re
 import sys
@@ -219,6 +220,33 @@ def test_context_variables_pass_both_ways():
         variable.set("outer")
         await_(change(waits))
         assert variable.get() == "inner"
+
+
+def test_asynchronous_generators_that_are_left_are_closed(virtual):
+    """Also those that begin before the coroutine waits for the first time: there it runs in the greenlet itself."""
+    closed = []
+
+    async def numbers():
+        try:
+            yield 1
+            yield 2
+        finally:
+            await asyncio.sleep(0)
+            closed.append(True)
+
+    async def main(wait):
+        if wait:
+            await asyncio.sleep(0)
+        async for _ in numbers():
+            break
+
+    before = sys.get_asyncgen_hooks()
+    for wait in (False, True):
+        await_(main(wait))
+        weald.spawn(await_, main(wait)).get()
+    gc.collect()
+    weald.sleep(1)
+    assert len(closed) == 4 and sys.get_asyncgen_hooks() == before
 
 
 def test_await_in_a_coroutine_says_what_to_do():

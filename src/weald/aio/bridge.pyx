@@ -10,11 +10,14 @@ Invariants:
   costs no switch.
 """
 
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+
 from weald._core.c_greenlet cimport greenlet
 from weald._core.hub cimport Hub, Waiter, acting_greenlet, current_greenlet
 from weald._core.threads cimport current_hub
 from weald._core.waiters cimport park_for, seconds
-from weald.aio.core cimport Waker
+from weald.aio.core cimport Core, Waker
 
 import asyncio
 import sys
@@ -30,6 +33,10 @@ from weald.aio.loop import EventLoop
 from weald.asyncio import _set_running_loop
 
 cdef extern from "Python.h":
+    ctypedef struct PyThreadState:
+        PyObject *async_gen_firstiter
+        PyObject *async_gen_finalizer
+    PyThreadState *PyThreadState_Get()
     object PyContext_CopyCurrent()
 
 cdef object Called = _Called
@@ -116,6 +123,30 @@ def get_resident_loop():
     return resident_loop(current_hub())
 
 
+cdef object begin(object coroutine, object context, Core loop):
+    """A task that runs in this greenlet until it waits for the first time, as if `loop` ran here."""
+    cdef PyThreadState *state = PyThreadState_Get()
+    cdef PyObject *first = state.async_gen_firstiter
+    cdef PyObject *final = state.async_gen_finalizer
+    hook = (<object>loop)._asyncgen_firstiter_hook if loop.first_hook is None else loop.first_hook
+    Py_INCREF(hook)
+    state.async_gen_firstiter = <PyObject *>hook
+    hook = (<object>loop)._asyncgen_finalizer_hook if loop.final_hook is None else loop.final_hook
+    Py_INCREF(hook)
+    state.async_gen_finalizer = <PyObject *>hook
+    _set_running_loop(loop)
+    try:
+        if (<object>loop)._task_factory is None:
+            return Task(coroutine, loop=loop, context=context, eager_start=True)
+        return (<object>loop).create_task(coroutine, context=context)  # its tasks may be eager, too
+    finally:
+        _set_running_loop(None)
+        first, state.async_gen_firstiter = state.async_gen_firstiter, first
+        final, state.async_gen_finalizer = state.async_gen_finalizer, final
+        Py_XDECREF(first)
+        Py_XDECREF(final)
+
+
 def await_(awaitable, timeout=None):
     """Wait in a greenlet for a coroutine, a Future or another awaitable; returns its result or raises its exception.
 
@@ -143,14 +174,7 @@ def await_(awaitable, timeout=None):
         context = PyContext_CopyCurrent()
         if EAGER and acting_greenlet() is me:
             # A signal handler acts for the main greenlet, whose running loop it must not change.
-            _set_running_loop(loop)
-            try:
-                if loop._task_factory is None:
-                    future = Task(awaitable, loop=loop, context=context, eager_start=True)
-                else:
-                    future = loop.create_task(awaitable, context=context)  # its tasks may be eager, too
-            finally:
-                _set_running_loop(None)
+            future = begin(awaitable, context, loop)
         elif loop._task_factory is None:
             future = Task(awaitable, loop=loop, context=context)  # as `create_task`, which is written in Python, does
         else:
@@ -162,5 +186,5 @@ def await_(awaitable, timeout=None):
             finish(hub, future, loop, limit)
     finally:
         if context is not None and context != PyContext_CopyCurrent():
-            copy_back(context)
+            copy_back(context, PyContext_CopyCurrent())
     return future.result()

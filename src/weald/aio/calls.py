@@ -63,10 +63,10 @@ def _checked_loop(what: str) -> EventLoop:
     return loop
 
 
-def copy_back(context: Context) -> None:
-    """Set the variables in the current context that were set in `context`, which began as a copy of it."""
+def copy_back(context: Context, before: Context) -> None:
+    """Set the variables in the current context that were set in `context`, which began as a copy of `before`."""
     for variable, value in context.items():
-        if variable.get(_MISSING) is not value:
+        if before.get(variable, _MISSING) is not value:
             variable.set(value)
 
 
@@ -79,7 +79,8 @@ async def to_greenlet(function: Callable[..., _T], /, *args: Any, **kwargs: Any)
     """
     loop = _checked_loop("to_greenlet()")
     call = _Call(loop.create_future())
-    context = copy_context()
+    before = copy_context()
+    context = before.copy()
     called = Called(call.run, function, args, kwargs)
     called.home = loop
     called.gr_context = context
@@ -93,8 +94,8 @@ async def to_greenlet(function: Callable[..., _T], /, *args: Any, **kwargs: Any)
             cancelled = cancellation
             call.future = loop.create_future()
             called.kill(block=False)
-    if context != copy_context():
-        copy_back(context)
+    if context != before:
+        copy_back(context, before)
     error, call.error = call.error, None
     try:
         if error is not None and not (cancelled is not None and isinstance(error, GreenletExit)):

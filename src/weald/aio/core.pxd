@@ -1,4 +1,6 @@
 # See core.pyx.
+from cpython.object cimport PyObject
+
 from weald._core.c_greenlet cimport greenlet
 from weald._core.descriptor cimport FdEntry, Listener
 from weald._core.hooks cimport Driven
@@ -11,6 +13,7 @@ cdef class Core(Driven)
 cdef class Job:
     cdef bint queued  # it is in its loop's queue, or runs
     cdef int run(self, Core loop) except -1
+    cdef PyObject *connection(self) noexcept  # borrowed
 
 cdef class Handle(Job):
     cdef readonly object _loop
@@ -64,12 +67,19 @@ cdef class Core(Driven):
     cdef greenlet driver  # the greenlet that runs the jobs; None: parked in a callback, and no other has taken over
     cdef Waiter idle  # the driver's, while there is nothing to run
     cdef bint starting  # a StartSpare is under way
+    cdef object first_hook  # for asynchronous generators, of a resident loop; bound methods, made once
+    cdef object final_hook
     cdef bint resident  # it runs without a root
     cdef bint stalls  # a callback that blocks stalls the loop, as asyncio's do
     cdef bint stalled  # the callback that is running has blocked
     cdef object failure  # SystemExit or KeyboardInterrupt, raised by a callback that the root did not run
     cdef dict future_arguments  # of a Future of this loop; None before the first
     cdef dict fds  # descriptor number: FdWatcher
+    cdef PyObject *running  # the job that the driver runs, borrowed
+    cdef dict busy  # connections of which a callback is parked, by id
+    cdef dict parked  # the same connections, by the id of the parked job
+    cdef list held  # jobs that wait until a parked one has returned
+    cdef bint retrying  # a timer is set that lets the held jobs try again
     cdef list unbound  # timers of a loop without a hub: it has not run yet, or its thread has ended
     cdef public bint _closed
     cdef public bint _stopping
@@ -85,6 +95,10 @@ cdef class Core(Driven):
     cdef int take_over(self, greenlet me) except -1
     cdef int drive(self, bint is_root) except -1
     cdef int run_job(self, object job) except -1
+    cdef bint must_wait(self, object job) except -1
+    cdef int returned(self, object job) except -1
+    cdef int go_on(self) except -1
+    cdef int wait_for_context(self, object job) except -1
     cdef int run_in_debug(self, object job) except -1
     cdef int start_timer(self, TimerHandle timer) except -1
     cdef int next_turn(self) except -1

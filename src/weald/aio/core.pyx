@@ -10,13 +10,16 @@ Invariants:
   (`parking`, `wake`).  When the root's callback has returned, the root drives again, so that `run_forever` returns
   when the loop is stopped.  A spare ends when it is no longer the driver.
 - `Hub.driving` is the loop whose callback is running and has not parked.
+- Two callbacks of a connection are never under way at the same time, nor are two in the same contextvars.Context.
+  One that is due while the other is parked is held until that has returned.
 - `parking`, `Listener.ready` and timers' `expire` run no Python code.
 - Any thread that holds the GIL may call `enqueue`.
 
 Long because a loop, its handles and its watchers call each other: in files of their own they would import each other.
 """
 
-from cpython.object cimport PyObject
+from cpython.method cimport PyMethod_Check
+from cpython.object cimport PyObject, PyTypeObject, Py_TYPE
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 from libc.math cimport isnan
@@ -39,6 +42,7 @@ import stat
 import sys
 from asyncio import base_events, format_helpers
 from asyncio.log import logger
+from types import FunctionType
 
 from weald._core.reports import lines_of_task
 from weald.asyncio import _set_running_loop
@@ -49,7 +53,15 @@ cdef extern from "Python.h":
     int PyContext_Enter(object) noexcept  # -1 with an exception set; not raised, but told as the callback's
     int PyContext_Exit(object) except -1
     PyObject *PyObject_Call(object, object, PyObject *)
+    PyObject *PyMethod_GET_SELF(object)
+    PyObject *PyMethod_GET_FUNCTION(object)
+    bint PyType_IsSubtype(PyTypeObject *, PyTypeObject *)
 
+cdef object Transport = asyncio.BaseTransport
+cdef object SubprocessTransport = asyncio.SubprocessTransport
+# What asyncio queues for a connection.  Not what writes: a protocol that blocks may be waiting for that.
+cdef frozenset CALLBACKS_OF_TRANSPORTS = frozenset({"_read_ready", "_call_connection_lost"})
+cdef frozenset CALLBACKS_OF_SUBPROCESSES = frozenset({"pipe_data_received", "pipe_connection_lost", "process_exited"})
 cdef object TaskClass = asyncio.Task
 cdef object FutureClass = asyncio.Future
 
@@ -62,16 +74,24 @@ cdef class Job:
     cdef int run(self, Core loop) except -1:
         return 0
 
+    cdef PyObject *connection(self) noexcept:
+        """The transport or protocol of which this is a callback; NULL for any other job.  No Python code here."""
+        return NULL
+
 
 cdef int raise_set() except -1:
     """Raise the exception that a C call left set."""
     return -1
 
 
-cdef int call_in_context(object handle, object callback, tuple args, object context, object loop) except -1:
-    """Call `callback`.  Exceptions go to the loop's handler, except SystemExit and KeyboardInterrupt."""
+cdef int call_in_context(object handle, object callback, tuple args, object context, Core loop) except -1:
+    """Call `callback`.  Exceptions go to the loop's handler, except SystemExit and KeyboardInterrupt.
+
+    Returns 1 if a greenlet that is parked has entered the context: `handle` is held until it has left.
+    """
     cdef PyObject *result = NULL
-    if PyContext_Enter(context) == 0:
+    cdef bint entered = PyContext_Enter(context) == 0
+    if entered:
         result = PyObject_Call(callback, args, NULL)
         PyContext_Exit(context)
     if result != NULL:
@@ -79,6 +99,12 @@ cdef int call_in_context(object handle, object callback, tuple args, object cont
         return 0
     try:
         raise_set()
+    except RuntimeError as error:
+        if entered:
+            report(handle, callback, args, loop, error)
+        else:
+            loop.wait_for_context(handle)
+            return 1
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException as error:
@@ -93,6 +119,29 @@ def report(handle, callback, args, loop, error):
     if handle._source_traceback:
         context["source_traceback"] = handle._source_traceback
     loop.call_exception_handler(context)
+
+
+cdef PyObject *connection_of(object callback, tuple args) noexcept:
+    """The connection that `callback` belongs to: its transport, or the protocol of a subprocess.  NULL: none."""
+    cdef PyObject *me
+    if not PyMethod_Check(callback):
+        return NULL
+    me = PyMethod_GET_SELF(callback)
+    function = <object>PyMethod_GET_FUNCTION(callback)
+    if type(function) is not FunctionType:
+        return NULL
+    name = function.__name__
+    if name in CALLBACKS_OF_TRANSPORTS:
+        if PyType_IsSubtype(Py_TYPE(<object>me), <PyTypeObject *>SubprocessTransport):
+            return <PyObject *>(<object>me)._protocol
+        return me if PyType_IsSubtype(Py_TYPE(<object>me), <PyTypeObject *>Transport) else NULL
+    if name == "connection_made":
+        if len(args) != 1 or not PyType_IsSubtype(Py_TYPE(args[0]), <PyTypeObject *>Transport):
+            return NULL
+        if PyType_IsSubtype(Py_TYPE(args[0]), <PyTypeObject *>SubprocessTransport):
+            return me
+        return <PyObject *>args[0]
+    return me if name in CALLBACKS_OF_SUBPROCESSES else NULL
 
 
 cdef list described(object handle, str name):
@@ -125,7 +174,10 @@ cdef class Handle(Job):
     cdef int run(self, Core loop) except -1:
         if self._cancelled:
             return 0
-        return call_in_context(self, self._callback, self._args, self._context, self._loop)
+        return call_in_context(self, self._callback, self._args, self._context, loop)
+
+    cdef PyObject *connection(self) noexcept:
+        return connection_of(self._callback, self._args)
 
     def cancel(self):
         """Do not make the call.  Idempotent."""
@@ -356,12 +408,14 @@ cdef class FdHandle(Handle):
     cdef FdWatcher watcher
 
     cdef int run(self, Core loop) except -1:
+        cdef bint held = False
         try:
             if not self._cancelled:
-                call_in_context(self, self._callback, self._args, self._context, self._loop)
+                held = call_in_context(self, self._callback, self._args, self._context, loop)
         finally:
-            self.queued = False
-            self.watcher.ran(self)
+            if not held:
+                self.queued = False
+                self.watcher.ran(self)
         return 0
 
     def _repr_info(self):
@@ -422,6 +476,9 @@ cdef class Core(Driven):
         ring_init(&self.ready)
         self.fds = {}
         self.unbound = []
+        self.busy = {}
+        self.parked = {}
+        self.held = []
 
     def __dealloc__(self):
         ring_free(&self.ready)
@@ -451,11 +508,17 @@ cdef class Core(Driven):
 
     cdef int parking(self) except -1:
         """The callback that is running parks.  No Python code here."""
+        cdef PyObject *connection
         self.hub.driving = NULL
         if self.stalls:
             self.stalled = True
             return 0
         self.driver = None
+        if isinstance(<object>self.running, Job):
+            connection = (<Job>self.running).connection()
+            if connection != NULL:
+                self.busy[<size_t>connection] = <object>connection
+                self.parked[<size_t>self.running] = <object>connection
         if self.ready.count > 0:
             self.wake()
         return 0
@@ -476,6 +539,9 @@ cdef class Core(Driven):
             while left > 0 and self.ready.count > 0:
                 left -= 1
                 job = ring_pop(&self.ready)
+                if self.busy and self.must_wait(job):
+                    continue
+                self.running = <PyObject *>job
                 hub.driving = <void *>self
                 hub.calls_since_switch = 0
                 try:
@@ -485,6 +551,8 @@ cdef class Core(Driven):
                         self.run_job(job)
                 finally:
                     hub.driving = NULL
+                    if self.driver is not me:
+                        self.returned(job)
                 job = None
                 if self.driver is not me:  # it has parked
                     if not is_root:
@@ -506,6 +574,51 @@ cdef class Core(Driven):
                         self.idle = None
             if self.driver is not me:  # the root drives again
                 return 0
+
+    cdef bint must_wait(self, object job) except -1:
+        """Whether another callback of `job`'s connection is parked.  If so, `job` is held until that has returned."""
+        cdef PyObject *connection = (<Job>job).connection() if isinstance(job, Job) else NULL
+        if connection == NULL or <size_t>connection not in self.busy:
+            return False
+        self.held.append(job)
+        return True
+
+    cdef int returned(self, object job) except -1:
+        """`job`, which had parked, has returned."""
+        connection = self.parked.pop(<size_t><PyObject *>job, None)
+        if connection is not None:
+            self.busy.pop(<size_t><PyObject *>connection, None)
+        if self.held:
+            self.go_on()
+        return 0
+
+    cdef int go_on(self) except -1:
+        """Put the jobs that are held back into the queue, before all others."""
+        cdef Py_ssize_t i, behind = self.ready.count
+        held, self.held = self.held, []
+        for job in held:
+            ring_append(&self.ready, job)
+        for i in range(behind):
+            ring_append(&self.ready, ring_pop(&self.ready))
+        return self.wake()
+
+    cdef int wait_for_context(self, object job) except -1:
+        """Hold `job`, whose context a parked greenlet has entered, until a parked job has returned.
+
+        The context may also be left by a greenlet that runs no job of this loop: look again now and then.
+        """
+        cdef TimerHandle timer
+        self.held.append(job)
+        if not self.retrying and self.hub is not None:
+            timer = self.new_timer(self.time() + 0.01, self._look_again, (), None)
+            timer.start_at(self.hub.timers, timer.at)
+            self.retrying = True
+        return 0
+
+    def _look_again(self):
+        self.retrying = False
+        if self.held:
+            self.go_on()
 
     cdef int next_turn(self) except -1:
         """Poll descriptors and timers, as asyncio's loops do once a turn, and let other greenlets run."""
@@ -598,12 +711,15 @@ cdef class Core(Driven):
         """Run whenever there is something to run, without a greenlet in `run_forever`."""
         self._bind()
         self._thread_id = PyThread_get_thread_ident()
+        self.first_hook = self._asyncgen_firstiter_hook
+        self.final_hook = self._asyncgen_finalizer_hook
         self.resident = True
 
     def _hub_ends(self):
         """The hub of a resident loop is destroyed."""
         cdef greenlet driver = self.driver
         self.resident = False
+        self.first_hook = self.final_hook = None
         self._thread_id = None
         self._closed = True
         self._forget()
@@ -632,6 +748,7 @@ cdef class Core(Driven):
         for watcher in self.fds.values():
             watcher.unbind()
         timers = self._take_timers()
+        self._drop_parked()
         self.hub = hub
         self.generation = hub.generation
         for watcher in list(self.fds.values()):
@@ -639,6 +756,13 @@ cdef class Core(Driven):
                 watcher.bind()
         for timer in timers:
             self.start_timer(timer)
+
+    def _drop_parked(self):
+        """Forget the callbacks that are parked on the hub that the loop leaves: they do not return."""
+        self.busy.clear()
+        self.parked.clear()
+        if self.held:
+            self.go_on()
 
     def _take_timers(self):
         """The timers that have not fired yet, stopped."""
@@ -667,6 +791,9 @@ cdef class Core(Driven):
         self.fds.clear()
         self._take_timers()
         self.future_arguments = None
+        self.busy.clear()
+        self.parked.clear()
+        self.held.clear()
         while self.ready.count > 0:
             ring_pop(&self.ready)
 

@@ -136,13 +136,19 @@ cdef class Stream(Job):
         """Whether the transport is closed or being closed."""
         return self.closing
 
+    cdef PyObject *connection(self) noexcept:
+        return <PyObject *>self.transport
+
     cdef int run(self, Core loop) except -1:
         cdef FdWatcher watcher = self.watcher
         if self.transport is None or watcher is None or watcher.reader is not self:
             self.queued = False
             return 0
         context = self.context
-        PyContext_Enter(context)
+        try:
+            PyContext_Enter(context)
+        except RuntimeError:  # a greenlet that is parked has entered it
+            return loop.wait_for_context(self)
         try:
             if self.buffered:
                 self.transport._read_ready()
