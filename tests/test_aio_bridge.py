@@ -328,6 +328,20 @@ def test_each_thread_has_its_own():
     assert len(set(loops)) == 2
 
 
+def test_a_native_thread_ends_in_silence():
+    """The greenlet that runs its resident loop is nothing that the program has left behind."""
+    out = python(
+        """
+        import asyncio, threading
+        from weald.aio import await_
+        thread = threading.Thread(target=await_, args=(asyncio.sleep(0.001),))
+        thread.start()
+        thread.join()
+        """
+    )
+    assert out == ""
+
+
 def test_a_deadlock_names_tasks():
     out = python(
         """

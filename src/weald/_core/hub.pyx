@@ -564,9 +564,15 @@ cdef class Hub(greenlet):
         return self.timers.fire(self.loop_time, may_run_python)
 
     cdef list unended(self):
-        """The greenlets that are parked here, except the main one, and those that have not begun."""
+        """The greenlets that are parked here, except the main one, and those that have not begun.
+
+        Without the one that waits for something to do on the resident loop: the program has not begun it.
+        """
         cdef Py_ssize_t i
-        found = [g for g, _, _ in self.parked() if g is not self.main and PyGreenlet_ACTIVE(<void *>g)]
+        found = [
+            g for g, what, _ in self.parked()
+            if g is not self.main and PyGreenlet_ACTIVE(<void *>g) and (what is None or what is not self.resident)
+        ]
         for i in range(self.ring.count):
             item = <object>self.ring.items[(self.ring.head + i) & self.ring.mask]
             if isinstance(item, greenlet) and not PyGreenlet_STARTED(<void *>item) \
