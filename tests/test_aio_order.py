@@ -10,10 +10,11 @@ import os
 import signal
 import socket
 
+import pytest
 
 import weald
 import weald.aio
-from weald.aio import to_greenlet
+from weald.aio import await_, to_greenlet
 from weald.event import Event
 
 variable = contextvars.ContextVar("variable", default="unset")
@@ -337,3 +338,61 @@ def test_what_others_set_meanwhile_is_not_set_back(virtual):
         return context[variable], context[other]
 
     assert weald.aio.run(main()) == ("meanwhile", "by the function")
+
+
+# ------------------------------------------------------------------ cancellations
+
+
+async def bad(seconds):
+    await asyncio.sleep(seconds)
+    raise ValueError
+
+
+async def in_a_timeout():
+    async with asyncio.timeout(1):
+        weald.sleep(2)
+
+
+async def in_a_group():
+    with pytest.raises(BaseExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(bad(1))
+            await asyncio.sleep(0)
+            weald.sleep(2)
+
+
+@pytest.mark.parametrize("block", [in_a_timeout, in_a_group])
+@pytest.mark.parametrize("start", [weald.aio.run, await_])
+def test_a_cancellation_that_was_taken_back_does_not_come_later(virtual, block, start):
+    """As on asyncio's loops, where what is inside would have stalled the loop."""
+
+    async def main():
+        await block()
+        await asyncio.sleep(0)
+        await asyncio.sleep(1)
+        return asyncio.current_task().cancelling()  # type: ignore[union-attr]
+
+    assert start(main()) == 0
+
+
+@pytest.mark.parametrize("block", [in_a_timeout, in_a_group])
+def test_another_cancellation_comes(virtual, block):
+    async def main():
+        task = asyncio.create_task(block())
+        asyncio.get_running_loop().call_later(1.5, task.cancel)
+        await asyncio.wait([task])
+        return task
+
+    # It has ended before the cancellation came to an `await`, or was cancelled; its caller sees the request anyway.
+    assert weald.aio.run(main()).cancelling() == 1
+
+
+def test_a_timeout_comes_to_an_await_inside(virtual):
+    async def main():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                weald.sleep(2)
+                await asyncio.sleep(0)
+        await asyncio.sleep(1)
+
+    weald.aio.run(main())

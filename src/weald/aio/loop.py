@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from weald import socket as _socket
 from weald._base.originals import get_original
 from weald._core import get_hub, listen_to_signals, spawn_raw, unlisten_to_signals
-from weald.aio import guests
+from weald.aio import guests, uncancel
 from weald.aio.core import Core
 from weald.aio.stream import Stream
 from weald.asyncio import _set_running_loop
@@ -38,6 +38,7 @@ _get_native_ident = get_original("_thread", "get_ident")
 _set_signal = get_original("signal", "signal")
 
 guests.mend()
+uncancel.mend()
 
 _NO_HANDLERS = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None)
 
