@@ -594,11 +594,11 @@ cdef class Core(Driven):
 
     cdef int go_on(self) except -1:
         """Put the jobs that are held back into the queue, before all others."""
-        cdef Py_ssize_t i, behind = self.ready.count
+        cdef Py_ssize_t behind = self.ready.count
         held, self.held = self.held, []
         for job in held:
             ring_append(&self.ready, job)
-        for i in range(behind):
+        for _ in range(behind):
             ring_append(&self.ready, ring_pop(&self.ready))
         return self.wake()
 
