@@ -181,8 +181,8 @@ SUITES = {
     ),
     "uvicorn": Suite(
         [
-            *("uvicorn[standard]==0.54.0", "uvloop", "a2wsgi", "cryptography", "httpx2", "pytest-codspeed"),
-            *("pytest-mock", "trustme", "wsproto", "zttp"),
+            *("uvicorn==0.54.0", "uvloop", "a2wsgi", "cryptography", "httptools", "httpx2", "pytest-codspeed"),
+            *("pytest-mock", "python-dotenv", "PyYAML", "trustme", "watchfiles", "websockets", "wsproto", "zttp"),
         ],
         ["tests"],
         aside=["uvicorn"],
