@@ -426,6 +426,29 @@ def test_no_descriptors_are_left_for_the_first_hub(loop):
     assert out == "slept\nwoken\n"
 
 
+def test_a_handler_runs_though_no_hub_can_be_made():
+    out = run_patched(
+        """
+        import os, resource, signal
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        signal.signal(signal.SIGUSR1, lambda signum, frame: print(frame.f_code.co_name, flush=True))
+        def work():
+            os.kill(os.getpid(), signal.SIGUSR1)
+        kept = []
+        try:
+            while True:
+                kept.append(os.dup(0))
+        except OSError:
+            pass
+        work()
+        for fd in kept:
+            os.close(fd)
+        work()
+        """
+    )
+    assert out == "work\nwork\n"
+
+
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_handler_runs_as_the_main_thread(waits):
     """It is the current thread and holds its locks; context variables that it sets stay set; and it may wait."""
@@ -743,3 +766,55 @@ def test_what_a_handler_raises_while_another_waits(wait):
         """
     )
     assert out == "late\nSystemExit(0)\n"
+
+
+ENDS = {
+    "the main thread ends": "os.kill(os.getpid(), signal.SIGTERM)",
+    "an exception ends it": "os.kill(os.getpid(), signal.SIGTERM); sys.exit(0)",
+    "it waits for a thread": "threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGTERM)).start()",
+    "a function of atexit": "atexit.register(os.kill, os.getpid(), signal.SIGTERM)",
+    "a child of fork": "os.waitpid(child, 0) if (child := os.fork()) else os.kill(os.getpid(), signal.SIGTERM)",
+    "a process": "(child := fork.Process(target=signal.raise_signal, args=(15,))).start(); child.join()",
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_the_program_does_not_end_before_its_handlers(end):
+    """One that waits when the program's own code is over: in an unpatched program, the main thread is in it."""
+    out = run_patched(
+        f"""
+        import atexit, multiprocessing, os, signal, sys, threading, time
+        def save(signum, frame):
+            print("saving", flush=True)
+            time.sleep(0.05)
+            print("saved", flush=True)
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, save)
+        fork = multiprocessing.get_context("fork")
+        {end}
+        """
+    )
+    assert out == "saving\nsaved\n"
+
+
+def test_ctrl_c_ends_the_wait_for_a_handler_at_the_end():
+    script = textwrap.dedent(
+        """
+        import weald.monkey; weald.monkey.patch_all()
+        import os, signal, threading
+        def wait_for_ever(signum, frame):
+            print("waits", flush=True)
+            threading.Event().wait()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, wait_for_ever)
+        os.kill(os.getpid(), signal.SIGTERM)
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        try:
+            assert program.stdout.readline() == b"waits\n"
+            program.send_signal(stdlib.SIGINT)
+            _, errors = program.communicate(timeout=PATIENCE)
+        finally:
+            program.kill()
+    assert b"KeyboardInterrupt" in errors

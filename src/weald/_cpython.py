@@ -54,6 +54,7 @@ INTERNALS = (
     Internal("threading:_DummyThread", "threading.py", "the thread object of a greenlet that is not a thread"),
     Internal("threading:_MainThread", "threading.py", "a forked child's main thread"),
     Internal("threading:_newname", "threading.py", "names of greenlets' stand-ins"),
+    Internal("threading:_register_atexit", "signal.py", "the program ends after the handlers of signals"),
     Internal("threading:_shutdown_locks", "threading.py", "threads that are joined at exit", last=(3, 12)),
     Internal("threading:_shutdown", "monkey/__init__.py", "threads end before the interpreter does"),
     Internal("threading:_set_name", "threading.py", "greenlets do not name the process", first=(3, 14)),

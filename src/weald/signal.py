@@ -6,13 +6,17 @@ A handler starts at once, while the greenlet that the signal has interrupted sta
 parks, that greenlet goes on.  A handler's exception is raised in the main greenlet, whichever greenlet was interrupted,
 or in the latest handler that has not ended: in the stdlib it would be above the main thread's other code.
 
-Invariant: no deadlock is reported while signal handlers exist: a signal may wake a greenlet.
+Invariants:
+- No deadlock is reported while signal handlers exist: a signal may wake a greenlet.
+- The program does not end before the handlers that have begun: in the stdlib the main thread would be in them.
 """
 
+import atexit
 import signal as _stdlib
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from contextvars import Context
 from errno import EINVAL
 from functools import partial
@@ -26,6 +30,7 @@ from weald._base.builtin import as_builtins
 from weald._base.originals import get_original
 from weald._base.waiting import retry
 from weald._core import (
+    Event,
     asked_in_vain,
     can_park,
     get_hub,
@@ -97,6 +102,23 @@ set_stand_in(_Handler)
 
 _unended: list[_Handler] = []  # handlers that have begun, in that order
 register_at_fork(after_in_child=_unended.clear)
+_none_left: Event | None = None  # set when the last of them ends; there is one while the program's end waits for it
+
+
+def _wait_for_handlers() -> None:
+    """Wait until all handlers that have begun have ended; at the end of the program."""
+    global _none_left
+    while _unended and can_park():
+        _none_left = Event()
+        # The program is ending already, as a handler that raises SystemExit wants it to.
+        with suppress(SystemExit):
+            _none_left.wait()
+
+
+# Once before the main thread waits for the others and `atexit` functions are called, and again after that, for the
+# handlers of signals that come meanwhile.
+threading._register_atexit(_wait_for_handlers)  # type: ignore[attr-defined]
+atexit.register(_wait_for_handlers)
 
 
 class _InGreenlet:
@@ -108,7 +130,11 @@ class _InGreenlet:
         self.function = function
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        hub = get_hub()
+        try:
+            hub = get_hub()
+        except OSError:  # no loop can be made, so nothing could run while the handler waits
+            self.function(signum, frame)
+            return
         interrupted = getcurrent()
         runner = _Handler(self._run, interrupted)
         main = runner.main = hub.main
@@ -140,6 +166,8 @@ class _InGreenlet:
         finally:
             if runner in _unended:
                 _unended.remove(runner)
+            if _none_left is not None and not _unended:
+                _none_left.set()
 
 
 def _check_main_thread(what: str) -> None:
