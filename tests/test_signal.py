@@ -768,6 +768,30 @@ def test_what_a_handler_raises_while_another_waits(wait):
     assert out == "late\nSystemExit(0)\n"
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        "socket.getaddrinfo('localhost', 80)",
+        "socket.getfqdn('192.0.2.1')",
+        "threading.Thread(target=os.wait, daemon=True).start(); time.sleep(0.05)",
+    ],
+)
+def test_threads_of_wealds_own_take_no_signals(use):
+    """A signal that the program blocks, to wait for it, would end the program in a thread that does not block it."""
+    out = run_patched(
+        f"""
+        import os, signal, socket, subprocess, sys, threading, time
+        with subprocess.Popen(["sleep", "100"]) as child:
+            {use}
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            print(signal.sigwait([signal.SIGTERM]).name)
+            child.kill()
+        """
+    )
+    assert out == "SIGTERM\n"
+
+
 ENDS = {
     "the main thread ends": "os.kill(os.getpid(), signal.SIGTERM)",
     "an exception ends it": "os.kill(os.getpid(), signal.SIGTERM); sys.exit(0)",

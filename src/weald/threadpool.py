@@ -120,10 +120,12 @@ class ThreadPool(GroupMappingMixin):
     only; those of `spawn` are also passed to the hub's `handle_error`, as a greenlet's are.
     """
 
+    _initializer: Callable[[], bool] | None = None  # called in each new thread
+
     def __init__(self, maxsize: int, hub: Hub | None = None, idle_task_timeout: float = -1) -> None:
         _check_maxsize(maxsize)
         self._hub: Hub | None = hub if hub is not None else get_hub()
-        self._workers = Workers(maxsize, idle_task_timeout)
+        self._workers = Workers(maxsize, idle_task_timeout, self._initializer)
         self._reset()
         _pools.add(self)
         # The workers know only `_workers`, so a pool that is not used any more is freed, and they end.

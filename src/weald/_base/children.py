@@ -7,6 +7,7 @@ the system has no pidfds, a native thread waits in waitid(2) with WNOWAIT.
 
 Invariants:
 - Nothing here reaps a child or handles SIGCHLD.
+- The thread gets no signals, since the program does not know of it.
 - However many greenlets make the same query, one thread waits for the answer.  It ends when it has the answer.
 """
 
@@ -14,6 +15,7 @@ import os
 from contextlib import suppress
 
 from weald._base.originals import get_original
+from weald._base.workers import hear_no_signals
 from weald._core import Event, get_hub, helper_idle, sleep, wait_read, waits_natively
 
 __all__ = ["await_change", "await_end"]
@@ -82,6 +84,7 @@ def _await_change_in_thread(question: _Question, timeout: float | None) -> bool:
 def _ask(question: _Question, changed: Event) -> None:
     """The thread's function."""
     idtype, id, options = question
+    hear_no_signals()
     helper_idle(1)  # `hub.ref` counts the greenlet that waits for the answer; do not count this thread as well
     try:
         _waitid(idtype, id, options | os.WNOWAIT)

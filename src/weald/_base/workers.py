@@ -1,7 +1,7 @@
 """Native threads that take jobs from one queue.
 
 Called by: weald.threadpool, whose pools and executors run their calls on them; weald.thread and weald.threading, whose
-threads are native there.
+threads are native there; weald.resolver.thread and weald._base.children (`hear_no_signals`).
 
 Invariants:
 - The threads are native even when `threading` is patched, and share nothing with greenlets but their queue and what
@@ -12,6 +12,7 @@ Invariants:
 """
 
 import _queue
+import signal
 import sys
 import threading
 import traceback
@@ -21,7 +22,16 @@ from typing import Any, TypeVar
 from weald._base.originals import get_original
 from weald._core import Event, Hub, Timeout, drop_mains_timeouts, get_hub_with_rest, helper_idle, report
 
-__all__ = ["Job", "Workers", "call_with_hooks", "finish_rest", "is_at_shutdown", "is_worker", "run_here"]
+__all__ = [
+    "Job",
+    "Workers",
+    "call_with_hooks",
+    "finish_rest",
+    "hear_no_signals",
+    "is_at_shutdown",
+    "is_worker",
+    "run_here",
+]
 
 _T = TypeVar("_T")
 
@@ -30,6 +40,9 @@ _allocate_lock = get_original("_thread", "allocate_lock")
 _get_ident = get_original("_thread", "get_ident")
 
 _idents: set[int] = set()  # of the threads here
+
+# What a thread's own faults, and not other processes, cause.  `faulthandler` must hear of it.
+_FAULTS = {getattr(signal, name) for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP")}
 
 
 class Job:
@@ -266,6 +279,16 @@ def _linger(hub: Hub) -> None:
         pass  # a Timeout that expired as its job ended; SystemExit, which ends a thread quietly
     except BaseException:
         report(f"{traceback.format_exc()}raised in a thread whose job had ended\n\n")
+
+
+def hear_no_signals() -> bool:
+    """An initializer for threads that only call functions of weald's own.
+
+    A signal sent to the process goes to any thread that does not block it.  A program that blocks one in all threads it
+    knows of, to take it by `sigwait`, would be ended by it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
+    return True
 
 
 def is_at_shutdown(error: RuntimeError) -> bool:

@@ -9,12 +9,14 @@ Invariants:
 - Look-ups that may ask a name server, and names that the hosts file has, use two thread pools, so that the second
   never wait behind the first.  Neither is the hub's pool, which files use.
 - A look-up that no caller waits for any more is not begun.
+- The threads get no signals, since the program does not know of them.
 """
 
 import _socket
 from typing import Any
 
 from weald._base.config import config
+from weald._base.workers import hear_no_signals
 from weald._core import Hub
 from weald.resolver import AddressInfo, Host, HostEntry
 from weald.resolver._files import HostsFile
@@ -25,6 +27,10 @@ from weald.threadpool import ThreadPool
 __all__ = ["Resolver"]
 
 
+class _Threads(ThreadPool):
+    _initializer = staticmethod(hear_no_signals)
+
+
 class Resolver:
     """Looks names up with `_socket` in native threads; `config.threadpool_size` says how many at once."""
 
@@ -32,8 +38,8 @@ class Resolver:
         self._lookups = Lookups()
         self._hosts = HostsFile(hosts)
         size, idle_timeout = config.threadpool_size, config.threadpool_idle_task_timeout
-        self._asking = ThreadPool(size, hub, idle_timeout)  # for look-ups that may wait for a name server
-        self._reading = ThreadPool(size, hub, idle_timeout)  # for names that the hosts file has
+        self._asking = _Threads(size, hub, idle_timeout)  # for look-ups that may wait for a name server
+        self._reading = _Threads(size, hub, idle_timeout)  # for names that the hosts file has
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__} at {id(self):#x} lookups={len(self._lookups)}>"
