@@ -821,6 +821,20 @@ def test_the_program_does_not_end_before_its_handlers(end):
     assert out == "saving\nsaved\n"
 
 
+def test_the_module_may_be_imported_at_the_end():
+    out = python(
+        """
+        import atexit, weald
+        def late():
+            import os, weald.signal
+            weald.signal.signal(weald.signal.SIGTERM, lambda *args: print("handled"))
+            os.kill(os.getpid(), weald.signal.SIGTERM)
+        atexit.register(late)
+        """
+    )
+    assert out == "handled\n"
+
+
 def test_ctrl_c_ends_the_wait_for_a_handler_at_the_end():
     script = textwrap.dedent(
         """

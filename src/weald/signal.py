@@ -117,7 +117,8 @@ def _wait_for_handlers() -> None:
 
 # Once before the main thread waits for the others and `atexit` functions are called, and again after that, for the
 # handlers of signals that come meanwhile.
-threading._register_atexit(_wait_for_handlers)  # type: ignore[attr-defined]
+with suppress(RuntimeError):  # imported at the end only
+    threading._register_atexit(_wait_for_handlers)  # type: ignore[attr-defined]
 atexit.register(_wait_for_handlers)
 
 
