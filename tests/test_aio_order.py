@@ -75,8 +75,9 @@ async def first_alone(protocol, what):
     while what not in protocol.begun:
         await asyncio.sleep(0)
     await turns()
-    assert protocol.begun == [what]
-    protocol.gate.set()
+    begun = list(protocol.begun)
+    protocol.gate.set()  # before the assertion: what blocks would never end
+    assert begun == [what]
     await protocol.lost
 
 
@@ -162,8 +163,9 @@ def test_an_endpoint_is_made_before_its_datagrams_come(io_loop):
         while not made or not made[0].begun:
             await asyncio.sleep(0)
         await turns()
-        assert made[0].begun == ["made"]
+        begun = list(made[0].begun)
         made[0].gate.set()
+        assert begun == ["made"]
         await making
         while made[0].notes != ["made", "data"]:
             await asyncio.sleep(0)
