@@ -273,7 +273,7 @@ def test_callbacks_share_a_context_and_come_in_order(virtual):
     assert notes == [0, 1, 2, 3, 4]
 
 
-def test_a_watched_descriptor_waits_for_its_context(io_loop):
+def test_a_watched_descriptor_waits_for_its_context(io_loop, caplog):
     context = contextvars.copy_context()
 
     async def main():
@@ -293,6 +293,7 @@ def test_a_watched_descriptor_waits_for_its_context(io_loop):
         return result
 
     assert weald.aio.run(main()) == b"a"
+    assert not caplog.records  # no call has failed
 
 
 def test_signals_that_come_while_a_callback_blocks():
