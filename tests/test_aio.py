@@ -410,6 +410,111 @@ def test_exits_leave_run_forever_whoever_runs_the_callback(virtual, error):
     loop.close()
 
 
+def test_callbacks_in_the_context_of_one_that_blocks_wait_for_it(virtual):
+    """A context cannot be entered twice.  On asyncio the callback that blocks would stall them, too."""
+    order = []
+    context = contextvars.copy_context()
+
+    async def use(name, seconds):
+        order.append(f"{name} begins")
+        weald.sleep(seconds)
+        await asyncio.sleep(0)
+        order.append(f"{name} ends")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(use(name, 5), context=context) for name in "ab"]
+        loop.call_later(1, order.append, "timer", context=context)
+        cancelled = loop.call_later(2, order.append, "cancelled", context=context)
+        loop.call_later(3, cancelled.cancel)
+        loop.call_later(4, order.append, "another context")
+        await asyncio.gather(*tasks)
+
+    weald.aio.run(main())
+    assert order[:2] == ["a begins", "another context"]
+    assert sorted(order[2:]) == ["a ends", "b begins", "b ends", "timer"]
+
+
+def test_a_signal_that_arrives_while_the_callback_of_one_blocks(caplog):
+    """asyncio calls it once more when it has returned; it is one Handle, with one context."""
+    loop, calls, go = weald.aio.EventLoop(), [], Event()
+
+    def called():
+        calls.append("begins")
+        if len(calls) == 1:
+            go.wait()
+        calls.append("ends")
+        if len(calls) == 4:
+            loop.stop()
+
+    loop.add_signal_handler(signal.SIGUSR1, called)
+    loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+
+    async def again():
+        while not calls:
+            await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        go.set()
+
+    task = loop.create_task(again())
+    loop.run_forever()
+    assert task.done()
+    loop.close()
+    assert calls == ["begins", "ends"] * 2
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("ends", [None, ValueError])
+def test_a_timeout_that_expires_in_blocking_code_leaves_nothing_behind(virtual, ends):
+    """The block has no `await` that could raise, so for asyncio it has ended in time."""
+
+    async def main():
+        raised = None
+        try:
+            async with asyncio.timeout(1) as inner:
+                weald.sleep(2)
+                if ends:
+                    raise ends
+        except ValueError:
+            raised = ends
+        await asyncio.sleep(1)
+        assert await asyncio.wait_for(block(), 1) == "value"
+        await asyncio.sleep(1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                weald.sleep(2)
+                await asyncio.sleep(1)
+        assert raised is ends
+        assert not asyncio.current_task().cancelling()
+        return inner.expired()
+
+    async def block():
+        if sys.version_info >= (3, 12):  # before, wait_for makes a task, which ends cancelled
+            weald.sleep(2)
+        return "value"
+
+    assert weald.aio.run(main())
+
+
+def test_a_cancellation_beside_a_timeout_that_expires_in_blocking_code(virtual):
+    async def block():
+        async with asyncio.timeout(1):
+            weald.sleep(2)
+        await asyncio.sleep(0)
+        return "not cancelled"
+
+    async def main():
+        task = asyncio.create_task(block())
+        await asyncio.sleep(1.5)
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert weald.aio.run(main())
+
+
 def test_a_forks_child_closes_what_it_has_inherited():
     out = python(
         """
@@ -455,6 +560,37 @@ def test_a_forks_child_runs_a_loop_that_the_parent_has_made():
         stderr=None,
     )
     assert out == "[b'x']\n0\n"
+
+
+def test_a_forks_child_has_the_timers_of_a_loop_that_has_run():
+    out = python(
+        """
+        import asyncio, functools, os, weald.aio
+        print = functools.partial(print, flush=True)
+        loop = weald.aio.new_event_loop()
+
+        async def wait():
+            await asyncio.sleep(0.01)
+            return "waited"
+
+        loop.run_until_complete(asyncio.sleep(0))
+        task = loop.create_task(wait())
+        cancelled = loop.call_later(0.001, print, "cancelled")
+        loop.call_later(0.002, print, "timer")
+        loop.run_until_complete(asyncio.sleep(0))
+        for who in "child", "parent":
+            if who == "child" and (pid := os.fork()):
+                os.waitpid(pid, 0)
+                continue
+            cancelled.cancel()
+            print(who, loop.run_until_complete(task))
+            if who == "child":
+                loop.close()
+                os._exit(0)
+        """,
+        stderr=None,
+    )
+    assert out == "timer\nchild waited\ntimer\nparent waited\n"
 
 
 def test_stall(caplog):
@@ -1015,6 +1151,26 @@ def test_bad_descriptors(fd):
     loop.close()
 
 
+def test_a_loop_that_is_stopped_before_its_first_run_polls_once():
+    """As with asyncio, in a thread whose hub has not run before, too."""
+    out = python(
+        """
+        import socket, weald.aio
+        a, b = socket.socketpair()
+        b.send(b"x")
+        for _ in range(2):
+            loop, calls = weald.aio.new_event_loop(), []
+            loop.add_reader(a, calls.append, "read")
+            loop.call_soon(calls.append, "called")
+            loop.stop()
+            loop.run_forever()
+            loop.close()
+            print(sorted(calls))
+        """
+    )
+    assert out == "['called', 'read']\n" * 2
+
+
 # ------------------------------------------------------------------ misuse
 
 
@@ -1527,6 +1683,71 @@ def test_a_reader_that_blocks_is_not_called_again_meanwhile():
         return result
 
     assert weald.aio.run(main()) == [b"a", b"b", b"c"]
+
+
+class Blocking(asyncio.Protocol):
+    """Records its calls; those that are named `blocks` wait for `go`."""
+
+    def __init__(self, blocks):
+        self.blocks, self.calls = blocks, []
+        self.go, self.blocked, self.lost = Event(), Event(), asyncio.get_running_loop().create_future()
+
+    def record(self, name):
+        self.calls.append(f"{name} begins")
+        if name == self.blocks:
+            self.blocked.set()
+            self.go.wait()
+        self.calls.append(f"{name} ends")
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.record("made")
+
+    def data_received(self, data):
+        self.record("data")
+
+    def eof_received(self):
+        self.record("eof")
+
+    def connection_lost(self, exc):
+        self.record("lost")
+        self.lost.set_result(None)
+
+
+@pytest.mark.parametrize("how", ["eof", "abort", "pause"])
+@pytest.mark.parametrize("blocks", ["made", "data"])
+def test_a_protocols_methods_are_called_one_after_the_other_even_if_one_blocks(io_loop, blocks, how):
+    """As on asyncio, where a method that blocks stalls the loop."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        protocol = Blocking(blocks)
+        connecting = asyncio.ensure_future(loop.connect_accepted_socket(lambda: protocol, ours))
+        theirs.send(b"x")
+        while not protocol.blocked.is_set():
+            await asyncio.sleep(0)
+        transport = protocol.transport
+        if how == "pause":
+            transport.pause_reading()
+            transport.resume_reading()
+        if how == "abort":
+            transport.abort()
+        theirs.close()
+        for _ in range(5):
+            await asyncio.sleep(0.001)
+        assert protocol.calls[-1] == f"{blocks} begins"
+        assert connecting.done() == (blocks == "data")
+        protocol.go.set()
+        await protocol.lost
+        await connecting
+        return protocol.calls
+
+    calls = weald.aio.run(main())
+    names = ["made", "data", "eof", "lost"]
+    if how == "abort":
+        names = ["made", "lost"] if blocks == "made" else ["made", "data", "lost"]
+    assert calls == [f"{name} {what}" for name in names for what in ("begins", "ends")]
 
 
 # ------------------------------------------------------------------ streams, whose readers are fed directly

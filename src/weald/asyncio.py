@@ -70,13 +70,13 @@ def _of_the_thread() -> Any:
 def _set_running_loop(loop: Any) -> None:
     running = _running
     if running.loop is None and loop is not None:
-        count_loops(1)
         running.before = put_loop_aside()
+        count_loops(1)
     _set_slot(loop)
     if running.loop is not None and loop is None:
+        count_loops(-1)
         take_loop_back(running.before)
         running.before = None
-        count_loops(-1)
     running.loop = loop
 
 

@@ -11,11 +11,11 @@ import _multiprocessing  # type: ignore[import-not-found]
 from functools import partial
 from typing import Any
 
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
 from weald import os
 from weald._base.waiting import retry
-from weald._core import get_hub_if_exists, monotonic, sleep, wait_read, wait_write
+from weald._core import RLock, get_hub_if_exists, monotonic, sleep, wait_read, wait_write
 
 __implements__ = ["SemLock"]
 
@@ -26,7 +26,7 @@ _LONGEST_PAUSE = 0.01  # seconds between two polls
 class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
     """The semaphore on which multiprocessing's Lock, Semaphore, Condition, Event, Queue and Pool are built."""
 
-    _owner: greenlet | None = None  # of a recursive one; to C code the owner is the native thread
+    _owner: RLock | None = None  # who holds a recursive one, holds this; to C code the owner is the native thread
     _adopted: Any = None  # the standard library's object that closes the semaphore when it dies
 
     @classmethod
@@ -43,8 +43,8 @@ class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
             return self._try()
         if hub is None or getcurrent() is hub:
             got: bool = super().acquire(block, timeout)
-            if got and self.kind == _RECURSIVE and super()._count() == 1:
-                self._owner = getcurrent()
+            if got and self.kind == _RECURSIVE:
+                self._rlock().acquire(False)
             return got
         end = None if timeout is None else monotonic() + timeout
         pause = 0.0
@@ -59,24 +59,34 @@ class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
     def _try(self) -> bool:
         if self.kind != _RECURSIVE:
             return super().acquire(False)  # type: ignore[no-any-return]
-        if super()._is_mine() and self._owner is not getcurrent():
+        rlock = self._rlock()
+        if not rlock.acquire(False):
             return False
         if not super().acquire(False):
+            rlock.release()
             return False
-        self._owner = getcurrent()
         return True
+
+    def _rlock(self) -> RLock:
+        if self._owner is None:
+            self._owner = RLock()
+        return self._owner
 
     def release(self) -> None:
         """Release it.  Raises AssertionError if another greenlet or thread has this RLock."""
         if self.kind == _RECURSIVE:
             if not self._is_mine():
                 raise AssertionError("attempt to release recursive lock not owned by thread")
-            if super()._count() == 1:
-                self._owner = None
+            self._rlock().release()
         super().release()
 
     def _is_mine(self) -> bool:
-        return super()._is_mine() and (self.kind != _RECURSIVE or self._owner is getcurrent())
+        return super()._is_mine() and (self.kind != _RECURSIVE or self._rlock()._is_owned())
+
+    def _after_fork(self) -> None:
+        """In a fork's child: no thread holds it there."""
+        self._owner = None
+        super()._after_fork()
 
     def __enter__(self) -> bool:
         return self.acquire()

@@ -659,7 +659,12 @@ class ImportLock(Lock):
 
 @disjoint_base
 class RLock(Linkable):
-    """RLock(): threading.RLock's contract: its owner, a greenlet, may take it again.  First come, first served."""
+    """RLock(): threading.RLock's contract: its owner, a greenlet, may take it again.  First come, first served.
+
+    The callbacks and coroutines of an asyncio loop exclude each other while they block.  One that is held across an
+    `await` is the loop's: its other coroutines may take and release it meanwhile, as on asyncio, where they are one
+    thread.
+    """
 
     def __init__(self) -> None: ...
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:

@@ -2,7 +2,8 @@
 
 Called by: the interpreter, in a fork's child; yielding.pyx (`is_fresh_fork`).
 Invariants: in the child the parent's greenlets stay parked for good, except those that the forking greenlet wakes.
-Nothing that was scheduled in the parent happens in the child.
+Nothing that was scheduled in the parent happens in the child.  But an asyncio loop keeps its calls and timers, for the
+case that the child runs it.
 """
 
 from weald._core.c_greenlet cimport *

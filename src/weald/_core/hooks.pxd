@@ -18,3 +18,4 @@ cdef object await_it(object waited)
 cdef class Driven:
     cdef int parking(self) except -1
     cdef list waiting(self)
+    cdef object step(self)

@@ -70,3 +70,7 @@ cdef class Driven:
     cdef list waiting(self):
         """Lines that say what its tasks wait for."""
         return []
+
+    cdef object step(self):
+        """The lock.Step of the callback that the current greenlet is in."""
+        return None

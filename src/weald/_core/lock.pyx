@@ -10,12 +10,14 @@ Invariants:
 Long because six locks and Condition, each short, share the handing over.
 """
 
+from weald._core cimport running_loop
+from weald._core.c_greenlet cimport greenlet
 from weald._core.c_python cimport show_as
-from weald._core.hub cimport Waiter, acting_greenlet, current_greenlet
+from weald._core.hub cimport PARKED, Waiter, acting_greenlet, current_greenlet
 from weald._core.threads cimport current_hub
 from weald._core.waiters cimport (
-    Linkable, WaitList, append, clear, first, made_hub, new_waiter, park, park_listed, seconds, time_is_over, wake_all,
-    wake_one)
+    Linkable, WaitList, append, clear, first, made_hub, new_waiter, park, park_listed, remove, seconds, time_is_over,
+    wake_all, wake_one)
 from weald._core.yielding cimport give_way, let_others_run
 
 import sys
@@ -351,11 +353,15 @@ cdef class ImportLock(Lock):
 
 
 cdef object holder():
-    """The owner of an RLock that is taken now: the current greenlet.
+    """The owner of an RLock that is taken now: the current greenlet, or the Step of a loop that it is in.
 
     At the end of the interpreter, when there is no current greenlet any more, callbacks of weak references (logging's)
     still take locks.  Nothing else runs then, so they share one owner.
     """
+    if running_loop.loops > 0:
+        step = running_loop.step_here()
+        if step is not None:
+            return step
     try:
         return current_greenlet()
     except RuntimeError:
@@ -368,10 +374,15 @@ cdef bint REFUSES_ARGUMENTS = sys.version_info >= (3, 15)
 
 
 cdef class RLock(Linkable):
-    """RLock(): threading.RLock's contract: its owner, a greenlet, may take it again.  First come, first served."""
+    """RLock(): threading.RLock's contract: its owner, a greenlet, may take it again.  First come, first served.
+
+    The callbacks and coroutines of an asyncio loop exclude each other while they block.  One that is held across an
+    `await` is the loop's: its other coroutines may take and release it meanwhile, as on asyncio, where they are one
+    thread.
+    """
 
     cdef object __weakref__
-    cdef object owner
+    cdef object owner  # a greenlet or a Step; None: free
     cdef Py_ssize_t count
 
     def __init__(self, *args, **kwargs):
@@ -388,6 +399,8 @@ cdef class RLock(Linkable):
         cdef double limit = -1.0 if timeout is None else lock_timeout(blocking, timeout)
         me = holder()
         if self.is_held_by(me):
+            if self.owner is not me and type(me) is Step:
+                self.lend(<Step>me)
             self.count += 1
             return True
         give_way(self.owner is not None)  # in case the caller takes locks, or tries to, again and again
@@ -408,20 +421,30 @@ cdef class RLock(Linkable):
             self.owner = me
             self.count = 1
             return True
+        if type(me) is Step and type(self.owner) is Step and (<Step>self.owner).base is (<Step>me).base:
+            (<Step>self.owner).add(self)
         waiter = new_waiter(me)
         try:
             # The releaser makes the first waiter the owner: `pass_on`.
             return park(&self.waiters, waiter, self, timeout)
         except BaseException:
             if waiter.lost:
-                self.pass_on()
+                self.release_one()
             raise
+
+    cdef int release_one(self) except -1:
+        self.count -= 1
+        if self.count == 0:
+            self.pass_on()
+        return 0
 
     cdef int pass_on(self) except -1:
         cdef Waiter waiter = first(&self.waiters) if self.waiters.head != NULL else None
         if waiter is not None:
             self.owner = waiter.value
             self.count = 1
+            if type(self.owner) is Step and self.waiters.head != NULL:
+                (<Step>self.owner).add(self)
             waiter.resume(None)
             return 0
         self.owner = None
@@ -437,9 +460,7 @@ cdef class RLock(Linkable):
         """
         if not self.is_held_by(holder()):
             raise RuntimeError("cannot release un-acquired lock")
-        self.count -= 1
-        if self.count == 0:
-            self.pass_on()
+        self.release_one()
 
     def locked(self):
         """Whether a greenlet holds it."""
@@ -456,7 +477,42 @@ cdef class RLock(Linkable):
         self.release()
 
     cdef inline bint is_held_by(self, object me) except -1:
-        return self.owner is me or self.owner is not None and acting_greenlet() is self.owner
+        return self.owner is me or self.owner is not None and self.is_shared_with(me)
+
+    cdef bint is_shared_with(self, object me) except -1:
+        """Whether `me`, which is not the owner, may act as the owner."""
+        owner = self.owner
+        acting = acting_greenlet()
+        if acting is owner:
+            return True
+        if type(owner) is Step:
+            if not (<Step>owner).ended:
+                return acting is (<Step>owner).runner and type(me) is not Step  # a signal handler in the midst of it
+            owner = (<Step>owner).base
+        return (<Step>me).base is owner if type(me) is Step else acting is owner
+
+    cdef int lend(self, Step step) except -1:
+        """Make `step` the owner of a lock that is its base's, so that it excludes other steps while it blocks."""
+        if type(self.owner) is Step or self.owner is step.base:
+            self.owner = step
+            if self.waiters.head != NULL:
+                step.add(self)
+        return 0
+
+    cdef int lend_to_waiter(self, object base) except -1:
+        """The lock has become that of `base`: let the first step of the same base that waits for it have it."""
+        cdef Waiter waiter
+        cdef void *item = self.waiters.head
+        while item != NULL:
+            waiter = <Waiter>item
+            item = waiter.next
+            if waiter.state == PARKED and type(waiter.value) is Step and (<Step>waiter.value).base is base:
+                remove(&self.waiters, waiter)
+                self.count += 1
+                self.lend(<Step>waiter.value)
+                waiter.resume(None)
+                return 0
+        return 0
 
     def _is_owned(self):
         return self.is_held_by(holder())
@@ -483,6 +539,43 @@ cdef class RLock(Linkable):
     def __repr__(self):
         return (f"<{'locked' if self.owner is not None else 'unlocked'} {type(self).__name__} object "
                 f"owner={self.owner!r} count={self.count} at {id(self):#x} waiting={self.waiters.count}>")
+
+
+cdef class Step:
+    """One call of a callback by an asyncio loop of weald's, such as a task's run up to its next `await`.
+
+    It is the owner of the RLocks that it takes: while it blocks, other callbacks of the loop run and must not enter.
+    What it holds at its end belongs to its `base` from then on: the greenlet in `run_forever`, or the loop if there is
+    none.  To asyncio's programs all callbacks of a run are one thread.  So each later step of that run, one at a time,
+    may act as the owner, and so may the greenlet itself.
+    """
+
+    cdef int end(self) except -1:
+        cdef RLock lock
+        self.ended = True
+        awaited, self.awaited = self.awaited, None
+        if awaited is not None:
+            for lock in awaited:
+                if lock.owner is self:
+                    lock.lend_to_waiter(self.base)
+        return 0
+
+    cdef int add(self, object lock) except -1:
+        """Take note that steps wait for `lock`, which this one holds."""
+        if self.awaited is None:
+            self.awaited = []
+        self.awaited.append(lock)
+        return 0
+
+    def __repr__(self):
+        return f"<{'an ended' if self.ended else 'a'} step of {self.base!r} in {self.runner!r}>"
+
+
+cdef Step new_step(object base, greenlet runner):
+    cdef Step step = Step.__new__(Step)
+    step.base = base
+    step.runner = runner
+    return step
 
 
 # ------------------------------------------------------------------ Condition

@@ -1,5 +1,6 @@
 # See running_loop.pyx.
 
 cdef Py_ssize_t loops
+cdef object step_here()
 cdef object put_aside(object what)
 cdef int take_back(tuple aside) except -1

@@ -5,8 +5,8 @@ depth to which the origins of coroutines are tracked.  All of it is saved when a
 goes on.  Otherwise the next greenlet to run a loop would find that a task of another loop is running.  Before Python
 3.14 asyncio keeps the current task by loop, so it is saved only if several greenlets run the same loop (`Driven`).
 
-Called by: hub.pyx (around each park), weald.asyncio (whenever a loop begins or ends), signals.pyx, weald.http.asgi
-(around the first step of an application).
+Called by: hub.pyx (around each park), lock.pyx (who takes an RLock), weald.asyncio (whenever a loop begins or ends),
+signals.pyx, weald.http.asgi (around the first step of an application).
 Invariants:
 - Nothing here runs Python code, because `Hub.park` allows none.  asyncio's functions are builtins.  The interpreter's
   state is swapped in the thread state, because the functions of `sys` call audit hooks.
@@ -25,6 +25,13 @@ cdef extern from "Python.h":
         PyObject *async_gen_finalizer
         int coroutine_origin_tracking_depth
     PyThreadState *PyThreadState_Get()
+
+cdef extern from *:
+    """
+    /* Whether the greenlet that runs in this thread runs a loop.  Cheaper than to ask asyncio. */
+    static __thread int weald_in_loop __attribute__((tls_model("initial-exec"))) = 0;
+    """
+    int weald_in_loop
 
 cdef Py_ssize_t loops = 0
 cdef object get_loop = None  # asyncio's functions, which read and set the native thread's loop
@@ -46,9 +53,24 @@ def use_asyncio(get_running_loop, set_running_loop, swap_current_task, dict task
 
 
 def count_loops(Py_ssize_t change):
-    """Add `change` to the number of asyncio loops that run in greenlets; 0 resets it, as in a fork's child."""
-    global loops
+    """Add `change` to the number of asyncio loops that run in greenlets; 0 resets it, as in a fork's child.
+
+    1 and -1 are for a loop that the calling greenlet begins or ends.
+    """
+    global loops, weald_in_loop
+    weald_in_loop = change > 0
     loops = loops + change if change else 0
+
+
+cdef object step_here():
+    """The lock.Step of the loop's callback that the current greenlet is in; None if it is in none.
+
+    Call it only while there are `loops`.
+    """
+    if not weald_in_loop:
+        return None
+    loop = get_loop()
+    return (<Driven>loop).step() if isinstance(loop, Driven) else None
 
 
 cdef object swap(object loop, object task):
@@ -66,6 +88,7 @@ cdef object put_aside(object what):
 
     `what` is the object that the greenlet is going to wait for.
     """
+    global weald_in_loop
     cdef PyThreadState *state
     loop = get_loop()
     if loop is None:
@@ -82,6 +105,7 @@ cdef object put_aside(object what):
     )
     state.coroutine_origin_tracking_depth = 0
     set_loop(None)
+    weald_in_loop = 0
     return aside
 
 
@@ -97,9 +121,11 @@ cdef object taken(PyObject **place):
 
 cdef int take_back(tuple aside) except -1:
     """Undo `put_aside`, which returned `aside`."""
+    global weald_in_loop
     cdef PyThreadState *state = PyThreadState_Get()
     loop, task, first, final, depth = aside
     set_loop(loop)
+    weald_in_loop = 1
     # Hooks that other greenlets have left there, usually none.  They are freed when the restored ones are in place.
     _others = taken(&state.async_gen_firstiter), taken(&state.async_gen_finalizer)
     if first is not None:
@@ -116,8 +142,8 @@ cdef int take_back(tuple aside) except -1:
 
 
 def put_loop_aside():
-    """`put_aside`; None while no greenlet runs a loop."""
-    return put_aside(None) if loops > 0 else None
+    """`put_aside`, of the calling greenlet; None if it runs no loop."""
+    return put_aside(None)
 
 
 def take_loop_back(aside):

@@ -21,6 +21,7 @@ cdef class BaseTimer:
     cdef int stop(self) except -1
     cdef int expire(self) except -1
     cdef int abandon(self) except -1
+    cdef int forked(self) except -1
 
 cdef struct HeapItem:
     double when

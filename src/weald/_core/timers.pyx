@@ -66,6 +66,10 @@ cdef class BaseTimer:
         """Called when the thread ends before the timer expires.  Returns 1 if a greenlet would have begun then."""
         return 0
 
+    cdef int forked(self) except -1:
+        """Called in a fork's child, where the timer does not expire."""
+        return 0
+
 
 cdef inline bint before(HeapItem *a, HeapItem *b) noexcept:
     return a.when < b.when or (a.when == b.when and a.number < b.number)
@@ -217,13 +221,20 @@ cdef class Timers:
         return unbegun
 
     cdef int clear(self) except -1:
-        """In a fork's child: forget every timer."""
+        """In a fork's child: forget every timer, and tell each that was pending."""
         cdef Py_ssize_t i
+        cdef BaseTimer timer
         dropped = []
+        pending = []
         for i in range(self.count):
-            (<BaseTimer>self.items[i].timer).state = OVER
-            dropped.append(<object>self.items[i].timer)
-            Py_DECREF(<object>self.items[i].timer)
+            timer = <BaseTimer>self.items[i].timer
+            if timer.state == PENDING:
+                pending.append(timer)
+            timer.state = OVER
+            dropped.append(timer)
+            Py_DECREF(timer)
         self.count = self.stopped = 0
         self.refs = 0
+        for timer in pending:
+            timer.forked()
         return 0

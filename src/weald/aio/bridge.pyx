@@ -140,6 +140,7 @@ cdef object begin(object coroutine, object context, Core loop):
             return Task(coroutine, loop=loop, context=context, eager_start=True)
         return (<object>loop).create_task(coroutine, context=context)  # its tasks may be eager, too
     finally:
+        loop.end_step()
         _set_running_loop(None)
         first, state.async_gen_firstiter = state.async_gen_firstiter, first
         final, state.async_gen_finalizer = state.async_gen_finalizer, final

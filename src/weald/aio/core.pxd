@@ -72,6 +72,7 @@ cdef class Core(Driven):
     cdef bint resident  # it runs without a root
     cdef bint stalls  # a callback that blocks stalls the loop, as asyncio's do
     cdef bint stalled  # the callback that is running has blocked
+    cdef dict steps  # by greenlet, of the callbacks that have taken an RLock; see lock.Step
     cdef object failure  # SystemExit or KeyboardInterrupt, raised by a callback that the root did not run
     cdef dict future_arguments  # of a Future of this loop; None before the first
     cdef dict fds  # descriptor number: FdWatcher
@@ -92,6 +93,7 @@ cdef class Core(Driven):
     cdef bint remove(self, object fd, int event) except -1
     cdef FdWatcher find(self, object fd)
     cdef int wake(self) except -1
+    cdef int end_step(self) except -1
     cdef int take_over(self, greenlet me) except -1
     cdef int drive(self, bint is_root) except -1
     cdef int run_job(self, object job) except -1

@@ -1,7 +1,7 @@
 """The compiled part of `weald.aio.EventLoop`: its queue, the greenlet that empties it, timers, watched descriptors.
 
-Called by: loop.py, whose `EventLoop` derives from `Core`; stream.pyx; bridge.pyx (`Waker`); by the hub, for which
-it is a `Driven`.
+Called by: loop.py, whose `EventLoop` derives from `Core`; stream.pyx; bridge.pyx (`Waker`); weald.http.asgi; by the
+hub, for which it is a `Driven`.
 Invariants:
 - `ready` is the queue of jobs, first in, first out.  One greenlet, the driver, empties it: at first the one in
   `run_forever`, called the root.  When the queue is empty the driver parks in the hub, so greenlets and coroutines
@@ -30,6 +30,7 @@ from weald._core.c_greenlet cimport greenlet
 from weald._core.descriptor cimport FdEntry, Listener, entry_for
 from weald._core.hooks cimport Driven
 from weald._core.hub cimport READY, Hub, Runnable, Waiter, current_greenlet
+from weald._core.lock cimport Step, new_step
 from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT, monotonic
 from weald._core.ring cimport ring_append, ring_free, ring_init, ring_pop
 from weald._core.threads cimport current_hub, has_hub
@@ -227,6 +228,9 @@ cdef class TimerHandle(BaseTimer):
         self.timers = None
         (<Core>self._loop).unbound.append(self)  # the loop may run again, in another thread
         return 0
+
+    cdef int forked(self) except -1:
+        return self.abandon()  # in the child, too, the loop may run again
 
     cdef int run(self, Core loop) except -1:
         if self._cancelled:
@@ -456,6 +460,14 @@ class Spare(greenlet):
 set_stand_in(Spare, owns_locks=True)
 
 
+cdef greenlet outermost(Hub hub):
+    """The greenlet that runs a callback: the current one, or the one in which a guest runs (guests.py)."""
+    cdef greenlet runner = current_greenlet()
+    while runner.parent is not None and runner.parent is not hub:
+        runner = runner.parent
+    return runner
+
+
 cdef class StartSpare(Runnable):
     """Starts a greenlet that drives a loop whose driver is parked in a callback."""
 
@@ -479,6 +491,7 @@ cdef class Core(Driven):
         self.busy = {}
         self.parked = {}
         self.held = []
+        self.steps = {}
 
     def __dealloc__(self):
         ring_free(&self.ready)
@@ -531,6 +544,8 @@ cdef class Core(Driven):
         cdef Py_ssize_t left
         if is_root:
             self.driver = me
+            if not hub:  # it has not begun
+                self.next_turn()  # a new hub runs what is ready, this greenlet, before its first poll
             self.next_turn()  # poll once even if the loop is stopped already
         elif self.driver is not me:
             return 0  # a signal handler blocked before this greenlet got here
@@ -551,6 +566,8 @@ cdef class Core(Driven):
                         self.run_job(job)
                 finally:
                     hub.driving = NULL
+                    if self.steps:
+                        self.end_step()
                     if self.driver is not me:
                         self.returned(job)
                 job = None
@@ -619,6 +636,18 @@ cdef class Core(Driven):
         self.retrying = False
         if self.held:
             self.go_on()
+
+    cdef object step(self):
+        cdef greenlet runner = outermost(self.hub)
+        cdef Step step = self.steps.get(runner)
+        if step is None:
+            self.steps[runner] = step = new_step(self if self.resident else self.root, runner)
+        return step
+
+    cdef int end_step(self) except -1:
+        """The callback that this greenlet was in has returned."""
+        cdef Step step = self.steps.pop(outermost(self.hub), None)
+        return 0 if step is None else step.end()
 
     cdef int next_turn(self) except -1:
         """Poll descriptors and timers, as asyncio's loops do once a turn, and let other greenlets run."""

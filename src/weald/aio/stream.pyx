@@ -157,8 +157,8 @@ cdef class Stream(Job):
         finally:
             PyContext_Exit(context)
             self.queued = False
-            if watcher is self.watcher:
-                watcher.ran(self)
+            if self.watcher is not None:  # another one, if the protocol has paused reading and resumed it
+                self.watcher.ran(self)
         return 0
 
     cdef int receive(self) except -1:

@@ -26,6 +26,7 @@ from weald._core cimport running_loop
 from weald._core.hub cimport Hub, Runnable, Throw, Waiter, current_greenlet
 from weald._core.threads cimport current_hub
 from weald._core.waiters cimport park_for
+from weald.aio.core cimport Core
 from weald.http.asgi_parts cimport (
     DONE, SENT_NAMES, STATUSES, Waiting, awaited, checked, fields_of, known_name, line_of, result_of)
 from weald.http.channel cimport Channel, Http1Channel, size_of
@@ -497,6 +498,7 @@ cdef class ASGIExchange(Exchange):
                 return Task(coroutine, loop=loop, eager_start=True)
             return loop.create_task(coroutine)
         finally:
+            (<Core>loop).end_step()
             RUNNING.loop = None
             running_loop.put_aside(loop)
             running_loop.loops -= 1
