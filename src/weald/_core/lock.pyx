@@ -358,7 +358,7 @@ cdef object holder():
     At the end of the interpreter, when there is no current greenlet any more, callbacks of weak references (logging's)
     still take locks.  Nothing else runs then, so they share one owner.
     """
-    if running_loop.loops > 0:
+    if running_loop.loops > 0 and running_loop.in_loop():
         step = running_loop.step_here()
         if step is not None:
             return step

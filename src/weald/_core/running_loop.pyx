@@ -62,13 +62,16 @@ def count_loops(Py_ssize_t change):
     loops = loops + change if change else 0
 
 
-cdef object step_here():
-    """The lock.Step of the loop's callback that the current greenlet is in; None if it is in none.
+cdef bint in_loop() noexcept:
+    """Whether the current greenlet runs a loop.  It may still be true when there are no `loops`."""
+    return weald_in_loop
 
-    Call it only while there are `loops`.
+
+cdef object step_here():
+    """The lock.Step of the loop's callback that the current greenlet is in; None if the loop is another library's.
+
+    Call it only while there are `loops`, and `in_loop`.
     """
-    if not weald_in_loop:
-        return None
     loop = get_loop()
     return (<Driven>loop).step() if isinstance(loop, Driven) else None
 
