@@ -61,7 +61,7 @@ cdef extern from "Python.h":
 cdef object Transport = asyncio.BaseTransport
 cdef object SubprocessTransport = asyncio.SubprocessTransport
 # What asyncio queues for a connection.  Not what writes: a protocol that blocks may be waiting for that.
-cdef frozenset CALLBACKS_OF_TRANSPORTS = frozenset({"_read_ready", "_call_connection_lost"})
+cdef frozenset CALLBACKS_OF_TRANSPORTS = frozenset({"_connected", "_read_ready", "_call_connection_lost"})
 cdef frozenset CALLBACKS_OF_SUBPROCESSES = frozenset({"pipe_data_received", "pipe_connection_lost", "process_exited"})
 cdef object TaskClass = asyncio.Task
 cdef object FutureClass = asyncio.Future

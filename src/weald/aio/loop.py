@@ -18,6 +18,7 @@ import warnings
 from asyncio import constants, coroutines, selector_events, sslproto, unix_events
 from asyncio.log import logger
 from collections.abc import Callable, Coroutine
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from weald import socket as _socket
@@ -31,6 +32,7 @@ from weald.signal import getsignal
 from weald.threadpool import ThreadPoolExecutor
 
 _T = TypeVar("_T")
+_Transport = TypeVar("_Transport")
 
 __all__ = ["EventLoop", "new_event_loop", "run"]
 
@@ -91,6 +93,12 @@ def _of_stream(name: str) -> Any:
         setattr(self._stream, name, value)
 
     return property(get, set)
+
+
+def _connected(transport: Any, waiter: Any) -> None:
+    """Called as a method of `transport`: the loop holds it while another callback of the connection is parked."""
+    if not waiter.cancelled():
+        waiter.set_result(None)
 
 
 class SocketTransport(selector_events._SelectorSocketTransport):  # type: ignore[name-defined,misc]
@@ -358,7 +366,30 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         context: Any = None,
     ) -> SocketTransport:
         self._ensure_fd_no_transport(sock)
-        return SocketTransport(self, sock, protocol, waiter, extra, server, context=context)
+        transport = SocketTransport(self, sock, protocol, None, extra, server, context=context)
+        return self._tell_when_made(transport, waiter)
+
+    def _make_datagram_transport(
+        self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        transport = super()._make_datagram_transport(sock, protocol, address, None, *args, **kwargs)
+        return self._tell_when_made(transport, waiter)
+
+    def _make_read_pipe_transport(
+        self, pipe: Any, protocol: Any, waiter: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        return self._tell_when_made(super()._make_read_pipe_transport(pipe, protocol, None, *args, **kwargs), waiter)
+
+    def _make_write_pipe_transport(
+        self, pipe: Any, protocol: Any, waiter: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        return self._tell_when_made(super()._make_write_pipe_transport(pipe, protocol, None, *args, **kwargs), waiter)
+
+    def _tell_when_made(self, transport: _Transport, waiter: Any) -> _Transport:
+        """Set the result of the future `waiter` when `connection_made` has returned, even if it blocks."""
+        if waiter is not None:
+            self.call_soon(MethodType(_connected, transport), waiter)
+        return transport
 
     def _make_ssl_transport(
         self,
