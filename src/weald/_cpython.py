@@ -41,6 +41,7 @@ INTERNALS = (
     ),
     Internal("PyMemberDescrObject.d_member->offset", "_core/c_python.pxd", "slots are read at their places"),
     Internal("_PyType_Lookup", "_core/local.pyx", "a local looks up what its class says of an attribute"),
+    Internal("PyTypeObject.tp_version_tag", "_core/c_python.pxd", "changes whenever a class or a base of it does"),
     Internal("_Py_IsFinalizing", "_base/builtin.pyx", "Py_IsFinalizing of later versions", last=(3, 12)),
     Internal(
         "the names of a module become None at the end, __name__ among them",
@@ -85,7 +86,18 @@ INTERNALS = (
         "monkey/__init__.py",
         "what asyncio makes loops of by default",
     ),
+    Internal(
+        "asyncio.selector_events:_SelectorTransport._call_connection_lost",
+        "aio/core.pyx",
+        "by this name and _read_ready it knows the callbacks of a connection, in pipes' transports, too",
+    ),
     Internal("asyncio.unix_events:_UnixSubprocessTransport", "aio/loop.py", "children"),
+    Internal(
+        "asyncio.base_events:BaseEventLoop._asyncgen_firstiter_hook",
+        "aio/bridge.pyx",
+        "with _asyncgen_finalizer_hook, closes generators that begin in a greenlet that calls await_",
+    ),
+    Internal("_asyncio:Task._must_cancel", "aio/uncancel.py", "a cancellation that has not come yet", last=(3, 12)),
     Internal("asyncio.unix_events:waitstatus_to_exitcode", "aio/loop.py", "how a child has ended"),
     Internal("asyncio.base_events:_format_handle", "aio/core.pyx", "the text of a warning"),
     Internal("asyncio.format_helpers:_format_callback_source", "aio/core.pyx", "the text of an error"),

@@ -1,5 +1,7 @@
 # CPython's C API: what Cython does not declare.
 
+from cpython.object cimport PyObject
+
 cdef extern from * nogil:
     """
     /* Sets the name of a static type, "module.Class", by which pickles find it. */
@@ -19,3 +21,10 @@ cdef extern from *:
     }
     """
     Py_ssize_t slot_offset "weald_slot_offset"(object)
+
+cdef extern from * nogil:
+    """
+    /* Changes whenever the object's type or a base of it does (PEP 659's caches rely on it); 0: unknown. */
+    static inline unsigned int weald_version(PyObject *object) { return Py_TYPE(object)->tp_version_tag; }
+    """
+    unsigned int version_of "weald_version"(PyObject *)

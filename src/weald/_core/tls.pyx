@@ -15,16 +15,10 @@ Invariants:
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.object cimport PyObject
 
+from weald._core.c_python cimport version_of
 from weald._core.descriptor cimport Descriptor, descriptor_of
 from weald._core.loops.contract cimport READ_EVENT, monotonic
 from weald._core.yielding cimport give_way
-
-cdef extern from *:
-    """
-    /* Changes whenever the type or a base of it does (PEP 659's caches rely on it); 0: unknown. */
-    static unsigned int weald_version(PyObject *object) { return Py_TYPE(object)->tp_version_tag; }
-    """
-    unsigned int version_of "weald_version"(PyObject *)
 
 cdef unsigned int usual_version = 0  # of the class that was last found to have weald's `send`; looking takes longer
 

@@ -33,18 +33,12 @@ Invariants:
 
 from cpython.object cimport PyObject
 
+from weald._core.c_python cimport version_of
 from weald.http.channel cimport Channel, Http1Channel
 from weald.http.connection cimport Connection
 from weald.http.exchange cimport Exchange
 from weald.http.protocol cimport Request
 from weald.http.wsgi cimport WSGIExchange
-
-cdef extern from *:
-    """
-    /* Changes whenever the type or a base of it does (PEP 659's caches rely on it); 0: unknown. */
-    static unsigned int weald_version(PyObject *object) { return Py_TYPE(object)->tp_version_tag; }
-    """
-    unsigned int version_of "weald_version"(PyObject *)
 
 # Bits of `Steps.replaced`, in this order.
 STEPS = (
