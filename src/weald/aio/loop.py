@@ -372,18 +372,21 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     def _make_datagram_transport(
         self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        transport = super()._make_datagram_transport(sock, protocol, address, None, *args, **kwargs)
+        make = super()._make_datagram_transport  # type: ignore[misc]
+        transport = make(sock, protocol, address, None, *args, **kwargs)
         return self._tell_when_made(transport, waiter)
 
     def _make_read_pipe_transport(
         self, pipe: Any, protocol: Any, waiter: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        return self._tell_when_made(super()._make_read_pipe_transport(pipe, protocol, None, *args, **kwargs), waiter)
+        make = super()._make_read_pipe_transport  # type: ignore[misc]
+        return self._tell_when_made(make(pipe, protocol, None, *args, **kwargs), waiter)
 
     def _make_write_pipe_transport(
         self, pipe: Any, protocol: Any, waiter: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        return self._tell_when_made(super()._make_write_pipe_transport(pipe, protocol, None, *args, **kwargs), waiter)
+        make = super()._make_write_pipe_transport  # type: ignore[misc]
+        return self._tell_when_made(make(pipe, protocol, None, *args, **kwargs), waiter)
 
     def _tell_when_made(self, transport: _Transport, waiter: Any) -> _Transport:
         """Set the result of the future `waiter` when `connection_made` has returned, even if it blocks."""
