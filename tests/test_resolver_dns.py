@@ -609,6 +609,16 @@ def test_callers_who_leave_while_they_wait_for_their_turn(lookups, server):
     assert {socket.gethostbyname(f"host{i}.test") for i in range(50)} == {"10.2.0.1"}
 
 
+def test_names_of_the_hosts_file_among_many_look_ups(lookups, files):
+    """They take no server's time, and must not upset the counting: later look-ups would wait for ever."""
+    files.hosts.write_text("10.9.9.9 known.test\n")
+    many = [spawn(socket.gethostbyname, f"host{i}.test") for i in range(30)]
+    many += [spawn(socket.gethostbyname, "known.test") for _ in range(100)]
+    many += [spawn(socket.gethostbyname, f"host{i}.test") for i in range(30, 60)]
+    joinall(many, timeout=PATIENCE)
+    assert [lookup.value for lookup in many] == ["10.2.0.1"] * 30 + ["10.9.9.9"] * 100 + ["10.2.0.1"] * 30
+
+
 def test_the_hub_looks_up_names_of_the_hosts_file_when_many_look_ups_have_begun(lookups, files):
     files.hosts.write_text("10.9.9.9 known.test\n")
     callers = [spawn(socket.gethostbyname, "slow.test") for _ in range(3)]

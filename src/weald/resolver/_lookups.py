@@ -29,19 +29,17 @@ class Pace:
         self._places = Semaphore(_AT_ONCE)
         self._renewing = False
 
-    def count(self) -> None:
-        """A look-up begins."""
-        self._places.counter -= 1
-
     def wait(self) -> None:
         """Wait for this look-up's turn, if many have begun.  In the hub, which must not wait, it has its turn."""
-        if self._places.counter > 0 or getcurrent() is get_hub_if_exists():
+        if self._places.counter > 0:
+            self._places.counter -= 1
+            return
+        if getcurrent() is get_hub_if_exists():
             return
         if not self._renewing:
             self._renewing = True
             get_hub().run_callback_threadsafe(self._renew)
         self._places.acquire()
-        self._places.counter += 1  # `count` takes it, unless this look-up needs no server
 
     def _renew(self) -> None:
         """Called when all that was ready has run: let the next ones begin."""
@@ -80,7 +78,6 @@ class Lookups:
         job = self._jobs.get(key)
         if job is None:
             job = self._jobs[key] = _Job(key)
-            self.pace.count()
             # In a greenlet of its own, since the caller may be killed while others wait for the same answer.
             job.greenlet = spawn_raw(self._run, job, function, args)
         job.waiting += 1

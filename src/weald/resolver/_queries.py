@@ -115,7 +115,6 @@ class Queries:
                 query = self._under_way.get(key)
                 if query is None or query.outcome is not None:
                     query = self._under_way[key] = self._make(name, kind)
-                    self.pace.count()
                     if joined:
                         query.helper = spawn_raw(_help, query)
                 query.callers += 1
