@@ -61,20 +61,24 @@ def folder(owner=None):
         shutil.rmtree(made, ignore_errors=True)
 
 
+def _accepts(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
-def running(command, port, log, end=signal.SIGTERM, **options):
-    """The server that `command` starts, once it accepts connections on `port`; `options` are Popen's."""
+def running(command, port, log, end=signal.SIGTERM, ready=lambda: True, **options):
+    """The server that `command` starts, once it accepts connections on `port` and is `ready`; `options` are Popen's."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options)
     try:
         deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < deadline, log.read_text(errors="replace")
-                time.sleep(0.05)
+        while not (_accepts(port) and ready()):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text(errors="replace")
+            time.sleep(0.05)
         yield
     finally:
         process.send_signal(end)
@@ -152,8 +156,15 @@ def postgresql():
         assert made.returncode == 0, made.stderr
         settings = [f"port={port}", f"unix_socket_directories={place}", "max_connections=600", "fsync=off"]
         options = [word for setting in settings for word in ("-c", setting)]
+
+        def ready():
+            """It accepts connections, and refuses them, before that."""
+            status = (data / "postmaster.pid").read_text().splitlines()[7:8]
+            return [word.strip() for word in status] == ["ready"]
+
         # SIGINT: at once, whatever queries run still.
-        with running([command, "-D", str(data), *options], port, place / "log", signal.SIGINT, cwd=place, **become):
+        start = [command, "-D", str(data), *options]
+        with running(start, port, place / "log", signal.SIGINT, ready, cwd=place, **become):
             yield port
 
 
