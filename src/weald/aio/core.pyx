@@ -53,6 +53,7 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
     int PyContext_Enter(object) noexcept  # -1 with an exception set; not raised, but told as the callback's
     int PyContext_Exit(object) except -1
+    object PyContext_Copy(object)
     PyObject *PyObject_Call(object, object, PyObject *)
     PyObject *PyMethod_GET_SELF(object)
     PyObject *PyMethod_GET_FUNCTION(object)
@@ -62,6 +63,7 @@ cdef object Transport = asyncio.BaseTransport
 cdef object SubprocessTransport = asyncio.SubprocessTransport
 # What asyncio queues for a connection.  Not what writes: a protocol that blocks may be waiting for that.
 cdef frozenset CALLBACKS_OF_TRANSPORTS = frozenset({"_connected", "_read_ready", "_call_connection_lost"})
+cdef frozenset CALLBACKS_THAT_WRITE = frozenset({"_write_ready", "_write_send", "_write_sendmsg", "_sendto_ready"})
 cdef frozenset CALLBACKS_OF_SUBPROCESSES = frozenset({"pipe_data_received", "pipe_connection_lost", "process_exited"})
 cdef object TaskClass = asyncio.Task
 cdef object FutureClass = asyncio.Future
@@ -88,7 +90,8 @@ cdef int raise_set() except -1:
 cdef int call_in_context(object handle, object callback, tuple args, object context, Core loop) except -1:
     """Call `callback`.  Exceptions go to the loop's handler, except SystemExit and KeyboardInterrupt.
 
-    Returns 1 if a greenlet that is parked has entered the context: `handle` is held until it has left.
+    Returns 1 if a greenlet that is parked has entered the context: `handle` is held until it has left.  What writes is
+    called in a copy of the context instead, for that greenlet may be waiting for it.
     """
     cdef PyObject *result = NULL
     cdef bint entered = PyContext_Enter(context) == 0
@@ -103,6 +106,8 @@ cdef int call_in_context(object handle, object callback, tuple args, object cont
     except RuntimeError as error:
         if entered:
             report(handle, callback, args, loop, error)
+        elif is_writing(callback):
+            return call_in_context(handle, callback, args, PyContext_Copy(context), loop)
         else:
             loop.wait_for_context(handle)
             return 1
@@ -143,6 +148,11 @@ cdef PyObject *connection_of(object callback, tuple args) noexcept:
             return me
         return <PyObject *>args[0]
     return me if name in CALLBACKS_OF_SUBPROCESSES else NULL
+
+
+cdef bint is_writing(object callback) except -1:
+    """Whether `callback` is what a transport of asyncio's has called when more can be written."""
+    return isinstance(getattr(callback, "__self__", None), Transport) and callback.__name__ in CALLBACKS_THAT_WRITE
 
 
 cdef list described(object handle, str name):
