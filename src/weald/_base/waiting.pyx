@@ -18,16 +18,10 @@ __all__ = ["POLLIN", "POLLOUT", "is_ready", "read_file_at_once", "retry", "retry
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN, EINTR, errno
+from weald._core.c_poll cimport events_now
 
 from os import SEEK_CUR, fstat, lseek, strerror
 from select import POLLIN, POLLOUT
-
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int c_poll "poll"(pollfd *, unsigned long, int)
 
 cdef extern from "<time.h>" nogil:
     ctypedef long time_t
@@ -119,17 +113,7 @@ cpdef bint is_ready(int fd, short event) except -1:
 
     An error or a hang-up counts as ready, and so does a descriptor that is not open: the call itself will raise.
     """
-    cdef pollfd asked
-    cdef int found
-    if fd < 0:
-        return True
-    asked.fd = fd
-    asked.events = event
-    asked.revents = 0
-    found = c_poll(&asked, 1, 0)
-    while found < 0 and errno == EINTR:  # by a signal, although it does not wait
-        found = c_poll(&asked, 1, 0)
-    return found != 0
+    return fd < 0 or events_now(fd, event) != 0
 
 
 def wait_until_ready(int fd, short event, wait):

@@ -24,6 +24,7 @@ from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 from libc.string cimport memcpy, memset
 
+from weald._core.c_poll cimport POLLHUP, POLLRDHUP, events_now
 from weald._core.c_python cimport slot_offset
 from weald._core.hub cimport Hub, Waiter
 from weald._core.loops.contract cimport DISARMED_EVENT, READ_EVENT, WRITE_EVENT, Target
@@ -52,34 +53,8 @@ cdef extern from "<fcntl.h>" nogil:
 cdef extern from *:
     """
     #include <errno.h>
-    #include <poll.h>  /* POLLRDHUP needs _GNU_SOURCE, which Python.h sets */
     #include <sys/socket.h>
     static void weald_set_errno(int value) { errno = value; }
-
-    /* poll(2) that does not wait; even so, signals may interrupt it. */
-    static int weald_poll_now(struct pollfd *asked)
-    {
-        int found;
-        do {
-            found = poll(asked, 1, 0);
-        } while (found < 0 && errno == EINTR);
-        return found;
-    }
-
-    /* Whether no more data will come.  If a datagram socket is shut down for reading, or a listener is shut down, the
-     * system reports it only to a call that blocks; poll(2) shows it. */
-    static int weald_hung_up(int fd)
-    {
-        struct pollfd asked = {fd, POLLRDHUP, 0};
-        return weald_poll_now(&asked) > 0 && asked.revents & (POLLRDHUP | POLLHUP);
-    }
-
-    /* Whether the stream has ended behind the bytes that have arrived. */
-    static int weald_end_of_stream(int fd)
-    {
-        struct pollfd asked = {fd, POLLRDHUP, 0};
-        return weald_poll_now(&asked) != 0;
-    }
 
     /* Up to so many bytes are received on the stack, then copied. */
     enum { WEALD_RECEIVE_ON_STACK = 8192 };
@@ -99,8 +74,6 @@ cdef extern from *:
         RECEIVE_ON_STACK "WEALD_RECEIVE_ON_STACK"
     object receive_small "weald_receive_small"(int, Py_ssize_t, int, ssize_t *)
     void set_errno "weald_set_errno"(int)
-    bint end_of_stream "weald_end_of_stream"(int) nogil
-    bint c_hung_up "weald_hung_up"(int) nogil
 
 cdef object type_of = _base_socket.type.__get__
 cdef int SOCK_STREAM = int(_socket.SOCK_STREAM)
@@ -108,6 +81,21 @@ cdef enum:
     TYPE_MASK = 0xF  # a socket's type without flags such as SOCK_NONBLOCK: include/linux/net.h
 cdef double HUNG_UP_PAUSE = 0.01  # seconds
 cdef object CLOSED = object()  # the value with which waiters of a closed descriptor are woken
+
+
+cdef bint c_hung_up(int fd) noexcept:
+    """Whether no more data will come.
+
+    If a datagram socket is shut down for reading, or a listener is shut down, the system reports it only to a call that
+    blocks; poll(2) shows it.
+    """
+    cdef int events = events_now(fd, POLLRDHUP)
+    return events > 0 and events & (POLLRDHUP | POLLHUP)
+
+
+cdef bint end_of_stream(int fd) noexcept:
+    """Whether the stream has ended behind the bytes that have arrived."""
+    return events_now(fd, POLLRDHUP) != 0
 
 
 cdef object system_error(int number):
