@@ -18,6 +18,7 @@ Invariants:
 Long because a loop, its handles and its watchers call each other: in files of their own they would import each other.
 """
 
+from cpython.exc cimport PyErr_Clear, PyErr_ExceptionMatches
 from cpython.method cimport PyMethod_Check
 from cpython.object cimport PyObject, PyTypeObject, Py_TYPE
 from cpython.pythread cimport PyThread_get_thread_ident
@@ -51,7 +52,7 @@ from weald.thread import set_stand_in
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
-    int PyContext_Enter(object) noexcept  # -1 with an exception set; not raised, but told as the callback's
+    int PyContext_Enter(object) noexcept  # -1 with an exception set: RuntimeError if it is entered already
     int PyContext_Exit(object) except -1
     object PyContext_Copy(object)
     PyObject *PyObject_Call(object, object, PyObject *)
@@ -94,23 +95,20 @@ cdef int call_in_context(object handle, object callback, tuple args, object cont
     called in a copy of the context instead, for that greenlet may be waiting for it.
     """
     cdef PyObject *result = NULL
-    cdef bint entered = PyContext_Enter(context) == 0
-    if entered:
+    if PyContext_Enter(context) == 0:
         result = PyObject_Call(callback, args, NULL)
         PyContext_Exit(context)
+    elif PyErr_ExceptionMatches(RuntimeError):
+        PyErr_Clear()
+        if is_writing(callback):
+            return call_in_context(handle, callback, args, PyContext_Copy(context), loop)
+        loop.wait_for_context(handle)
+        return 1
     if result != NULL:
         Py_DECREF(<object>result)
         return 0
     try:
         raise_set()
-    except RuntimeError as error:
-        if entered:
-            report(handle, callback, args, loop, error)
-        elif is_writing(callback):
-            return call_in_context(handle, callback, args, PyContext_Copy(context), loop)
-        else:
-            loop.wait_for_context(handle)
-            return 1
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException as error:

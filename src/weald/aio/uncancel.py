@@ -9,17 +9,9 @@ On weald's loop it may block, and leave the block without an `await`.
 
 import asyncio
 import sys
-from collections.abc import Generator
-from types import coroutine
 from typing import Any
 
 __all__ = ["mend"]
-
-
-@coroutine
-def _turn() -> Generator[None, None, None]:
-    """Wait for the next turn of the loop, which raises what is pending."""
-    yield
 
 
 def _mend_class(kind: Any, attribute: str) -> None:
@@ -32,7 +24,7 @@ def _mend_class(kind: Any, attribute: str) -> None:
             task = getattr(self, attribute)
             if task is not None and task._must_cancel and not task.cancelling():
                 try:
-                    await _turn()
+                    await asyncio.sleep(0)  # raises what is pending
                 except asyncio.CancelledError:
                     pass
 
