@@ -135,9 +135,6 @@ class DnsResolver:
             names, addresses = self._addresses(to_name(host), family, flags)
         except DnsFailure as failure:
             raise failure.gaierror() from None
-        if shape is not None and not any(":" in address for address in addresses):
-            places = [(address, port or 0) for address in addresses]
-            return [(*each, "", place) for place in places for each in shape]
         numeric = (flags | _socket.AI_NUMERICHOST) & ~_socket.AI_CANONNAME
         results: list[AddressInfo] = []
         failed: _socket.gaierror | None = None

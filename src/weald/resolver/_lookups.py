@@ -59,21 +59,21 @@ class Lookups:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def ask(self, *questions: tuple[Callable[..., Any], *tuple[Any, ...]]) -> list[Any]:
-        """Make all calls `function(*args)` at the same time; return a copy of each result or exception.
+    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return a copy of what `function(*args)` returns, or raise a copy of its exception.
 
         If an equal call is under way, wait for that one instead.  A call that no caller waits for any more is killed.
         """
-        jobs: list[_Job] = []
+        job = self._join(function, args)
         try:
-            for function, *args in questions:
-                jobs.append(self._join(function, args))
-            return [self._outcome(*job.result.get()) for job in jobs]
+            error, result = job.result.get()
         finally:
-            for job in jobs:
-                self._leave(job)
+            self._leave(job)
+        if error is not None:
+            raise type(error)(*error.args)
+        return _copy(result)
 
-    def _join(self, function: Callable[..., Any], args: list[Any]) -> "_Job":
+    def _join(self, function: Callable[..., Any], args: tuple[Any, ...]) -> "_Job":
         key = _key((function.__name__, *args))
         job = self._jobs.get(key)
         if job is None:
@@ -83,18 +83,13 @@ class Lookups:
         job.waiting += 1
         return job
 
-    def _outcome(self, error: Any, result: Any) -> Any:
-        if error is not None:
-            return type(error)(*error.args)
-        return _copy(result)
-
     def _leave(self, job: "_Job") -> None:
         job.waiting -= 1
         if not job.waiting and not job.result.ready():
             self._end(job)
             killall([job.greenlet], block=False)
 
-    def _run(self, job: "_Job", function: Callable[..., Any], args: list[Any]) -> None:
+    def _run(self, job: "_Job", function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:
             job.result.set((None, function(*args)))
         except BaseException as error:

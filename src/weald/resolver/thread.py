@@ -89,10 +89,7 @@ class Resolver:
         """Call `_socket`'s function `name` in a thread, or share the equal call that is under way."""
         refuse_cut_name(args[0])
         self._lookups.pace.wait()
-        [outcome] = self._lookups.ask((self._call, name, family, *args))
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
+        return self._lookups.ask(self._call, name, family, *args)
 
     def _call(self, name: str, family: int, *args: Any) -> Any:
         pool = self._reading if self._is_in_hosts(_host_of(args[0]), family) else self._asking
