@@ -7,6 +7,7 @@ No test knows how fast the machine is.  An expected event may take PATIENCE.  A 
 something that takes far longer, by checking which of the two comes last.
 """
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import textwrap
 import threading
 import time
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 
@@ -183,3 +185,39 @@ def run_patched(code, before="", *, patch="", expect=0, stderr=""):
     """Run `code` after `weald.monkey.patch_all(patch)` in a fresh interpreter, `before` before that."""
     lines = [textwrap.dedent(before), f"import weald.monkey; weald.monkey.patch_all({patch})", textwrap.dedent(code)]
     return python("\n".join(lines), expect=expect, stderr=stderr)
+
+
+# For programs in texts: a function that uses up all descriptors but `left`, and returns those that it has made.
+USE_UP_DESCRIPTORS = """
+import os, resource
+def use_up_descriptors(left=0):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    kept = []
+    try:
+        while True:
+            kept.append(os.dup(0))
+    except OSError:
+        pass
+    for _ in range(left):
+        os.close(kept.pop())
+    return kept
+"""
+
+
+def most_at_once(begun, number):
+    """By how many the list `begun` grows at most between two turns of the current greenlet, until it has `number`."""
+    seen = [0]
+    while len(begun) < number:
+        weald.sleep(0)
+        seen.append(len(begun))
+    return max(after - before for before, after in pairwise(seen))
+
+
+async def numbers(closed):
+    """Yields 1 and 2; adds True to the list `closed` when the generator is closed, and waits before that."""
+    try:
+        yield 1
+        yield 2
+    finally:
+        await asyncio.sleep(0)
+        closed.append(True)

@@ -23,7 +23,7 @@ import weakref
 
 import pytest
 from greenlet import getcurrent, greenlet
-from helpers import PATIENCE, python, run_patched
+from helpers import PATIENCE, numbers, python, run_patched
 
 import weald
 import weald.aio
@@ -366,17 +366,9 @@ def test_the_loop_stops_when_its_last_blocked_callback_has_returned(virtual):
 def test_asynchronous_generators_of_blocked_coroutines_are_closed(virtual):
     closed = []
 
-    async def numbers():
-        try:
-            yield 1
-            yield 2
-        finally:
-            await asyncio.sleep(0)
-            closed.append(True)
-
     async def main():
         weald.sleep(1)  # a spare greenlet drives from here on, too
-        async for _ in numbers():
+        async for _ in numbers(closed):
             weald.sleep(1)
             break
         gc.collect()
@@ -408,111 +400,6 @@ def test_exits_leave_run_forever_whoever_runs_the_callback(virtual, error):
         loop.run_forever()
     assert not loop.is_running()
     loop.close()
-
-
-def test_callbacks_in_the_context_of_one_that_blocks_wait_for_it(virtual):
-    """A context cannot be entered twice.  On asyncio the callback that blocks would stall them, too."""
-    order = []
-    context = contextvars.copy_context()
-
-    async def use(name, seconds):
-        order.append(f"{name} begins")
-        weald.sleep(seconds)
-        await asyncio.sleep(0)
-        order.append(f"{name} ends")
-
-    async def main():
-        loop = asyncio.get_running_loop()
-        tasks = [loop.create_task(use(name, 5), context=context) for name in "ab"]
-        loop.call_later(1, order.append, "timer", context=context)
-        cancelled = loop.call_later(2, order.append, "cancelled", context=context)
-        loop.call_later(3, cancelled.cancel)
-        loop.call_later(4, order.append, "another context")
-        await asyncio.gather(*tasks)
-
-    weald.aio.run(main())
-    assert order[:2] == ["a begins", "another context"]
-    assert sorted(order[2:]) == ["a ends", "b begins", "b ends", "timer"]
-
-
-def test_a_signal_that_arrives_while_the_callback_of_one_blocks(caplog):
-    """asyncio calls it once more when it has returned; it is one Handle, with one context."""
-    loop, calls, go = weald.aio.EventLoop(), [], Event()
-
-    def called():
-        calls.append("begins")
-        if len(calls) == 1:
-            go.wait()
-        calls.append("ends")
-        if len(calls) == 4:
-            loop.stop()
-
-    loop.add_signal_handler(signal.SIGUSR1, called)
-    loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
-
-    async def again():
-        while not calls:
-            await asyncio.sleep(0)
-        os.kill(os.getpid(), signal.SIGUSR1)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        go.set()
-
-    task = loop.create_task(again())
-    loop.run_forever()
-    assert task.done()
-    loop.close()
-    assert calls == ["begins", "ends"] * 2
-    assert not caplog.records
-
-
-@pytest.mark.parametrize("ends", [None, ValueError])
-def test_a_timeout_that_expires_in_blocking_code_leaves_nothing_behind(virtual, ends):
-    """The block has no `await` that could raise, so for asyncio it has ended in time."""
-
-    async def main():
-        raised = None
-        try:
-            async with asyncio.timeout(1) as inner:
-                weald.sleep(2)
-                if ends:
-                    raise ends
-        except ValueError:
-            raised = ends
-        await asyncio.sleep(1)
-        assert await asyncio.wait_for(block(), 1) == "value"
-        await asyncio.sleep(1)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1):
-                weald.sleep(2)
-                await asyncio.sleep(1)
-        assert raised is ends
-        assert not asyncio.current_task().cancelling()
-        return inner.expired()
-
-    async def block():
-        if sys.version_info >= (3, 12):  # before, wait_for makes a task, which ends cancelled
-            weald.sleep(2)
-        return "value"
-
-    assert weald.aio.run(main())
-
-
-def test_a_cancellation_beside_a_timeout_that_expires_in_blocking_code(virtual):
-    async def block():
-        async with asyncio.timeout(1):
-            weald.sleep(2)
-        await asyncio.sleep(0)
-        return "not cancelled"
-
-    async def main():
-        task = asyncio.create_task(block())
-        await asyncio.sleep(1.5)
-        task.cancel()
-        await asyncio.wait([task])
-        return task.cancelled()
-
-    assert weald.aio.run(main())
 
 
 def test_a_forks_child_closes_what_it_has_inherited():
@@ -1683,71 +1570,6 @@ def test_a_reader_that_blocks_is_not_called_again_meanwhile():
         return result
 
     assert weald.aio.run(main()) == [b"a", b"b", b"c"]
-
-
-class Blocking(asyncio.Protocol):
-    """Records its calls; those that are named `blocks` wait for `go`."""
-
-    def __init__(self, blocks):
-        self.blocks, self.calls = blocks, []
-        self.go, self.blocked, self.lost = Event(), Event(), asyncio.get_running_loop().create_future()
-
-    def record(self, name):
-        self.calls.append(f"{name} begins")
-        if name == self.blocks:
-            self.blocked.set()
-            self.go.wait()
-        self.calls.append(f"{name} ends")
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.record("made")
-
-    def data_received(self, data):
-        self.record("data")
-
-    def eof_received(self):
-        self.record("eof")
-
-    def connection_lost(self, exc):
-        self.record("lost")
-        self.lost.set_result(None)
-
-
-@pytest.mark.parametrize("how", ["eof", "abort", "pause"])
-@pytest.mark.parametrize("blocks", ["made", "data"])
-def test_a_protocols_methods_are_called_one_after_the_other_even_if_one_blocks(io_loop, blocks, how):
-    """As on asyncio, where a method that blocks stalls the loop."""
-
-    async def main():
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        protocol = Blocking(blocks)
-        connecting = asyncio.ensure_future(loop.connect_accepted_socket(lambda: protocol, ours))
-        theirs.send(b"x")
-        while not protocol.blocked.is_set():
-            await asyncio.sleep(0)
-        transport = protocol.transport
-        if how == "pause":
-            transport.pause_reading()
-            transport.resume_reading()
-        if how == "abort":
-            transport.abort()
-        theirs.close()
-        for _ in range(5):
-            await asyncio.sleep(0.001)
-        assert protocol.calls[-1] == f"{blocks} begins"
-        assert connecting.done() == (blocks == "data")
-        protocol.go.set()
-        await protocol.lost
-        await connecting
-        return protocol.calls
-
-    calls = weald.aio.run(main())
-    names = ["made", "data", "eof", "lost"]
-    if how == "abort":
-        names = ["made", "lost"] if blocks == "made" else ["made", "data", "lost"]
-    assert calls == [f"{name} {what}" for name in names for what in ("begins", "ends")]
 
 
 # ------------------------------------------------------------------ streams, whose readers are fed directly

@@ -10,7 +10,7 @@ import threading
 import traceback
 
 import pytest
-from helpers import PATIENCE, python, settle
+from helpers import PATIENCE, numbers, python, settle
 
 import weald
 from weald import BlockingSwitchOutError, GreenletExit, Timeout
@@ -226,18 +226,10 @@ def test_asynchronous_generators_that_are_left_are_closed(virtual):
     """Also those that begin before the coroutine waits for the first time: there it runs in the greenlet itself."""
     closed = []
 
-    async def numbers():
-        try:
-            yield 1
-            yield 2
-        finally:
-            await asyncio.sleep(0)
-            closed.append(True)
-
     async def main(wait):
         if wait:
             await asyncio.sleep(0)
-        async for _ in numbers():
+        async for _ in numbers(closed):
             break
 
     before = sys.get_asyncgen_hooks()

@@ -387,7 +387,7 @@ def test_a_write_without_a_buffer_where_the_system_cannot_tell(io_loop):
         assert os.eventfd_read(counter) == 6
 
 
-def test_a_signal_of_a_write_to_a_pipe_without_readers(pipe):
+def test_a_signal_of_a_write_to_a_pipe_without_readers():
     """A program that has SIGPIPE's default action ends by it."""
     python(
         """

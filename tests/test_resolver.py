@@ -3,10 +3,9 @@
 import _socket
 import socket as stdlib
 import threading
-from itertools import pairwise
 
 import pytest
-from helpers import PATIENCE, service, settle, wait_until
+from helpers import PATIENCE, most_at_once, service, settle, wait_until
 
 import weald
 import weald.fileobject
@@ -199,11 +198,7 @@ def test_others_run_while_many_look_ups_begin(lookups, monkeypatch):
     call = lookups._call
     monkeypatch.setattr(lookups, "_call", lambda *args: begun.append(args) or call(*args))
     many = [spawn(socket.gethostbyname, f"host{i}.name") for i in range(400)]
-    seen = [0]
-    while len(begun) < len(many):
-        weald.sleep(0)
-        seen.append(len(begun))
-    assert max(after - before for before, after in pairwise(seen)) <= 50
+    assert most_at_once(begun, len(many)) <= 50
     joinall(many)
     assert {lookup.get() for lookup in many} == {"10.0.0.1"}
 

@@ -3,7 +3,6 @@
 import gc
 import os
 import socket as stdlib
-from itertools import pairwise
 from typing import Any
 
 import dns.exception
@@ -11,7 +10,7 @@ import dns.message
 import dns.resolver
 import pytest
 from dns_server import Server
-from helpers import PATIENCE, python, service, settle, wait_until
+from helpers import PATIENCE, most_at_once, python, service, settle, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -588,11 +587,7 @@ def test_others_run_while_many_look_ups_begin(lookups, monkeypatch):
     open_question = lookups.open
     monkeypatch.setattr(lookups, "open", lambda *args: begun.append(args) or open_question(*args))
     many = [spawn(socket.gethostbyname, f"host{i}.test") for i in range(150)]
-    seen = [0]
-    while len(begun) < len(many):
-        weald.sleep(0)
-        seen.append(len(begun))
-    assert max(after - before for before, after in pairwise(seen)) <= 50
+    assert most_at_once(begun, len(many)) <= 50
     joinall(many)
     assert {lookup.get() for lookup in many} == {"10.2.0.1"}
 

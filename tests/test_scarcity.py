@@ -7,7 +7,7 @@ import os
 from socket import EAI_AGAIN, gaierror
 
 import pytest
-from helpers import run_patched
+from helpers import USE_UP_DESCRIPTORS, run_patched
 
 import weald
 from weald._base import workers
@@ -85,24 +85,14 @@ def test_no_descriptors_are_left(hub):
     """OSError(EMFILE), or success for calls that need none; with 0 to 3 left, from the first call on."""
     out = run_patched(
         CALLS
+        + USE_UP_DESCRIPTORS
         + f"""
 WITH_HUB = {hub}
-def kept(left):
-    found = []
-    while True:
-        try:
-            found.append(os.dup(0))
-        except OSError:
-            break
-    for _ in range(left):
-        os.close(found.pop())
-    return found
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 def tried(name, left):
     if WITH_HUB:
         time.sleep(0)
     call = CALLS[name]
-    held = kept(left)
+    held = use_up_descriptors(left)
     error = outcome(call)
     for fd in held:
         os.close(fd)
@@ -132,15 +122,9 @@ def test_a_child_of_fork_without_descriptors_waits(loop):
     """Its loop opens its own descriptors in place of the parent's."""
     out = run_patched(
         """
-        import os, resource, time
+        import time
         time.sleep(0.001)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-        kept = []
-        try:
-            while True:
-                kept.append(os.dup(0))
-        except OSError:
-            pass
+        kept = use_up_descriptors()
         pid = os.fork()
         if not pid:
             time.sleep(0.001)
@@ -149,7 +133,7 @@ def test_a_child_of_fork_without_descriptors_waits(loop):
             os.close(fd)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         """,
-        before=f"import os; os.environ['WEALD_LOOP'] = {loop!r}",
+        before=f"{USE_UP_DESCRIPTORS}os.environ['WEALD_LOOP'] = {loop!r}",
     )
     assert out == "3\n"
 

@@ -7,10 +7,11 @@ import socket as stdlib_socket
 import ssl as stdlib_ssl
 import subprocess
 import sys
+import textwrap
 from contextlib import contextmanager, suppress
 
 import pytest
-from helpers import PATIENCE, python, recorded_errors, settle, wait_until
+from helpers import PATIENCE, USE_UP_DESCRIPTORS, python, recorded_errors, settle, wait_until
 
 import weald
 from weald import Timeout, server, socket, ssl
@@ -438,7 +439,7 @@ def test_out_of_resources_is_reported_and_tried_again_after_a_growing_pause(numb
 def test_emfile_does_not_end_the_server():
     """With the descriptors really used up."""
     code = """
-    import os, resource, sys, weald
+    import sys, weald
     from weald import socket
     from weald.server import StreamServer
 
@@ -450,13 +451,7 @@ def test_emfile_does_not_end_the_server():
     for client in clients:
         client.settimeout(100)
     weald.sleep(0)
-    hoard = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-    while True:
-        try:
-            hoard.append(os.dup(0))
-        except OSError:
-            break
+    hoard = use_up_descriptors()
     for client in clients:
         client.connect(server.address)
     while not errors:
@@ -470,7 +465,8 @@ def test_emfile_does_not_end_the_server():
     print([client.recv(100) for client in clients])
     print(sorted({error.errno for error in errors}), server.started)
     """
-    assert python(code) == f"{[b'hello'] * 3}\n[{errno.EMFILE}] True\n"
+    out = python(USE_UP_DESCRIPTORS + textwrap.dedent(code))
+    assert out == f"{[b'hello'] * 3}\n[{errno.EMFILE}] True\n"
 
 
 @pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK])

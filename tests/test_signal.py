@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 import pytest
-from helpers import PATIENCE, python, run_patched
+from helpers import PATIENCE, USE_UP_DESCRIPTORS, python, run_patched
 
 from weald import signal
 
@@ -393,20 +393,10 @@ def test_no_descriptors_are_left_for_the_first_hub(loop):
     """OSError.  The next wait, with descriptors again, has a complete hub, which signals can wake."""
     out = run_patched(
         """
-        import os, resource, signal, time
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-        def use_up():
-            kept = []
-            try:
-                while True:
-                    kept.append(os.dup(0))
-            except OSError:
-                return kept
+        import signal, time
         result = None
         for free in range(10):
-            kept = use_up()
-            for _ in range(free):
-                os.close(kept.pop())
+            kept = use_up_descriptors(free)
             try:
                 time.sleep(0.001)
                 result = "slept"
@@ -421,7 +411,7 @@ def test_no_descriptors_are_left_for_the_first_hub(loop):
         signal.setitimer(signal.ITIMER_REAL, 0.01)
         time.sleep(0.1)
         """,
-        before=f"import os; os.environ['WEALD_LOOP'] = {loop!r}",
+        before=f"{USE_UP_DESCRIPTORS}os.environ['WEALD_LOOP'] = {loop!r}",
     )
     assert out == "slept\nwoken\n"
 
@@ -429,22 +419,17 @@ def test_no_descriptors_are_left_for_the_first_hub(loop):
 def test_a_handler_runs_though_no_hub_can_be_made():
     out = run_patched(
         """
-        import os, resource, signal
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        import signal
         signal.signal(signal.SIGUSR1, lambda signum, frame: print(frame.f_code.co_name, flush=True))
         def work():
             os.kill(os.getpid(), signal.SIGUSR1)
-        kept = []
-        try:
-            while True:
-                kept.append(os.dup(0))
-        except OSError:
-            pass
+        kept = use_up_descriptors()
         work()
         for fd in kept:
             os.close(fd)
         work()
-        """
+        """,
+        before=USE_UP_DESCRIPTORS,
     )
     assert out == "work\nwork\n"
 
