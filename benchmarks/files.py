@@ -16,6 +16,7 @@ ROWS = (
     Row("child_lines", "a line of a child's output, bytes", TARGETS),
     Row("child_text", "the same, text", TARGETS),
     Row("child_blocks", "64 KiB of a child's output", TARGETS),
+    Row("child_whole", "the same, all of it by one read", TARGETS),
     Row("child_written", "a line of text to a child", TARGETS),
     Row("child_written_at_once", "the same, each sent at once", TARGETS),
     Row("child_readline", "a line ending in \\r\\n of a child's output by readline, text", TARGETS),

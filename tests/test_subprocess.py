@@ -6,6 +6,7 @@ import os as stdlib_os
 import signal
 import subprocess as stdlib
 import sys
+import tracemalloc
 from array import array
 from unittest.mock import Mock
 
@@ -531,6 +532,23 @@ def test_ctrl_c_reaches_parent_and_child():
         """
     )
     assert out == "interrupted -2\n"
+
+
+@pytest.mark.parametrize(
+    "take",
+    [lambda child: child.communicate()[0], lambda child: child.stdout.read(), lambda child: child.stdout.raw.read()],
+    ids=["communicate", "read", "raw"],
+)
+def test_a_childs_output_is_in_memory_once(take):
+    size = 16 * 2**20
+    child = Popen(["head", "-c", str(size), "/dev/zero"], stdin=PIPE, stdout=PIPE)
+    tracemalloc.start()
+    try:
+        assert len(take(child)) == size
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * size  # chunks, joined at the end, took 2
+    finally:
+        tracemalloc.stop()
+    child.communicate()
 
 
 @pytest.mark.parametrize("options", [{}, {"text": True}, {"stderr": subprocess.PIPE}, {"stdin": subprocess.PIPE}])

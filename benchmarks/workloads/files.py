@@ -75,6 +75,12 @@ def _children(api: Any) -> dict[str, Callable[[int], object]]:
         assert size == n * BLOCK
         child.wait()
 
+    def whole(n: int) -> None:
+        command = ["head", "-c", str(n * BLOCK), "/dev/zero"]
+        child = api.subprocess.Popen(command, stdout=api.subprocess.PIPE)
+        assert len(child.stdout.read()) == n * BLOCK
+        child.wait()
+
     def read_by_calls(n: int) -> None:
         command = f"yes {LINE.strip() + chr(13)!r} | head -n {n}"
         child = api.subprocess.Popen(command, shell=True, stdout=api.subprocess.PIPE, text=True)
@@ -112,6 +118,7 @@ def _children(api: Any) -> dict[str, Callable[[int], object]]:
         "child_lines": lines,
         "child_text": lambda n: lines(n, text=True),
         "child_blocks": blocks,
+        "child_whole": whole,
         "child_written": lambda n: written(n, LINE, text=True),
         "child_written_at_once": lambda n: written(n, LINE, text=True, bufsize=1),
         "child_readline": read_by_calls,

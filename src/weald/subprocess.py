@@ -13,9 +13,10 @@ Invariants:
 
 import os as _os
 import subprocess as _stdlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from subprocess import CalledProcessError as CalledProcessError
 from subprocess import CompletedProcess as CompletedProcess
 from subprocess import SubprocessError as SubprocessError
@@ -77,6 +78,30 @@ class _Globals(dict[str, Any]):
         return _over_ours(found) if getattr(found, "__globals__", None) is vars(_stdlib) else found
 
 
+class _Output:
+    """The bytes that a pipe has brought, for the stdlib's code, which appends chunks and joins them.
+
+    One buffer that grows: chunks and what is joined from them would be in memory at once.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = BytesIO()
+        self.append = self._bytes.write
+
+    def __len__(self) -> int:
+        return self._bytes.tell()
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._bytes.getvalue()  # not a copy, and joined alone it is not copied either
+
+
+class _Outputs(dict[Any, _Output]):
+    """The output of each pipe.  The stdlib's code puts a list for each pipe, which an _Output stands for."""
+
+    def __setitem__(self, pipe: Any, chunks: object) -> None:
+        super().__setitem__(pipe, _Output())
+
+
 class _Selector(PollSelector):
     """What `communicate` waits with.
 
@@ -102,7 +127,7 @@ class _Selector(PollSelector):
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         if waits_natively() or (timeout is not None and timeout <= 0):
             return super().select(timeout)
-        return [(self._keys[fd], self._keys[fd].events) for fd in poll_fds(self._wanted, timeout)]
+        return [(self._keys[fd], self._keys[fd].events) for fd in poll_fds(self._wanted, timeout, own=True)]
 
 
 _LOOP_EVENTS = {EVENT_READ: READ, EVENT_WRITE: WRITE}
@@ -161,6 +186,18 @@ class Popen(_stdlib.Popen[AnyStr]):
         if hasattr(_stdlib.Popen, "_remaining_time"):  # Python 3.15 has a function instead
             _remaining_time = _over_ours(_stdlib.Popen._remaining_time)
         _check_timeout = _over_ours(_stdlib.Popen._check_timeout)
+
+    @property
+    def _fileobj2output(self) -> _Outputs:
+        try:
+            found: _Outputs = self.__dict__["_outputs"]
+        except KeyError:
+            raise AttributeError("_fileobj2output") from None
+        return found
+
+    @_fileobj2output.setter
+    def _fileobj2output(self, outputs: object) -> None:
+        self.__dict__["_outputs"] = _Outputs()
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
         """subprocess.Popen.communicate(); if it is cut short, the next call goes on: no input or output is lost.

@@ -17,7 +17,7 @@ from weald._base.waiting cimport MOMENT, at_once, is_ready, write_nowait
 from weald._core.yielding cimport is_others_turn
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.errno cimport EAGAIN, EINTR, EPIPE, errno
+from libc.errno cimport EAGAIN, EINTR, EOPNOTSUPP, EPIPE, errno
 
 import _socket
 import io
@@ -135,6 +135,14 @@ cdef Py_ssize_t write_nonblocking(Turns turns, object data) except -2:
     return sent
 
 
+cdef bytes read_all(read):
+    """What `read(size)` returns until it returns nothing, in one buffer that grows: chunks would be there twice."""
+    found = io.BytesIO()
+    while chunk := read(_PIPE_SIZE):
+        found.write(chunk)
+    return found.getvalue()
+
+
 cdef bint has_room(object buffer) noexcept:
     """Return whether bytes can be read into `buffer`; not if it is of a wrong type, or empty."""
     cdef Py_buffer view
@@ -180,7 +188,23 @@ class SharedIO(io.FileIO):
         """Read into `buffer`, parking until there is something.  Return the number of bytes, 0 at the end."""
         if not has_room(buffer):
             return super().readinto(buffer)  # which never waits, or raises
-        return self._turns.call(self._readable, super().readinto, buffer)
+        return self._turns.call(self._read_into, buffer)
+
+    def _read_into(self, buffer):
+        cdef Turns turns = self._turns
+        cdef Py_ssize_t count, size = 0
+        if turns.quick and self.readable():
+            turns.used = True
+            try:
+                count = at_once(turns.fd, buffer, True, &size)
+            except OSError as error:
+                if error.errno != EOPNOTSUPP:
+                    raise
+                turns.quick = False
+            else:
+                if count >= 0:
+                    return count
+        return self._readable(super().readinto, buffer)
 
     def read(self, size=-1):
         """Read up to `size` bytes, parking until there are some; None or -1: all up to the end.  b"" at the end."""
@@ -192,12 +216,7 @@ class SharedIO(io.FileIO):
 
     def readall(self):
         """Read up to the end."""
-        if self._is_non_blocking():
-            return super().readall()
-        chunks = []
-        while chunk := self.read(_PIPE_SIZE):
-            chunks.append(chunk)
-        return b"".join(chunks)
+        return super().readall() if self._is_non_blocking() else read_all(self.read)
 
     def write(self, data):
         """Write all of `data`, as a blocking write does.
@@ -302,10 +321,7 @@ class LoopIO(io.FileIO):
 
     def readall(self):
         """Read up to the end."""
-        chunks = []
-        while chunk := self.read(_PIPE_SIZE):
-            chunks.append(chunk)
-        return b"".join(chunks)
+        return read_all(self.read)
 
     def write(self, data):
         """Write as much as there is room for, parking until there is some.  Return the number of bytes."""

@@ -34,6 +34,7 @@ cdef class FdEntry(Target):
     cdef int leave(self) except -1
 
 cdef FdEntry entry_for(Hub hub, int fd)
+cdef FdEntry lasting_entry(Hub hub, int fd, bint own)
 cdef int check_fd(int fd) except -1
 
 cdef enum Kind:

@@ -394,6 +394,20 @@ cdef void leave_number(Descriptor descriptor) noexcept:
         by_number[fd] = NULL
 
 
+cdef FdEntry lasting_entry(Hub hub, int fd, bint own):
+    """As `entry_for`.  If the number has a Descriptor, the entry lasts as long as that: making one takes seven calls.
+
+    `own` says that no other code closes the number, so that it need not be registered again.
+    """
+    cdef FdEntry entry
+    if 0 <= fd < numbers and by_number[fd] != NULL:
+        entry = (<Descriptor>by_number[fd]).find_entry()
+        if own:
+            entry.users += 1
+            return entry
+    return entry_for(hub, fd)
+
+
 def waits_in_calls(int fd):
     """Whether calls on number `fd` wait for ever, because its Descriptor has no timeout.
 
