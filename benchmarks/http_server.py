@@ -26,8 +26,8 @@ SIDES = ("weald", "gevent", "granian", "bjoern")
 ASGI = ("weald-asgi", "uvicorn", "granian-asgi")  # for --sides
 WORKERS = ("weald-1", "weald-2")  # `weald serve` with so many workers, on all cores; for --sides
 TLS_APPS = ("tls", "large-tls", "post-tls")  # hello, large and post over TLS
-APPS = ("hello", "large", "post", "flask", *TLS_APPS)
-ASGI_APPS = ("hello", "fastapi", "large", "post", *TLS_APPS, "websocket")
+APPS = ("hello", "large", "post", "upload", "flask", *TLS_APPS)
+ASGI_APPS = ("hello", "fastapi", "large", "post", "upload", *TLS_APPS, "websocket")
 # The largest acceptable ratio to a side: for hello, and for the applications of ASGI.
 TARGETS = {"gevent": 0.2, "granian": 1.0, "bjoern": 2.0}
 ASGI_TARGETS = {
@@ -39,10 +39,16 @@ ASGI_TARGETS = {
 }
 NOT_WITH = {("bjoern", app) for app in TLS_APPS}
 TICK = os.sysconf("SC_CLK_TCK")
-POST = """wrk.method = "POST"
+# What wrk sends to applications that read a body.
+SCRIPTS = {
+    "post": """wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-wrk.body = '{"numbers": [1, 2, 3, 4, 5], "text": "%s"}'
-"""
+wrk.body = '{"numbers": [1, 2, 3, 4, 5], "text": "' .. string.rep("x", 200) .. '"}'
+""",
+    "upload": """wrk.method = "POST"
+wrk.body = string.rep("x", 1000000)
+""",
+}
 
 Figures = tuple[float, float, float]  # CPU microseconds a request, requests a second, share of one core in use
 Results = dict[str, dict[str, list[Figures]]]  # side label, application, one entry a round
@@ -88,7 +94,7 @@ def load(side: Side, app: str, options: argparse.Namespace, folder: Path, cores:
         wait_for(port, side.label, bool(files))
         command = [
             *("wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "--timeout", "30s"),
-            *(("-s", str(folder / "post.lua")) if name == "post" else ()),
+            *(("-s", str(folder / f"{name}.lua")) if name in SCRIPTS else ()),
             *(("-H", "Connection: close") if options.close else ()),
             f"{'https' if files else 'http'}://127.0.0.1:{port}/",
         ]
@@ -155,7 +161,8 @@ def main(arguments: Sequence[str]) -> None:
     results: Results = {side.label: {app: [] for app in apps} for side in sides}
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
-        (folder / "post.lua").write_text(POST % ("x" * 200))
+        for name, script in SCRIPTS.items():
+            (folder / f"{name}.lua").write_text(script)
         if set(TLS_APPS) & set(apps):
             subprocess.run(
                 [

@@ -1,5 +1,6 @@
 """`wsgi.input`: the cost of reading, and that nothing is lost; the rest is in test_pywsgi and test_http_http2."""
 
+import tracemalloc
 
 import pytest
 
@@ -11,7 +12,7 @@ from weald.http.protocol import CHUNKED, HeadParser, ProtocolError, RequestStrea
 def pieces(size, count, last=b""):
     """The function that `Input` calls for more: `count` pieces of `size` bytes, then `last`."""
     left = iter([*([b"x" * size] * count), last, b""])
-    return lambda: next(left, b"")
+    return lambda size: bytes(bytearray(next(left, b"")))  # a new object each time
 
 
 def test_lines_reads_and_limits_agree():
@@ -26,13 +27,13 @@ def test_lines_reads_and_limits_agree():
             lambda body: body.read(0) + body.readline(0) + body.read(1) + body.readline() + body.read(),
         ):
             left = iter([*parts, b""])
-            assert read(Input(lambda left=left: next(left))) == data  # type: ignore[misc]
+            assert read(Input(lambda size, left=left: next(left))) == data  # type: ignore[misc]
         left = iter([*parts, b""])
-        assert list(Input(lambda left=left: next(left))) == data.splitlines(keepends=True)  # type: ignore[misc]
+        assert list(Input(lambda size, left=left: next(left))) == data.splitlines(keepends=True)  # type: ignore[misc]
 
 
 def test_what_has_come_outlives_an_error():
-    def more():
+    def more(size):
         if steps:
             return steps.pop(0)
         raise TimeoutError
@@ -46,19 +47,25 @@ def test_what_has_come_outlives_an_error():
         assert body.readline() == b"onetwothree\n"
 
 
-def test_a_line_in_pieces_is_gathered_in_one_buffer():
-    body = Input(pieces(1000, 5000, b"\n"))
-    buffers = set()
-    more = body._more
-    assert more is not None
+@pytest.mark.parametrize(
+    "read",
+    [Input.read, lambda body: body.read(2**24), lambda body: body.read(2**24 + 1), Input.readline],
+    ids=["read()", "size", "more", "line"],
+)
+def test_a_body_is_in_memory_once(read):
+    body = Input(pieces(65536, 256))
+    tracemalloc.start()
+    try:
+        assert len(read(body)) == 2**24
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * 2**24
+    finally:
+        tracemalloc.stop()
 
-    def watched():
-        buffers.add(id(body._buffer))
-        return more()
 
-    body._more = watched
-    assert len(body.readline()) == 5_000_001
-    assert len(buffers) <= 3  # once there was a new object for each piece, into which all earlier ones were copied
+def test_parts_lie_across_pieces():
+    body = Input(pieces(1000, 100))
+    parts = list(iter(lambda: body.read(999), b""))
+    assert [len(part) for part in parts] == [999] * 100 + [100]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

@@ -11,10 +11,11 @@ import os
 import re
 import socket as stdlib_socket
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterable
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from socket import IPPROTO_TCP, SO_RCVBUF, SOL_SOCKET, TCP_NODELAY
+from socket import IPPROTO_TCP, SHUT_WR, SO_RCVBUF, SOL_SOCKET, TCP_NODELAY
 from typing import Any
 from wsgiref.validate import validator
 
@@ -690,13 +691,108 @@ def test_an_idle_connection_is_closed():
         assert read_all(sock).endswith(b"hello")
 
 
+@pytest.mark.parametrize("length", [100, 10_000_000])
 @pytest.mark.parametrize("limits", [{"body_timeout": 0.2}, {"body_grace": 0.2, "body_rate": 1e6}])
-def test_a_body_that_comes_too_slowly(limits):
+def test_a_body_that_comes_too_slowly(limits, length):
     with serving(echo, limits=replace(QUICK, **limits)) as server, closing(connect(server)) as sock:
-        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nxx")
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nxx" % length)
         with closing(sock.makefile("rb")) as file:
             assert Response(file).status == 408
             assert file.read() == b""
+
+
+@pytest.mark.parametrize("way", ["read", "size", "parts", "more", "lines"])
+@pytest.mark.parametrize("length", [65_535, 65_536, 1_000_000, 2**20, 5_000_000])
+def test_long_bodies(length, way):
+    body = bytes(range(256)) * (length // 256 + 1)
+    body = body[:length]
+
+    def app(environ, start_response):
+        file = environ["wsgi.input"]
+        if way == "read":
+            got = [file.read()]
+        elif way == "size":
+            got = [file.read(length), file.read(1_000_000)]
+        elif way == "more":
+            got = [file.read(length + 1)]
+        elif way == "parts":
+            got = [file.readline(), *iter(lambda: file.read(100_001), b"")]
+        else:
+            got = list(file)
+        start_response("200 OK", [])
+        return got
+
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (length, body)
+    with serving(app) as server, closing(connect(server)) as sock:
+        weald.spawn(sock.sendall, request * 2 + LAST)
+        with closing(sock.makefile("rb")) as file:
+            assert [Response(file).body for _ in range(3)] == [body, body, b""]
+
+
+def test_what_came_of_a_long_body_before_a_timeout_is_kept():
+    came, cut = Event(), Event()
+
+    def app(environ, start_response):
+        file = environ["wsgi.input"]
+        reading = weald.spawn(file.read, 1_000_000)
+        came.wait()
+        settle()
+        reading.kill()
+        cut.set()
+        start_response("200 OK", [])
+        return [file.read(1_000_000)]
+
+    body = bytes(range(250)) * 4000
+    with serving(app) as server, closing(connect(server)) as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + body[:300_000])
+        came.set()
+        assert cut.wait(PATIENCE)
+        sock.sendall(body[300_000:] + LAST)
+        with closing(sock.makefile("rb")) as file:
+            assert [Response(file).body for _ in range(2)] == [body, b""]
+
+
+def test_a_client_that_leaves_in_a_long_body():
+    errors = []
+
+    def app(environ, start_response):
+        try:
+            environ["wsgi.input"].read()
+        except OSError as error:
+            errors.append(error)
+        start_response("200 OK", [])
+        return []
+
+    with serving(app) as server, closing(connect(server)) as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 100_000)
+        sock.shutdown(SHUT_WR)
+        read_all(sock)
+    assert [type(error) for error in errors] == [ConnectionResetError]
+
+
+@pytest.mark.parametrize("declared", [10**12, 10**9])
+def test_the_memory_of_a_long_body_is_that_of_what_has_come(declared):
+    came, done = Event(), Event()
+
+    def app(environ, start_response):
+        weald.spawn(came.wait).link(lambda _: tell())
+        environ["wsgi.input"].read(declared)
+
+    def tell():
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        done.set()
+
+    peaks = []
+    with serving(app, limits=replace(QUICK, body=2**60)) as server, closing(connect(server)) as sock:
+        tracemalloc.start()
+        try:
+            sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % declared + b"x" * 100_000)
+            settle()
+            came.set()
+            assert done.wait(PATIENCE)
+        finally:
+            tracemalloc.stop()
+    assert peaks[0] < 4_000_000
 
 
 def test_a_client_that_takes_nothing_is_cut_off():

@@ -44,6 +44,18 @@ async def post(scope: Any, receive: Any, send: Any) -> None:
     await answer(send, json.dumps({"sum": total}).encode(), b"application/json")
 
 
+async def upload(scope: Any, receive: Any, send: Any) -> None:
+    """Reads a body of 1 MB."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    pieces, more = [], True
+    while more:
+        event = await receive()
+        pieces.append(event.get("body", b""))
+        more = event.get("more_body", False)
+    await answer(send, str(len(b"".join(pieces))).encode())
+
+
 async def websocket(scope: Any, receive: Any, send: Any) -> None:
     """An echo."""
     if scope["type"] != "websocket":

@@ -13,10 +13,9 @@ Invariants:
 
 import os as _os
 import subprocess as _stdlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from io import BytesIO
 from subprocess import CalledProcessError as CalledProcessError
 from subprocess import CompletedProcess as CompletedProcess
 from subprocess import SubprocessError as SubprocessError
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any, AnyStr
 
 from weald._base.buffered import TextIOWrapper, Turns
 from weald._base.children import await_end
+from weald._base.gathered import Gathered
 from weald._base.names import more_names
 from weald._base.pipes import open_shared, read_shared, write_shared
 from weald._base.resident import Resident
@@ -78,28 +78,11 @@ class _Globals(dict[str, Any]):
         return _over_ours(found) if getattr(found, "__globals__", None) is vars(_stdlib) else found
 
 
-class _Output:
-    """The bytes that a pipe has brought, for the stdlib's code, which appends chunks and joins them.
-
-    One buffer that grows: chunks and what is joined from them would be in memory at once.
-    """
-
-    def __init__(self) -> None:
-        self._bytes = BytesIO()
-        self.append = self._bytes.write
-
-    def __len__(self) -> int:
-        return self._bytes.tell()
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield self._bytes.getvalue()  # not a copy, and joined alone it is not copied either
-
-
-class _Outputs(dict[Any, _Output]):
-    """The output of each pipe.  The stdlib's code puts a list for each pipe, which an _Output stands for."""
+class _Outputs(dict[Any, Gathered]):
+    """The output of each pipe.  The stdlib's code puts a list for each pipe; it gets a Gathered instead."""
 
     def __setitem__(self, pipe: Any, chunks: object) -> None:
-        super().__setitem__(pipe, _Output())
+        super().__setitem__(pipe, Gathered())
 
 
 class _Selector(PollSelector):

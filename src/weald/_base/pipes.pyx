@@ -28,6 +28,7 @@ from functools import partial
 from select import PIPE_BUF
 
 from weald._base.buffered import TextIOWrapper, layers
+from weald._base.gathered import Gathered
 from weald._base.originals import get_original
 from weald._base.waiting import POLLIN, POLLOUT, retry, wait_until_ready
 from weald._core import Descriptor, wait_read
@@ -136,10 +137,10 @@ cdef Py_ssize_t write_nonblocking(Turns turns, object data) except -2:
 
 
 cdef bytes read_all(read):
-    """What `read(size)` returns until it returns nothing, in one buffer that grows: chunks would be there twice."""
-    found = io.BytesIO()
+    """What `read(size)` returns until it returns nothing."""
+    found = Gathered()
     while chunk := read(_PIPE_SIZE):
-        found.write(chunk)
+        found.append(chunk)
     return found.getvalue()
 
 

@@ -45,7 +45,7 @@ class Input(body.Input):
         self._stream = RequestStream(HeadParser(replace(Limits(), body=sys.maxsize)))
         self._stream.expect(length)
 
-    def _piece(self) -> bytes:
+    def _piece(self, size: int) -> bytes:
         if self._socket is not None:
             self._socket.sendall(_CONTINUE)
             self._socket = None

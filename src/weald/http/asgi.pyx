@@ -259,7 +259,7 @@ cdef class Call:
                 self.fetching = False
                 self.give(self.disconnect())
                 return 0
-            piece = exchange.read_body()
+            piece = exchange.read_body(0)
             self.fetching = False
         except Interrupted:
             return 0

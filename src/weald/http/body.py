@@ -5,7 +5,11 @@ Called by: wsgi.pyx, which puts `Input` into `wsgi.input`; server.py, which puts
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from sys import maxsize
 from typing import Any
+
+from weald._base.gathered import Gathered
 
 __all__ = ["FileWrapper", "Input", "InvalidClientInput"]
 
@@ -18,7 +22,7 @@ class InvalidClientInput(OSError):
         self.status = status
 
 
-def _ended() -> bytes:
+def _ended(size: int) -> bytes:
     raise ValueError("the request has ended: the rest of its body is gone")
 
 
@@ -32,12 +36,14 @@ class Input:
 
     __slots__ = ("_at", "_buffer", "_more", "trailers")
 
-    def __init__(self, more: Callable[[], bytes] | None, data: bytes = b"") -> None:
-        """`data`: the part that has come; `more()` returns the next piece, b"" at the end; None: nothing more comes."""
+    def __init__(self, more: Callable[[int], bytes] | None, data: bytes = b"") -> None:
+        """`data` is the part that has come.
+
+        `more(size)` returns the next piece, b"" at the end; None: nothing more comes.  `size` is how many bytes are
+        wanted: the piece may be shorter or longer.
+        """
         self._more = more
-        # The unread part of the buffer begins at `_at`: so reading a line does not copy what follows it, and adding a
-        # piece does not copy what was read.
-        self._buffer: bytes | bytearray = data
+        self._buffer = data  # the piece that came last; its unread part begins at `_at`
         self._at = 0
         self.trailers: list[tuple[bytes, bytes]] = []  # of a chunked body, once it was read to its end
 
@@ -45,64 +51,60 @@ class Input:
         """Read what is still to come by `call(more)`, which calls `more()`, in another thread, say."""
         more = self._more
         if more is not None:
-            self._more = lambda: call(more)
+            self._more = lambda size: call(partial(more, size))
 
     def seal(self) -> None:
         """Let reads raise ValueError from now on: the request has ended."""
         if self._more is not None:
             self._more = _ended
 
-    def _grow(self) -> bool:
-        """Add the next piece to what has come.  Return False at the end, and from then on."""
+    def _next(self, size: int) -> bool:
+        """Get the next piece, of `size` bytes if possible.  Return False at the end, and from then on."""
+        self._buffer, self._at = b"", 0
         if self._more is None:
             return False
-        piece = self._more()
-        if not piece:
+        self._buffer = self._more(size)
+        if not self._buffer:
             self._more = None
             return False
-        buffer = self._buffer
-        if self._at == len(buffer):
-            self._buffer, self._at = piece, 0
-        elif isinstance(buffer, bytes):
-            self._buffer = bytearray(buffer[self._at :]) + piece
-            self._at = 0
-        else:
-            del buffer[: self._at]
-            self._at = 0
-            buffer += piece
         return True
 
-    def _take(self, end: int) -> bytes:
-        """Return the unread bytes up to `end`, a position in the buffer."""
-        buffer, start = self._buffer, self._at
-        if end >= len(buffer):
-            self._buffer, self._at = b"", 0
-            return bytes(buffer[start:] if start else buffer)
-        self._at = end
-        return bytes(buffer[start:end])
+    def _gather(self, size: int, line: bool) -> bytes:
+        """Return `size` bytes (negative: all), fewer at the end or, if `line`, where the line ends."""
+        found = Gathered()
+        try:
+            while True:
+                buffer, start = self._buffer, self._at
+                stop = len(buffer) if size < 0 else min(len(buffer), start + size - len(found))
+                end = buffer.find(b"\n", start, stop) + 1 if line else 0
+                self._at = end or stop
+                found.append(buffer[start : self._at])
+                if end or len(found) == size:
+                    return found.getvalue()
+                if not self._next(0 if line else maxsize if size < 0 else size - len(found)):
+                    return found.getvalue()
+        except BaseException:
+            self._buffer = found.getvalue()
+            raise
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return `size` bytes, fewer only at the body's end; the whole rest if `size` is negative or None."""
         if size is None or size < 0:
-            while self._grow():
-                pass
-            return self._take(len(self._buffer))
-        while len(self._buffer) - self._at < size and self._grow():
-            pass
-        return self._take(self._at + size)
+            size = -1 if self._more is not None else len(self._buffer) - self._at
+        buffer, start = self._buffer, self._at
+        if size < 0 or start + size > len(buffer):
+            return self._gather(size, False)
+        self._at = start + size
+        return buffer[start : self._at]
 
     def readline(self, size: int | None = -1, /) -> bytes:
         """Return the next line with its newline, at most `size` bytes of it."""
-        searched = 0  # bytes from `_at` on
-        while True:
-            have = len(self._buffer) - self._at
-            most = have if size is None or size < 0 else min(have, size)
-            end = self._buffer.find(b"\n", self._at + searched, self._at + most) + 1
-            if end:
-                return self._take(end)
-            if most == size or not self._grow():
-                return self._take(self._at + most)
-            searched = most
+        buffer, start = self._buffer, self._at
+        end = buffer.find(b"\n", start) + 1
+        if not end or (size is not None and 0 <= size < end - start):
+            return self._gather(-1 if size is None or size < 0 else size, True)
+        self._at = end
+        return buffer[start:end]
 
     def readlines(self, hint: int | None = None, /) -> list[bytes]:
         """Return the lines that remain; if `hint` is given, none after those that come to `hint` bytes."""

@@ -32,7 +32,7 @@ cdef class Channel:
     cpdef int body_came(self, Py_ssize_t size, double seconds) except -1
     cdef int expect_body(self, Request request) except -1
     cdef bytes body_at_hand(self, Py_ssize_t length)
-    cpdef bytes read_body(self, bint invite)
+    cpdef bytes read_body(self, bint invite, Py_ssize_t size)
     cpdef bint discard_body(self, Py_ssize_t length) except -1
     cpdef bint body_is_over(self) except -1
     cpdef object request_trailers(self)
@@ -52,6 +52,8 @@ cdef class Http1Channel(Channel):
     cdef readonly bint tls
 
     cdef bint receive(self, double timeout) except -1
+    cdef bytes long_piece(self, Py_ssize_t size)
+    cdef object client_left(self)
     cdef int send(self, data) except -1
     cdef int send_parts(self, list parts) except -1
     cdef int transmit(self, data, int flags) except -1

@@ -25,7 +25,7 @@ class Channel:
         """
     def body_came(self, size: int, seconds: float) -> Any:
         """Note that `size` bytes of the body have come after `seconds` seconds."""
-    def read_body(self, invite: bool) -> bytes:
+    def read_body(self, invite: bool, size: int) -> bytes:
         """Return the next piece of the body, b"" at its end.
 
         `invite`: if the client waits for it, send "100 Continue" first.  Raises InvalidClientInput if the bytes are not

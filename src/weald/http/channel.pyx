@@ -15,12 +15,14 @@ Invariants:
 from cpython.buffer cimport PyObject_CheckBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
 from libc.string cimport memcpy
 
 from weald._core.descriptor cimport Descriptor, descriptor_of
 from weald._core.tls cimport receive as receive_tls
 from weald._core.tls cimport transmit_all as transmit_all_tls
-from weald.http.protocol cimport NO_BODY, Request, RequestStream
+from weald.http.protocol cimport KNOWN, NO_BODY, Request, RequestStream
 from weald.http.state cimport ServerState
 
 import errno
@@ -37,7 +39,13 @@ from weald.http.wire import end_connection
 from weald.socket import socket as plain_socket
 from weald.ssl import SSLSocket
 
+cdef extern from "Python.h":
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
+    char *bytes_of "PyBytes_AS_STRING"(PyObject *)
+    int resize "_PyBytes_Resize"(PyObject **, Py_ssize_t) except -1
+
 cdef Py_ssize_t JOIN_BELOW = 65536  # bytes: up to this size copying into one buffer is cheaper than sending a vector
+cdef Py_ssize_t LONG = 65536  # bytes from which on a read is answered with one piece
 cdef Py_ssize_t PART = 1 << 20  # bytes of a large piece that have a time limit of their own
 cdef Py_ssize_t FILE_PART = 1 << 24  # bytes requested by one sendfile(2)
 cdef double SHORTEST_WAIT = 0.001  # seconds
@@ -46,6 +54,13 @@ cdef bytes LAST_CHUNK = b"0\r\n\r\n"
 cdef object PLAIN = plain_socket
 cdef object TLS = SSLSocket
 cdef object SENDMSG = getattr(base_socket, "sendmsg", None)
+
+
+cdef bytes taken(PyObject *made):
+    """The bytes object, whose reference the caller gives up."""
+    found = <bytes>made
+    Py_DECREF(found)
+    return found
 
 
 cdef Py_ssize_t size_of_other(data) except -1:
@@ -128,9 +143,10 @@ cdef class Channel:
         """Return the body of `length` bytes if all of it has come already, else None."""
         return None
 
-    cpdef bytes read_body(self, bint invite):
+    cpdef bytes read_body(self, bint invite, Py_ssize_t size):
         """Return the next piece of the body, b"" at its end.
 
+        `size` is how many bytes are wanted: a channel may wait for so many, to return them as one piece.
         `invite`: if the client waits for it, send "100 Continue" first.  Raises InvalidClientInput if the bytes are not
         a body, or come too slowly, and ConnectionResetError if the client leaves.
         """
@@ -202,14 +218,19 @@ cdef class Http1Channel(Channel):
         Raises TimeoutError if nothing comes within `timeout` seconds (negative: wait without limit).
         """
         cdef bytearray buffer = self.state.buffer
+        cdef bytes data = None
         cdef Py_ssize_t count
         cdef Descriptor descriptor
         if type(self.socket) is PLAIN:
             # recv_into() without the cost of Python's calling convention.
             descriptor = descriptor_of(self.socket)
             descriptor.limit = timeout
-            count = descriptor.receive(
-                self.socket, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), 0)
+            if self.stream.left >= PyByteArray_GET_SIZE(buffer):  # of a long body, without the copy
+                data = descriptor.receive(self.socket, NULL, PyByteArray_GET_SIZE(buffer), 0)
+                count = PyBytes_GET_SIZE(data)
+            else:
+                count = descriptor.receive(
+                    self.socket, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), 0)
         elif type(self.socket) is TLS:
             descriptor = descriptor_of(self.socket)
             descriptor.limit = timeout
@@ -221,13 +242,13 @@ cdef class Http1Channel(Channel):
             # A server that stops ends the reading of idle connections: then the client's own end is yet to come.
             self.linger = self.state.draining
             return False
-        self.stream.feed(PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), count))
+        self.stream.feed(PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), count) if data is None else data)
         return True
 
     cdef bytes body_at_hand(self, Py_ssize_t length):
         return self.stream.body() if length <= self.stream.unread() else None
 
-    cpdef bytes read_body(self, bint invite):
+    cpdef bytes read_body(self, bint invite, Py_ssize_t size):
         cdef RequestStream stream = self.stream
         cdef Py_ssize_t unread
         try:
@@ -235,6 +256,8 @@ cdef class Http1Channel(Channel):
                 self.awaits_continue = False
                 if invite:
                     self.transmit(CONTINUE, 0)
+            if size >= LONG and stream.state == KNOWN and type(self.socket) is PLAIN:
+                return self.long_piece(min(size, stream.left))
             while (piece := stream.body()) is not None:
                 if piece:
                     return piece
@@ -242,15 +265,56 @@ cdef class Http1Channel(Channel):
                 unread = stream.unread()
                 try:
                     if not self.receive(self.body_patience()):
-                        self.linger = False
-                        raise ConnectionResetError(
-                            errno.ECONNRESET, "the client left in the middle of the request's body")
+                        raise self.client_left()
                 except TimeoutError:
                     raise ProtocolError(408, "the body comes too slowly") from None
                 self.body_came(stream.unread() - unread, monotonic() - start)
         except ProtocolError as error:
             raise InvalidClientInput(error.status, str(error)) from None
         return b""
+
+    cdef bytes long_piece(self, Py_ssize_t size):
+        """Return the next `size` bytes of a body of known length, received into one object.
+
+        Its memory grows with what has come, whatever length the client has declared.  What had come before an exception
+        is kept for the next read.
+        """
+        cdef RequestStream stream = self.stream
+        cdef bytes begin = stream.take(size)
+        cdef Py_ssize_t got = PyBytes_GET_SIZE(begin), room = max(min(size, PART), got), count
+        cdef Descriptor descriptor = descriptor_of(self.socket)
+        cdef PyObject *made
+        if got == size:
+            stream.came(size, NO_BODY)
+            return begin
+        made = new_bytes(NULL, room)
+        memcpy(bytes_of(made), PyBytes_AS_STRING(begin), got)
+        begin = None
+        try:
+            while got < size:
+                if got == room:
+                    room = min(size, 2 * room)
+                    resize(&made, room)
+                start = monotonic()
+                descriptor.limit = self.body_patience()
+                count = descriptor.receive(self.socket, bytes_of(made) + got, min(room - got, PART), 0)
+                if not count:
+                    raise self.client_left()
+                self.body_came(count, monotonic() - start)
+                got += count
+        except BaseException as error:
+            if made != NULL:
+                resize(&made, got)
+                stream.feed(taken(made))
+            if isinstance(error, TimeoutError):
+                raise ProtocolError(408, "the body comes too slowly") from None
+            raise
+        stream.came(size, NO_BODY)
+        return taken(made)
+
+    cdef object client_left(self):
+        self.linger = False
+        return ConnectionResetError(errno.ECONNRESET, "the client left in the middle of the request's body")
 
     cpdef bint discard_body(self, Py_ssize_t length) except -1:
         cdef RequestStream stream = self.stream
@@ -262,7 +326,7 @@ cdef class Http1Channel(Channel):
         # come, the client sends it.
         if (self.awaits_continue and not stream.unread()) or length > most + self.body_received:
             return False
-        while most >= 0 and (piece := self.read_body(False)):
+        while most >= 0 and (piece := self.read_body(False, 0)):
             most -= len(piece)
         return most >= 0
 

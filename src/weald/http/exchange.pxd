@@ -62,7 +62,7 @@ cdef class Exchange:
     cdef bint is_over(self) except -1
     cdef int end_body(self) except -1
     cdef int discard_body(self) except -1
-    cdef bytes read_body(self)
+    cdef bytes read_body(self, Py_ssize_t size)
     cdef int finish(self) except -1
     cdef int log_refusal(self, status) except -1
     cdef bint upgraded(self)

@@ -134,10 +134,10 @@ cdef class Exchange:
     cdef int prepare(self) except -1:
         """Prepare the call of the application."""
 
-    cdef bytes read_body(self):
+    cdef bytes read_body(self, Py_ssize_t size):
         """Return the next piece of the request's body, b"" at its end; raises as `Channel.read_body` does."""
         try:
-            return self.channel.read_body(not self.headers_sent)
+            return self.channel.read_body(not self.headers_sent, size)
         except InvalidClientInput:
             self.close_connection = True
             raise

@@ -332,7 +332,7 @@ class Stream(Channel):
 
     # ---------------------------------------------------------------- the request's body
 
-    def read_body(self, invite: bool) -> bytes:
+    def read_body(self, invite: bool, size: int) -> bytes:
         """`Channel.read_body`, from the DATA frames of the stream."""
         while True:
             while not self.body:

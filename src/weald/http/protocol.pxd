@@ -107,6 +107,7 @@ cdef class RequestStream:
     cdef object piece(self)
     cdef bytes with_further_chunks(self, bytes first)
     cdef bytes content(self, State then)
+    cdef int came(self, Py_ssize_t size, State then) except -1
     cdef bytes take(self, limit)
     cdef bytes line(self, Py_ssize_t limit)
     cdef object chunk_size(self)

@@ -677,10 +677,15 @@ cdef class RequestStream:
     cdef bytes content(self, State then):
         """Return the part that has come; `then` is the state after its end."""
         cdef bytes piece = self.take(self.left)
-        self.left -= len(piece)
+        self.came(len(piece), then)
+        return piece
+
+    cdef int came(self, Py_ssize_t size, State then) except -1:
+        """`size` bytes of content have been taken; `then` is the state after its end."""
+        self.left -= size
         if not self.left:
             self.state = then
-        return piece
+        return 0
 
     cdef bytes take(self, limit):
         """Up to `limit` bytes of the buffer."""

@@ -15,7 +15,7 @@ from weald.http.protocol cimport HeadParser
 cdef enum:
     STATUS_CLASSES = 6  # 0xx (no response was sent), 1xx, …, 5xx
 
-cdef Py_ssize_t BUFFER_SIZE = 65536  # bytes that one call receives at most
+cdef Py_ssize_t BUFFER_SIZE = 262144  # bytes that one call receives at most
 
 
 cdef class ServerState:

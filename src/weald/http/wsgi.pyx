@@ -163,11 +163,11 @@ cdef class WSGIExchange(Exchange):
             env["weald.trailers"] = self.trailers = []
         return 0
 
-    def _next_piece(self):
-        """Return the next piece of the request's body, b"" at its end, for `wsgi.input`."""
+    def _next_piece(self, size):
+        """Return the next piece of the request's body, `size` bytes if it can, b"" at its end, for `wsgi.input`."""
         self.reading += 1
         try:
-            piece = self.read_body()
+            piece = self.read_body(size)
         finally:
             self.reading -= 1
         if not piece:
