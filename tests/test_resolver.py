@@ -284,3 +284,17 @@ def test_unknown_resolver_is_refused(monkeypatch, lookups):
     weald.get_hub().resolver = None
     with pytest.raises(ValueError, match="WEALD_RESOLVER.*crystal-ball"):
         socket.gethostbyname("localhost")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", None])
+@pytest.mark.parametrize("name", ["thread", "dnspython", "ares", "block"])
+def test_the_resolvers_have_the_stdlibs_names_for_arguments(name, host, monkeypatch):
+    monkeypatch.setattr(weald.config, "resolver", name)
+    made = weald.config.resolver(weald.get_hub())
+    try:
+        expected = stdlib.getaddrinfo(host, 80, stdlib.AF_INET, stdlib.SOCK_STREAM)
+        for kind in ("type", "socktype"):
+            kinds = {"family": stdlib.AF_INET, kind: stdlib.SOCK_STREAM, "proto": 0, "flags": 0}
+            assert made.getaddrinfo(host=host, port=80, **kinds) == expected
+    finally:
+        made.close()

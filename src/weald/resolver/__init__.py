@@ -30,8 +30,10 @@ class Resolver(Protocol):
         socktype: int = 0,
         proto: int = 0,
         flags: int = 0,
+        *,
+        type: int = 0,
     ) -> list[AddressInfo]:
-        """socket.getaddrinfo(), with plain numbers for families and kinds."""
+        """socket.getaddrinfo(), with plain numbers for families and kinds; `type` is its name for `socktype`."""
 
     def gethostbyname(self, hostname: Host) -> str:
         """socket.gethostbyname()"""

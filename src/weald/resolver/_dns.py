@@ -116,8 +116,11 @@ class DnsResolver:
         socktype: int = 0,
         proto: int = 0,
         flags: int = 0,
+        *,
+        type: int = 0,
     ) -> list[AddressInfo]:
-        """socket.getaddrinfo(), with plain numbers for families and kinds."""
+        """socket.getaddrinfo(), with plain numbers for families and kinds; `type` is its name for `socktype`."""
+        socktype = type or socktype
         usual = _is_usual(host, port, family, socktype, proto, flags)
         shape = self._shapes.get(key := (port is None, family, socktype, proto, flags)) if usual else None
         if shape is None:

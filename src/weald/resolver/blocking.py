@@ -23,9 +23,19 @@ class Resolver:
     def close(self) -> None:
         """Nothing to free."""
 
-    def getaddrinfo(self, *args: Any, **kwargs: Any) -> list[AddressInfo]:
-        """_socket.getaddrinfo()"""
-        return _socket.getaddrinfo(*args, **kwargs)
+    def getaddrinfo(
+        self,
+        host: Host | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        socktype: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        *,
+        type: int = 0,
+    ) -> list[AddressInfo]:
+        """_socket.getaddrinfo(); `type` is its name for `socktype`."""
+        return _socket.getaddrinfo(host, port, family, type or socktype, proto, flags)  # type: ignore[arg-type]
 
     def gethostbyname(self, hostname: Host) -> str:
         """_socket.gethostbyname()"""

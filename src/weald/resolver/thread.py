@@ -57,8 +57,11 @@ class Resolver:
         socktype: int = 0,
         proto: int = 0,
         flags: int = 0,
+        *,
+        type: int = 0,
     ) -> list[AddressInfo]:
-        """_socket.getaddrinfo(), in a thread unless `host` is an address."""
+        """_socket.getaddrinfo(), in a thread unless `host` is an address; `type` is its name for `socktype`."""
+        socktype = type or socktype
         if host is None or is_numeric(host):
             return _socket.getaddrinfo(host, port, family, socktype, proto, flags)  # type: ignore[arg-type]
         return self._look_up("getaddrinfo", family, host, port, family, socktype, proto, flags)  # type: ignore[no-any-return]
