@@ -806,6 +806,60 @@ def test_the_program_does_not_end_before_its_handlers(end):
     assert out == "saving\nsaved\n"
 
 
+RAISED = {
+    "sys.exit(3)": 3,
+    "sys.exit(259)": 3,
+    "sys.exit()": 0,
+    "sys.exit('words')": 1,
+    "int('x')": 1,
+    "raise KeyboardInterrupt": -stdlib.SIGINT,
+    "pass": 7,
+}
+
+
+@pytest.mark.parametrize("process", ["program", "fork"])
+@pytest.mark.parametrize(("raises", "status"), RAISED.items(), ids=RAISED)
+def test_a_handler_that_ends_late_decides_the_exit_status(raises, status, process):
+    """In an unpatched program it interrupts the main thread, which ends with what it raises."""
+    script = textwrap.dedent(
+        f"""
+        import weald.monkey; weald.monkey.patch_all()
+        import atexit, os, signal, sys, threading, time
+        going = threading.Event()
+        def handle(signum, frame):
+            going.wait()
+            print("handled", flush=True)
+            {raises}
+        atexit.register(print, "atexit", flush=True)
+        signal.signal(signal.SIGTERM, handle)
+        def main():
+            signal.raise_signal(signal.SIGTERM)
+            threading.Timer(0.01, going.set).start()
+            sys.exit(7)
+        def fork():
+            if child := os.fork():
+                status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                print("status", status, flush=True)
+                os._exit(0)
+            main()
+        if {process == "fork"}:
+            thread = threading.Thread(target=fork)
+            thread.start()
+            thread.join()
+        main()
+        """
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+    if process == "fork":
+        status = 0 if raises == "pass" else status  # sys.exit ends the thread only
+        assert ended.stdout.splitlines()[-1] == f"status {status}", ended
+    else:
+        assert (ended.stdout, ended.returncode) == ("handled\natexit\n", status), ended
+    assert ("words" in ended.stderr) == ("words" in raises)
+    assert ("ValueError" in ended.stderr) == ("int" in raises)
+    assert "Exception ignored" not in ended.stderr
+
+
 def test_the_module_may_be_imported_at_the_end():
     out = python(
         """

@@ -8,7 +8,8 @@ or in the latest handler that has not ended: in the stdlib it would be above the
 
 Invariants:
 - No deadlock is reported while signal handlers exist: a signal may wake a greenlet.
-- The program does not end before the handlers that have begun: in the stdlib the main thread would be in them.
+- The program does not end before the handlers that have begun, and it ends with the exit status of the last that raised
+  an exception: in the stdlib the main thread would be in them.
 """
 
 import atexit
@@ -33,6 +34,7 @@ from weald._core import (
     Event,
     asked_in_vain,
     can_park,
+    end_with,
     get_hub,
     open_signalfd,
     prepare_hub,
@@ -110,9 +112,13 @@ def _wait_for_handlers() -> None:
     global _none_left
     while _unended and can_park():
         _none_left = Event()
-        # The program is ending already, as a handler that raises SystemExit wants it to.
-        with suppress(SystemExit):
+        try:
             _none_left.wait()
+        except BaseException as error:
+            if _unended:  # it is not from a handler, which would have raised it in the latest of these
+                raise_in_handler(get_hub(), _unended[-1], error)
+            else:
+                end_with(error)
 
 
 # Once before the main thread waits for the others and `atexit` functions are called, and again after that, for the

@@ -34,6 +34,7 @@ from weald._core.descriptor import (
     wait_write,
     waits_in_calls,
 )
+from weald._core.ending import end_with
 from weald._core.event import AsyncResult, Event
 from weald._core.greenlet import Greenlet, iwait, joinall, killall, living, spawn, spawn_later, track_spawns, wait
 from weald._core.hooks import set_awaiting

@@ -430,6 +430,13 @@ def unlisten_to_signals(listener: Callable[[int], object]) -> None:
 def raise_in_handler(hub: Hub, handler: greenlet, exception: BaseException) -> None:
     """Have `exception` raised in `handler`, a signal handler's greenlet that is parked, before all that is ready."""
 
+def end_with(error: BaseException) -> None:
+    """Have the process end as after `error`, an uncaught exception of the main thread; print it, as that does.
+
+    For exceptions that come when the program's code is over and the interpreter's exit status is decided.  The last
+    counts.  RuntimeError if C has no room for another function to call at the end.
+    """
+
 def wait_for_handler() -> bool:
     """Park until a Python signal handler has been called; return True.
 
