@@ -4,10 +4,11 @@ Calls fail with the error that a program without weald gets, never hang, and wor
 """
 
 import os
+import platform
 from socket import EAI_AGAIN, gaierror
 
 import pytest
-from helpers import USE_UP_DESCRIPTORS, run_patched
+from helpers import USE_UP_DESCRIPTORS, python, run_patched
 
 import weald
 from weald._base import workers
@@ -158,6 +159,48 @@ print([name for name in CALLS if outcome(CALLS[name]) is not None])
     assert out.splitlines() == [*(f"{name} {refused.get(name, 'NoneType')}" for name in names), "[]"]
 
 
+PIPE2 = {"x86_64": 293, "aarch64": 59}.get(platform.machine())  # the system call's number
+REFUSE = """
+import ctypes, errno, struct
+def refuse(number, error):
+    "Have the system call `number` fail with `error` from now on, in this thread and those that it starts: seccomp(2)."
+    libc = ctypes.CDLL(None, use_errno=True)
+    load, equal, answer = 0x20, 0x15, 0x06
+    steps = [(load, 0, 0, 0), (equal, 0, 1, number), (answer, 0, 0, 0x50000 | error), (answer, 0, 0, 0x7FFF0000)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+    program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(code)))
+    no_new_privileges, filter_calls = 38, 22
+    for call in ((no_new_privileges, 1, 0), (filter_calls, 2, ctypes.addressof(program))):
+        if libc.prctl(*map(ctypes.c_ulong, call), ctypes.c_ulong(0), ctypes.c_ulong(0)):
+            raise OSError(ctypes.get_errno(), "prctl")
+"""
+
+
+@pytest.mark.skipif(PIPE2 is None, reason="does not know the numbers of system calls here")
+@pytest.mark.parametrize("loop", ["libuv", "libev"])
+def test_no_pipe_may_be_made(loop):
+    """A user may have too many pipes, and still room for other descriptors: OSError(ENFILE) when the loop is made."""
+    out = python(
+        REFUSE
+        + f"""
+import os
+os.environ["WEALD_LOOP"] = {loop!r}
+import weald
+weald.sleep
+pid = os.fork()
+if not pid:
+    refuse({PIPE2}, errno.ENFILE)
+    try:
+        weald.sleep(0.001)
+    except OSError as error:
+        print(error, flush=True)
+    os._exit(3)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    )
+    assert out == "[Errno 23] cannot make an event loop: Too many open files in system\n3\n"
+
+
 @pytest.fixture
 def no_thread(monkeypatch):
     def refuse(*args):
@@ -173,6 +216,21 @@ def test_without_a_thread_a_file_is_read_in_place(tmp_path):
         file.write("a line\n")
         file.seek(0)
         assert file.read() == "a line\n"
+
+
+@pytest.mark.usefixtures("no_thread")
+def test_without_a_thread_a_pipe_is_not_waited_for():
+    """In place, the call would wait for another greenlet, which could not run."""
+    reading, writing = os.pipe()
+    pool = ThreadPool(1)
+    with FileObjectThread(writing, "wb", threadpool=pool, buffering=0) as file:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            file.write(b"x")
+    with FileObjectThread(reading, "rb", threadpool=pool) as file:
+        for read in (file.read, file.readline):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                read()
+    assert file.closed
 
 
 @pytest.mark.usefixtures("no_thread")

@@ -562,6 +562,23 @@ def test_connect_twice(listener):
             client.connect(listener.getsockname())
 
 
+def test_connect_goes_on_after_a_signal(listener, monkeypatch):
+    """As connect(2) does when it is interrupted (EINTR): PEP 475."""
+    interrupted = []
+
+    class Interrupted(stdlib.socket):
+        def connect_ex(self, address):
+            if not interrupted:
+                interrupted.append(address)
+                return errno.EINTR
+            return stdlib.socket.connect_ex(self, address)
+
+    monkeypatch.setattr(socket, "_Base", Interrupted)
+    with socket.create_connection(listener.getsockname(), timeout=PATIENCE) as client:
+        assert client.getpeername() == listener.getsockname()
+    assert interrupted
+
+
 def test_connect_times_out():
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as first:
         first.connect(full.getsockname())

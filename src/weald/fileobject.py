@@ -42,6 +42,8 @@ def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, 
     except BaseException as error:
         return None, error
 
+_WAITING = ("read", "readall", "write")  # of a pipe, they may wait for what another greenlet does
+
 
 class _PoolIO(io.FileIO):
     """FileIO that reads and writes in a thread pool, and reads data from the page cache at once.
@@ -69,7 +71,9 @@ class _PoolIO(io.FileIO):
             return function(*args)
         try:
             self._pending = self._turns.call(pool.spawn, _outcome, function, args)
-        except RuntimeError:  # no thread can be started: call it here, which blocks the loop
+        except RuntimeError:  # no thread can be started: call it here, which blocks the loop, but not for ever
+            if function.__name__ in _WAITING and not stat.S_ISREG(os.fstat(self._turns.fd).st_mode):
+                raise
             return function(*args)
         return self._result()
 

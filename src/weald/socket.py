@@ -106,6 +106,9 @@ _Address = Any  # as the address family has it: (host, port), a path, …
 # With these flags a call on a blocking socket returns at once, whatever the timeout.
 _NEVER_WAITS = MSG_DONTWAIT | MSG_ERRQUEUE
 
+# What connect(2) says of an attempt that goes on: a signal does not end it.
+_UNDER_WAY = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
+
 _HUNG_UP_PAUSE = 0.01  # seconds between two tries of a call whose descriptor always counts as ready
 
 _NAMES = {"weald.socket", "weald.ssl"}  # modules of the classes whose repr is `<socket.socket …>` once patched
@@ -425,10 +428,10 @@ class socket(_stdlib.socket):
             return error
         if error == errno.EAGAIN and _family(self) == AF_UNIX:
             error = self._connect_when_room(address)
-        if error not in (errno.EINPROGRESS, errno.EALREADY):
+        if error not in _UNDER_WAY:
             return error
         deadline = None if timeout is None else monotonic() + timeout
-        while error in (errno.EINPROGRESS, errno.EALREADY):
+        while error in _UNDER_WAY:
             late: TimeoutError | None = None
             try:
                 self._descriptor.wait_write(None if deadline is None else max(deadline - monotonic(), 0.0))
@@ -444,7 +447,7 @@ class socket(_stdlib.socket):
             error = _Base.connect_ex(self, address)
             if outcome:
                 return outcome
-            if late is not None and error in (errno.EINPROGRESS, errno.EALREADY):
+            if late is not None and error in _UNDER_WAY:
                 raise late
         return 0 if error == errno.EISCONN else error
 

@@ -47,7 +47,7 @@ cdef class Loop:
     cdef int check_changed(self) except -1
 
 cpdef double monotonic() noexcept nogil
-cdef int check_room(int count) except -1
+cdef int check_room(int pipes, int others) except -1
 
 
 cdef inline void end_poll(Loop loop) noexcept:

@@ -32,6 +32,14 @@ cdef extern from "<sys/eventfd.h>" nogil:
     int eventfd(unsigned int, int)
     int EFD_CLOEXEC
 
+cdef extern from * nogil:
+    """
+    #include <fcntl.h>
+    #include <unistd.h>
+    """
+    int pipe2(int *, int)
+    int O_CLOEXEC
+
 READ = READ_EVENT
 WRITE = WRITE_EVENT
 
@@ -43,16 +51,24 @@ cpdef double monotonic() noexcept nogil:
     return ts.tv_sec + ts.tv_nsec * 1e-9
 
 
-cdef int check_room(int count) except -1:
-    """Raise OSError unless `count` descriptors (16 at most), which a new loop needs, can be opened."""
+cdef int check_room(int pipes, int others) except -1:
+    """Raise OSError unless so many pipes and others (16 descriptors at most), which a new loop needs, can be opened.
+
+    Pipes are made because a user may have too many of them, and still room for descriptors (pipe(7)).
+    """
     cdef int[16] fds
-    cdef int i, opened = 0, error = 0
-    while opened < count:
-        fds[opened] = eventfd(0, EFD_CLOEXEC)
-        if fds[opened] < 0:
-            error = errno
+    cdef int i, opened = 0, error = 0, wanted = 2 * pipes + others
+    while opened < wanted:
+        if opened < 2 * pipes:
+            error = errno if pipe2(fds + opened, O_CLOEXEC) < 0 else 0
+            i = 2
+        else:
+            fds[opened] = eventfd(0, EFD_CLOEXEC)
+            error = errno if fds[opened] < 0 else 0
+            i = 1
+        if error:
             break
-        opened += 1
+        opened += i
     for i in range(opened):
         close_fd(fds[i])
     if error:

@@ -83,7 +83,8 @@ cdef class EvWatch(FdWatch):
 
 
 cdef enum:
-    ROOM = 4  # an epoll, an eventfd, and the pipe of signals.pyx
+    PIPES = 1  # of signals.pyx
+    OTHERS = 2  # an epoll, an eventfd
 
 
 cdef class EvLoop(Loop):
@@ -97,7 +98,7 @@ cdef class EvLoop(Loop):
 
     def __cinit__(self):
         self.state.fired = &self.fired
-        check_room(ROOM)  # libev would abort the process
+        check_room(PIPES, OTHERS)  # libev would abort the process
         self.loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV)
         if self.loop == NULL:
             raise OSError(errno, f"cannot make an event loop: {os.strerror(errno)}")

@@ -26,7 +26,9 @@ import os
 
 cdef enum:
     GROUP_SIZE = 896  # descriptors
-    ROOM = 8  # descriptors that a group needs: an epoll, an eventfd, libuv's two pipes; and the pipe of signals.pyx
+    # Descriptors that a group needs, and the pipe of signals.pyx.
+    PIPES = 3
+    OTHERS = 2  # an epoll, an eventfd
 
 
 cdef struct State:
@@ -171,7 +173,7 @@ cdef class UvLoop(Loop):
     cdef Group *add_group(self) except NULL:
         cdef int error
         cdef Group *group
-        check_room(ROOM)  # libuv would abort the process
+        check_room(PIPES, OTHERS)  # libuv would abort the process
         cdef Group **more = <Group **>realloc(self.groups, (self.count + 1) * sizeof(Group *))
         if more == NULL:
             raise MemoryError
