@@ -77,8 +77,8 @@ cdef class Core(Driven):
     cdef dict future_arguments  # of a Future of this loop; None before the first
     cdef dict fds  # descriptor number: FdWatcher
     cdef PyObject *running  # the job that the driver runs, borrowed
-    cdef dict busy  # connections of which a callback is parked, by id
-    cdef dict parked  # the same connections, by the id of the parked job
+    cdef dict busy  # by the id of a connection of which a callback is parked: the greenlet that is parked
+    cdef dict parked  # these connections, by the id of the parked job
     cdef list held  # jobs that wait until a parked one has returned
     cdef bint retrying  # a timer is set that lets the held jobs try again
     cdef list unbound  # timers of a loop without a hub: it has not run yet, or its thread has ended

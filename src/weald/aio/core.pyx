@@ -42,7 +42,7 @@ import errno
 import os
 import stat
 import sys
-from asyncio import base_events, format_helpers
+from asyncio import base_events, base_subprocess, format_helpers, sslproto, unix_events
 from asyncio.log import logger
 from types import FunctionType
 
@@ -62,9 +62,15 @@ cdef extern from "Python.h":
 
 cdef object Transport = asyncio.BaseTransport
 cdef object SubprocessTransport = asyncio.SubprocessTransport
+cdef object ReadPipe = unix_events._UnixReadPipeTransport
+cdef object ChildReader = base_subprocess.ReadSubprocessPipeProto
+cdef object TLSProtocol = sslproto.SSLProtocol
+cdef object TLSTransport = sslproto._SSLProtocolTransport
+cdef dict OF_TLS = vars(sslproto)
 # What asyncio queues for a connection.  Not what writes: a protocol that blocks may be waiting for that.
 cdef frozenset CALLBACKS_OF_TRANSPORTS = frozenset({"_connected", "_read_ready", "_call_connection_lost"})
 cdef frozenset CALLBACKS_THAT_WRITE = frozenset({"_write_ready", "_write_send", "_write_sendmsg", "_sendto_ready"})
+cdef frozenset CALLBACKS_OF_TLS = frozenset({"_do_read", "_do_flush"})
 cdef frozenset CALLBACKS_OF_SUBPROCESSES = frozenset({"pipe_data_received", "pipe_connection_lost", "process_exited"})
 cdef object TaskClass = asyncio.Task
 cdef object FutureClass = asyncio.Future
@@ -129,7 +135,7 @@ cdef PyObject *connection_of(object callback, tuple args) noexcept:
     """The connection that `callback` belongs to: its transport, or the protocol of a subprocess.  NULL: none."""
     cdef PyObject *me
     if not PyMethod_Check(callback):
-        return NULL
+        return of_closure(callback) if type(callback) is FunctionType else NULL
     me = PyMethod_GET_SELF(callback)
     function = <object>PyMethod_GET_FUNCTION(callback)
     if type(function) is not FunctionType:
@@ -138,14 +144,41 @@ cdef PyObject *connection_of(object callback, tuple args) noexcept:
     if name in CALLBACKS_OF_TRANSPORTS:
         if PyType_IsSubtype(Py_TYPE(<object>me), <PyTypeObject *>SubprocessTransport):
             return <PyObject *>(<object>me)._protocol
+        if PyType_IsSubtype(Py_TYPE(<object>me), <PyTypeObject *>ReadPipe) and name == "_read_ready":
+            reader = (<object>me)._protocol
+            if type(reader) is ChildReader and reader.proc is not None:
+                # A child's output is not read while its protocol cannot take it: it would pile up in the queue.
+                return <PyObject *>reader.proc._protocol
         return me if PyType_IsSubtype(Py_TYPE(<object>me), <PyTypeObject *>Transport) else NULL
     if name == "connection_made":
         if len(args) != 1 or not PyType_IsSubtype(Py_TYPE(args[0]), <PyTypeObject *>Transport):
             return NULL
         if PyType_IsSubtype(Py_TYPE(args[0]), <PyTypeObject *>SubprocessTransport):
             return me
-        return <PyObject *>args[0]
+        return below_tls(args[0])
+    if name in CALLBACKS_OF_TLS:
+        if not PyType_IsSubtype(Py_TYPE(<object>me), <PyTypeObject *>TLSProtocol):
+            return NULL
+        return below_tls((<object>me)._transport)
     return me if name in CALLBACKS_OF_SUBPROCESSES else NULL
+
+
+cdef PyObject *of_closure(object function) noexcept:
+    """The same for a function without `self`, which asyncio's TLS queues, too."""
+    if function.__globals__ is OF_TLS and function.__closure__ is not None:
+        for cell in function.__closure__:
+            protocol = cell.cell_contents
+            if PyType_IsSubtype(Py_TYPE(protocol), <PyTypeObject *>TLSProtocol):
+                return below_tls(protocol._transport)
+    return NULL
+
+
+cdef PyObject *below_tls(object transport) noexcept:
+    """The transport that a TLS transport uses, or that the one uses which it uses."""
+    while PyType_IsSubtype(Py_TYPE(transport), <PyTypeObject *>TLSTransport):
+        protocol = transport._ssl_protocol
+        transport = None if protocol is None else protocol._transport
+    return NULL if transport is None else <PyObject *>transport
 
 
 cdef bint is_writing(object callback) except -1:
@@ -538,7 +571,7 @@ cdef class Core(Driven):
         if isinstance(<object>self.running, Job):
             connection = (<Job>self.running).connection()
             if connection != NULL:
-                self.busy[<size_t>connection] = <object>connection
+                self.busy[<size_t>connection] = outermost(self.hub)
                 self.parked[<size_t>self.running] = <object>connection
         if self.ready.count > 0:
             self.wake()
@@ -607,6 +640,12 @@ cdef class Core(Driven):
             return False
         self.held.append(job)
         return True
+
+    def _is_busy(self, connection):
+        """Whether another greenlet is parked in a callback of `connection`: a transport, or a subprocess's protocol."""
+        cdef PyObject *transport = below_tls(connection)
+        cdef greenlet me = outermost(self.hub)
+        return self.busy.get(<size_t>transport, me) is not me
 
     cdef int returned(self, object job) except -1:
         """`job`, which had parked, has returned."""

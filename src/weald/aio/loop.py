@@ -101,6 +101,29 @@ def _connected(transport: Any, waiter: Any) -> None:
         waiter.set_result(None)
 
 
+class _TLSProtocol(sslproto.SSLProtocol):
+    """asyncio's TLS.  `close` passes on what has been received; if a callback of the connection is parked, after that."""
+
+    _loop: Any
+    _state: Any
+
+    def _do_flush(self) -> None:
+        if self._loop._is_busy(self._transport):
+            self._loop.call_soon(self._do_flush)  # held until then
+        elif self._state is sslproto.SSLProtocolState.FLUSHING:  # not aborted meanwhile
+            super()._do_flush()  # type: ignore[misc]
+
+    def _set_app_protocol(self, protocol: Any) -> None:
+        super()._set_app_protocol(_mended(protocol))
+
+
+def _mended(protocol: Any) -> Any:
+    """`protocol`, with which `start_tls` replaces a connection's, as a _TLSProtocol."""
+    if type(protocol) is sslproto.SSLProtocol:
+        protocol.__class__ = _TLSProtocol
+    return protocol
+
+
 class SocketTransport(selector_events._SelectorSocketTransport):  # type: ignore[name-defined,misc]
     """asyncio's transport of a connected stream socket, with its hot part compiled (stream.pyx)."""
 
@@ -126,7 +149,7 @@ class SocketTransport(selector_events._SelectorSocketTransport):  # type: ignore
     def set_protocol(self, protocol: Any) -> None:
         """Pass received data to `protocol` from now on."""
         self._stream.buffered = isinstance(protocol, asyncio.BufferedProtocol)
-        super().set_protocol(protocol)
+        super().set_protocol(_mended(protocol))
 
     def _add_reader(self, fd: int, callback: Any, *args: Any) -> None:
         if self.is_reading():
@@ -434,6 +457,10 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         self._watch_child(transport.get_pid(), transport)
         try:
             await waiter
+            if self._is_busy(protocol):  # `connection_made` blocks; asyncio's code does not wait for its end
+                made = self.create_future()
+                self._tell_when_made(transport, made)
+                await made
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException:
