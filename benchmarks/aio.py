@@ -30,12 +30,12 @@ def main(arguments: Sequence[str]) -> None:
     """Entry of `run aio`."""
     parser = argparse.ArgumentParser(prog="benchmarks/run aio", description=__doc__)
     add_options(parser, SIDES, rounds=5)
-    parser.add_argument("--seconds", type=float, default=0.2, help="per row, side and round (default: %(default)s)")
+    _rows.add_options(parser, ROWS, seconds=0.2)
     parser.add_argument("--connections", default="1,100,1000", help="of echo; empty: no echo (default: %(default)s)")
     options = parser.parse_args(arguments)
     if any("@" in label and not label.startswith("weald") for label in options.sides.split(",")):
         raise BenchError("only weald has a choice of loops here")
-    _rows.run(options, SIDES, "loops", ROWS)
+    _rows.run(options, SIDES, "loops", _rows.chosen(options, ROWS))
     print(flush=True)
     kinds = [label.partition("@")[0] for label in options.sides.split(",")]
     shared = [f"--rounds={options.rounds}", f"--connections={options.connections}"]

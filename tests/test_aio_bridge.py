@@ -14,7 +14,7 @@ from helpers import PATIENCE, numbers, python, settle
 
 import weald
 from weald import BlockingSwitchOutError, GreenletExit, Timeout
-from weald.aio import await_, new_event_loop, run, to_greenlet
+from weald.aio import EventLoop, await_, new_event_loop, run, to_greenlet
 from weald.event import AsyncResult, Event
 
 variable = contextvars.ContextVar("variable", default="unset")
@@ -42,6 +42,91 @@ def test_await_what_waits(loop_name):
 
 def test_await_again_and_again(loop_name):
     assert [await_(slowly(i)) for i in range(20)] == list(range(20))
+
+
+def test_a_coroutine_begins_in_the_calling_greenlet():
+    """So one that does not wait costs no switch, and other greenlets do not run before it."""
+    order = []
+
+    async def begin(waits):
+        order.append(weald.getcurrent() is me)
+        assert asyncio.current_task() is not None and asyncio.get_running_loop() is not None
+        if waits:
+            await asyncio.sleep(0)
+            order.append(weald.getcurrent() is me)
+
+    me = weald.getcurrent()
+    other = weald.spawn(order.append, "other")
+    await_(begin(False))
+    assert order == [True]
+    await_(begin(True))
+    assert order == [True, True, "other", False]
+    other.join()
+
+
+def test_a_coroutine_of_a_loop_that_has_its_own_call_soon():
+    """A subclass may pass on other callbacks, in other contexts."""
+
+    class Loop(EventLoop):
+        def call_soon(self, callback, *args, context=None):
+            return super().call_soon(lambda: callback(*args))
+
+    async def main():
+        return await to_greenlet(lambda: [await_(answer(1)), await_(slowly(2))])
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        assert runner.run(main()) == [1, 2]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_coroutine_that_ends_the_program_at_once(error):
+    out = python(
+        f"""
+        import asyncio, weald.aio
+
+        async def end():
+            raise {error.__name__}
+
+        async def name():
+            return asyncio.current_task().get_name()
+
+        try:
+            weald.aio.await_(end())
+        except {error.__name__}:
+            print("ended")
+        print(weald.aio.await_(asyncio.wait_for(name(), 10)))
+        """,
+        stderr="" if sys.version_info < (3, 12) else None,  # an eager task of asyncio's reports it, too
+    )
+    assert out.splitlines()[0] == "ended" and out.splitlines()[1].startswith("Task-")
+
+
+def test_a_fork_in_a_coroutine_that_has_begun():
+    """In the child no loop is left running: it can run one."""
+    out = python(
+        """
+        import asyncio, os, weald, weald.aio
+
+        async def fork():
+            return os.fork()
+
+        async def task(loop):
+            weald.sleep(0)
+            await asyncio.sleep(0)
+            weald.sleep(0)
+            return asyncio.current_task() is not None and asyncio.get_running_loop() is loop
+
+        async def main():
+            return await asyncio.gather(*[task(asyncio.get_running_loop()) for _ in range(3)])
+
+        pid = weald.aio.await_(fork())
+        good = weald.aio.run(main()) == [True] * 3
+        if not pid:
+            os._exit(0 if good else 1)
+        print(good, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        """
+    )
+    assert out == "True 0\n"
 
 
 def test_coroutines_of_many_greenlets_share_a_loop(virtual):

@@ -6,7 +6,7 @@ goes on.  Otherwise the next greenlet to run a loop would find that a task of an
 3.14 asyncio keeps the current task by loop, so it is saved only if several greenlets run the same loop (`Driven`).
 
 Called by: hub.pyx (around each park), lock.pyx (who takes an RLock), weald.asyncio (whenever a loop begins or ends),
-signals.pyx, weald.http.asgi (around the first step of an application).
+signals.pyx, weald.aio.bridge and weald.http.asgi (around the first step of a coroutine).
 Invariants:
 - Nothing here runs Python code, because `Hub.park` allows none.  asyncio's functions are builtins.  The interpreter's
   state is swapped in the thread state, because the functions of `sys` call audit hooks.
@@ -65,6 +65,25 @@ def count_loops(Py_ssize_t change):
 cdef bint in_loop() noexcept:
     """Whether the current greenlet runs a loop.  It may still be true when there are no `loops`."""
     return weald_in_loop
+
+
+cdef int enter(object loop) except -1:
+    """Make `loop` the running one of the current greenlet, which runs none; the thread's neither."""
+    global loops, weald_in_loop
+    set_loop(loop)
+    weald_in_loop = 1
+    loops += 1
+    return 0
+
+
+cdef int leave() except -1:
+    """Undo `enter`."""
+    global loops, weald_in_loop
+    set_loop(None)
+    weald_in_loop = 0
+    if loops > 0:  # a fork's child has none
+        loops -= 1
+    return 0
 
 
 cdef object step_here():

@@ -6,13 +6,13 @@ Invariants:
   and waits for its end.
 - Each hub has at most one resident loop.  It is made at first use, needs no greenlet in `run_forever`, and ends with
   its hub.
-- On Python 3.12 and later a coroutine begins in the greenlet that calls `await_`, so a coroutine that does not wait
-  costs no switch.
+- A coroutine begins in the greenlet that calls `await_`, so a coroutine that does not wait costs no switch.
 """
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 
+from weald._core cimport running_loop
 from weald._core.c_greenlet cimport greenlet
 from weald._core.hub cimport Hub, Waiter, acting_greenlet, current_greenlet
 from weald._core.threads cimport current_hub
@@ -20,7 +20,6 @@ from weald._core.waiters cimport park_for, seconds
 from weald.aio.core cimport Core, Waker
 
 import asyncio
-import sys
 from _asyncio import _get_running_loop
 from types import CoroutineType
 
@@ -30,7 +29,7 @@ from weald._core import BlockingSwitchOutError, LoopExit
 from weald.aio.calls import Called as _Called
 from weald.aio.calls import copy_back
 from weald.aio.loop import EventLoop
-from weald.asyncio import _set_running_loop
+from weald.asyncio import _running
 
 cdef extern from "Python.h":
     ctypedef struct PyThreadState:
@@ -44,8 +43,8 @@ cdef object Task = asyncio.Task
 cdef object CancelledError = asyncio.CancelledError
 cdef object ensure_future = asyncio.ensure_future
 cdef object iscoroutine = asyncio.iscoroutine
-cdef object running_loop = _get_running_loop
-cdef bint EAGER = sys.version_info >= (3, 12)
+cdef object loop_of_thread = _get_running_loop
+cdef object RUNNING = _running
 
 
 # ------------------------------------------------------------------ from a greenlet
@@ -134,14 +133,18 @@ cdef object begin(object coroutine, object context, Core loop):
     hook = (<object>loop)._asyncgen_finalizer_hook if loop.final_hook is None else loop.final_hook
     Py_INCREF(hook)
     state.async_gen_finalizer = <PyObject *>hook
-    _set_running_loop(loop)
+    # As `_set_running_loop`, which is written in Python: no loop runs here.
+    running_loop.enter(loop)
+    RUNNING.loop = loop
     try:
         if (<object>loop)._task_factory is None:
-            return Task(coroutine, loop=loop, context=context, eager_start=True)
+            return loop.begun_task(coroutine, context)
         return (<object>loop).create_task(coroutine, context=context)  # its tasks may be eager, too
     finally:
-        loop.end_step()
-        _set_running_loop(None)
+        if loop.steps:
+            loop.end_step()
+        RUNNING.loop = None
+        running_loop.leave()
         first, state.async_gen_firstiter = state.async_gen_firstiter, first
         final, state.async_gen_finalizer = state.async_gen_finalizer, final
         Py_XDECREF(first)
@@ -165,7 +168,7 @@ def await_(awaitable, timeout=None):
     cdef double limit = seconds(timeout)
     if me is hub:
         raise BlockingSwitchOutError("await_() in the hub would stop the loop: spawn a greenlet that calls it")
-    if running_loop() is not None:
+    if loop_of_thread() is not None:
         raise RuntimeError("await_() is for greenlets; this is a coroutine or a callback of a loop: use await there")
     loop = me.home if type(me) is Called else resident_loop(hub)
     context = None
@@ -173,7 +176,7 @@ def await_(awaitable, timeout=None):
         if type(awaitable) is CoroutineType and awaitable.cr_await is not None:
             raise RuntimeError("coroutine is being awaited already")  # `await` checks that; tasks do not
         context = PyContext_CopyCurrent()
-        if EAGER and acting_greenlet() is me:
+        if acting_greenlet() is me:
             # A signal handler acts for the main greenlet, whose running loop it must not change.
             future = begin(awaitable, context, loop)
         elif loop._task_factory is None:

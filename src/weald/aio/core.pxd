@@ -75,6 +75,8 @@ cdef class Core(Driven):
     cdef dict steps  # by greenlet, of the callbacks that have taken an RLock; see lock.Step
     cdef object failure  # SystemExit or KeyboardInterrupt, raised by a callback that the root did not run
     cdef dict future_arguments  # of a Future of this loop; None before the first
+    cdef object first_context  # of the task that `begun_task` makes; None: it makes none
+    cdef Handle first_step  # of that task
     cdef dict fds  # descriptor number: FdWatcher
     cdef PyObject *running  # the job that the driver runs, borrowed
     cdef dict busy  # by the id of a connection of which a callback is parked: the greenlet that is parked
@@ -104,6 +106,7 @@ cdef class Core(Driven):
     cdef int run_in_debug(self, object job) except -1
     cdef int start_timer(self, TimerHandle timer) except -1
     cdef int next_turn(self) except -1
+    cdef object begun_task(self, object coroutine, object context)
     cdef int check(self, object callback, str method, bint thread) except -1
     cdef FdWatcher watcher(self, object fd)
     cdef FdWatcher watch_job(self, object fd, int event, Job job)

@@ -1,7 +1,7 @@
 """The compiled part of `weald.aio.EventLoop`: its queue, the greenlet that empties it, timers, watched descriptors.
 
-Called by: loop.py, whose `EventLoop` derives from `Core`; stream.pyx; bridge.pyx (`Waker`); weald.http.asgi; by the
-hub, for which it is a `Driven`.
+Called by: loop.py, whose `EventLoop` derives from `Core`; stream.pyx; bridge.pyx (`Waker`, tasks); weald.http.asgi; by
+the hub, for which it is a `Driven`.
 Invariants:
 - `ready` is the queue of jobs, first in, first out.  One greenlet, the driver, empties it: at first the one in
   `run_forever`, called the root.  When the queue is empty the driver parks in the hub, so greenlets and coroutines
@@ -74,6 +74,7 @@ cdef frozenset CALLBACKS_OF_TLS = frozenset({"_do_read", "_do_flush"})
 cdef frozenset CALLBACKS_OF_SUBPROCESSES = frozenset({"pipe_data_received", "pipe_connection_lost", "process_exited"})
 cdef object TaskClass = asyncio.Task
 cdef object FutureClass = asyncio.Future
+cdef bint EAGER = sys.version_info >= (3, 12)  # whether tasks can begin at once
 
 
 # ------------------------------------------------------------------ what the queue holds
@@ -900,7 +901,10 @@ cdef class Core(Driven):
         handle = new_handle(self, callback, args, context)
         if self._debug:
             handle._source_traceback = caller_stack()
-        self.enqueue(handle)
+        if self.first_context is not None and context is self.first_context:
+            self.first_step = handle  # see `begun_task`
+        else:
+            self.enqueue(handle)
         return handle
 
     def call_soon_threadsafe(self, callback, *args, context=None):
@@ -1018,6 +1022,30 @@ cdef class Core(Driven):
         made = <object>future
         Py_DECREF(made)
         return made
+
+    cdef object begun_task(self, object coroutine, object context):
+        """A Task of `coroutine`, which begins here, in this greenlet: it waits for something or has ended.
+
+        The caller has made this loop the running one, and greenlets that run callbacks of it are parked.  `context`:
+        the contextvars.Context of the task, which nobody else has; None: a copy of the current one.
+        """
+        cdef Handle step
+        if EAGER:
+            return TaskClass(coroutine, loop=self, context=context, eager_start=True)
+        # Before Python 3.12 a task has its first step queued.  It is taken out of `call_soon` and made here.
+        self.first_context = context = PyContext_CopyCurrent() if context is None else context
+        try:
+            task = TaskClass(coroutine, loop=self, context=context)
+        finally:
+            self.first_context = None
+            step, self.first_step = self.first_step, None
+        if step is not None:  # it is None if a subclass has a `call_soon` of its own
+            try:
+                step.run(self)
+            except (SystemExit, KeyboardInterrupt):
+                task.exception()  # it is raised here: no report that nobody has asked for it
+                raise
+        return task
 
     # -------------------------------------------------------------- descriptors
 

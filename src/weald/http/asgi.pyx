@@ -3,10 +3,10 @@
 
 Called by: asgi_websocket.pyx; asgi_server.py, whose connections are served by an `ASGIExchange` each; weald.serve.
 
-The application's coroutine is an asyncio task on the loop of the server.  It begins in the connection's greenlet (an
-eager task, Python 3.12 and later): one that never waits costs no switch and no turn of the loop.  If it waits, the loop
-goes on with it.  The connection's greenlet then waits for the end of the response.  Meanwhile it does the work that
-must wait for the client: it reads the body, and checks whether the client has left.
+The application's coroutine is an asyncio task on the loop of the server.  It begins in the connection's greenlet: one
+that never waits costs no switch and no turn of the loop.  If it waits, the loop goes on with it.  The connection's
+greenlet then waits for the end of the response.  Meanwhile it does the work that must wait for the client: it reads the
+body, and checks whether the client has left.
 
 `send` sends at once, in the greenlet that the application runs in.  If the client does not read, that greenlet parks,
 and another one runs the loop.  So a slow client slows its application down, and nothing is buffered.
@@ -37,17 +37,14 @@ from weald.http.protocol cimport Request
 import asyncio
 import errno
 import os
-import sys
 from types import CoroutineType
 from urllib.parse import unquote_to_bytes
 
 from weald.asyncio import _running
 from weald.http.protocol import tokens
 
-cdef object Task = asyncio.Task
 cdef object Future = asyncio.Future
 cdef object RUNNING = _running
-cdef bint EAGER = sys.version_info >= (3, 12)
 LOOK = 5.0  # seconds between two checks whether the client has left, while the application waits
 cdef Py_ssize_t FILE_PIECE = 1 << 18  # bytes of a file that is read to be sent
 
@@ -494,14 +491,16 @@ cdef class ASGIExchange(Exchange):
             coroutine = self.application(scope, call.receive, call.send)
             if type(coroutine) is not CoroutineType and not asyncio.iscoroutine(coroutine):
                 coroutine = awaited(coroutine)
-            if EAGER and loop._task_factory is None:
-                return Task(coroutine, loop=loop, eager_start=True)
+            if loop._task_factory is None:
+                return (<Core>loop).begun_task(coroutine, None)
             return loop.create_task(coroutine)
         finally:
-            (<Core>loop).end_step()
+            if (<Core>loop).steps:
+                (<Core>loop).end_step()
             RUNNING.loop = None
             running_loop.put_aside(loop)
-            running_loop.loops -= 1
+            if running_loop.loops > 0:  # a fork's child has none
+                running_loop.loops -= 1
 
     cdef int run(self) except -1:
         cdef Request request = self.request
