@@ -159,7 +159,9 @@ print([name for name in CALLS if outcome(CALLS[name]) is not None])
     assert out.splitlines() == [*(f"{name} {refused.get(name, 'NoneType')}" for name in names), "[]"]
 
 
-PIPE2 = {"x86_64": 293, "aarch64": 59}.get(platform.machine())  # the system call's number
+# The numbers of system calls.
+PIPE2 = {"x86_64": 293, "aarch64": 59}.get(platform.machine())
+EPOLL_CTL = {"x86_64": 233, "aarch64": 21}.get(platform.machine())
 REFUSE = """
 import ctypes, errno, struct
 def refuse(number, error):
@@ -199,6 +201,41 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
     )
     assert out == "[Errno 23] cannot make an event loop: Too many open files in system\n3\n"
+
+
+@pytest.mark.skipif(EPOLL_CTL is None, reason="does not know the numbers of system calls here")
+@pytest.mark.parametrize("loop", ["libuv", "libev"])
+def test_no_descriptor_may_be_watched(loop):
+    """A user may watch too many descriptors (epoll(7)): OSError(ENOSPC) of what would wait for one; others run."""
+    out = python(
+        REFUSE
+        + f"""
+import os, time
+os.environ["WEALD_LOOP"] = {loop!r}
+import weald, weald.socket
+def outcome(call, *args):
+    try:
+        return call(*args)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+pid = os.fork()
+if not pid:
+    refuse({EPOLL_CTL}, errno.ENOSPC)
+    print(outcome(weald.sleep, 0.001), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+a, b = weald.socket.socketpair()
+weald.sleep(0.001)
+refuse({EPOLL_CTL}, errno.ENOSPC)
+ticks = []
+weald.spawn(lambda: [ticks.append(weald.sleep(0.001)) for _ in range(5)])
+before = time.process_time()
+print(outcome(a.recv, 1), outcome(b.send, b"x"), outcome(a.recv, 1), outcome(a.recv, 1))
+weald.sleep(0.02)
+print(len(ticks), time.process_time() - before < 0.5)
+"""
+    )
+    assert out == "ENOSPC\nENOSPC 1 b'x' ENOSPC\n5 True\n"
 
 
 @pytest.fixture

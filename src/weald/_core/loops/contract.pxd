@@ -48,6 +48,7 @@ cdef class Loop:
 
 cpdef double monotonic() noexcept nogil
 cdef int check_room(int pipes, int others) except -1
+cdef int why_unwatchable(int fd) noexcept
 
 
 cdef inline void end_poll(Loop loop) noexcept:

@@ -32,6 +32,16 @@ cdef extern from "<sys/eventfd.h>" nogil:
     int eventfd(unsigned int, int)
     int EFD_CLOEXEC
 
+cdef extern from "<sys/epoll.h>" nogil:
+    struct epoll_event:
+        unsigned int events
+    enum:
+        EPOLL_CLOEXEC
+        EPOLL_CTL_ADD
+        EPOLLIN
+    int epoll_create1(int)
+    int epoll_ctl(int, int, int, epoll_event *)
+
 cdef extern from * nogil:
     """
     #include <fcntl.h>
@@ -52,28 +62,43 @@ cpdef double monotonic() noexcept nogil:
 
 
 cdef int check_room(int pipes, int others) except -1:
-    """Raise OSError unless so many pipes and others (16 descriptors at most), which a new loop needs, can be opened.
+    """Raise OSError unless a loop can be made, with so many pipes and other descriptors (16 descriptors at most).
 
-    Pipes are made because a user may have too many of them, and still room for descriptors (pipe(7)).
+    Pipes are made, and one descriptor is watched, because a user may have too many of each and still room for
+    descriptors (pipe(7), epoll(7)).
     """
     cdef int[16] fds
-    cdef int i, opened = 0, error = 0, wanted = 2 * pipes + others
-    while opened < wanted:
+    cdef int i, opened = 0, error = 0
+    while opened < 2 * pipes + others and not error:
         if opened < 2 * pipes:
             error = errno if pipe2(fds + opened, O_CLOEXEC) < 0 else 0
-            i = 2
+            opened += 0 if error else 2
         else:
             fds[opened] = eventfd(0, EFD_CLOEXEC)
             error = errno if fds[opened] < 0 else 0
-            i = 1
-        if error:
-            break
-        opened += i
+            opened += 0 if error else 1
+    if not error:
+        close_fd(fds[opened - 1])
+        opened -= 1
+        error = why_unwatchable(fds[0])
     for i in range(opened):
         close_fd(fds[i])
     if error:
         raise OSError(error, f"cannot make an event loop: {os.strerror(error)}")
     return 0
+
+
+cdef int why_unwatchable(int fd) noexcept:
+    """The error number with which the kernel refuses to watch `fd`; 0 if it does not.  Takes three system calls."""
+    cdef epoll_event event
+    cdef int error
+    cdef int epoll = epoll_create1(EPOLL_CLOEXEC)
+    if epoll < 0:
+        return errno
+    event.events = EPOLLIN
+    error = errno if epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0 else 0
+    close_fd(epoll)
+    return error
 
 
 cdef int report(FiredList *fired, void *watch, int events) noexcept nogil:

@@ -13,7 +13,8 @@ from posix.fcntl cimport F_GETFD, fcntl
 
 from weald._core.loops.c_ev cimport *
 from weald._core.loops.contract cimport (
-    DISARMED_EVENT, READ_EVENT, WRITE_EVENT, FdWatch, FiredList, Loop, Target, check_room, monotonic, report)
+    DISARMED_EVENT, READ_EVENT, WRITE_EVENT, FdWatch, FiredList, Loop, Target, check_room, monotonic, report,
+    why_unwatchable)
 
 import os
 
@@ -28,8 +29,10 @@ cdef struct State:
 cdef void on_io(ev_loop *loop, ev_io *watcher, int events) noexcept nogil:
     cdef int found = 0
     if events & EV_ERROR:
-        # libev has stopped the watcher.  The waiter's system call will raise the error.
+        # libev has stopped the watcher.  The waiter's system call will raise the error, or its next wait.
         found = READ_EVENT | WRITE_EVENT | DISARMED_EVENT
+        if watcher.data != NULL:
+            (<EvWatch>watcher.data).refused = True
     else:
         if events & EV_READ:
             found |= READ_EVENT
@@ -49,13 +52,21 @@ cdef void on_wake(ev_loop *loop, ev_async *watcher, int events) noexcept nogil:
 
 cdef class EvWatch(FdWatch):
     cdef ev_io *watcher
+    cdef bint refused  # the kernel has refused to watch the descriptor
 
     cdef int update(self, int events) except -1:
         cdef ev_loop *loop
+        cdef int error
         if self.watcher == NULL or self.loop.destroyed:
             return 0
         loop = (<EvLoop>self.loop).loop
         ev_io_stop(loop, self.watcher)
+        if events and self.refused:
+            # The waiter's system call has found no error: without this, it and libev would try again for ever.
+            error = why_unwatchable(self.fd)
+            if error:
+                raise OSError(error, f"cannot watch descriptor {self.fd}: {os.strerror(error)}")
+            self.refused = False
         if events:
             ev_io_set(self.watcher, self.fd,
                       (EV_READ if events & READ_EVENT else 0) | (EV_WRITE if events & WRITE_EVENT else 0))
