@@ -11,6 +11,7 @@ from conftest import require_program
 from helpers import PATIENCE, python
 
 import weald
+import weald.aio
 from weald import _core
 from weald._core.loops import backends, ev, uv
 
@@ -55,6 +56,22 @@ def test_none_goes_back_to_the_default():
 def test_the_environment_chooses_the_default(name):
     code = f"import os; os.environ['WEALD_LOOP'] = {name!r}; import weald; print(weald.get_hub().loop.name)"
     assert python(code) == f"{name}\n"
+
+
+@pytest.mark.parametrize("path", [__file__, "/"])
+@pytest.mark.parametrize("name", ["libuv", "libev"])
+def test_what_epoll_refuses_is_refused(name, path):
+    """A file that is always ready; libev would watch it, and find it ready for ever."""
+    _core.set_loop_factory(name)
+    fresh_hub()
+    fd = os.open(path, os.O_RDONLY)
+    loop = weald.aio.new_event_loop()
+    try:
+        with pytest.raises(PermissionError):
+            loop.add_reader(fd, print)
+    finally:
+        loop.close()
+        os.close(fd)
 
 
 def test_a_name_that_is_not_known_changes_nothing():

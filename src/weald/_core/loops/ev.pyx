@@ -6,10 +6,10 @@ ev_io of a watch is malloc'ed and `data` is its EvWatch, borrowed; libev forgets
 so it is freed on close.  The async watcher is what makes ev_run wait when nothing else is watched.
 """
 
-from libc.errno cimport EBADF, errno
+from libc.errno cimport EBADF, EPERM, errno
 from libc.math cimport isinf
 from libc.stdlib cimport calloc, free
-from posix.fcntl cimport F_GETFD, fcntl
+from posix.stat cimport S_ISFIFO, S_ISSOCK, fstat, struct_stat
 
 from weald._core.loops.c_ev cimport *
 from weald._core.loops.contract cimport (
@@ -93,6 +93,16 @@ cdef class EvWatch(FdWatch):
             free(self.watcher)
 
 
+cdef int why_never_ready(int fd) noexcept:
+    """EPERM for a file that epoll refuses to watch, where libev would call it always ready; EBADF if it is closed."""
+    cdef struct_stat status
+    if fstat(fd, &status) < 0:
+        return EBADF
+    if S_ISSOCK(status.st_mode) or S_ISFIFO(status.st_mode):
+        return 0  # as most are
+    return EPERM if why_unwatchable(fd) == EPERM else 0
+
+
 cdef enum:
     PIPES = 1  # of signals.pyx
     OTHERS = 2  # an epoll, an eventfd
@@ -120,8 +130,9 @@ cdef class EvLoop(Loop):
 
     cdef FdWatch watch(self, int fd, Target target):
         cdef EvWatch watch = EvWatch.__new__(EvWatch)
-        if fcntl(fd, F_GETFD) < 0:
-            raise OSError(EBADF, f"cannot watch descriptor {fd}: {os.strerror(EBADF)}")
+        cdef int error = why_never_ready(fd)
+        if error:
+            raise OSError(error, f"cannot watch descriptor {fd}: {os.strerror(error)}")
         watch.loop = self
         watch.fd = fd
         watch.target = target
