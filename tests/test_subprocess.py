@@ -539,7 +539,7 @@ def test_ctrl_c_reaches_parent_and_child():
     [lambda child: child.communicate()[0], lambda child: child.stdout.read(), lambda child: child.stdout.raw.read()],
     ids=["communicate", "read", "raw"],
 )
-def test_a_childs_output_is_in_memory_once(take):
+def test_a_childs_output_is_in_memory_once(io_loop, take):
     size = 16 * 2**20
     child = Popen(["head", "-c", str(size), "/dev/zero"], stdin=PIPE, stdout=PIPE)
     tracemalloc.start()
@@ -564,7 +564,7 @@ def test_communicate_cut_short_loses_nothing(options):
 
 @pytest.mark.parametrize("how", ["kill", "Timeout", "timeout"])
 @pytest.mark.parametrize("options", [{}, {"stdout": PIPE}, {"stdout": PIPE, "stderr": PIPE, "text": True}], ids=str)
-def test_communicate_cut_short_sends_all_its_input(how, options, tmp_path):
+def test_communicate_cut_short_sends_all_its_input(io_loop, how, options, tmp_path):
     """The next call sends the rest; without it the child would wait for its end for good."""
     (tmp_path / "go").touch()
     stdlib_os.mkfifo(tmp_path / "begin")
