@@ -1216,6 +1216,56 @@ def test_a_descriptor_that_is_closed_before_the_loop_runs(hub, io_loop):
     assert python(CLOSED_BEFORE.format(loop=io_loop, hub=hub)) == "b'x'\n"
 
 
+def test_what_descriptors_and_timers_have_called_belongs_to_their_poll(io_loop):
+    """A task that waits for data, or sleeps, costs one poll, as on uvloop: none comes between wake-up and step."""
+
+    async def main():
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        polls, counts = [], []
+        watcher = weald.get_hub().loop.prepare()
+        watcher.start(polls.append, 1)
+        for _ in range(3):
+            theirs.send(b"x")
+            await reader.read(1)
+            counts.append(len(polls))
+            await asyncio.sleep(0.0001)
+            counts.append(len(polls))
+        for _ in range(3):
+            await asyncio.sleep(0)
+            counts.append(len(polls))
+        watcher.stop()
+        writer.close()
+        theirs.close()
+        return counts
+
+    assert weald.aio.run(main()) == list(range(1, 10))
+
+
+def test_greenlets_that_a_descriptors_callback_wakes_run_before_what_it_queues(io_loop):
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        order, event, done = [], Event(), loop.create_future()
+        greenlet = weald.spawn(lambda: [event.wait(), order.append("greenlet")])
+        await asyncio.sleep(0)
+
+        def readable():
+            loop.remove_reader(ours)
+            event.set()
+            loop.call_soon(order.append, "callback")
+            loop.call_soon(done.set_result, None)
+
+        with ours, theirs:
+            loop.add_reader(ours, readable)
+            theirs.send(b"x")
+            await done
+        greenlet.join()
+        return order
+
+    assert weald.aio.run(main()) == ["greenlet", "callback"]
+
+
 def test_code_that_makes_the_loops_turns_itself():
     """As nest_asyncio does: it calls the selector."""
     loop = weald.aio.new_event_loop()

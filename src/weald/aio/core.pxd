@@ -61,6 +61,7 @@ cdef class StartSpare(Runnable):
 
 cdef class Core(Driven):
     cdef Ring ready
+    cdef Py_ssize_t polled  # how many of the queued jobs a poll has put there: of descriptors and of timers
     cdef Hub hub  # the hub it is attached to; None before it runs
     cdef unsigned long generation  # the hub's at that time; it changes in a fork's child
     cdef greenlet root  # the greenlet in `run_forever`

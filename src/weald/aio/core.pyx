@@ -263,8 +263,9 @@ cdef class TimerHandle(BaseTimer):
     """A call that the loop is going to make at a given time, as asyncio.TimerHandle."""
 
     cdef int expire(self) except -1:
-        (<Core>self._loop).enqueue(self)
-        return 0
+        cdef Core loop = self._loop
+        loop.polled += 1
+        return loop.enqueue(self)
 
     cdef int abandon(self) except -1:
         self.timers = None
@@ -378,6 +379,7 @@ cdef class FdWatcher(Listener):
                 self.events &= ~READ_EVENT
             else:
                 job.queued = True
+                loop.polled += 1
                 loop.enqueue(job)
         if events & WRITE_EVENT and self.events & WRITE_EVENT:
             job = self.writer
@@ -385,6 +387,7 @@ cdef class FdWatcher(Listener):
                 self.events &= ~WRITE_EVENT
             else:
                 job.queued = True
+                loop.polled += 1
                 loop.enqueue(job)
         return 0
 
@@ -584,6 +587,7 @@ cdef class Core(Driven):
         cdef Hub hub = self.hub
         cdef Waiter waiter
         cdef Py_ssize_t left
+        cdef bint polled
         if is_root:
             self.driver = me
             if not hub:  # it has not begun
@@ -593,6 +597,8 @@ cdef class Core(Driven):
             return 0  # a signal handler blocked before this greenlet got here
         while True:
             left = self.ready.count
+            polled = self.polled == left
+            self.polled = 0
             while left > 0 and self.ready.count > 0:
                 left -= 1
                 job = ring_pop(&self.ready)
@@ -620,7 +626,9 @@ cdef class Core(Driven):
             if self._stopping:
                 return 0
             if self.ready.count > 0:
-                self.next_turn()
+                # What descriptors and timers have called belongs to their poll, and what that has queued comes next.
+                if not polled or hub.ring.count > 0:
+                    self.next_turn()
             else:
                 waiter = hub.waiter()
                 if self.ready.count > 0 or self._stopping:
