@@ -20,6 +20,13 @@ ROWS = (
     Row("switch", "switch between two tasks", {"uvloop": 1.0}),
     Row("future", "future, set by a callback, awaited", {"uvloop": 1.0}),
     Row("task", "create_task and await it", {"uvloop": 1.0}),
+    Row("writelines", "echo of 10 x 64 bytes by writelines", {"uvloop": 1.0}),
+    Row("large", "echo of 64 KiB", {"uvloop": 1.0}),
+    Row("datagram", "datagram and answer", {"uvloop": 1.0}),
+    Row("pipe", "64 bytes through a pipe", {"uvloop": 1.0}),
+    Row("sock", "sock_sendall, sock_recv and answer", {"uvloop": 1.0}),
+    Row("connect", "connect, accept, close", {"uvloop": 1.0}),
+    Row("executor", "to_thread", {"uvloop": 1.0}),
     Row("await_done", "await_ of a coroutine that does not wait, to sleep(0)", {"uvloop": 3.0}, "sleep0"),
     Row("await_once", "await_ of a coroutine that waits once, to sleep(0)", {"uvloop": 6.0}, "sleep0"),
 )

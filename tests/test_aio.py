@@ -1216,6 +1216,98 @@ def test_a_descriptor_that_is_closed_before_the_loop_runs(hub, io_loop):
     assert python(CLOSED_BEFORE.format(loop=io_loop, hub=hub)) == "b'x'\n"
 
 
+@pytest.mark.parametrize("size", [1, 1000, 30_000, 1_000_000])
+def test_writelines(io_loop, size):
+    """In order, also behind what could not be sent yet; any bytes-like objects, in any iterable."""
+    data = [bytes([65 + i]) * size for i in range(4)]
+
+    async def main():
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        other, closes = await asyncio.open_connection(sock=theirs)
+        reading = asyncio.create_task(other.read())
+        transport = writer.transport
+        transport.writelines([])
+        transport.writelines([b"", bytearray()])
+        transport.writelines(data)
+        transport.writelines((bytearray(data[0]), memoryview(data[1])))
+        transport.writelines(memoryview(piece).cast("B") for piece in data[2:])
+        writer.writelines(iter(data))
+        with pytest.raises(TypeError):
+            transport.writelines([b"x", "text"])
+        with pytest.raises(TypeError):
+            transport.writelines(3)
+        writer.write_eof()
+        if sys.version_info >= (3, 12):  # before, asyncio's method is `write` of all
+            with pytest.raises(RuntimeError):
+                transport.writelines([b"x"])
+        await writer.drain()
+        received = await reading
+        writer.close()
+        closes.close()
+        return received
+
+    assert weald.aio.run(main()) == b"".join(data) * 3
+
+
+def test_writelines_to_a_peer_that_has_left(io_loop):
+    async def main():
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        theirs.close()
+        writer.transport.writelines([b"x", b"y"])
+        writer.transport.writelines([b"x", b"y"])
+        with pytest.raises(ConnectionError):
+            await writer.drain()
+            await reader.read()
+            await writer.wait_closed()
+        writer.transport.writelines([b"x", b"y"])  # the connection is lost: dropped
+
+    weald.aio.run(main())
+
+
+@pytest.mark.parametrize(("family", "size"), [(socket.AF_INET, 65_507), (socket.AF_UNIX, 150_000)])
+def test_the_largest_datagrams_arrive_whole(io_loop, family, size, tmp_path):
+    class Receiver(asyncio.DatagramProtocol):
+        def __init__(self):
+            self.received = asyncio.get_running_loop().create_future()
+
+        def datagram_received(self, data, address):
+            self.received.set_result(data)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        address = ("127.0.0.1", 0) if family == socket.AF_INET else str(tmp_path / "socket")
+        with socket.socket(family, socket.SOCK_DGRAM) as ours:
+            ours.bind(address)
+            transport, protocol = await loop.create_datagram_endpoint(Receiver, sock=ours)
+            with socket.socket(family, socket.SOCK_DGRAM) as theirs:
+                theirs.setblocking(False)
+                await loop.sock_sendto(theirs, bytes(size), ours.getsockname())
+            received = await protocol.received
+            transport.close()
+            return received
+
+    assert weald.aio.run(main()) == bytes(size)
+
+
+def test_pipes_and_packets_are_read_without_mapping_memory(io_loop):
+    """For reads of 256 KiB the C library maps memory at each read, which takes longer than the rest."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        reads, writes = os.pipe()
+        with os.fdopen(writes, "wb", 0), os.fdopen(reads, "rb", 0) as file:
+            pipe, _ = await loop.connect_read_pipe(asyncio.Protocol, file)
+            packets, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+            sizes = pipe.max_size, packets.max_size
+            pipe.close()
+            packets.close()
+            return sizes
+
+    assert max(weald.aio.run(main())) < 128 * 1024
+
+
 def test_what_descriptors_and_timers_have_called_belongs_to_their_poll(io_loop):
     """A task that waits for data, or sleeps, costs one poll, as on uvloop: none comes between wake-up and step."""
 

@@ -18,6 +18,7 @@ import warnings
 from asyncio import constants, coroutines, selector_events, sslproto, unix_events
 from asyncio.log import logger
 from collections.abc import Callable, Coroutine
+from socket import AF_INET, AF_INET6
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -41,6 +42,10 @@ _set_signal = get_original("signal", "signal")
 
 guests.mend()
 uncancel.mend()
+
+# Bytes that a pipe or a UDP socket is asked for: what a pipe holds, and more than a packet can have.  For asyncio's
+# 256 KiB the C library would map, shrink and unmap memory at each read.
+_LARGEST_READ = 65536
 
 _NO_HANDLERS = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None)
 
@@ -144,7 +149,7 @@ class SocketTransport(selector_events._SelectorSocketTransport):  # type: ignore
             kwargs["context"] = context
         super().__init__(loop, sock, protocol, *args, **kwargs)
         # The stream's methods themselves: no Python frame comes before them.
-        self.__dict__.update(write=stream.write, is_closing=stream.is_closing)
+        self.__dict__.update(write=stream.write, writelines=stream.writelines, is_closing=stream.is_closing)
 
     def set_protocol(self, protocol: Any) -> None:
         """Pass received data to `protocol` from now on."""
@@ -155,9 +160,17 @@ class SocketTransport(selector_events._SelectorSocketTransport):  # type: ignore
         if self.is_reading():
             self._stream.start(self._loop, self._reading_context)
 
+    def writelines(self, list_of_data: Any) -> None:
+        """As asyncio's, which on Python 3.12 fails when the connection is over."""
+        if self._conn_lost:
+            self.write(b"".join(list_of_data))  # counted and dropped
+        else:
+            super().writelines(list_of_data)
+
     def _call_connection_lost(self, exc: BaseException | None) -> None:
-        # Both refer to the transport.  Without that cycle it is freed at once.
+        # They refer to the transport.  Without that cycle it is freed at once.
         self.__dict__.pop("write", None)
+        self.__dict__.pop("writelines", None)
         self.__dict__.pop("is_closing", None)
         try:
             super()._call_connection_lost(exc)
@@ -397,13 +410,15 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     ) -> Any:
         make = super()._make_datagram_transport  # type: ignore[misc]
         transport = make(sock, protocol, address, None, *args, **kwargs)
+        if sock.family in (AF_INET, AF_INET6):
+            transport.max_size = _LARGEST_READ
         return self._tell_when_made(transport, waiter)
 
-    def _make_read_pipe_transport(
-        self, pipe: Any, protocol: Any, waiter: Any = None, *args: Any, **kwargs: Any
-    ) -> Any:
+    def _make_read_pipe_transport(self, pipe: Any, protocol: Any, waiter: Any = None, *args: Any, **kwargs: Any) -> Any:
         make = super()._make_read_pipe_transport  # type: ignore[misc]
-        return self._tell_when_made(make(pipe, protocol, None, *args, **kwargs), waiter)
+        transport = make(pipe, protocol, None, *args, **kwargs)
+        transport.max_size = _LARGEST_READ
+        return self._tell_when_made(transport, waiter)
 
     def _make_write_pipe_transport(
         self, pipe: Any, protocol: Any, waiter: Any = None, *args: Any, **kwargs: Any

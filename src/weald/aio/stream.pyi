@@ -1,5 +1,6 @@
 """The hot part of stream transports."""
 
+from collections.abc import Iterable
 from contextvars import Context
 from typing import Any
 
@@ -30,4 +31,9 @@ class Stream:
         """Send `data`, bytes-like; what cannot be sent at once is kept and sent later.
 
         TypeError for other objects, RuntimeError after `write_eof` and while a file is being sent.
+        """
+    def writelines(self, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Send all `pieces`, an iterable of bytes-like objects; what cannot be sent at once is kept and sent later.
+
+        Raises what `write` does.
         """

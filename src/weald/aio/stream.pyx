@@ -6,7 +6,7 @@ Invariants:
   The state that both use lies here.
 - A Stream is in its loop's queue at most once, and not while it runs.  So a protocol gets data in order, even if it
   blocks.  A Stream that has been paused or closed before it runs does nothing.
-- Data that cannot be sent at once is passed to asyncio's `write`, which tries again.
+- Data that cannot be sent at once is passed to asyncio's `write` or `writelines`, which try again.
 - Data for a StreamReader goes straight into its buffer if `data_received` would do no more than that: if none of
   asyncio's functions in between has been replaced, in a class or in an object (`feed`).
 """
@@ -51,9 +51,11 @@ cdef extern from *:
 
 cdef enum:
     LARGEST = 262144  # bytes received in one call; asyncio's limit
+    JOINED = 65536  # bytes that are copied rather than sent by sendmsg
 
 cdef char[LARGEST] received  # used only while the GIL is held, and copied before other code runs
 cdef object write_slowly = _SelectorSocketTransport.write
+cdef object writelines_slowly = _SelectorSocketTransport.writelines
 cdef object Reference = ReferenceType
 cdef object InvalidStateError = _InvalidStateError
 
@@ -229,3 +231,23 @@ cdef class Stream(Job):
             self.fail(error, "Fatal write error on socket transport")
             return
         write_slowly(self.transport, memoryview(data).cast("B")[n:] if n > 0 else data)
+
+    def writelines(self, pieces):
+        """Send all `pieces`, an iterable of bytes-like objects; what cannot be sent at once is kept and sent later.
+
+        Raises what `write` does.
+        """
+        cdef Py_ssize_t size = 0
+        if type(pieces) is not list and type(pieces) is not tuple:
+            pieces = list(pieces)
+        for piece in pieces:
+            if isinstance(piece, (bytes, bytearray)):
+                size += len(piece)
+            elif isinstance(piece, memoryview):
+                size += piece.nbytes
+            else:
+                size = JOINED + 1  # asyncio's method raises
+        if not self.conn_lost and (size > JOINED or self.eof or self.empty_waiter is not None or self.buffer):
+            writelines_slowly(self.transport, pieces)
+        elif size > 0:
+            self.write(b"".join(pieces))
