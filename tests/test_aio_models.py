@@ -1,12 +1,15 @@
 """Random programs of tasks and greenlets on the virtual clock: they spawn, call, cancel, kill and time out each other.
 
 A program is a tree of nodes, each a coroutine or a greenlet with steps: to wait, to block, to spawn or call another
-node (with a timeout, perhaps), to cancel or kill any that has begun, to wait for one.  A call goes by the bridge where
-the two are of different kinds.  What must hold in every program:
+node (with a timeout, perhaps, or with a shield), to cancel or kill any that has begun, to wait for one, to do some
+steps in `asyncio.timeout` (a greenlet: in `Timeout`) or a TaskGroup.  A call goes by the bridge where the two are of
+different kinds.  What must hold in every program:
 
 - A node begins once, each of its steps is done once, in order, and it ends: nothing is lost.
 - A called node has ended when its caller goes on; its result or failure reaches the caller only.
 - A wait takes the requested time, to the second, whatever else blocks: no node stalls another.
+- In a scope with a timeout no wait ends well after the time is over.  A scope's cancellation is over when the scope is.
+- When a group has ended, so have its tasks.  A shield's task goes on when its caller ends.
 - The current task, the running loop and the context are the node's own after each step.
 - A node that was cancelled or killed, and waits after that, gets the exception, and not more often than requested.
 
@@ -44,6 +47,10 @@ class Failure(Exception):
         self.node = node
 
 
+class Expired(BaseException):
+    """The time of a greenlet's scope is over."""
+
+
 @dataclass(eq=False)
 class Node:
     """One coroutine or greenlet."""
@@ -59,9 +66,11 @@ class Node:
     heard: int = field(default=0, repr=False)
     caller: "Node | None" = field(default=None, repr=False)  # whose ends are its ends, too
     failed: bool = field(default=False, repr=False)  # what it called has failed: with asyncio that ends a cancellation
-    limited: bool = field(default=False, repr=False)  # by a timeout
+    limited: int = field(default=0, repr=False)  # by so many timeouts
     told: float = field(default=0.0, repr=False)  # when it was asked first
     tasks: list[Any] = field(default_factory=list, repr=False)
+    deadlines: list[float] = field(default_factory=list, repr=False)  # of the scopes that it is in
+    grouped: bool = field(default=False, repr=False)  # it has used a TaskGroup, which may leave a count of `cancelling`
 
     def __str__(self):
         return f"{self.kind} {self.name}"
@@ -78,15 +87,16 @@ class Node:
 
     def most(self):
         """How often it may get the exception at most."""
-        return self.asked + self.limited + (0 if self.caller is None else self.caller.most())
+        return self.asked + self.limited + self.grouped + (0 if self.caller is None else self.caller.most())
 
     def called(self, caller, timeout):
-        self.caller, self.limited = caller, timeout is not None
+        self.caller, self.limited = caller, (timeout is not None) + len(caller.deadlines)
 
     def waited(self, now):
         """Called when a wait has ended without an exception."""
         under_way = self.kind == "greenlet" and self.told == now
         assert self.heard or self.failed or not self.asked or under_way, f"{self} has heard nothing"
+        assert self.heard or self.failed or all(now <= at for at in self.deadlines), f"{self} has not timed out"
 
     def check(self):
         """Check that the task, loop and context are its own."""
@@ -99,8 +109,14 @@ class Node:
 
 def copied(node):
     """A node as it was before the run; hypothesis may use an example again."""
-    steps = [[copied(part) if isinstance(part, Node) else part for part in step] for step in node.steps]
-    return Node(node.kind, steps, node.cleanup)
+    return Node(node.kind, copied_steps(node.steps), node.cleanup)
+
+
+def copied_steps(part):
+    """A part of a node's steps, in which lists and tuples may lie in each other."""
+    if isinstance(part, Node):
+        return copied(part)
+    return [copied_steps(each) for each in part] if isinstance(part, (list, tuple)) else part
 
 
 class World:
@@ -148,7 +164,7 @@ class World:
         except asyncio.CancelledError:
             node.heard += 1
             raise
-        except GreenletExit:  # it was killed while it blocked before its first await, which await_ runs in the greenlet
+        except (GreenletExit, Expired):  # while it blocked before its first await, which await_ runs in the greenlet
             assert node.caller is not None
             node.caller.failed = True
             raise
@@ -183,6 +199,12 @@ class World:
                 weald.spawn(self.greenlet, child)
         elif what == "call":
             await self.call_from_task(node, *args)
+        elif what == "shield":
+            await self.shield(node, *args)
+        elif what == "scope":
+            await self.scope(node, *args)
+        elif what == "group":
+            await self.group(node, *args)
         elif what == "end":
             target = self.target(args[0], node)
             if target is not None:
@@ -199,9 +221,86 @@ class World:
         elif what == "fail":
             raise Failure(node)
 
+    async def scope(self, node, timeout, steps):
+        """Do `steps` within `timeout` seconds."""
+        me = asyncio.current_task()
+        before, requests, pending = node.asked, me.cancelling(), me._must_cancel
+        node.deadlines.append(self.now() + timeout)
+        try:
+            async with asyncio.timeout(timeout) as scope:
+                for step in steps:
+                    await self.step_of_task(node, *step)
+                    node.check()
+        except TimeoutError:
+            assert scope.expired() and self.now() >= node.deadlines[-1]
+            node.failed |= pending
+        finally:
+            node.deadlines.pop()
+            variable.set(node)  # what a child of its has set passes over the bridge
+        if node.caller is None and not node.grouped:  # a caller may cancel it, too
+            assert me.cancelling() - requests == node.asked - before
+
+    async def group(self, node, children, steps):
+        """Do `steps` beside the tasks of a group."""
+        node.grouped = True
+        me, began = asyncio.current_task(), self.now()
+        before, requests = node.asked, me.cancelling()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for child in children:
+                    self.expect(child).called(node, 0)  # if another one fails, the group cancels it
+                    called = self.task(child) if child.kind == "task" else to_greenlet(self.greenlet, child)
+                    child.tasks.append(group.create_task(called))
+                for step in steps:
+                    await self.step_of_task(node, *step)
+                    node.check()
+        except BaseExceptionGroup as errors:
+            node.failed = True
+            for error in errors.exceptions:
+                if isinstance(error, Expired) or isinstance(error, GreenletExit) and node.caller is not None:
+                    node.caller.failed = True  # whose time is over, or which was killed, before the first await
+                assert isinstance(error, (Failure, GreenletExit, Expired)), errors
+            if node.caller is None:
+                # Before Python 3.13 a group may leave the request by which it has cancelled this task.
+                over = sum(began < at <= self.now() for at in node.deadlines)
+                for _ in range(me.cancelling() - requests - (node.asked - before) - over):
+                    me.uncancel()
+        finally:
+            for child in children:
+                self.check_ended(child)
+            variable.set(node)
+        node.failed |= any(child.failed for child in children)
+
+    async def shield(self, node, child, timeout):
+        """Call it by a task that goes on if this one ends."""
+        loop = asyncio.get_running_loop()
+        self.expect(child)
+        called = self.task(child) if child.kind == "task" else to_greenlet(self.greenlet, child)
+        child.tasks.append(loop.create_task(called, context=contextvars.copy_context()))
+        child.tasks[0].add_done_callback(self.retrieve)
+        before, pending = node.asked, asyncio.current_task()._must_cancel
+        try:
+            async with asyncio.timeout(timeout):
+                assert await asyncio.shield(child.tasks[0]) is child
+        except TimeoutError:
+            assert timeout is not None
+            node.failed |= pending
+        except Failure as failure:
+            assert failure.node is child
+            node.failed = True
+        except GreenletExit:
+            assert child.kind == "greenlet" and child.asked
+            node.failed = True
+        except asyncio.CancelledError:
+            if node.asked != before or asyncio.current_task().cancelling():
+                raise
+            assert child.kind == "task" and (child.asked or child.grouped)
+
     async def call_from_task(self, node, child, timeout):
         self.expect(child).called(node, timeout)
-        before = node.asked
+        # asyncio takes a request that comes before a scope, and is heard in it, for one that has been answered.  If the
+        # time is over before the scope is left, that ends in a TimeoutError.
+        before, pending = node.asked, asyncio.current_task()._must_cancel  # type: ignore[union-attr]
         try:
             async with asyncio.timeout(timeout):
                 if child.kind == "task":
@@ -213,6 +312,7 @@ class World:
             node.failed |= child.failed
         except TimeoutError:
             assert timeout is not None
+            node.failed |= pending
         except Failure as failure:
             assert failure.node is child
             node.failed = True
@@ -220,7 +320,7 @@ class World:
             assert child.kind == "greenlet" and child.asked  # another node has killed it
         except asyncio.CancelledError:
             if node.asked == before and not asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                assert child.kind == "task" and child.asked  # another node has cancelled it
+                assert child.kind == "task" and (child.asked or child.grouped)  # another node has cancelled it
             else:
                 self.check_ended(child)
                 raise
@@ -228,7 +328,7 @@ class World:
         variable.set(node)  # what the other side has set passes over the bridge
 
     def retrieve(self, task):
-        if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), Failure):
+        if not task.cancelled() and not isinstance(task.exception(), (type(None), Failure, GreenletExit)):
             self.unheard.append(task.exception())
 
     # ------------------------------------------------------------------ a greenlet
@@ -270,6 +370,13 @@ class World:
             weald.spawn(self.greenlet if child.kind == "greenlet" else self.await_task, child)
         elif what == "call":
             self.call_from_greenlet(node, *args)
+        elif what == "shield":  # greenlets have none
+            self.call_from_greenlet(node, *args)
+        elif what == "scope":
+            self.scope_of_greenlet(node, *args)
+        elif what == "group":
+            for child in args[0]:
+                self.call_from_greenlet(node, child, None)
         elif what == "end":
             target = self.target(args[0], node)
             if target is not None:
@@ -282,6 +389,19 @@ class World:
                 node.waited(self.now())
         elif what == "fail":
             raise Failure(node)
+
+    def scope_of_greenlet(self, node, timeout, steps):
+        node.deadlines.append(self.now() + timeout)
+        try:
+            with Timeout(timeout, Expired):
+                for step in steps:
+                    self.step_of_greenlet(node, *step)
+                    node.check()
+        except Expired:
+            assert self.now() >= node.deadlines[-1]
+        finally:
+            node.deadlines.pop()
+            variable.set(node)
 
     def await_task(self, child):
         try:
@@ -311,8 +431,8 @@ class World:
         except Failure as failure:
             assert failure.node is child
         except asyncio.CancelledError:
-            assert child.kind == "task" and child.asked
-        except GreenletExit:
+            assert child.kind == "task" and (child.asked or child.grouped)
+        except (GreenletExit, Expired):
             self.check_ended(child)
             raise
         self.check_ended(child)
@@ -324,7 +444,7 @@ class World:
         while not greenlet.dead:
             try:
                 greenlet.kill()
-            except GreenletExit as error:
+            except (GreenletExit, Expired) as error:
                 killed = error
         if killed is not None:
             raise killed
@@ -351,6 +471,7 @@ class World:
 
 SECONDS = st.integers(0, 3)
 TIMEOUTS = st.sampled_from([None, None, 0.5, 1.5, 2.5])
+SCOPES = st.sampled_from([0.5, 1.5, 2.5])
 NUMBERS = st.integers(0, 9)
 
 
@@ -374,7 +495,12 @@ def nodes(*more, least=1):
 
 def parents(children, least=1):
     spawn = st.tuples(st.just("spawn"), children)
-    return nodes(spawn, spawn, st.tuples(st.just("call"), children, TIMEOUTS), least=least)
+    call = st.tuples(st.just("call"), children, TIMEOUTS)
+    shield = st.tuples(st.just("shield"), children, TIMEOUTS)
+    steps = st.lists(st.one_of(*PLAIN, call, shield), max_size=3)
+    scope = st.tuples(st.just("scope"), SCOPES, steps)
+    group = st.tuples(st.just("group"), st.lists(children, min_size=1, max_size=2), steps)
+    return nodes(spawn, spawn, call, shield, scope, group, least=least)
 
 
 LEAVES = nodes(st.tuples(st.just("fail")))
