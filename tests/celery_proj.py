@@ -303,6 +303,20 @@ def in_a_coroutine(task):
         return value
 
 
+@app.task(
+    name="retry_by_itself",
+    bind=True,
+    autoretry_for=(KeyError, SoftTimeLimitExceeded),
+    retry_kwargs={"max_retries": 2, "countdown": 0},
+)
+async def retry_by_itself(self, seconds):
+    await asyncio.sleep(0)
+    if self.request.retries < 2:
+        await asyncio.sleep(seconds)
+        raise KeyError(seconds)
+    return self.request.retries
+
+
 @app.task(name="where", bind=True)
 async def where(self):
     """Returns its native thread and loop, the result of another coroutine, and whether it is in a task of asyncio."""

@@ -169,6 +169,11 @@ def test_retries_within_limits(shared):
     assert value(shared.send("retry_on_limit", soft_time_limit=0.2)) == 2
 
 
+def test_a_coroutine_is_tried_again_as_its_decorator_says(shared):
+    assert value(shared.send("retry_by_itself", 0)) == 2
+    assert value(shared.send("retry_by_itself", 60, soft_time_limit=0.2)) == 2
+
+
 def signature(worker, name, *args, **options):
     return worker.app.signature(name, args, app=worker.app, **options)
 

@@ -107,7 +107,7 @@ def _connected(transport: Any, waiter: Any) -> None:
 
 
 class _TLSProtocol(sslproto.SSLProtocol):
-    """asyncio's TLS.  `close` passes on what has been received; if a callback of the connection is parked, after that."""
+    """asyncio's TLS.  `close` passes on what has been received: after a callback of the connection that is parked."""
 
     _loop: Any
     _state: Any

@@ -33,7 +33,7 @@ from greenlet import getcurrent
 from weald._core import Greenlet, Timer, get_hub, monotonic, spawn_raw
 from weald.integrations.celery import coroutines, forks
 
-__all__ = ["Ended", "Job", "JobPid", "acknowledges_late", "current_job", "recording", "wrap_body"]
+__all__ = ["Ended", "Job", "JobPid", "acknowledges_late", "current_job", "recording", "wrap_body", "wrap_inner"]
 
 logger = get_logger("celery.pool")
 
@@ -404,6 +404,21 @@ def wrap_body(run: Callable[..., Any]) -> Callable[..., Any]:
 
     body.weald_body = True  # type: ignore[attr-defined]
     return body
+
+
+def wrap_inner(run: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Wrap the function that Celery's own wrapper of task `name` calls in a `try` (`autoretry_for`): a coroutine runs
+    inside that, so that what it raises is caught there.
+    """
+
+    @wraps(run)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        value = run(*args, **kwargs)
+        job = getcurrent()
+        own = isinstance(job, Job) and job.inside and job.steps is None and job.task_name == name
+        return coroutines.run(value, job) if own and type(value) is CoroutineType else value
+
+    return inner
 
 
 _disguises: dict[type[BaseException], type[Exception]] = {}

@@ -25,7 +25,7 @@ from celery.worker import state
 
 from weald._core import Event, monotonic, spawn_raw
 from weald.integrations.celery import announcement, consumer, forks, replacement, results
-from weald.integrations.celery.job import Job, JobPid, recording, wrap_body
+from weald.integrations.celery.job import Job, JobPid, recording, wrap_body, wrap_inner
 from weald.integrations.celery.timer import Timer
 from weald.integrations.celery.watchdog import Watchdog
 
@@ -205,6 +205,8 @@ class TaskPool(BasePool):
         if task is None:
             return
         if not hasattr(task.run, "weald_body"):
+            if hasattr(task, "_orig_run"):  # Celery's, for `autoretry_for`
+                task._orig_run = wrap_inner(task._orig_run, name)
             task.run = wrap_body(task.run)
             worker = _workers.get(self.app)
             hostname = worker.hostname if worker is not None else None
