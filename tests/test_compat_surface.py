@@ -258,6 +258,40 @@ def test_a_file_takes_an_argument_by_one_name():
     """)
 
 
+@pytest.mark.parametrize("kind", ["FileObject", "FileObjectBlock", "FileObjectPosix", "FileObjectThread"])
+def test_a_files_arguments_of_old_programs(kind, tmp_path):
+    """None for the default, and the mode U, which `open` took up to Python 3.10."""
+    (tmp_path / "file").write_bytes(b"one\r\ntwo\r")
+    gevent(f"""if 1:
+        import os
+        from gevent.fileobject import {kind} as Kind
+        path = {str(tmp_path / "file")!r}
+        def file(*args, **kwargs):
+            return Kind(os.open(path, os.O_RDONLY), *args, **kwargs)
+        for mode in ("r", "U", "rU", "Ur", "rtU"):
+            with file(mode) as one, file(mode=mode) as other:
+                assert one.read() == other.read() == "one\\ntwo\\n"
+        with file("rbU") as one:
+            assert one.read() == b"one\\r\\ntwo\\r"
+        names = dict(buffering=None, closefd=None), dict(bufsize=None, close=None)
+        for args, kwargs in (("rb", None), {{}}), (("rb", None, None), {{}}), *((("rb",), each) for each in names):
+            with file(*args, **kwargs) as one:
+                assert one.read(3) == b"one"
+        for mode in ("wU", "U+", "xU"):
+            try:
+                file(mode)
+            except ValueError:
+                continue
+            raise AssertionError(mode)
+        try:
+            Kind()
+        except TypeError as error:
+            assert "fobj" in str(error)
+        else:
+            raise AssertionError
+    """)
+
+
 def test_classes_may_derive_from_fileobject():
     gevent("""if 1:
         import os

@@ -183,6 +183,8 @@ class _Kind(type):
                     raise TypeError(f"{old} is the old name of {new}: give one of them")
                 kwargs[new] = kwargs.pop(old)
         if cls.__base__ is object:
+            if not args and "fobj" not in kwargs:
+                raise TypeError("FileObject() missing 1 required positional argument: 'fobj'")
             cls = _fitting(args[0] if args else kwargs["fobj"])
         return type.__call__(cls, *args, **kwargs)
 

@@ -9,6 +9,7 @@ Invariants:
 
 import functools
 import io
+import itertools
 import os
 from _socket import EAI_NONAME, gaierror
 from collections.abc import Callable
@@ -114,11 +115,38 @@ def _ssl(module: Any) -> None:
     cls.__new__, cls.__init__ = __new__, __init__
 
 
+def _without_u(mode: Any) -> Any:
+    """`mode` without the letter U, which Python's `open` took up to 3.10, and which meant what text does anyway."""
+    if not isinstance(mode, str) or "U" not in mode or set(mode) & set("wax+"):
+        return mode
+    return mode.replace("U", "" if "r" in mode else "r")
+
+
 def _fileobject(module: Any) -> None:
     kinds = module.FileObjectPosix.__base__  # FileObject may be another by now: `config.fileobject`
     kinds.io = property(lambda self: self._io, doc="The file of module io that this stands for.")
     kinds.next = kinds.__next__
     kinds.default_bufsize = io.DEFAULT_BUFFER_SIZE
+    meta: Any = type(kinds)
+    make = meta.__call__
+
+    def __call__(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        """`cls(*args, **kwargs)`; for the classes themselves None stands for the default, and mode U for text."""
+        if cls.__module__ == module.__name__:
+            defaults = None, None, -1, True  # of the first arguments; None: not replaced
+            args = tuple(
+                default if arg is None else arg for arg, default in itertools.zip_longest(args, defaults[: len(args)])
+            )
+            for name in ("buffering", "bufsize", "closefd", "close"):
+                if kwargs.get(name, name) is None:
+                    del kwargs[name]
+            if len(args) > 1:
+                args = (args[0], _without_u(args[1]), *args[2:])
+            elif "mode" in kwargs:
+                kwargs["mode"] = _without_u(kwargs["mode"])
+        return make(cls, *args, **kwargs)
+
+    meta.__call__ = __call__
 
 
 def _selectors(module: Any) -> None:
