@@ -175,3 +175,30 @@ def test_others_may_add_settings_and_variables():
         assert module.Config(environ).depth == 5
         """
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "module", "source", "message"),
+    [
+        ("ares", "pycares", "raise ImportError('libcares.so.2: none')", "ares cannot be imported: libcares.so.2"),
+        ("mine.Resolver", "mine", "import not_there", "mine.Resolver cannot be imported: No module named 'not_there'"),
+        ("mine.Resolver", "mine", "from os import not_there", "mine.Resolver cannot be imported: cannot import name"),
+        ("mine.sub.Resolver", "mine", "", "must be one of thread, dnspython, ares, block, a callable"),
+        ("mine.Other", "mine", "", "must be one of thread, dnspython, ares, block, a callable"),
+    ],
+)
+def test_why_a_resolver_cannot_be_imported(value, module, source, message, tmp_path):
+    (tmp_path / f"{module}.py").write_text(source)
+    python(
+        f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        import weald
+        try:
+            weald.config.resolver = {value!r}
+        except ValueError as error:
+            assert {message!r} in str(error), error
+        else:
+            raise SystemExit("no error")
+        """
+    )

@@ -114,8 +114,11 @@ def as_importable(**names: str) -> Callable[[Any], Any]:
                 return word
             try:
                 found = _imported(str(word).strip(), names)
-            except ModuleNotFoundError as error:
-                missing.append(f"{word} needs {error.name}, which is not installed (pip install weald[{word}])")
+            except ImportError as error:
+                if isinstance(error, ModuleNotFoundError) and word in names:
+                    missing.append(f"{word} needs {error.name}, which is not installed (pip install weald[{word}])")
+                else:
+                    missing.append(f"{word} cannot be imported: {error}")
                 continue
             if found is not None:
                 return found
@@ -129,7 +132,7 @@ def as_importable(**names: str) -> Callable[[Any], Any]:
 def _imported(word: str, names: Mapping[str, str]) -> Any:
     """Return what `word` names, None if there is no such thing.
 
-    Raises ModuleNotFoundError if one of `names` needs a package that is not installed.
+    Raises ImportError if what it names is there and cannot be imported, say because a package is not installed.
     """
     module, _, name = names.get(word, word).rpartition(".")
     if not module:
@@ -137,11 +140,9 @@ def _imported(word: str, names: Mapping[str, str]) -> Any:
     try:
         return getattr(import_module(module), name, None)
     except ModuleNotFoundError as error:
-        if word in names and error.name is not None and not error.name.startswith("weald"):
-            raise
-        return None
-    except ImportError:
-        return None
+        if word not in names and f"{module}.".startswith(f"{error.name}."):
+            return None
+        raise
 
 
 loop_names: dict[str, str] = {}  # other names of backends, to weald's
