@@ -5,9 +5,11 @@ On asyncio's loops nothing else can happen, because a method that blocks there s
 
 import array
 import asyncio
+import contextvars
 import fcntl
 import os
 import socket
+import struct
 import termios
 
 import pytest
@@ -447,3 +449,123 @@ def test_closing_tls_passes_on_what_has_been_received(io_loop, certificate):
         return protocol.count
 
     assert weald.aio.run(main()) == 10_000
+
+
+# ---------------------------------------------------------------- accepted connections
+
+NOTED = contextvars.ContextVar("NOTED", default="nothing")
+
+
+class Says(asyncio.Protocol):
+    """Answers each connection with what its context has; each of its callbacks changes that."""
+
+    def __init__(self):
+        self.seen = [NOTED.get()]
+        NOTED.set("factory")
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.seen.append(NOTED.get())
+        NOTED.set("made")
+
+    def data_received(self, data):
+        self.seen.append(NOTED.get())
+        NOTED.set("data")
+        if data == b"end":
+            self.transport.write(",".join(self.seen).encode())
+            self.transport.close()
+
+
+def test_an_accepted_connection_has_a_context_of_its_own():
+    """The first method gets what the factory has set, as on asyncio; nothing comes from another connection."""
+
+    async def main():
+        NOTED.set("server")
+        server = await asyncio.get_running_loop().create_server(Says, "127.0.0.1", 0)
+        found = []
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"begin")
+            await writer.drain()
+            await turns()
+            writer.write(b"end")
+            found.append(await reader.read())
+            writer.close()
+        server.close()
+        return found
+
+    found = weald.aio.run(main())
+    assert found[0] == found[1]
+    assert found[0].startswith(b"server,factory,")
+    assert found == asyncio.Runner(loop_factory=asyncio.SelectorEventLoop).run(main())
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_factory_that_fails_costs_its_connection_only(debug):
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_debug(debug)
+        reports = []
+        loop.set_exception_handler(lambda loop, context: reports.append(context["message"]))
+        failing = True
+
+        def factory():
+            if failing:
+                raise ZeroDivisionError
+            return Says()
+
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address)
+        if not debug:
+            assert await reader.read() == b""
+        writer.close()
+        failing = False
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"end")
+        assert await reader.read()
+        writer.close()
+        server.close()
+        return reports
+
+    reports = weald.aio.run(main())
+    assert reports == (["Error on transport creation for incoming connection"] if debug else [])
+
+
+def test_a_factory_that_blocks_stalls_its_connection_only():
+    async def main():
+        gate = Event()
+        waiting = [True]
+
+        def factory():
+            if waiting and waiting.pop():
+                gate.wait()
+            return Says()
+
+        server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        first = await asyncio.open_connection(*address)
+        second = await asyncio.open_connection(*address)
+        for reader, writer in (second, first):
+            writer.write(b"end")
+            assert await reader.read()
+            writer.close()
+            gate.set()
+        server.close()
+
+    weald.aio.run(main())
+
+
+def test_a_client_that_has_left_before_it_is_accepted():
+    async def main():
+        server = await asyncio.get_running_loop().create_server(Says, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        with socket.create_connection(address) as gone:
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"end")
+        assert await reader.read()
+        writer.close()
+        server.close()
+
+    weald.aio.run(main())

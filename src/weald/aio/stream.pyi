@@ -9,6 +9,14 @@ from typing_extensions import disjoint_base
 from weald.aio.core import Core
 
 @disjoint_base
+class OfStream:
+    """OfStream(name): an attribute of a transport that its Stream keeps."""
+
+    def __init__(self, name: str) -> None: ...
+    def __get__(self, transport: Any, cls: Any) -> Any: ...
+    def __set__(self, transport: Any, value: Any) -> None: ...
+
+@disjoint_base
 class Stream:
     """Stream(transport, fd): reads and writes for a transport."""
 

@@ -66,6 +66,21 @@ cdef object feed_data = StreamReader.feed_data
 cdef object wake_waiter = StreamReader._wakeup_waiter
 
 
+cdef class OfStream:
+    """OfStream(name): an attribute of a transport that its Stream keeps."""
+
+    cdef str name
+
+    def __init__(self, str name):
+        self.name = name
+
+    def __get__(self, transport, cls):
+        return self if transport is None else getattr(transport._stream, self.name)
+
+    def __set__(self, transport, value):
+        setattr(transport._stream, self.name, value)
+
+
 cdef bint has_method(object it, str name, object function) except -1:
     """Whether a call of `it.name` calls `function`: neither a subclass nor the object overrides it."""
     cdef PyObject *method = NULL
