@@ -445,7 +445,7 @@ class World:
             try:
                 greenlet.kill()
             except (GreenletExit, Expired) as error:
-                killed = error
+                killed = killed or error
         if killed is not None:
             raise killed
 
@@ -527,7 +527,7 @@ def in_a_loop(world, root):
     """The root is a coroutine of `run`, or a greenlet that one calls."""
 
     def note(_, context):
-        if not isinstance(context.get("exception"), Failure):  # one whose caller was killed meanwhile
+        if not isinstance(context.get("exception"), (Failure, Expired)):  # one whose caller was killed meanwhile
             world.unheard.append(context)
 
     async def main():

@@ -316,3 +316,18 @@ def test_a_cancellation_beside_a_timeout_that_expires_in_blocking_code(virtual):
         return task.cancelled()
 
     assert weald.aio.run(main())
+
+
+def test_a_cancellation_that_comes_as_a_timeout_is_taken_back(virtual):
+    async def block():
+        async with asyncio.timeout(1):
+            weald.sleep(2)
+            asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)  # type: ignore[union-attr]
+        await asyncio.sleep(1)
+
+    async def main():
+        task = asyncio.create_task(block())
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert weald.aio.run(main())

@@ -26,7 +26,8 @@ def _mend_class(kind: Any, attribute: str) -> None:
                 try:
                     await asyncio.sleep(0)  # raises what is pending
                 except asyncio.CancelledError:
-                    pass
+                    if task.cancelling():  # requested meanwhile
+                        raise
 
     __aexit__.__qualname__ = leave.__qualname__
     kind.__aexit__ = __aexit__
