@@ -101,6 +101,9 @@ def test_a_coroutine_that_ends_the_program_at_once(error):
     assert out.splitlines()[0] == "ended" and out.splitlines()[1].startswith("Task-")
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="from Python 3.14 on asyncio's tasks fail in the child: it has no running loop"
+)
 def test_a_fork_in_a_coroutine_that_has_begun():
     """In the child no loop is left running: it can run one."""
     out = python(
@@ -127,6 +130,33 @@ def test_a_fork_in_a_coroutine_that_has_begun():
         """
     )
     assert out == "True 0\n"
+
+
+async def slow_to_end():
+    try:
+        await asyncio.sleep(100)
+    finally:
+        await asyncio.sleep(10)
+
+
+def test_a_kill_while_the_coroutine_ends_after_a_timeout(virtual):
+    went_on = []
+
+    def program():
+        with weald.Timeout(1, False):
+            weald.aio.await_(slow_to_end())
+        went_on.append(True)
+
+    greenlet = weald.spawn(program)
+    weald.sleep(2)
+    greenlet.kill()
+    assert not went_on
+
+
+def test_an_outer_timeout_while_the_coroutine_ends_after_an_inner_one(virtual):
+    with pytest.raises(weald.Timeout) as caught, weald.Timeout(3) as outer, weald.Timeout(1, False):
+        weald.aio.await_(slow_to_end())
+    assert caught.value is outer
 
 
 def test_coroutines_of_many_greenlets_share_a_loop(virtual):

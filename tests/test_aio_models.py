@@ -445,7 +445,7 @@ class World:
             try:
                 greenlet.kill()
             except (GreenletExit, Expired) as error:
-                killed = killed or error
+                killed = error
         if killed is not None:
             raise killed
 

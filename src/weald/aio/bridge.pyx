@@ -66,18 +66,22 @@ cdef bint wait_done(Hub hub, object future, double limit) except -1:
     return not waiter.timed_out
 
 
-cdef int end(Hub hub, object future, object loop) except -1:
-    """For a caller that is killed: cancel `future` and wait for its end.  Failures go to the loop's handler."""
+cdef object end(Hub hub, object future, object loop):
+    """For a caller that is killed: cancel `future` and wait for its end.  Failures go to the loop's handler.
+
+    Returns what was raised in the caller last meanwhile, None if nothing was.
+    """
+    later = None
     while not future.done():
         future.cancel()
         if hub.stopping:  # the thread ends, and none of its greenlets runs any more
-            return 0
+            return later
         try:
             wait_done(hub, future, -1.0)
         except LoopExit:
-            return 0  # it ignores that it is cancelled, and nothing else can end it
-        except BaseException:
-            pass  # killed again: cancel again; the caller raises the exception of the first kill
+            return later  # it ignores that it is cancelled, and nothing else can end it
+        except BaseException as error:  # killed again: cancel again
+            later = error
     # GreenletExit: killed while it blocked before its first await.
     if not future.cancelled() and not isinstance(future.exception(), (type(None), GreenletExit)):
         loop.call_exception_handler({
@@ -85,7 +89,7 @@ cdef int end(Hub hub, object future, object loop) except -1:
             "exception": future.exception(),
             "future": future,
         })
-    return 0
+    return later
 
 
 cdef int finish(Hub hub, object future, object loop, double limit) except -1:
@@ -97,7 +101,9 @@ cdef int finish(Hub hub, object future, object loop, double limit) except -1:
             future.cancel()
             wait_done(hub, future, -1.0)
     except BaseException:
-        end(hub, future, loop)
+        later = end(hub, future, loop)
+        if later is not None:
+            raise later  # as in blocking code, where an exception in a `finally` takes the place of the first
         raise
     if not done and future.cancelled():
         try:
