@@ -261,7 +261,9 @@ cdef class Stream(Job):
             elif isinstance(piece, memoryview):
                 size += piece.nbytes
             else:
-                size = JOINED + 1  # asyncio's method raises
+                # TypeError for what has no buffer.  asyncio's method on Python 3.15 would keep the pieces before it.
+                memoryview(piece)
+                size = JOINED + 1
         if not self.conn_lost and (size > JOINED or self.eof or self.empty_waiter is not None or self.buffer):
             writelines_slowly(self.transport, pieces)
         elif size > 0:
