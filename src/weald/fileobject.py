@@ -42,6 +42,7 @@ def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, 
     except BaseException as error:
         return None, error
 
+
 _WAITING = ("read", "readall", "write")  # of a pipe, they may wait for what another greenlet does
 
 

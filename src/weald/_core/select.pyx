@@ -1,6 +1,6 @@
 """Waiting for several descriptors at once.
 
-Called by: weald.select, users (`wait_readwrite`).
+Called by: weald.select, weald.subprocess, users (`wait_readwrite`).
 """
 
 cimport cython

@@ -401,7 +401,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         backlog: int = 100,
         *rest: Any,
     ) -> None:
-        """As asyncio's, but without a task for each connection, which would be a quarter of what one costs.
+        """As asyncio's, but without a task for each connection, which was a seventh of what one cost.
 
         `rest` are the limits of TLS and, from Python 3.15 on, a context.
         """
