@@ -1,6 +1,7 @@
 """weald.resolver: the stdlib's answers and errors, without blocking; equal look-ups share one job."""
 
 import _socket
+import os
 import socket as stdlib
 import threading
 
@@ -9,6 +10,7 @@ from helpers import PATIENCE, most_at_once, service, settle, wait_until
 
 import weald
 import weald.fileobject
+import weald.os
 from weald import resolver, socket
 from weald._core import joinall, spawn
 from weald.resolver import thread
@@ -201,6 +203,40 @@ def test_others_run_while_many_look_ups_begin(lookups, monkeypatch):
     assert most_at_once(begun, len(many)) <= 50
     joinall(many)
     assert {lookup.get() for lookup in many} == {"10.0.0.1"}
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # the thread that looks up
+def test_a_resolver_kept_over_a_fork_begins_afresh(monkeypatch):
+    """The child neither joins a look-up of the parent's nor waits for the parent's threads."""
+    kept = thread.Resolver()
+    gate = Gate(lambda: "10.0.0.1")
+    monkeypatch.setattr(_socket, "gethostbyname", gate)
+    busy = [spawn(kept.gethostbyname, f"host{i}.name") for i in range(weald.config.threadpool_size)]
+    wait_until(lambda: len(gate.calls) == len(busy))
+    child = weald.os.fork()
+    if child == 0:
+        code = 1
+        try:
+            gate.open = threading.Event()
+            gate.open.set()
+            code = 0 if kept.gethostbyname("host0.name") == "10.0.0.1" else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(weald.os.waitpid(child, 0)[1]) == 0
+    gate.open.set()
+    joinall(busy)
+    assert {lookup.get() for lookup in busy} == {"10.0.0.1"}
+
+
+def test_in_another_thread_a_resolver_looks_up_directly(lookups, monkeypatch):
+    idents = []
+    monkeypatch.setattr(_socket, "gethostbyname", lambda host: idents.append(threading.get_ident()))
+    other = threading.Thread(target=lookups.gethostbyname, args=("some.name",))
+    other.start()
+    other.join()
+    lookups.gethostbyname("some.name")
+    assert idents[0] == other.ident
+    assert idents[1] not in (other.ident, threading.get_ident())
 
 
 def test_one_caller_of_two_leaves(lookups, monkeypatch):

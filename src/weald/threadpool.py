@@ -1,8 +1,7 @@
 """Native threads for calls that would block the loop: ThreadPool, ThreadPoolExecutor, Proxy.
 
 Called by: users, who make pools of their own; weald.fileobject and weald.os, which use `default()`;
-weald.resolver.thread; weald.monkey, which looks for executors; weald.interpreters, weald.serve,
-weald.aio.
+weald.monkey, which looks for executors; weald.interpreters, weald.serve, weald.aio.
 
 Invariants:
 - Calls run in native threads (_base/workers.py), which reach greenlets by `Hub.run_callback_threadsafe` alone.
@@ -120,12 +119,10 @@ class ThreadPool(GroupMappingMixin):
     only; those of `spawn` are also passed to the hub's `handle_error`, as a greenlet's are.
     """
 
-    _initializer: Callable[[], bool] | None = None  # called in each new thread
-
     def __init__(self, maxsize: int, hub: Hub | None = None, idle_task_timeout: float = -1) -> None:
         _check_maxsize(maxsize)
         self._hub: Hub | None = hub if hub is not None else get_hub()
-        self._workers = Workers(maxsize, idle_task_timeout, self._initializer)
+        self._workers = Workers(maxsize, idle_task_timeout)
         self._reset()
         _pools.add(self)
         # The workers know only `_workers`, so a pool that is not used any more is freed, and they end.

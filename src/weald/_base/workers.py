@@ -1,7 +1,7 @@
 """Native threads that take jobs from one queue.
 
 Called by: weald.threadpool, whose pools and executors run their calls on them; weald.thread and weald.threading, whose
-threads are native there; weald.resolver.thread and weald._base.children (`hear_no_signals`).
+threads are native there; weald.resolver.thread and weald.resolver._lookups; weald._base.children (`hear_no_signals`).
 
 Invariants:
 - The threads are native even when `threading` is patched, and share nothing with greenlets but their queue and what

@@ -2,16 +2,18 @@
 
 Called by: thread.py; _queries.py (`Pace`).
 
-Invariants: a job ends when it is done or when its last caller has left.  Each caller gets its own copy of the
-exception, and of a result that callers may change.
+Invariants:
+- A job that has not begun when its last caller leaves never begins, and nobody joins it any more.
+- Each caller gets its own copy of the exception, and of a result that callers may change.
+- The dict of jobs, and how many callers each has, change in the hub's thread only.
 """
 
 from collections.abc import Callable, Hashable
+from socket import AddressFamily, SocketKind
 from typing import Any
 
-from greenlet import greenlet
-
-from weald._core import AsyncResult, Semaphore, get_hub, get_hub_if_exists, getcurrent, killall, spawn_raw
+from weald._base.workers import Job, Workers, is_at_shutdown, run_here
+from weald._core import AsyncResult, Hub, Semaphore, get_hub, get_hub_if_exists, getcurrent
 
 __all__ = ["Lookups", "Pace"]
 
@@ -50,7 +52,7 @@ class Pace:
 
 
 class Lookups:
-    """The jobs under way, by their arguments."""
+    """The jobs under way, by their functions and arguments, for the greenlets of one hub."""
 
     def __init__(self) -> None:
         self.pace = Pace()
@@ -59,81 +61,101 @@ class Lookups:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Return a copy of what `function(*args)` returns, or raise a copy of its exception.
+    def ask(self, hub: Hub, workers: Workers, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Return a copy of what `function(*args)` returns in one of `workers`, or raise a copy of its exception.
 
-        If an equal call is under way, wait for that one instead.  A call that no caller waits for any more is killed.
+        If an equal call is under way, wait for that one instead.  Raises RuntimeError if no thread can be started.
         """
-        job = self._join(function, args)
+        key = _key(function.__name__, args)
+        job = self._jobs.get(key)
+        fresh = job is None
+        if job is None:
+            job = self._jobs[key] = _Job(self, hub, key, function, args)
+        job.waiting += 1
         try:
+            if fresh:
+                _submit(job, hub, workers)
             error, result = job.result.get()
         finally:
-            self._leave(job)
+            job.waiting -= 1
+            if not job.waiting:
+                self.end(job)
         if error is not None:
             raise type(error)(*error.args)
         return _copy(result)
 
-    def _join(self, function: Callable[..., Any], args: tuple[Any, ...]) -> "_Job":
-        key = _key((function.__name__, *args))
-        job = self._jobs.get(key)
-        if job is None:
-            job = self._jobs[key] = _Job(key)
-            # In a greenlet of its own, since the caller may be killed while others wait for the same answer.
-            job.greenlet = spawn_raw(self._run, job, function, args)
-        job.waiting += 1
-        return job
-
-    def _leave(self, job: "_Job") -> None:
-        job.waiting -= 1
-        if not job.waiting and not job.result.ready():
-            self._end(job)
-            killall([job.greenlet], block=False)
-
-    def _run(self, job: "_Job", function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        try:
-            job.result.set((None, function(*args)))
-        except BaseException as error:
-            job.result.set((error, None))
-        finally:
-            self._end(job)
-
-    def _end(self, job: "_Job") -> None:
+    def end(self, job: "_Job") -> None:
+        """Nobody joins `job` any more."""
         if self._jobs.get(job.key) is job:
             del self._jobs[job.key]
 
 
-class _Job:
+class _Job(Job):
     """A call under way, and how many callers wait for it."""
 
-    __slots__ = ("greenlet", "key", "result", "waiting")  # thousands may be under way: the collector sees each dict
-    greenlet: greenlet
+    __slots__ = ("_args", "_function", "_hub", "_lookups", "_outcome", "key", "result", "waiting")
 
-    def __init__(self, key: Hashable) -> None:
+    def __init__(
+        self, lookups: Lookups, hub: Hub, key: Hashable, function: Callable[..., Any], args: tuple[Any, ...]
+    ) -> None:
+        self._lookups, self._hub = lookups, hub
+        self._function, self._args = function, args
+        self._outcome: tuple[BaseException | None, Any] = None, None
         self.key = key
-        self.result: AsyncResult[tuple[Any, Any]] = AsyncResult()
+        self.result: AsyncResult[tuple[BaseException | None, Any]] = AsyncResult()
         self.waiting = 0
 
+    def run(self) -> None:
+        if self.waiting:
+            try:
+                self._outcome = None, self._function(*self._args)
+            except BaseException as error:
+                self._outcome = error, None
 
-def _key(arguments: tuple[Any, ...]) -> Hashable:
+    def deliver(self) -> None:
+        self._hub.run_callback_threadsafe(self._deliver_in_hub)
+
+    def _deliver_in_hub(self) -> None:
+        self._hub.unref()
+        self._lookups.end(self)
+        self.result.set(self._outcome)
+
+
+def _submit(job: _Job, hub: Hub, workers: Workers) -> None:
+    hub.ref()
+    try:
+        workers.submit(job)
+    except BaseException as error:
+        if isinstance(error, RuntimeError) and is_at_shutdown(error):
+            run_here(job)  # as a look-up of the standard library still works
+            return
+        hub.unref()
+        raise
+
+
+# Arguments of these types mean the same to C if, and only if, they are equal.
+_PLAIN = frozenset({str, bytes, int, AddressFamily, SocketKind, type(None)})
+
+
+def _key(name: str, args: tuple[Any, ...]) -> Hashable:
     """A key that is equal for arguments that mean the same to C.  Arguments of unusual types equal nothing else."""
-    return tuple(_part(argument) for argument in arguments)
+    if _PLAIN.issuperset(map(type, args)):
+        return name, *args
+    return name, *map(_part, args)
 
 
 def _part(argument: Any) -> Hashable:
     if isinstance(argument, tuple):
-        return _key(argument)
+        return tuple(map(_part, argument))
+    if type(argument) in _PLAIN:
+        return argument  # type: ignore[no-any-return]
     if isinstance(argument, int):
-        return int.__index__(argument)  # of an enumeration, say
-    if argument is None or type(argument) in (str, bytes):
-        return type(argument), argument
+        return int.__index__(argument)  # of another enumeration, say
     return bytes(argument) if type(argument) is bytearray else object()
 
 
 def _copy(value: Any) -> Any:
-    """A deep copy of a look-up's result: text and numbers in tuples and lists.  Much faster than copy.deepcopy."""
+    """A copy of a look-up's result, whose lists callers may change; all that lies in a list is immutable."""
     if isinstance(value, list):
-        return [_copy(item) for item in value]
-    if isinstance(value, tuple):
-        copies = map(_copy, value)
-        return type(value)._make(copies) if hasattr(value, "_make") else tuple(copies)
-    return value
+        return value.copy()
+    return tuple(map(_copy, value)) if isinstance(value, tuple) else value

@@ -6,48 +6,53 @@ Called by: weald._base.config, when the resolver is chosen; weald.compat.
 
 Invariants:
 - Numeric addresses never go through a thread.
-- Look-ups that may ask a name server, and names that the hosts file has, use two thread pools, so that the second
-  never wait behind the first.  Neither is the hub's pool, which files use.
+- Look-ups that may ask a name server, and names that the hosts file has, use threads of their own, so that the second
+  never wait behind the first.  Neither uses the hub's pool, which files use.
+- A look-up runs in its caller's greenlet, up to the thread: no greenlet and no place in a pool is taken for it, which
+  2,000 look-ups at once would pay for.
 - A look-up that no caller waits for any more is not begun.
 - The threads get no signals, since the program does not know of them.
 """
 
 import _socket
+import os
+import weakref
 from typing import Any
 
 from weald._base.config import config
-from weald._base.workers import hear_no_signals
-from weald._core import Hub
+from weald._base.workers import Workers, hear_no_signals
+from weald._core import Hub, get_hub, get_hub_if_exists
 from weald.resolver import AddressInfo, Host, HostEntry
 from weald.resolver._files import HostsFile
 from weald.resolver._lookups import Lookups
 from weald.resolver._names import is_numeric, refuse_cut_name, to_name
-from weald.threadpool import ThreadPool
 
 __all__ = ["Resolver"]
 
 
-class _Threads(ThreadPool):
-    _initializer = staticmethod(hear_no_signals)
-
-
 class Resolver:
-    """Looks names up with `_socket` in native threads; `config.threadpool_size` says how many at once."""
+    """Looks names up with `_socket` in native threads; `config.threadpool_size` says how many at once.
+
+    In another thread than that of `hub` its methods call `_socket`'s functions directly.
+    """
 
     def __init__(self, hub: Hub | None = None, hosts: str = "/etc/hosts") -> None:
-        self._lookups = Lookups()
-        self._hosts = HostsFile(hosts)
         size, idle_timeout = config.threadpool_size, config.threadpool_idle_task_timeout
-        self._asking = _Threads(size, hub, idle_timeout)  # for look-ups that may wait for a name server
-        self._reading = _Threads(size, hub, idle_timeout)  # for names that the hosts file has
+        self._hub: Hub | None = hub if hub is not None else get_hub()
+        self._hosts = HostsFile(hosts)
+        self._lookups = Lookups()
+        self._asking = Workers(size, idle_timeout, hear_no_signals)  # for look-ups that may wait for a name server
+        self._reading = Workers(size, idle_timeout, hear_no_signals)  # for names that the hosts file has
+        _all.add(self)
+        # The threads know only the `Workers`, so a resolver that is not used any more is freed, and they end.
+        weakref.finalize(self, _stop, self._asking, self._reading).atexit = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__} at {id(self):#x} lookups={len(self._lookups)}>"
 
     def close(self) -> None:
         """End the threads; a look-up that has begun is finished first."""
-        self._asking.kill()
-        self._reading.kill()
+        _stop(self._asking, self._reading)
 
     def getaddrinfo(
         self,
@@ -91,13 +96,17 @@ class Resolver:
     def _look_up(self, name: str, family: int, *args: Any) -> Any:
         """Call `_socket`'s function `name` in a thread, or share the equal call that is under way."""
         refuse_cut_name(args[0])
+        if self._hub is None:  # after a fork
+            self._hub = get_hub()
+        if get_hub_if_exists() is not self._hub:
+            return getattr(_socket, name)(*args)
         self._lookups.pace.wait()
-        return self._lookups.ask(self._call, name, family, *args)
+        return self._call(self._hub, name, family, args)
 
-    def _call(self, name: str, family: int, *args: Any) -> Any:
-        pool = self._reading if self._is_in_hosts(_host_of(args[0]), family) else self._asking
+    def _call(self, hub: Hub, name: str, family: int, args: tuple[Any, ...]) -> Any:
+        workers = self._reading if self._is_in_hosts(_host_of(args[0]), family) else self._asking
         try:
-            return pool.apply(getattr(_socket, name), args)
+            return self._lookups.ask(hub, workers, getattr(_socket, name), args)
         except RuntimeError as error:  # no thread is to be had; the C library's functions do not raise it
             raise _socket.gaierror(_socket.EAI_AGAIN, f"Temporary failure in name resolution: {error}") from error
 
@@ -113,3 +122,23 @@ class Resolver:
 
 def _host_of(sockaddr: Any) -> Any:
     return sockaddr[0] if isinstance(sockaddr, tuple) and sockaddr else sockaddr
+
+
+def _stop(*threads: Workers) -> None:
+    for workers in threads:
+        workers.stop(workers.size)
+
+
+_all: "weakref.WeakSet[Resolver]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """The child has none of the threads; the look-ups under way are the parent's."""
+    for resolver in list(_all):
+        resolver._asking.reset()
+        resolver._reading.reset()
+        resolver._lookups = Lookups()
+        resolver._hub = None
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
