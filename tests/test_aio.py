@@ -1996,3 +1996,127 @@ weald.aio.run(main())
     finally:
         child.kill()
         child.communicate()
+
+
+class Notes(asyncio.Protocol):
+    """Notes in what order things happen, and what `variable` is then."""
+
+    def __init__(self, variable):
+        self.variable = variable
+        self.notes = []
+        self.ended = asyncio.get_running_loop().create_future()
+
+    def note(self, what):
+        self.notes.append((what, self.variable.get()))
+
+    def connection_made(self, transport):
+        self.note("made")
+        self.variable.set("of connection_made")
+        asyncio.get_running_loop().call_soon(self.note, "called soon")
+
+    def data_received(self, data):
+        self.note(data)
+
+    def connection_lost(self, error):
+        self.note("lost")
+        self.ended.set_result(None)
+
+
+@pytest.mark.parametrize("module", [weald.aio, asyncio])
+def test_a_connections_callbacks_have_the_contexts_and_the_order_of_asyncio(module):
+    async def main():
+        variable = contextvars.ContextVar("variable", default="none")
+        variable.set("of the caller")
+        ours, theirs = socket.socketpair()
+        theirs.send(b"x")
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.connect_accepted_socket(lambda: Notes(variable), ours)
+        protocol.note("connected")
+        variable.set("of the closer")
+        while len(protocol.notes) < 4:
+            await asyncio.sleep(0)
+        transport.close()
+        await protocol.ended
+        theirs.close()
+        return protocol.notes
+
+    with asyncio.Runner(loop_factory=module.new_event_loop) as runner:
+        notes = runner.run(main())
+    assert notes[0] == ("made", "of the caller")
+    # The task goes on, and data is received, after what connection_made has queued.
+    assert sorted(notes[1:4], key=str) == [
+        ("called soon", "of connection_made"),
+        ("connected", "of the caller"),
+        (b"x", "of the caller"),
+    ]
+    assert notes[1][0] == "called soon"
+    assert notes[4:] == [("lost", "of the closer")]
+
+
+@pytest.mark.parametrize("module", [weald.aio, asyncio])
+def test_a_transport_that_has_ended_still_tells_its_addresses(module):
+    async def main():
+        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address)
+        own = writer.get_extra_info("socket").getsockname()
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+        assert writer.get_extra_info("socket").fileno() == -1
+        assert writer.get_extra_info("peername") == address
+        assert writer.get_extra_info("sockname") == own
+        assert writer.get_extra_info("nothing", 1) == 1
+        server.close()
+
+    with asyncio.Runner(loop_factory=module.new_event_loop) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("module", [weald.aio, asyncio])
+def test_a_transports_descriptor_is_its_own_until_it_is_closed(module):
+    async def main():
+        loop = asyncio.get_running_loop()
+        for _ in range(2):  # the second time with the number of a transport that is gone
+            ours, theirs = socket.socketpair()
+            transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
+            fd = transport.get_extra_info("socket").fileno()
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                loop.add_reader(fd, print)
+            transport.close()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            del transport
+            theirs.close()
+
+    with asyncio.Runner(loop_factory=module.new_event_loop) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("module", [weald.aio, asyncio])
+def test_a_protocol_whose_connection_made_fails_is_reported_and_gets_its_data(module):
+    class Fails(asyncio.Protocol):
+        def connection_made(self, transport):
+            raise ValueError("at the beginning")
+
+        def data_received(self, data):
+            received.set_result(data)
+
+    async def main():
+        nonlocal received
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: reports.append(context))
+        received = loop.create_future()
+        ours, theirs = socket.socketpair()
+        theirs.send(b"x")
+        transport, _ = await loop.connect_accepted_socket(Fails, ours)
+        assert await received == b"x"
+        transport.close()
+        theirs.close()
+
+    received, reports = None, []
+    with asyncio.Runner(loop_factory=module.new_event_loop) as runner:
+        runner.run(main())
+    assert len(reports) == 1
+    assert "Fails.connection_made" in reports[0]["message"]
+    assert repr(reports[0]["handle"]).startswith("<Handle ")

@@ -71,9 +71,11 @@ INTERNALS = (
     ),
     Internal(
         "asyncio.selector_events:_SelectorSocketTransport",
-        "aio/loop.py",
-        "whose state and _read_ready__on_eof, _fatal_error aio/stream.pyx uses",
+        "aio/transport.pyx",
+        "which sets its attributes; _read_ready__on_eof and _fatal_error are called by aio/stream.pyx",
     ),
+    Internal("asyncio.base_events:Server._attach", "aio/transport.pyx", "and _detach: a server's connections"),
+    Internal("asyncio.trsock:TransportSocket", "aio/transport.pyx", "made without its __init__, which sets _sock"),
     Internal("_PyType_Lookup, _PyObject_GetMethod", "aio/stream.pyx", "whether a reader's methods are asyncio's own"),
     Internal(
         "asyncio.streams:StreamReader._wakeup_waiter",

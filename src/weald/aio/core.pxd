@@ -25,6 +25,8 @@ cdef class Handle(Job):
     cdef object text  # its repr, kept when it is cancelled in debug mode
     cdef object __weakref__
 
+cdef int call_in_context(object handle, object callback, tuple args, object context, Core loop) except -1
+
 cdef class TimerHandle(BaseTimer):
     cdef readonly object _loop
     cdef readonly object _callback
@@ -92,6 +94,7 @@ cdef class Core(Driven):
     cdef public object _current_handle
     cdef public double slow_callback_duration
     cdef int enqueue(self, object job) except -1
+    cdef int queue(self, Handle handle, object callback, tuple args, object context) except -1
     cdef TimerHandle new_timer(self, double when, object callback, tuple args, object context)
     cdef bint remove(self, object fd, int event) except -1
     cdef FdWatcher find(self, object fd)

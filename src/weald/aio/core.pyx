@@ -1,7 +1,7 @@
 """The compiled part of `weald.aio.EventLoop`: its queue, the greenlet that empties it, timers, watched descriptors.
 
-Called by: loop.py, whose `EventLoop` derives from `Core`; stream.pyx; bridge.pyx (`Waker`, tasks); weald.http.asgi; by
-the hub, for which it is a `Driven`.
+Called by: loop.py, whose `EventLoop` derives from `Core`; stream.pyx; transport.pyx; bridge.pyx (`Waker`, tasks);
+weald.http.asgi; by the hub, for which it is a `Driven`.
 Invariants:
 - `ready` is the queue of jobs, first in, first out.  One greenlet, the driver, empties it: at first the one in
   `run_forever`, called the root.  When the queue is empty the driver parks in the hub, so greenlets and coroutines
@@ -244,7 +244,7 @@ cdef class Handle(Job):
         self.run(self._loop)
 
     def _repr_info(self):
-        return described(self, type(self).__name__)
+        return described(self, "Handle")
 
     def __repr__(self):
         return self.text if self.text is not None else f"<{' '.join(self._repr_info())}>"
@@ -466,9 +466,6 @@ cdef class FdHandle(Handle):
                 self.queued = False
                 self.watcher.ran(self)
         return 0
-
-    def _repr_info(self):
-        return described(self, "Handle")
 
 
 cdef int number_of(object fd) except -1:
@@ -914,6 +911,19 @@ cdef class Core(Driven):
         else:
             self.enqueue(handle)
         return handle
+
+    cdef int queue(self, Handle handle, object callback, tuple args, object context) except -1:
+        """`call_soon` with a handle of a class of one's own."""
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        handle._loop = self
+        handle._callback = callback
+        handle._args = args
+        handle._context = PyContext_CopyCurrent() if context is None else context
+        if self._debug:
+            self.check(callback, "call_soon", True)
+            handle._source_traceback = caller_stack()
+        return self.enqueue(handle)
 
     def call_soon_threadsafe(self, callback, *args, context=None):
         """As `call_soon`, from any thread and from signal handlers."""

@@ -16,7 +16,7 @@ import signal
 import sys
 import warnings
 from _socket import socket as _BaseSocket
-from asyncio import constants, coroutines, selector_events, sslproto, unix_events
+from asyncio import constants, coroutines, sslproto, unix_events
 from asyncio.log import logger
 from collections.abc import Callable, Coroutine
 from socket import AF_INET, AF_INET6, getdefaulttimeout
@@ -28,7 +28,7 @@ from weald._base.originals import get_original
 from weald._core import get_hub, listen_to_signals, spawn_raw, unlisten_to_signals
 from weald.aio import guests, uncancel
 from weald.aio.core import Core
-from weald.aio.stream import OfStream, Stream
+from weald.aio.transport import SocketTransport, Transports
 from weald.asyncio import _set_running_loop
 from weald.signal import getsignal
 from weald.threadpool import ThreadPoolExecutor
@@ -107,79 +107,6 @@ def _accept(sock: Any) -> tuple[Any, Any]:
     return _Socket(_FAMILY(sock), _TYPE(sock), sock.proto, fd), address
 
 
-class _TLSProtocol(sslproto.SSLProtocol):
-    """asyncio's TLS.  `close` passes on what has been received: after a callback of the connection that is parked."""
-
-    _loop: Any
-    _state: Any
-
-    def _do_flush(self) -> None:
-        if self._loop._is_busy(self._transport):
-            self._loop.call_soon(self._do_flush)  # held until then
-        elif self._state is sslproto.SSLProtocolState.FLUSHING:  # not aborted meanwhile
-            super()._do_flush()  # type: ignore[misc]
-
-    def _set_app_protocol(self, protocol: Any) -> None:
-        super()._set_app_protocol(_mended(protocol))
-
-
-def _mended(protocol: Any) -> Any:
-    """`protocol`, with which `start_tls` replaces a connection's, as a _TLSProtocol."""
-    if type(protocol) is sslproto.SSLProtocol:
-        protocol.__class__ = _TLSProtocol
-    return protocol
-
-
-class SocketTransport(selector_events._SelectorSocketTransport):  # type: ignore[name-defined,misc]
-    """asyncio's transport of a connected stream socket, with its hot part compiled (stream.pyx)."""
-
-    _protocol = OfStream("protocol")
-    _buffer = OfStream("buffer")
-    _empty_waiter = OfStream("empty_waiter")
-    _conn_lost = OfStream("conn_lost")
-    _closing = OfStream("closing")
-    _paused = OfStream("paused")
-    _eof = OfStream("eof")
-
-    def __init__(
-        self, loop: "EventLoop", sock: Any, protocol: Any, *args: Any, context: Any = None, **kwargs: Any
-    ) -> None:
-        self._stream = stream = Stream(self, sock.fileno())
-        self._reading_context = context
-        if context is not None:  # from Python 3.15 on
-            kwargs["context"] = context
-        super().__init__(loop, sock, protocol, *args, **kwargs)
-        # The stream's methods themselves: no Python frame comes before them.
-        self.__dict__.update(write=stream.write, writelines=stream.writelines, is_closing=stream.is_closing)
-
-    def set_protocol(self, protocol: Any) -> None:
-        """Pass received data to `protocol` from now on."""
-        self._stream.buffered = isinstance(protocol, asyncio.BufferedProtocol)
-        super().set_protocol(_mended(protocol))
-
-    def _add_reader(self, fd: int, callback: Any, *args: Any) -> None:
-        if self.is_reading():
-            self._stream.start(self._loop, self._reading_context)
-
-    def writelines(self, list_of_data: Any) -> None:
-        """As asyncio's, which on Python 3.12 fails when the connection is over."""
-        if self._conn_lost:
-            self.write(b"".join(list_of_data))  # counted and dropped
-        else:
-            super().writelines(list_of_data)
-
-    def _call_connection_lost(self, exc: BaseException | None) -> None:
-        # They refer to the transport.  Without that cycle it is freed at once.
-        self.__dict__.pop("write", None)
-        self.__dict__.pop("writelines", None)
-        self.__dict__.pop("is_closing", None)
-        try:
-            super()._call_connection_lost(exc)
-        finally:
-            self._stream.release()
-            self._read_ready_cb = None  # a bound method, which asyncio keeps before Python 3.12
-
-
 class EventLoop(Core, asyncio.SelectorEventLoop):
     """EventLoop(*, blocking="alone"): asyncio's event loop, on the hub of the thread that runs it.
 
@@ -198,6 +125,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
             self._closed = True
             raise ValueError(f'blocking must be "alone" or "stall", not {blocking!r}')
         super().__init__(_Selector(self))  # type: ignore[arg-type]
+        self._transports = Transports()
         self._stalls(blocking == "stall")
         self._signal_hubs: dict[int, Any] = {}
 
@@ -443,8 +371,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         context: Any = None,
     ) -> SocketTransport:
         self._ensure_fd_no_transport(sock)
-        transport = SocketTransport(self, sock, protocol, None, extra, server, context=context)
-        return self._tell_when_made(transport, waiter)
+        return SocketTransport(self, sock, protocol, waiter, extra, server, context)
 
     def _make_datagram_transport(
         self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, *args: Any, **kwargs: Any

@@ -14,5 +14,6 @@ cdef class Stream(Job):
     cdef public bint closing
     cdef public bint paused
     cdef public bint eof
+    cdef int begin(self, Core loop, object context) except -1
     cdef int receive(self) except -1
     cdef int fail(self, int error, str message) except -1

@@ -1,6 +1,6 @@
 """The hot part of stream transports: receives for the protocol and sends what is written, in C.
 
-Called by: weald.aio.loop, each of whose `SocketTransport`s has a `Stream`.
+Called by: weald.aio.transport, each of whose `SocketTransport`s has a `Stream`.
 Invariants:
 - The transport derives from asyncio's, which handles the rare cases: buffers, flow control, ends, errors, sendfile.
   The state that both use lies here.
@@ -142,6 +142,13 @@ cdef class Stream(Job):
         """Pass received data to the protocol, in the contextvars.Context `context` (None: a copy of the current)."""
         self.context = PyContext_CopyCurrent() if context is None else context
         self.watcher = loop.watch_job(self.fd, READ_EVENT, self)
+
+    cdef int begin(self, Core loop, object context) except -1:
+        """As `start`, for the first time; if the protocol has had it started meanwhile only the context is set."""
+        self.context = context
+        if self.watcher is None or self.watcher.reader is not self:
+            self.watcher = loop.watch_job(self.fd, READ_EVENT, self)
+        return 0
 
     def release(self):
         """Drop all references: the connection is over."""
