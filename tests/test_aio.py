@@ -2120,3 +2120,59 @@ def test_a_protocol_whose_connection_made_fails_is_reported_and_gets_its_data(mo
     assert len(reports) == 1
     assert "Fails.connection_made" in reports[0]["message"]
     assert repr(reports[0]["handle"]).startswith("<Handle ")
+
+
+@pytest.mark.parametrize("default", [None, 5.0])
+@pytest.mark.parametrize("kind", ["inet", "inet6", "unix", "unix with a name", "unix, abstract"])
+def test_an_accepted_connection_knows_its_peer_and_does_not_block(tmp_path, kind, default):
+    family = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}.get(kind, socket.AF_UNIX)
+    server = {"inet": ("127.0.0.1", 0), "inet6": ("::1", 0)}.get(kind, str(tmp_path / "server"))
+    names = {"unix with a name": str(tmp_path / "client"), "unix, abstract": f"\0weald {os.getpid()}"}
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        made = loop.create_future()
+
+        class Made(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.set_result(transport)
+
+        listening = socket.socket(family)
+        listening.bind(server)
+        serving = await loop.create_server(Made, sock=listening)
+        with socket.socket(family) as client:
+            if kind in names:
+                client.bind(names[kind])
+            client.settimeout(5)
+            client.connect(listening.getsockname())
+            transport = await made
+            own = transport.get_extra_info("socket")
+            assert transport.get_extra_info("peername") == client.getsockname() == own.getpeername()
+            assert transport.get_extra_info("sockname") == client.getpeername() == own.getsockname()
+            assert (own.family, own.type, own.proto) == (family, socket.SOCK_STREAM, listening.proto)
+            assert own.gettimeout() == 0
+            assert not os.get_blocking(own.fileno())
+            assert not os.get_inheritable(own.fileno())
+            transport.abort()
+        serving.close()
+
+    socket.setdefaulttimeout(default)
+    try:
+        weald.aio.run(main())
+    finally:
+        socket.setdefaulttimeout(None)
+
+
+def test_small_pieces_of_tcp_are_sent_at_once():
+    async def main():
+        ends = asyncio.Queue()
+        server = await asyncio.start_server(lambda reader, writer: ends.put_nowait(writer), "127.0.0.1", 0)
+        _, client = await asyncio.open_connection(*server.sockets[0].getsockname())
+        accepted = await ends.get()
+        for writer in client, accepted:
+            assert writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
+            await writer.wait_closed()
+        server.close()
+
+    weald.aio.run(main())

@@ -15,11 +15,10 @@ import selectors
 import signal
 import sys
 import warnings
-from _socket import socket as _BaseSocket
 from asyncio import constants, coroutines, sslproto, unix_events
 from asyncio.log import logger
 from collections.abc import Callable, Coroutine
-from socket import AF_INET, AF_INET6, getdefaulttimeout
+from socket import AF_INET, AF_INET6
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -28,7 +27,7 @@ from weald._base.originals import get_original
 from weald._core import get_hub, listen_to_signals, spawn_raw, unlisten_to_signals
 from weald.aio import guests, uncancel
 from weald.aio.core import Core
-from weald.aio.transport import SocketTransport, Transports
+from weald.aio.transport import SocketTransport, Transports, accept, accepts
 from weald.asyncio import _set_running_loop
 from weald.signal import getsignal
 from weald.threadpool import ThreadPoolExecutor
@@ -47,9 +46,6 @@ uncancel.mend()
 # Bytes that a pipe or a UDP socket is asked for: what a pipe holds, and more than a packet can have.  For asyncio's
 # 256 KiB the C library would map, shrink and unmap memory at each read.
 _LARGEST_READ = 65536
-
-_Socket = get_original("socket", "socket")
-_FAMILY, _TYPE = _BaseSocket.family.__get__, _BaseSocket.type.__get__  # as plain numbers
 
 _NO_HANDLERS = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None)
 
@@ -96,15 +92,6 @@ def _connected(transport: Any, waiter: Any) -> None:
     """Called as a method of `transport`: the loop holds it while another callback of the connection is parked."""
     if not waiter.cancelled():
         waiter.set_result(None)
-
-
-def _accept(sock: Any) -> tuple[Any, Any]:
-    """`sock.accept()`.  For the stdlib's sockets without that method's conversions to enumerations and back."""
-    if type(sock) is not _Socket or getdefaulttimeout() is not None:
-        accepted: tuple[Any, Any] = sock.accept()
-        return accepted
-    fd, address = sock._accept()
-    return _Socket(_FAMILY(sock), _TYPE(sock), sock.proto, fd), address
 
 
 class EventLoop(Core, asyncio.SelectorEventLoop):
@@ -329,36 +316,16 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         backlog: int = 100,
         *rest: Any,
     ) -> None:
-        """As asyncio's, but without a task for each connection, which was a seventh of what one cost.
+        """As asyncio's, but without a task for each connection, and in C.  asyncio's own handles errors and TLS.
 
         `rest` are the limits of TLS and, from Python 3.15 on, a context.
         """
-        theirs = super()._accept_connection  # type: ignore[misc]
-        if sslcontext or self._debug:
-            theirs(protocol_factory, sock, sslcontext, server, backlog, *rest)
-            return
-        context = rest[2] if len(rest) > 2 else None
-        for _ in range(backlog + 1):
-            try:
-                conn, address = _accept(sock)
-                conn.setblocking(False)
-            except (BlockingIOError, InterruptedError):
+        if not sslcontext and not self._debug and accepts(sock):
+            if accept(self, protocol_factory, sock, server, backlog + 1, rest[2] if len(rest) > 2 else None):
                 return
-            except ConnectionAbortedError:  # the client has left already
-                continue
-            except OSError:  # which it reports and handles
-                theirs(protocol_factory, sock, sslcontext, server, backlog, *rest)
-                return
-            own = {} if context is None else {"context": context.copy()}
-            self.call_soon(self._serve_accepted, protocol_factory, conn, address, server, own, **own)
-
-    def _serve_accepted(self, protocol_factory: Any, conn: Any, address: Any, server: Any, own: dict[str, Any]) -> None:
-        try:
-            SocketTransport(self, conn, protocol_factory(), None, {"peername": address}, server, **own)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException:  # asyncio, too, reports it in debug mode only, which `_accept_connection` leaves to it
-            conn.close()
+        super()._accept_connection(  # type: ignore[misc]
+            protocol_factory, sock, sslcontext, server, backlog, *rest
+        )
 
     def _make_socket_transport(
         self,

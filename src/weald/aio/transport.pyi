@@ -1,6 +1,7 @@
 """Transports of connected stream sockets."""
 
 import asyncio
+from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
@@ -31,3 +32,25 @@ class SocketTransport(asyncio.Transport):
         server: Any = None,
         context: Context | None = None,
     ) -> None: ...
+
+def accepts(sock: Any) -> bool:
+    """Whether `accept` may be used for the listening socket `sock`: it is one of the standard library's."""
+
+def accept(
+    loop: Core, protocol_factory: Callable[[], Any], sock: Any, server: Any, limit: int, context: Context | None
+) -> bool:
+    """Accept the connections that wait at `sock`, up to `limit`, and have the transport of each made in the loop.
+
+    Returns False if a connection cannot be accepted, and does not handle the error.  `context`: None, or that of which
+    each connection gets a copy.
+    """
+
+def serve(
+    loop: Core,
+    protocol_factory: Callable[[], Any],
+    conn: Any,
+    address: Any,
+    server: Any,
+    context: Context | None,
+) -> None:
+    """Make the transport of an accepted connection."""

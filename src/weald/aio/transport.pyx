@@ -10,17 +10,23 @@ Invariants:
 """
 
 from cpython.object cimport PyObject
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
+from libc.stdint cimport uint16_t, uint32_t
+from posix.unistd cimport close
 
 from weald._core.loops.contract cimport READ_EVENT, WRITE_EVENT
 from weald.aio.core cimport Core, Handle, call_in_context
 from weald.aio.stream cimport Stream
 
+import os
+from _socket import socket as _base_socket
 from asyncio import BufferedProtocol as _BufferedProtocol, base_events
 from asyncio.selector_events import _SelectorSocketTransport
 from asyncio.sslproto import SSLProtocol as _SSLProtocol
 from asyncio.trsock import TransportSocket as _TransportSocket
 from collections import deque
 
+from weald._base.originals import get_original
 from weald.aio.core import report
 from weald.aio.stream import OfStream
 from weald.aio.tls import mended
@@ -29,10 +35,53 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
     object PyWeakref_NewRef(object, PyObject *)
 
+cdef extern from *:
+    """
+    #define _GNU_SOURCE 1
+    #include <arpa/inet.h>
+    #include <netinet/in.h>
+    #include <netinet/tcp.h>
+    #include <sys/socket.h>
+    """
+    enum:
+        AF_INET
+        AF_INET6
+        AF_UNIX
+        INET6_ADDRSTRLEN
+        IPPROTO_TCP
+        SOCK_CLOEXEC
+        SOCK_NONBLOCK
+        SOCK_STREAM
+        TCP_NODELAY
+    ctypedef unsigned int socklen_t
+    struct sockaddr:
+        uint16_t sa_family
+    struct in_addr:
+        pass
+    struct in6_addr:
+        pass
+    struct sockaddr_in:
+        uint16_t sin_port
+        in_addr sin_addr
+    struct sockaddr_in6:
+        uint16_t sin6_port
+        uint32_t sin6_flowinfo
+        in6_addr sin6_addr
+        uint32_t sin6_scope_id
+    struct sockaddr_storage:
+        pass
+    int accept4(int, sockaddr *, socklen_t *, int) nogil
+    int setsockopt(int, int, int, const void *, socklen_t)
+    const char *inet_ntop(int, const void *, char *, socklen_t)
+    uint16_t ntohs(uint16_t)
+    uint32_t ntohl(uint32_t)
+
+cdef object Socket = get_original("socket", "socket")
+cdef object get_family = _base_socket.family.__get__  # as a plain number
+cdef object get_type = _base_socket.type.__get__
 cdef object BufferedProtocol = _BufferedProtocol
 cdef object SSLProtocol = _SSLProtocol
 cdef object TransportSocket = _TransportSocket
-cdef object set_nodelay = base_events._set_nodelay
 cdef object warn_unclosed = _SelectorSocketTransport.__del__
 cdef object make_buffer = getattr(_SelectorSocketTransport, "_buffer_factory", deque)
 # From Python 3.13 on a server knows its connections, before it only counts them.
@@ -67,6 +116,17 @@ cdef class Transports:
 
     def __delitem__(self, fd):
         del self.references[fd]
+
+
+cdef int set_nodelay(sock, int fd) except -1:
+    """Have small pieces sent at once, if `sock` is of TCP."""
+    cdef int on = 1
+    if not isinstance(sock, _base_socket):
+        base_events._set_nodelay(sock)
+    elif sock.proto == IPPROTO_TCP and get_type(sock) == SOCK_STREAM and get_family(sock) in (AF_INET, AF_INET6):
+        if setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0:
+            raise OSError(errno, os.strerror(errno))
+    return 0
 
 
 cdef class Made(Handle):
@@ -188,7 +248,7 @@ class SocketTransport(_SelectorSocketTransport):
             else:
                 server._attach()
         loop._transports[fd] = self
-        set_nodelay(sock)
+        set_nodelay(sock, fd)
         # The stream's methods themselves: no Python frame comes before them.
         self.write = stream.write
         self.writelines = stream.writelines
@@ -282,3 +342,70 @@ cdef int set_protocol(Stream stream, protocol) except -1:
     stream.buffered = isinstance(protocol, BufferedProtocol)
     stream.protocol = protocol
     return 0
+
+
+# ------------------------------------------------------------------ accepting
+
+cdef object address_of(sockaddr_storage *address, socklen_t length, conn):
+    """The address of `conn`'s peer, of which accept(2) has told `address`, as `conn.getpeername()` has it."""
+    cdef char host[INET6_ADDRSTRLEN]
+    cdef int family = (<sockaddr *>address).sa_family
+    cdef sockaddr_in *ip = <sockaddr_in *>address
+    cdef sockaddr_in6 *ip6 = <sockaddr_in6 *>address
+    if family == AF_INET:
+        inet_ntop(AF_INET, &ip.sin_addr, host, INET6_ADDRSTRLEN)
+        return host.decode("ascii"), ntohs(ip.sin_port)
+    if family == AF_INET6:
+        inet_ntop(AF_INET6, &ip6.sin6_addr, host, INET6_ADDRSTRLEN)
+        return host.decode("ascii"), ntohs(ip6.sin6_port), ntohl(ip6.sin6_flowinfo), ip6.sin6_scope_id
+    if family == AF_UNIX and length <= sizeof(uint16_t):
+        return ""  # it has no name
+    try:
+        return conn.getpeername()
+    except OSError:  # it has left already
+        return None
+
+
+def accepts(sock):
+    """Whether `accept` may be used for the listening socket `sock`: it is one of the standard library's."""
+    return type(sock) is Socket
+
+
+def accept(Core loop not None, protocol_factory, sock, server, int limit, context):
+    """Accept the connections that wait at `sock`, up to `limit`, and have the transport of each made in the loop.
+
+    Returns False if a connection cannot be accepted, and does not handle the error.  `context`: None, or that of which
+    each connection gets a copy.
+    """
+    cdef sockaddr_storage address
+    cdef socklen_t length
+    cdef int listening = sock.fileno()
+    cdef int fd
+    cdef int family = get_family(sock)
+    cdef int kind = get_type(sock) | SOCK_NONBLOCK  # so that the socket knows that it does not block
+    for _ in range(limit):
+        length = sizeof(address)
+        fd = accept4(listening, <sockaddr *>&address, &length, SOCK_CLOEXEC | SOCK_NONBLOCK)
+        if fd < 0:
+            if errno == ECONNABORTED:  # the client has left already
+                continue
+            return errno == EAGAIN or errno == EINTR
+        try:
+            conn = Socket(family, kind, sock.proto, fd)
+        except BaseException:
+            close(fd)
+            raise
+        own = None if context is None else context.copy()
+        arguments = loop, protocol_factory, conn, address_of(&address, length, conn), server, own
+        loop.queue(Handle.__new__(Handle), serve, arguments, own)
+    return True
+
+
+def serve(loop, protocol_factory, conn, address, server, context):
+    """Make the transport of an accepted connection."""
+    try:
+        SocketTransport(loop, conn, protocol_factory(), None, {"peername": address}, server, context)
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException:  # asyncio, too, reports it in debug mode only
+        conn.close()
