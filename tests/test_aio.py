@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import select as native_select
+import selectors
 import signal
 import socket
 import subprocess
@@ -2176,3 +2177,110 @@ def test_small_pieces_of_tcp_are_sent_at_once():
         server.close()
 
     weald.aio.run(main())
+
+
+@pytest.fixture
+def unused_address(tmp_path):
+    """Of each family, an address that nobody listens at."""
+    found = {socket.AF_UNIX: str(tmp_path / "nobody")}
+    for family, host in (socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"):
+        with socket.socket(family) as sock:
+            sock.bind((host, 0))
+            found[family] = sock.getsockname()[:2]
+    return found
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+def test_a_refused_connection_has_the_error_of_asyncio(unused_address, family):
+    async def main():
+        loop = asyncio.get_running_loop()
+        address, errors = unused_address[family], []
+        with socket.socket(family) as sock:
+            sock.setblocking(False)
+            with pytest.raises(OSError) as caught:
+                await loop.sock_connect(sock, address)
+            errors.append(caught.value)
+        with pytest.raises(OSError) as caught:
+            if family == socket.AF_UNIX:
+                await loop.create_unix_connection(asyncio.Protocol, address)
+            else:
+                await loop.create_connection(asyncio.Protocol, *address)
+        errors.append(caught.value)
+        return [(type(error), error.args) for error in errors]
+
+    assert weald.aio.run(main()) == asyncio.run(main())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_sock_connect_takes_what_asyncios_takes(host, as_text):
+    async def main():
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server(("::1" if ":" in host else "127.0.0.1", 0), family=family) as server:
+            port = server.getsockname()[1]
+            with socket.socket(family) as sock:
+                sock.setblocking(False)
+                await loop.sock_connect(sock, (host, str(port) if as_text else port))
+                assert sock.getpeername() == server.getsockname()
+                with pytest.raises(OSError) as caught:
+                    await loop.sock_connect(sock, (host, port))  # a second time
+                return type(caught.value), caught.value.args
+
+    async def tried():
+        try:
+            return await main()
+        except BaseException as error:  # what it does not take, asyncio's does not take
+            return type(error), error.args
+
+    assert weald.aio.run(tried()) == asyncio.run(tried())
+
+
+def test_sock_connect_waits_while_the_connection_is_not_made():
+    """The queue of a server that accepts nothing is full: the kernel drops what comes more."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as server, socket.socket() as sock:
+            address = server.getsockname()
+            first = [socket.socket() for _ in range(4)]
+            for one in first:
+                one.setblocking(False)
+                one.connect_ex(address)
+            sock.setblocking(False)
+            connecting = asyncio.create_task(loop.sock_connect(sock, address))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not connecting.done()
+            fd = sock.fileno()
+            assert loop._fd_events(fd) == selectors.EVENT_WRITE
+            connecting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await connecting
+            await asyncio.sleep(0)
+            assert loop._fd_events(fd) == 0
+            for one in first:
+                one.close()
+
+    weald.aio.run(main())
+
+
+@pytest.mark.parametrize("module", [weald.aio, asyncio])
+def test_a_server_has_accepted_a_connection_when_its_client_goes_on(module):
+    async def main():
+        made = []
+
+        class Made(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.append(transport)
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Made, "127.0.0.1", 0)
+        transport, _ = await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname())
+        assert len(made) == 1
+        transport.abort()
+        made[0].abort()
+        server.close()
+
+    with asyncio.Runner(loop_factory=module.new_event_loop) as runner:
+        runner.run(main())

@@ -75,6 +75,8 @@ INTERNALS = (
         "which sets its attributes; _read_ready__on_eof and _fatal_error are called by aio/stream.pyx",
     ),
     Internal("asyncio.base_events:Server._attach", "aio/transport.pyx", "and _detach: a server's connections"),
+    Internal("asyncio.base_events:_ipaddr_info", "aio/loop.py", "what a numeric address stands for; remembered"),
+    Internal("asyncio.base_events:BaseEventLoop._ensure_resolved", "aio/loop.py", "which asks that first"),
     Internal("asyncio.trsock:TransportSocket", "aio/transport.pyx", "made without its __init__, which sets _sock"),
     Internal("_PyType_Lookup, _PyObject_GetMethod", "aio/stream.pyx", "whether a reader's methods are asyncio's own"),
     Internal(

@@ -9,17 +9,21 @@ descriptors.
 """
 
 import asyncio
+import errno
 import inspect
 import os
 import selectors
 import signal
 import sys
 import warnings
-from asyncio import constants, coroutines, sslproto, unix_events
+from _socket import inet_pton
+from _socket import socket as _BaseSocket
+from asyncio import base_events, constants, coroutines, sslproto, unix_events
 from asyncio.log import logger
-from collections.abc import Callable, Coroutine
-from socket import AF_INET, AF_INET6
-from types import MethodType
+from collections.abc import Callable, Coroutine, Generator
+from functools import lru_cache
+from socket import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM
+from types import MethodType, coroutine
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from weald import socket as _socket
@@ -46,6 +50,11 @@ uncancel.mend()
 # Bytes that a pipe or a UDP socket is asked for: what a pipe holds, and more than a packet can have.  For asyncio's
 # 256 KiB the C library would map, shrink and unmap memory at each read.
 _LARGEST_READ = 65536
+
+_FAMILY = _BaseSocket.family.__get__  # as a plain number
+_NOT_YET = (errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN, errno.EINTR)
+
+_numeric = lru_cache(maxsize=1024, typed=True)(base_events._ipaddr_info)  # type: ignore[attr-defined]
 
 _NO_HANDLERS = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None)
 
@@ -86,6 +95,25 @@ class _Selector:
 
 
 assert (selectors.EVENT_READ, selectors.EVENT_WRITE) == (1, 2)
+
+
+@coroutine
+def _two_turns() -> Generator[None, None, None]:
+    """Let the loop make two turns: that many are made when asyncio waits for a descriptor."""
+    yield
+    yield
+
+
+def _needs_no_resolver(family: int, address: Any) -> bool:
+    """Whether connect(2) can be called with `address`: without a look-up, which would block."""
+    if family == AF_UNIX:
+        return True
+    if address.__class__ is not tuple or len(address) != (4 if family == AF_INET6 else 2):
+        return False  # asyncio completes it
+    try:
+        return address[1].__class__ is int and bool(inet_pton(family, address[0]))
+    except (OSError, TypeError, ValueError):
+        return False
 
 
 def _connected(transport: Any, waiter: Any) -> None:
@@ -286,6 +314,39 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
         """socket.getnameinfo(), by weald's resolver."""
         return await self._in_greenlet(_socket.getnameinfo, sockaddr, flags)
+
+    async def _ensure_resolved(
+        self, address: Any, *, family: int = 0, type: int = SOCK_STREAM, proto: int = 0, flags: int = 0, loop: Any
+    ) -> Any:
+        """As asyncio's, which looks at a numeric address anew each time."""
+        host, port, *rest = address
+        if host.__class__ is str and port.__class__ is int and not rest:
+            found = _numeric(host, port, family, type, proto)
+            if found is not None:
+                return [found]
+        resolve = super()._ensure_resolved  # type: ignore[misc]
+        return await resolve(address, family=family, type=type, proto=proto, flags=flags, loop=loop)
+
+    async def sock_connect(self, sock: Any, address: Any) -> None:
+        """Connect `sock`, which does not block, to `address`.  OSError if that fails.
+
+        A second call of connect(2) tells whether the first one has succeeded meanwhile, as it usually has on the same
+        machine.  Otherwise asyncio waits.  As with asyncio, a server in this loop has accepted the connection by then.
+        """
+        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
+        if isinstance(sock, _BaseSocket) and sock.gettimeout() == 0 and _needs_no_resolver(_FAMILY(sock), address):
+            error = sock.connect_ex(address)
+            text = os.strerror(error)
+            if error == errno.EINPROGRESS:
+                error = sock.connect_ex(address)
+                if error not in _NOT_YET:
+                    await _two_turns()
+                text = f"Connect call failed {address}"
+            if not error or error == errno.EISCONN:
+                return
+            if error not in _NOT_YET:
+                raise OSError(error, text)
+        await super().sock_connect(sock, address)
 
     def _in_greenlet(self, function: Callable[..., _T], *args: Any) -> "asyncio.Future[_T]":
         """Call `function`, which may block, in a greenlet of its own; returns a Future of its result."""
