@@ -336,16 +336,15 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
         if isinstance(sock, _BaseSocket) and sock.gettimeout() == 0 and _needs_no_resolver(_FAMILY(sock), address):
             error = sock.connect_ex(address)
-            text = os.strerror(error)
-            if error == errno.EINPROGRESS:
+            begun = error == errno.EINPROGRESS
+            if begun:
                 error = sock.connect_ex(address)
                 if error not in _NOT_YET:
                     await _two_turns()
-                text = f"Connect call failed {address}"
             if not error or error == errno.EISCONN:
                 return
             if error not in _NOT_YET:
-                raise OSError(error, text)
+                raise OSError(error, f"Connect call failed {address}" if begun else os.strerror(error))
         await super().sock_connect(sock, address)
 
     def _in_greenlet(self, function: Callable[..., _T], *args: Any) -> "asyncio.Future[_T]":
