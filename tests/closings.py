@@ -434,12 +434,20 @@ class Row(threading.Thread):
     def begin(self, patched):
         """Start it, and return when it waits."""
         self.start()
-        while not patched:
+        self.settle(patched)
+
+    def settle(self, patched):
+        """Return when it waits, or has ended: until then a thread that was woken has not yet seen why."""
+        while not patched and self.is_alive():
             time.sleep(0.001)
-            call = [open(f"/proc/self/task/{self.native_id}/syscall").read().split()[0] for _ in range(3)]
-            if not FUTEX & set(call) and "running" not in call:
+            try:
+                calls = {open(f"/proc/self/task/{self.native_id}/syscall").read().split()[0] for _ in range(3)}
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it is about to end
+            if not calls & {*FUTEX, "running"}:
                 return
-        weald.testing.blocked()
+        if patched:
+            weald.testing.blocked()
 
 
 def main():
@@ -454,16 +462,16 @@ def main():
         row.begin(mode == "patched")
         assert row.result == "waits", (row.action, row.limit, row.result)
         getattr(row.what, row.action)()
+        row.settle(mode == "patched")
     for row in rows:
         if row.limit is None:
             outcome(row.what.wake)
-            if row.action != "dup2":
-                row.join(LIMIT)
+            row.settle(mode == "patched")
             outcome(row.what.end)
     deadline = time.monotonic() + 100
     for row in rows:
         # A plain thread may wait for what no longer exists.
-        never = row.action == "dup2" and kind not in LOOKING
+        never = row.action == "dup2" and row.limit is None and kind not in LOOKING
         row.join(LIMIT if never else max(deadline - time.monotonic(), 0))
     print(json.dumps([(row.action, row.limit, row.result) for row in rows]), flush=True)
     os._exit(0)
