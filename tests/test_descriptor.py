@@ -5,7 +5,7 @@ import socket as stdlib
 import threading
 
 import pytest
-from helpers import PATIENCE, settle
+from helpers import PATIENCE, Thread, settle
 
 import weald
 from weald import _core
@@ -133,3 +133,41 @@ def test_closing_a_descriptor_wakes_who_waits_for_its_number(wait):
         b.close()
         g.join(timeout=PATIENCE)
         assert g.ready()
+
+
+@pytest.mark.parametrize("how", ["close", "detach", "os.close", "dup2"])
+def test_a_number_that_another_thread_frees_is_a_new_socket_here(io_loop, how):
+    """The loop hears of the end only after this thread has opened another socket of that number, and waits for it."""
+    old, old_peer = weald.socket.socketpair()
+    other, other_peer = stdlib.socketpair()
+    old_peer.send(b"x")
+    waiter = weald.spawn(old.recv, 1)
+    assert waiter.get(timeout=PATIENCE) == b"x"  # this thread's loop knows the number
+    number = old.fileno()
+    late = weald.spawn(old.recv, 1)
+    settle()
+
+    def free():
+        if how == "close":
+            old.close()
+        elif how == "detach":
+            os.close(old.detach())
+        elif how == "os.close":
+            weald.os.close(number)
+        else:
+            weald.os.dup2(other.fileno(), number)
+            os.close(number)
+
+    Thread(free).result()
+    pair = weald.socket.socketpair()
+    new, peer = pair if pair[0].fileno() == number else pair[::-1]
+    assert new.fileno() == number
+    sender = weald.spawn(peer.send, b"y")
+    assert new.recv(1) == b"y"  # waits before anything else has run in this thread
+    assert sender.get(timeout=PATIENCE) == 1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        late.get(timeout=PATIENCE)
+    if how in ("os.close", "dup2"):
+        old.detach()
+    for sock in (new, peer, old_peer, other, other_peer):
+        sock.close()

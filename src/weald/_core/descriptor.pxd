@@ -16,6 +16,7 @@ cdef class FdEntry(Target):
     cdef FdWatch watch
     cdef readonly bint always  # it cannot be watched (a regular file) and is always ready
     cdef bint gone  # it has left the loop
+    cdef int ending  # what other threads want and `end` will do: that many times `detach`, or `close` (below 0)
     cdef WaitList readers
     cdef WaitList writers
     cdef list listeners
@@ -32,6 +33,7 @@ cdef class FdEntry(Target):
     cdef int detach(self) except -1
     cdef int rouse(self) except -1
     cdef int leave(self) except -1
+    cdef int end_from_elsewhere(self, bint closing) except -1
 
 cdef FdEntry entry_for(Hub hub, int fd)
 cdef FdEntry lasting_entry(Hub hub, int fd, bint own)

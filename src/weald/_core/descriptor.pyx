@@ -290,9 +290,26 @@ cdef class FdEntry(Target):
             return 0
         return self.watch.update(self.wanted_by_listeners())
 
-    def detach_later(self):
-        """`detach`, from another thread."""
-        self.detach()
+    cdef int end_from_elsewhere(self, bint closing) except -1:
+        """`close` or `detach`, called in another thread.
+
+        The number may be another file's before this thread's hub calls `end`.  So `entry_for` does that first.
+        """
+        if closing or self.ending < 0:
+            self.ending = -1
+        else:
+            self.ending += 1
+        self.hub.run_callback_threadsafe(self.end)
+        return 0
+
+    def end(self):
+        """Do what other threads have wanted, unless it is done."""
+        cdef int ending = 0 if self.gone else self.ending
+        self.ending = 0
+        if ending < 0:
+            self.close()
+        for _ in range(ending):
+            self.detach()
 
     def rouse_later(self):
         """`rouse`, from another thread."""
@@ -322,6 +339,9 @@ cdef FdEntry entry_for(Hub hub, int fd):
     if fd < 0:
         raise ValueError(f"a descriptor must be 0 or more, got {fd}")
     entry = hub.fds[fd] if fd < len(hub.fds) else None
+    if entry is not None and entry.ending:
+        entry.end()
+        entry = hub.fds[fd]
     if entry is not None:
         entry.renew()
         entry.users += 1
@@ -568,7 +588,7 @@ cdef class Descriptor:
                 entry.close()
             else:
                 # Another thread's loop, which only that thread may use.
-                entry.hub.run_callback_threadsafe(entry.close)
+                entry.end_from_elsewhere(True)
 
     def detach(self):
         """As `close`, for a number that stays open: `select` calls and watchers of it go on."""
@@ -585,7 +605,7 @@ cdef class Descriptor:
             if entry.hub.thread_ident == PyThread_get_thread_ident():
                 entry.detach()
             else:
-                entry.hub.run_callback_threadsafe(entry.detach_later)
+                entry.end_from_elsewhere(False)
 
     def rouse(self):
         """Make all readers and writers try again: the socket was shut down, which the system does not always report."""
@@ -824,7 +844,7 @@ def number_ends(int fd):
         if hub.thread_ident == PyThread_get_thread_ident():
             entry.close()
         else:
-            hub.run_callback_threadsafe(entry.close)
+            entry.end_from_elsewhere(True)
 
 
 def number_changes(int fd, change):
@@ -841,7 +861,7 @@ def number_changes(int fd, change):
         if hub.thread_ident == PyThread_get_thread_ident():
             own = entry
         else:
-            hub.run_callback_threadsafe(entry.close)
+            entry.end_from_elsewhere(True)
     if own is None:
         return change()
     own.leave()
