@@ -109,6 +109,7 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
 
     _connected: bool
     _half_sent: Lock | None = None  # held while a record is half sent: OpenSSL must get its rest before anything else
+    _given_up = False  # whether a write has ended, by its timeout or a kill, with a record half sent
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
         # `_create` calls this through super(), from whichever class is called ssl.SSLSocket by then.
@@ -224,18 +225,31 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
     def _write_in_turn(self, sslobj: Any, data: Any, timeout: float | None) -> int:
         """Write some of `data` when no other greenlet's record is half sent."""
         assert self._half_sent is not None
-        begin = monotonic()
+        end = monotonic() + (timeout or 0.0)
         if not self._half_sent.acquire(timeout=-1 if timeout is None else timeout):
             raise TimeoutError("The write operation timed out")
         try:
             if self.fileno() < 0:
                 raise OSError(EBADF, strerror(EBADF))  # closed meanwhile
             if timeout is not None:
-                timeout = max(timeout - (monotonic() - begin), 1e-6)  # 0.0 would not wait at all
+                timeout = max(end - monotonic(), 1e-6)  # 0.0 would not wait at all
+                if self._given_up:
+                    # As the standard library does before each write.  OpenSSL, given other data than before, would
+                    # end the connection; while there is no room it must not be asked.
+                    self._wait_for_room(timeout)
+                    timeout = max(end - monotonic(), 1e-6)
+            self._given_up = True
             sent: int = self._cooperate_ssl("write", timeout, sslobj.write, data)
+            self._given_up = False
             return sent
         finally:
             self._half_sent.release()
+
+    def _wait_for_room(self, timeout: float) -> None:
+        try:
+            self._descriptor.wait_write(timeout)
+        except TimeoutError as error:
+            raise _late(error, "write") from None
 
     def send(self, data: Any, flags: int = 0, timeout: Any = _OWN) -> int:
         """As `write`; over plain text as weald.socket.socket.send."""
@@ -275,7 +289,21 @@ class _CooperativeSSLSocket(_BlockingSSLSocket, socket):  # type: ignore[misc]
         """End TLS: send close_notify, wait for the peer's, return this socket, now for plain text."""
         if not self._sslobj:
             raise ValueError(f"No SSL wrapper around {self}")
-        plain: socket = self._cooperate_ssl("shutdown", self._descriptor.timeout, self._sslobj.shutdown)
+        shutdown, timeout, doing = self._sslobj.shutdown, self._descriptor.timeout, "read"
+
+        def wanted(error: Exception, timeout: float | None = None) -> Callable[[float | None], None]:
+            nonlocal doing
+            doing = "write" if isinstance(error, SSLWantWriteError) else "read"
+            return self._wait_wanted(error, timeout)
+
+        plain: socket
+        try:
+            try:
+                plain = shutdown()
+            except OSError as error:
+                plain = retry_as_wanted(wanted, wanted(error, timeout), timeout, shutdown)
+        except TimeoutError as error:
+            raise _late(error, doing) from None
         self._sslobj = None
         self._descriptor.rouse()  # what other calls wait for, this one has read
         return plain
