@@ -288,6 +288,36 @@ def test_has_links_is_a_truth_value(loop_name):
     assert g.has_links() is True
 
 
+def test_a_greenlet_that_runs_a_method_of_its_own_has_a_text(loop_name):
+    class Worker(Greenlet):
+        def __init__(self, number):
+            super().__init__(self.work, number)
+
+        def work(self, number):
+            return number
+
+    worker = Worker(3)
+    assert repr(worker).startswith("<Worker ") and repr(worker).endswith(": work(3)>")
+
+
+def test_a_greenlet_whose_callee_shows_the_greenlet_has_a_text(loop_name):
+    class Service:
+        def __init__(self):
+            self.greenlet = Greenlet(self.serve)
+
+        def serve(self):
+            return 7
+
+        def __repr__(self):
+            return f"Service({self.greenlet!r})"
+
+    service = Service()
+    assert repr(service.greenlet).count("Service") >= 1
+    service.greenlet.start()
+    assert service.greenlet.get() == 7
+    assert repr(service).startswith("Service(<Greenlet")
+
+
 def test_arguments_are_empty_once_it_has_ended(loop_name):
     g = Greenlet(dict, [("a", 1)], b=2)
     assert (g.args, g.kwargs) == (([("a", 1)],), {"b": 2})

@@ -42,6 +42,8 @@ from weald._core.yielding import sleep
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
+    int Py_ReprEnter(object) except -1
+    void Py_ReprLeave(object)
 
 PyGreenlet_Import()
 
@@ -558,23 +560,30 @@ cdef class Greenlet(greenlet):
         if self.info is None:
             if self.state == DONE and self.keywords is None:
                 return ""
-            self.info = called(self.function, self.args, self.keywords)
+            self.info = called(self, self.function, self.args, self.keywords)
         return self.info
 
     def __repr__(self):
         name = f'"{self.name}" ' if self.name_ is not None or self.ident != 0 else ""
-        info = self._formatinfo()
+        info = "..."
+        # What it calls, or an argument, may be an object whose text contains this greenlet.
+        if Py_ReprEnter(self) == 0:
+            try:
+                info = self._formatinfo()
+            finally:
+                Py_ReprLeave(self)
         return f"<{type(self).__name__} {name}at {id(self):#x}{': ' + info if info else ''}>"
 
 
 cdef object JOIN = Greenlet.join
 
 
-cdef str called(object function, tuple args, dict kwargs):
-    """`function(args)` as text, each argument cut to 50 characters."""
+cdef str called(Greenlet self, object function, tuple args, dict kwargs):
+    """`function(args)` as text, each argument cut to 50 characters; the greenlet's own method without the greenlet."""
+    owner = getattr(function, "__self__", None)
     if function is None:
         name = "_run"
-    elif getattr(function, "__self__", None) is not None:
+    elif owner is not None and owner is not self:
         name = repr(function)
     else:
         name = getattr(function, "__name__", "") or repr(function)

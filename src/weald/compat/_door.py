@@ -19,7 +19,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from weald import _core
 from weald._base import names, originals
@@ -151,11 +151,21 @@ def _fill_hooks() -> None:
 # -------------------------------------------------------------------- finders
 
 
+class _Version(NamedTuple):
+    """gevent's `version_info`, whose parts have names as those of sys.version_info."""
+
+    major: int
+    minor: int
+    micro: int
+    releaselevel: str
+    serial: int
+
+
 class _Gevent(ModuleType):
     """The module `gevent`: weald under that name."""
 
     __version__ = GEVENT_VERSION
-    version_info = (26, 9, 0, "final", 0)
+    version_info = _Version(26, 9, 0, "final", 0)
 
     def __getattr__(self, name: str) -> Any:
         try:
