@@ -17,7 +17,7 @@ def check(where):
 def test_names_are_found_where_they_are_used(tmp_path):
     (tmp_path / "fine.py").write_text(
         "import gevent, gevent.pool as gp\nfrom gevent.queue import Queue as Q\nimport eventlet\n"
-        "gp.Pool(2); gevent.spawn(Q); eventlet.spawn_n(Q)\n"
+        "gp.Pool(2); gevent.spawn(Q); eventlet.spawn_n(Q); gevent.version_info.major\n"
     )
     status, out, err = check(tmp_path)
     assert (status, err) == (0, "")

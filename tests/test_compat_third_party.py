@@ -325,3 +325,60 @@ def test_a_module_that_is_not_there_says_what_is(module, says):
         """
     )
     assert says in out
+
+
+def test_modules_that_others_bring_are_attributes_of_gevent():
+    """ddtrace replaces `gevent._imap.Greenlet` after it has imported gevent.pool."""
+    gevent(
+        """
+        import gevent.threadpool, gevent.server
+        names = "_config _hub_local _imap _semaphore _socketcommon _threading _util _waiter baseserver monkey"
+        for name in names.split():
+            module = getattr(gevent, name)
+            assert module is __import__(f"gevent.{name}", fromlist=[name]), name
+        gevent.pool.Greenlet = gevent._imap.Greenlet = type("Traced", (gevent.Greenlet,), {})
+        gevent.pool.Group.greenlet_class = gevent._imap.Greenlet
+        assert gevent.pool.Pool(2).map(abs, [-1, -2]) == [1, 2]
+        """
+    )
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_import_hook_that_asks_the_other_finders(first):
+    """So do those of wrapt (newrelic) and ddtrace; while they ask, they are not asked again."""
+    python(
+        textwrap.dedent(
+            """
+            import importlib.util, sys
+
+            class Hooks:
+                looking = set()
+                seen = []
+
+                def find_spec(self, name, path=None, target=None):
+                    if name in self.looking:
+                        return None
+                    self.looking.add(name)
+                    try:
+                        spec = importlib.util.find_spec(name)
+                    finally:
+                        self.looking.discard(name)
+                    if spec is not None:
+                        self.seen.append(name)
+                    return spec
+
+            if FIRST:
+                sys.meta_path.insert(0, Hooks())
+            import weald
+            weald.install_as_gevent()
+            import gevent
+            if not FIRST:
+                sys.meta_path.insert(0, Hooks())
+            from gevent import socket, pywsgi, subprocess, monkey
+            monkey.patch_all()
+            assert "weald.socket" in Hooks.seen
+            import socket as patched
+            assert patched.SocketType is socket.socket and gevent.spawn(int).get() == 0
+            """
+        ).replace("FIRST", repr(first))
+    )

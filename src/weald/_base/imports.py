@@ -5,6 +5,7 @@ Called by: weald.monkey, to patch modules that are not imported yet, and copies 
 """
 
 import sys
+from _thread import get_ident
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -26,14 +27,28 @@ def whenever_imported(name: str, action: _Action) -> None:
 
 
 class _Finder(MetaPathFinder):
+    """Finds modules through the other finders.
+
+    Tools' import hooks (wrapt's, ddtrace's) do that, too, and so ask this one again: a loader within a loader of the
+    same kind would call the actions twice.
+    """
+
+    def __init__(self) -> None:
+        self._looking: set[tuple[int, str]] = set()  # native thread, name
+
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name not in _actions:
+        search = (get_ident(), name)
+        if name not in _actions or search in self._looking:
             return None
-        for finder in sys.meta_path:
-            if finder is not self and (spec := finder.find_spec(name, path, target)) is not None:
-                if spec.loader is not None:
-                    spec.loader = _Loader(spec.loader)
-                return spec
+        self._looking.add(search)
+        try:
+            for finder in sys.meta_path:
+                if finder is not self and (spec := finder.find_spec(name, path, target)) is not None:
+                    if spec.loader is not None:
+                        spec.loader = _Loader(spec.loader)
+                    return spec
+        finally:
+            self._looking.discard(search)
         return None
 
 

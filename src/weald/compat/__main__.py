@@ -131,6 +131,8 @@ def answer(name: str) -> tuple[bool, str]:
         return found is not None, found or "not known to weald"
     thing: object = import_module("weald")
     at = "weald"
+    if rest.partition(".")[0] in ("__version__", "version_info"):
+        return True, name  # the module `gevent` has them, which weald makes
     for part in rest.split(".") if rest else ():
         try:
             thing = getattr(thing, part)

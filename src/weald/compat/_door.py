@@ -41,9 +41,25 @@ TOP_LEVEL = {
     "signal_handler": "hub:signal",
 }
 
-# Modules that gevent imports itself when it is imported or patches: programs use them as its attributes.
+# Modules that gevent imports itself, when it, another module of it or a pool is imported, or when it patches: programs
+# use them as its attributes.
 BROUGHT = frozenset(
     {
+        "_compat",
+        "_config",
+        "_hub_local",
+        "_hub_primitives",
+        "_ident",
+        "_imap",
+        "_monitor",
+        "_semaphore",
+        "_socket3",
+        "_socketcommon",
+        "_threading",
+        "_tracer",
+        "_util",
+        "_waiter",
+        "baseserver",
         "event",
         "events",
         "exceptions",
@@ -51,6 +67,7 @@ BROUGHT = frozenset(
         "hub",
         "local",
         "lock",
+        "monkey",
         "os",
         "queue",
         "select",
@@ -63,6 +80,7 @@ BROUGHT = frozenset(
         "threading",
         "time",
         "timeout",
+        "util",
     }
 )
 
