@@ -236,7 +236,7 @@ def test_in_another_thread_a_resolver_looks_up_directly(lookups, monkeypatch):
     other.join()
     lookups.gethostbyname("some.name")
     assert idents[0] == other.ident
-    assert idents[1] not in (other.ident, threading.get_ident())
+    assert idents[1] != threading.get_ident()  # may be that of `other`, which has ended
 
 
 def test_one_caller_of_two_leaves(lookups, monkeypatch):
