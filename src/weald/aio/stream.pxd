@@ -6,6 +6,7 @@ cdef class Stream(Job):
     cdef FdWatcher watcher
     cdef int fd
     cdef object context
+    cdef object ends  # addresses of which no text has been made; see transport.pyx
     cdef public bint buffered
     cdef public object protocol
     cdef public object buffer

@@ -31,6 +31,7 @@ class SocketTransport(asyncio.Transport):
         extra: dict[str, Any] | None = None,
         server: Any = None,
         context: Context | None = None,
+        ends: Any = None,
     ) -> None: ...
 
 def accepts(sock: Any) -> bool:
@@ -49,8 +50,9 @@ def serve(
     loop: Core,
     protocol_factory: Callable[[], Any],
     conn: Any,
-    address: Any,
     server: Any,
     context: Context | None,
+    extra: dict[str, Any],
+    ends: Any,
 ) -> None:
     """Make the transport of an accepted connection."""

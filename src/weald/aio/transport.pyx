@@ -68,8 +68,8 @@ cdef extern from *:
         uint32_t sin6_flowinfo
         in6_addr sin6_addr
         uint32_t sin6_scope_id
-    struct sockaddr_storage:
-        pass
+    int getpeername(int, sockaddr *, socklen_t *)
+    int getsockname(int, sockaddr *, socklen_t *)
     int accept4(int, sockaddr *, socklen_t *, int) nogil
     int setsockopt(int, int, int, const void *, socklen_t)
     const char *inet_ntop(int, const void *, char *, socklen_t)
@@ -118,14 +118,56 @@ cdef class Transports:
         del self.references[fd]
 
 
-cdef int set_nodelay(sock, int fd) except -1:
-    """Have small pieces sent at once, if `sock` is of TCP."""
+cdef class Ends:
+    """The addresses of a TCP connection as the kernel has them.  Only for those who ask they are made Python's."""
+
+    cdef sockaddr_in6 own  # either has room for a sockaddr_in
+    cdef sockaddr_in6 peer
+    cdef bint knows_peer
+
+
+cdef object address_of(sockaddr_in6 *address):
+    """An address of family AF_INET or AF_INET6, in the form of the socket module."""
+    cdef char host[INET6_ADDRSTRLEN]
+    cdef sockaddr_in *ip = <sockaddr_in *>address
+    if (<sockaddr *>address).sa_family == AF_INET:
+        inet_ntop(AF_INET, &ip.sin_addr, host, INET6_ADDRSTRLEN)
+        return host.decode("ascii"), ntohs(ip.sin_port)
+    inet_ntop(AF_INET6, &address.sin6_addr, host, INET6_ADDRSTRLEN)
+    return host.decode("ascii"), ntohs(address.sin6_port), ntohl(address.sin6_flowinfo), address.sin6_scope_id
+
+
+cdef int set_up_tcp(sock, Stream stream, dict extra, Ends ends) except -1:
+    """Note the addresses of a connection of TCP, and have small pieces sent at once."""
     cdef int on = 1
+    cdef socklen_t length = sizeof(ends.own)
+    if ends is None:
+        ends = Ends.__new__(Ends)
+    stream.ends = ends
+    if getsockname(stream.fd, <sockaddr *>&ends.own, &length) < 0:
+        extra["sockname"] = None
+    if not ends.knows_peer and "peername" not in extra:
+        length = sizeof(ends.peer)
+        if getpeername(stream.fd, <sockaddr *>&ends.peer, &length) < 0:
+            extra["peername"] = None
+    if sock.proto == IPPROTO_TCP and setsockopt(stream.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0:
+        raise OSError(errno, os.strerror(errno))
+    return 0
+
+
+cdef int set_up(sock, dict extra) except -1:
+    """The same for all other sockets."""
+    try:
+        extra["sockname"] = sock.getsockname()
+    except OSError:
+        extra["sockname"] = None
+    if "peername" not in extra:
+        try:
+            extra["peername"] = sock.getpeername()
+        except OSError:
+            extra["peername"] = None
     if not isinstance(sock, _base_socket):
-        base_events._set_nodelay(sock)
-    elif sock.proto == IPPROTO_TCP and get_type(sock) == SOCK_STREAM and get_family(sock) in (AF_INET, AF_INET6):
-        if setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0:
-            raise OSError(errno, os.strerror(errno))
+        base_events._set_nodelay(sock)  # it may stand for one of TCP
     return 0
 
 
@@ -210,7 +252,9 @@ class SocketTransport(_SelectorSocketTransport):
     if hasattr(_SelectorSocketTransport, "_write_sendmsg"):  # from Python 3.12 on
         _write_ready = _SelectorSocketTransport._write_sendmsg
 
-    def __init__(self, Core loop, sock, protocol, waiter=None, extra=None, server=None, context=None):
+    def __init__(
+        self, Core loop, sock, protocol, waiter=None, extra=None, server=None, context=None, Ends ends=None
+    ):
         cdef Stream stream = Stream.__new__(Stream)
         cdef Made made = Made.__new__(Made)
         fd = sock.fileno()
@@ -227,15 +271,6 @@ class SocketTransport(_SelectorSocketTransport):
         outer = TransportSocket.__new__(TransportSocket)
         outer._sock = sock
         extra["socket"] = outer
-        try:
-            extra["sockname"] = sock.getsockname()
-        except OSError:
-            extra["sockname"] = None
-        if "peername" not in extra:
-            try:
-                extra["peername"] = sock.getpeername()
-            except OSError:
-                extra["peername"] = None
         self._sock = sock
         self._sock_fd = fd
         self._server = server
@@ -248,7 +283,10 @@ class SocketTransport(_SelectorSocketTransport):
             else:
                 server._attach()
         loop._transports[fd] = self
-        set_nodelay(sock, fd)
+        if isinstance(sock, _base_socket) and get_type(sock) == SOCK_STREAM and get_family(sock) in (AF_INET, AF_INET6):
+            set_up_tcp(sock, stream, extra, ends)
+        else:
+            set_up(sock, extra)
         # The stream's methods themselves: no Python frame comes before them.
         self.write = stream.write
         self.writelines = stream.writelines
@@ -257,6 +295,17 @@ class SocketTransport(_SelectorSocketTransport):
         made.waiter = waiter
         made.reading = PyContext_CopyCurrent() if context is None else context
         loop.queue(made, stream.protocol.connection_made, (self,), context)
+
+    def get_extra_info(self, name, default=None):
+        """What is known of the connection as `name`: socket, sockname, peername."""
+        cdef Ends ends = (<Stream>self._stream).ends
+        cdef dict extra = self._extra
+        if ends is not None and name not in extra:
+            if name == "sockname":
+                extra[name] = address_of(&ends.own)
+            elif name == "peername":
+                extra[name] = address_of(&ends.peer)
+        return extra.get(name, default)
 
     def set_protocol(self, protocol):
         """Pass received data to `protocol` from now on."""
@@ -346,26 +395,6 @@ cdef int set_protocol(Stream stream, protocol) except -1:
 
 # ------------------------------------------------------------------ accepting
 
-cdef object address_of(sockaddr_storage *address, socklen_t length, conn):
-    """The address of `conn`'s peer, of which accept(2) has told `address`, as `conn.getpeername()` has it."""
-    cdef char host[INET6_ADDRSTRLEN]
-    cdef int family = (<sockaddr *>address).sa_family
-    cdef sockaddr_in *ip = <sockaddr_in *>address
-    cdef sockaddr_in6 *ip6 = <sockaddr_in6 *>address
-    if family == AF_INET:
-        inet_ntop(AF_INET, &ip.sin_addr, host, INET6_ADDRSTRLEN)
-        return host.decode("ascii"), ntohs(ip.sin_port)
-    if family == AF_INET6:
-        inet_ntop(AF_INET6, &ip6.sin6_addr, host, INET6_ADDRSTRLEN)
-        return host.decode("ascii"), ntohs(ip6.sin6_port), ntohl(ip6.sin6_flowinfo), ip6.sin6_scope_id
-    if family == AF_UNIX and length <= sizeof(uint16_t):
-        return ""  # it has no name
-    try:
-        return conn.getpeername()
-    except OSError:  # it has left already
-        return None
-
-
 def accepts(sock):
     """Whether `accept` may be used for the listening socket `sock`: it is one of the standard library's."""
     return type(sock) is Socket
@@ -377,15 +406,18 @@ def accept(Core loop not None, protocol_factory, sock, server, int limit, contex
     Returns False if a connection cannot be accepted, and does not handle the error.  `context`: None, or that of which
     each connection gets a copy.
     """
-    cdef sockaddr_storage address
+    cdef Ends ends
+    cdef sockaddr_in6 unused
     cdef socklen_t length
     cdef int listening = sock.fileno()
     cdef int fd
     cdef int family = get_family(sock)
     cdef int kind = get_type(sock) | SOCK_NONBLOCK  # so that the socket knows that it does not block
     for _ in range(limit):
-        length = sizeof(address)
-        fd = accept4(listening, <sockaddr *>&address, &length, SOCK_CLOEXEC | SOCK_NONBLOCK)
+        ends = Ends.__new__(Ends) if family in (AF_INET, AF_INET6) else None
+        length = sizeof(unused)
+        fd = accept4(
+            listening, <sockaddr *>(&unused if ends is None else &ends.peer), &length, SOCK_CLOEXEC | SOCK_NONBLOCK)
         if fd < 0:
             if errno == ECONNABORTED:  # the client has left already
                 continue
@@ -395,16 +427,20 @@ def accept(Core loop not None, protocol_factory, sock, server, int limit, contex
         except BaseException:
             close(fd)
             raise
+        extra = {}
+        if ends is not None:
+            ends.knows_peer = True
+        elif family == AF_UNIX and length <= sizeof(uint16_t):
+            extra["peername"] = ""  # it has no name
         own = None if context is None else context.copy()
-        arguments = loop, protocol_factory, conn, address_of(&address, length, conn), server, own
-        loop.queue(Handle.__new__(Handle), serve, arguments, own)
+        loop.queue(Handle.__new__(Handle), serve, (loop, protocol_factory, conn, server, own, extra, ends), own)
     return True
 
 
-def serve(loop, protocol_factory, conn, address, server, context):
+def serve(loop, protocol_factory, conn, server, context, extra, ends):
     """Make the transport of an accepted connection."""
     try:
-        SocketTransport(loop, conn, protocol_factory(), None, {"peername": address}, server, context)
+        SocketTransport(loop, conn, protocol_factory(), None, extra, server, context, ends)
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException:  # asyncio, too, reports it in debug mode only
