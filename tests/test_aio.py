@@ -2284,3 +2284,24 @@ def test_a_server_has_accepted_a_connection_when_its_client_goes_on(module):
 
     with asyncio.Runner(loop_factory=module.new_event_loop) as runner:
         runner.run(main())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "1.2.3.4"])
+@pytest.mark.parametrize("port", [80, 0])
+@pytest.mark.parametrize("kind", [0, socket.SOCK_STREAM])
+def test_a_numeric_address_is_looked_up_without_waiting(host, port, kind):
+    async def main():
+        loop = asyncio.get_running_loop()
+        with pytest.raises(StopIteration) as ended:
+            loop.getaddrinfo(host, port, type=kind).send(None)
+        assert ended.value.value == socket.getaddrinfo(host, port, type=kind)
+        for family in socket.AF_INET, socket.AF_INET6:
+            outcomes = []
+            for look_up in loop.getaddrinfo, super(type(loop), loop).getaddrinfo:
+                try:
+                    outcomes.append(await look_up(host, port, family=family, type=kind))
+                except OSError as error:
+                    outcomes.append((type(error), error.args))
+            assert outcomes[0] == outcomes[1]
+
+    weald.aio.run(main())
