@@ -2305,3 +2305,37 @@ def test_a_numeric_address_is_looked_up_without_waiting(host, port, kind):
             assert outcomes[0] == outcomes[1]
 
     weald.aio.run(main())
+
+
+def test_a_connection_goes_through_none_of_asyncios_transport_code():
+    """Which was most of what a connection cost; what is left concerns the listening side and the end of input."""
+    called = set()
+
+    def note(frame, event, arg):
+        if event == "call" and frame.f_code.co_filename.endswith(("selector_events.py", "asyncio/transports.py")):
+            called.add(frame.f_code.co_name)
+
+    async def main():
+        server = await asyncio.get_running_loop().create_server(Closes, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        await exchange(address)  # what happens once only
+        sys.setprofile(note)
+        try:
+            await exchange(address)
+        finally:
+            sys.setprofile(None)
+        server.close()
+
+    class Closes(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.write(b"x")
+            transport.close()
+
+    async def exchange(address):
+        reader, writer = await asyncio.open_connection(*address)
+        assert await reader.read() == b"x"
+        writer.close()
+        await writer.wait_closed()
+
+    weald.aio.run(main())
+    assert called <= {"_ensure_fd_no_transport", "_read_ready__on_eof", "_fatal_error", "is_closing"}
