@@ -2023,8 +2023,7 @@ class Notes(asyncio.Protocol):
         self.ended.set_result(None)
 
 
-@pytest.mark.parametrize("module", [weald.aio, asyncio])
-def test_a_connections_callbacks_have_the_contexts_and_the_order_of_asyncio(module):
+def test_a_connections_callbacks_have_the_contexts_and_the_order_of_asyncio():
     async def main():
         variable = contextvars.ContextVar("variable", default="none")
         variable.set("of the caller")
@@ -2041,17 +2040,14 @@ def test_a_connections_callbacks_have_the_contexts_and_the_order_of_asyncio(modu
         theirs.close()
         return protocol.notes
 
-    with asyncio.Runner(loop_factory=module.new_event_loop) as runner:
-        notes = runner.run(main())
-    assert notes[0] == ("made", "of the caller")
-    # The task goes on, and data is received, after what connection_made has queued.
-    assert sorted(notes[1:4], key=str) == [
-        ("called soon", "of connection_made"),
-        ("connected", "of the caller"),
-        (b"x", "of the caller"),
-    ]
-    assert notes[1][0] == "called soon"
-    assert notes[4:] == [("lost", "of the closer")]
+    notes, theirs = weald.aio.run(main()), asyncio.run(main())
+    assert notes[:2] == [("made", "of the caller"), ("called soon", "of connection_made")]
+    # Whether the task goes on before data is received depends on the poll.
+    assert sorted(notes[2:4], key=str) == sorted(theirs[2:4], key=str)
+    assert (notes[:2], notes[4:]) == (theirs[:2], theirs[4:])
+    if sys.version_info < (3, 15):  # from then on a connection has one context
+        assert (b"x", "of the caller") in notes
+        assert notes[4:] == [("lost", "of the closer")]
 
 
 @pytest.mark.parametrize("module", [weald.aio, asyncio])
