@@ -9,6 +9,7 @@ something that takes far longer, by checking which of the two comes last.
 
 import asyncio
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -202,6 +203,17 @@ def use_up_descriptors(left=0):
         os.close(kept.pop())
     return kept
 """
+
+
+@contextmanager
+def no_descriptors():
+    """In the block no descriptor can be opened, and poll(2) fails."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def most_at_once(begun, number):

@@ -5,7 +5,7 @@ import socket
 import time
 
 import pytest
-from helpers import python
+from helpers import no_descriptors, python
 
 from weald._base.waiting import POLLIN, POLLOUT, is_ready, retry, retry_as_wanted, until, wait_until_ready
 
@@ -172,3 +172,19 @@ def test_a_signal_while_it_looks_does_not_make_a_pipe_ready():
         """
     )
     assert out == "0\n"
+
+
+def test_readiness_where_poll_fails():
+    """As if memory were short: what cannot be told must not count as ready, or the call would block the thread."""
+    reading, writing = os.pipe()
+    with no_descriptors():
+        assert not is_ready(reading, POLLIN) and is_ready(writing, POLLOUT)
+        os.write(writing, b"x")
+        assert is_ready(reading, POLLIN)
+        os.close(writing)
+        os.read(reading, 1)
+        assert is_ready(reading, POLLIN)  # the end
+        os.close(reading)
+        assert is_ready(reading, POLLIN)  # the call will raise
+        with pytest.raises(OSError, match="Invalid argument"):
+            is_ready(100_000, POLLIN)

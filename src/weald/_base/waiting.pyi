@@ -33,6 +33,7 @@ def is_ready(fd: int, event: int) -> bool:
     """Return whether a call on descriptor `fd` would not block; `event` is POLLIN or POLLOUT.
 
     An error or a hang-up counts as ready, and so does a descriptor that is not open: the call itself will raise.
+    OSError if the system cannot tell.
     """
 
 def wait_until_ready(fd: int, event: int, wait: _Wait) -> None:

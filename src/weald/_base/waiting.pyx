@@ -18,7 +18,7 @@ __all__ = ["POLLIN", "POLLOUT", "is_ready", "read_file_at_once", "retry", "retry
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN, EINTR, errno
-from weald._core.c_poll cimport events_now
+from weald._core.c_poll cimport is_ready_now
 
 from os import SEEK_CUR, fstat, lseek, strerror
 from select import POLLIN, POLLOUT
@@ -112,8 +112,12 @@ cpdef bint is_ready(int fd, short event) except -1:
     """Return whether a call on descriptor `fd` would not block; `event` is POLLIN or POLLOUT.
 
     An error or a hang-up counts as ready, and so does a descriptor that is not open: the call itself will raise.
+    OSError if the system cannot tell.
     """
-    return fd < 0 or events_now(fd, event) != 0
+    cdef int found = 1 if fd < 0 else is_ready_now(fd, event)
+    if found < 0:
+        raise OSError(errno, strerror(errno))
+    return found != 0
 
 
 def wait_until_ready(int fd, short event, wait):
