@@ -10,7 +10,7 @@ import dns.message
 import dns.resolver
 import pytest
 from dns_server import Server
-from helpers import PATIENCE, most_at_once, python, service, settle, wait_until
+from helpers import PATIENCE, most_at_once, no_descriptors, python, service, settle, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -953,3 +953,18 @@ def test_a_second_look_up_with_the_same_arguments_is_the_c_librarys_as_well(look
     for wrong in ((80, 2.0), (80, 0, 1.0), (80.0,)):
         with pytest.raises((TypeError, OSError)):
             lookups.getaddrinfo("four.test", *wrong)
+
+
+def test_a_file_that_cannot_be_read_now_is_not_empty(tmp_path):
+    path = tmp_path / "hosts"
+    path.write_text("10.9.9.9 nick\n")
+    hosts = _files.HostsFile(str(path))
+    with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        hosts.by_name("nick")
+    assert [entry.address for entry in hosts.by_name("nick")] == ["10.9.9.9"]
+    path.write_text("10.9.9.8 nick\n10.9.9.7 other\n")
+    with no_descriptors():
+        assert [entry.address for entry in hosts.by_name("nick")] == ["10.9.9.9"]  # not yet
+    assert [entry.address for entry in hosts.by_name("nick")] == ["10.9.9.8"]
+    path.unlink()
+    assert hosts.by_name("nick") == []

@@ -6,6 +6,7 @@ Invariant: a look-up uses the files as they are when it begins.
 """
 
 import _socket
+import errno
 import os
 import re
 from collections.abc import Iterable
@@ -18,6 +19,10 @@ from weald.resolver._names import to_name
 __all__ = ["HostEntry", "HostsFile", "ResolvConf", "domains_of"]
 
 
+# These errors say that there is no such file for this process.  It then counts as empty, as in the C library.
+_NO_FILE = {errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EPERM}
+
+
 class _File:
     """A file that is read again whenever it has changed."""
 
@@ -26,7 +31,10 @@ class _File:
         self._stamp: object = ()
 
     def refresh(self) -> None:
-        """Read the file again if it has changed."""
+        """Read the file again if it has changed.
+
+        Raises OSError if it has never been read and cannot be now although it may exist: no descriptor is left, say.
+        """
         try:
             found = os.stat(self._path)
             stamp: object = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
@@ -34,7 +42,11 @@ class _File:
                 return
             with open(self._path, "rb") as file:
                 text = file.read()
-        except OSError:  # a missing file counts as empty, as in the C library
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                if self._stamp == ():
+                    raise
+                return  # what it said before may be old, but "empty" would be wrong
             stamp, text = None, b""
             if stamp == self._stamp:
                 return
