@@ -100,10 +100,11 @@ def command(*arguments):
 
 
 @contextmanager
-def serving(folder, *arguments, bind="127.0.0.1:0", **options):
+def serving(folder, *arguments, bind="127.0.0.1:0", inside=(), **options):
+    """`inside`: a command that runs the one after it, in a namespace for example."""
     binds = ("--bind", bind) if bind else ()
     process = subprocess.Popen(
-        command("site_app:app", "--app-dir", str(folder), *binds, *arguments),
+        [*inside] + command("site_app:app", "--app-dir", str(folder), *binds, *arguments),
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import require_program
 from helpers import PATIENCE, wait_until
 from serving import APP, command, serving
 
@@ -432,3 +433,16 @@ def test_no_renegotiation(folder, certificate):
         assert "RENEGOTIATING" in done.stdout + done.stderr
         assert "no renegotiation" in done.stdout + done.stderr or done.returncode
     assert ssl.OPENSSL_VERSION
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)])
+def test_a_system_without_proc(folder, preload):
+    """As in a bare chroot: workers live, and are not taken for dead."""
+    unshare = require_program("unshare")
+    as_root = [unshare, "-m"] if os.getuid() == 0 else [unshare, "-r", "-m"]
+    inside = [*as_root, "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    if subprocess.run([*inside, "true"], capture_output=True).returncode:
+        pytest.skip("no namespace for mounts is to be had")
+    with serving(folder, "--workers", "1", *preload, inside=inside) as served:
+        assert served.get("/version") == served.get("/version")
+        assert not any("Error" in line for line in served.lines)

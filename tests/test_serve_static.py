@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from conftest import require_program
-from helpers import PATIENCE, wait_until
+from helpers import PATIENCE, no_descriptors, wait_until
 from serving import APP, command, serving
 
 from weald.serve.errors import ConfigError
@@ -119,6 +119,20 @@ def test_what_is_not_to_be_had(folder, path):
         assert said == [("301 Moved Permanently", {"Location": "/s/deep/er/", "Content-Type": "text/plain"})]
     else:
         assert said[0][0] == "404 Not Found"
+
+
+def test_a_file_that_cannot_be_opened_now_is_not_missing(folder):
+    """A cache would keep a 404."""
+    app = Static(str(folder / "files"))
+    environ = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "/s", "QUERY_STRING": "", "PATH_INFO": "/big"}
+    with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        app(environ, None)
+    environ["PATH_INFO"] = "/a.css"
+    environ["HTTP_ACCEPT_ENCODING"] = "br, gzip"
+    app._open = lambda path, coding="", of=app._open: of(path) if not coding else os.open("/", os.O_WRONLY)
+    said = []
+    answer = app(environ, lambda status, fields: said.append((status, dict(fields))))
+    assert said[0][0] == "200 OK" and "Content-Encoding" not in said[0][1] and b"".join(answer) == b"body {}"
 
 
 def test_traversal_over_the_wire(folder):

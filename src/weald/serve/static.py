@@ -12,6 +12,7 @@ Invariants:
 """
 
 import email.utils
+import errno
 import mimetypes
 import os
 import re
@@ -25,6 +26,11 @@ from weald.serve.errors import ConfigError
 __all__ = ["Static", "parse_static"]
 
 _ENCODINGS = (("br", ".br"), ("gzip", ".gz"))  # best first: codings, and how compressed files' names end
+# Errors of open(2) that say that there is no file for the server to send.
+_NO_FILE = {
+    *(errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENODEV, errno.ENOENT, errno.ENOTDIR, errno.ENXIO),
+    *(errno.EINVAL, errno.EPERM),
+}
 _PIECE = 1 << 16  # bytes read at once, where there is no sendfile(2)
 _range = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.ASCII | re.IGNORECASE).fullmatch
 _accepted = re.compile(r"\s*([!#$%&'*+.^_`|~0-9a-z-]+)\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?", re.ASCII).fullmatch
@@ -123,18 +129,27 @@ class Static:
         return os.path.join(self.folder, *segments)
 
     def _open(self, path: str, coding: str = "") -> _File | None:
-        """The regular file `path`, opened, unless it is outside of the folder."""
+        """The regular file `path`, opened, unless it is outside of the folder.
+
+        Raises OSError if there may be such a file, for example if no descriptor is left: a client or a cache would keep
+        a 404.
+        """
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)  # a FIFO must not wait
-        except (OSError, ValueError):
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return None
+            raise
+        except ValueError:
             return None
         try:
             found = os.fstat(fd)
             where = os.readlink(f"/proc/self/fd/{fd}")
             if stat.S_ISREG(found.st_mode) and _inside(where, os.path.realpath(self.folder)):
                 return _File(fd, found, coding)
-        except OSError:
-            pass
+        except BaseException:
+            os.close(fd)
+            raise
         os.close(fd)
         return None
 
@@ -146,7 +161,10 @@ class Static:
         accepted = _codings(environ.get("HTTP_ACCEPT_ENCODING", ""))
         for coding, name in there:
             if accepted.get(coding, accepted.get("*", 0.0)):
-                found = self._open(name, coding)
+                try:
+                    found = self._open(name, coding)
+                except OSError:
+                    continue  # the plain file is there
                 if found is not None:
                     if found.stat.st_mtime_ns >= plain.stat.st_mtime_ns:
                         return found, True

@@ -161,7 +161,7 @@ class Supervisor:
     def preload(self) -> None:
         """Load the application for all workers to come.  Raises ConfigError, or what it raises."""
         self.applications = worker.preload(self.config)
-        if len(os.listdir("/proc/self/task")) > 1:
+        if _native_threads() > 1:
             say("the application has started threads as it was loaded: with --preload, no worker has them", "warning")
 
     # ---------------------------------------------------------------- children
@@ -630,3 +630,11 @@ def check(config: Config) -> None:
     check_writable(config.error_log)
     worker.Hooks(config.hooks)
     load_all(config)
+
+
+def _native_threads() -> int:
+    """How many native threads this process has; 0 if the system does not tell (there is no /proc)."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 0

@@ -246,7 +246,7 @@ class Worker:
         config, row = self.config, self.row
         worst: list[float] = []
         # Opened once: when no descriptor is left, the parent must not take us for dead.
-        statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        statm = open_statm()
         while True:
             start = monotonic()
             if config.timeout:
@@ -298,9 +298,17 @@ def access_log(config: Config) -> "AccessLog | None":
     return LogFile(config.access_log_file)
 
 
+def open_statm() -> int:
+    """Open this process's /proc/…/statm, for `resident`; -1 where there is none (a chroot without /proc)."""
+    try:
+        return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+
+
 def resident(statm: int) -> int:
-    """Bytes of memory in use by the process whose /proc/…/statm is open as `statm`."""
-    return int(os.pread(statm, 200, 0).split()[1]) * _PAGE
+    """Bytes of memory in use by the process whose /proc/…/statm is open as `statm`; 0 for -1."""
+    return 0 if statm < 0 else int(os.pread(statm, 200, 0).split()[1]) * _PAGE
 
 
 def serve_metrics(listeners: list[socket.socket], parent: socket.socket, metrics: Metrics) -> int:
