@@ -382,3 +382,39 @@ def test_an_import_hook_that_asks_the_other_finders(first):
             """
         ).replace("FIRST", repr(first))
     )
+
+
+INTERFACES = """
+    import typing
+    import gevent._interfaces as interfaces
+    loop = gevent.get_hub().loop
+    objects = [loop, loop.timer(1), loop.run_callback(print)]
+    for interface, thing in zip([interfaces.ILoop, interfaces.IWatcher, interfaces.ICallback], objects):
+        typing.Optional[typing.Union[interface, int]]  # as in the signatures of pika's adapter for gevent
+        named = [name for name in vars(interface) if not name.startswith("_")]
+        assert named and all(hasattr(thing, name) for name in named), (interface, named)
+"""
+
+
+def test_the_interfaces_of_loops_and_watchers():
+    gevent(INTERFACES)
+
+
+def test_the_classes_provide_the_interfaces_where_zope_has_them():
+    zope = """
+        import sys, types
+        package, module = types.ModuleType("zope"), types.ModuleType("zope.interface")
+        provided = []
+        module.Interface = type("Interface", (), {})
+        module.Attribute = str
+        module.implementer = lambda *interfaces: lambda cls: cls
+        module.classImplements = lambda cls, *interfaces: provided.append((cls, *interfaces))
+        package.__path__ = []
+        sys.modules["zope"], sys.modules["zope.interface"] = package, module
+        """
+    told = """
+    classes = {interface.__name__: cls for cls, interface in provided}
+    for name, thing in zip(["ILoop", "IWatcher", "ICallback"], objects):
+        assert isinstance(thing, classes[name]), (name, classes)
+    """
+    python(textwrap.dedent(zope) + PRELUDE + textwrap.dedent(INTERFACES) + textwrap.dedent(told))

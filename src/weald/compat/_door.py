@@ -50,6 +50,7 @@ BROUGHT = frozenset(
         "_hub_local",
         "_hub_primitives",
         "_ident",
+        "_interfaces",
         "_imap",
         "_monitor",
         "_semaphore",

@@ -122,7 +122,6 @@ MODULES: dict[str, str] = {
     "_fileobjectcommon": "weald.fileobject",
     "_fileobjectposix": "weald.fileobject",
     "_greenlet_primitives": "weald.greenlet and weald.hub",
-    "_interfaces": "weald.get_hub().loop, whose watchers have gevent's methods",
     "_patcher": "weald.monkey; nothing has to be imported in a patched copy",
     "_tblib": "traceback.TracebackException",
     "ares": "weald.resolver.ares",

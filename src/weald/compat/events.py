@@ -1,6 +1,6 @@
 """gevent.events: what happens to the process, told to subscribers and to plug-ins.
 
-Called by: users, as gevent.events; _monitor.py.
+Called by: users, as gevent.events; _interfaces.py; _monitor.py.
 
 A subscriber is a callable in `subscribers`; it gets the event.  Plug-ins are the entry points of the groups that
 the event classes name.  With zope.event installed `subscribers` is its list; with zope.interface the `I…` classes

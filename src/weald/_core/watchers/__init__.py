@@ -2,7 +2,7 @@
 
 Each kind is in a file of its own, their base classes are in `base`, the loop that makes them is in `loop`.
 
-Called by: users through `hub.loop`.
+Called by: users through `hub.loop`; weald.compat._interfaces.
 """
 
 from weald._core.watchers.async_ import async_
