@@ -222,6 +222,33 @@ def test_ssl_sockets_send_with_a_timeout(certificate):
     """)
 
 
+# ---------------------------------------------------------------- processes
+
+
+@pytest.mark.parametrize("ignore", ["signal.signal(signal.SIGCHLD, signal.SIG_IGN)", "inherited"])
+def test_children_end_as_they_do_though_sigchld_was_ignored(ignore):
+    """The system then forgets how they ended.  gevent stops ignoring it once a program starts a child."""
+    program = PRELUDE + """if 1:
+        import signal
+        from gevent import subprocess
+        INHERITED
+        assert subprocess.Popen(["sh", "-c", "exit 3"]).wait() == 3
+        assert subprocess.call(["sh", "-c", "exit 4"]) == 4
+    """
+    if ignore == "inherited":
+        program = program.replace("INHERITED", "assert signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN")
+        python(f"""if 1:
+            import signal, subprocess, sys
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            command = [sys.executable, "-c", {program!r}]
+            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            said = child.stdout.read()  # its status is forgotten
+            assert said == b"", said
+        """)
+    else:
+        python(program.replace("INHERITED", ignore))
+
+
 # -------------------------------------------------------------------- files
 
 
@@ -290,6 +317,61 @@ def test_a_files_arguments_of_old_programs(kind, tmp_path):
         else:
             raise AssertionError
     """)
+
+
+@pytest.mark.parametrize("kind", ["FileObject", "FileObjectBlock", "FileObjectThread"])
+def test_a_file_object_is_wrapped_in_the_mode_that_is_asked_for(kind, tmp_path):
+    (tmp_path / "file").write_text("h\u00e9\r\ntwo\n", encoding="utf-8", newline="")
+    gevent(f"""if 1:
+        import gc, tempfile
+        from gevent.fileobject import {kind} as Kind, FileObjectThread
+        path = {str(tmp_path / "file")!r}
+        for buffering in (-1, 0):  # a buffered file, a raw one
+            with Kind(open(path, "rb", buffering), encoding="utf-8") as file:
+                assert file.read() == "h\u00e9\\ntwo\\n" and file.name == path
+            with Kind(open(path, "rb", buffering), "r", encoding="latin-1", newline="") as file:
+                assert file.readline() == "h\u00c3\u00a9\\r\\n"
+            with Kind(open(path, "rb", buffering), "rb") as file:
+                assert file.readline() == b"h\\xc3\\xa9\\r\\n"
+        with Kind(open(path), "r") as file:
+            assert file.readline() == "h\u00e9\\n"
+        with Kind(open(path, "wb"), "w", encoding="utf-8") as file:
+            file.write("\u00e9")
+        assert open(path, "rb").read() == b"\\xc3\\xa9"
+        text = open(path)
+        if Kind is not FileObjectThread.__base__:
+            try:
+                Kind(text, "rb")
+            except ValueError:
+                pass
+            else:
+                raise AssertionError
+        else:  # by its descriptor
+            file = Kind(text, "rb")
+            del text
+            gc.collect()
+            assert file.read() == b"\\xc3\\xa9"
+            file.close()
+        kept = open(path, "rb")
+        file = Kind(kept, closefd=False)
+        assert file.read() == "\u00e9"
+        file.close()
+        del file
+        gc.collect()
+        assert not kept.closed
+        kept.close()
+        try:
+            Kind(open(path, "rb"), "rb", encoding="utf-8")
+        except ValueError as error:
+            assert "encoding" in str(error)
+        else:
+            raise AssertionError
+        with tempfile.TemporaryFile() as spare:
+            file = Kind(spare, "w+")
+            file.write("x")
+            file.seek(0)
+            assert file.read() == "x"
+    """, stderr=None)
 
 
 def test_classes_may_derive_from_fileobject():

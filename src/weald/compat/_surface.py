@@ -11,13 +11,17 @@ import functools
 import io
 import itertools
 import os
+import signal as stdlib_signal
 from _socket import EAI_NONAME, gaierror
+from _thread import get_ident
 from collections.abc import Callable
 from importlib import import_module
+from threading import main_thread
 from typing import Any
 
 from weald._base.imports import whenever_imported
 from weald._core import get_hub, get_hub_if_exists, set_cut_short
+from weald.compat._file_layers import in_mode
 from weald.exceptions import LoopExit
 
 __all__: list[str] = []
@@ -144,9 +148,43 @@ def _fileobject(module: Any) -> None:
                 args = (args[0], _without_u(args[1]), *args[2:])
             elif "mode" in kwargs:
                 kwargs["mode"] = _without_u(kwargs["mode"])
-        return make(cls, *args, **kwargs)
+        text = None
+        if cls is kinds and "b" in (args[1] if len(args) > 1 else kwargs.get("mode", "")):
+            given = args[0] if args else kwargs.get("fobj")
+            if isinstance(given, io.TextIOBase) and hasattr(given, "buffer"):
+                text = given
+                args, kwargs = (given.buffer, *args[1:]), {k: v for k, v in kwargs.items() if k != "fobj"}
+        file = make(cls, *args, **kwargs)
+        if text is not None:
+            file._text = text  # freed, it would close the buffer
+        return file
 
     meta.__call__ = __call__
+    for kind in (module.FileObjectThread, module.FileObjectBlock):
+        kind.__init__ = _wrapping(kind.__init__, module._check_mode)
+
+
+def _wrapping(init: Callable[..., None], check_mode: Callable[..., None]) -> Callable[..., None]:
+    """`init` of a kind of file object, which puts the mode's layers over a file object that it is given."""
+
+    @functools.wraps(init)
+    def __init__(
+        self: Any,
+        fobj: Any,
+        mode: str = "r",
+        buffering: int = -1,
+        closefd: bool = True,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        **options: Any,
+    ) -> None:
+        if hasattr(fobj, "fileno"):
+            check_mode(mode, -1, encoding, errors, newline)
+            fobj = in_mode(fobj, mode, buffering, closefd, encoding, errors, newline)
+        init(self, fobj, mode, buffering, closefd, encoding, errors, newline, **options)
+
+    return __init__
 
 
 def _selectors(module: Any) -> None:
@@ -160,6 +198,10 @@ def _subprocess(module: Any) -> None:
     def __init__(self: Any, *args: Any, threadpool: None = None, **kwargs: Any) -> None:
         if threadpool is not None:
             raise AssertionError("threadpool is only for Windows")
+        # While SIGCHLD is ignored, the system forgets how children ended, and each seems to have returned 0.
+        main = get_ident() == main_thread().ident
+        if main and stdlib_signal.getsignal(stdlib_signal.SIGCHLD) is stdlib_signal.SIG_IGN:
+            stdlib_signal.signal(stdlib_signal.SIGCHLD, stdlib_signal.SIG_DFL)
         stdlibs_init(self, *args, **kwargs)
 
     def pipe_cloexec(self: Any) -> tuple[int, int]:
