@@ -42,8 +42,6 @@ from weald._core.yielding import sleep
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
-    int Py_ReprEnter(object) except -1
-    void Py_ReprLeave(object)
 
 PyGreenlet_Import()
 
@@ -560,18 +558,19 @@ cdef class Greenlet(greenlet):
         if self.info is None:
             if self.state == DONE and self.keywords is None:
                 return ""
-            self.info = called(self, self.function, self.args, self.keywords)
+            # What it calls, or an argument, may be an object whose text contains this greenlet.  Py_ReprEnter would
+            # make a dict that nobody frees, for a greenlet that is shown when its thread ends.
+            self.info = "..."
+            info = None
+            try:
+                info = called(self, self.function, self.args, self.keywords)
+            finally:
+                self.info = info
         return self.info
 
     def __repr__(self):
         name = f'"{self.name}" ' if self.name_ is not None or self.ident != 0 else ""
-        info = "..."
-        # What it calls, or an argument, may be an object whose text contains this greenlet.
-        if Py_ReprEnter(self) == 0:
-            try:
-                info = self._formatinfo()
-            finally:
-                Py_ReprLeave(self)
+        info = self._formatinfo()
         return f"<{type(self).__name__} {name}at {id(self):#x}{': ' + info if info else ''}>"
 
 
