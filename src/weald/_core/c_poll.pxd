@@ -18,8 +18,8 @@ cdef extern from * nogil:
         return found < 0 ? -1 : asked.revents;
     }
 
-    /* Whether `fd` is readable (POLLIN) or writable (POLLOUT), by select(2), which does not look at that limit; -1 if it
-     * fails.  Not inlined: the set would be part of the frame of callers that park. */
+    /* Whether `fd` is readable (POLLIN) or writable (POLLOUT), by select(2), which does not look at that limit; -1 if
+     * it fails.  Not inlined: the set would be part of the frame of callers that park. */
     static __attribute__((noinline, unused)) int weald_select_now(int fd, short event)
     {
         fd_set set;
