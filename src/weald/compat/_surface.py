@@ -13,14 +13,12 @@ import itertools
 import os
 import signal as stdlib_signal
 from _socket import EAI_NONAME, gaierror
-from _thread import get_ident
 from collections.abc import Callable
 from importlib import import_module
-from threading import main_thread
 from typing import Any
 
 from weald._base.imports import whenever_imported
-from weald._core import get_hub, get_hub_if_exists, set_cut_short
+from weald._core import get_hub, get_hub_if_exists, is_on_main_thread, set_cut_short
 from weald.compat._file_layers import in_mode
 from weald.exceptions import LoopExit
 
@@ -199,8 +197,7 @@ def _subprocess(module: Any) -> None:
         if threadpool is not None:
             raise AssertionError("threadpool is only for Windows")
         # While SIGCHLD is ignored, the system forgets how children ended, and each seems to have returned 0.
-        main = get_ident() == main_thread().ident
-        if main and stdlib_signal.getsignal(stdlib_signal.SIGCHLD) is stdlib_signal.SIG_IGN:
+        if is_on_main_thread() and stdlib_signal.getsignal(stdlib_signal.SIGCHLD) is stdlib_signal.SIG_IGN:
             stdlib_signal.signal(stdlib_signal.SIGCHLD, stdlib_signal.SIG_DFL)
         stdlibs_init(self, *args, **kwargs)
 
