@@ -2335,3 +2335,26 @@ def test_a_connection_goes_through_none_of_asyncios_transport_code():
 
     weald.aio.run(main())
     assert called <= {"_ensure_fd_no_transport", "_read_ready__on_eof", "_fatal_error", "is_closing"}
+
+
+def test_a_transport_that_has_sent_the_rest_and_ended_may_be_aborted_and_closed():
+    """asyncio's fails there before Python 3.14."""
+    python(
+        """
+        import asyncio, socket, weald.aio
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
+            transport.write(bytes(1_000_000))
+            transport.close()
+            while await loop.sock_recv(theirs, 1_000_000):
+                pass
+            transport.abort()
+            transport.close()
+
+        weald.aio.run(main())
+        """
+    )

@@ -336,6 +336,8 @@ class SocketTransport(_SelectorSocketTransport):
             return
         stream.closing = True
         loop = self._loop
+        if loop is None:
+            return
         loop.remove(stream.fd, READ_EVENT)
         if not stream.buffer:
             stream.conn_lost += 1
@@ -345,7 +347,7 @@ class SocketTransport(_SelectorSocketTransport):
     def _force_close(self, error):
         cdef Stream stream = self._stream
         cdef Core loop
-        if stream.conn_lost:
+        if stream.conn_lost or self._loop is None:  # ended: after a `close` that had to send first nothing is counted
             return
         loop = self._loop
         if stream.buffer:
