@@ -1690,6 +1690,52 @@ def test_a_protocol_that_blocks_stalls_no_other_connection(io_loop):
     assert weald.aio.run(main()) == (b"abc", 1)
 
 
+@pytest.mark.parametrize("then", ["nothing", "abort"])
+def test_connection_lost_waits_for_data_received_that_blocks(io_loop, then):
+    """`close` is called, and the rest of what was written is sent, meanwhile."""
+    size = 4_000_000
+    notes = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        gate, lost = Event(), loop.create_future()
+
+        class Blocks(asyncio.Protocol):
+            def data_received(self, data):
+                notes.append("begins")
+                gate.wait()
+                notes.append("ends")
+
+            def connection_lost(self, error):
+                notes.append("lost")
+                lost.set_result(error)
+
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        transport, _ = await loop.connect_accepted_socket(Blocks, ours)
+        transport.write(bytes(size))
+        theirs.send(b"x")
+        while not notes:
+            await asyncio.sleep(0)
+        transport.close()
+        received = 0
+        while received < size:
+            received += len(await loop.sock_recv(theirs, size))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        if then == "abort":
+            transport.abort()
+            await asyncio.sleep(0)
+        gate.set()
+        assert await lost is None
+        for _ in range(20):
+            await asyncio.sleep(0)
+        theirs.close()
+
+    weald.aio.run(main())
+    assert notes == ["begins", "ends", "lost"]
+
+
 def test_a_reader_that_blocks_is_not_called_again_meanwhile():
     async def main():
         loop = asyncio.get_running_loop()

@@ -362,6 +362,10 @@ class SocketTransport(_SelectorSocketTransport):
 
     def _call_connection_lost(self, error):
         cdef Stream stream = self._stream
+        if self._loop._is_busy(self):  # asyncio calls this directly when the rest is sent after `close`
+            stream.conn_lost += 1  # so that `abort` does not queue another one
+            lose(self, self._loop, error)
+            return
         # They refer to the transport.  Without that cycle it is freed at once.
         del self.write, self.writelines, self.is_closing
         try:
