@@ -952,8 +952,8 @@ def test_a_preloaded_application_is_the_parents_memory(tmp_path):
         served.signal(signal.SIGHUP)
         served.wait_for("new workers, with the application that was preloaded")
         served.wait_for("reloaded in")
-        again = seen(served)
-        assert again["pid"] != found["pid"]
+        while (again := seen(served))["pid"] == found["pid"]:
+            pass  # the old worker may take one more
         assert (again["loaded"], again["version"]) == (served.process.pid, 1)
         os.kill(again["pid"], signal.SIGKILL)
         served.wait_for("died")
