@@ -33,6 +33,7 @@ from weald.aio import guests, uncancel
 from weald.aio.core import Core
 from weald.aio.transport import SocketTransport, Transports, accept, accepts
 from weald.asyncio import _set_running_loop
+from weald.resolver._names import is_numeric
 from weald.signal import getsignal
 from weald.threadpool import ThreadPoolExecutor
 
@@ -104,20 +105,16 @@ def _two_turns() -> Generator[None, None, None]:
     yield
 
 
-def _is_numeric(family: int, host: Any) -> bool:
-    try:
-        return bool(inet_pton(family, host))
-    except (OSError, TypeError, ValueError):
-        return False
-
-
 def _needs_no_resolver(family: int, address: Any) -> bool:
     """Whether connect(2) can be called with `address`: without a look-up, which would block."""
     if family == AF_UNIX:
         return True
     if address.__class__ is not tuple or len(address) != (4 if family == AF_INET6 else 2):
         return False  # asyncio completes it
-    return address[1].__class__ is int and _is_numeric(family, address[0])
+    try:
+        return address[1].__class__ is int and bool(inet_pton(family, address[0]))
+    except (OSError, TypeError, ValueError):
+        return False
 
 
 def _connected(transport: Any, waiter: Any) -> None:
@@ -313,7 +310,7 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> Any:
         """socket.getaddrinfo(), by weald's resolver."""
-        if port.__class__ is int and (_is_numeric(AF_INET, host) or _is_numeric(AF_INET6, host)):
+        if port.__class__ is int and is_numeric(host):
             self._check_closed()
             return _socket.getaddrinfo(host, port, family, type, proto, flags)  # no resolver has to wait
         return await self._in_greenlet(_socket.getaddrinfo, host, port, family, type, proto, flags)

@@ -1,4 +1,4 @@
-"""Checks host names and converts them to ASCII.  Called by: thread.py, _dns.py, _files.py."""
+"""Checks host names and converts them to ASCII.  Called by: thread.py, _dns.py, _files.py; weald.aio.loop."""
 
 import _socket
 import re
