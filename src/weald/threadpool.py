@@ -27,7 +27,7 @@ from weald._base.forwarding import Forwarding
 from weald._base.forwarding import behind as unproxied
 from weald._base.names import more_names
 from weald._base.originals import get_original
-from weald._base.workers import Job, Workers, call_with_hooks, is_at_shutdown, run_here
+from weald._base.workers import Job, Workers, call_with_hooks
 from weald._core import (
     AsyncResult,
     Condition,
@@ -126,7 +126,7 @@ class ThreadPool(GroupMappingMixin):
         self._reset()
         _pools.add(self)
         # The workers know only `_workers`, so a pool that is not used any more is freed, and they end.
-        weakref.finalize(self, _stop_all, self._workers).atexit = False
+        weakref.finalize(self, self._workers.stop_all).atexit = False
 
     def _reset(self) -> None:
         # One job more than threads may wait, so that a worker that has ended one finds the next.
@@ -201,11 +201,8 @@ class ThreadPool(GroupMappingMixin):
         job = _PoolJob(self, func, args, kwargs, report)
         hub.ref()
         try:
-            self._workers.submit(job)
-        except BaseException as error:
-            if isinstance(error, RuntimeError) and is_at_shutdown(error):
-                run_here(job)  # as a blocking call of the standard library still works
-                return job
+            self._workers.submit_or_run(job)
+        except BaseException:
             hub.unref()
             slots.release()
             raise
@@ -266,10 +263,6 @@ def _check_maxsize(maxsize: int) -> None:
         raise TypeError(f"maxsize must be an integer: {maxsize!r}")
     if maxsize < 0:
         raise ValueError(f"maxsize must not be negative: {maxsize!r}")
-
-
-def _stop_all(workers: Workers) -> None:
-    workers.stop(workers.size)
 
 
 def default() -> ThreadPool:
@@ -514,7 +507,7 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
         self._lock = _allocate_lock()
         self._error: str | None = None
         _pools.add(self)
-        weakref.finalize(self, _stop_all, self._workers).atexit = False
+        weakref.finalize(self, self._workers.stop_all).atexit = False
 
     def _reset(self) -> None:
         self._lock = _allocate_lock()
@@ -540,7 +533,7 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
         with self._lock:
             self._shutdown = True
             queued = self._workers.take_queued() if cancel_futures else []
-            _stop_all(self._workers)
+            self._workers.stop_all()
         for job in queued:
             job.cancel()  # type: ignore[attr-defined]
         if wait:

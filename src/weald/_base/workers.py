@@ -28,9 +28,7 @@ __all__ = [
     "call_with_hooks",
     "finish_rest",
     "hear_no_signals",
-    "is_at_shutdown",
     "is_worker",
-    "run_here",
 ]
 
 _T = TypeVar("_T")
@@ -115,6 +113,18 @@ class Workers:
             if job in queued:
                 raise
 
+    def submit_or_run(self, job: Job) -> None:
+        """As `submit`.  At the interpreter's end, when Python 3.12 starts no thread, run `job` in the calling thread.
+
+        The standard library's blocking calls still work then.
+        """
+        try:
+            self.submit(job)
+        except RuntimeError as error:
+            if "interpreter shutdown" not in str(error):
+                raise
+            _run_here(job)
+
     def _put(self, job: Job | None) -> None:
         self._queue.put(job)
         for hub in self._lingering:
@@ -147,6 +157,10 @@ class Workers:
             for _ in range(min(count, self.size)):
                 self.stopping += 1
                 self._put(None)
+
+    def stop_all(self) -> None:
+        """Have all threads end after the jobs that are queued now."""
+        self.stop(self.size)
 
     def take_queued(self) -> list[Job]:
         """Take the jobs that no worker has begun."""
@@ -291,12 +305,7 @@ def hear_no_signals() -> bool:
     return True
 
 
-def is_at_shutdown(error: RuntimeError) -> bool:
-    """Return whether `submit` raised `error` because the interpreter ends, when Python 3.12 starts no thread."""
-    return "interpreter shutdown" in str(error)
-
-
-def run_here(job: Job) -> None:
+def _run_here(job: Job) -> None:
     """Run `job` in the calling thread, whose profile and trace functions stay."""
     profile, trace = sys.getprofile(), sys.gettrace()
     try:

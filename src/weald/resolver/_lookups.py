@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 from socket import AddressFamily, SocketKind
 from typing import Any
 
-from weald._base.workers import Job, Workers, is_at_shutdown, run_here
+from weald._base.workers import Job, Workers
 from weald._core import AsyncResult, Hub, Semaphore, get_hub, get_hub_if_exists, getcurrent
 
 __all__ = ["Lookups", "Pace"]
@@ -74,7 +74,7 @@ class Lookups:
         job.waiting += 1
         try:
             if fresh:
-                _submit(job, hub, workers)
+                job.submit(workers)
             error, result = job.result.get()
         finally:
             job.waiting -= 1
@@ -105,6 +105,15 @@ class _Job(Job):
         self.result: AsyncResult[tuple[BaseException | None, Any]] = AsyncResult()
         self.waiting = 0
 
+    def submit(self, workers: Workers) -> None:
+        """Have it run by one of `workers`; the hub counts it as something that can wake a greenlet."""
+        self._hub.ref()
+        try:
+            workers.submit_or_run(self)
+        except BaseException:
+            self._hub.unref()
+            raise
+
     def run(self) -> None:
         if self.waiting:
             try:
@@ -119,18 +128,6 @@ class _Job(Job):
         self._hub.unref()
         self._lookups.end(self)
         self.result.set(self._outcome)
-
-
-def _submit(job: _Job, hub: Hub, workers: Workers) -> None:
-    hub.ref()
-    try:
-        workers.submit(job)
-    except BaseException as error:
-        if isinstance(error, RuntimeError) and is_at_shutdown(error):
-            run_here(job)  # as a look-up of the standard library still works
-            return
-        hub.unref()
-        raise
 
 
 # Arguments of these types mean the same to C if, and only if, they are equal.

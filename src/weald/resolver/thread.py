@@ -45,14 +45,16 @@ class Resolver:
         self._reading = Workers(size, idle_timeout, hear_no_signals)  # for names that the hosts file has
         _all.add(self)
         # The threads know only the `Workers`, so a resolver that is not used any more is freed, and they end.
-        weakref.finalize(self, _stop, self._asking, self._reading).atexit = False
+        for workers in (self._asking, self._reading):
+            weakref.finalize(self, workers.stop_all).atexit = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__} at {id(self):#x} lookups={len(self._lookups)}>"
 
     def close(self) -> None:
         """End the threads; a look-up that has begun is finished first."""
-        _stop(self._asking, self._reading)
+        self._asking.stop_all()
+        self._reading.stop_all()
 
     def getaddrinfo(
         self,
@@ -122,11 +124,6 @@ class Resolver:
 
 def _host_of(sockaddr: Any) -> Any:
     return sockaddr[0] if isinstance(sockaddr, tuple) and sockaddr else sockaddr
-
-
-def _stop(*threads: Workers) -> None:
-    for workers in threads:
-        workers.stop(workers.size)
 
 
 _all: "weakref.WeakSet[Resolver]" = weakref.WeakSet()
