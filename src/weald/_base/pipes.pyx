@@ -17,7 +17,7 @@ from weald._base.waiting cimport MOMENT, at_once, is_ready, write_nowait
 from weald._core.yielding cimport is_others_turn
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.errno cimport EAGAIN, EINTR, EOPNOTSUPP, EPIPE, errno
+from libc.errno cimport EAGAIN, EBADF, EINTR, EOPNOTSUPP, EPIPE, errno
 
 import _socket
 import io
@@ -114,6 +114,26 @@ cdef Py_ssize_t write_at_once(Turns turns, object data, Py_ssize_t *size) except
     return sent if sent > 0 else 0
 
 
+cdef Py_ssize_t read_into_at_once(Turns turns, buffer) except -2:
+    """Read what there is into `buffer`.  Returns the bytes read; -1 if there is nothing yet, or the system cannot tell.
+
+    Also -1 for a descriptor that cannot be read from: the plain read raises the right error.  Any other error is
+    raised here, because a socket tells it only once.
+    """
+    cdef Py_ssize_t size
+    if not turns.quick or turns.fd < 0:
+        return -1
+    turns.used = True
+    try:
+        return at_once(turns.fd, buffer, True, &size)
+    except OSError as error:
+        if error.errno == EOPNOTSUPP:
+            turns.quick = False
+        elif error.errno != EBADF:
+            raise
+        return -1
+
+
 cdef Py_ssize_t write_nonblocking(Turns turns, object data) except -2:
     """Write to a non-blocking descriptor.  Returns the bytes written; -1 if there is no room, or an error.
 
@@ -187,25 +207,21 @@ class SharedIO(io.FileIO):
 
     def readinto(self, buffer):
         """Read into `buffer`, parking until there is something.  Return the number of bytes, 0 at the end."""
+        cdef Turns turns = turns_of(self, SHARED)
+        cdef bint others_first
+        cdef Py_ssize_t count
         if not has_room(buffer):
             return super().readinto(buffer)  # which never waits, or raises
-        return self._turns.call(self._read_into, buffer)
-
-    def _read_into(self, buffer):
-        cdef Turns turns = self._turns
-        cdef Py_ssize_t count, size = 0
-        if turns.quick and self.readable():
-            turns.used = True
-            try:
-                count = at_once(turns.fd, buffer, True, &size)
-            except OSError as error:
-                if error.errno != EOPNOTSUPP:
-                    raise
-                turns.quick = False
-            else:
-                if count >= 0:
-                    return count
-        return self._readable(super().readinto, buffer)
+        others_first = is_others_turn(True)
+        if not others_first:
+            count = read_into_at_once(turns, buffer)
+            if count >= 0:
+                return count
+        current = turns.go_inside(others_first)
+        try:
+            return self._readable(super().readinto, buffer)
+        finally:
+            turns.leave(current)
 
     def read(self, size=-1):
         """Read up to `size` bytes, parking until there are some; None or -1: all up to the end.  b"" at the end."""
