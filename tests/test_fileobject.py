@@ -450,6 +450,33 @@ def test_a_shared_file_is_blocking_for_others_and_parks_here(pipe):
     reader.close()
 
 
+@pytest.mark.parametrize("kind", [FileObjectPosix, FileObjectThread, FileObjectBlock])
+def test_a_derived_class_may_call_supers_methods(tmp_path, kind):
+    class Counting(kind):
+        calls = 0
+
+        def write(self, data):
+            self.calls += 1
+            return super().write(data)
+
+    with Counting(str(tmp_path / "x"), "w") as file:
+        file.write("one")
+        file.write("two")
+        assert file.calls == 2
+    assert (tmp_path / "x").read_text() == "onetwo"
+
+
+@pytest.mark.parametrize("kind", [FileObjectPosix, FileObjectThread, FileObjectBlock])
+def test_attributes_are_those_of_ios_file(tmp_path, kind):
+    with kind(str(tmp_path / "x"), "w", encoding="latin-1") as text, kind(str(tmp_path / "y"), "wb") as binary:
+        assert (text.encoding, text.mode, text.line_buffering, text.isatty()) == ("latin-1", "w", False, False)
+        assert text.buffer.raw.mode == binary.raw.mode == "wb"
+        assert text.name == str(tmp_path / "x")
+        assert not hasattr(binary, "encoding") and not hasattr(binary, "_more") and not hasattr(text, "getvalue")
+        binary.comment = "its own"
+        assert binary.comment == "its own"
+
+
 @every_kind
 def test_a_dropped_file_closes_its_descriptor(pipe, kind):
     file = kind(pipe[1], "wb")
@@ -552,6 +579,23 @@ class SlowFile(io.BytesIO):
         self.thread = threading.get_ident()
         assert self.go.wait(PATIENCE), "the loop was blocked"
         return super().read(size)
+
+
+@pytest.mark.parametrize("kind", [FileObjectThread, FileObjectBlock])
+def test_a_given_object_keeps_its_further_attributes(tmp_path, kind):
+    class Known(io.FileIO):
+        def greet(self, whom):
+            return f"Hello {whom}, this is {self.comment}"
+
+    source = Known(tmp_path / "file", "w")
+    source.comment = "a file"
+    with kind(source) as file:
+        assert file.greet("you") == "Hello you, this is a file" and file.comment == "a file"
+        assert isinstance(file, kind) and repr(file).startswith(f"<{kind.__name__} ")
+        assert type(kind(source, closefd=False)) is type(file)
+        with pytest.raises(AttributeError, match="'Known' object has no attribute 'farewell'"):
+            file.farewell()
+    assert not hasattr(kind(str(tmp_path / "file")), "greet")
 
 
 def test_others_run_while_a_file_blocks():

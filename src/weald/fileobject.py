@@ -20,7 +20,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from weald import threadpool
-from weald._base.buffered import OPERATIONS, Turns, layers
+from weald._base.buffered import (
+    OPERATIONS,
+    BufferedRandom,
+    BufferedReader,
+    BufferedWriter,
+    TextIOWrapper,
+    Turns,
+    layers,
+)
 from weald._base.config import config
 from weald._base.names import more_names
 from weald._base.pipes import LoopIO
@@ -166,6 +174,27 @@ class _PoolIO(io.FileIO):
             self._in_pool(super().close)
 
 
+class _Forwarded:
+    """A descriptor for attribute `name` of a file object's `_io`; one of OPERATIONS is kept as the object's own.
+
+    A class with `__getattr__` would need no list of names, but takes three times as long for every attribute, also
+    for those that it has.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, file: Any, cls: type) -> Any:
+        if file is None:
+            return self
+        value = getattr(file._io, self._name)
+        if self._name in OPERATIONS:
+            value = file._operation(value)
+            if getattr(cls, self._name) is self:  # not when a derived class calls super()'s
+                file.__dict__[self._name] = value
+        return value
+
+
 class _Kind(type):
     """Calling FileObject makes one of the kind that fits; a class derived from it derives from FileObjectPosix.
 
@@ -199,6 +228,7 @@ class FileObject(metaclass=_Kind):
     # All kinds have an io object, whose methods they take over.  Its class may be one of _base/buffered.pyx.
     _io: Any
     _takes_turns = True
+    _for_given: type["FileObject"]  # see `_of_given`
 
     def __init__(self, file: Any) -> None:
         self._io = file
@@ -207,17 +237,14 @@ class FileObject(metaclass=_Kind):
         """Return the function to call in place of `method` of `_io`, one of OPERATIONS."""
         return method
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "_io":  # __init__ has failed
-            raise AttributeError(name)
-        value = getattr(self._io, name)
-        if name in OPERATIONS:
-            value = self.__dict__[name] = self._operation(value)
-        return value
+    if TYPE_CHECKING:
+        readline: Any
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __iter__(self) -> Iterator[Any]:
         mine = type(self)
-        own = mine.__next__ is not FileObject.__next__ or hasattr(mine, "readline")  # defined by a derived class
+        own = mine.__next__ is not _Base.__next__ or not isinstance(mine.readline, _Forwarded)  # of a derived class
         return self if own or not self._takes_turns else iter(self._io)
 
     def __next__(self) -> Any:
@@ -243,6 +270,12 @@ class FileObject(metaclass=_Kind):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.__dict__.get('_io')!r}>"
+
+
+_IO = io.FileIO, BufferedReader, BufferedWriter, BufferedRandom, TextIOWrapper
+for _name in {name for kind in _IO for name in dir(kind) if not name.startswith("__")} - set(vars(FileObject)):
+    setattr(FileObject, _name, _Forwarded(_name))
+_Base = FileObject  # FileObject may be another in the end: `config.fileobject`
 
 
 class FileObjectPosix(FileObject):
@@ -276,10 +309,11 @@ class FileObjectPosix(FileObject):
             self.fileio.close()
             raise
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "name" and self._source is not None:
-            return self._source.name  # AttributeError if it has none: the descriptor's number is no substitute
-        return super().__getattr__(name)
+    @property
+    def name(self) -> Any:
+        """The name of the file or of the object given; the descriptor if only that was given."""
+        # AttributeError if the object has none: the descriptor's number is no substitute.
+        return self._io.name if self._source is None else self._source.name
 
     def share(self) -> None:
         """Make the descriptor blocking, for a child process that gets it; this file still parks instead of blocking.
@@ -299,6 +333,16 @@ class FileObjectPosix(FileObject):
             self.fileio.close()
             if self._source is not None and self._closefd:
                 self._source.close()
+
+
+def _of_given(kind: type[FileObject]) -> Any:
+    """Return `kind` for an object of any class that it is given: further attributes are those of the object."""
+    found: type[FileObject] | None = vars(kind).get("_for_given")
+    if found is None:
+        names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+        found = _Kind(kind.__name__, (kind,), {**names, "__getattr__": lambda self, name: getattr(self._io, name)})
+        kind._for_given = found
+    return found
 
 
 class FileObjectThread(FileObject):
@@ -328,6 +372,7 @@ class FileObjectThread(FileObject):
         if not isinstance(fobj, int) and not hasattr(fobj, "fileno"):
             fobj, closefd = os.fspath(fobj), True
         if hasattr(fobj, "fileno"):
+            self.__class__ = _of_given(type(self))
             super().__init__(fobj)
         elif not self._takes_turns:
             super().__init__(self._call(open, fobj, mode, buffering, encoding, errors, newline, closefd))
@@ -376,7 +421,9 @@ class FileObjectBlock(FileObject):
     ) -> None:
         self._takes_turns = False
         self._closefd = closefd
-        if not hasattr(fobj, "fileno"):
+        if hasattr(fobj, "fileno"):
+            self.__class__ = _of_given(type(self))
+        else:
             fobj = open(fobj, mode, buffering, encoding, errors, newline, closefd or not isinstance(fobj, int))
             self._closefd = True
         super().__init__(fobj)

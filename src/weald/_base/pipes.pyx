@@ -114,15 +114,15 @@ cdef Py_ssize_t write_at_once(Turns turns, object data, Py_ssize_t *size) except
     return sent if sent > 0 else 0
 
 
-cdef Py_ssize_t read_into_at_once(Turns turns, buffer) except -2:
-    """Read what there is into `buffer`.  Returns the bytes read; -1 if there is nothing yet, or the system cannot tell.
+cdef Py_ssize_t read_into_at_once(Turns turns, buffer) except -3:
+    """Read what there is into `buffer`.  Returns the bytes read; -1 if there is nothing yet.
 
-    Also -1 for a descriptor that cannot be read from: the plain read raises the right error.  Any other error is
-    raised here, because a socket tells it only once.
+    -2 if the system cannot tell, and for a descriptor that cannot be read from: the plain read raises the right error.
+    Any other error is raised here, because a socket tells it only once.
     """
     cdef Py_ssize_t size
     if not turns.quick or turns.fd < 0:
-        return -1
+        return -2
     turns.used = True
     try:
         return at_once(turns.fd, buffer, True, &size)
@@ -131,7 +131,7 @@ cdef Py_ssize_t read_into_at_once(Turns turns, buffer) except -2:
             turns.quick = False
         elif error.errno != EBADF:
             raise
-        return -1
+        return -2
 
 
 cdef Py_ssize_t write_nonblocking(Turns turns, object data) except -2:
@@ -209,7 +209,7 @@ class SharedIO(io.FileIO):
         """Read into `buffer`, parking until there is something.  Return the number of bytes, 0 at the end."""
         cdef Turns turns = turns_of(self, SHARED)
         cdef bint others_first
-        cdef Py_ssize_t count
+        cdef Py_ssize_t count = -2
         if not has_room(buffer):
             return super().readinto(buffer)  # which never waits, or raises
         others_first = is_others_turn(True)
@@ -219,6 +219,12 @@ class SharedIO(io.FileIO):
                 return count
         current = turns.go_inside(others_first)
         try:
+            if count == -1 and not self._is_non_blocking():
+                while count == -1:  # again if another greenlet was faster
+                    self._descriptor.wait_read(None)
+                    count = read_into_at_once(turns, buffer)
+                if count >= 0:
+                    return count
             return self._readable(super().readinto, buffer)
         finally:
             turns.leave(current)
