@@ -3,9 +3,9 @@
 Called by: users; every module that needs weald's version.
 
 `_core` is the compiled part (loop, hub, greenlets, primitives, descriptors); the modules named like the standard
-library's (socket, ssl, select, …) are their cooperative replacements; event, lock, queue, pool, threadpool, local and
-timeout hold the primitives by subject; `_base` holds code that several of these share; `monkey` puts the replacements
-in place; `http`, `pywsgi`, `server` and `serve` are servers.
+library's (socket, ssl, select, …) are their cooperative replacements; event, lock, queue, pool, threadpool, local,
+timeout and scopes hold the primitives by subject; `_base` holds code that several of these share; `monkey` puts the
+replacements in place; `http`, `pywsgi`, `server` and `serve` are servers.
 """
 
 import weald._cpython  # noqa: F401  (first: it refuses interpreters that the compiled part would crash on)

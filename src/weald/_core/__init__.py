@@ -77,6 +77,14 @@ from weald._core.queue import (
 from weald._core.raw import begin_raw, spawn_raw
 from weald._core.reports import helper_idle, signals_may_wake
 from weald._core.running_loop import count_loops, put_loop_aside, take_loop_back, use_asyncio
+from weald._core.scopes import (
+    Cancelled,
+    CancelScope,
+    current_effective_deadline,
+    current_time,
+    fail_after,
+    move_on_after,
+)
 from weald._core.select import poll_fds, wait_readwrite
 from weald._core.signals import (
     listen_to_signals,

@@ -9,7 +9,7 @@ from io import RawIOBase
 from queue import Empty as Empty
 from queue import Full as Full
 from types import TracebackType
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from greenlet import GreenletExit as GreenletExit
 from greenlet import getcurrent as getcurrent
@@ -866,6 +866,68 @@ def with_timeout(seconds: float | None, function: Callable[..., _T], /, *args: A
     When the time is over, the keyword argument `timeout_value` is returned, if given; otherwise the Timeout is raised.
     """
 
+class Cancelled(GreenletExit):
+    """Raised by every wait of a greenlet in a cancelled scope.  Let it pass: the scope catches it.
+
+    It derives from GreenletExit, because code that cleans up when its greenlet is killed has the same to do here.
+    """
+
+@disjoint_base
+class CancelScope:
+    """CancelScope(*, deadline=inf, shield=False): a `with` block whose waits can be cancelled together.
+
+    Once `cancel()` has been called or *deadline* (seconds, on the clock of `current_time`) has passed, every wait
+    in the block raises Cancelled until the block is left, and its end catches Cancelled (`cancelled_caught`).
+    Tasks of a TaskGroup that is opened in the block are part of it.  A computation that never waits is not interrupted.
+
+    With *shield*, cancellations of the scopes around it do not reach the block.  It is entered once, and left by
+    the greenlet that has entered it.  ValueError if *deadline* is nan.
+    """
+
+    def __init__(self, *, deadline: float = ..., shield: bool = False) -> None: ...
+    @property
+    def deadline(self) -> float:
+        """When it is cancelled by itself, in seconds on the clock of `current_time`; inf: never.  It can be moved."""
+    @deadline.setter
+    def deadline(self, value: float) -> None: ...
+    @property
+    def shield(self) -> bool:
+        """Whether cancellations of the scopes around it do not reach it.  It can be changed."""
+    @shield.setter
+    def shield(self, value: bool) -> None: ...
+    @property
+    def cancel_called(self) -> bool:
+        """Whether it has been cancelled, by a call or because its deadline has passed."""
+    @property
+    def cancelled_caught(self) -> bool:
+        """Whether its end has caught Cancelled."""
+    def cancel(self) -> None:
+        """Cancel it, for good.  Any thread.  Before it is entered, it is cancelled from the beginning.  Idempotent."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, typ: Any, value: Any, tb: Any) -> bool | None: ...
+    def adopt(self, task: greenlet) -> CancelScope:
+        """Make `task`, which has not begun, part of this block; returns its first scope, for `release`."""
+    def release(self, scope: CancelScope) -> None:
+        """Take back `adopt`: the task has ended."""
+
+def move_on_after(seconds: float | None, *, shield: bool = False) -> CancelScope:
+    """A CancelScope that is cancelled `seconds` after it was entered (None: never); its block then ends early.
+
+    `cancelled_caught` says whether it did.  ValueError if `seconds` is nan.
+    """
+
+def fail_after(seconds: float | None, *, shield: bool = False) -> CancelScope:
+    """As `move_on_after`, but a block whose time is over raises TimeoutError."""
+
+def current_time() -> float:
+    """Seconds on the clock of deadlines: that of the thread's loop (monotonic, or the virtual clock's own)."""
+
+def current_effective_deadline() -> float:
+    """The earliest deadline that applies here, in seconds on the clock of `current_time`.
+
+    inf if there is none; -inf if a scope has been cancelled: the next wait raises Cancelled.
+    """
+
 @disjoint_base
 class local:
     """local(): an object with separate attributes for each greenlet; threading.local's contract.
@@ -892,6 +954,7 @@ class Greenlet(greenlet):
     spawning_greenlet: Any  # a weak reference to the greenlet that spawned it, if it remembers (see `track_spawns`)
     spawn_tree_locals: dict[str, Any]  # shared by all greenlets spawned, directly or not, from the same root
     spawning_stack_limit: int  # how many frames `spawning_stack` has at most
+    _supervised: bool  # its error is not reported: a TaskGroup raises it
     @property
     def spawning_stack(self) -> Any:
         """Where it was spawned, as a frame (for traceback.print_stack), or None."""

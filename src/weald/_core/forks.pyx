@@ -65,6 +65,7 @@ cdef int forget_parent(Hub hub) except -1:
     while hub.ring.count > 0:
         dropped.append(ring_pop(&hub.ring))
     hub.timers.clear()
+    hub.raisings = set()
     hub.refs = 0
     hub.threadpool = None
     hub.resolver = None

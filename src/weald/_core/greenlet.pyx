@@ -128,6 +128,7 @@ cdef class Greenlet(greenlet):
     cdef str info  # the call that it makes, for repr; kept once computed, because the end clears the rest
     cdef Py_ssize_t ident
     cdef list free_idents  # of its hub: where `ident` goes in the end
+    cdef public bint _supervised  # its error is not reported: a TaskGroup raises it
 
     spawning_stack_limit = 10
 
@@ -284,7 +285,8 @@ cdef class Greenlet(greenlet):
         # In this order: a SystemExit reaches the main greenlet before a join's wake-up does, and the report can still
         # name the function and its arguments.
         self.state = DONE
-        report_error(self.hub, self, type(self.error), self.error, self.traceback)
+        if not self._supervised:
+            report_error(self.hub, self, type(self.error), self.error, self.traceback)
         self.finish()
         return 0
 

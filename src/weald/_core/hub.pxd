@@ -76,6 +76,8 @@ cdef class Hub(greenlet):
     cdef list onlookers  # Waiters of `wait_blocked`; None without any
     cdef Waiter lingerer  # of `linger`, in a helper's thread
     cdef list fds  # descriptor number to FdEntry or None; descriptor.pyx owns it
+    cdef dict scopes  # of greenlets in a scope, by address: the innermost CancelScope; None before the first
+    cdef set raisings  # addresses of those in which Cancelled will be raised (see scopes.pyx)
     cdef SignalWatch signals  # of the main thread's hub; None in others
     cdef void *driving  # the Driven whose callback runs just now and has not parked yet; borrowed
     cdef readonly unsigned long generation  # how many forks ago this hub began

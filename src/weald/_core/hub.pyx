@@ -295,6 +295,7 @@ cdef class Hub(greenlet):
         self.loop_time = self.backend.time()
         self.batch_tick = tick()
         self.idlers = []
+        self.raisings = set()
         self.fds = []
         self.name = ""
 

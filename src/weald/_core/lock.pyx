@@ -25,6 +25,7 @@ import warnings
 from _thread import TIMEOUT_MAX
 
 from weald._core.hub import BlockingSwitchOutError, LoopExit
+from weald._core.scopes import Cancelled, CancelScope
 
 
 # ------------------------------------------------------------------ semaphores
@@ -528,8 +529,10 @@ cdef class RLock(Linkable):
         return state
 
     def _acquire_restore(self, state):
-        self.acquire()
+        killed = acquire_again(self.acquire, True)
         self.count, self.owner = state
+        if killed is not None:
+            raise killed
 
     def _at_fork_reinit(self):
         self.owner = None
@@ -579,6 +582,33 @@ cdef Step new_step(object base, greenlet runner):
 
 
 # ------------------------------------------------------------------ Condition
+
+cdef object acquire_again(object acquire, bint own):
+    """Call `acquire()`, of a lock that a wait for a condition has released, until it succeeds.
+
+    Returns the exception to raise afterwards if the greenlet was killed meanwhile, else None: whoever has called
+    `wait` will release the lock, so it must hold it.  For a lock that is not weald's `own`, any exception is raised at
+    once: it may be an error of that lock, which each call would raise.
+    """
+    killed = shield = None
+    try:
+        while True:
+            try:
+                acquire()
+                return killed
+            except (BlockingSwitchOutError, LoopExit):
+                raise  # it is impossible to wait here, now or later
+            except BaseException as error:
+                if not own:
+                    raise
+                killed = error
+                if shield is None and isinstance(error, Cancelled):
+                    shield = CancelScope(shield=True)  # else each of these waits would be cancelled
+                    shield.__enter__()
+    finally:
+        if shield is not None:
+            shield.__exit__(None, None, None)
+
 
 cdef class Condition:
     """Condition(lock=None): threading.Condition's contract; `lock` is an RLock by default."""
@@ -637,34 +667,16 @@ cdef class Condition:
         finally:
             try:
                 if save is not None:
-                    self.take_back(lock._acquire_restore, (state,))
+                    lock._acquire_restore(state)
                 else:
-                    self.take_back(lock.acquire, ())
+                    killed = acquire_again(lock.acquire, isinstance(lock, Linkable))
+                    if killed is not None:
+                        raise killed
             except BaseException:
                 if notified:
                     wake_one(&self.waiters, None)
                 raise
         return notified
-
-    cdef int take_back(self, object acquire, tuple args) except -1:
-        """Take the lock again, even if the greenlet is killed meanwhile; that exception is raised afterwards.
-
-        The caller of `wait` will release the lock, so it must hold it.
-        """
-        killed = None
-        while True:
-            try:
-                acquire(*args)
-                break
-            except (BlockingSwitchOutError, LoopExit):
-                raise  # it is impossible to wait here, now or later
-            except BaseException as error:
-                if not isinstance(self._lock, Linkable):
-                    raise  # perhaps an error of another library's lock, which would be raised again
-                killed = error
-        if killed is not None:
-            raise killed
-        return 0
 
     def wait_for(self, predicate, timeout=None):
         """`wait` until `predicate()` is true, up to `timeout` seconds (None: for ever); returns its last value."""

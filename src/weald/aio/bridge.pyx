@@ -25,7 +25,7 @@ from types import CoroutineType
 
 from greenlet import GreenletExit
 
-from weald._core import BlockingSwitchOutError, LoopExit
+from weald._core import BlockingSwitchOutError, CancelScope, LoopExit
 from weald.aio.calls import Called as _Called
 from weald.aio.calls import copy_back
 from weald.aio.loop import EventLoop
@@ -72,16 +72,17 @@ cdef object end(Hub hub, object future, object loop):
     Returns what was raised in the caller last meanwhile, None if nothing was.
     """
     later = None
-    while not future.done():
-        future.cancel()
-        if hub.stopping:  # the thread ends, and none of its greenlets runs any more
-            return later
-        try:
-            wait_done(hub, future, -1.0)
-        except LoopExit:
-            return later  # it ignores that it is cancelled, and nothing else can end it
-        except BaseException as error:  # killed again: cancel again
-            later = error
+    with CancelScope(shield=True):  # a cancelled scope cancels once
+        while not future.done():
+            future.cancel()
+            if hub.stopping:  # the thread ends, and none of its greenlets runs any more
+                return later
+            try:
+                wait_done(hub, future, -1.0)
+            except LoopExit:
+                return later  # it ignores that it is cancelled, and nothing else can end it
+            except BaseException as error:  # killed again: cancel again
+                later = error
     # GreenletExit: killed while it blocked before its first await.
     if not future.cancelled() and not isinstance(future.exception(), (type(None), GreenletExit)):
         loop.call_exception_handler({
