@@ -28,6 +28,8 @@ ROWS = (
     Row("semaphore_contended", "Semaphore, contended by 10", {"gevent": 0.45, "uvloop": 1.0}),
     Row("semaphore_free", "Semaphore, free", {"gevent": 0.60, "uvloop": 1.0}),
     Row("timeout", "with Timeout(10), not firing", {"gevent": 0.25, "uvloop": 1.0}),
+    Row("scope", "with move_on_after(10), not firing", {"gevent": 0.25, "uvloop": 1.0}),  # gevent: Timeout
+    Row("task_group", "TaskGroup, 1,000 tasks at a time", {"gevent": 0.25, "uvloop": 1.0}),  # gevent: spawn + joinall
     Row("pool_spawn", "Pool(100).spawn", {"gevent": 0.30, "uvloop": 1.0}),
     Row("sleepers", "10,000 short sleepers, each", {"gevent": 0.40, "uvloop": 1.0}),
     Row("resident", "resident bytes a parked greenlet", {"gevent": 0.80}),

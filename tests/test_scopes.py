@@ -525,6 +525,15 @@ def test_tasks_may_spawn_tasks(virtual):
     assert sorted(done) == [0] * 8 + [1] * 4 + [2] * 2 + [3]
 
 
+def test_a_task_spawned_when_the_last_one_has_ended(virtual):
+    """By its link, before the block goes on: the block waits for that one, too, and does not spin."""
+    begin = virtual.loop.now()
+    later = []
+    with TaskGroup() as group:
+        group.spawn(weald.sleep, 1).rawlink(lambda _: later.append(group.spawn(weald.sleep, 5)))
+    assert virtual.loop.now() == begin + 6 and later[0].ready()
+
+
 def test_an_error_cancels_the_others(virtual):
     begin = virtual.loop.now()
     seen = []

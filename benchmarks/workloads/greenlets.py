@@ -35,6 +35,7 @@ def load(package: str) -> SimpleNamespace:
         AsyncResult=import_module(f"{package}.event").AsyncResult,
         Semaphore=import_module(f"{package}.lock").Semaphore,
         Pool=import_module(f"{package}.pool").Pool,
+        scopes=import_module("weald.scopes") if package == "weald" else None,
     )
 
 
@@ -54,13 +55,14 @@ def _load_eventlet() -> SimpleNamespace:
         AsyncResult=type("AsyncResult", (event,), {"set": event.send, "get": event.wait}),
         Semaphore=import_module("eventlet.semaphore").Semaphore,
         Pool=type("Pool", (eventlet.GreenPool,), {"join": eventlet.GreenPool.waitall}),
+        scopes=None,
     )
 
 
 def rows(package: str) -> dict[str, Callable[[int], object]]:
     """Row name to batch function.  `resident` is not a batch: it takes a count and returns bytes per greenlet."""
     api = load(package)
-    return {**_switching(api), **_handing_over(api), **_guarding(api)}
+    return {**_switching(api), **_handing_over(api), **_guarding(api), **_scopes(api)}
 
 
 def _switching(api: Any) -> dict[str, Callable[[int], object]]:
@@ -203,3 +205,23 @@ def _guarding(api: Any) -> dict[str, Callable[[int], object]]:
         "semaphore_free": semaphore_free,
         "timeout": timeout_idle,
     }
+
+
+def _scopes(api: Any) -> dict[str, Callable[[int], object]]:
+    """The others have no scopes: their rows are what programs use instead, Timeout and spawn + joinall."""
+    if api.scopes is None:
+        return {"scope": _guarding(api)["timeout"], "task_group": _switching(api)["spawn_joinall"]}
+    move_on_after, group_class = api.scopes.move_on_after, api.scopes.TaskGroup
+
+    def scope(n: int) -> None:
+        for _ in range(n):
+            with move_on_after(10):
+                pass
+
+    def task_group(n: int) -> None:
+        for first in range(0, n, 1000):
+            with group_class() as group:
+                for _ in range(min(1000, n - first)):
+                    group.spawn(nothing)
+
+    return {"scope": scope, "task_group": task_group}

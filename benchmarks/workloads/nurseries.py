@@ -158,6 +158,8 @@ ROWS: dict[str, Callable[..., Awaitable[object]]] = {
     "semaphore_contended": semaphore_contended,
     "semaphore_free": semaphore_free,
     "timeout": timeout,
+    "scope": timeout,
+    "task_group": spawn_joinall,
     "pool_spawn": pool_spawn,
     "sleepers": sleepers,
     "resident": parked,

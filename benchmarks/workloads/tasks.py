@@ -27,7 +27,7 @@ def rows(package: str) -> dict[str, Callable[[int], object]]:
     def batch(main: Callable[..., Coroutine[Any, Any, object]]) -> Callable[..., object]:
         return lambda *n: runner.run(main(*n))
 
-    return {main.__name__: batch(main) for main in ROWS}
+    return {main.__name__: batch(main) for main in ROWS} | {"scope": batch(timeout)}
 
 
 async def spawn_join(n: int) -> None:
@@ -122,6 +122,13 @@ async def timeout(n: int) -> None:
             pass
 
 
+async def task_group(n: int) -> None:
+    for first in range(0, n, 1000):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(1000, n - first)):
+                group.create_task(nothing())
+
+
 async def pool_spawn(n: int) -> None:
     """asyncio has no pool: a TaskGroup behind a semaphore of 100, given back by the task's done callback."""
     semaphore = asyncio.Semaphore(100)
@@ -173,6 +180,7 @@ ROWS: tuple[Callable[..., Coroutine[Any, Any, object]], ...] = (
     semaphore_contended,
     semaphore_free,
     timeout,
+    task_group,
     pool_spawn,
     sleepers,
     parked,

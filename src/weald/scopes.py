@@ -12,18 +12,17 @@ Invariants of a TaskGroup:
   if it is the only one.
 """
 
-from collections.abc import Callable
 from math import inf
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from weald._core import (
     Cancelled,
     CancelScope,
     Event,
-    Greenlet,
     GreenletExit,
     LoopExit,
+    Tasks,
     Timeout,
     current_effective_deadline,
     current_time,
@@ -46,7 +45,7 @@ _ENDS_PROGRAM = (KeyboardInterrupt, SystemExit)
 _FROM_OUTSIDE = (GreenletExit, Timeout, *_ENDS_PROGRAM)
 
 
-class TaskGroup:
+class TaskGroup(Tasks):
     """A `with` block whose end waits for the tasks that were spawned in it.
 
     If a task or the block raises an exception, everything else in the group is cancelled, and when all have ended
@@ -56,45 +55,16 @@ class TaskGroup:
     """
 
     def __init__(self) -> None:
-        self.cancel_scope = CancelScope()
-        self._scopes: dict[Greenlet, CancelScope] = {}  # each living task's first scope
         self._errors: list[BaseException] = []
         self._from_outside: list[BaseException] = []
-        self._done = Event()
-        self._hub: Any = None  # of the thread that has entered it; None while it takes no tasks
 
     def __enter__(self) -> Self:
         self.cancel_scope.__enter__()
-        self._hub = get_hub()
-        self._generation = self._hub.generation
+        self._generation = get_hub().generation
         return self
 
-    def spawn(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Greenlet:
-        """Have `function(*args, **kwargs)` run in a new task of this group soon; returns its Greenlet.
-
-        Tasks may spawn more of them.  RuntimeError before the block and after its end, and in another thread than
-        the block's; TypeError if `function` is not callable.
-        """
-        if self._hub is None:
-            raise RuntimeError("this TaskGroup is not open: spawn its tasks within its with block")
-        if get_hub() is not self._hub:
-            raise RuntimeError("tasks of a TaskGroup run in the thread of its block: spawn them there")
-        if not callable(function):
-            raise TypeError(f"a task needs a callable to run, got {function!r}")
-        task = Greenlet(function, *args, **kwargs)
-        task._supervised = True
-        task.rawlink(self._ended)
-        self._scopes[task] = self.cancel_scope.adopt(task)
-        task.start()
-        return task
-
-    def _ended(self, task: Greenlet) -> None:
-        self.cancel_scope.release(self._scopes.pop(task))
-        error = task.exception
-        if error is not None:
-            self._fail(error, self._from_outside if isinstance(error, _ENDS_PROGRAM) else self._errors)
-        if not self._scopes:
-            self._done.set()
+    def _task_failed(self, error: BaseException) -> None:
+        self._fail(error, self._from_outside if isinstance(error, _ENDS_PROGRAM) else self._errors)
 
     def _fail(self, error: BaseException, errors: list[BaseException]) -> None:
         errors.append(error)
@@ -102,12 +72,13 @@ class TaskGroup:
 
     def _wait(self) -> bool:
         """Wait until all tasks have ended, whatever is raised here meanwhile; return whether there was one left."""
-        if self._hub.generation != self._generation:  # a fork's child, where the parent's tasks do not run
-            self._scopes.clear()
-        if not self._scopes:
+        if get_hub().generation != self._generation:  # a fork's child, where the parent's tasks do not run
+            self._members.clear()
+        if not self._members:
             return False
+        self._done = Event()
         with CancelScope(shield=True):  # a cancellation reaches the tasks, and then they end
-            while self._scopes:
+            while self._members:
                 self._done.clear()
                 try:
                     self._done.wait()
@@ -126,7 +97,6 @@ class TaskGroup:
         elif value is not None:
             self._fail(value, self._from_outside if isinstance(value, _FROM_OUTSIDE) else self._errors)
         waited = self._wait()
-        self._hub = None
         errors, outside = self._errors, self._from_outside
         self._errors, self._from_outside = [], []
         try:

@@ -905,10 +905,24 @@ class CancelScope:
         """Cancel it, for good.  Any thread.  Before it is entered, it is cancelled from the beginning.  Idempotent."""
     def __enter__(self) -> Self: ...
     def __exit__(self, typ: Any, value: Any, tb: Any) -> bool | None: ...
-    def adopt(self, task: greenlet) -> CancelScope:
-        """Make `task`, which has not begun, part of this block; returns its first scope, for `release`."""
-    def release(self, scope: CancelScope) -> None:
-        """Take back `adopt`: the task has ended."""
+
+@disjoint_base
+class Tasks:
+    """The tasks of a TaskGroup, which derives from this; not for other callers."""
+
+    _done: Event | None  # set when no task is left; None until that is waited for
+    @property
+    def cancel_scope(self) -> CancelScope:
+        """The scope of the block and of all tasks."""
+    @property
+    def _members(self) -> set[Greenlet]:
+        """The tasks that have not ended: a set."""
+    def spawn(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Greenlet:
+        """Have `function(*args, **kwargs)` run in a new task of this group soon; returns its Greenlet.
+
+        Tasks may spawn more of them.  RuntimeError before the block and after its end, and in another thread than
+        the block's; TypeError if `function` is not callable.
+        """
 
 def move_on_after(seconds: float | None, *, shield: bool = False) -> CancelScope:
     """A CancelScope that is cancelled `seconds` after it was entered (None: never); its block then ends early.
@@ -954,7 +968,6 @@ class Greenlet(greenlet):
     spawning_greenlet: Any  # a weak reference to the greenlet that spawned it, if it remembers (see `track_spawns`)
     spawn_tree_locals: dict[str, Any]  # shared by all greenlets spawned, directly or not, from the same root
     spawning_stack_limit: int  # how many frames `spawning_stack` has at most
-    _supervised: bool  # its error is not reported: a TaskGroup raises it
     @property
     def spawning_stack(self) -> Any:
         """Where it was spawned, as a frame (for traceback.print_stack), or None."""

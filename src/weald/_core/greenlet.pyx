@@ -1,6 +1,6 @@
 """Greenlet: a greenlet with a result, links and joining; and waiting for several of them.
 
-Called by: weald's users, local.pyx, pool.py, threading.py.
+Called by: weald's users, local.pyx, scopes.pyx, pool.py, threading.py.
 Invariants:
 - `state` only goes forward: NEW, SCHEDULED, RUNNING, DONE.  A greenlet killed before it ran goes to
   DONE without running, and the hub drops it from the ring.
@@ -17,7 +17,7 @@ from weald._core.arena cimport begin_stack
 from weald._core.c_greenlet cimport (
     PyGreenlet_Import, PyGreenlet_SetParent, PyGreenlet_STARTED, greenlet)
 from weald._core.frames cimport as_frames, calling_frames
-from weald._core.hooks cimport await_it
+from weald._core.hooks cimport Supervisor, await_it
 from weald._core.hub cimport Hub, Throw, Waiter, current_greenlet
 from weald._core.links cimport Link, add_link, drop_link, schedule_links
 from weald._core.threads cimport current_hub
@@ -128,7 +128,7 @@ cdef class Greenlet(greenlet):
     cdef str info  # the call that it makes, for repr; kept once computed, because the end clears the rest
     cdef Py_ssize_t ident
     cdef list free_idents  # of its hub: where `ident` goes in the end
-    cdef public bint _supervised  # its error is not reported: a TaskGroup raises it
+    cdef Supervisor supervisor  # takes its error, which is not reported then; else None
 
     spawning_stack_limit = 10
 
@@ -285,7 +285,7 @@ cdef class Greenlet(greenlet):
         # In this order: a SystemExit reaches the main greenlet before a join's wake-up does, and the report can still
         # name the function and its arguments.
         self.state = DONE
-        if not self._supervised:
+        if self.supervisor is None:
             report_error(self.hub, self, type(self.error), self.error, self.traceback)
         self.finish()
         return 0
@@ -298,7 +298,10 @@ cdef class Greenlet(greenlet):
         self.keywords = None
         if self.links is not None:
             self.run_links()
-        # Last: links have been called when `join` returns.
+        # Last: links have been called when `join` returns, or the end of a group's block.
+        if self.supervisor is not None:
+            supervisor, self.supervisor = self.supervisor, None
+            (<Supervisor>supervisor).ended(self)
         if self.joiners.head != NULL:
             wake_all(&self.joiners, None)
         return 0
@@ -645,8 +648,20 @@ def spawn(function, /, *args, **kwargs):
 
     TypeError if `function` is not callable.
     """
+    return spawned(function, args, kwargs, None)
+
+
+def spawn_supervised(Supervisor supervisor not None, function, tuple args, dict kwargs):
+    """As `spawn(function, *args, **kwargs)`, for a Greenlet whose end and error `supervisor` is told of."""
+    if not callable(function):
+        raise TypeError(f"a task needs a callable to run, got {function!r}")
+    return spawned(function, args, kwargs, supervisor)
+
+
+cdef Greenlet spawned(object function, tuple args, dict kwargs, Supervisor supervisor):
     cdef Greenlet g = Greenlet.__new__(Greenlet)
     g.setup(function, args, kwargs)
+    g.supervisor = supervisor
     if spawn_callbacks:
         call_spawn_callbacks(g)
     g.state = SCHEDULED

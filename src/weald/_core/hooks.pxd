@@ -19,3 +19,6 @@ cdef class Driven:
     cdef int parking(self) except -1
     cdef list waiting(self)
     cdef object step(self)
+
+cdef class Supervisor:
+    cdef int ended(self, object task) except -1

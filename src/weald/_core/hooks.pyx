@@ -1,7 +1,8 @@
 """Interfaces through which the hub calls the rooms above it, which implement them.
 
 Called by: hub.pyx, running_loop.pyx, reports.pyx, event.pyx, greenlet.pyx; implemented by watchers/base.pyx
-(`Watched`), signals.pyx (`SignalWatch`), aio/core.pyx (`Driven`) and weald.aio.calls (`await_it`).
+(`Watched`), signals.pyx (`SignalWatch`), scopes.pyx (`Supervisor`), aio/core.pyx (`Driven`) and weald.aio.calls
+(`await_it`).
 """
 
 
@@ -74,3 +75,11 @@ cdef class Driven:
     cdef object step(self):
         """The lock.Step of the callback that the current greenlet is in."""
         return None
+
+
+cdef class Supervisor:
+    """Takes the errors of the Greenlets that `spawn_supervised` has made, which are not reported then."""
+
+    cdef int ended(self, object task) except -1:
+        """Called when `task` has ended, before those that wait for it go on."""
+        return 0

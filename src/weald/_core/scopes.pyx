@@ -2,8 +2,8 @@
 
 Called by: weald.scopes, lock.pyx, aio/bridge.pyx.
 Invariants:
-- `hub.scopes` has the innermost scope of each greenlet that is in one.  A scope's `parent` is the next one outwards: of
-  the same greenlet, or for a task of a TaskGroup the group's.
+- `hub.scopes` has the innermost scope of each greenlet that is in one.  A scope's `parent` is the next one outwards.  A
+  task of a TaskGroup begins in the group's scope, which has a set of its tasks (`members`).
 - A greenlet in a cancelled scope gets Cancelled at every wait until it has left that scope.  For this it has a
   `Raising` in the ring, which raises Cancelled each time that the greenlet has parked.  So waits that are in no
   cancelled scope cost nothing.
@@ -18,11 +18,14 @@ from cpython.long cimport PyLong_FromVoidPtr
 from libc.math cimport isnan
 
 from weald._core.c_greenlet cimport PyGreenlet_ACTIVE, PyGreenlet_Import, PyGreenlet_STARTED, greenlet
+from weald._core.hooks cimport Supervisor
 from weald._core.hub cimport Hub, Runnable, Throw, current_greenlet
 from weald._core.threads cimport current_hub
 from weald._core.timers cimport BaseTimer
 
 from greenlet import GreenletExit
+
+from weald._core.greenlet import spawn_supervised
 
 cdef double INFINITY = float("inf")
 
@@ -109,12 +112,11 @@ cdef class CancelScope:
     """
 
     cdef CancelScope parent
-    cdef CancelScope outer  # the scope that the greenlet was in before; for a task's first scope None
     cdef greenlet target
     cdef object key  # of `target` in `hub.scopes`: its address
     cdef Hub hub
     cdef DeadlineTimer timer
-    cdef set members  # of a TaskGroup's scope: the first scopes of its tasks
+    cdef set members  # of a TaskGroup's scope: its tasks; else None
     cdef State state
     cdef double deadline_
     cdef double seconds  # until the deadline, from entering; negative: none
@@ -207,22 +209,31 @@ cdef class CancelScope:
 
     cdef int spread(self) except -1:
         """Have Cancelled raised in the greenlets inside; in the hub's thread."""
-        cdef CancelScope scope, inner
-        cdef list inside = []  # this greenlet's scopes from here inwards
-        if self.state != ENTERED:
-            return 0
-        scope = self.hub.scopes.get(self.key)
+        if self.state == ENTERED:
+            self.spread_in(self.target)
+            self.spread_to_members()
+        return 0
+
+    cdef int spread_to_members(self) except -1:
+        if self.members is not None:
+            for task in list(self.members):
+                self.spread_in(task)
+        return 0
+
+    cdef int spread_in(self, greenlet target) except -1:
+        """Have Cancelled raised in `target`, which is in this scope, and in the tasks of groups that it has opened."""
+        cdef CancelScope scope
+        cdef list inside = []  # the scopes that the greenlet has entered within this one
+        key = PyLong_FromVoidPtr(<void *>target)
+        scope = self.hub.scopes.get(key)
         while scope is not None and scope is not self:
             inside.append(scope)
-            scope = scope.outer
-        inside.append(self)
+            scope = scope.parent
         for scope in reversed(inside):
-            if scope is not self and scope.shield_:
+            if scope.shield_:
                 return 0
-            if scope.members is not None:
-                for inner in list(scope.members):
-                    inner.spread()
-        raise_soon(self.hub, self.target, self.key)
+            scope.spread_to_members()
+        raise_soon(self.hub, target, key)
         return 0
 
     # -------------------------------------------------------------- the block
@@ -238,17 +249,13 @@ cdef class CancelScope:
         self.key = PyLong_FromVoidPtr(<void *>target)
         if hub.scopes is None:
             hub.scopes = {}
-        self.parent = self.outer = hub.scopes.get(self.key)
-        self.begin()
-        return self
-
-    cdef int begin(self) except -1:
-        self.hub.scopes[self.key] = self
+        self.parent = hub.scopes.get(self.key)
+        hub.scopes[self.key] = self
         self.state = ENTERED
         self.start_timer()
         if self.called:
             self.spread()
-        return 0
+        return self
 
     cdef int start_timer(self) except -1:
         cdef double now
@@ -276,13 +283,12 @@ cdef class CancelScope:
         """Leave it; the greenlet is in the scope around it from now on."""
         self.stop_timer()
         self.state = LEFT
-        if self.outer is None:
+        if self.parent is None:
             self.hub.scopes.pop(self.key, None)
         else:
-            self.hub.scopes[self.key] = self.outer
-            if self.shield_ and self.outer.in_effect():
+            self.hub.scopes[self.key] = self.parent
+            if self.shield_ and self.parent.in_effect():
                 raise_soon(self.hub, self.target, self.key)
-            self.outer = None
         return 0
 
     cdef int check_leaving(self) except -1:
@@ -298,7 +304,7 @@ cdef class CancelScope:
             while scope is not None and scope is not self:
                 scope.stop_timer()
                 scope.state = LEFT
-                scope = scope.outer
+                scope = scope.parent
             self.end()
             raise RuntimeError(
                 "scopes must be left in the reverse order of entering: one inside this one is still open")
@@ -330,32 +336,57 @@ cdef class CancelScope:
                 "its deadline has passed" if self.seconds < 0.0 else f"not done within {self.seconds:g} seconds")
         return True
 
-    # -------------------------------------------------------------- for TaskGroup
-
-    def adopt(self, greenlet task not None):
-        """Make `task`, which has not begun, part of this block; returns its first scope, for `release`."""
-        cdef CancelScope scope = CancelScope.__new__(CancelScope)
-        scope.parent, scope.hub, scope.target = self, self.hub, task
-        scope.key = PyLong_FromVoidPtr(<void *>task)
-        if self.members is None:
-            self.members = set()
-        self.members.add(scope)
-        scope.begin()
-        if self.in_effect():
-            scope.spread()
-        return scope
-
-    def release(self, CancelScope scope not None):
-        """Take back `adopt`: the task has ended."""
-        self.members.discard(scope)
-        scope.end()
-
     def __repr__(self):
         states = {NEW: "not entered", ENTERED: "entered", LEFT: "left"}
         details = [states[self.state]] + ["cancelled"] * self.called + ["shield"] * self.shield_
         if self.deadline_ != INFINITY:
             details.append(f"deadline {self.deadline_:.3f}")
         return f"<{type(self).__name__} at {id(self):#x} {', '.join(details)}>"
+
+
+cdef class Tasks(Supervisor):
+    """The tasks of a TaskGroup, which derives from this; not for other callers."""
+
+    cdef readonly CancelScope cancel_scope
+    cdef public object _done  # an Event, set when no task is left; None until that is waited for
+
+    def __cinit__(self):
+        self.cancel_scope = CancelScope.__new__(CancelScope)
+        self.cancel_scope.members = set()
+
+    @property
+    def _members(self):
+        """The tasks that have not ended: a set."""
+        return self.cancel_scope.members
+
+    def spawn(self, function, /, *args, **kwargs):
+        """Have `function(*args, **kwargs)` run in a new task of this group soon; returns its Greenlet.
+
+        Tasks may spawn more of them.  RuntimeError before the block and after its end, and in another thread than
+        the block's; TypeError if `function` is not callable.
+        """
+        cdef CancelScope scope = self.cancel_scope
+        if scope.state != ENTERED:
+            raise RuntimeError("this TaskGroup is not open: spawn its tasks within its with block")
+        if current_hub() is not scope.hub:
+            raise RuntimeError("tasks of a TaskGroup run in the thread of its block: spawn them there")
+        task = spawn_supervised(self, function, args, kwargs)
+        key = PyLong_FromVoidPtr(<void *>task)
+        scope.members.add(task)
+        scope.hub.scopes[key] = scope
+        if scope.in_effect():
+            raise_soon(scope.hub, task, key)
+        return task
+
+    cdef int ended(self, object task) except -1:
+        cdef CancelScope scope = self.cancel_scope
+        scope.members.discard(task)
+        scope.hub.scopes.pop(PyLong_FromVoidPtr(<void *>task), None)
+        if task.exception is not None:
+            self._task_failed(task.exception)
+        if self._done is not None and not scope.members:
+            self._done.set()
+        return 0
 
 
 cdef int raise_soon(Hub hub, greenlet target, object key) except -1:
