@@ -418,7 +418,7 @@ def test_detach_gives_the_descriptor_away(pair):
     fd = a.detach()
     receiver.join()
     assert isinstance(receiver.exception, OSError)
-    assert a.fileno() == -1
+    assert a.fileno() == -1 and a._closed and "[closed]" in repr(a)
     assert os.get_blocking(fd)  # as the stdlib's would be
     with socket.socket(fileno=fd) as again:
         assert not os.get_blocking(fd)

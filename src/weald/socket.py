@@ -162,6 +162,7 @@ class socket(_stdlib.socket):
     def detach(self) -> int:
         """Give the descriptor away, blocking if there is no timeout; greenlets that wait on it get OSError(EBADF)."""
         blocking = self._descriptor.timeout is None
+        self._closed = True
         self._descriptor.detach()
         fd = _Base.detach(self)
         if blocking and fd >= 0:
