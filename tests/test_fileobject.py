@@ -312,6 +312,31 @@ def test_the_object_that_owned_the_descriptor_is_closed_with_it(pipe):
     source.close()
 
 
+def test_files_are_shown_as_those_of_the_standard_library():
+    """By their class's name there; unpatched and patched."""
+    code = """
+        import os, re, socket, subprocess
+        def show(file):
+            for one in file, getattr(file, "buffer", None), getattr(file, "raw", None):
+                print(re.sub(r"0x[0-9a-f]+|name=[0-9]+", "_", repr(one)))
+        sock = socket.socket()
+        for mode in "rb", "wb", "rwb", "r", "rw":
+            show(sock.makefile(mode))
+        show(sock.makefile("rwb", 0))
+        for options in {}, {"bufsize": 0}, {"text": True}:
+            with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options) as child:
+                show(child.stdin)
+                show(child.stdout)
+            show(child.stdout)
+        for end, mode in zip(os.pipe(), ("rb", "w")):
+            show(os.fdopen(end, mode))
+        nameless = sock.makefile("rb")
+        nameless.detach()
+        print(repr(nameless))
+        """
+    assert run_patched(code) == python(code)
+
+
 def test_its_name_is_that_of_what_it_was_given(pipe):
     class Nameless:
         def fileno(self):

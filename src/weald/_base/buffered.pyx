@@ -32,7 +32,7 @@ from weald._core.yielding cimport is_others_turn, let_others_run
 from weald._core import Event, sleep
 
 __all__ = ["OPERATIONS", "BufferedRWPair", "BufferedRandom", "BufferedReader", "BufferedWriter", "SocketFile",
-           "TextIOWrapper", "Turns", "layers", "text_wrapper"]
+           "TextIOWrapper", "Turns", "layers", "shown_as", "text_wrapper"]
 
 # Methods of io's files that read, write or seek.  The others neither block nor use the buffer.
 OPERATIONS = frozenset((
@@ -207,6 +207,17 @@ def in_turn(method, bint writes=False):
     return call
 
 
+def shown_as(kind):
+    """Return a `__repr__` that shows a file as `kind`, io's class that its own is derived from, shows one."""
+    show, name = kind.__repr__, f"<{kind.__module__}.{kind.__qualname__}"
+
+    def __repr__(self):
+        text = show(self)
+        return name + text[text.find(" ") :]  # all but the class; of a file without a name, ">"
+
+    return __repr__
+
+
 cdef object socket_readinto = SocketIO.readinto
 cdef object socket_write = SocketIO.write
 
@@ -219,6 +230,8 @@ class SocketFile(SocketIO):
         self._write_turns = Turns()
         super().__init__(*args)
         (<Turns>self._turns).fd = self.fileno()
+
+    __repr__ = shown_as(SocketIO)
 
     def close(self):
         """Close this file; the socket stays open while other files use it."""
@@ -243,6 +256,8 @@ class BufferedReader(io.BufferedReader):
         self._turns = raw._turns
         super().__init__(raw, buffer_size)
 
+    __repr__ = shown_as(io.BufferedReader)
+
     def __iter__(self):
         return lines_of(self, reader_readline)
 
@@ -264,6 +279,8 @@ class BufferedWriter(io.BufferedWriter):
         self._turns = raw._write_turns
         super().__init__(raw, buffer_size)
 
+    __repr__ = shown_as(io.BufferedWriter)
+
     def write(self, data, /):
         """Write `data`, to the buffer if it has room.  Return the number of bytes."""
         return called(self, WRITER, writer_write, data)
@@ -282,6 +299,8 @@ class BufferedRandom(io.BufferedRandom):
         self._turns = raw._turns
         super().__init__(raw, buffer_size)
 
+    __repr__ = shown_as(io.BufferedRandom)
+
 
 class BufferedRWPair(io.BufferedRWPair):
     """io.BufferedRWPair; its readers take turns, and so do its writers."""
@@ -291,6 +310,8 @@ class BufferedRWPair(io.BufferedRWPair):
     def __init__(self, reader, writer, buffer_size=DEFAULT_BUFFER_SIZE):
         self._turns, self._write_turns = reader._turns, writer._write_turns
         super().__init__(reader, writer, buffer_size)
+
+    __repr__ = shown_as(io.BufferedRWPair)
 
     def close(self):
         """Write what is buffered, wait until no greenlet reads, and close."""
@@ -322,6 +343,7 @@ class TextIOWrapper(io.TextIOWrapper):
             buffer._turns = turns.below()
 
     closed = Closed()
+    __repr__ = shown_as(io.TextIOWrapper)
 
     @property
     def write_through(self):

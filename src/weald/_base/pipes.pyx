@@ -27,7 +27,7 @@ import warnings
 from functools import partial
 from select import PIPE_BUF
 
-from weald._base.buffered import TextIOWrapper, layers
+from weald._base.buffered import TextIOWrapper, layers, shown_as
 from weald._base.gathered import Gathered
 from weald._base.originals import get_original
 from weald._base.waiting import POLLIN, POLLOUT, retry, wait_until_ready
@@ -188,6 +188,8 @@ class SharedIO(io.FileIO):
         turns.fd, turns.quick = fd, True
         self._socket = stat.S_ISSOCK(os.fstat(fd).st_mode)  # its descriptor is non-blocking, and calls park
 
+    __repr__ = shown_as(io.FileIO)
+
     def _is_non_blocking(self):
         """Whether the program has made the descriptor non-blocking: then no call waits."""
         return not self._socket and not os.get_blocking(self.fileno())
@@ -322,6 +324,8 @@ class LoopIO(io.FileIO):
         self._turns = self._write_turns = turns
         turns.fd, turns.quick = self.fileno(), self.writable()
         self._shared = False
+
+    __repr__ = shown_as(io.FileIO)
 
     def share(self):
         """Make the descriptor blocking, for another process that gets it.
