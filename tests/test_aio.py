@@ -849,6 +849,49 @@ def test_handlers_that_block_while_a_callback_runs():
     assert out == "['a', 'b', 'c']\n"
 
 
+def test_a_forks_child_does_not_call_the_signal_handlers_of_its_parents_loop():
+    """Neither when the child has a handler of its own, which waits; it may add a callback again."""
+    python(
+        """
+        import asyncio, os, signal, traceback, weald, weald.aio, weald.signal
+        from weald.testing import blocked
+        called = []
+        def own(signum, frame):
+            weald.sleep(0)
+            called.append("own")
+        def child(loop):
+            signal.raise_signal(signal.SIGUSR1)
+            blocked()
+            assert called == [], called
+            weald.signal.signal(signal.SIGUSR1, own)
+            signal.raise_signal(signal.SIGUSR1)
+            blocked()
+            assert called == ["own"], called
+            loop.add_signal_handler(signal.SIGUSR1, called.append, "again")
+            signal.raise_signal(signal.SIGUSR1)
+            blocked()
+            assert called == ["own", "again"], called
+            assert loop.remove_signal_handler(signal.SIGUSR1)
+        async def main():
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGUSR1, called.append, "the parent's")
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    child(loop)
+                    os._exit(0)
+                except BaseException:
+                    traceback.print_exc()
+                    os._exit(1)
+            assert os.waitpid(pid, 0)[1] == 0
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await asyncio.sleep(0)
+            assert called == ["the parent's"], called
+        weald.aio.run(main())
+        """
+    )
+
+
 def test_no_deadlock_while_a_signal_may_come():
     """A timer that the hub does not count wakes no other greenlet."""
     python(

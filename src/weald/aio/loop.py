@@ -242,21 +242,29 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
             if isinstance(error, OSError):
                 raise RuntimeError(f"sig {sig} cannot be caught") from None
             raise RuntimeError(str(error)) from None
-        if before is None:
+        if not self._hears(sig):
             hub = get_hub()
             hub.ref()  # no deadlock is reported while a signal may wake a greenlet
             if not self._signal_hubs:
                 listen_to_signals(self._hear_signal)
             self._signal_hubs[sig] = hub, hub.generation
 
+    def _hears(self, sig: int) -> bool:
+        """Whether callbacks of signal `sig` were added in this process.  As with asyncio, a fork's child calls none of
+        its parent's.
+        """
+        hub, generation = self._signal_hubs.get(sig, (None, 0))
+        return hub is not None and hub.generation == generation
+
     def _on_signal(self, sig: int, frame: Any) -> None:
-        self._handle_signal(sig)
+        if self._hears(sig):
+            self._handle_signal(sig)
 
     def _hear_signal(self, sig: int) -> None:
         """Called when signal `sig` has arrived.  As with asyncio, the callback runs even if the program has replaced
         the loop's handler by its own.
         """
-        if sig in self._signal_handlers:
+        if self._hears(sig):
             handler = getsignal(sig)
             if callable(handler) and handler != self._on_signal:
                 self._handle_signal(sig)
