@@ -808,14 +808,15 @@ def test_a_program_that_only_waits_ends_by_ctrl_c(patch):
 
 
 def test_handlers_that_block_while_a_callback_runs():
-    """Each signal interrupts whatever runs, its handler parks or raises, and everything goes on."""
+    """Each signal interrupts whatever runs, while earlier handlers are parked; it parks or not; everything goes on."""
     out = python(
         """
-        import asyncio, os, random, signal, subprocess, sys, weald, weald.aio, weald.signal
+        import asyncio, os, signal, subprocess, sys, weald.aio, weald.signal, weald.testing
         handled = awaited = 0
         def handler(signum, frame):
             global handled, awaited
             handled += 1
+            weald.spawn(os.write, acknowledge, b"x")  # once this one has parked or ended, the next may come
             if handled % 3 == 0:
                 weald.sleep(0)
             elif handled % 3 == 1:
@@ -837,16 +838,69 @@ def test_handlers_that_block_while_a_callback_runs():
             return name
         async def main():
             return await asyncio.gather(*[busy(name) for name in "abc"])
-        code = f"import os, signal\\nwhile True: os.kill({os.getpid()}, signal.SIGUSR1)"
-        sender = subprocess.Popen([sys.executable, "-c", code])
+        code = f"import os, signal\\nwhile os.read(0, 1): os.kill({os.getpid()}, signal.SIGUSR1)"
+        acknowledged, acknowledge = os.pipe()
+        sender = subprocess.Popen([sys.executable, "-c", code], stdin=acknowledged)
+        os.write(acknowledge, b"x")
         print(weald.aio.run(main()))
         sender.kill()
         sender.wait()
-        weald.spawn(weald.sleep, 0.01).join()
+        weald.testing.blocked()
         assert awaited
         """
     )
     assert out == "['a', 'b', 'c']\n"
+
+
+@pytest.mark.parametrize("wait", ["weald.sleep(0)", "weald.aio.await_(asyncio.sleep(0))"])
+def test_a_handler_that_waits_wherever_it_interrupts(wait):
+    """A signal at the first instruction of a loop's run in Python code, the same with the second one, and so on."""
+    out = python(
+        f"""
+        import asyncio, signal, sys, weald.aio, weald.signal
+        from weald.testing import blocked
+        handled = 0
+        def handler(signum, frame):
+            global handled
+            {wait}
+            handled += 1
+        async def busy(name):
+            task = asyncio.current_task()
+            await asyncio.sleep(0)
+            assert asyncio.current_task() is task
+            weald.sleep(0)
+            assert asyncio.current_task() is task
+            await asyncio.sleep(0.0001)
+            assert asyncio.current_task() is task
+            return name
+        async def main():
+            return await asyncio.gather(busy("a"), busy("b"))
+        def trace(frame, event, arg):
+            global count
+            if event == "call":
+                frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            elif event == "opcode":
+                count += 1
+                if count == at:
+                    signal.raise_signal(signal.SIGUSR1)
+            return trace
+        weald.signal.signal(signal.SIGUSR1, handler)
+        loop = weald.aio.EventLoop()
+        count, at = 0, -1  # Python 3.12 reports no instruction of the first run
+        while count >= at:  # until the run has fewer instructions than that
+            at += 1
+            count = 0
+            sys.settrace(trace)
+            try:
+                result = loop.run_until_complete(main())
+            finally:
+                sys.settrace(None)
+            assert result == ["a", "b"], (at, result)
+            blocked()
+        assert handled == at - 1 > 500, (at, handled)
+        """
+    )
+    assert out == ""
 
 
 def test_a_forks_child_does_not_call_the_signal_handlers_of_its_parents_loop():
