@@ -4,21 +4,27 @@
 
 Prints a line of JSON for each scenario (all, if none is named); `list` prints their names.  `native` uses weald's
 modules in native threads, each with a hub of its own.  Both ends are threads (greenlets if patched) of this process,
-so a call that blocks the thread makes the scenario hang.  The file is long because each scenario is a program.
+so a call that blocks the thread makes the scenario hang.  No outcome depends on how long something takes: what must
+come first is waited for (`until_waits`, `until_read`), and where a time-out of LATE is expected nobody ever answers.
+The file is long because each scenario is a program.
 """
 
+import fcntl
 import io
 import json
 import os
 import re
 import subprocess
 import sys
+import termios
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 mode, CERT, KEY = sys.argv[1:4]
 if mode == "patched":
     import weald.monkey
+    import weald.testing
 
     weald.monkey.patch_all()
 elif mode == "gevent":
@@ -95,6 +101,36 @@ class Go(threading.Thread):
     def out(self, limit=PATIENCE):
         self.join(limit)
         return self.result
+
+
+def until_waits(thread):
+    """Return when the call of `thread`, which nothing lets go on, waits for its peer."""
+    if mode == "patched":
+        weald.testing.blocked()
+    elif mode == "gevent":
+        gevent.idle()
+    else:
+        call = Path(f"/proc/self/task/{thread.native_id}/syscall")
+        # The number of futex(2), by which a thread waits for a lock, the interpreter's own say, not for its peer.
+        lock = {"x86_64": "202", "aarch64": "98"}.get(os.uname().machine)
+        while call.read_text().split()[0] in ("running", lock):
+            time.sleep(0.001)
+
+
+def until_read(pipe):
+    """Return when the reader of `pipe` has taken all that was written to it."""
+    while any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))):
+        time.sleep(0.001)
+
+
+def arrived(sock):
+    """How many bytes have arrived at `sock`, read or not."""
+    return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)[128:], sys.byteorder)
+
+
+def shaken(sock):
+    """How many handshakes clients of this context have done, renegotiations included."""
+    return sock.context.session_stats()["connect_good"]
 
 
 def server_context(version=None, **options):
@@ -468,7 +504,7 @@ def closed_in_the_middle(version):
     for call in ("recv", 10), ("recv_into", bytearray(5)), ("unwrap",):
         near, far = pair(version)
         waiting = Go(getattr(near, call[0]), *call[1:])
-        time.sleep(0.05)
+        until_waits(waiting)
         far.close()
         results.append([call[0], waiting.out()[:2]])
     near.close()
@@ -648,7 +684,7 @@ def wrapped_listener(version):
         silent = socket.create_connection(address)
         listener.settimeout(None)
         accepting = Go(lambda: listener.accept()[0])
-        time.sleep(0.05)
+        until_waits(accepting)
         silent.close()
         results.append(accepting.out()[:2])
         sock = client_context(version).wrap_socket(socket.socket(), server_hostname="localhost")
@@ -739,7 +775,6 @@ def files(version):
     results.append([outcome(file.readline), outcome(file.read, 4), outcome(file.peek)])
     far.sendall(b"abc")
     select.select([near], [], [], PATIENCE)
-    time.sleep(0.05)
     results.append([outcome(file.read), outcome(file.read1), outcome(near.makefile("wb", 0).write, b"x" * 10)])
     return results
 
@@ -835,11 +870,13 @@ def client_commands(version, *letters):
         client.stdin.write(f"line {number}\n".encode())
         client.stdin.flush()
         results.append(outcome(exactly, sock, 7))
-        results.append(outcome(sock.sendall, b"answer " * 10_000))
+        results.append(outcome(sock.sendall, b"answer " * 10_000 + b"end\n"))
+        while client.stdout.readline()[-5:] != b" end\n":  # so that none of it arrives in the midst of what follows
+            pass
         reading = Go(sock.recv, 100)
         client.stdin.write(f"{letter}\n".encode())
         client.stdin.flush()
-        time.sleep(0.1)
+        until_read(client.stdin)
         client.stdin.write(b"after\n")
         client.stdin.flush()
         got = reading.out()
@@ -878,10 +915,15 @@ def server_commands(version, letters, *options):
     draining = Go(server.stdout.read)
     results = []
     for letter in letters:
+        progress = shaken if letter in "rR" else arrived
+        before = progress(sock)
         reading = Go(sock.recv, 100)
         server.stdin.write(f"{letter}\n".encode())
         server.stdin.flush()
-        time.sleep(0.1)
+        until_read(server.stdin)  # a command counts only at the beginning of what is read at once
+        while progress(sock) == before:
+            time.sleep(0.001)
+        until_waits(reading)  # it has answered; plain Python does not guard a connection against a second thread
         results.append([letter, outcome(sock.sendall, b"x" * 100_000)])
         server.stdin.write(b"after\n")
         server.stdin.flush()
@@ -1010,100 +1052,92 @@ def smtp(version):
     return results
 
 
-@both
-def imap(version):
+def mailbox(version, greeting, answer, talk):
+    """A client's conversation with its mailbox, in TLS from the start and in TLS that it asks for.
+
+    `answer(line, file)` answers a command and returns what is to be noted, the command's word first.
+    `talk(implicit, port)` is the client.
+    """
     results = []
     for implicit in True, False:
         tls = server_context(version)
 
         def script(file, sock, tls=tls):
-            commands = []
-            say(file, "* OK here")
+            commands: list[Any] = []
+            say(file, greeting)
             while line := file.readline():
-                tag, word = line.decode().split()[:2]
-                commands.append(word)
-                if word == "CAPABILITY":
-                    say(file, "* CAPABILITY IMAP4REV1 STARTTLS IDLE", f"{tag} OK done")
-                elif word == "STARTTLS":
-                    say(file, f"{tag} OK go")
+                word, *more = answer(line, file)
+                commands += [word, *more]
+                if word in ("STARTTLS", "STLS"):
                     sock = tls.wrap_socket(sock, server_side=True)
                     file = sock.makefile("rwb")
-                elif word == "SELECT":
-                    say(file, "* 3 EXISTS", f"{tag} OK [READ-WRITE] done")
-                elif word == "FETCH":
-                    file.write(b"* 1 FETCH (RFC822 {500000}\r\n" + b"m" * 500_000 + b")\r\n")
-                    say(file, f"{tag} OK done")
-                elif word == "APPEND":
-                    size = int(re.findall(rb"{(\d+)}", line)[0])
-                    say(file, "+ go on")
-                    commands.append(len(file.read(size)))
-                    file.readline()
-                    say(file, f"{tag} OK done")
-                elif word == "LOGOUT":
-                    say(file, "* BYE", f"{tag} OK done")
-                    return commands
-                else:
-                    say(file, f"{tag} OK done")
+                elif word in ("LOGOUT", "QUIT"):
+                    break
             return commands
 
         port, serving = serve_lines(tls, script, implicit)
-
-        def talk(implicit=implicit, port=port):
-            if implicit:
-                client = imaplib.IMAP4_SSL("localhost", port, ssl_context=client_context(version), timeout=PATIENCE)
-                steps = []
-            else:
-                client = imaplib.IMAP4("localhost", port, timeout=PATIENCE)
-                steps = [outcome(client.starttls, client_context(version))]
-            steps += [outcome(client.login, "me", "secret"), outcome(client.select)]
-            steps += [outcome(lambda: len(client.fetch("1", "(RFC822)")[1][0][1]))]
-            steps += [outcome(client.append, "box", None, None, b"x" * 300_000)]
-            steps += [outcome(client.noop), outcome(client.logout)]
-            return steps
-
-        results.append([implicit, Go(talk).out(), serving.out()])
+        results.append([implicit, Go(talk, implicit, port).out(), serving.out()])
     return results
+
+
+@both
+def imap(version):
+    def answer(line, file):
+        tag, word = line.decode().split()[:2]
+        noted: list[Any] = [word]
+        if word == "CAPABILITY":
+            say(file, "* CAPABILITY IMAP4REV1 STARTTLS IDLE")
+        elif word == "SELECT":
+            say(file, "* 3 EXISTS")
+        elif word == "FETCH":
+            file.write(b"* 1 FETCH (RFC822 {500000}\r\n" + b"m" * 500_000 + b")\r\n")
+        elif word == "APPEND":
+            size = int(re.findall(rb"{(\d+)}", line)[0])
+            say(file, "+ go on")
+            noted.append(len(file.read(size)))
+            file.readline()
+        elif word == "LOGOUT":
+            say(file, "* BYE")
+        say(file, f"{tag} OK [READ-WRITE] done" if word == "SELECT" else f"{tag} OK done")
+        return noted
+
+    def talk(implicit, port):
+        if implicit:
+            client = imaplib.IMAP4_SSL("localhost", port, ssl_context=client_context(version), timeout=PATIENCE)
+            steps = []
+        else:
+            client = imaplib.IMAP4("localhost", port, timeout=PATIENCE)
+            steps = [outcome(client.starttls, client_context(version))]
+        steps += [outcome(client.login, "me", "secret"), outcome(client.select)]
+        steps += [outcome(lambda: len(client.fetch("1", "(RFC822)")[1][0][1]))]
+        steps += [outcome(client.append, "box", None, None, b"x" * 300_000)]
+        return [*steps, outcome(client.noop), outcome(client.logout)]
+
+    return mailbox(version, "* OK here", answer, talk)
 
 
 @both
 def pop(version):
-    results = []
-    for implicit in True, False:
-        tls = server_context(version)
+    def answer(line, file):
+        word = line.decode().split()[0]
+        say(file, "+OK")
+        if word == "CAPA":
+            say(file, "STLS", ".")
+        elif word == "RETR":
+            say(file, *["line of a message"] * 20_000, ".")
+        return [word]
 
-        def script(file, sock, tls=tls):
-            commands = []
-            say(file, "+OK here")
-            while line := file.readline():
-                word = line.decode().split()[0]
-                commands.append(word)
-                say(file, "+OK")
-                if word == "STLS":
-                    sock = tls.wrap_socket(sock, server_side=True)
-                    file = sock.makefile("rwb")
-                elif word == "CAPA":
-                    say(file, "STLS", ".")
-                elif word == "RETR":
-                    say(file, *["line of a message"] * 20_000, ".")
-                elif word == "QUIT":
-                    return commands
-            return commands
+    def talk(implicit, port):
+        if implicit:
+            client = poplib.POP3_SSL("localhost", port, context=client_context(version), timeout=PATIENCE)
+            steps = []
+        else:
+            client = poplib.POP3("localhost", port, timeout=PATIENCE)
+            steps = [outcome(client.stls, client_context(version))]
+        steps += [outcome(client.user, "me"), outcome(client.pass_, "secret")]
+        return [*steps, outcome(lambda: len(client.retr(1)[1])), outcome(client.quit)]
 
-        port, serving = serve_lines(tls, script, implicit)
-
-        def talk(implicit=implicit, port=port):
-            if implicit:
-                client = poplib.POP3_SSL("localhost", port, context=client_context(version), timeout=PATIENCE)
-                steps = []
-            else:
-                client = poplib.POP3("localhost", port, timeout=PATIENCE)
-                steps = [outcome(client.stls, client_context(version))]
-            steps += [outcome(client.user, "me"), outcome(client.pass_, "secret")]
-            steps += [outcome(lambda: len(client.retr(1)[1])), outcome(client.quit)]
-            return steps
-
-        results.append([implicit, Go(talk).out(), serving.out()])
-    return results
+    return mailbox(version, "+OK here", answer, talk)
 
 
 @both
@@ -1224,8 +1258,10 @@ class Web(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")
             return
-        if self.path == "/slow":
-            time.sleep(2 * LATE)
+        if self.path == "/silent":
+            self.close_connection = True
+            self.rfile.read(1)  # until the client has left
+            return
         self.send_response(200)
         self.send_header("Content-Length", "400000")
         self.end_headers()
@@ -1294,9 +1330,10 @@ def https(version):
             fetched(connection, "GET", "/until-closed"),
             fetched(connection, "GET", "/short"),
         ]
-        connection.timeout = LATE
         connection.close()
-        steps.append(fetched(connection, "GET", "/slow"))
+        connection.connect()
+        connection.sock.settimeout(LATE)
+        steps.append(fetched(connection, "GET", "/silent"))
         connection.close()
         steps.append(fetched(http.client.HTTPSConnection("localhost", port, timeout=PATIENCE), "GET", "/"))
         proxy, proxy_port = web(None)
@@ -1316,17 +1353,29 @@ def https(version):
 def urls(version):
     server, port = web(version)
 
-    def get(path, data=None, limit=PATIENCE, context=None):
+    def get(path, data=None, context=None):
         address = f"https://localhost:{port}{path}"
-        with urllib.request.urlopen(address, data, limit, context=context or client_context(version)) as answer:
+        with urllib.request.urlopen(address, data, PATIENCE, context=context or client_context(version)) as answer:
             return answer.status, len(answer.read())
+
+    class Impatient(http.client.HTTPSConnection):
+        def connect(self):
+            super().connect()
+            self.sock.settimeout(LATE)
+
+    class ImpatientHandler(urllib.request.HTTPSHandler):
+        def https_open(self, request):
+            return self.do_open(Impatient, request, context=client_context(version))
+
+    def get_impatiently(path):
+        return urllib.request.build_opener(ImpatientHandler).open(f"https://localhost:{port}{path}", timeout=PATIENCE)
 
     calls = [
         Go(get, "/"),
         Go(get, "/", b"d" * 300_000),
         Go(get, "/until-closed"),
         Go(get, "/short"),
-        Go(get, "/slow", limit=LATE),
+        Go(get_impatiently, "/silent"),
         Go(get, "/", context=ssl.create_default_context()),
     ]
     results = [call.out() for call in calls]
