@@ -13,7 +13,6 @@ from test_asgi_websocket import talking as patiently_talking
 from test_http_websocket import BINARY, CLOSE, HANDSHAKE, TEXT, frame
 from test_pywsgi import GET, LAST, Response, connect, responses, talk
 
-import weald
 from weald.asgi import ASGIServer, StartupError
 from weald.event import Event
 from weald.socket import create_connection
@@ -509,6 +508,7 @@ def test_a_task_that_is_cancelled_with_its_scope_leaves_the_connection_in_order(
     async def app(scope, receive, send):
         with anyio.move_on_after(0.01):
             await receive()
+        cancelled.set()
         body = b""
         while True:
             event = await receive()
@@ -517,10 +517,12 @@ def test_a_task_that_is_cancelled_with_its_scope_leaves_the_connection_in_order(
                 break
         await answer(send, body)
 
+    cancelled = Event()
     with asgi(app) as server, closing(connect(server)) as sock, sock.makefile("rb") as file:
         for _ in range(2):
             sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
-            weald.sleep(0.03)
+            assert cancelled.wait(PATIENCE)
+            cancelled.clear()
             sock.sendall(b"0123456789")
             assert Response(file).body == b"0123456789"
 
