@@ -37,6 +37,7 @@ from test_pywsgi import LAST, QUICK, connect, curl, one, serving, url
 import weald
 from weald import subprocess
 from weald.event import Event
+from weald.http.http2_stream import Stream
 from weald.pywsgi import WSGIHandler
 from weald.ssl import cooperative
 
@@ -82,6 +83,9 @@ class Client:
         method = method or ("GET" if body is None else "POST")
         head = [(":method", method), (":path", path), (":scheme", "http"), (":authority", "a"), *fields]
         self.h2.send_headers(stream, head, end_stream=body is None)
+        while body and len(body) > 16384:  # the largest frame
+            self.h2.send_data(stream, body[:16384])
+            body = body[16384:]
         if body is not None:
             self.h2.send_data(stream, body, end_stream=True)
         self.flush()
@@ -133,6 +137,7 @@ def talking(application=app, **options):
     window = options.pop("window", None)
     with serving(application, http2=True, **options) as server:
         client = Client(server, window=window)
+        client.server = server
         with closing(client.sock):
             yield client
 
@@ -337,6 +342,64 @@ def test_a_body_nobody_reads_does_not_block_others():
             assert client.bodies[stream] == b"no"
 
 
+def test_bodies_nobody_reads_leave_the_connections_window_to_others():
+    """What an application leaves unread is given back as soon as it has answered, not with the next frame."""
+
+    def ignores(environ, start_response):
+        go.wait(PATIENCE)
+        start_response("200 OK", [("Content-Length", "0")])
+        return [b""]
+
+    go = Event()
+    limits = replace(QUICK, linger_timeout=3600.0, keep_alive_timeout=3600.0)
+    with talking(ignores, limits=limits) as client:
+        client.until(lambda: client.h2.outbound_flow_control_window > 1_000_000)
+        whole = client.h2.outbound_flow_control_window
+        stream = client.ask(body=b"x" * 65535)
+        wait_until(lambda: [len(found.body) for found in streams(client)] == [65535])
+        go.set()
+        client.until(lambda: stream in client.ended)
+        client.until(lambda: client.h2.outbound_flow_control_window == whole)
+
+
+def streams(client):
+    """Those that are served on the client's connection."""
+    return [stream for connection in client.server._connections for stream in connection.streams.values()]
+
+
+def test_a_client_is_not_blamed_for_a_window_that_others_hold():
+    """The bodies of requests that nobody reads fill the connection's window: another body cannot come meanwhile."""
+
+    def answer(environ, start_response):
+        if environ["PATH_INFO"] == "/held":
+            go.wait(PATIENCE)
+        size = len(environ["wsgi.input"].read())
+        start_response("200 OK", [("X-Size", str(size))])
+        return [b"x"]
+
+    go = Event()
+    # With less than a frame in the connection's window, the reader waits many times as long as `body_timeout`.
+    with talking(answer, limits=replace(QUICK, body_timeout=0.05, http2_window=65535)) as client:
+        client.until(lambda: client.h2.outbound_flow_control_window == 5 * 65535)
+        held = [client.ask("/held", b"x" * 65535) for _ in range(5)]
+        assert client.h2.outbound_flow_control_window == 0
+        stream = client.h2.get_next_available_stream_id()
+        client.h2.send_headers(stream, [(":method", "POST"), *GET[1:]])
+        client.flush()
+        wait_until(lambda: len(streams(client)) == 6)
+        (reader,) = (found for found in streams(client) if found._id == stream)
+        waits = []
+        reader._wait = lambda timeout: waits.append(timeout) or Stream._wait(reader, timeout)
+        wait_until(lambda: len(waits) >= 3 or reader.lost)
+        go.set()
+        client.until(lambda: client.h2.outbound_flow_control_window >= 1000)
+        client.h2.send_data(stream, b"x" * 1000, end_stream=True)
+        client.flush()
+        client.until(lambda: client.ended >= {*held, stream})
+        assert client.heads[stream][b":status"] == b"200"
+        assert client.heads[stream][b"x-size"] == b"1000"
+
+
 def test_handler_hooks_are_those_of_the_servers_class():
     class Handler(WSGIHandler):
         def get_environ(self):
@@ -361,6 +424,28 @@ def test_no_more_than_the_window_is_sent():
         client.h2.increment_flow_control_window(2_000_000)
         client.flush()
         assert len(client.body(stream)) == 1_000_000
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_who_reads_a_long_response_may_open_the_windows_as_often(each):
+    """A client that opens both windows for each DATA frame, as httpx does, takes a file of any size at any speed."""
+    with talking(limits=replace(QUICK, http2_control=100, http2_control_rate=1.0)) as client:
+        stream = client.ask("/large")
+        seen = 0
+        while stream not in client.ended:
+            client.step(acknowledge=False)
+            assert not client.closed
+            assert client.goaway is None
+            new = len(client.bodies.get(stream, b"")) - seen
+            seen += new
+            for _ in range(-(-new // (16384 // each))):
+                part = min(new, 16384 // each)
+                new -= part
+                client.h2.increment_flow_control_window(part)
+                if stream not in client.ended:
+                    client.h2.increment_flow_control_window(part, stream)
+            client.flush()
+        assert seen == 3_000_000
 
 
 def test_a_window_that_stays_closed():

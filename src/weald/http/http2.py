@@ -11,7 +11,8 @@ Invariants:
 - No more than `limits.http2_streams` applications run for a connection, those of streams that the client has reset
   included.
 - Frames that cost the client nothing (resets, pings, settings, empty frames) have a budget.  A client that exceeds it
-  is sent ENHANCE_YOUR_CALM (RFC 9113 section 10.5) and disconnected.
+  is sent ENHANCE_YOUR_CALM (RFC 9113 section 10.5) and disconnected.  A client that reads a response tells so by frames
+  that open its windows: they are free, in proportion to the data it was sent.
 - Every wait for the client has a limit.
 """
 
@@ -49,6 +50,7 @@ with required("HTTP/2", "h2", "hyperframe", "hpack"):
 
 __all__ = ["Http2Connection"]
 
+_UPDATE = 13  # bytes of a WINDOW_UPDATE frame
 _UNIT = 64  # bytes that bring neither requests nor bodies: so many count as one such frame
 _RESET_COST = 3  # a reset counts as so many frames: it costs the server more work than others
 _LEAVING = b"leaving."  # in the ping that goes with the first GOAWAY
@@ -83,6 +85,7 @@ class Http2Connection:
         self._writer = FrameWriter(self._h2, sock, server.limits)
         self._begun: bytes | None = b""  # the preface and the first frame's head, while they are not complete
         self._budget = float(server.limits.http2_control)
+        self._earned = 0  # WINDOW_UPDATE frames that are not handled yet, for which the client has got data
         self._owed = 0.0  # units of bytes for which no event has been reported yet
         self._counted = self._quiet = monotonic()  # `_quiet`: since when no application runs
         self._requests = 0
@@ -145,7 +148,10 @@ class Http2Connection:
         forgiven = min(self._writer.forgiven, self._h2.late)
         self._h2.late = 0
         self._writer.forgiven -= forgiven
-        self._owed = max(self._owed + (len(data) - forgiven) / _UNIT - sum(map(_worth, events)), 0.0)
+        self._earned = min(sum(isinstance(event, WindowUpdated) for event in events), self._writer.updates)
+        self._writer.updates -= self._earned
+        worth = sum(map(_worth, events)) + self._earned * _UPDATE / _UNIT
+        self._owed = max(self._owed + (len(data) - forgiven) / _UNIT - worth, 0.0)
         self._charge(0)
         for event in events:
             self._handle(event)
@@ -210,7 +216,10 @@ class Http2Connection:
             for stream in list(self.streams.values()) if not number else [self.streams.get(number)]:
                 if stream is not None:
                     stream.news.set()
-            self._charge(1 if isinstance(event, RemoteSettingsChanged) else 0.1)
+            if isinstance(event, WindowUpdated) and self._earned:
+                self._earned -= 1
+            else:
+                self._charge(1 if isinstance(event, RemoteSettingsChanged) else 0.1)
         elif isinstance(event, PingReceived | PriorityUpdated | SettingsAcknowledged | UnknownFrameReceived):
             self._charge(1)
         elif isinstance(event, PingAckReceived):
@@ -271,16 +280,20 @@ class Http2Connection:
                     stream.close()
         finally:
             del self.streams[stream_id]
+            self._quiet = monotonic()
             # Unread bytes are given back to the connection's window.
             self._writer.give_back(stream.counted)
             stream.counted = 0
             stream.body.clear()
+            try:
+                self._writer.flush()
+            except OSError:
+                pass  # the next read raises
             if not self.streams and self._leaving and self.socket is not None:
                 try:
                     self._sock.shutdown(0)  # the greenlet that reads finds the end
                 except OSError:
                     pass
-            self._quiet = monotonic()
 
     def _take(self, event: DataReceived) -> None:
         """A piece of a request's body has come."""

@@ -41,10 +41,15 @@ with required("HTTP/2", "h2", "hyperframe", "hpack"):
 
 __all__ = ["FrameWriter", "Stream", "new_h2"]
 
+_LEAST_ROOM = 1024  # bytes of a window; some clients do not send as little as that
 _PIECE = 1 << 16  # bytes of a body that are passed on at once; the most a DATA frame has
 _TABLE = 4096  # bytes of the encoder's table, at most
 # How many windows of data may come for streams that were reset, without counting against the client.
 _MAX_FORGIVEN = 16
+# How many WINDOW_UPDATE frames a DATA frame may be answered with.  Most clients that answer each send two: for the
+# stream and for the connection.
+_UPDATES = 4
+_MOST_UPDATES = 4096  # that may be outstanding
 
 
 # -------------------------------------------------------------------- h2
@@ -160,6 +165,7 @@ class FrameWriter:
     """FrameWriter(h2, sock, limits): writes the frames of one connection.
 
     `forgiven` counts bytes that may still come for streams that were reset, through no fault of the client's.
+    `updates` counts WINDOW_UPDATE frames that the client may send because it has been sent data.
     """
 
     def __init__(self, h2: H2Connection, sock: Any, limits: Limits) -> None:
@@ -167,6 +173,7 @@ class FrameWriter:
         self.sock = sock
         self.closed = False  # has the connection ended?
         self.forgiven = 0
+        self.updates = 0
         self._h2 = h2
         self._sending = Lock()
         self._failed = False  # has sending failed?
@@ -217,6 +224,8 @@ class FrameWriter:
             self._h2.send_data(stream_id, data, end_stream=end)
         except (H2Error, KeyError):
             raise ConnectionResetError(errno.ECONNRESET, "the stream has ended") from None
+        if data:
+            self.updates = min(self.updates + _UPDATES, _MOST_UPDATES)
         self.flush()
 
     def acknowledge(self, stream_id: int, size: int) -> None:
@@ -233,6 +242,11 @@ class FrameWriter:
         """Give `size` bytes that are not read back to the connection's window.  The caller must `flush` that."""
         if size and not self.closed:
             self._h2.increment_flow_control_window(size)
+
+    def has_no_room(self) -> bool:
+        """Return whether unread bodies fill the connection's window, so that the client may send no more of any."""
+        window: int = self._h2.inbound_flow_control_window
+        return window < _LEAST_ROOM
 
     def reject(self, stream_id: int, code: int) -> None:
         """Make a RST_STREAM frame with the error `code`.  The caller must `flush` it."""
@@ -345,8 +359,11 @@ class Stream(Channel):
                     if invite:
                         self._writer.send_headers(self._id, [(b":status", b"100")], False)
                         self._writer.flush()
-                start = monotonic()
-                if not self._wait(self.body_patience()):
+                start, hindered = monotonic(), self._writer.has_no_room()
+                came = self._wait(self.body_patience())
+                if hindered or self._writer.has_no_room():
+                    continue  # the time counts for those that do not read, not for the client
+                if not came:
                     raise InvalidClientInput(408, "the body comes too slowly")
                 self.body_came(0, monotonic() - start)
             piece = bytes(self.body[:_PIECE])
