@@ -28,9 +28,10 @@ PEERS = {
     "bjoern": "bjoern",  # needs libev-dev
     "flask": "flask",  # an application for `http`
     "uvicorn": "uvicorn[standard]",
+    "hypercorn": "hypercorn",
     "fastapi": "fastapi",  # an application for `http --asgi`
 }
-OPTIONAL = {"eventlet", "granian", "bjoern", "uvicorn", "fastapi"}
+OPTIONAL = {"eventlet", "granian", "bjoern", "uvicorn", "hypercorn", "fastapi"}
 
 
 class BenchError(Exception):
@@ -101,6 +102,8 @@ def resolve(options: argparse.Namespace, kinds: Sequence[str]) -> list[Side]:
     needs = set(packages.values())
     if "uvicorn" in needs:
         needs.add("fastapi")
+    if "hypercorn" in needs:
+        needs.add("uvloop")
     weald_python = _weald_python(options.weald_python) if "weald" in needs else None
     peer_python = None
     if needs - {"weald"}:

@@ -85,6 +85,18 @@ def wait_for(port: int, label: str, tls: bool) -> None:
     raise BenchError(f"{label}: nobody answers on its port")
 
 
+def make_certificate(folder: Path) -> None:
+    """Put `cert.pem` and `key.pem` into `folder`."""
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"),
+            *("-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
 def load(side: Side, app: str, options: argparse.Namespace, folder: Path, cores: tuple[int, int]) -> Figures:
     """One measurement of one side."""
     files = [str(folder / "cert.pem"), str(folder / "key.pem")] if app in TLS_APPS else []
@@ -164,14 +176,7 @@ def main(arguments: Sequence[str]) -> None:
         for name, script in SCRIPTS.items():
             (folder / f"{name}.lua").write_text(script)
         if set(TLS_APPS) & set(apps):
-            subprocess.run(
-                [
-                    *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"),
-                    *("-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")),
-                ],
-                check=True,
-                capture_output=True,
-            )
+            make_certificate(folder)
         for turn in range(options.rounds):
             for app in apps:
                 print(f"round {turn + 1}/{options.rounds}: {app}", file=sys.stderr)

@@ -56,6 +56,31 @@ async def upload(scope: Any, receive: Any, send: Any) -> None:
     await answer(send, str(len(b"".join(pieces))).encode())
 
 
+async def drain(scope: Any, receive: Any, send: Any) -> None:
+    """Reads a body of any size."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    size, more = 0, True
+    while more:
+        event = await receive()
+        size += len(event.get("body", b""))
+        more = event.get("more_body", False)
+    await answer(send, str(size).encode())
+
+
+async def download(scope: Any, receive: Any, send: Any) -> None:
+    """A body of so many bytes as the path says, in pieces."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    left = int(scope["path"][1:] or 0)
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % left)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    while left > 0:
+        await send({"type": "http.response.body", "body": BODY[:left], "more_body": True})
+        left -= len(BODY)
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def websocket(scope: Any, receive: Any, send: Any) -> None:
     """An echo."""
     if scope["type"] != "websocket":

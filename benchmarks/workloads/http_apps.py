@@ -34,6 +34,25 @@ def upload(environ: dict[str, Any], start_response: Callable[..., Any]) -> Itera
     return [body]
 
 
+def drain(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Reads a body of any size in pieces."""
+    read, size = environ["wsgi.input"].read, 0
+    while piece := read(65536):
+        size += len(piece)
+    body = str(size).encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def download(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """A body of so many bytes as the path says, in pieces."""
+    left = int(environ["PATH_INFO"][1:] or 0)
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(left))])
+    while left > 0:
+        yield BODY[:left]
+        left -= len(BODY)
+
+
 def __getattr__(name: str) -> Any:
     if name != "flask":
         raise AttributeError(name)

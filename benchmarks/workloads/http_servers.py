@@ -7,6 +7,7 @@ it, or dies).  Each server is configured as its documentation recommends for one
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from importlib import import_module
@@ -38,6 +39,11 @@ def serve_asgi(kind: str, core: int, name: str, tls: list[str]) -> None:
     app: Any = getattr(import_module("asgi_apps"), name)
     if kind == "weald-asgi":
         options: dict[str, Any] = {"certfile": tls[0], "keyfile": tls[1]} if tls else {}
+        if "HTTP2" in os.environ:
+            options = {"http2": True}
+            if tls:
+                options["ssl_context"] = context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+                context.load_cert_chain(*tls)
         server = import_module("weald.asgi").ASGIServer(("127.0.0.1", 0), app, backlog=1024, log=None, **options)
         server.start()
         announce(server.server_port)
@@ -48,6 +54,14 @@ def serve_asgi(kind: str, core: int, name: str, tls: list[str]) -> None:
     if kind == "uvicorn":
         options = {"ssl_certfile": tls[0], "ssl_keyfile": tls[1]} if tls else {}
         import_module("uvicorn").run(app, port=port, access_log=False, log_level="error", **options)
+        return
+    if kind == "hypercorn":
+        config = import_module("hypercorn.config").Config()
+        config.bind, config.worker_class, config.workers = [f"127.0.0.1:{port}"], "uvloop", 0
+        config.application_path, config.loglevel = f"asgi_apps:{name}", "ERROR"
+        if tls:
+            config.certfile, config.keyfile = tls
+        import_module("hypercorn.run").run(config)
         return
     from pathlib import Path
 
@@ -61,7 +75,7 @@ def main() -> None:
     """See the module's docstring."""
     kind, core, name, *tls = sys.argv[1:]
     os.setpgrp()
-    if kind in ("weald-asgi", "uvicorn", "granian-asgi"):
+    if kind in ("weald-asgi", "uvicorn", "hypercorn", "granian-asgi"):
         serve_asgi(kind, int(core), name, tls)
         return
     workers = kind.removeprefix("weald-")
