@@ -19,7 +19,9 @@ import celery_forks
 import redis
 from celery import Celery, group, signals
 from celery.exceptions import SoftTimeLimitExceeded
+from greenlet import getcurrent
 
+from weald import spawn
 from weald.monkey import get_original
 
 app = Celery("proj", broker=os.environ.get("BROKER"), backend=os.environ.get("BACKEND"))
@@ -72,6 +74,15 @@ def late_nap(self, seconds, key):
     note(f"{key}:began", self.request.id)
     time.sleep(seconds)
     note(f"{key}:ended", self.request.id)
+
+
+@app.task(name="kill_oneself")
+def kill_oneself(at_once):
+    """As programs do that keep the greenlets of their tasks in order to end them."""
+    if at_once:
+        getcurrent().kill()
+    spawn(getcurrent().kill)
+    time.sleep(600)
 
 
 @app.task(name="hold")

@@ -131,6 +131,12 @@ def test_hard_limit_ends_a_task_that_computes_while_others_go_on(shared, name):
     assert value(shared.send("add", 1, 2)) == 3
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_task_whose_greenlet_the_program_kills_fails(shared, at_once):
+    assert type(failure(shared.send("kill_oneself", at_once))).__name__ == "GreenletExit"
+    assert value(shared.send("add", 1, 2)) == 3
+
+
 def test_own_timeout_is_a_failure_of_its_own(shared):
     import weald
 

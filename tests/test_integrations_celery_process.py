@@ -208,6 +208,32 @@ def test_max_tasks_per_child_and_hangup(worker):
     assert worker.queued() == (0, 0)
 
 
+@pytest.mark.worker("--max-tasks-per-child=1", concurrency=2)
+@pytest.mark.parametrize("number, says", [(signal.SIGTERM, "Warm shutdown"), (signal.SIGQUIT, "Cold shutdown")])
+def test_a_worker_that_is_told_to_stop_while_it_is_being_replaced_ends(worker, number, says):
+    key = f"being replaced, {number}"
+    running = worker.send("hold", key)
+    wait_for(lambda: running.status == "STARTED")
+    value(worker.send("nap", 0))
+    wait_for(lambda: "will be replaced" in worker.text())
+    worker.tell(number)
+    wait_for(lambda: says in worker.text())
+    worker.notes.rpush(key, "go")
+    assert worker.process.wait(PATIENCE) == 0
+    assert worker.starts() == 1
+
+
+@pytest.mark.worker("--max-tasks-per-child=2", concurrency=2)
+def test_a_worker_that_stops_is_not_replaced_by_its_last_tasks(worker):
+    running = [worker.send("hold", "stops") for _ in range(2)]
+    wait_for(lambda: all(result.status == "STARTED" for result in running))
+    worker.tell(signal.SIGTERM)
+    wait_for(lambda: "Warm shutdown" in worker.text())
+    worker.notes.rpush("stops", "go")
+    assert worker.process.wait(PATIENCE) == 0
+    assert worker.starts() == 1
+
+
 @pytest.mark.worker("--max-memory-per-child=150000", concurrency=2)
 def test_max_memory_per_child(worker):
     before = worker.send("grab", 120)
@@ -228,6 +254,17 @@ def test_c_code_that_never_returns(worker):
         value(stuck)
     assert "in stuck\n" in worker.text() and "is still in C code" in worker.text()
     assert worker.pool()["recycles"] == 1
+
+
+@pytest.mark.worker(concurrency=1, weald_stuck_timeout=6)
+def test_sigterm_while_a_task_is_stuck_in_c(worker):
+    """No handler can run then, and the process is not replaced all the same."""
+    worker.send("stuck_later", "stuck now", 0, time_limit=0.5)
+    wait_for(lambda: worker.noted("stuck now"))
+    wait_for(lambda: not worker.app.control.ping(timeout=1, limit=1), what="a loop that stands still")
+    worker.tell(signal.SIGTERM)
+    assert worker.process.wait(PATIENCE) == 1
+    assert worker.starts() == 1 and "is still in C code" in worker.text()
 
 
 @pytest.mark.worker(concurrency=4, weald_stuck_timeout=0.5)

@@ -88,6 +88,7 @@ from weald._core.scopes import (
 )
 from weald._core.select import poll_fds, wait_readwrite
 from weald._core.signals import (
+    announced_signals,
     listen_to_signals,
     open_signalfd,
     raise_in_handler,

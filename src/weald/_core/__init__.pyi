@@ -418,6 +418,13 @@ def run_in_midst(hub: Hub, interrupted: greenlet, runner: greenlet, *args: Any) 
     If the handler parks, `interrupted` goes on.
     """
 
+def announced_signals() -> set[int]:
+    """Take and return the numbers of the signals that are announced and not yet handled.
+
+    Their Python handlers may not run after that: for a process that ends or is replaced while its main thread is stuck.
+    May be called in any thread.  Signals that came while another descriptor was set are missing.
+    """
+
 def listen_to_signals(listener: Callable[[int], object]) -> None:
     """Have `listener(number)` called in a greenlet for each signal that is announced to the main thread's hub.
 

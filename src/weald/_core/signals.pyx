@@ -39,6 +39,7 @@ cdef list pausing = []  # waiters of greenlets that wait for any signal's handle
 cdef object original_set_wakeup_fd = signal.set_wakeup_fd
 cdef int foreign_wakeup_fd = -1
 cdef bint foreign_warns = True  # whether CPython warns when that descriptor's buffer is full
+cdef Signals of_main = None  # the main hub's
 
 
 cdef class Announcements(Target):
@@ -72,7 +73,7 @@ cdef class Signals(SignalWatch):
     cdef Announcements announcements
 
     def __cinit__(self, Hub hub):
-        global foreign_wakeup_fd
+        global foreign_wakeup_fd, of_main
         cdef Announcements target = Announcements.__new__(Announcements)
         self.read_fd, self.write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         target.hub = hub
@@ -84,6 +85,7 @@ cdef class Signals(SignalWatch):
         if previous >= 0:
             foreign_wakeup_fd = previous  # set before weald was imported
             original_set_wakeup_fd(previous)
+        of_main = self
         # A signal that came just before was not announced: its handler would run only after the hub's first wait.
         hub.push_first(new_raw(hub, take_signals, (b"", ())))
 
@@ -101,6 +103,9 @@ cdef class Signals(SignalWatch):
         return fd == self.read_fd or fd == self.write_fd
 
     cdef int close(self) except -1:
+        global of_main
+        if of_main is self:
+            of_main = None
         self.watch.close()
         if foreign_wakeup_fd < 0 and in_main_thread():
             original_set_wakeup_fd(-1)
@@ -146,6 +151,17 @@ def listen_to_signals(listener):
 def unlisten_to_signals(listener):
     """Undo `listen_to_signals`."""
     listeners.remove(listener)
+
+
+def announced_signals():
+    """Take and return the numbers of the signals that are announced and not yet handled.
+
+    Their Python handlers may not run after that: for a process that ends or is replaced while its main thread is stuck.
+    May be called in any thread.  Signals that came while another descriptor was set are missing.
+    """
+    cdef unsigned char[64] buffer
+    cdef ssize_t n = read(of_main.read_fd, buffer, sizeof(buffer)) if of_main is not None else 0
+    return set(buffer[:n]) if n > 0 else set()
 
 
 def check_signals():

@@ -28,7 +28,7 @@ from billiard.exceptions import WorkerLostError
 from celery import signals
 from celery.exceptions import Reject, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
 from celery.utils.log import get_logger
-from greenlet import getcurrent
+from greenlet import GreenletExit, getcurrent
 
 from weald._core import Greenlet, Timer, get_hub, monotonic, spawn_raw
 from weald.integrations.celery import coroutines, forks
@@ -258,10 +258,33 @@ class Job(Greenlet):
         """Whether an exception may be raised in the job at the time `now` (monotonic)."""
         return self.open and not self.busy and not now < self.spared
 
-    def kill(self, exception: Any = None, block: bool = False, timeout: float | None = None) -> None:
+    def call_off(self) -> None:
         """End the job as revoked or cancelled: nothing is recorded."""
         if self.end(KILLED):
             get_hub().run_callback(self._strike)
+
+    def kill(self, exception: Any = GreenletExit, block: bool = True, timeout: float | None = None) -> None:
+        """For the program, which may find the greenlet of a task: raise `exception` there, and the task fails with it.
+
+        Waits for its end, up to `timeout` seconds (None: for ever), if `block`.
+        """
+        raised = exception[1] or exception[0] if isinstance(exception, tuple) else exception
+        if current_job() is self and block:
+            raise raised
+        get_hub().run_callback(self._raise, raised)
+        if block:
+            self.join(timeout)
+
+    def _raise(self, exception: Any) -> None:
+        """In the hub: raise `exception` in the task's body."""
+        if self.busy:
+            self._later(partial(self._raise, exception))
+        elif not self.open:
+            return  # not begun, or its outcome is known
+        elif self.steps is not None:
+            self.steps.interrupt(lambda: exception() if isinstance(exception, type) else exception, for_good=False)
+        else:
+            self.throw(exception)
 
     def terminate(self, signum: Any = None) -> None:
         """Does nothing: Celery calls it after `TaskPool.terminate_job`, which has ended the job."""

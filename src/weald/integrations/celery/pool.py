@@ -143,7 +143,7 @@ class TaskPool(BasePool):
             cancel = getattr(c, "cancel_active_requests", None) or c.cancel_all_unacked_requests
             cancel()
         for job in list(self.running.values()):
-            job.kill()
+            job.call_off()
 
     def _drop_waiting(self) -> None:
         self.waiting.clear()
@@ -233,7 +233,7 @@ class TaskPool(BasePool):
         if isinstance(pid, JobPid):
             for job in list(self.running.values()):
                 if job is pid.job or job.task_id == pid.job.task_id:
-                    job.kill()
+                    job.call_off()
 
     # ---------------------------------------------------------------- size
 
@@ -260,8 +260,11 @@ class TaskPool(BasePool):
     # ---------------------------------------------------------------- replacing the process
 
     def recycle(self, why: str) -> None:
-        """Stop consuming, let running tasks end, give back waiting ones, then run the same command again."""
-        if not self._recycling:
+        """Stop consuming, let running tasks end, give back waiting ones, then run the same command again.
+
+        Does nothing if the worker stops already.
+        """
+        if not self._recycling and self._state == self.RUN and not replacement.told_to_stop():
             self._recycling = True
             logger.warning("the process will be replaced when its running tasks have ended: %s", why)
             replacement.at_exit()
@@ -285,8 +288,7 @@ class TaskPool(BasePool):
             if worker is not None:
                 replacement.give_back(worker.consumer)
 
-        stopping = state.should_stop is not None or state.should_terminate is not None
-        replacement.after_recording(record, for_good=stopping and not self._recycling)
+        replacement.after_recording(record, stopping=self._state != self.RUN and not self._recycling)
 
     # ---------------------------------------------------------------- banner and statistics
 

@@ -5,10 +5,13 @@ Called by: pool.py.
 Invariants:
 - Unacknowledged messages are given back before the process is replaced: `at_exit` shuts the worker down warmly;
   `after_recording` is given a function that does it, because the hub is stuck.
+- A worker that is told to stop, before or while it is being replaced, is not replaced: who told it waits for its end,
+  and does not tell the new process.
 """
 
 import atexit
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,16 +20,25 @@ from celery import platforms
 from celery.worker import state
 
 from weald._base.originals import get_original
-from weald._core import monotonic
+from weald._core import announced_signals, monotonic
 
-__all__ = ["after_recording", "at_exit", "count", "give_back", "resident_kib"]
+__all__ = ["after_recording", "at_exit", "count", "give_back", "resident_kib", "told_to_stop"]
 
 PATIENCE = 5.0  # seconds for recording and giving back, before a stuck process is replaced
 CHECK_INTERVAL = 0.05  # seconds between checks whether that is done
+STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}  # the signals that tell a Celery worker to stop
 _COUNT = "WEALD_CELERY_REPLACEMENTS"
 
 _native_sleep = get_original("time", "sleep")
 _start_new_thread = get_original("_thread", "start_new_thread")
+_signal = get_original("signal", "signal")
+
+
+class _ExitStatus(int):
+    """The exit status of a warm shutdown by which a worker is replaced; no other shutdown has this object."""
+
+
+_REPLACED = _ExitStatus(platforms.EX_OK)
 
 
 def count() -> int:
@@ -34,16 +46,28 @@ def count() -> int:
     return int(os.environ.get(_COUNT, "0"))
 
 
+def told_to_stop() -> bool:
+    """Whether the worker has been told to stop, warmly or coldly, and not only in order to be replaced."""
+    # Celery's own checks: an exit status of 0 tells to stop, too.
+    neither = None, False, _REPLACED
+    return not (_is_any(state.should_stop, neither) and _is_any(state.should_terminate, neither))
+
+
+def _is_any(value: object, objects: tuple[object, ...]) -> bool:
+    return any(value is one for one in objects)
+
+
 def at_exit() -> None:
     """Shut the worker down warmly, then run the same command again."""
-    atexit.register(_now, os.getpid())
-    state.should_stop = platforms.EX_OK
+    atexit.register(_unless_told_to_stop, os.getpid())
+    state.should_stop = _REPLACED
 
 
-def after_recording(record: Callable[[], None], for_good: bool) -> None:
+def after_recording(record: Callable[[], None], stopping: bool) -> None:
     """Replace the process although its hub is stuck, once `record` has run in another thread, or `PATIENCE` is over.
 
-    With `for_good` the process ends instead, with status 1.  Called in a native thread; does not return.
+    If it is `stopping`, or a signal that its stuck main thread could not handle tells it to stop, the process ends
+    instead, with status 1.  Called in a native thread; does not return.
     """
     done = []
 
@@ -57,14 +81,21 @@ def after_recording(record: Callable[[], None], for_good: bool) -> None:
     deadline = monotonic() + PATIENCE
     while not done and monotonic() < deadline:
         _native_sleep(CHECK_INTERVAL)
-    if for_good:
+    if stopping or told_to_stop() or STOPPING.intersection(announced_signals()):
         os._exit(platforms.EX_FAILURE)
-    _now(os.getpid())
+    _now()
 
 
-def _now(worker: int) -> None:
+def _unless_told_to_stop(worker: int) -> None:
     if os.getpid() != worker:
         return  # a forked child ends
+    for number in STOPPING:
+        _signal(number, signal.SIG_DFL)  # from now on they end the process, as they end the new one while it starts
+    if not told_to_stop():
+        _now()
+
+
+def _now() -> None:
     os.environ[_COUNT] = str(count() + 1)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
