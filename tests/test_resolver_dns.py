@@ -845,6 +845,24 @@ slow.kill()
     assert out.split() == ["10.0.0.4"] * 3 + ["0"]
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # the server's threads
+def test_a_resolver_kept_over_a_fork_begins_afresh(lookups, server):
+    """The child does not join a look-up of the parent's, and its own replies do not go to the parent."""
+    busy = spawn(lookups.gethostbyname, "slow.test")
+    wait_until(lambda: server.asked["slow.test.", "A"])
+    child = weald.os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if lookups.gethostbyname("slow.test") == "10.0.0.10" else 2
+        finally:
+            os._exit(code)
+    wait_until(lambda: server.asked["slow.test.", "A"] >= 2)
+    server.gate.set()
+    assert os.waitstatus_to_exitcode(weald.os.waitpid(child, 0)[1]) == 0
+    assert busy.get() == "10.0.0.10"
+
+
 def test_a_missing_package_is_named():
     out = python(
         """

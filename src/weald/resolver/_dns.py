@@ -11,11 +11,14 @@ Invariants:
   builds the results; for numeric addresses it never blocks.
 - Equal queries that are under way at the same time are sent once (_queries.py).
 - A late reply still counts, whichever server it comes from, as long as a caller is waiting for it.
+- In a fork's child every resolver begins afresh (`begin`): the queries under way and their sockets are the parent's.
 """
 
 import _socket
+import os
 import random
 import re
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Any
@@ -40,7 +43,7 @@ _LOOPBACKS = {_socket.AF_INET: "127.0.0.1", _socket.AF_INET6: "::1"}
 
 
 class DnsResolver:
-    """Implements `weald.resolver.Resolver`.  Derived classes define `open`, and `close` if they hold resources."""
+    """Implements `weald.resolver.Resolver`.  Derived classes define `open`; those that hold sockets `begin` and `close`."""
 
     def __init__(
         self, hub: Hub | None = None, hosts: str = "/etc/hosts", resolv_conf: str = "/etc/resolv.conf"
@@ -48,7 +51,8 @@ class DnsResolver:
         self._hosts = HostsFile(hosts)
         self._conf = ResolvConf(resolv_conf)
         self._conf.refresh()
-        self._queries = Queries(self._query)
+        self.begin()
+        _all.add(self)
         # What the C library makes of an IPv4 address: families, types and protocols by the arguments.
         self._shapes: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
         self._servers = parse_nameservers(config.resolver_nameservers)  # none: those of the file
@@ -56,6 +60,10 @@ class DnsResolver:
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__} at {id(self):#x} lookups={len(self._queries)}>"
+
+    def begin(self) -> None:
+        """Have no queries under way, and no sockets: at the start and in a fork's child."""
+        self._queries = Queries(self._query)
 
     def open(self, name: str, kind: str) -> Question:
         """Make the query for records of type `kind` ("A", "AAAA", "PTR") of exactly this name, without sending it."""
@@ -407,3 +415,14 @@ def parse_nameservers(texts: Iterable[str] | str | None, usual_port: int = 53) -
         except ValueError:
             raise ValueError(f"a name server must be ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT, not {text!r}") from None
     return found
+
+
+_all: "weakref.WeakSet[DnsResolver]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for resolver in list(_all):
+        resolver.begin()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -118,10 +118,14 @@ class Resolver(DnsResolver):
             rotate=options.pop("rotate", None),
         )
         self._options = options
-        self._channels: list[_Channel] = []
         # So that an option that pycares refuses raises here.
         key = self._key(("127.0.0.1", 53), FAST)
         _Channel(key, self._options_for(key)).close()
+
+    def begin(self) -> None:
+        """See DnsResolver.  The parent's channels are not closed: pycares does it in a thread, which a child lacks."""
+        super().begin()
+        self._channels: list[_Channel] = []
 
     def close(self) -> None:
         """Close the channels; open questions fail."""

@@ -62,8 +62,12 @@ class Resolver(DnsResolver):
         self, hub: Hub | None = None, hosts: str = "/etc/hosts", resolv_conf: str = "/etc/resolv.conf"
     ) -> None:
         super().__init__(hub, hosts, resolv_conf)
-        self._ports: list[_Port] = []
         self._requests: dict[tuple[str, bool], bytes] = {}
+
+    def begin(self) -> None:
+        """See DnsResolver."""
+        super().begin()
+        self._ports: list[_Port] = []
 
     def open(self, name: str, kind: str) -> "_Question":
         """Make the query without sending it; see DnsResolver."""
