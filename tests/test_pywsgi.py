@@ -1271,6 +1271,31 @@ def test_hooks_are_called_in_order():
     assert log.getvalue().startswith("127.0.0.1 - - [")
 
 
+@pytest.mark.parametrize(
+    "sent, logged",
+    [
+        (b"GET / HTTP/9.9\r\n\r\n", '"GET / HTTP/9.9" 505 '),
+        (b"GARBAGE\r\n", '"GARBAGE" 400 '),
+        (b'G"ET / HTTP/1.1\r\nHost: a\r\n\r\n', '"G\\x22ET / HTTP/1.1" 400 '),
+        (b"\x16\x03\x01\x02\r\n\r\n", '"\\x16\\x03\\x01\\x02" 400 '),
+        (b"\r\nGET /x HTTP/1.1\r\nno field\r\n\r\n", '"GET /x HTTP/1.1" 400 '),
+        (b"GET /y HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\nmore", '"GET /y HTTP/1.1" 400 '),
+        (b"GET /" + b"z" * 20000, '"GET /' + "z" * 8185 + '" 414 '),
+        (b"GET /" + b"z" * 20000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", '"GET /' + "z" * 8185 + '" 414 '),
+        (b"POST /h HTTP/1.1\r\nA: " + b"a" * 200000, '"POST /h HTTP/1.1" 431 '),
+    ],
+)
+def test_the_access_log_says_what_was_refused(sent, logged):
+    """The first line that came, up to the longest that is allowed."""
+    log = io.StringIO()
+    with serving(hello, log=log) as server, closing(connect(server)) as sock:
+        sock.sendall(b"GET /before HTTP/1.1\r\nHost: a\r\n\r\n")
+        with suppress(OSError):  # refused before all of it has come
+            sock.sendall(sent)
+        wait_until(lambda: log.getvalue().count("\n") == 2)
+    assert logged in log.getvalue().splitlines()[1]
+
+
 def test_a_handler_that_changes_requests_and_responses():
     class Handler(WSGIHandler):
         def read_request(self, raw_requestline):

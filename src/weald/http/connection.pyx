@@ -88,6 +88,7 @@ cdef class Connection:
             if error.preface and exchange.server.http2 and not self.served:
                 self.http2_start = self.channel.socket, b"PRI * HTTP/2.0\r\n\r\n" + self.channel.stream.rest()
                 return None
+            exchange.refused_line = self.channel.stream.refused_line()
             return exchange._handle_client_error(error)
         except OSError:
             self.channel.linger = False

@@ -17,6 +17,7 @@ cdef class Exchange:
     # The request
     cdef Request request
     cdef public object requestline
+    cdef str refused_line  # of what came instead of a request
     cdef public object command
     cdef public object path
     cdef public object request_version

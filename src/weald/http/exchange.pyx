@@ -489,7 +489,8 @@ cdef class Exchange:
         self.status = status
         self.code = int(status[:3])
         if self.request is None:  # the input was not a request; the attributes are those of the previous one
-            self.requestline = self.command = self.path = self.request_version = None
+            self.requestline = self.refused_line
+            self.command = self.path = self.request_version = None
             self.time_start = time()
         self.time_finish = time()
         self.finish()

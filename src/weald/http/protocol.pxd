@@ -96,11 +96,13 @@ cdef class RequestStream:
     cdef object excess  # bytes of chunk lines beyond what the chunks they announced excuse
     cdef object failure  # the ProtocolError that was found behind what `body` has returned
     cdef public list trailers  # (name, value), bytes
+    cdef bytes refused  # the head that `next_request` has refused
 
     cdef Py_ssize_t unread(self)
     cpdef int feed(self, bytes data) except -1
     cpdef Request next_request(self)
     cpdef int expect(self, length) except -1
+    cdef str refused_line(self)
     cdef Request after_empty_line(self)
     cdef int check_incomplete(self) except -1
     cdef object too_large(self)

@@ -564,6 +564,7 @@ cdef class RequestStream:
         cdef Py_ssize_t start = self.start
         cdef Py_ssize_t end = self.scanned - 3 if self.scanned > start + 3 else start
         cdef Request request
+        cdef bytes head
         end = find(buffer, b"\r\n\r\n", 4, end, len(buffer)) + 4
         if end == 3:
             if start < len(buffer):
@@ -578,10 +579,15 @@ cdef class RequestStream:
         if end == len(buffer):
             # Nothing of it is kept while the connection waits for the next.
             self.buffer, self.start = b"", 0
-            request = self.parser.parse(buffer[start:] if start else buffer)
+            head = buffer[start:] if start else buffer
         else:
             self.start = end
-            request = self.parser.parse(buffer[start:end])
+            head = buffer[start:end]
+        try:
+            request = self.parser.parse(head)
+        except ProtocolError:
+            self.refused = head
+            raise
         if request.length:
             self.expect(request.length)
         return request
@@ -592,6 +598,11 @@ cdef class RequestStream:
         self.trailers = []
         self.left = max(length, 0)
         self.state = NO_BODY if not length else KNOWN if length > 0 else CHUNK_SIZE
+
+    cdef str refused_line(self):
+        """The first line of what is no request, for logs; no longer than the longest that is allowed."""
+        cdef bytes came = self.buffer[self.start :] if self.refused is None else self.refused
+        return latin1(came.lstrip(b"\r\n").partition(b"\r\n")[0][: self.limits.request_line])
 
     cdef Request after_empty_line(self):
         if self.buffer.startswith(b"\r", self.start) or self.buffer[self.start - 1] != 10:

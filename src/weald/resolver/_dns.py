@@ -43,7 +43,7 @@ _LOOPBACKS = {_socket.AF_INET: "127.0.0.1", _socket.AF_INET6: "::1"}
 
 
 class DnsResolver:
-    """Implements `weald.resolver.Resolver`.  Derived classes define `open`; those that hold sockets `begin` and `close`."""
+    """Implements `weald.resolver.Resolver`.  Derived classes define `open`, maybe `begin` and `close`."""
 
     def __init__(
         self, hub: Hub | None = None, hosts: str = "/etc/hosts", resolv_conf: str = "/etc/resolv.conf"
