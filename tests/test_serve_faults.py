@@ -435,14 +435,25 @@ def test_no_renegotiation(folder, certificate):
     assert ssl.OPENSSL_VERSION
 
 
-@pytest.mark.parametrize("preload", [(), ("--preload",)])
-def test_a_system_without_proc(folder, preload):
-    """As in a bare chroot: workers live, and are not taken for dead."""
+@pytest.fixture
+def without_proc():
+    """A command's beginning by which it runs where /proc is empty."""
     unshare = require_program("unshare")
     as_root = [unshare, "-m"] if os.getuid() == 0 else [unshare, "-r", "-m"]
     inside = [*as_root, "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
     if subprocess.run([*inside, "true"], capture_output=True).returncode:
         pytest.skip("no namespace for mounts is to be had")
-    with serving(folder, "--workers", "1", *preload, inside=inside) as served:
+    return inside
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)])
+def test_a_system_without_proc(folder, preload, without_proc):
+    """As in a bare chroot: workers live, and are not taken for dead."""
+    with serving(folder, "--workers", "1", *preload, inside=without_proc) as served:
         assert served.get("/version") == served.get("/version")
         assert not any("Error" in line for line in served.lines)
+
+
+def test_max_memory_on_a_system_without_proc(folder, without_proc):
+    with serving(folder, "--workers", "1", "--max-memory", "1", inside=without_proc) as served:
+        served.wait_for("has served its time", count=2)

@@ -307,8 +307,10 @@ def open_statm() -> int:
 
 
 def resident(statm: int) -> int:
-    """Bytes of memory in use by the process whose /proc/…/statm is open as `statm`; 0 for -1."""
-    return 0 if statm < 0 else int(os.pread(statm, 200, 0).split()[1]) * _PAGE
+    """Bytes of memory in use by the process whose /proc/…/statm is open as `statm`; for -1 the most it has used yet."""
+    if statm < 0:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(os.pread(statm, 200, 0).split()[1]) * _PAGE
 
 
 def serve_metrics(listeners: list[socket.socket], parent: socket.socket, metrics: Metrics) -> int:

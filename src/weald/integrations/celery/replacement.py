@@ -11,6 +11,7 @@ Invariants:
 
 import atexit
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -109,9 +110,9 @@ def give_back(consumer: Any) -> None:
 
 
 def resident_kib() -> int:
-    """This process's resident memory in KiB; 0 on systems without /proc."""
+    """This process's resident memory in KiB; without /proc the most it has used yet."""
     try:
         with open("/proc/self/statm") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
     except OSError:
-        return 0
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
