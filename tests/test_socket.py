@@ -411,6 +411,22 @@ def test_closed_socket(pair, call):
     a.close()
 
 
+@pytest.mark.parametrize("timeout", [0, PATIENCE])
+def test_a_timeout_that_is_set_while_sendmsg_waits_leaves_no_gap(pair, timeout):
+    """Then it sends no more than there is room for, and nothing of what comes after that."""
+    a, b = pair
+    data = bytes(number % 251 for number in range(6_000_000))
+    sender = spawn(a.sendmsg, [data[:3_000_000], data[3_000_000:]])
+    settle()
+    assert not sender.ready()
+    a.settimeout(timeout)
+    b.settimeout(PATIENCE)
+    received = bytearray()
+    while not sender.ready() or len(received) < sender.get():
+        received += b.recv(1_000_000)
+    assert received == data[: sender.get()]
+
+
 def test_detach_gives_the_descriptor_away(pair):
     a, b = pair
     receiver = spawn(a.recv, 1)

@@ -361,11 +361,14 @@ class socket(_stdlib.socket):
         if self._unfinished(flags):
             for rest in _after(buffers, sent):
                 try:
-                    sent += self.send(rest, flags & ~MSG_FASTOPEN)
+                    count = self.send(rest, flags & ~MSG_FASTOPEN)
                 except OSError:
                     if self.fileno() < 0:
                         raise  # closed meanwhile
                     break  # the next call has the error
+                sent += count
+                if count < rest.nbytes:
+                    break  # a timeout was set meanwhile, so that this call no longer waits for room
         return sent
 
     if not TYPE_CHECKING:
