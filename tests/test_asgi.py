@@ -226,6 +226,38 @@ def test_awaitables_of_receive_and_send_may_be_tasks():
 # ---------------------------------------------------------------- responses
 
 
+@pytest.mark.parametrize(
+    ("sizes", "pieces"),
+    [
+        ([], [0]),
+        ([10], [10]),
+        ([10, 20], [30]),
+        ([10_000], [10_000]),
+        ([10_000, 20_000], [10_000, 20_000]),
+        ([10_000, 10], [10_000, 10]),
+    ],
+)
+def test_a_chunked_body_that_has_come_is_given_without_waiting(sizes, pieces):
+    """An application gets what is there at once, in the greenlet that it began in; the last piece says that it is."""
+    seen = []
+
+    async def app(scope, receive, send):
+        more = True
+        while more:
+            asked = receive()
+            seen.append(asked.__class__.__name__)
+            event = await asked
+            seen.append((len(event["body"]), more := event["more_body"]))
+        await answer(send)
+
+    chunks = b"".join(b"%x\r\n%b\r\n" % (size, b"x" * size) for size in sizes)
+    with asgi(app) as server:
+        assert one(server, CHUNKED + chunks + b"0\r\n\r\n").status == 200
+    kinds, events = seen[::2], seen[1::2]
+    assert "Waiting" not in kinds
+    assert events == [*((size, True) for size in pieces[:-1]), (pieces[-1], False)]
+
+
 def test_chunks_go_out_one_by_one():
     go = asyncio.Event()
 

@@ -82,7 +82,7 @@ cdef class Call:
             return result_of(kept)
         if exchange is None or self.left or self.stage == COMPLETE:
             return result_of(self.disconnect())
-        if not self.body_given and self.asking is None:
+        if not self.body_given and not self.asking and not self.fetching:
             message = self.take_body()
             if message is not None:
                 return result_of(message)
@@ -187,20 +187,14 @@ cdef class Call:
             self.wake()
 
     cdef object take_body(self):
-        """Return the event with the whole body, if it is there already, else None."""
-        cdef ASGIExchange exchange = self.exchange
-        cdef Request request = exchange.request
-        cdef bytes body
-        if not request.length:
-            body = b""
-        elif request.length > 0 and not exchange.channel.body_received:
-            body = exchange.channel.body_at_hand(request.length)
+        """Return an event with what is there already of the body, None if nothing is."""
+        cdef bytes body = b""
+        if self.exchange.request.length:
+            body = self.exchange.channel.part_at_hand()
             if body is None:
                 return None
-        else:
-            return None
-        self.body_given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        self.body_given = not body or self.exchange.channel.body_is_over()
+        return {"type": "http.request", "body": body, "more_body": not self.body_given}
 
     cdef int give(self, dict message) except -1:
         """Give `message` to the first `receive` that waits; keep it for the next one if none does."""

@@ -32,6 +32,7 @@ cdef class Channel:
     cpdef int body_came(self, Py_ssize_t size, double seconds) except -1
     cdef int expect_body(self, Request request) except -1
     cdef bytes body_at_hand(self, Py_ssize_t length)
+    cdef bytes part_at_hand(self)
     cpdef bytes read_body(self, bint invite, Py_ssize_t size)
     cpdef bint discard_body(self, Py_ssize_t length) except -1
     cpdef bint body_is_over(self) except -1

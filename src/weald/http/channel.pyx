@@ -143,6 +143,10 @@ cdef class Channel:
         """Return the body of `length` bytes if all of it has come already, else None."""
         return None
 
+    cdef bytes part_at_hand(self):
+        """Return a piece of the body that has come already, b"" at the end, None if `read_body` must be called."""
+        return None
+
     cpdef bytes read_body(self, bint invite, Py_ssize_t size):
         """Return the next piece of the body, b"" at its end.
 
@@ -247,6 +251,17 @@ cdef class Http1Channel(Channel):
 
     cdef bytes body_at_hand(self, Py_ssize_t length):
         return self.stream.body() if length <= self.stream.unread() else None
+
+    cdef bytes part_at_hand(self):
+        cdef RequestStream stream = self.stream
+        if self.awaits_continue or stream.state != NO_BODY and not stream.unread():
+            return None
+        try:
+            piece = stream.body()
+        except ProtocolError as error:
+            stream.failure = error  # for `read_body`, which raises it
+            return None
+        return b"" if piece is None else piece or None
 
     cpdef bytes read_body(self, bint invite, Py_ssize_t size):
         cdef RequestStream stream = self.stream

@@ -106,6 +106,7 @@ cdef class RequestStream:
     cdef Request after_empty_line(self)
     cdef int check_incomplete(self) except -1
     cdef object too_large(self)
+    cdef int look_for_end(self) except -1
     cdef object piece(self)
     cdef bytes with_further_chunks(self, bytes first)
     cdef bytes content(self, State then)

@@ -654,8 +654,10 @@ cdef class RequestStream:
         while self.state != NO_BODY:
             piece = self.piece()
             if piece is not None:
-                if self.state == CHUNK_END and len(piece) < SMALL_CHUNK and self.start < len(self.buffer):
-                    return self.with_further_chunks(piece)
+                if self.state == CHUNK_END and self.start < len(self.buffer):
+                    if len(piece) < SMALL_CHUNK:
+                        return self.with_further_chunks(piece)
+                    self.look_for_end()
                 return piece
         return None
 
@@ -672,6 +674,18 @@ cdef class RequestStream:
         except ProtocolError as error:
             self.failure = error
         return bytes(joined)
+
+    cdef int look_for_end(self) except -1:
+        """Parse what has come behind a chunk, up to the next one's content.
+
+        So the body's end is known with its last piece.
+        """
+        try:
+            while self.state != NO_BODY and self.state != CHUNK_DATA and self.piece() is None:
+                pass
+        except ProtocolError as error:
+            self.failure = error
+        return 0
 
     cdef object piece(self):
         """One step of parsing; returns bytes, or None if a further step is needed."""
@@ -731,6 +745,11 @@ cdef class RequestStream:
                 raise ProtocolError(413, f"a body of more than {self.limits.body} bytes")
             self.state = CHUNK_DATA
             return None
+        if end:
+            self.start = end
+            self.left = 0
+            self.state = TRAILERS
+            return None
         line = self.line(self.limits.chunk_line)
         if not line:
             if hopeless(self.buffer, self.start, self.start):
@@ -754,8 +773,10 @@ cdef class RequestStream:
         return None
 
     cdef object chunk_end(self):
-        buffer, start = self.buffer, self.start
-        if not buffer.startswith(b"\r\n", start):
+        cdef bytes buffer = self.buffer
+        cdef Py_ssize_t start = self.start
+        cdef const char *text = PyBytes_AS_STRING(buffer) + start  # a NUL ends it
+        if text[0] != c"\r" or text[1] != c"\n":
             if b"\r\n".startswith(buffer[start:]):  # it holds one byte of them at most
                 return b""
             raise ProtocolError(400, "a chunk longer than it says")
@@ -765,8 +786,15 @@ cdef class RequestStream:
 
     cdef object trailer_section(self):
         """RFC 9112 section 7.1.2: the trailers and the empty line that ends the message."""
-        buffer, start, limit = self.buffer, self.start, self.limits.trailers
-        end = start + 2 if buffer.startswith(b"\r\n", start) else buffer.find(b"\r\n\r\n", start) + 4
+        cdef bytes buffer = self.buffer
+        cdef Py_ssize_t start = self.start
+        cdef const char *text = PyBytes_AS_STRING(buffer) + start  # a NUL ends it
+        if text[0] == c"\r" and text[1] == c"\n":  # no trailers, as with most bodies
+            self.start = start + 2
+            self.state = NO_BODY
+            return None
+        end = buffer.find(b"\r\n\r\n", start) + 4
+        limit = self.limits.trailers
         if end == 3:
             if len(buffer) - start > limit:
                 raise ProtocolError(431, f"trailers of more than {limit} bytes")
