@@ -1,9 +1,13 @@
 """The ASGI server over real connections: scopes and events, HTTP/1.1 and HTTP/2, errors, limits, lifespan, mounts."""
 
 import asyncio
+import fcntl
 import functools
 import gc
 import io
+import os
+import sys
+import termios
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from socket import SO_RCVBUF, SOL_SOCKET
@@ -30,7 +34,7 @@ from test_pywsgi import (
 )
 
 import weald.http.asgi
-from weald import socket
+from weald import socket, ssl
 from weald.asgi import ASGIServer, StartupError, interface_of
 from weald.event import Event
 
@@ -181,6 +185,51 @@ def test_a_body_comes_as_it_is_asked_for():
         sock.sendall(body[sent:])
         assert Response(sock.makefile("rb")).status == 200
     assert sum(sizes) == size
+
+
+@pytest.mark.parametrize("end", ["more", "close_notify", "nothing", "no TLS"])
+def test_records_that_have_come_are_passed_on_together(certificate, end):
+    """What comes behind them is noticed, too: more of the body, an end, an error."""
+    go, begun, events = asyncio.Event(), [], []
+
+    async def app(scope, receive, send):
+        begun.append(scope)
+        await go.wait()
+        while not events or events[-1].get("more_body"):
+            events.append(await receive())
+        if events[-1]["type"] == "http.request":
+            await answer(send)
+
+    with asgi(app, ssl_context=certificate.server_context()) as server, closing(connect(server)) as plain:
+        sock = ssl.cooperative(certificate.client_context()).wrap_socket(plain, server_hostname="localhost")
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 50000\r\n\r\n")
+        wait_until(lambda: begun)
+        (connection,) = server._connections
+        sock.sendall(bytes(2 * 16384))
+        if end == "close_notify":
+            sock.setblocking(False)
+            with pytest.raises(ssl.SSLWantReadError):
+                sock.unwrap()
+        elif end == "no TLS":
+            socket.socket(fileno=os.dup(sock.fileno())).sendall(b"x" * 100)
+        elif end == "nothing":
+            sock.shutdown(socket.SHUT_WR)
+        wait_until(lambda: unread(connection.socket) > 2 * 16384 + (20 if end == "close_notify" else 0))
+        server.loop_of_applications.call_soon(go.set)
+        if end == "more":
+            wait_until(lambda: events)
+            sock.sendall(bytes(50_000 - 2 * 16384))
+            assert Response(sock.makefile("rb")).status == 200
+            assert sum(len(event["body"]) for event in events) == 50_000
+        else:
+            wait_until(lambda: len(events) == 2)
+            assert events[1] == {"type": "http.disconnect"}
+        assert len(events[0]["body"]) == 2 * 16384
+
+
+def unread(sock):
+    """How many bytes have come for a socket and were not read."""
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 @pytest.mark.parametrize("asks", [True, False])

@@ -2,6 +2,7 @@
 
 from cpython.bytes cimport PyBytes_GET_SIZE
 
+from weald._core.descriptor cimport Descriptor
 from weald.http.protocol cimport Request, RequestStream
 from weald.http.state cimport ServerState
 
@@ -53,6 +54,7 @@ cdef class Http1Channel(Channel):
     cdef readonly bint tls
 
     cdef bint receive(self, double timeout) except -1
+    cdef Py_ssize_t further_records(self, Descriptor descriptor, Py_ssize_t count) except -1
     cdef bytes long_piece(self, Py_ssize_t size)
     cdef object client_left(self)
     cdef int send(self, data) except -1

@@ -29,6 +29,7 @@ import errno
 import os
 from _socket import socket as base_socket
 from socket import MSG_MORE
+from ssl import SSLWantReadError
 
 from weald._core import monotonic
 from weald.http.body import InvalidClientInput
@@ -48,6 +49,8 @@ cdef Py_ssize_t JOIN_BELOW = 65536  # bytes: up to this size copying into one bu
 cdef Py_ssize_t LONG = 65536  # bytes from which on a read is answered with one piece
 cdef Py_ssize_t PART = 1 << 20  # bytes of a large piece that have a time limit of their own
 cdef Py_ssize_t FILE_PART = 1 << 24  # bytes requested by one sendfile(2)
+cdef Py_ssize_t RECORD = 16384  # bytes of a TLS record, at most
+cdef Py_ssize_t RECORDS = 65536  # bytes of records that are passed on together: more would take new memory each time
 cdef double SHORTEST_WAIT = 0.001  # seconds
 cdef bytes CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 cdef bytes LAST_CHUNK = b"0\r\n\r\n"
@@ -239,6 +242,8 @@ cdef class Http1Channel(Channel):
             descriptor = descriptor_of(self.socket)
             descriptor.limit = timeout
             count = receive_tls(self.socket, descriptor, PyByteArray_GET_SIZE(buffer), buffer)
+            if count == RECORD and self.stream.state != NO_BODY:
+                count = self.further_records(descriptor, count)
         else:
             self.descriptor.timeout = None if timeout < 0.0 else timeout
             count = self.socket.recv_into(buffer, PyByteArray_GET_SIZE(buffer))  # given the size, it is quicker
@@ -248,6 +253,26 @@ cdef class Http1Channel(Channel):
             return False
         self.stream.feed(PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), count) if data is None else data)
         return True
+
+    cdef Py_ssize_t further_records(self, Descriptor descriptor, Py_ssize_t count) except -1:
+        """Put further records of a body that have come behind the `count` bytes in the buffer; return the new count.
+
+        OpenSSL returns one record at a time.  To wait for each, and to pass each on, takes longer than to decrypt it.
+        """
+        cdef bytearray buffer = self.state.buffer
+        cdef Py_ssize_t got = RECORD
+        sslobj = self.socket._sslobj
+        with memoryview(buffer) as view:
+            try:
+                while got == RECORD and count < RECORDS:
+                    got = sslobj.read(RECORD, view[count:])
+                    count += got
+            except SSLWantReadError:  # nothing more for now: the next read waits first
+                return count
+            except OSError:  # which the next read raises, too
+                got = 0
+        descriptor.drained = 0 < got < RECORD and not sslobj.pending()
+        return count
 
     cdef bytes body_at_hand(self, Py_ssize_t length):
         return self.stream.body() if length <= self.stream.unread() else None
