@@ -1271,6 +1271,22 @@ def test_hooks_are_called_in_order():
     assert log.getvalue().startswith("127.0.0.1 - - [")
 
 
+def test_an_application_that_answers_on_the_socket_itself():
+    """As simple-websocket does on the servers that it knows: nothing is added, and nothing is logged as an error."""
+    errors = io.StringIO()
+
+    def app(environ, start_response):
+        sock = environ["werkzeug.socket"].dup()
+        sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\nfrom the application")
+        sock.close()
+        return []
+
+    with serving(app, error_log=errors) as server, closing(connect(server)) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert read_all(sock) == b"HTTP/1.1 101 Switching Protocols\r\n\r\nfrom the application"
+    assert errors.getvalue() == ""
+
+
 @pytest.mark.parametrize(
     "sent, logged",
     [

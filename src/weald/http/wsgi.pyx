@@ -209,6 +209,10 @@ cdef class WSGIExchange(Exchange):
                     self.send_body(data)
         if not self.headers_sent:
             if not self.status:
+                if self.lent:
+                    # A library for WebSockets has answered on the connection's socket itself (simple-websocket).
+                    self.close_connection = True
+                    return 0
                 # Also if start_response() has raised, and the application has caught that.
                 self.log_error("the application did not call start_response()")
                 self._send_error_response_if_possible(500)
