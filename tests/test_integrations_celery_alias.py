@@ -57,6 +57,21 @@ def test_what_is_cut_short_goes_back(start, as_ever):
     assert "Soft Shutdown" in soft.text()
 
 
+def test_no_more_tasks_begin_after_sigterm(start):
+    """Of those that were taken off Redis together, too: only the one that waits for a slot, as with gevent."""
+    worker = start(alias=True, concurrency=2, worker_prefetch_multiplier=10)
+    results = [worker.send("hold", "alias-sigterm") for _ in range(80)]
+    wait_for(lambda: sum(result.status == "STARTED" for result in results) == 2)
+    wait_for(lambda: worker.queued()[1] > 5)
+    worker.tell(signal.SIGTERM)
+    wait_for(lambda: "Warm shutdown" in worker.text())
+    worker.notes.rpush("alias-sigterm", "go")
+    assert worker.process.wait(PATIENCE) == 0, worker.text()
+    done = sum(result.status == "SUCCESS" for result in results)
+    assert 2 <= done <= 4
+    assert worker.queued() == (80 - done, 0)
+
+
 def test_revoke_and_a_prefetch_limit_of_one(start):
     """An acknowledgement makes room at once, not when Celery's loop checks again, two seconds later."""
     worker = start(alias=True, concurrency=1, worker_prefetch_multiplier=1)

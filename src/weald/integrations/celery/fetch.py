@@ -31,6 +31,7 @@ from typing import Any
 from celery.utils.log import get_logger
 
 from weald._core import Event
+from weald.integrations.celery.replacement import shuts_down
 
 __all__ = ["fetcher", "note_for_certain"]
 
@@ -183,6 +184,9 @@ class Fetcher:
         self.channel._queue_cycle.rotate(queue)
         transport = self.channel.connection
         for message, tag in pairs:
+            # Delivering waits for a slot in Celery's own pool of greenlets; the worker may be told to stop meanwhile.
+            if shuts_down():
+                break  # closing the channel gives the rest back
             if queue in transport._callbacks:
                 transport._deliver(json.loads(message), queue)
             else:  # the queue's consumer was cancelled meanwhile

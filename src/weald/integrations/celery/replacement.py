@@ -1,6 +1,6 @@
 """Replaces a worker's process by a new one with the same command and process id, or ends it.
 
-Called by: pool.py.
+Called by: pool.py; fetch.py, which asks whether the worker shuts down.
 
 Invariants:
 - Unacknowledged messages are given back before the process is replaced: `at_exit` shuts the worker down warmly;
@@ -23,7 +23,7 @@ from celery.worker import state
 from weald._base.originals import get_original
 from weald._core import announced_signals, monotonic
 
-__all__ = ["after_recording", "at_exit", "count", "give_back", "resident_kib", "told_to_stop"]
+__all__ = ["after_recording", "at_exit", "count", "give_back", "resident_kib", "shuts_down", "told_to_stop"]
 
 PATIENCE = 5.0  # seconds for recording and giving back, before a stuck process is replaced
 CHECK_INTERVAL = 0.05  # seconds between checks whether that is done
@@ -49,13 +49,17 @@ def count() -> int:
 
 def told_to_stop() -> bool:
     """Whether the worker has been told to stop, warmly or coldly, and not only in order to be replaced."""
-    # Celery's own checks: an exit status of 0 tells to stop, too.
-    neither = None, False, _REPLACED
-    return not (_is_any(state.should_stop, neither) and _is_any(state.should_terminate, neither))
+    warmly = _is_set(state.should_stop) and state.should_stop is not _REPLACED
+    return warmly or _is_set(state.should_terminate)
 
 
-def _is_any(value: object, objects: tuple[object, ...]) -> bool:
-    return any(value is one for one in objects)
+def shuts_down() -> bool:
+    """Whether the worker has to shut down, for good or in order to be replaced."""
+    return _is_set(state.should_stop) or _is_set(state.should_terminate)
+
+
+def _is_set(status: object) -> bool:
+    return status is not None and status is not False  # an exit status of 0 tells to stop, too
 
 
 def at_exit() -> None:
