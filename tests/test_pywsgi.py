@@ -1287,6 +1287,24 @@ def test_an_application_that_answers_on_the_socket_itself():
     assert errors.getvalue() == ""
 
 
+def test_an_application_that_has_closed_the_socket_itself():
+    """As Flask-Sock does before it returns a response that nobody is to get."""
+    errors = io.StringIO()
+
+    def app(environ, start_response):
+        sock = environ["werkzeug.socket"]
+        sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\nfrom the application")
+        sock.close()
+        start_response("200 OK", [("Content-Length", "4")])
+        return [b"more"]
+
+    with serving(app, error_log=errors) as server, closing(connect(server)) as sock, recorded_errors() as raised:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert read_all(sock) == b"HTTP/1.1 101 Switching Protocols\r\n\r\nfrom the application"
+        wait_until(lambda: not server._connections)
+    assert errors.getvalue() == "" and not raised
+
+
 @pytest.mark.parametrize(
     "sent, logged",
     [

@@ -193,6 +193,8 @@ cdef class WSGIExchange(Exchange):
     cdef int send_result(self) except -1:
         """Send what the application has returned, and the end of the response."""
         result = self.result
+        if self.lent and self.channel.socket is not None and self.channel.socket.fileno() < 0:
+            self.given_away = self.close_connection = True  # a library for WebSockets has closed it
         if self.given_away:
             for _ in result:
                 pass
