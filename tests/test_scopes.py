@@ -12,6 +12,7 @@ from helpers import Thread, python, recorded_errors
 
 import weald
 from weald import GreenletExit, Timeout, socket
+from weald._core import get_hub_if_exists
 from weald.event import AsyncResult, Event
 from weald.lock import Condition, Semaphore
 from weald.queue import Queue
@@ -835,6 +836,311 @@ def test_nothing_is_kept(virtual):
     del thing
     gc.collect()
     assert kept() is None and kept_scope() is None
+
+
+def slow_to_end():
+    """A task that takes 5 seconds to clean up."""
+    try:
+        weald.sleep(1000)
+    finally:
+        with CancelScope(shield=True):
+            weald.sleep(5)
+
+
+def test_arguments_of_any_name(virtual):
+    with TaskGroup() as group:
+        task = group.spawn(dict, run=1, self=2, function=3)
+    assert task.value == {"run": 1, "self": 2, "function": 3}
+
+
+def test_links_of_a_task_are_the_programs_own(virtual):
+    with TaskGroup() as group:
+        task = group.spawn(weald.sleep, 1)
+        assert not task.has_links()
+        task.unlink_all()
+    assert task.ready()
+
+
+def test_a_spawn_callback_that_fails():
+    python(
+        """
+        import weald
+        from weald.scopes import TaskGroup
+
+        def callback(task):
+            raise KeyError("x")
+
+        weald.Greenlet.add_spawn_callback(callback)
+        try:
+            with TaskGroup() as group:
+                group.spawn(print, "has begun")
+        except* KeyError as caught:
+            assert len(caught.exceptions) == 1
+        """
+    )
+
+
+def test_groups_that_are_misused(virtual):
+    with pytest.raises(RuntimeError, match="without having been entered"):
+        TaskGroup().__exit__(None, None, None)
+    group = TaskGroup()
+    with group.cancel_scope, pytest.raises(RuntimeError, match="without having been entered"):
+        group.__exit__(None, None, None)
+    with TaskGroup() as group:
+        with pytest.raises(RuntimeError, match="a TaskGroup can be entered once"), group:
+            pass
+        task = group.spawn(weald.sleep, 1)
+        elsewhere = weald.spawn(group.__exit__, None, None, None)
+        with recorded_errors():
+            elsewhere.join()
+        assert "cannot be left in another greenlet" in str(elsewhere.exception) and not task.ready()
+    assert task.ready()
+    with pytest.raises(RuntimeError, match="a TaskGroup can be entered once"), group:
+        pass
+
+
+@pytest.mark.parametrize("in_body", [True, False])
+def test_kills_while_a_group_ends(virtual, in_body):
+    def work():
+        with TaskGroup() as group:
+            group.spawn(slow_to_end)
+            if in_body:
+                weald.sleep(1000)
+
+    host = weald.spawn(work)
+    weald.sleep(1)
+    first, last = GreenletExit(1), GreenletExit(2)
+    host.kill(first, block=False)
+    weald.sleep(1)
+    host.kill(last)
+    assert host.value is last and last.__context__ is first
+
+
+def test_a_kill_whose_group_has_errors(virtual):
+    """A program that handles the errors has not handled the kill, which is no error, either."""
+
+    def fail():
+        try:
+            weald.sleep(1000)
+        finally:
+            raise KeyError
+
+    def work():
+        try:
+            with TaskGroup() as group:
+                group.spawn(fail)
+        except* KeyError:
+            seen.append("handled")
+        pytest.fail("goes on although it was killed")
+
+    seen = []
+    host = weald.spawn(work)
+    weald.sleep(1)
+    with recorded_errors() as reported:
+        host.kill()
+    assert seen == ["handled"] and host.successful() and reported == []
+
+
+def test_timeouts_while_a_group_ends(virtual):
+    with Timeout(2, False):
+        with Timeout(1, False), TaskGroup() as group:
+            task = group.spawn(slow_to_end)
+        pytest.fail("the outer time is over, too")
+    assert isinstance(task.value, Cancelled)
+
+
+def test_an_error_of_a_task_that_the_block_waits_for_is_raised_once(virtual):
+    def fail():
+        weald.sleep(1)
+        raise KeyError
+
+    for ready in (False, True):
+        with pytest.raises(ExceptionGroup) as caught, TaskGroup() as group:
+            task = group.spawn(fail)
+            if ready:
+                with CancelScope(shield=True):
+                    weald.sleep(2)
+            task.get()
+        assert caught.value.exceptions == (task.exception,)
+
+
+def test_what_exceptions_say_about_their_cause(virtual):
+    def work():
+        with TaskGroup() as group:
+            group.spawn(weald.sleep, 1000)
+
+    kill, cause = GreenletExit(), KeyError()
+    kill.__cause__ = cause
+    host = weald.spawn(work)
+    weald.sleep(1)
+    host.kill(kill)
+    assert host.value is kill and kill.__cause__ is cause
+
+    with pytest.raises(ExceptionGroup) as caught, move_on_after(1):
+        try:
+            weald.sleep(10)
+        except Cancelled as error:
+            raise BaseExceptionGroup("", [error, KeyError(1)]) from cause
+    assert caught.value.__cause__ is cause and isinstance(caught.value.__context__, Cancelled)
+
+    with pytest.raises(ExceptionGroup) as caught, TaskGroup() as group:
+        group.spawn(weald.sleep, 1000)
+        raise KeyError
+    assert caught.value.__cause__ is None and caught.value.__context__ is None
+
+
+def test_control_c_anywhere_in_a_group():
+    """Wherever it comes, the group's tasks have ended when it has passed on, and no scope is left open."""
+    python(
+        """
+        import signal, weald
+        from weald.scopes import CancelScope, TaskGroup
+
+        def work():
+            for _ in range(3):
+                weald.sleep(0)
+
+        def once(n):
+            global interrupted, unended
+            tasks = []
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.00002 + n % 50 * 0.000003)
+                try:
+                    with TaskGroup() as group:
+                        tasks.append(group.spawn(work))
+                        tasks.append(group.spawn(work))
+                        weald.sleep(0)
+                finally:
+                    unended += not all(task.ready() for task in tasks)
+                while True:  # until it has come
+                    pass
+            except KeyboardInterrupt:
+                interrupted += 1
+
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        interrupted = unended = 0
+        for n in range(1500):
+            once(n)
+        assert unended == 0 and interrupted == 1500, (unended, interrupted)
+        with CancelScope() as scope:
+            scope.cancel()
+            weald.sleep(0)
+        assert scope.cancelled_caught
+        """
+    )
+
+
+def test_a_group_in_a_generator(virtual):
+    def generate():
+        with TaskGroup() as group:
+            yield group.spawn(slow_to_end)
+
+    generator = generate()
+    task = next(generator)
+    weald.sleep(1)
+    generator.close()
+    assert isinstance(task.value, Cancelled)
+
+
+def test_a_group_in_a_thread_that_ends():
+    """The greenlets that end with the thread run their clean-up."""
+    done = python(
+        """
+        import threading, weald
+        from weald.scopes import TaskGroup
+
+        def work():
+            try:
+                with TaskGroup() as group:
+                    group.spawn(weald.sleep, 1000)
+            finally:
+                print("cleaned up")
+
+        def thread():
+            weald.spawn(work)
+            weald.sleep(0.01)
+
+        native = threading.Thread(target=thread)
+        native.start()
+        native.join()
+        """,
+        stderr=None,
+    )
+    assert done == "cleaned up\n"
+
+
+def test_a_thread_that_cancels_gets_no_hub(io_loop):
+    found, entered = [], Event()
+    scope = CancelScope()
+
+    def cancel():
+        entered.wait()
+        scope.cancel()
+        found.append(get_hub_if_exists())
+
+    thread = Thread(cancel)
+    with scope:
+        entered.set()
+        weald.sleep(1000)
+    thread.wait()
+    assert scope.cancelled_caught and found == [None]
+
+
+def test_a_scope_that_is_kept_keeps_nothing(virtual):
+    def work():
+        with CancelScope(), move_on_after(1000) as scope:
+            weald.sleep(1)
+        return scope
+
+    greenlet = weald.spawn(work)
+    scope = greenlet.get()
+    kept = weakref.ref(greenlet)
+    del greenlet
+    weald.sleep(0)
+    assert kept() is None and not scope.cancelled_caught
+
+
+def test_groups_in_groups(virtual):
+    """Cancelling them takes a time that grows with their number, not with its square, and no stack."""
+
+    def work(depth):
+        with TaskGroup() as group:
+            if depth:
+                group.spawn(work, depth - 1)
+            weald.sleep(1000)
+
+    with move_on_after(1) as scope:
+        work(3000)
+    assert scope.cancelled_caught
+
+
+def test_a_shield_that_comes_and_goes(virtual):
+    """Under a cancelled scope, with tasks inside; what it keeps off comes when it is gone."""
+    group = TaskGroup()
+    log = []
+
+    def task(name):
+        for _ in range(4):
+            try:
+                weald.sleep(1)
+                log.append(name)
+            except Cancelled:
+                log.append(f"{name} cancelled")
+                raise
+
+    with CancelScope() as outer, group:
+        group.cancel_scope.shield = True
+        outer.cancel()
+        group.spawn(task, "task")
+        weald.sleep(1)
+        group.cancel_scope.shield = False
+        group.cancel_scope.shield = True
+        group.spawn(task, "another")
+        weald.sleep(1.5)
+        assert log == ["task", "task", "another"]
+        group.cancel_scope.shield = False
+        weald.sleep(1)
+    assert log[3:] == ["task cancelled", "another cancelled"] and outer.cancelled_caught
 
 
 # ------------------------------------------------------------------ conditions

@@ -80,7 +80,7 @@ from weald._core.running_loop import count_loops, put_loop_aside, take_loop_back
 from weald._core.scopes import (
     Cancelled,
     CancelScope,
-    Tasks,
+    TaskGroup,
     current_effective_deadline,
     current_time,
     fail_after,

@@ -914,16 +914,21 @@ class CancelScope:
     def __exit__(self, typ: Any, value: Any, tb: Any) -> bool | None: ...
 
 @disjoint_base
-class Tasks:
-    """The tasks of a TaskGroup, which derives from this; not for other callers."""
+class TaskGroup:
+    """A `with` block whose end waits for the tasks that were spawned in it.
 
-    _done: Event | None  # set when no task is left; None until that is waited for
+    If a task or the block raises an exception, everything else in the group is cancelled, and when all have ended
+    the exceptions are raised as an ExceptionGroup.  A kill or a Timeout of the block's greenlet cancels the tasks, too,
+    and passes on when they have ended.  A task that is killed or cancelled has ended without an error.
+    `cancel_scope` is the scope of the block and of all tasks: `group.cancel_scope.cancel()` ends them.
+    """
+
+    def __init__(self) -> None: ...
     @property
     def cancel_scope(self) -> CancelScope:
         """The scope of the block and of all tasks."""
-    @property
-    def _members(self) -> set[Greenlet]:
-        """The tasks that have not ended: a set."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, typ: Any, value: Any, tb: Any) -> bool | None: ...
     def spawn(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Greenlet:
         """Have `function(*args, **kwargs)` run in a new task of this group soon; returns its Greenlet.
 

@@ -128,7 +128,7 @@ cdef class Greenlet(greenlet):
     cdef str info  # the call that it makes, for repr; kept once computed, because the end clears the rest
     cdef Py_ssize_t ident
     cdef list free_idents  # of its hub: where `ident` goes in the end
-    cdef Supervisor supervisor  # takes its error, which is not reported then; else None
+    cdef Supervisor supervisor  # a TaskGroup, which raises its error; None: the error is reported
 
     spawning_stack_limit = 10
 
@@ -271,7 +271,8 @@ cdef class Greenlet(greenlet):
 
     cdef int failed(self, tuple exc_info) except -1:
         _, error, traceback = exc_info
-        if isinstance(error, GreenletExit):
+        if isinstance(error, GreenletExit) or isinstance(error, BaseExceptionGroup) \
+                and error.split(GreenletExit)[1] is None:  # the rest of a TaskGroup's, of which errors were handled
             self.value = error
             self.finish()
             return 0
@@ -298,10 +299,10 @@ cdef class Greenlet(greenlet):
         self.keywords = None
         if self.links is not None:
             self.run_links()
-        # Last: links have been called when `join` returns, or the end of a group's block.
         if self.supervisor is not None:
-            supervisor, self.supervisor = self.supervisor, None
-            (<Supervisor>supervisor).ended(self)
+            self.supervisor.ended(self)
+            self.supervisor = None
+        # Last: links have been called when `join` returns.
         if self.joiners.head != NULL:
             wake_all(&self.joiners, None)
         return 0
@@ -648,24 +649,20 @@ def spawn(function, /, *args, **kwargs):
 
     TypeError if `function` is not callable.
     """
-    return spawned(function, args, kwargs, None)
-
-
-def spawn_supervised(Supervisor supervisor not None, function, tuple args, dict kwargs):
-    """As `spawn(function, *args, **kwargs)`, for a Greenlet whose end and error `supervisor` is told of."""
-    if not callable(function):
-        raise TypeError(f"a task needs a callable to run, got {function!r}")
-    return spawned(function, args, kwargs, supervisor)
-
-
-cdef Greenlet spawned(object function, tuple args, dict kwargs, Supervisor supervisor):
     cdef Greenlet g = Greenlet.__new__(Greenlet)
     g.setup(function, args, kwargs)
-    g.supervisor = supervisor
     if spawn_callbacks:
         call_spawn_callbacks(g)
     g.state = SCHEDULED
     g.hub.push(g)
+    return g
+
+
+def new_task(Supervisor supervisor, function, tuple args, dict kwargs):
+    """A Greenlet that will call `function(*args, **kwargs)` and tells `supervisor` its end.  It is not started."""
+    cdef Greenlet g = Greenlet.__new__(Greenlet)
+    g.setup(function, args, kwargs)
+    g.supervisor = supervisor
     return g
 
 

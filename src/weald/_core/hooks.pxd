@@ -13,12 +13,12 @@ cdef class SignalWatch:
     cdef bint owns(self, int fd) noexcept
     cdef int close(self) except -1
 
+cdef class Supervisor:
+    cdef int ended(self, object task) except -1
+
 cdef object await_it(object waited)
 
 cdef class Driven:
     cdef int parking(self) except -1
     cdef list waiting(self)
     cdef object step(self)
-
-cdef class Supervisor:
-    cdef int ended(self, object task) except -1

@@ -44,6 +44,14 @@ cdef class SignalWatch:
         return 0
 
 
+cdef class Supervisor:
+    """What a Greenlet belongs to that does not report its own error."""
+
+    cdef int ended(self, object task) except -1:
+        """Called once when `task` has its outcome, before those that join it are woken.  Any thread."""
+        return 0
+
+
 cdef object awaiting = None  # awaiting(object) returns the iterator for `await` of a greenlet or an AsyncResult
 
 
@@ -75,11 +83,3 @@ cdef class Driven:
     cdef object step(self):
         """The lock.Step of the callback that the current greenlet is in."""
         return None
-
-
-cdef class Supervisor:
-    """Takes the errors of the Greenlets that `spawn_supervised` has made, which are not reported then."""
-
-    cdef int ended(self, object task) except -1:
-        """Called when `task` has ended, before those that wait for it go on."""
-        return 0

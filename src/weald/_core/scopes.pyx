@@ -1,31 +1,40 @@
-"""Cancel scopes: blocks whose waits end with Cancelled, by a deadline or by a call.
+"""Cancel scopes: blocks whose waits end with Cancelled, by a deadline or by a call; groups of tasks.
 
-Called by: weald.scopes, lock.pyx, aio/bridge.pyx.
+Called by: weald.scopes, lock.pyx, aio/bridge.pyx; through an interface (`Supervisor`), when a task has ended.
 Invariants:
-- `hub.scopes` has the innermost scope of each greenlet that is in one.  A scope's `parent` is the next one outwards.  A
-  task of a TaskGroup begins in the group's scope, which has a set of its tasks (`members`).
+- `hub.scopes` has the innermost scope of each greenlet that is in one.  A scope's `parent` is the next one outwards: of
+  the same greenlet, or for a task of a TaskGroup the group's.
 - A greenlet in a cancelled scope gets Cancelled at every wait until it has left that scope.  For this it has a
   `Raising` in the ring, which raises Cancelled each time that the greenlet has parked.  So waits that are in no
   cancelled scope cost nothing.
 - A shield keeps cancellations of the scopes around it from what is inside it, for as long as it lasts.
-- Each `Raising` checks again, when it runs, that the greenlet is in a cancelled scope still.
+- Each `Raising` checks again, when it runs, that the greenlet is in a cancelled scope still: `effective` of the
+  innermost scope says so.  It is kept up to date from outside inwards (`spread`), so that nobody has to look outwards.
+- When the block of a TaskGroup has been left, all its tasks have ended, whatever ended the block.  (The exception is a
+  deadlock: tasks that wait under a shield for what nothing can bring about.)
+- No error is lost: those of tasks and of the block are raised together.
+
+TaskGroup is compiled so that a signal's handler raises nothing in it but where it waits.
 
 The semantics are trio's ("Cancellation and timeouts" in its manual): cancellation is a state of the block, and the
 outermost cancelled scope catches Cancelled.
 """
 
 from cpython.long cimport PyLong_FromVoidPtr
+from cpython.object cimport PyObject
 from libc.math cimport isnan
 
 from weald._core.c_greenlet cimport PyGreenlet_ACTIVE, PyGreenlet_Import, PyGreenlet_STARTED, greenlet
 from weald._core.hooks cimport Supervisor
-from weald._core.hub cimport Hub, Runnable, Throw, current_greenlet
-from weald._core.threads cimport current_hub
+from weald._core.hub cimport Hub, Runnable, Throw, Waiter, current_greenlet
+from weald._core.threads cimport current_hub, hub_here
 from weald._core.timers cimport BaseTimer
 
 from greenlet import GreenletExit
 
-from weald._core.greenlet import spawn_supervised
+from weald._core.greenlet import new_task
+from weald._core.hub import LoopExit
+from weald._core.timeout import Timeout
 
 cdef double INFINITY = float("inf")
 
@@ -63,7 +72,7 @@ cdef class Raising(Runnable):
         if PyGreenlet_STARTED(<void *>self.target) and not PyGreenlet_ACTIVE(<void *>self.target):
             return False
         scope = hub.scopes.get(self.key)
-        return scope is not None and (<CancelScope>scope).in_effect()
+        return scope is not None and (<CancelScope>scope).effective
 
 
 cdef class Change(Runnable):
@@ -112,16 +121,18 @@ cdef class CancelScope:
     """
 
     cdef CancelScope parent
+    cdef CancelScope outer  # the scope that the greenlet was in before; for a task's first scope None
     cdef greenlet target
     cdef object key  # of `target` in `hub.scopes`: its address
     cdef Hub hub
     cdef DeadlineTimer timer
-    cdef set members  # of a TaskGroup's scope: its tasks; else None
+    cdef dict members  # of a TaskGroup's scope: each task that has not ended, and its first scope
     cdef State state
     cdef double deadline_
     cdef double seconds  # until the deadline, from entering; negative: none
     cdef bint shield_
     cdef bint called
+    cdef bint effective  # once entered: it is cancelled, or a scope around it is and no shield lies between
     cdef bint late  # cancelled because its time was over
     cdef bint fails  # raises TimeoutError then
     cdef readonly bint cancelled_caught
@@ -161,8 +172,7 @@ cdef class CancelScope:
     @shield.setter
     def shield(self, bint value):
         self.shield_ = value
-        if not value and self.state == ENTERED and self.in_effect():
-            self.spread()
+        self.spread()
 
     @property
     def cancel_called(self):
@@ -170,17 +180,6 @@ cdef class CancelScope:
         if not self.called and self.state == ENTERED and self.deadline_ <= self.hub.backend.time():
             self.expire()
         return self.called
-
-    cdef bint in_effect(self) noexcept:
-        """Whether it is cancelled, or a scope around it is and no shield lies between."""
-        cdef CancelScope scope = self
-        while scope is not None:
-            if scope.called:
-                return True
-            if scope.shield_:
-                return False
-            scope = scope.parent
-        return False
 
     # -------------------------------------------------------------- cancelling
 
@@ -192,7 +191,7 @@ cdef class CancelScope:
         self.called = True
         if self.state != ENTERED:
             return
-        if current_hub() is self.hub:
+        if hub_here() == <PyObject *>self.hub:
             self.spread()
         else:
             change = Change.__new__(Change)
@@ -208,33 +207,36 @@ cdef class CancelScope:
         return 0
 
     cdef int spread(self) except -1:
-        """Have Cancelled raised in the greenlets inside; in the hub's thread."""
-        if self.state == ENTERED:
-            self.spread_in(self.target)
-            self.spread_to_members()
-        return 0
-
-    cdef int spread_to_members(self) except -1:
-        if self.members is not None:
-            for task in list(self.members):
-                self.spread_in(task)
-        return 0
-
-    cdef int spread_in(self, greenlet target) except -1:
-        """Have Cancelled raised in `target`, which is in this scope, and in the tasks of groups that it has opened."""
+        """It has been cancelled, or its shield has changed: adjust what is inside.  In the hub's thread."""
         cdef CancelScope scope
-        cdef list inside = []  # the scopes that the greenlet has entered within this one
-        key = PyLong_FromVoidPtr(<void *>target)
-        scope = self.hub.scopes.get(key)
+        cdef list reached = [self]
+        for scope in reached:  # which grows meanwhile: recursion would need too much stack for groups in groups in …
+            if scope.state == ENTERED:
+                scope.reach(reached)
+        return 0
+
+    cdef int reach(self, list reached) except -1:
+        """`spread` in this greenlet; append the first scopes of tasks inside to `reached`."""
+        cdef CancelScope scope = self.hub.scopes.get(self.key)
+        cdef list inside = []  # this greenlet's scopes from here inwards
         while scope is not None and scope is not self:
             inside.append(scope)
-            scope = scope.parent
+            scope = scope.outer
+        inside.append(self)
         for scope in reversed(inside):
-            if scope.shield_:
+            if not scope.adjust():
                 return 0
-            scope.spread_to_members()
-        raise_soon(self.hub, target, key)
+            if scope.members is not None:
+                reached.extend(scope.members.values())
+        if scope.effective:
+            raise_soon(self.hub, self.target, self.key)
         return 0
+
+    cdef bint adjust(self) noexcept:
+        """Set `effective`; returns whether it has changed."""
+        cdef bint before = self.effective
+        self.effective = self.called or not self.shield_ and self.parent is not None and self.parent.effective
+        return self.effective != before
 
     # -------------------------------------------------------------- the block
 
@@ -249,13 +251,16 @@ cdef class CancelScope:
         self.key = PyLong_FromVoidPtr(<void *>target)
         if hub.scopes is None:
             hub.scopes = {}
-        self.parent = hub.scopes.get(self.key)
-        hub.scopes[self.key] = self
-        self.state = ENTERED
-        self.start_timer()
-        if self.called:
-            self.spread()
+        self.parent = self.outer = hub.scopes.get(self.key)
+        self.begin()
         return self
+
+    cdef int begin(self) except -1:
+        self.hub.scopes[self.key] = self
+        self.state = ENTERED
+        if self.adjust():
+            raise_soon(self.hub, self.target, self.key)
+        return self.start_timer()
 
     cdef int start_timer(self) except -1:
         cdef double now
@@ -283,58 +288,89 @@ cdef class CancelScope:
         """Leave it; the greenlet is in the scope around it from now on."""
         self.stop_timer()
         self.state = LEFT
-        if self.parent is None:
+        if self.outer is None:
             self.hub.scopes.pop(self.key, None)
         else:
-            self.hub.scopes[self.key] = self.parent
-            if self.shield_ and self.parent.in_effect():
+            self.hub.scopes[self.key] = self.outer
+            if self.outer.effective:
                 raise_soon(self.hub, self.target, self.key)
+        self.outer = self.parent = self.target = None  # who keeps it does not keep them
+        return 0
+
+    cdef int check_leaver(self) except -1:
+        """RuntimeError if the current greenlet has not entered this, or has left it."""
+        if self.state != ENTERED:
+            raise RuntimeError("this scope is left without having been entered")
+        if current_greenlet() is not self.target:
+            raise RuntimeError(
+                f"this scope was entered in {self.target!r}: it cannot be left in another greenlet")
         return 0
 
     cdef int check_leaving(self) except -1:
-        """RuntimeError if this is not the current greenlet's innermost scope."""
+        """As `check_leaver`; if a scope inside this one is still open, leave both and raise RuntimeError."""
         cdef CancelScope scope
-        if self.state != ENTERED:
-            raise RuntimeError("this CancelScope is left without having been entered")
-        if current_greenlet() is not self.target:
-            raise RuntimeError(
-                f"this CancelScope was entered in {self.target!r}: it cannot be left in another greenlet")
+        self.check_leaver()
         scope = self.hub.scopes.get(self.key)
         if scope is not self:
             while scope is not None and scope is not self:
                 scope.stop_timer()
                 scope.state = LEFT
-                scope = scope.parent
+                scope = scope.outer
             self.end()
             raise RuntimeError(
                 "scopes must be left in the reverse order of entering: one inside this one is still open")
         return 0
 
     def __exit__(self, typ, value, tb):
-        cdef bint passes  # Cancelled is for a scope further out
         self.check_leaving()
+        error = self.leave(value)
+        if error is None or error is value:
+            return error is not value
+        context = error.__context__
+        try:
+            raise error
+        finally:
+            error.__context__ = context  # not `value`, of which it is a part
+
+    cdef object leave(self, object error):
+        """Leave it with `error` or None; returns what is to be raised then."""
+        cdef bint catches = error is not None and self.called and not (  # else Cancelled is for a scope further out
+            not self.shield_ and self.parent is not None and self.parent.effective)
         self.end()
-        if value is None or not self.called:
-            return None
-        passes = not self.shield_ and self.parent is not None and self.parent.in_effect()
-        self.parent = None
-        if passes:
-            return None
-        if isinstance(value, Cancelled):
-            rest = None
-        elif isinstance(value, BaseExceptionGroup):
-            found, rest = value.split(Cancelled)
+        if not catches:
+            return error
+        rest = None
+        if isinstance(error, BaseExceptionGroup):
+            found, rest = error.split(Cancelled)
             if found is None:
-                return None
-        else:
-            return None
+                return error
+        elif not isinstance(error, Cancelled):
+            return error
         self.cancelled_caught = True
-        if rest is not None:
-            raise rest
-        if self.fails and self.late:
-            raise TimeoutError(
+        if rest is None and self.fails and self.late:
+            rest = TimeoutError(
                 "its deadline has passed" if self.seconds < 0.0 else f"not done within {self.seconds:g} seconds")
-        return True
+            rest.__context__ = error  # it shows where the block was
+        return rest
+
+    # -------------------------------------------------------------- for TaskGroup
+
+    cdef int adopt(self, greenlet task) except -1:
+        """Make `task`, which has not begun, part of this block."""
+        cdef CancelScope scope = CancelScope.__new__(CancelScope)
+        scope.parent, scope.hub, scope.target = self, self.hub, task
+        scope.key = PyLong_FromVoidPtr(<void *>task)
+        if self.members is None:
+            self.members = {}
+        self.members[task] = scope
+        return scope.begin()
+
+    cdef int release(self, object task) except -1:
+        """Take back `adopt`: the task has ended."""
+        cdef CancelScope scope = self.members.pop(task, None)
+        if scope is not None:
+            scope.end()
+        return 0
 
     def __repr__(self):
         states = {NEW: "not entered", ENTERED: "entered", LEFT: "left"}
@@ -342,51 +378,6 @@ cdef class CancelScope:
         if self.deadline_ != INFINITY:
             details.append(f"deadline {self.deadline_:.3f}")
         return f"<{type(self).__name__} at {id(self):#x} {', '.join(details)}>"
-
-
-cdef class Tasks(Supervisor):
-    """The tasks of a TaskGroup, which derives from this; not for other callers."""
-
-    cdef readonly CancelScope cancel_scope
-    cdef public object _done  # an Event, set when no task is left; None until that is waited for
-
-    def __cinit__(self):
-        self.cancel_scope = CancelScope.__new__(CancelScope)
-        self.cancel_scope.members = set()
-
-    @property
-    def _members(self):
-        """The tasks that have not ended: a set."""
-        return self.cancel_scope.members
-
-    def spawn(self, function, /, *args, **kwargs):
-        """Have `function(*args, **kwargs)` run in a new task of this group soon; returns its Greenlet.
-
-        Tasks may spawn more of them.  RuntimeError before the block and after its end, and in another thread than
-        the block's; TypeError if `function` is not callable.
-        """
-        cdef CancelScope scope = self.cancel_scope
-        if scope.state != ENTERED:
-            raise RuntimeError("this TaskGroup is not open: spawn its tasks within its with block")
-        if current_hub() is not scope.hub:
-            raise RuntimeError("tasks of a TaskGroup run in the thread of its block: spawn them there")
-        task = spawn_supervised(self, function, args, kwargs)
-        key = PyLong_FromVoidPtr(<void *>task)
-        scope.members.add(task)
-        scope.hub.scopes[key] = scope
-        if scope.in_effect():
-            raise_soon(scope.hub, task, key)
-        return task
-
-    cdef int ended(self, object task) except -1:
-        cdef CancelScope scope = self.cancel_scope
-        scope.members.discard(task)
-        scope.hub.scopes.pop(PyLong_FromVoidPtr(<void *>task), None)
-        if task.exception is not None:
-            self._task_failed(task.exception)
-        if self._done is not None and not scope.members:
-            self._done.set()
-        return 0
 
 
 cdef int raise_soon(Hub hub, greenlet target, object key) except -1:
@@ -399,6 +390,153 @@ cdef int raise_soon(Hub hub, greenlet target, object key) except -1:
     raising.target, raising.key = target, key
     hub.push(raising)
     return 0
+
+
+# ------------------------------------------------------------------ groups of tasks
+
+cdef tuple ENDS_PROGRAM = (KeyboardInterrupt, SystemExit)
+cdef tuple FROM_OUTSIDE = (GreenletExit, GeneratorExit, Timeout, *ENDS_PROGRAM)
+
+
+cdef class TaskGroup(Supervisor):
+    """A `with` block whose end waits for the tasks that were spawned in it.
+
+    If a task or the block raises an exception, everything else in the group is cancelled, and when all have ended
+    the exceptions are raised as an ExceptionGroup.  A kill or a Timeout of the block's greenlet cancels the tasks, too,
+    and passes on when they have ended.  A task that is killed or cancelled has ended without an error.
+    `cancel_scope` is the scope of the block and of all tasks: `group.cancel_scope.cancel()` ends them.
+    """
+
+    cdef readonly CancelScope cancel_scope
+    cdef list errors
+    cdef object outside  # the latest kill, Timeout or end of the program that was raised in it; None: none
+    cdef Waiter leaving  # of the block's greenlet, while it waits for the tasks
+    cdef Hub hub  # of the thread that has entered it; None while it takes no tasks
+    cdef unsigned long generation
+
+    def __cinit__(self, *args, **kwargs):
+        self.cancel_scope = CancelScope()
+        self.errors = []
+
+    def __init__(self):
+        pass  # takes no arguments
+
+    def __enter__(self):
+        if self.cancel_scope.state != NEW:
+            raise RuntimeError("a TaskGroup can be entered once: make another one")
+        self.cancel_scope.__enter__()
+        self.cancel_scope.members = {}
+        self.hub = self.cancel_scope.hub
+        self.generation = self.hub.generation
+        return self
+
+    def spawn(self, function, /, *args, **kwargs):
+        """Have `function(*args, **kwargs)` run in a new task of this group soon; returns its Greenlet.
+
+        Tasks may spawn more of them.  RuntimeError before the block and after its end, and in another thread than
+        the block's; TypeError if `function` is not callable.
+        """
+        if self.hub is None:
+            raise RuntimeError("this TaskGroup is not open: spawn its tasks within its with block")
+        if hub_here() != <PyObject *>self.hub:
+            raise RuntimeError("tasks of a TaskGroup run in the thread of its block: spawn them there")
+        if not callable(function):
+            raise TypeError(f"a task needs a callable to run, got {function!r}")
+        self.forget_parents()
+        task = new_task(self, function, args, kwargs)
+        self.cancel_scope.adopt(task)
+        try:
+            task.start()
+        except BaseException:  # of a function that is called for each spawn
+            task.kill(block=False)
+            raise
+        return task
+
+    cdef int forget_parents(self) except -1:
+        """In a fork's child: the parent's tasks do not run there."""
+        if self.hub.generation != self.generation:
+            self.generation = self.hub.generation
+            self.cancel_scope.members.clear()
+        return 0
+
+    cdef int ended(self, object task) except -1:
+        self.cancel_scope.release(task)
+        if task.exception is not None:
+            self.fail(task.exception, ENDS_PROGRAM)
+        if not self.cancel_scope.members and self.leaving is not None:
+            self.leaving.resume(None)
+        return 0
+
+    cdef int fail(self, object error, tuple outside) except -1:
+        """Keep `error`, and cancel everything."""
+        if not isinstance(error, outside):
+            if not (self.errors and self.errors[-1] is error):
+                self.errors.append(error)
+        elif not isinstance(self.outside, ENDS_PROGRAM) or isinstance(error, ENDS_PROGRAM):
+            # As in blocking code, where an exception in a `finally` takes the place of the first.
+            if error.__context__ is None and error is not self.outside:
+                error.__context__ = self.outside
+            self.outside = error
+        self.cancel_scope.cancel()
+        return 0
+
+    cdef bint wait(self) except -1:
+        """Wait until all tasks have ended, whatever is raised here meanwhile; return whether there was one left."""
+        cdef dict tasks = self.cancel_scope.members
+        cdef bint in_vain = False
+        self.forget_parents()
+        if not tasks:
+            return False
+        with CancelScope(shield=True):  # a cancellation reaches the tasks, and then they end
+            while tasks and not in_vain:
+                self.leaving = self.hub.waiter()
+                try:
+                    self.hub.park(self.leaving, self)
+                except BaseException as error:
+                    # The thread ends, and none of its greenlets runs any more; or nothing will end the tasks, which
+                    # wait for ever although they have been cancelled.
+                    in_vain = self.hub.stopping or isinstance(error, LoopExit) and self.cancel_scope.called
+                    self.fail(error, FROM_OUTSIDE)
+                finally:
+                    self.leaving = None
+        return True
+
+    def __exit__(self, typ, value, tb):
+        cdef bint waited
+        self.cancel_scope.check_leaver()
+        if self.hub is None:
+            raise RuntimeError("this TaskGroup is left without having been entered")
+        if isinstance(value, Cancelled):
+            self.cancel_scope.cancel()
+        elif value is not None and not any([value is error for error in self.errors]):
+            self.fail(value, FROM_OUTSIDE)
+        waited = self.wait()
+        self.hub = None
+        self.cancel_scope.check_leaving()
+        error = self.cancel_scope.leave(self.outcome(value, waited))
+        if error is None or error is value:
+            return error is not value
+        context = error.__context__
+        try:
+            raise error
+        finally:
+            error.__context__ = context
+
+    cdef object outcome(self, object value, bint waited):
+        """What the block raises; None: nothing.  `value` is what it has been left with, `waited` as `wait` says."""
+        errors, self.errors = self.errors, []
+        outside, self.outside = self.outside, None
+        if errors:
+            return BaseExceptionGroup("unhandled errors in a TaskGroup", errors + [outside] * (outside is not None))
+        if outside is not None:
+            return outside
+        if value is None and waited and self.cancel_scope.effective:
+            return Cancelled("its scope has been cancelled")  # while it waited for its tasks
+        return value
+
+    def __repr__(self):
+        tasks = self.cancel_scope.members
+        return f"<{type(self).__name__} at {id(self):#x}, {len(tasks) if tasks else 0} tasks>"
 
 
 # ------------------------------------------------------------------ deadlines
@@ -446,9 +584,9 @@ def current_effective_deadline():
     if hub.scopes is None:
         return earliest
     scope = hub.scopes.get(PyLong_FromVoidPtr(<void *>target))
+    if scope is not None and scope.effective:
+        return -INFINITY
     while scope is not None:
-        if scope.called:
-            return -INFINITY
         earliest = min(earliest, scope.deadline_)
         if scope.shield_:
             break
