@@ -14,6 +14,7 @@ import weald
 from weald import GreenletExit, Timeout, socket
 from weald._core import get_hub_if_exists
 from weald.event import AsyncResult, Event
+from weald.fileobject import FileObject
 from weald.lock import Condition, Semaphore
 from weald.queue import Queue
 from weald.scopes import (
@@ -810,6 +811,24 @@ def test_a_forks_child_leaves_a_group():
     )
 
 
+def test_a_forks_child_is_in_the_cancelled_scope():
+    python(
+        """
+        import os, weald
+        from weald.scopes import CancelScope
+        with CancelScope() as scope:
+            scope.cancel()
+            child = os.fork()
+            if not child:
+                weald.sleep(0)
+                os._exit(7)
+        if not child:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        """
+    )
+
+
 def test_many_tasks(virtual):
     with pytest.raises(ExceptionGroup), TaskGroup() as group:
         tasks = [group.spawn(weald.sleep, 1000) for _ in range(5000)]
@@ -1210,6 +1229,36 @@ def test_a_scope_cancels_what_a_greenlet_awaits(virtual):
     with move_on_after(1) as scope:
         await_(work())
     assert scope.cancelled_caught and seen == ["cleaned up"] and virtual.loop.now() == begin + 3
+
+
+def test_a_scope_cancels_a_loop_that_runs_in_it(virtual):
+    import asyncio
+
+    from weald import aio
+
+    seen = []
+
+    async def work():
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(2)
+            seen.append("cleaned up")
+
+    with move_on_after(1) as scope:
+        aio.run(work())
+    assert scope.cancelled_caught and seen == ["cleaned up"]
+
+
+# ------------------------------------------------------------------ with files
+
+
+def test_a_file_that_is_closed_in_a_cancelled_scope_is_written(io_loop, tmp_path):
+    with CancelScope() as scope, FileObject(tmp_path / "file", "w") as file:
+        file.write("text")
+        scope.cancel()
+        weald.sleep(0)
+    assert scope.cancelled_caught and (tmp_path / "file").read_text() == "text"
 
 
 # ------------------------------------------------------------------ at random

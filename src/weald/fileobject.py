@@ -17,6 +17,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Self
 
 from weald import threadpool
@@ -33,7 +34,15 @@ from weald._base.config import config
 from weald._base.names import more_names
 from weald._base.pipes import LoopIO
 from weald._base.waiting import read_file_at_once
-from weald._core import AsyncResult, DummySemaphore, Semaphore, get_hub, get_hub_if_exists
+from weald._core import (
+    AsyncResult,
+    CancelScope,
+    DummySemaphore,
+    Semaphore,
+    current_effective_deadline,
+    get_hub,
+    get_hub_if_exists,
+)
 from weald.threadpool import ThreadPool
 
 __all__ = ["FileObject", "FileObjectBlock", "FileObjectPosix", "FileObjectThread"]
@@ -399,8 +408,13 @@ class FileObjectThread(FileObject):
         return pool.apply(function, args, kwargs)
 
     def close(self) -> None:
-        """Write what is buffered and close."""
-        self._operation(self._io.close if self._closefd else self._io.flush)()
+        """Write what is buffered and close, even if a scope around it has been cancelled: no peer is waited for."""
+        close = self._operation(self._io.close if self._closefd else self._io.flush)
+        if get_hub_if_exists() is not None and current_effective_deadline() == -inf:
+            with CancelScope(shield=True):
+                close()
+        else:
+            close()
 
 
 class FileObjectBlock(FileObject):

@@ -16,6 +16,8 @@ Invariants:
 
 TaskGroup is compiled so that a signal's handler raises nothing in it but where it waits.
 
+Long because groups and their scopes share state that only this module's C code reaches.
+
 The semantics are trio's ("Cancellation and timeouts" in its manual): cancellation is a state of the block, and the
 outermost cancelled scope catches Cancelled.
 """
@@ -29,6 +31,8 @@ from weald._core.hooks cimport Supervisor
 from weald._core.hub cimport Hub, Runnable, Throw, Waiter, current_greenlet
 from weald._core.threads cimport current_hub, hub_here
 from weald._core.timers cimport BaseTimer
+
+from os import register_at_fork
 
 from greenlet import GreenletExit
 
@@ -390,6 +394,19 @@ cdef int raise_soon(Hub hub, greenlet target, object key) except -1:
     raising.target, raising.key = target, key
     hub.push(raising)
     return 0
+
+
+def _after_fork_in_child():
+    """The greenlet that has forked is still in its scopes, but what was to be raised in it was in the parent's ring."""
+    cdef CancelScope scope
+    cdef greenlet me = current_greenlet()
+    if hub_here() != NULL and (<Hub>hub_here()).scopes is not None:
+        scope = (<Hub>hub_here()).scopes.get(PyLong_FromVoidPtr(<void *>me))
+        if scope is not None and scope.effective:
+            raise_soon(scope.hub, scope.target, scope.key)
+
+
+register_at_fork(after_in_child=_after_fork_in_child)  # after that of forks.pyx
 
 
 # ------------------------------------------------------------------ groups of tasks

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from weald import socket as _socket
 from weald._base.originals import get_original
-from weald._core import get_hub, listen_to_signals, spawn_raw, unlisten_to_signals
+from weald._core import CancelScope, get_hub, listen_to_signals, spawn_raw, unlisten_to_signals
 from weald.aio import guests, uncancel
 from weald.aio.core import Core
 from weald.aio.transport import SocketTransport, Transports, accept, accepts
@@ -531,5 +531,9 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("asyncio.run() cannot be called from a running event loop")
-    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+    runner = asyncio.Runner(debug=debug, loop_factory=new_event_loop)
+    try:
         return runner.run(main)
+    finally:
+        with CancelScope(shield=True):  # it waits until what it cancels has ended
+            runner.close()
