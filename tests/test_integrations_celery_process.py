@@ -13,6 +13,7 @@ pytest.importorskip("redis")
 from celery import Celery  # noqa: E402
 from celery.exceptions import TimeLimitExceeded  # noqa: E402
 from celery_worker import HERE, PATIENCE, crew, databases, redis_url, start, wait_for, worker  # noqa: E402, F401
+from helpers import python  # noqa: E402
 from serving import has_ended  # noqa: E402
 
 
@@ -285,3 +286,27 @@ def test_sigterm_and_then_a_task_is_stuck_in_c(worker):
     with pytest.raises(TimeLimitExceeded):
         value(stuck)
     assert worker.queued() == (1, 0) and worker.starts() == 1
+
+
+def test_a_job_that_has_ended_is_freed():
+    """Although Celery's request, which the job has, keeps the process id that it got for the job."""
+    out = python(
+        """
+        import gc, weakref, weald, weald.monkey
+        weald.monkey.patch_all()
+        from weald.integrations.celery import TaskPool
+        class Request:
+            def on_accepted(self, pid, began):
+                self.worker_pid = pid
+        pool = TaskPool(10)
+        pool.start()
+        jobs = [weakref.ref(pool.apply_async(int, accept_callback=Request().on_accepted)) for _ in range(20)]
+        while pool.running or pool.waiting:
+            weald.sleep(0)
+        weald.sleep(0)
+        gc.collect()
+        print(len([job for job in jobs if job() is not None]))
+        pool.stop()
+        """
+    )
+    assert out == "0\n"

@@ -69,13 +69,18 @@ class _Rearm(weakref.ref[Any]):
 
 
 class JobPid(int):
-    """The process id, which Celery gets as the process of a job; it also has the job."""
+    """The process id, which Celery gets as the process of a job; it also says which job that is.
 
-    job: "Job"
+    It does not have the job itself.  Celery keeps it in the request, which the job has.  Before Python 3.14 the garbage
+    collector would not find that cycle: it takes no notice of a dict whose values were all greenlets that ran.
+    """
+
+    number: int
+    task_id: str
 
     def __new__(cls, job: "Job") -> "JobPid":
         self = super().__new__(cls, os.getpid())
-        self.job = job
+        self.number, self.task_id = job.number, job.task_id
         return self
 
 

@@ -232,7 +232,7 @@ class TaskPool(BasePool):
         """
         if isinstance(pid, JobPid):
             for job in list(self.running.values()):
-                if job is pid.job or job.task_id == pid.job.task_id:
+                if job.number == pid.number or job.task_id == pid.task_id:
                     job.call_off()
 
     # ---------------------------------------------------------------- size
