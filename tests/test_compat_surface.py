@@ -397,6 +397,22 @@ def test_classes_may_derive_from_fileobject():
 # -------------------------------------------------------------------- selectors, children, threads, time
 
 
+def test_a_child_is_watched_in_a_patched_program():
+    """Its watcher, too, calls os.waitpid, which is then the one that leaves watched children to their watchers."""
+    gevent("""if 1:
+        from gevent import event, monkey
+        monkey.patch_all()
+        import os
+
+        called = event.AsyncResult()
+        pid = gevent.os.fork_and_watch(called.set)
+        if not pid:
+            os._exit(3)
+        assert os.waitstatus_to_exitcode(called.get(timeout=20).rstatus) == 3
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+        """)
+
+
 def test_a_watched_childs_status_waits_for_waitpid():
     gevent("""if 1:
         import os

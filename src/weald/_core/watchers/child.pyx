@@ -10,7 +10,9 @@ from weald._core.watchers.base cimport TimedWatcher, Watcher, WatcherLoop, Watch
 from weald._core.watchers.io cimport io
 
 import os
+import posix
 
+cdef object original_waitpid = posix.waitpid  # that of os may be patched, and leave this child to its watcher
 cdef double INTERVAL = 0.02  # seconds between looks at a child that cannot be watched
 cdef int UNKNOWN_STATUS = 255 << 8  # as waitpid(2) encodes exit status 255
 
@@ -67,7 +69,7 @@ cdef class child(TimedWatcher):
 
     def _look(self):
         try:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, status = original_waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
             pid, status = self.pid, UNKNOWN_STATUS
         if not pid:
