@@ -397,12 +397,15 @@ def test_classes_may_derive_from_fileobject():
 # -------------------------------------------------------------------- selectors, children, threads, time
 
 
-def test_a_child_is_watched_in_a_patched_program():
+@pytest.mark.parametrize("first", ["weald.install_as_gevent()", "weald.monkey.patch_all()"])
+def test_a_child_is_watched_in_a_patched_program(first):
     """Its watcher, too, calls os.waitpid, which is then the one that leaves watched children to their watchers."""
-    gevent("""if 1:
+    python(f"import weald.monkey; {first}; weald.install_as_gevent()" + """
+if 1:
+        import os
+        import gevent.os
         from gevent import event, monkey
         monkey.patch_all()
-        import os
 
         called = event.AsyncResult()
         pid = gevent.os.fork_and_watch(called.set)

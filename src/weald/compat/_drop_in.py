@@ -29,6 +29,8 @@ def _print(hub: Any, handler: object, exc_info: tuple[Any, ...]) -> None:
 # gevent prints what a handler of SIGCHLD raises.
 signal.reporters[stdlib_signal.SIGCHLD] = _print
 
+if stdlib_os.waitpid is os.waitpid:  # patched already
+    stdlib_os.waitpid = _fork.waitpid
 os.waitpid = _fork.waitpid
 
 # gevent patches these two with functions of its own.
