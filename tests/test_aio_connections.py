@@ -5,6 +5,7 @@ On asyncio's loops nothing else can happen, because a method that blocks there s
 
 import array
 import asyncio
+import contextlib
 import contextvars
 import fcntl
 import os
@@ -569,3 +570,46 @@ def test_a_client_that_has_left_before_it_is_accepted():
         server.close()
 
     weald.aio.run(main())
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "both"])
+def test_a_datagram_endpoint_that_ends_while_a_datagram_is_being_received(io_loop, how, tmp_path):
+    """Its `connection_lost` waits for a `datagram_received` that blocks, also when `close` has datagrams to send."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
+        for sock, name in ((ours, "ours"), (theirs, "theirs")):
+            sock.bind(str(tmp_path / name))
+            sock.setblocking(False)
+        protocol = Blocks("data")
+        transport, _ = await loop.create_datagram_endpoint(lambda: protocol, sock=ours)
+        size = 0
+        while not transport.get_write_buffer_size():
+            transport.sendto(b"x" * 1000, theirs.getsockname())
+            size += 1
+        transport.sendto(b"last", theirs.getsockname())
+        theirs.sendto(b"x", ours.getsockname())
+        while "data" not in protocol.begun:
+            await asyncio.sleep(0)
+        transport.abort() if how == "abort" else transport.close()
+        got = []
+        for _ in range(50):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    got.append(theirs.recv(2000))
+            await asyncio.sleep(0)
+        if how == "both":
+            transport.abort()
+            await turns()
+        begun = list(protocol.begun)
+        protocol.gate.set()
+        await protocol.lost
+        await turns()
+        theirs.close()
+        assert len(got) == size - 1 if how == "abort" else len(got) == size + 1
+        return begun, protocol.calls
+
+    begun, calls = weald.aio.run(main())
+    assert begun == ["made", "data"]
+    assert calls == [f"{name} {what}" for name in ("made", "data", "lost") for what in ("begins", "ends")]

@@ -18,7 +18,7 @@ import sys
 import warnings
 from _socket import inet_pton
 from _socket import socket as _BaseSocket
-from asyncio import base_events, constants, coroutines, sslproto, unix_events
+from asyncio import base_events, constants, coroutines, selector_events, sslproto, unix_events
 from asyncio.log import logger
 from collections.abc import Callable, Coroutine, Generator
 from functools import lru_cache
@@ -58,6 +58,17 @@ _NOT_YET = (errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN, errno.EINTR)
 _numeric = lru_cache(maxsize=1024, typed=True)(base_events._ipaddr_info)  # type: ignore[attr-defined]
 
 _NO_HANDLERS = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None)
+
+
+class _DatagramTransport(selector_events._SelectorDatagramTransport):  # type: ignore[name-defined,misc]
+    """asyncio's, whose `connection_lost` waits for a callback that is parked."""
+
+    def _call_connection_lost(self, error: BaseException | None) -> None:
+        if self._loop._is_busy(self):  # asyncio calls this directly when the rest is sent after `close`
+            self._conn_lost += 1  # so that `abort` does not queue another one
+            self._loop.call_soon(self._call_connection_lost, error)
+        else:
+            super()._call_connection_lost(error)
 
 
 class _Key(NamedTuple):
@@ -415,8 +426,8 @@ class EventLoop(Core, asyncio.SelectorEventLoop):
     def _make_datagram_transport(
         self, sock: Any, protocol: Any, address: Any = None, waiter: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        make = super()._make_datagram_transport  # type: ignore[misc]
-        transport = make(sock, protocol, address, None, *args, **kwargs)
+        self._ensure_fd_no_transport(sock)
+        transport = _DatagramTransport(self, sock, protocol, address, None, *args, **kwargs)
         if sock.family in (AF_INET, AF_INET6):
             transport.max_size = _LARGEST_READ
         return self._tell_when_made(transport, waiter)
