@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 import termios
 
 import pytest
@@ -568,6 +569,34 @@ def test_a_client_that_has_left_before_it_is_accepted():
         assert await reader.read()
         writer.close()
         server.close()
+
+    weald.aio.run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="servers do not know their connections")
+def test_a_closed_server_whose_connections_nobody_has_closed(io_loop):
+    """asyncio's servers forget connections that are collected; each of these still tells its server that it ends."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        made = []
+
+        class Keeps(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.append(transport)
+
+        server = await loop.create_server(Keeps, "127.0.0.1", 0)
+        clients = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(2)]
+        while len(made) < 2:
+            await asyncio.sleep(0)
+        server.close()
+        server._clients.clear()  # as the collector does before it calls `__del__`
+        for transport in made:
+            with pytest.warns(ResourceWarning, match="unclosed transport"):
+                transport.__del__()
+            transport._sock = None  # it is called once only
+        for client in clients:
+            client.close()
 
     weald.aio.run(main())
 

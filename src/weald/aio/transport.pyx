@@ -388,6 +388,10 @@ class SocketTransport(_SelectorSocketTransport):
 
     def __del__(self):
         if self._sock is not None:
+            server = self._server
+            if server is not None and server._waiters is None:
+                # Its last connection has been collected already: asyncio's `_detach` fails for a further one.
+                self._server = None
             warn_unclosed(self)
 
 
