@@ -327,7 +327,11 @@ cdef class CancelScope:
 
     def __exit__(self, typ, value, tb):
         self.check_leaving()
-        error = self.leave(value)
+        return self.leave(value, value)
+
+    cdef object leave(self, object value, object error):
+        """The end of `__exit__`, called with `value`: leave it with `error`.  Returns True if nothing is raised."""
+        error = self.without_cancelled(error)
         if error is None or error is value:
             return error is not value
         context = error.__context__
@@ -336,7 +340,7 @@ cdef class CancelScope:
         finally:
             error.__context__ = context  # not `value`, of which it is a part
 
-    cdef object leave(self, object error):
+    cdef object without_cancelled(self, object error):
         """Leave it with `error` or None; returns what is to be raised then."""
         cdef bint catches = error is not None and self.called and not (  # else Cancelled is for a scope further out
             not self.shield_ and self.parent is not None and self.parent.effective)
@@ -530,14 +534,7 @@ cdef class TaskGroup(Supervisor):
         waited = self.wait()
         self.hub = None
         self.cancel_scope.check_leaving()
-        error = self.cancel_scope.leave(self.outcome(value, waited))
-        if error is None or error is value:
-            return error is not value
-        context = error.__context__
-        try:
-            raise error
-        finally:
-            error.__context__ = context
+        return self.cancel_scope.leave(value, self.outcome(value, waited))
 
     cdef object outcome(self, object value, bint waited):
         """What the block raises; None: nothing.  `value` is what it has been left with, `waited` as `wait` says."""
