@@ -125,7 +125,6 @@ cdef class CancelScope:
     """
 
     cdef CancelScope parent
-    cdef CancelScope outer  # the scope that the greenlet was in before; for a task's first scope None
     cdef greenlet target
     cdef object key  # of `target` in `hub.scopes`: its address
     cdef Hub hub
@@ -225,7 +224,7 @@ cdef class CancelScope:
         cdef list inside = []  # this greenlet's scopes from here inwards
         while scope is not None and scope is not self:
             inside.append(scope)
-            scope = scope.outer
+            scope = scope.parent
         inside.append(self)
         for scope in reversed(inside):
             if not scope.adjust():
@@ -255,7 +254,7 @@ cdef class CancelScope:
         self.key = PyLong_FromVoidPtr(<void *>target)
         if hub.scopes is None:
             hub.scopes = {}
-        self.parent = self.outer = hub.scopes.get(self.key)
+        self.parent = hub.scopes.get(self.key)
         self.begin()
         return self
 
@@ -292,13 +291,13 @@ cdef class CancelScope:
         """Leave it; the greenlet is in the scope around it from now on."""
         self.stop_timer()
         self.state = LEFT
-        if self.outer is None:
+        if self.parent is None or self.parent.target is not self.target:  # the greenlet's outermost
             self.hub.scopes.pop(self.key, None)
         else:
-            self.hub.scopes[self.key] = self.outer
-            if self.outer.effective:
+            self.hub.scopes[self.key] = self.parent
+            if self.parent.effective:
                 raise_soon(self.hub, self.target, self.key)
-        self.outer = self.parent = self.target = None  # who keeps it does not keep them
+        self.parent = self.target = None  # who keeps it does not keep them
         return 0
 
     cdef int check_leaver(self) except -1:
@@ -319,7 +318,7 @@ cdef class CancelScope:
             while scope is not None and scope is not self:
                 scope.stop_timer()
                 scope.state = LEFT
-                scope = scope.outer
+                scope = scope.parent
             self.end()
             raise RuntimeError(
                 "scopes must be left in the reverse order of entering: one inside this one is still open")
